@@ -1,0 +1,1 @@
+#![doc = "A software x86-64 logical processor."]

@@ -1,0 +1,17 @@
+//! Names and layouts of the x86-64 architecture, as the Intel SDM gives them.
+//!
+//! This crate holds no behaviour: register bits, MSR numbers, CPUID leaves, page-table bits,
+//! exceptions and the address newtypes that every other crate of Cloister speaks.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod cpuid;
+pub mod exception;
+pub mod msr;
+pub mod paging;
+pub mod regs;
+
+pub use addr::{Gpa, Gva, La, PAGE_SIZE};
+pub use exception::{Exception, PageFaultCode, Vector};
