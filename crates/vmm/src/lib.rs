@@ -1,1 +1,6 @@
-#![doc = "SGX."]
+//! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
+//! `cloister` command line.
+
+pub mod layout;
+pub mod memory;
+pub mod size;

@@ -1,0 +1,93 @@
+//! Guest RAM.
+
+use std::ops::Range;
+
+use thiserror::Error;
+use vm_memory::mmap::FromRangesError;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use crate::layout::Layout;
+use crate::size::format_size;
+
+/// The host has no address space or memory for the guest's RAM.
+#[derive(Debug, Error)]
+#[error("the host cannot map {} of RAM: write a smaller size", format_size(*.size))]
+pub struct RamError {
+    /// Bytes asked for.
+    size: u64,
+    /// What the host said.
+    source: FromRangesError,
+}
+
+/// Maps the RAM of `layout`: anonymous memory that the host backs when the guest touches it.
+///
+/// # Errors
+///
+/// [`RamError`] when the host refuses the mapping.
+pub fn map_ram(layout: &Layout) -> Result<GuestMemoryMmap, RamError> {
+    let ranges: Vec<(GuestAddress, usize)> = layout
+        .ram()
+        .into_iter()
+        .map(|Range { start, end }| (GuestAddress(start), (end - start) as usize))
+        .collect();
+    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| RamError {
+        size: ranges.iter().map(|&(_, size)| size as u64).sum(),
+        source,
+    })
+}
+
+/// Writes zeros to `range`, a page at a time, so that a guest-given length allocates nothing.
+///
+/// # Errors
+///
+/// When part of the range is not RAM.
+pub fn zero(ram: &GuestMemoryMmap, range: Range<u64>) -> Result<(), GuestMemoryError> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(ZEROS.len() as u64);
+        ram.write_slice(&ZEROS[..len as usize], GuestAddress(at))?;
+        at += len;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::GuestMemoryBackend;
+
+    #[test]
+    fn ram_is_mapped_where_the_layout_says_and_nowhere_else() {
+        let layout = Layout::new(4 << 30, &[64 << 20]).unwrap();
+
+        let ram = map_ram(&layout).unwrap();
+
+        for (address, is_ram) in [
+            (0, true),
+            (0xbfff_ffff, true),
+            (0xc000_0000, false),
+            (0xffff_ffff, false),
+            (0x1_0000_0000, true),
+            (0x1_3fff_ffff, true),
+            (0x1_4000_0000, false),
+        ] {
+            assert_eq!(ram.address_in_range(GuestAddress(address)), is_ram, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn zeroing_stops_at_its_end() {
+        let layout = Layout::new(4 << 20, &[]).unwrap();
+        let ram = map_ram(&layout).unwrap();
+        ram.write_slice(&[0xff; 0x4000], GuestAddress(0x1000)).unwrap();
+
+        zero(&ram, 0x1800..0x3801).unwrap();
+
+        let mut bytes = [0; 0x4000];
+        ram.read_slice(&mut bytes, GuestAddress(0x1000)).unwrap();
+        assert!(bytes[..0x800].iter().all(|&byte| byte == 0xff));
+        assert!(bytes[0x800..0x2801].iter().all(|&byte| byte == 0));
+        assert!(bytes[0x2801..].iter().all(|&byte| byte == 0xff));
+    }
+}
