@@ -1,6 +1,7 @@
 //! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
+pub mod devices;
 pub mod layout;
 pub mod memory;
 pub mod size;

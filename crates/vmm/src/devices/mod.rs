@@ -1,0 +1,12 @@
+//! The machine's devices: buses, interrupt plumbing, and what sits on them.
+
+mod bus;
+mod dma;
+mod irq;
+mod power;
+pub mod virtio;
+
+pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
+pub use dma::{DmaObserver, GuestRam};
+pub use irq::{IrqLine, MsiSink, Unconnected};
+pub use power::{KeyboardReset, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
