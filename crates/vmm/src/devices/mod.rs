@@ -1,12 +1,16 @@
 //! The machine's devices: buses, interrupt plumbing, and what sits on them.
 
 mod bus;
+#[cfg(test)]
+mod chaos;
 mod dma;
+mod ioapic;
 mod irq;
 mod power;
 pub mod virtio;
 
 pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
+pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use power::{KeyboardReset, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
