@@ -1,6 +1,8 @@
 //! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
+pub mod cli;
+pub mod config;
 pub mod devices;
 pub mod layout;
 pub mod memory;

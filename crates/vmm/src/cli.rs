@@ -1,0 +1,203 @@
+//! The command line: `cloister run` and `cloister info`.
+//!
+//! Option values are read as text and judged by [`config`](crate::config), so that every wrong
+//! value is one line that names the option and the mend.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{
+    ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus, parse_memory,
+};
+
+/// A virtual machine monitor that gives its guests Intel SGX.
+#[derive(Parser, Debug)]
+#[command(name = "cloister", version, arg_required_else_help = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `cloister` can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a virtual machine with its serial console on this terminal (Ctrl-A x quits)
+    Run(RunArgs),
+    /// Tell what this host offers and which accelerator a machine would use
+    Info,
+}
+
+/// Options of `cloister run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Kernel: a bzImage, or an ELF file with a PVH entry
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "STRING", default_value = DEFAULT_CMDLINE, allow_hyphen_values = true)]
+    append: String,
+    /// RAM, as a number and K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "512M", allow_hyphen_values = true)]
+    memory: String,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
+    cpus: String,
+    /// Disk image, up to eight times
+    #[arg(long, value_name = "FILE[,readonly]")]
+    disk: Vec<String>,
+    /// Section of virtual EPC, up to eight times
+    #[arg(long, value_name = "id=ID,size=SIZE[,prealloc=on]")]
+    sgx_epc: Vec<String>,
+    /// Exit with code 2 when the guest resets, instead of booting it again
+    #[arg(long)]
+    no_reboot: bool,
+}
+
+impl RunArgs {
+    /// The machine that these options describe.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first value that cannot be used.
+    pub fn into_config(self) -> Result<MachineConfig, ConfigError> {
+        Ok(MachineConfig {
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.append,
+            ram: parse_memory(&self.memory)?,
+            cpus: parse_cpus(&self.cpus)?,
+            disks: self
+                .disk
+                .iter()
+                .map(|text| DiskConfig::parse(text))
+                .collect::<Result<_, _>>()?,
+            epc: self
+                .sgx_epc
+                .iter()
+                .map(|text| EpcConfig::parse(text))
+                .collect::<Result<_, _>>()?,
+            no_reboot: self.no_reboot,
+        })
+    }
+}
+
+/// Why there is no command to run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Help or the version was asked for: print it and succeed.
+    Asked(String),
+    /// The command line is wrong: one line that says how.
+    Wrong(String),
+}
+
+/// Reads the command line. `args` begins with the program's name.
+///
+/// # Errors
+///
+/// [`Refusal`] when there is nothing to run.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
+    Cli::try_parse_from(args).map(|cli| cli.command).map_err(|error| {
+        let text = error.render().to_string();
+        if error.use_stderr() { Refusal::Wrong(one_line(&text)) } else { Refusal::Asked(text) }
+    })
+}
+
+/// Folds clap's message, which lists values on lines of their own and ends in usage, to one line.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let first: Vec<&str> =
+        message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{}: see cloister --help", first.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, Refusal> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn a_full_line_becomes_a_machine() {
+        let command = parse_line(
+            "cloister run --kernel k --initrd i --append console=hvc0 --memory 1G --cpus 4 \
+             --disk a --disk b,readonly --sgx-epc id=epc0,size=64M --sgx-epc \
+             id=epc1,size=32M,prealloc=on --no-reboot",
+        );
+
+        let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
+        assert_eq!(
+            args.into_config().unwrap(),
+            MachineConfig {
+                kernel: "k".into(),
+                initrd: Some("i".into()),
+                cmdline: "console=hvc0".into(),
+                ram: 1 << 30,
+                cpus: 4,
+                disks: vec![
+                    DiskConfig { path: "a".into(), readonly: false },
+                    DiskConfig { path: "b".into(), readonly: true },
+                ],
+                epc: vec![
+                    EpcConfig { id: "epc0".into(), size: 64 << 20, prealloc: false },
+                    EpcConfig { id: "epc1".into(), size: 32 << 20, prealloc: true },
+                ],
+                no_reboot: true,
+            }
+        );
+    }
+
+    #[test]
+    fn defaults_are_one_processor_and_512_mib() {
+        let Ok(Command::Run(args)) = parse_line("cloister run --kernel k") else { panic!() };
+
+        let config = args.into_config().unwrap();
+
+        assert_eq!((config.cpus, config.ram), (1, crate::config::DEFAULT_RAM));
+        assert_eq!(config.cmdline, "console=ttyS0");
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for (line, expected) in [
+            (
+                "cloister run",
+                "the following required arguments were not provided: --kernel <FILE>: \
+                 see cloister --help",
+            ),
+            (
+                "cloister run --kernel k --frobnicate",
+                "unexpected argument '--frobnicate' found: see cloister --help",
+            ),
+            ("cloister walk", "unrecognized subcommand 'walk': see cloister --help"),
+            (
+                "cloister run --kernel",
+                "a value is required for '--kernel <FILE>' but none was supplied: \
+                 see cloister --help",
+            ),
+        ] {
+            assert_eq!(parse_line(line).unwrap_err(), Refusal::Wrong(expected.into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_needed() {
+        let Err(Refusal::Wrong(line)) = parse_line("cloister") else { panic!() };
+
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+
+    #[test]
+    fn help_and_version_are_answers_not_errors() {
+        for line in ["cloister --help", "cloister --version", "cloister run --help"] {
+            assert!(matches!(parse_line(line), Err(Refusal::Asked(_))), "{line}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! What a machine is made of, as the command line gives it and checked as a whole.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::layout::{Layout, LayoutError};
+use crate::size::{SizeError, parse_size};
+
+/// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
+pub const MAX_CPUS: u32 = 64;
+/// RAM without `--memory`, in bytes.
+pub const DEFAULT_RAM: u64 = 512 << 20;
+/// Kernel command line without `--append`: the serial port is the console.
+pub const DEFAULT_CMDLINE: &str = "console=ttyS0";
+/// Most disks of one machine: each takes a virtio-mmio slot and an IOAPIC pin.
+pub const MAX_DISKS: usize = 8;
+
+/// A disk image.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskConfig {
+    /// The image file.
+    pub path: PathBuf,
+    /// The guest cannot write to it, and the file is opened for reading only.
+    pub readonly: bool,
+}
+
+/// A section of virtual EPC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EpcConfig {
+    /// Its name, for messages and monitoring.
+    pub id: String,
+    /// Its size in bytes, a multiple of the page size.
+    pub size: u64,
+    /// Back every page before the guest starts, instead of on first touch.
+    pub prealloc: bool,
+}
+
+/// A machine to run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineConfig {
+    /// Kernel: bzImage, or ELF with a PVH entry.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// RAM in bytes.
+    pub ram: u64,
+    /// Number of processors.
+    pub cpus: u32,
+    /// Disks, in the order of their virtio-mmio slots.
+    pub disks: Vec<DiskConfig>,
+    /// EPC sections, in address order.
+    pub epc: Vec<EpcConfig>,
+    /// A reset ends the machine instead of starting the kernel again.
+    pub no_reboot: bool,
+}
+
+/// A value of the command line that cannot be used. The message names the option and the mend.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ConfigError {
+    /// `--memory` is not a size, or not one that can be laid out.
+    #[error("--memory: {0}")]
+    Memory(SizeError),
+    /// `--memory` cannot be laid out.
+    #[error("--memory: {0}")]
+    MemoryLayout(LayoutError),
+    /// `--cpus` is not a number from 1 to [`MAX_CPUS`].
+    #[error("--cpus: {0:?} is not a number of processors: write 1 to {MAX_CPUS}")]
+    Cpus(String),
+    /// More disks than slots.
+    #[error("--disk: {0} disks are more than the {MAX_DISKS} that fit: leave some out")]
+    TooManyDisks(usize),
+    /// `--disk` without a file name.
+    #[error("--disk: the name of the image file is missing: write FILE or FILE,readonly")]
+    DiskPath,
+    /// Part of a `--sgx-epc` is not `key=value`.
+    #[error("--sgx-epc: {0:?} is not key=value: write id=epc0,size=64M[,prealloc=on]")]
+    EpcSyntax(String),
+    /// A key that `--sgx-epc` does not have.
+    #[error("--sgx-epc: unknown key {0:?}: the keys are id, size and prealloc")]
+    EpcKey(String),
+    /// A key given twice in one `--sgx-epc`.
+    #[error("--sgx-epc: the key {0} is given twice: leave one out")]
+    EpcKeyTwice(String),
+    /// A key that `--sgx-epc` cannot do without.
+    #[error("--sgx-epc: the key {0} is missing: write id=epc0,size=64M[,prealloc=on]")]
+    EpcKeyMissing(&'static str),
+    /// `id=` is not an identifier.
+    #[error("--sgx-epc: {0:?} is not an id: write a letter, then letters, digits, -, _ or .")]
+    EpcId(String),
+    /// Two sections of the same id.
+    #[error("--sgx-epc: the id {0} is given to two sections: give each its own")]
+    EpcIdTwice(String),
+    /// `size=` is not a size.
+    #[error("--sgx-epc: size: {0}")]
+    EpcSize(SizeError),
+    /// `prealloc=` is neither on nor off.
+    #[error("--sgx-epc: prealloc is on or off, not {0:?}")]
+    EpcPrealloc(String),
+    /// The sections cannot be laid out.
+    #[error("--sgx-epc: {0}")]
+    EpcLayout(LayoutError),
+}
+
+/// Reads the value of `--memory`.
+///
+/// # Errors
+///
+/// [`ConfigError::Memory`].
+pub fn parse_memory(text: &str) -> Result<u64, ConfigError> {
+    parse_size(text).map_err(ConfigError::Memory)
+}
+
+/// Reads the value of `--cpus`.
+///
+/// # Errors
+///
+/// [`ConfigError::Cpus`].
+pub fn parse_cpus(text: &str) -> Result<u32, ConfigError> {
+    text.parse()
+        .ok()
+        .filter(|cpus| (1..=MAX_CPUS).contains(cpus))
+        .ok_or_else(|| ConfigError::Cpus(text.to_owned()))
+}
+
+impl DiskConfig {
+    /// Reads the value of `--disk`: a file name, then perhaps `,readonly`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::DiskPath`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let (path, readonly) = match text.strip_suffix(",readonly") {
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        if path.is_empty() {
+            return Err(ConfigError::DiskPath);
+        }
+        Ok(Self { path: path.into(), readonly })
+    }
+}
+
+impl EpcConfig {
+    /// Reads the value of one `--sgx-epc`.
+    ///
+    /// # Errors
+    ///
+    /// The `Epc` variants of [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let (mut id, mut size, mut prealloc) = (None, None, None);
+        for pair in text.split(',') {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| ConfigError::EpcSyntax(pair.to_owned()))?;
+            let slot = match key {
+                "id" => &mut id,
+                "size" => &mut size,
+                "prealloc" => &mut prealloc,
+                _ => return Err(ConfigError::EpcKey(key.to_owned())),
+            };
+            if slot.replace(value).is_some() {
+                return Err(ConfigError::EpcKeyTwice(key.to_owned()));
+            }
+        }
+        let id = id.ok_or(ConfigError::EpcKeyMissing("id"))?;
+        let size = size.ok_or(ConfigError::EpcKeyMissing("size"))?;
+        if !is_identifier(id) {
+            return Err(ConfigError::EpcId(id.to_owned()));
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            size: parse_size(size).map_err(ConfigError::EpcSize)?,
+            prealloc: match prealloc {
+                None | Some("off") => false,
+                Some("on") => true,
+                Some(other) => return Err(ConfigError::EpcPrealloc(other.to_owned())),
+            },
+        })
+    }
+}
+
+/// QEMU's rule for ids, so that one command line can name the same sections to both.
+fn is_identifier(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+impl MachineConfig {
+    /// Checks what concerns several values together, and lays out the address map.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the option at fault.
+    pub fn layout(&self) -> Result<Layout, ConfigError> {
+        if self.disks.len() > MAX_DISKS {
+            return Err(ConfigError::TooManyDisks(self.disks.len()));
+        }
+        for (index, section) in self.epc.iter().enumerate() {
+            if self.epc[..index].iter().any(|earlier| earlier.id == section.id) {
+                return Err(ConfigError::EpcIdTwice(section.id.clone()));
+            }
+        }
+        let sizes: Vec<u64> = self.epc.iter().map(|section| section.size).collect();
+        Layout::new(self.ram, &sizes).map_err(|error| match error {
+            LayoutError::TooSmall(_) | LayoutError::RamTooLarge(_) => {
+                ConfigError::MemoryLayout(error)
+            }
+            LayoutError::EpcTooLarge { .. } | LayoutError::TooManySections(_) => {
+                ConfigError::EpcLayout(error)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(ram: u64, epc: &[&str]) -> MachineConfig {
+        MachineConfig {
+            kernel: "vmlinuz".into(),
+            initrd: None,
+            cmdline: DEFAULT_CMDLINE.into(),
+            ram,
+            cpus: 1,
+            disks: Vec::new(),
+            epc: epc.iter().map(|text| EpcConfig::parse(text).unwrap()).collect(),
+            no_reboot: false,
+        }
+    }
+
+    #[test]
+    fn an_epc_section_has_an_id_a_size_and_perhaps_prealloc() {
+        for (text, id, size, prealloc) in [
+            ("id=epc0,size=64M", "epc0", 64 << 20, false),
+            ("size=4K,id=a.b-c_d", "a.b-c_d", 4096, false),
+            ("id=e,size=1G,prealloc=on", "e", 1 << 30, true),
+            ("prealloc=off,id=e,size=1G", "e", 1 << 30, false),
+        ] {
+            let expected = EpcConfig { id: id.into(), size, prealloc };
+            assert_eq!(EpcConfig::parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_wrong_epc_section_is_one_line_that_names_the_option_and_the_mend() {
+        for (text, line) in [
+            ("", r#"--sgx-epc: "" is not key=value: write id=epc0,size=64M[,prealloc=on]"#),
+            ("epc0", r#"--sgx-epc: "epc0" is not key=value: write id=epc0,size=64M[,prealloc=on]"#),
+            ("id=epc0", "--sgx-epc: the key size is missing: write id=epc0,size=64M[,prealloc=on]"),
+            ("size=64M", "--sgx-epc: the key id is missing: write id=epc0,size=64M[,prealloc=on]"),
+            (
+                "id=epc0,size=64M,node=0",
+                r#"--sgx-epc: unknown key "node": the keys are id, size and prealloc"#,
+            ),
+            ("id=a,id=b,size=64M", "--sgx-epc: the key id is given twice: leave one out"),
+            (
+                "id=0epc,size=64M",
+                r#"--sgx-epc: "0epc" is not an id: write a letter, then letters, digits, -, _ or ."#,
+            ),
+            (
+                "id=epc0,size=64X",
+                r#"--sgx-epc: size: "64X" is not a size: write a number and K, M, G or T, such as 64M"#,
+            ),
+            (
+                "id=epc0,size=0",
+                "--sgx-epc: size: 0 is no memory at all: write a size of at least 4K",
+            ),
+            (
+                "id=epc0,size=4097",
+                "--sgx-epc: size: 4097 is not a multiple of 4 KiB: the next size that is one is 8192 bytes",
+            ),
+            ("id=epc0,size=64M,prealloc=yes", r#"--sgx-epc: prealloc is on or off, not "yes""#),
+        ] {
+            assert_eq!(EpcConfig::parse(text).unwrap_err().to_string(), line, "{text}");
+        }
+    }
+
+    #[test]
+    fn sections_are_judged_together() {
+        for (ram, epc, line) in [
+            (
+                512 << 20,
+                vec!["id=a,size=4K", "id=b,size=4K", "id=a,size=8K"],
+                "--sgx-epc: the id a is given to two sections: give each its own",
+            ),
+            (
+                512 << 20,
+                vec![
+                    "id=a,size=4K",
+                    "id=b,size=4K",
+                    "id=c,size=4K",
+                    "id=d,size=4K",
+                    "id=e,size=4K",
+                    "id=f,size=4K",
+                    "id=g,size=4K",
+                    "id=h,size=4K",
+                    "id=i,size=4K",
+                ],
+                "--sgx-epc: 9 EPC sections are more than the 8 that Linux reads: leave some out",
+            ),
+            (
+                512 << 20,
+                vec!["id=a,size=64T"],
+                "--sgx-epc: an EPC section of 64T does not fit above 0x100000000 in the 46-bit \
+                 physical address space of the guest: give it or the RAM a smaller size",
+            ),
+            (
+                64 << 40,
+                vec![],
+                "--memory: 64T of RAM does not fit in the 46-bit physical address space of the \
+                 guest: write less than 64T",
+            ),
+            (4096, vec![], "--memory: 4K of RAM is too little to boot from: write at least 2M"),
+        ] {
+            let error = config(ram, &epc).layout().unwrap_err();
+            assert_eq!(error.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn a_disk_is_a_file_and_perhaps_readonly() {
+        for (text, path, readonly) in [
+            ("disk.img", "disk.img", false),
+            ("disk.img,readonly", "disk.img", true),
+            ("a,b", "a,b", false),
+        ] {
+            let expected = DiskConfig { path: path.into(), readonly };
+            assert_eq!(DiskConfig::parse(text), Ok(expected));
+        }
+        assert_eq!(DiskConfig::parse(""), Err(ConfigError::DiskPath));
+        assert_eq!(DiskConfig::parse(",readonly"), Err(ConfigError::DiskPath));
+    }
+
+    #[test]
+    fn processors_are_1_to_64() {
+        assert_eq!(parse_cpus("1"), Ok(1));
+        assert_eq!(parse_cpus("64"), Ok(64));
+        for text in ["0", "65", "-1", "four", "", "99999999999"] {
+            assert_eq!(
+                parse_cpus(text).unwrap_err().to_string(),
+                format!("--cpus: {text:?} is not a number of processors: write 1 to 64")
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_an_option_panics_and_every_error_is_one_line(text in "[ -~]{0,40}") {
+            for error in [
+                EpcConfig::parse(&text).err(),
+                DiskConfig::parse(&text).err(),
+                parse_cpus(&text).err(),
+                parse_memory(&text).err(),
+            ].into_iter().flatten() {
+                prop_assert!(!error.to_string().contains('\n'));
+                prop_assert!(error.to_string().starts_with("--"));
+            }
+        }
+    }
+}
