@@ -89,10 +89,11 @@ mod tests {
         let ram = map_ram(&Layout::new(4 << 20, &[]).unwrap()).unwrap();
         let initrd = Initrd::from_bytes(vec![0; 0x3001]);
 
-        for room in [0x10_0000..0x10_3000, 0x10_0000..0x10_0000, 0x20_0000..0x10_0000] {
-            let space = u64::saturating_sub(room.end, room.start);
+        for (start, end, space) in
+            [(0x10_0000, 0x10_3000, 0x3000), (0x10_0000, 0x10_0000, 0), (0x20_0000, 0x10_0000, 0)]
+        {
             assert_eq!(
-                initrd.load(&ram, room).unwrap_err().to_string(),
+                initrd.load(&ram, start..end).unwrap_err().to_string(),
                 format!(
                     "--initrd: the file has 12289 bytes and beside the kernel there is room for \
                      {space}: give the machine more --memory"
