@@ -7,6 +7,7 @@ mod dma;
 mod ioapic;
 mod irq;
 mod power;
+mod rtc;
 mod serial;
 pub mod virtio;
 
@@ -15,4 +16,5 @@ pub use dma::{DmaObserver, GuestRam};
 pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use power::{KeyboardReset, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
+pub use rtc::{RTC_CENTURY, RTC_GSI, RTC_LEN, RTC_PORT, Rtc, RtcTimer};
 pub use serial::{COM1_GSI, COM1_LEN, COM1_PORT, SerialInput, SerialPort};
