@@ -1,1 +1,49 @@
-#![doc = "A software x86-64 logical processor."]
+//! A software x86-64 logical processor.
+//!
+//! A [`Vcpu`] executes guest code until something needs its owner: [`Vcpu::run`] returns an
+//! [`Exit`]. It sees guest-physical memory through [`PhysMap`] and knows no devices.
+//!
+//! # How it executes
+//!
+//! Code is decoded once (iced-x86) and lowered to compact [`Op`](op::Op)s, each with the function
+//! that executes it. A [`Block`](block::Block) is a run of ops that never crosses a page and ends
+//! at a branch or at an instruction that changes what the following bytes mean. The
+//! [engine](engine) finds the next block, runs its ops, and looks at asynchronous events between
+//! blocks.
+//!
+//! # Rules for an instruction's handler
+//!
+//! A handler is `fn(&mut Cpu, &Op) -> Exec`.
+//!
+//! * It checks everything that can fault before it changes architectural state: a handler that
+//!   returns `Err` leaves the processor as if it never ran, apart from the partial progress that
+//!   the SDM grants to string instructions.
+//! * During a block, [`Cpu::rip`] is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
+//!   is. Only the last op of a block writes `rip`; the lowering appends one that does so where the
+//!   last instruction is not a branch.
+//! * `Ok(())` means: retired. `Err(cpu.raise(exception))` faults. `Err(cpu.exit_with(exit))`
+//!   hands the instruction to the owner with RIP unmoved.
+//! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::modify`] and [`Cpu::locked`] with
+//!   linear addresses from [`Cpu::linear`]. They may return `Err` for reasons that are no fault
+//!   (device access, code page, backing of EPC): pass every `Err` on.
+//!
+//! Instructions live in [`exec`], a file for each family in the manual's order. Each family has a
+//! `select` function that maps a decoded instruction to its handler.
+
+pub mod block;
+pub mod engine;
+pub mod exec;
+pub mod exit;
+pub mod flags;
+pub mod lower;
+pub mod mem;
+pub mod mode;
+pub mod op;
+pub mod phys;
+pub mod segment;
+pub mod state;
+
+pub use engine::Vcpu;
+pub use exit::{Exit, Stop};
+pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage};
+pub use state::{Cpu, Exec, Shared};

@@ -1,0 +1,119 @@
+//! Effective and linear addresses of memory operands (SDM Vol. 1, 3.7.5; Vol. 3A, 5.3).
+
+use cloister_x86::{Exception, Vector};
+
+use crate::mem::tlb::AccessKind;
+use crate::mem::{Int, Plain};
+use crate::op::{MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, Op};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+impl Cpu {
+    /// Effective address: the offset in the segment.
+    #[inline(always)]
+    #[must_use]
+    pub fn effective(&self, op: &Op) -> u64 {
+        let address = self.gpr[usize::from(op.base & 31)]
+            .wrapping_add(self.gpr[usize::from(op.index & 31)] << (op.scale & 3))
+            .wrapping_add(op.disp);
+        if op.special == 0 {
+            return address;
+        }
+        if op.special & MEM_ADDR32 != 0 {
+            address & 0xffff_ffff
+        } else if op.special & MEM_ADDR16 != 0 {
+            address & 0xffff
+        } else {
+            address
+        }
+    }
+
+    /// Linear address of the memory operand, for an access of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0) or #SS(0) outside 64-bit mode where the segment forbids the access.
+    #[inline(always)]
+    pub fn linear(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
+        let offset = self.effective(op);
+        if op.special & MEM_SEGMENT == 0 {
+            return Ok(offset);
+        }
+        self.segmented(usize::from(op.seg), offset, size, kind)
+    }
+
+    /// Linear address of `offset` in a segment, for an access of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::linear`].
+    #[inline(never)]
+    pub fn segmented(
+        &mut self,
+        segment: usize,
+        offset: u64,
+        size: usize,
+        kind: AccessKind,
+    ) -> Exec<u64> {
+        let register = self.segs[segment & 7];
+        if self.mode.is_64() {
+            return Ok(if matches!(segment, seg::FS | seg::GS) {
+                register.base.wrapping_add(offset)
+            } else {
+                offset
+            });
+        }
+        let rights = register.rights;
+        let last = offset.wrapping_add(size as u64).wrapping_sub(1);
+        let in_limit = if !rights.is_code() && rights.bit_ec() {
+            // Expand-down: offsets above the limit are valid (SDM Vol. 3A, 5.3).
+            let top = if rights.big() { 0xffff_ffff } else { 0xffff };
+            offset > u64::from(register.limit) && last <= top && last >= offset
+        } else {
+            last <= u64::from(register.limit) && last >= offset
+        };
+        // Code segments are never writable; data segments are always readable.
+        let typed = match kind {
+            AccessKind::Write => !rights.is_code() && rights.bit_rw(),
+            _ => !rights.is_code() || rights.bit_rw(),
+        };
+        let protected = self.cr0.contains(cloister_x86::regs::Cr0::PE);
+        if rights.unusable() || !in_limit || (protected && !typed) {
+            let vector = if segment == seg::SS { Vector::Ss } else { Vector::Gp };
+            return Err(self.raise(Exception::with_code(vector, 0)));
+        }
+        Ok(register.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Reads the memory operand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::linear`] and [`Cpu::load`].
+    #[inline(always)]
+    pub fn load_operand<T: Plain>(&mut self, op: &Op) -> Exec<T> {
+        let la = self.linear(op, T::SIZE, AccessKind::Read)?;
+        self.load(la)
+    }
+
+    /// Writes the memory operand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::linear`] and [`Cpu::store`].
+    #[inline(always)]
+    pub fn store_operand<T: Plain>(&mut self, op: &Op, value: T) -> Exec {
+        let la = self.linear(op, T::SIZE, AccessKind::Write)?;
+        self.store(la, value)
+    }
+
+    /// Reads operand 1: the register, or memory where `MEMORY`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::load_operand`].
+    #[inline(always)]
+    pub fn source<T: Int, const MEMORY: bool>(&mut self, op: &Op) -> Exec<T> {
+        if MEMORY { self.load_operand(op) } else { Ok(self.src(op)) }
+    }
+}

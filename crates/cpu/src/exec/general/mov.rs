@@ -1,0 +1,73 @@
+//! Data transfer: MOV.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use crate::mem::Int;
+use crate::mode::Mode;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// Picks an instance of a generic handler by operand size.
+#[macro_export]
+macro_rules! by_size {
+    ($size:expr, $($handler:ident)::+ $(, $const:expr)*) => {
+        match $size {
+            1 => $($handler)::+::<u8 $(, $const)*> as $crate::op::Handler,
+            2 => $($handler)::+::<u16 $(, $const)*>,
+            4 => $($handler)::+::<u32 $(, $const)*>,
+            _ => $($handler)::+::<u64 $(, $const)*>,
+        }
+    };
+}
+
+/// The handler of MOV between registers, memory and immediates.
+pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
+    if instruction.mnemonic() != Mnemonic::Mov {
+        return None;
+    }
+    let is_plain = |n| match instruction.op_kind(n) {
+        OpKind::Register => {
+            let register = instruction.op_register(n);
+            register.is_gpr8() || register.is_gpr16() || register.is_gpr32() || register.is_gpr64()
+        }
+        _ => true,
+    };
+    if !is_plain(0) || !is_plain(1) {
+        // Segment, control and debug registers.
+        return None;
+    }
+    let immediate = !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
+    Some(match (op.mem_operand, immediate) {
+        (NO_MEMORY, false) => by_size!(op.size, register_register),
+        (NO_MEMORY, true) => by_size!(op.size, register_immediate),
+        (0, false) => by_size!(op.size, memory_register),
+        (0, true) => by_size!(op.size, memory_immediate),
+        _ => by_size!(op.size, register_memory),
+    })
+}
+
+fn register_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value: T = cpu.src(op);
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+fn register_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.set_dst(op, T::trunc(op.imm));
+    Ok(())
+}
+
+fn register_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value: T = cpu.load_operand(op)?;
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+fn memory_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value: T = cpu.src(op);
+    cpu.store_operand(op, value)
+}
+
+fn memory_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.store_operand(op, T::trunc(op.imm))
+}

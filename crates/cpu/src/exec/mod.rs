@@ -1,0 +1,62 @@
+//! What instructions do: a folder for each group, a file for each family in the manual's order.
+
+pub mod general;
+pub mod sgx;
+pub mod system;
+pub mod vector;
+pub mod x87;
+
+use cloister_x86::Exception;
+use iced_x86::{FlowControl, Instruction, Mnemonic};
+
+use crate::mode::Mode;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a decoded instruction; `None` for one that this processor does not have.
+/// `op` is lowered already; a family may keep more with it.
+pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    if mode.is_enclave()
+        && let Some(handler) = sgx::restricted(instruction)
+    {
+        return Some(handler);
+    }
+    general::select(instruction, mode, op)
+        .or_else(|| system::select(instruction, mode, op))
+        .or_else(|| x87::select(instruction, mode, op))
+        .or_else(|| vector::select(instruction, mode, op))
+        .or_else(|| sgx::select(instruction, mode, op))
+}
+
+/// Whether the instruction's handler writes `rip` itself (or never retires).
+#[must_use]
+pub fn writes_rip(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.flow_control(),
+        FlowControl::UnconditionalBranch
+            | FlowControl::IndirectBranch
+            | FlowControl::ConditionalBranch
+            | FlowControl::Return
+            | FlowControl::Call
+            | FlowControl::IndirectCall
+            | FlowControl::Interrupt
+            | FlowControl::XbeginXabortXend
+            | FlowControl::Exception
+    ) || matches!(instruction.mnemonic(), Mnemonic::Enclu | Mnemonic::Hlt)
+}
+
+/// Whether what follows the instruction may mean something else after it (mode, translations,
+/// code), or an event has to be looked at behind it.
+#[must_use]
+pub fn ends_block(instruction: &Instruction) -> bool {
+    system::ends_block(instruction)
+}
+
+/// Bytes that are no instruction: #UD.
+///
+/// # Errors
+///
+/// Always #UD.
+pub fn invalid(cpu: &mut Cpu, _op: &Op) -> Exec {
+    Err(cpu.raise(Exception::ud()))
+}

@@ -1,0 +1,73 @@
+//! State after power-up, reset and INIT (SDM Vol. 3A, table 9-1).
+
+use std::sync::Arc;
+
+use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
+
+use crate::flags::Flags;
+use crate::mem::tlb::{MmuMode, Tlb};
+use crate::mode::Mode;
+use crate::segment::{Rights, Segment, TableRegister, seg};
+use crate::state::{Cpu, Features, Shared, attention};
+
+impl Cpu {
+    /// State after power-up. Processor 0 runs from the reset vector; others wait for a start-up
+    /// IPI.
+    ///
+    /// # Panics
+    ///
+    /// If `id` is not a processor of the machine.
+    #[must_use]
+    pub fn reset(shared: Arc<Shared>, id: u32, features: Features) -> Self {
+        let data = Segment { selector: 0, base: 0, limit: 0xffff, rights: Rights(0x93) };
+        let mut segs = [data; 8];
+        segs[seg::CS] =
+            Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, rights: Rights(0x9b) };
+        segs[seg::TR].rights = Rights(0x8b);
+        segs[seg::LDTR].rights = Rights(0x82);
+        let table = TableRegister { base: 0, limit: 0xffff };
+        let kicker = shared.kickers[id as usize].clone();
+        let mut gpr = [0; 32];
+        // Family 6, model 6AH, stepping 6 (Ice Lake server).
+        gpr[2] = 0x606a6;
+        Self {
+            gpr,
+            rip: 0xfff0,
+            flags: Flags::default(),
+            system_flags: Rflags::empty(),
+            attention: if id == 0 { 0 } else { attention::HALTED },
+            mmu_mode: MmuMode::Supervisor,
+            tlb: Tlb::default(),
+            block_phys: u64::MAX,
+            alone: false,
+            non_canonical_fault: false,
+            fault: None,
+            exit: None,
+            device_log: Vec::new(),
+            device_next: 0,
+            mode: Mode::legacy(false, false),
+            cpl: 0,
+            segs,
+            gdtr: table,
+            idtr: table,
+            cr0: Cr0::CD | Cr0::NW | Cr0::ET,
+            cr2: 0,
+            cr3: 0,
+            cr4: Cr4::empty(),
+            efer: Efer::empty(),
+            xcr0: Xfeatures::X87,
+            dr: [0; 4],
+            dr6: 0xffff_0ff0,
+            dr7: 0x400,
+            msrs: super::msr::Msrs::default(),
+            fpu: crate::exec::x87::Fpu::default(),
+            vector: crate::exec::vector::VectorState::default(),
+            apic: super::apic::LocalApic::default(),
+            enclave: cloister_sgx::EnclaveState::default(),
+            encls_exiting: 0,
+            features,
+            shared,
+            kicker,
+        }
+    }
+}

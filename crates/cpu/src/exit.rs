@@ -1,0 +1,102 @@
+//! Why a virtual processor stops running.
+
+use cloister_x86::Gpa;
+
+/// Why a handler did not simply retire its instruction. The details are in [`Cpu`](crate::Cpu).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Stop {
+    /// An exception: [`Cpu::fault`](crate::Cpu::fault) holds it. Nothing was committed.
+    Fault = 1,
+    /// The owner must act: [`Cpu::exit`](crate::Cpu::exit) says how. Nothing was committed.
+    Exit,
+    /// The instruction stores into the page that its own block was decoded from. Nothing was
+    /// committed; run it again on its own, and decode afresh behind it.
+    Alone,
+    /// The instruction retired and wrote `rip` itself; the rest of the block does not follow.
+    Jump,
+}
+
+/// What the owner of a [`Vcpu`](crate::Vcpu) has to do.
+///
+/// For exits marked *completed*, the owner calls the method named before it runs the processor
+/// again. All others need no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// IN, or one element of INS. Completed by [`Vcpu::complete`](crate::Vcpu::complete) with the value.
+    IoIn {
+        /// Port number.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: u8,
+    },
+    /// OUT, or one element of OUTS. Completed by [`Vcpu::complete`](crate::Vcpu::complete); the value given is ignored.
+    IoOut {
+        /// Port number.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: u8,
+        /// The value, zero-extended.
+        value: u32,
+    },
+    /// A read of a physical address that is no memory. Completed by [`Vcpu::complete`](crate::Vcpu::complete).
+    MmioRead {
+        /// Physical address; the access does not cross a page.
+        gpa: Gpa,
+        /// Bytes: 1 to 8.
+        size: u8,
+    },
+    /// A write to a physical address that is no memory. Completed by [`Vcpu::complete`](crate::Vcpu::complete).
+    MmioWrite {
+        /// Physical address; the access does not cross a page.
+        gpa: Gpa,
+        /// Bytes: 1 to 8.
+        size: u8,
+        /// The value, zero-extended.
+        value: u64,
+    },
+    /// RDMSR of a register that the processor does not own.
+    /// Completed by [`Vcpu::finish_rdmsr`](crate::Vcpu::finish_rdmsr) or [`Vcpu::inject`](crate::Vcpu::inject).
+    Rdmsr {
+        /// MSR number.
+        index: u32,
+    },
+    /// WRMSR to a register that the processor does not own.
+    /// Completed by [`Vcpu::skip`](crate::Vcpu::skip) or [`Vcpu::inject`](crate::Vcpu::inject).
+    Wrmsr {
+        /// MSR number.
+        index: u32,
+        /// EDX:EAX.
+        value: u64,
+    },
+    /// CPUID. Completed by [`Vcpu::finish_cpuid`](crate::Vcpu::finish_cpuid).
+    Cpuid {
+        /// EAX.
+        leaf: u32,
+        /// ECX.
+        subleaf: u32,
+    },
+    /// The processor is halted (HLT, or waits for a start-up IPI) and nothing can wake it now.
+    /// The owner sleeps in [`Vcpu::wait`](crate::Vcpu::wait).
+    Hlt,
+    /// ENCLS with its bit set in the ENCLS-exiting bitmap. RIP is unmoved; completed by setting registers and
+    /// [`Vcpu::skip`](crate::Vcpu::skip), or [`Vcpu::inject`](crate::Vcpu::inject).
+    Encls {
+        /// EAX.
+        leaf: u32,
+    },
+    /// An SGX leaf reached a page of virtual EPC that has no EPC behind it. Back it and run again.
+    EpcMiss {
+        /// Guest-physical address of the page.
+        gpa: Gpa,
+    },
+    /// End of interrupt for a level-triggered vector, to be told to the I/O APIC.
+    Eoi {
+        /// The vector.
+        vector: u8,
+    },
+    /// A triple fault: the platform resets the machine.
+    TripleFault,
+    /// Someone called [`Kicker::request_exit`](crate::state::Kicker::request_exit).
+    Requested,
+}

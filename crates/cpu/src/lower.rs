@@ -1,0 +1,258 @@
+//! From bytes to ops.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+
+use crate::exec;
+use crate::mode::Mode;
+use crate::op::{
+    BLOCK_SLOT, LOCK, MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, MEM_SPECIAL, NO_MEMORY, Op, REPE, REPNE,
+    ZERO_SLOT,
+};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+/// Ops in a block before it is ended.
+const MAX_OPS: usize = 48;
+
+/// What decoding from a place yielded.
+#[derive(Debug)]
+pub struct Lowered {
+    /// The ops with the terminator, empty if the first instruction does not end within the bytes.
+    pub ops: Vec<Op>,
+    /// Bytes decoded.
+    pub len: usize,
+}
+
+/// Decodes a block from `bytes`, which reach to the end of the page, or decodes one instruction
+/// (`single`).
+#[must_use]
+pub fn lower(bytes: &[u8], mode: Mode, single: bool) -> Lowered {
+    // Instruction addresses count from the block's start: see `BLOCK_SLOT`.
+    let mut decoder = Decoder::with_ip(mode.bitness(), bytes, 0, DecoderOptions::NONE);
+    let mut ops = Vec::new();
+    let mut instruction = Instruction::default();
+    let mut end = 0;
+    let mut branches = false;
+    loop {
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() {
+            let runs_out = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
+            if runs_out && bytes.len() - end < 15 {
+                // The rest may be on the next page.
+                break;
+            }
+            ops.push(invalid(end));
+            return Lowered { ops, len: (end + 15).min(bytes.len()) };
+        }
+        let op = lower_one(&instruction, mode, end);
+        ops.push(op);
+        end += instruction.len();
+        branches = exec::writes_rip(&instruction);
+        if branches
+            || exec::ends_block(&instruction)
+            || single
+            || ops.len() >= MAX_OPS
+            || end >= bytes.len()
+        {
+            break;
+        }
+    }
+    if !ops.is_empty() && !branches {
+        ops.push(terminator(end));
+    }
+    Lowered { ops, len: end }
+}
+
+/// An op without operands.
+fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
+    Op {
+        run,
+        imm: 0,
+        disp: 0,
+        base: ZERO_SLOT,
+        index: ZERO_SLOT,
+        scale: 0,
+        seg: seg::DS as u8,
+        special: 0,
+        dst: 0,
+        src: 0,
+        third: 0,
+        high: 0,
+        prefix: 0,
+        size: 0,
+        addr_size: 8,
+        mem_operand: NO_MEMORY,
+        len,
+        offset: offset as u16,
+        extra: 0,
+    }
+}
+
+fn invalid(offset: usize) -> Op {
+    bare(exec::invalid, offset, 0)
+}
+
+/// Ends a block whose last instruction is no branch.
+fn terminator(offset: usize) -> Op {
+    fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
+        cpu.rip = cpu.op_rip(op);
+        Ok(())
+    }
+    bare(advance, offset, 0)
+}
+
+fn lower_one(instruction: &Instruction, mode: Mode, offset: usize) -> Op {
+    let mut op = bare(exec::invalid, offset, instruction.len() as u8);
+    let numbers: [(u8, bool); 3] = std::array::from_fn(|n| {
+        let n = n as u32;
+        if n < instruction.op_count() && instruction.op_kind(n) == OpKind::Register {
+            register(instruction.op_register(n))
+        } else {
+            (0, false)
+        }
+    });
+    (op.dst, op.src, op.third) = (numbers[0].0, numbers[1].0, numbers[2].0);
+    op.high = u8::from(numbers[0].1) | u8::from(numbers[1].1) << 1;
+    op.prefix = if instruction.has_lock_prefix() { LOCK } else { 0 }
+        | if instruction.has_rep_prefix() { REPE } else { 0 }
+        | if instruction.has_repne_prefix() { REPNE } else { 0 };
+    op.size = operand_size(instruction, mode);
+    op.addr_size = (mode.bitness() / 8) as u8;
+    for n in 0..instruction.op_count() {
+        match instruction.op_kind(n) {
+            OpKind::Memory => {
+                op.mem_operand = n as u8;
+                lower_memory(&mut op, instruction, mode);
+            }
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                op.imm = instruction.near_branch_target();
+            }
+            OpKind::FarBranch16 => {
+                op.imm = u64::from(instruction.far_branch16());
+                op.extra = u32::from(instruction.far_branch_selector());
+            }
+            OpKind::FarBranch32 => {
+                op.imm = u64::from(instruction.far_branch32());
+                op.extra = u32::from(instruction.far_branch_selector());
+            }
+            OpKind::Register => {}
+            OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => op.imm = instruction.immediate(n),
+            OpKind::Immediate8_2nd => {
+                op.extra = u32::from(instruction.immediate8_2nd());
+            }
+            string => {
+                op.addr_size = string_address_size(string);
+                if has_segment(string) {
+                    lower_segment(&mut op, instruction.memory_segment(), mode);
+                }
+            }
+        }
+    }
+    if let Some(handler) = exec::select(instruction, mode, &mut op) {
+        op.run = handler;
+    }
+    op
+}
+
+/// Register number and whether it is a high byte register.
+#[must_use]
+pub fn register(register: Register) -> (u8, bool) {
+    let number = register.number() as u8;
+    if register.is_gpr8() {
+        match number {
+            0..4 => (number, false),
+            4..8 => (number, true),
+            _ => (number - 4, false),
+        }
+    } else {
+        (number, false)
+    }
+}
+
+/// Size in bytes of the general-purpose operand that names the instruction: of operand 0 if it has
+/// a size of its own, else of the mode and prefixes.
+fn operand_size(instruction: &Instruction, mode: Mode) -> u8 {
+    if instruction.op_count() > 0 && instruction.op_kind(0) == OpKind::Register {
+        return instruction.op_register(0).size() as u8;
+    }
+    match instruction.memory_size().size() {
+        size @ (1 | 2 | 4 | 8) => size as u8,
+        _ => (mode.bitness() / 8).min(4) as u8,
+    }
+}
+
+fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
+    let slot = |register: Register| {
+        if register == Register::None { ZERO_SLOT } else { register.number() as u8 }
+    };
+    let base = instruction.memory_base();
+    op.index = slot(instruction.memory_index());
+    op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
+    op.disp = instruction.memory_displacement64();
+    op.base = match base {
+        // iced gives the address that RIP + displacement yields, from the block's start.
+        Register::RIP | Register::EIP => BLOCK_SLOT,
+        _ => slot(base),
+    };
+    let width = if base.is_gpr16() || instruction.memory_index().is_gpr16() {
+        2
+    } else if base.is_gpr32() || base == Register::EIP || instruction.memory_index().is_gpr32() {
+        4
+    } else if base == Register::None && instruction.memory_index() == Register::None {
+        match instruction.memory_displ_size() {
+            2 => 2,
+            4 if mode.is_64() => 4,
+            8 => 8,
+            _ => (mode.bitness() / 8) as u8,
+        }
+    } else {
+        8
+    };
+    // A 64-bit absolute displacement of 32 bits is sign-extended, with a 67H prefix zero-extended:
+    // iced has done either already.
+    op.addr_size = if mode.is_64() && base == Register::None && width == 4 { 8 } else { width };
+    op.special |= match op.addr_size {
+        2 => MEM_ADDR16 | MEM_SPECIAL,
+        4 => MEM_ADDR32 | MEM_SPECIAL,
+        _ => 0,
+    };
+    if op.addr_size == 4 && !mode.is_64() || op.addr_size == 2 {
+        op.disp &= 0xffff_ffff;
+    }
+    lower_segment(op, instruction.memory_segment(), mode);
+}
+
+/// Sets the segment, which matters for FS and GS, and everywhere outside 64-bit mode.
+fn lower_segment(op: &mut Op, segment: Register, mode: Mode) {
+    op.seg = segment.number() as u8;
+    if !mode.is_64() || matches!(segment, Register::FS | Register::GS) {
+        op.special |= MEM_SEGMENT | MEM_SPECIAL;
+    }
+}
+
+fn string_address_size(kind: OpKind) -> u8 {
+    match kind {
+        OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => 2,
+        OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => 4,
+        _ => 8,
+    }
+}
+
+fn has_segment(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::MemorySegSI
+            | OpKind::MemorySegESI
+            | OpKind::MemorySegRSI
+            | OpKind::MemorySegDI
+            | OpKind::MemorySegEDI
+            | OpKind::MemorySegRDI
+    )
+}

@@ -1,0 +1,322 @@
+//! Loads, stores and read-modify-writes of instructions.
+#![expect(unsafe_code, reason = "TLB entries hold pointers to guest memory")]
+
+use std::ptr::NonNull;
+use std::sync::PoisonError;
+
+use cloister_x86::Gpa;
+
+use super::tlb::{AccessKind, MmuMode};
+use super::translate::Target;
+use super::{Int, Plain, host};
+use crate::exit::{Exit, Stop};
+use crate::phys::CodeTrack;
+use crate::state::{Cpu, Exec, attention};
+
+/// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`].
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    la: u64,
+    memory: Option<(NonNull<u8>, NonNull<CodeTrack>)>,
+}
+
+impl Cpu {
+    /// Reads `T::SIZE` bytes at linear address `la` with the current rights.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::translate`], #AC, or a device access.
+    #[inline(always)]
+    pub fn load<T: Plain>(&mut self, la: u64) -> Exec<T> {
+        let entry = self.tlb.entry(AccessKind::Read, self.mmu_mode, la);
+        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
+            let at = entry.addend.wrapping_add(la) as *const u8;
+            // SAFETY: the entry translates the page, and the access stays in it.
+            return Ok(unsafe { host::load(at) });
+        }
+        self.load_slow(la)
+    }
+
+    /// Writes `T::SIZE` bytes at linear address `la` with the current rights.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::load`], and [`Stop::Alone`]; nothing is written then.
+    #[inline(always)]
+    pub fn store<T: Plain>(&mut self, la: u64, value: T) -> Exec {
+        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
+        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
+            // SAFETY: a tracker lives as long as its page, and the entry is valid.
+            let track = unsafe { entry.track.as_ref() };
+            if !track.holds_code() {
+                let at = entry.addend.wrapping_add(la) as *mut u8;
+                // SAFETY: the entry translates the page for writing, and the access stays in it.
+                unsafe { host::store(at, value) };
+                track.stored((la & 0xfff) as usize, T::SIZE);
+                return Ok(());
+            }
+        }
+        self.store_slow(la, value)
+    }
+
+    /// Opens an operand for a read-modify-write: its value and where to put the new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::store`]: the operand must be writable.
+    #[inline(always)]
+    pub fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
+        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
+        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
+            // SAFETY: a tracker lives as long as its page, and the entry is valid.
+            if !unsafe { entry.track.as_ref() }.holds_code() {
+                let at = entry.addend.wrapping_add(la) as *mut u8;
+                // SAFETY: the entry translates the page, and the access stays in it.
+                let value = unsafe { host::load(at) };
+                let memory = NonNull::new(at).map(|at| (at, entry.track));
+                return Ok((value, Place { la, memory }));
+            }
+        }
+        self.open_slow(la)
+    }
+
+    /// Writes the new value of an opened operand, in the same instruction.
+    ///
+    /// # Errors
+    ///
+    /// A device access.
+    #[inline(always)]
+    pub fn close<T: Plain>(&mut self, place: Place, value: T) -> Exec {
+        if let Some((at, track)) = place.memory {
+            // SAFETY: `open` checked the bytes, and nothing has changed the translation since.
+            unsafe {
+                host::store(at.as_ptr(), value);
+                track.as_ref().stored((place.la & 0xfff) as usize, T::SIZE);
+            }
+            return Ok(());
+        }
+        self.store_slow(place.la, value)
+    }
+
+    /// Replaces an operand by `f` of it in one atomic step and returns the old value. `f` may be
+    /// called more than once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::open`].
+    pub fn locked<T: Int>(&mut self, la: u64, mut f: impl FnMut(T) -> T) -> Exec<T> {
+        let (_, place) = self.open::<T>(la)?;
+        if let Some((at, track)) = place.memory {
+            // SAFETY: as in `close`.
+            if let Some(old) = unsafe { host::update(at.as_ptr(), &mut f) } {
+                // SAFETY: as in `close`.
+                unsafe { track.as_ref() }.stored((la & 0xfff) as usize, T::SIZE);
+                return Ok(old);
+            }
+        }
+        // A split lock: exclusive among split locks, as on hardware with a bus lock.
+        let shared = self.shared.clone();
+        let _guard = shared.split_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, place) = self.open::<T>(la)?;
+        self.close(place, f(old))?;
+        Ok(old)
+    }
+
+    /// CMPXCHG16B's memory access: if the 16 bytes at `la` equal `expected` they become `new`,
+    /// else they are written back; returns what they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::open`]. The caller has checked the alignment.
+    pub fn compare_exchange_16(&mut self, la: u64, expected: u128, new: u128) -> Exec<u128> {
+        let (_, place) = self.open::<u128>(la)?;
+        if let Some((at, track)) = place.memory {
+            // SAFETY: as in `close`.
+            if let Some(old) = unsafe { host::compare_exchange_16(at.as_ptr(), expected, new) } {
+                // SAFETY: as in `close`.
+                unsafe { track.as_ref() }.stored((la & 0xfff) as usize, 16);
+                return Ok(old);
+            }
+        }
+        let shared = self.shared.clone();
+        let _guard = shared.split_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, place) = self.open::<u128>(la)?;
+        self.close(place, if old == expected { new } else { old })?;
+        Ok(old)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow<T: Plain>(&mut self, la: u64) -> Exec<T> {
+        let mut bytes = [0u8; 32];
+        self.read_bytes(la, &mut bytes[..T::SIZE], self.mmu_mode)?;
+        Ok(T::from_bytes(&bytes[..T::SIZE]))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow<T: Plain>(&mut self, la: u64, value: T) -> Exec {
+        let mut bytes = [0u8; 32];
+        value.put_bytes(&mut bytes[..T::SIZE]);
+        self.write_bytes(la, &bytes[..T::SIZE], self.mmu_mode)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_slow<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
+        self.check_access(la, T::SIZE, AccessKind::Write)?;
+        let memory = match self.writable_target(la, T::SIZE, self.mmu_mode)? {
+            [Some(Target::Memory { host, track, .. }), None] => Some((host, track)),
+            _ => None,
+        };
+        let mut bytes = [0u8; 32];
+        if let Some((at, _)) = memory {
+            // SAFETY: the target is in one page and stays valid for this instruction.
+            return Ok((unsafe { host::load(at.as_ptr()) }, Place { la, memory }));
+        }
+        self.read_bytes(la, &mut bytes[..T::SIZE], self.mmu_mode)?;
+        Ok((T::from_bytes(&bytes[..T::SIZE]), Place { la, memory }))
+    }
+
+    /// Reads `out.len()` bytes (at most 4096) with the rights of `mode`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::load`].
+    pub fn read_bytes(&mut self, la: u64, out: &mut [u8], mode: MmuMode) -> Exec {
+        self.check_access(la, out.len(), AccessKind::Read)?;
+        let first = out.len().min(4096 - (la & 0xfff) as usize);
+        let (head, tail) = out.split_at_mut(first);
+        let second_la = self.wrap_la(la.wrapping_add(first as u64));
+        let target = self.translate(la, AccessKind::Read, mode)?;
+        if tail.is_empty() {
+            return self.read_target(target, head);
+        }
+        let second = self.translate(second_la, AccessKind::Read, mode)?;
+        self.read_target(target, head)?;
+        self.read_target(second, tail)
+    }
+
+    /// Writes `data.len()` bytes (at most 4096) with the rights of `mode`. Nothing is written
+    /// unless all of it can be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::store`].
+    pub fn write_bytes(&mut self, la: u64, data: &[u8], mode: MmuMode) -> Exec {
+        self.check_access(la, data.len(), AccessKind::Write)?;
+        let first = data.len().min(4096 - (la & 0xfff) as usize);
+        let (head, tail) = data.split_at(first);
+        let targets = self.writable_target(la, data.len(), mode)?;
+        if let [Some(target), _] = targets {
+            self.write_target(target, head)?;
+        }
+        if let [_, Some(target)] = targets {
+            self.write_target(target, tail)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that `len` bytes (at most 4096) can be written now.
+    fn writable_target(&mut self, la: u64, len: usize, mode: MmuMode) -> Exec<[Option<Target>; 2]> {
+        let first = len.min(4096 - (la & 0xfff) as usize);
+        let target = self.translate(la, AccessKind::Write, mode)?;
+        self.check_alone(target, la, first)?;
+        if first == len {
+            return Ok([Some(target), None]);
+        }
+        let second_la = self.wrap_la(la.wrapping_add(first as u64));
+        let second = self.translate(second_la, AccessKind::Write, mode)?;
+        self.check_alone(second, second_la, len - first)?;
+        Ok([Some(target), Some(second)])
+    }
+
+    /// A store into code of the running block's page must be the last thing the block does.
+    fn check_alone(&self, target: Target, la: u64, len: usize) -> Exec {
+        if let Target::Memory { track, phys, .. } = target
+            && phys == self.block_phys
+            && !self.alone
+            // SAFETY: a tracker lives as long as its page.
+            && unsafe { track.as_ref() }.is_code((la & 0xfff) as usize, len)
+        {
+            return Err(Stop::Alone);
+        }
+        Ok(())
+    }
+
+    /// Linear addresses wrap at 4 GiB outside IA-32e mode.
+    fn wrap_la(&self, la: u64) -> u64 {
+        if self.long_mode() { la } else { la & 0xffff_ffff }
+    }
+
+    fn read_target(&mut self, target: Target, out: &mut [u8]) -> Exec {
+        match target {
+            // SAFETY: the target's bytes stay in its page.
+            Target::Memory { host, .. } => unsafe { host::load_bytes(host.as_ptr(), out) },
+            Target::Void => out.fill(0xff),
+            Target::Device(gpa) => {
+                for (i, chunk) in out.chunks_mut(8).enumerate() {
+                    let value = self.device_read(gpa.wrapping_add(i as u64 * 8), chunk.len())?;
+                    chunk.copy_from_slice(&value.to_le_bytes()[..chunk.len()]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_target(&mut self, target: Target, data: &[u8]) -> Exec {
+        match target {
+            // SAFETY: the target's bytes stay in its page; the tracker lives as long.
+            Target::Memory { host, track, .. } => unsafe {
+                host::store_bytes(host.as_ptr(), data);
+                track.as_ref().stored(host.as_ptr() as usize & 0xfff, data.len());
+            },
+            Target::Void => {}
+            Target::Device(gpa) => {
+                for (i, chunk) in data.chunks(8).enumerate() {
+                    let mut value = [0; 8];
+                    value[..chunk.len()].copy_from_slice(chunk);
+                    let gpa = gpa.wrapping_add(i as u64 * 8);
+                    self.device_write(gpa, chunk.len(), u64::from_le_bytes(value))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn device_read(&mut self, gpa: Gpa, len: usize) -> Exec<u64> {
+        if self.apic.claims(gpa) {
+            return Ok(self.apic_mmio_read(gpa, len));
+        }
+        self.device(Exit::MmioRead { gpa, size: len as u8 })
+    }
+
+    fn device_write(&mut self, gpa: Gpa, len: usize, value: u64) -> Exec {
+        if self.apic.claims(gpa) {
+            self.apic_mmio_write(gpa, len, value);
+            return Ok(());
+        }
+        self.device(Exit::MmioWrite { gpa, size: len as u8, value }).map(drop)
+    }
+
+    /// A device access of the instruction under way: exits the first time, and gives the owner's
+    /// answer when the instruction runs again.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Exit`] the first time.
+    pub fn device(&mut self, exit: Exit) -> Exec<u64> {
+        if let Some(&value) = self.device_log.get(self.device_next) {
+            self.device_next += 1;
+            return Ok(value);
+        }
+        Err(self.exit_with(exit))
+    }
+
+    /// Forgets the device accesses of an iteration that a string instruction has committed.
+    pub fn device_commit(&mut self) {
+        self.device_log.clear();
+        self.device_next = 0;
+        self.attention &= !attention::DEVICE;
+    }
+}

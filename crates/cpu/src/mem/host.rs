@@ -1,0 +1,186 @@
+//! Raw accesses to guest memory in this process: the one place that dereferences its pointers.
+//!
+//! Other processors and devices access the same bytes at the same time. Aligned accesses up to 8
+//! bytes are single atomic accesses with x86 ordering (acquire loads, release stores, which are
+//! plain moves on x86); others are done byte by byte or, on x86-64, with one unaligned move, as
+//! the architecture does.
+#![expect(unsafe_code, reason = "guest memory is shared with other threads by raw pointers")]
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+
+use super::Plain;
+
+/// Reads a value at any alignment.
+///
+/// # Safety
+///
+/// `at` is valid for reads of `T::SIZE` bytes of guest memory.
+#[inline(always)]
+pub unsafe fn load<T: Plain>(at: *const u8) -> T {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[repr(C, packed)]
+        struct Unaligned<T>(T);
+        // SAFETY: the caller vouches for the bytes; the type has no alignment; x86 loads are
+        // ordered as the guest's are.
+        unsafe { at.cast::<Unaligned<T>>().read_volatile().0 }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mut bytes = [0u8; 32];
+        // SAFETY: as above.
+        unsafe { load_bytes(at, &mut bytes[..T::SIZE]) };
+        T::from_bytes(&bytes[..T::SIZE])
+    }
+}
+
+/// Writes a value at any alignment.
+///
+/// # Safety
+///
+/// `at` is valid for writes of `T::SIZE` bytes of guest memory.
+#[inline(always)]
+pub unsafe fn store<T: Plain>(at: *mut u8, value: T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[repr(C, packed)]
+        struct Unaligned<T>(T);
+        // SAFETY: as for `load`.
+        unsafe { at.cast::<Unaligned<T>>().write_volatile(Unaligned(value)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mut bytes = [0u8; 32];
+        value.put_bytes(&mut bytes[..T::SIZE]);
+        // SAFETY: as above.
+        unsafe { store_bytes(at, &bytes[..T::SIZE]) };
+    }
+}
+
+/// Reads bytes; naturally aligned powers of two in one access.
+///
+/// # Safety
+///
+/// `at` is valid for reads of `out.len()` bytes of guest memory.
+pub unsafe fn load_bytes(at: *const u8, out: &mut [u8]) {
+    let address = at as usize;
+    // SAFETY: the caller vouches for the bytes; alignment is checked before each cast.
+    unsafe {
+        match out.len() {
+            8 if address % 8 == 0 => out.copy_from_slice(
+                &AtomicU64::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
+            ),
+            4 if address % 4 == 0 => out.copy_from_slice(
+                &AtomicU32::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
+            ),
+            2 if address % 2 == 0 => out.copy_from_slice(
+                &AtomicU16::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
+            ),
+            _ => {
+                for (i, byte) in out.iter_mut().enumerate() {
+                    *byte = AtomicU8::from_ptr(at.add(i).cast_mut()).load(Ordering::Acquire);
+                }
+            }
+        }
+    }
+}
+
+/// Writes bytes; naturally aligned powers of two in one access.
+///
+/// # Safety
+///
+/// `at` is valid for writes of `data.len()` bytes of guest memory.
+pub unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
+    let address = at as usize;
+    // SAFETY: the caller vouches for the bytes; alignment is checked before each cast, and the
+    // lengths of the conversions are those of the patterns.
+    unsafe {
+        match *data {
+            [a, b, c, d, e, f, g, h] if address % 8 == 0 => AtomicU64::from_ptr(at.cast())
+                .store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Release),
+            [a, b, c, d] if address % 4 == 0 => AtomicU32::from_ptr(at.cast())
+                .store(u32::from_ne_bytes([a, b, c, d]), Ordering::Release),
+            [a, b] if address % 2 == 0 => {
+                AtomicU16::from_ptr(at.cast()).store(u16::from_ne_bytes([a, b]), Ordering::Release)
+            }
+            _ => {
+                for (i, byte) in data.iter().enumerate() {
+                    AtomicU8::from_ptr(at.add(i)).store(*byte, Ordering::Release);
+                }
+            }
+        }
+    }
+}
+
+/// Replaces the value at `at` by `f` of it in one atomic step and returns the old value.
+/// `None` if `at` is not aligned to the size of `T` (1, 2, 4 or 8 bytes).
+///
+/// # Safety
+///
+/// `at` is valid for reads and writes of `T::SIZE` bytes of guest memory.
+pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> Option<T> {
+    if at as usize % T::SIZE != 0 {
+        return None;
+    }
+    macro_rules! with {
+        ($atomic:ty) => {{
+            // SAFETY: the caller vouches for the bytes, and the alignment was checked.
+            let cell = unsafe { <$atomic>::from_ptr(at.cast()) };
+            let old = cell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+                Some(f(T::trunc(old as u64)).zext() as _)
+            });
+            let (Ok(old) | Err(old)) = old;
+            Some(T::trunc(old as u64))
+        }};
+    }
+    match T::SIZE {
+        1 => with!(AtomicU8),
+        2 => with!(AtomicU16),
+        4 => with!(AtomicU32),
+        _ => with!(AtomicU64),
+    }
+}
+
+/// Compares the 16 bytes at `at` with `expected` and, if equal, replaces them by `new`, in one
+/// atomic step; returns the old value. `None` where the host cannot, or `at` is not aligned to 16.
+///
+/// # Safety
+///
+/// `at` is valid for reads and writes of 16 bytes of guest memory.
+pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
+    #[cfg(target_arch = "x86_64")]
+    if at as usize % 16 == 0 && std::arch::is_x86_feature_detected!("cmpxchg16b") {
+        // SAFETY: the feature is there, and the caller vouches for the bytes.
+        return Some(unsafe {
+            std::arch::x86_64::cmpxchg16b(
+                at.cast(),
+                expected,
+                new,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+        });
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, expected, new);
+    None
+}
+
+/// Passes a full memory barrier on every thread of this process that runs.
+pub fn membarrier() {
+    #[cfg(target_os = "linux")]
+    {
+        // Commands of membarrier(2).
+        const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+        const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+        static REGISTER: Once = Once::new();
+        REGISTER.call_once(|| {
+            // SAFETY: membarrier takes integers only.
+            unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) };
+        });
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+    }
+    fence(Ordering::SeqCst);
+}

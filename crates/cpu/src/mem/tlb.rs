@@ -1,0 +1,278 @@
+//! Translation lookaside buffers (SDM Vol. 3A, 4.10).
+//!
+//! Three direct-mapped TLBs (read, write, execute) for each [`MmuMode`]. An entry's tag is the
+//! page's linear address with, in the low 12 bits, the number of the *context* it was made in. A
+//! context stands for a PCID; loading CR3 changes the current context, and dropping a context's
+//! translations is giving it a new number. Entries of global pages outlive their context: the slow
+//! path takes them over into the current one.
+
+use std::ptr::NonNull;
+
+use crate::phys::CodeTrack;
+
+/// Entries in each TLB.
+pub const ENTRIES: usize = 1024;
+/// A context number that no entry carries: with it every access takes the slow path.
+const NO_CONTEXT: u64 = 0;
+const LAST_CONTEXT: u64 = 0xfff;
+
+/// Whose rights an access has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum MmuMode {
+    /// Supervisor; with CR4.SMAP, no user pages.
+    Supervisor = 0,
+    /// User.
+    User = 1,
+    /// Supervisor with EFLAGS.AC set: SMAP does not apply to explicit accesses.
+    SupervisorAc = 2,
+    /// User inside an enclave.
+    Enclave = 3,
+}
+
+/// What an access does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum AccessKind {
+    /// Data read.
+    Read = 0,
+    /// Data write, or the read of a read-modify-write.
+    Write = 1,
+    /// Instruction fetch.
+    Execute = 2,
+}
+
+/// One translation.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Linear page address | context, or 0.
+    pub tag: u64,
+    /// Host address minus linear address, modulo 2^64.
+    pub addend: u64,
+    /// The page's code tracking; dangling in an entry whose tag is 0.
+    pub track: NonNull<CodeTrack>,
+    /// Identity of the physical page: guest-physical page address, or for EPC the index with bit
+    /// 63 set.
+    pub phys: u64,
+    /// The global epoch of a global translation, or 0.
+    pub global: u32,
+}
+
+const EMPTY: Entry =
+    Entry { tag: NO_CONTEXT, addend: 0, track: NonNull::dangling(), phys: 0, global: 0 };
+
+/// All TLBs of a processor.
+#[derive(Debug)]
+pub struct Tlb {
+    entries: Box<[Entry]>,
+    /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
+    pub context: u64,
+    /// Number of the current context, always.
+    real_context: u64,
+    /// Context of each PCID; 0: none yet.
+    contexts: Box<[u16]>,
+    next_context: u64,
+    pcid: u16,
+    /// Distinguishes global translations made before and after global flushes.
+    global_epoch: u32,
+    /// Bounds of the linear range that was filled from large pages: [start, end).
+    large: (u64, u64),
+    /// Changes with every flush: lookups of decoded code by linear address depend on it.
+    pub epoch: u32,
+    /// Changes when translations of global pages in the upper half may have been dropped: lookups
+    /// of code in such pages depend on this alone.
+    pub code_epoch: u32,
+    slow_only: bool,
+}
+
+impl Default for Tlb {
+    fn default() -> Self {
+        Self {
+            entries: vec![EMPTY; ENTRIES * 3 * 4].into_boxed_slice(),
+            context: 1,
+            real_context: 1,
+            contexts: {
+                let mut contexts = vec![0; 4096].into_boxed_slice();
+                contexts[0] = 1;
+                contexts
+            },
+            next_context: 2,
+            pcid: 0,
+            global_epoch: 1,
+            large: (u64::MAX, 0),
+            epoch: 1,
+            code_epoch: 1,
+            slow_only: false,
+        }
+    }
+}
+
+// SAFETY: the pointers are into memory that the processor's `PhysMap` keeps alive and that every
+// thread may access.
+#[expect(unsafe_code, reason = "entries point into shared guest memory")]
+unsafe impl Send for Tlb {}
+
+impl Tlb {
+    #[inline(always)]
+    fn slot(kind: AccessKind, mode: MmuMode, la: u64) -> usize {
+        ((mode as usize * 3 + kind as usize) * ENTRIES) | ((la >> 12) as usize & (ENTRIES - 1))
+    }
+
+    /// The entry that would translate `la`.
+    #[inline(always)]
+    #[must_use]
+    pub fn entry(&self, kind: AccessKind, mode: MmuMode, la: u64) -> &Entry {
+        &self.entries[Self::slot(kind, mode, la)]
+    }
+
+    /// Whether `entry` translates `la` in the current context.
+    #[inline(always)]
+    #[must_use]
+    pub fn hits(&self, entry: &Entry, la: u64) -> bool {
+        entry.tag == ((la & !0xfff) | self.context) && self.context != NO_CONTEXT
+    }
+
+    /// The entry that translates `la`, also when accesses must take the slow path, and also one of a global page that
+    /// was made in another context.
+    pub fn find(&mut self, kind: AccessKind, mode: MmuMode, la: u64) -> Option<Entry> {
+        let page = la & !0xfff;
+        let (context, epoch) = (self.real_context, self.global_epoch);
+        let entry = &mut self.entries[Self::slot(kind, mode, la)];
+        if entry.tag == page | context {
+            return Some(*entry);
+        }
+        if entry.tag & !0xfff == page && entry.tag & 0xfff != 0 && entry.global == epoch {
+            entry.tag = page | context;
+            return Some(*entry);
+        }
+        None
+    }
+
+    /// Enters a translation.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
+    pub fn fill(
+        &mut self,
+        kind: AccessKind,
+        mode: MmuMode,
+        la: u64,
+        host: NonNull<u8>,
+        track: NonNull<CodeTrack>,
+        phys: u64,
+        global: bool,
+        page_size: u64,
+    ) {
+        let page = la & !0xfff;
+        if page_size > 4096 {
+            let start = la & !(page_size - 1);
+            self.large.0 = self.large.0.min(start);
+            self.large.1 = self.large.1.max(start.saturating_add(page_size));
+        }
+        self.entries[Self::slot(kind, mode, la)] = Entry {
+            tag: page | self.real_context,
+            addend: (host.as_ptr() as u64).wrapping_sub(page),
+            track,
+            phys,
+            global: if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },
+        };
+    }
+
+    /// Makes every access take the slow path (data breakpoints, alignment checks), or ends that.
+    pub fn set_slow_only(&mut self, on: bool) {
+        self.slow_only = on;
+        self.context = if on { NO_CONTEXT } else { self.real_context };
+    }
+
+    fn new_context(&mut self) -> u64 {
+        if self.next_context > LAST_CONTEXT {
+            self.entries.fill(EMPTY);
+            self.contexts.fill(0);
+            self.next_context = 1;
+            self.large = (u64::MAX, 0);
+        }
+        let context = self.next_context;
+        self.next_context += 1;
+        context
+    }
+
+    fn enter(&mut self, context: u64) {
+        self.contexts[usize::from(self.pcid)] = context as u16;
+        self.real_context = context;
+        self.context = if self.slow_only { NO_CONTEXT } else { context };
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Makes `pcid` (0 to 4095) current, keeping its translations. For MOV to CR3 with bit 63 set.
+    pub fn switch_to(&mut self, pcid: u16) {
+        self.pcid = pcid & 0xfff;
+        let mut context = u64::from(self.contexts[usize::from(self.pcid)]);
+        if context == 0 {
+            context = self.new_context();
+        }
+        self.enter(context);
+    }
+
+    /// Makes `pcid` current and drops its non-global translations: MOV to CR3.
+    pub fn switch_to_flushed(&mut self, pcid: u16) {
+        self.pcid = pcid & 0xfff;
+        let context = self.new_context();
+        self.enter(context);
+    }
+
+    /// Drops the non-global translations of `pcid`: INVPCID type 1.
+    pub fn flush_pcid(&mut self, pcid: u16) {
+        if pcid == self.pcid {
+            self.switch_to_flushed(pcid);
+        } else {
+            self.contexts[usize::from(pcid & 0xfff)] = 0;
+        }
+    }
+
+    /// Drops the non-global translations of all PCIDs: INVPCID type 3.
+    pub fn flush_non_global(&mut self) {
+        self.contexts.fill(0);
+        self.switch_to_flushed(self.pcid);
+    }
+
+    /// Drops everything: INVPCID type 2, changes of CR0, CR4, EFER, A20, physical map.
+    pub fn flush_all(&mut self) {
+        self.global_epoch = self.global_epoch.wrapping_add(1).max(1);
+        self.code_epoch = self.code_epoch.wrapping_add(1);
+        self.large = (u64::MAX, 0);
+        self.flush_non_global();
+    }
+
+    /// Drops the translations of the page at `la`, global ones too, of the current PCID (and, as
+    /// the SDM allows, of others): INVLPG, INVPCID type 0.
+    pub fn flush_page(&mut self, la: u64) {
+        let page = la & !0xfff;
+        if page >= self.large.0 && page < self.large.1 {
+            // Part of a large page may lie in any slot.
+            self.flush_all();
+            return;
+        }
+        let slot = (la >> 12) as usize & (ENTRIES - 1);
+        for table in self.entries.chunks_exact_mut(ENTRIES) {
+            if table[slot].tag & !0xfff == page {
+                table[slot] = EMPTY;
+            }
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        if la >> 63 != 0 {
+            self.code_epoch = self.code_epoch.wrapping_add(1);
+        }
+    }
+
+    /// Whether code at `la`, just fetched with the rights of `mode`, lies in a global page of the
+    /// upper half.
+    #[must_use]
+    pub fn is_global_code(&self, la: u64, mode: MmuMode) -> bool {
+        la >> 63 != 0 && self.entry(AccessKind::Execute, mode, la).global == self.global_epoch
+    }
+
+    /// Drops all translations made inside an enclave: enclave entry and exit.
+    pub fn flush_enclave(&mut self) {
+        let first = MmuMode::Enclave as usize * 3 * ENTRIES;
+        self.entries[first..].fill(EMPTY);
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+}

@@ -1,0 +1,82 @@
+//! The compact form of a decoded instruction.
+
+use crate::state::{Cpu, Exec};
+
+/// Executes one op. See the crate documentation for the rules.
+pub type Handler = fn(&mut Cpu, &Op) -> Exec;
+
+/// Register slot that always holds zero: the base or index of an address that has none.
+pub const ZERO_SLOT: u8 = 16;
+/// Register slot that holds the linear address (RIP) of the block that runs: the base of
+/// RIP-relative operands, whose displacement the lowering makes relative to the block.
+pub const BLOCK_SLOT: u8 = 17;
+/// [`Op::special`]: the address is not simply base + index * scale + displacement in 64 bits.
+pub const MEM_SPECIAL: u8 = 1 << 0;
+/// [`Op::special`]: the address is truncated to 32 bits.
+pub const MEM_ADDR32: u8 = 1 << 1;
+/// [`Op::special`]: the address is truncated to 16 bits.
+pub const MEM_ADDR16: u8 = 1 << 2;
+/// [`Op::special`]: the segment's base is added and, outside 64-bit mode, its limit and type are
+/// checked.
+pub const MEM_SEGMENT: u8 = 1 << 3;
+
+/// [`Op::prefix`]: LOCK.
+pub const LOCK: u8 = 1 << 0;
+/// [`Op::prefix`]: REP or REPE.
+pub const REPE: u8 = 1 << 1;
+/// [`Op::prefix`]: REPNE.
+pub const REPNE: u8 = 1 << 2;
+
+/// One decoded instruction, ready to run. 48 bytes.
+///
+/// Operand conventions, set by [`crate::lower`]: `dst` is the register of operand 0 and `src` the
+/// register of operand 1 where these are registers (numbers 0 to 15; an 8-bit high register AH,
+/// CH, DH, BH is 4 to 7 with [`Op::high`] bit 0 for `dst`, bit 1 for `src`; its low register is
+/// that number minus 4); `third` is the register of operand 2 or, for VEX instructions, the next
+/// one. The immediate, sign- or zero-extended as the instruction does, is `imm`; a near branch has
+/// its target relative to the block's start in `imm`. `mem_operand` says which operand is memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// The function that executes it.
+    pub run: Handler,
+    /// Immediate, or branch target relative to the start of the block.
+    pub imm: u64,
+    /// Displacement, sign-extended; relative to the block's start for RIP-relative operands.
+    pub disp: u64,
+    /// Base register slot, [`ZERO_SLOT`] or [`BLOCK_SLOT`].
+    pub base: u8,
+    /// Index register slot or [`ZERO_SLOT`].
+    pub index: u8,
+    /// Shift of the index: 0 to 3.
+    pub scale: u8,
+    /// Segment of the memory operand (an index into [`Cpu::segs`]), also for string
+    /// instructions' source.
+    pub seg: u8,
+    /// `MEM_*` bits; 0 for a plain 64-bit address.
+    pub special: u8,
+    /// Register number of operand 0.
+    pub dst: u8,
+    /// Register number of operand 1.
+    pub src: u8,
+    /// Register number of operand 2.
+    pub third: u8,
+    /// Bit 0: `dst` is a high byte register; bit 1: `src` is.
+    pub high: u8,
+    /// [`LOCK`], [`REPE`], [`REPNE`].
+    pub prefix: u8,
+    /// Operand size in bytes (general-purpose instructions), 2, 4 or 8; 1 for byte operations.
+    pub size: u8,
+    /// Address size in bytes: 2, 4 or 8.
+    pub addr_size: u8,
+    /// Operand number of the memory operand, or [`NO_MEMORY`].
+    pub mem_operand: u8,
+    /// Length of the instruction in bytes, 1 to 15 (0 for the op that ends a block).
+    pub len: u8,
+    /// Offset of the instruction from the start of its block, in bytes.
+    pub offset: u16,
+    /// Whatever a family's `select` wants to keep with the op.
+    pub extra: u32,
+}
+
+/// [`Op::mem_operand`] of an instruction without a memory operand.
+pub const NO_MEMORY: u8 = 0xff;

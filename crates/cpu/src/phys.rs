@@ -1,0 +1,126 @@
+//! Guest-physical memory as the processor sees it.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+
+use cloister_sgx::EpcIndex;
+use cloister_x86::Gpa;
+use zerocopy::{FromZeros, KnownLayout};
+
+/// Which 64-byte lines of a page hold code that some processor has decoded.
+///
+/// A processor that decodes marks the lines first; a processor (or device) that stores looks at
+/// them after its store. [`barrier`] makes the two see each other without a fence in every store.
+#[derive(Debug, Default, FromZeros, KnownLayout)]
+pub struct CodeTrack {
+    /// Bit n: line n was decoded since the last change.
+    lines: AtomicU64,
+    /// Counts changes of decoded lines; blocks decoded under another count are stale.
+    generation: AtomicU32,
+}
+
+impl CodeTrack {
+    /// The lines that `len` bytes at `offset` touch; `len` is at least 1 and stays in the page.
+    #[inline(always)]
+    fn mask(offset: usize, len: usize) -> u64 {
+        let first = offset >> 6;
+        let last = (offset + len - 1) >> 6;
+        (u64::MAX >> (63 - (last - first).min(63))) << first
+    }
+
+    /// Marks bytes as code that is about to be decoded, and returns the generation that the
+    /// decoded code belongs to.
+    pub fn mark(&self, offset: usize, len: usize, others: bool) -> u32 {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mask = Self::mask(offset, len);
+        if self.lines.fetch_or(mask, Ordering::SeqCst) & mask != mask && others {
+            barrier();
+        }
+        generation
+    }
+
+    /// The current generation.
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Whether any line of the page was decoded.
+    #[inline(always)]
+    pub fn holds_code(&self) -> bool {
+        self.lines.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether any of these bytes were decoded.
+    #[inline(always)]
+    pub fn is_code(&self, offset: usize, len: usize) -> bool {
+        self.lines.load(Ordering::Relaxed) & Self::mask(offset, len) != 0
+    }
+
+    /// Says that bytes were stored: to be called after the store, by whoever stores (processors
+    /// and devices). Drops the code decoded from them on every processor.
+    #[inline(always)]
+    pub fn stored(&self, offset: usize, len: usize) {
+        compiler_fence(Ordering::SeqCst);
+        if self.is_code(offset, len) {
+            // In this order: a mark that lands in between carries the old generation.
+            self.lines.store(0, Ordering::SeqCst);
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Makes every running thread of the process pass a full memory barrier.
+fn barrier() {
+    // Registration happens once, in `register_barrier`.
+    crate::mem::host::membarrier();
+}
+
+/// A page of guest RAM.
+#[derive(Clone, Copy, Debug)]
+pub struct RamPage {
+    /// The page's 4096 bytes in this process.
+    pub host: NonNull<u8>,
+    /// The page's code tracking.
+    pub track: NonNull<CodeTrack>,
+    /// Whether the guest may write it; writes to other pages are dropped.
+    pub writable: bool,
+}
+
+/// What stands behind a guest-physical page.
+#[derive(Clone, Copy, Debug)]
+pub enum PhysPage {
+    /// Memory.
+    Ram(RamPage),
+    /// EPC: reached by enclaves and SGX leaves only.
+    Epc(EpcIndex),
+    /// A page of virtual EPC without EPC behind it yet.
+    EpcUnbacked,
+    /// Device registers: every access exits.
+    Mmio,
+    /// Nothing: reads give all ones, writes are dropped.
+    None,
+}
+
+/// The guest-physical address space.
+///
+/// # Safety
+///
+/// Every pointer in a returned [`RamPage`] is valid for reads and (4096 bytes of `host`) writes by
+/// any thread for as long as the map lives, and `host` is aligned to 4096 bytes.
+/// A processor keeps such pointers in its TLB; an owner that changes what a page is calls
+/// [`Kicker::flush_tlb`](crate::state::Kicker::flush_tlb) on every processor and waits for it
+/// before it lets go of the old page.
+#[expect(unsafe_code, reason = "the processor reads and writes guest RAM through these pointers")]
+pub unsafe trait PhysMap: Send + Sync {
+    /// What stands behind the page that holds `gpa`.
+    fn page(&self, gpa: Gpa) -> PhysPage;
+}
+
+impl CodeTrack {
+    /// `pages` fresh trackers. They cost no memory until they are used.
+    #[must_use]
+    pub fn array(pages: usize) -> Box<[Self]> {
+        <[Self]>::new_box_zeroed_with_elems(pages).unwrap_or_else(|_| Box::default())
+    }
+}
