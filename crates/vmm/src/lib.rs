@@ -1,6 +1,7 @@
 //! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
+pub mod acpi;
 pub mod boot;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,129 @@
+//! Differentiated System Description Table: what a guest cannot find by itself.
+
+use std::ops::Range;
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, BufferData, Device, EISAName, IO, Interrupt,
+    Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
+use crate::devices::S5_SLEEP_TYPE;
+use crate::layout::{
+    RTC_GSI, RTC_PORT, SERIAL_GSI, SERIAL_PORT, VIRTIO_GSI, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE,
+};
+
+const HEADER_LEN: u32 = 36;
+/// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).
+const PRESENT: u8 = 0x0f;
+
+pub(super) fn table(platform: &Platform<'_>) -> Sdt {
+    let mut table = Sdt::new(*b"DSDT", HEADER_LEN, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    // The package has one meaning on a hardware-reduced platform: its first element.
+    let s5 = Package::new(vec![&S5_SLEEP_TYPE, &0_u8, &0_u8, &0_u8]);
+    table.append_slice(&bytes_of(&Name::new("_S5_".into(), &s5)));
+
+    let mut devices: Vec<Box<dyn Aml>> = (0..platform.cpus).map(processor).collect();
+    devices.push(serial());
+    devices.push(real_time_clock());
+    devices.extend((0..platform.virtio_slots as u32).map(virtio));
+    if !platform.layout.epc().is_empty() {
+        devices.push(epc(platform.layout.epc()));
+    }
+    let devices = devices.iter().map(|device| &**device as &dyn Aml).collect();
+    table.append_slice(&bytes_of(&Scope::new("_SB_".into(), devices)));
+    table
+}
+
+/// Bytes of AML that are already put together, for a device whose parts are gone.
+struct Encoded(Vec<u8>);
+
+impl Aml for Encoded {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn device(name: &str, children: Vec<&dyn Aml>) -> Box<dyn Aml> {
+    Box::new(Encoded(bytes_of(&Device::new(name.into(), children))))
+}
+
+fn processor(id: u32) -> Box<dyn Aml> {
+    device(
+        &format!("C{id:03X}"),
+        vec![&Name::new("_HID".into(), &"ACPI0007"), &Name::new("_UID".into(), &id)],
+    )
+}
+
+fn serial() -> Box<dyn Aml> {
+    let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 1, 8);
+    let interrupt = Interrupt::new(true, true, false, false, SERIAL_GSI);
+    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
+    device(
+        "COM1",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &0_u8),
+            &Name::new("_CRS".into(), &resources),
+        ],
+    )
+}
+
+fn real_time_clock() -> Box<dyn Aml> {
+    let ports = IO::new(RTC_PORT, RTC_PORT, 1, 2);
+    let interrupt = Interrupt::new(true, true, false, false, RTC_GSI);
+    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
+    device(
+        "RTC_",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
+            &Name::new("_CRS".into(), &resources),
+        ],
+    )
+}
+
+/// A virtio-mmio slot. Its interrupt is level triggered: asserted until InterruptACK.
+fn virtio(slot: u32) -> Box<dyn Aml> {
+    let base = VIRTIO_MMIO_BASE + u64::from(slot) * VIRTIO_MMIO_STRIDE;
+    let registers = Memory32Fixed::new(true, base as u32, VIRTIO_MMIO_STRIDE as u32);
+    let interrupt = Interrupt::new(true, false, false, false, VIRTIO_GSI + slot);
+    let resources = ResourceTemplate::new(vec![&registers, &interrupt]);
+    device(
+        &format!("VR{slot:02X}"),
+        vec![
+            &Name::new("_HID".into(), &"LNRO0005"),
+            &Name::new("_UID".into(), &slot),
+            &Name::new("_CRS".into(), &resources),
+        ],
+    )
+}
+
+/// The Enclave Page Cache: one device whose resources are all sections, as on Intel's firmware
+/// and QEMU.
+fn epc(sections: &[Range<u64>]) -> Box<dyn Aml> {
+    let ranges: Vec<_> = sections
+        .iter()
+        .map(|range| {
+            AddressSpace::new_memory(
+                AddressSpaceCacheable::Cacheable,
+                true,
+                range.start,
+                range.end - 1,
+                None,
+            )
+        })
+        .collect();
+    let resources = ResourceTemplate::new(ranges.iter().map(|range| range as &dyn Aml).collect());
+    let description = "Enclave Page Cache 1.0\0".encode_utf16().flat_map(u16::to_le_bytes);
+    device(
+        "EPC_",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("INT0E0C")),
+            &Name::new("_STR".into(), &BufferData::new(description.collect())),
+            &Name::new("_CRS".into(), &resources),
+            &Name::new("_STA".into(), &PRESENT),
+        ],
+    )
+}
