@@ -1,29 +1,41 @@
-//! The architectural model of Intel SGX.
+//! The architectural model of Intel SGX: EPC, EPCM, keys, leaf functions, asynchronous exits and
+//! the access check. It knows no CPU implementation, no hypervisor and no virtual machine.
 
-/// Index of an EPC page within its [`Platform`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct EpcIndex(pub u32);
+#![forbid(unsafe_code)]
 
-/// The enclave side of one logical processor.
-#[derive(Debug, Default)]
-pub struct EnclaveState;
+mod access;
+mod aex;
+mod attributes;
+mod capabilities;
+pub mod encls;
+pub mod enclu;
+mod epc;
+mod epcm;
+mod identity;
+pub mod layout;
+mod measurement;
+mod operand;
+mod platform;
+mod port;
+pub mod processor;
+mod state;
+mod status;
+pub mod xsave;
 
-impl EnclaveState {
-    /// CR_ENCLAVE_MODE.
-    #[must_use]
-    pub const fn in_enclave(&self) -> bool {
-        false
-    }
-}
-
-/// An SGX platform.
-#[derive(Debug)]
-pub struct Platform;
-
-impl Platform {
-    /// EPC pages of all sections.
-    #[must_use]
-    pub const fn pages(&self) -> usize {
-        0
-    }
-}
+pub use access::{Access, AccessOutcome, check_access};
+pub use aex::{ExitingEvent, SyntheticState, aex};
+pub use attributes::{AttributeFlags, Attributes, MISCSELECT_EXINFO};
+pub use capabilities::{Capabilities, SgxFeatures};
+pub use encls::{EnclsRegs, LeafOutcome};
+pub use enclu::EncluOutcome;
+pub use epc::{EPC_PAGE_SIZE, EpcIndex, EpcPage};
+pub use epcm::{EpcmFlags, EpcmView, PageType};
+pub use identity::PlatformIdentity;
+pub use platform::{
+    DEFAULT_LE_HASH, EpcSection, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
+};
+pub use port::{EpcAccess, LeafPort, Stop};
+pub use processor::{ProcessorState, Segment};
+pub use state::EnclaveState;
+pub use status::SgxStatus;
+pub use xsave::XsaveArea;

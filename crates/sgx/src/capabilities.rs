@@ -1,0 +1,84 @@
+//! What the platform can do, as CPUID leaf 12H enumerates it (SDM Vol. 3D, 34.7.2).
+
+use bitflags::bitflags;
+use cloister_x86::cpuid::CpuidResult;
+
+use crate::attributes::{AttributeFlags, MISCSELECT_EXINFO};
+
+bitflags! {
+    /// The instruction sets of CPUID.12H.0:EAX.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+    pub struct SgxFeatures: u32 {
+        /// The SGX1 leaves.
+        const SGX1 = 1 << 0;
+        /// The SGX2 leaves: EAUG, EMODPR, EMODT, EACCEPT, EMODPE, EACCEPTCOPY.
+        const SGX2 = 1 << 1;
+        /// The ENCLV leaves: EINCVIRTCHILD, EDECVIRTCHILD, ESETCONTEXT.
+        const OVERSUB_ENCLV = 1 << 5;
+        /// ETRACKC, ERDINFO, ELDBC, ELDUC.
+        const OVERSUB_ENCLS = 1 << 6;
+        /// EDECCSSA.
+        const EDECCSSA = 1 << 11;
+    }
+}
+
+/// The capabilities of a platform. Each leaf obeys them: a leaf that is not announced is #GP(0),
+/// a bit that is not announced cannot be set in an SECS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// CPUID.12H.0:EAX.
+    pub features: SgxFeatures,
+    /// CPUID.12H.0:EBX: MISCSELECT bits that an SECS may set.
+    pub miscselect: u32,
+    /// CPUID.12H.1:EBX:EAX: ATTRIBUTES flags that an SECS may set. INIT never is among them.
+    pub attributes: AttributeFlags,
+    /// CPUID.12H.1:EDX:ECX: XFRM bits that an SECS may set.
+    pub xfrm: u64,
+    /// CPUID.12H.0:EDX[7:0]: an enclave outside 64-bit mode is smaller than 2 to this power.
+    pub max_enclave_size_not64: u8,
+    /// CPUID.12H.0:EDX[15:8]: an enclave in 64-bit mode is smaller than 2 to this power.
+    pub max_enclave_size_64: u8,
+}
+
+impl Default for Capabilities {
+    /// SGX1 and SGX2 with EXINFO, every attribute but CET, x87 and SSE state, and enclaves of up
+    /// to 2 GiB (32-bit) and 64 GiB (64-bit).
+    fn default() -> Self {
+        Self {
+            features: SgxFeatures::SGX1 | SgxFeatures::SGX2,
+            miscselect: MISCSELECT_EXINFO,
+            attributes: AttributeFlags::DEBUG
+                | AttributeFlags::MODE64BIT
+                | AttributeFlags::PROVISIONKEY
+                | AttributeFlags::EINITTOKEN_KEY
+                | AttributeFlags::KSS,
+            xfrm: 3,
+            max_enclave_size_not64: 31,
+            max_enclave_size_64: 36,
+        }
+    }
+}
+
+impl Capabilities {
+    /// CPUID.12H.0.
+    #[must_use]
+    pub const fn cpuid_leaf0(&self) -> CpuidResult {
+        CpuidResult {
+            eax: self.features.bits(),
+            ebx: self.miscselect,
+            ecx: 0,
+            edx: self.max_enclave_size_not64 as u32 | (self.max_enclave_size_64 as u32) << 8,
+        }
+    }
+
+    /// CPUID.12H.1.
+    #[must_use]
+    pub const fn cpuid_leaf1(&self) -> CpuidResult {
+        CpuidResult {
+            eax: self.attributes.bits() as u32,
+            ebx: (self.attributes.bits() >> 32) as u32,
+            ecx: self.xfrm as u32,
+            edx: (self.xfrm >> 32) as u32,
+        }
+    }
+}

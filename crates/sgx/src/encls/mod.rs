@@ -1,0 +1,113 @@
+//! ENCLS leaf functions (SDM Vol. 3D, 38.3), one file each, in the order of their numbers.
+
+mod ecreate;
+mod eremove;
+
+use cloister_x86::Exception;
+use cloister_x86::regs::Rflags;
+
+use crate::platform::Platform;
+use crate::port::{LeafPort, Stop};
+use crate::status::SgxStatus;
+
+/// The registers of an ENCLS leaf. In 64-bit mode whole; otherwise their low halves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EnclsRegs {
+    /// EAX: the leaf number.
+    pub eax: u32,
+    /// RBX.
+    pub rbx: u64,
+    /// RCX.
+    pub rcx: u64,
+    /// RDX.
+    pub rdx: u64,
+    /// Whether the processor is in 64-bit mode (IA32_EFER.LMA and CS.L).
+    pub mode64: bool,
+}
+
+/// How a leaf that completed changes the registers. RIP then moves past the instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeafOutcome {
+    /// For leaves that report: what goes to RAX; ZF is set unless it is success, and CF, PF, AF,
+    /// OF and SF are cleared. Other leaves change neither RAX nor flags.
+    pub status: Option<SgxStatus>,
+    /// RBX, if the leaf returns something there.
+    pub rbx: Option<u64>,
+}
+
+impl LeafOutcome {
+    /// A leaf that reports `status`.
+    pub(crate) const fn status(status: SgxStatus) -> Self {
+        Self { status: Some(status), rbx: None }
+    }
+
+    /// Applies the outcome to RAX, RBX and RFLAGS.
+    pub fn apply(&self, rax: &mut u64, rbx: &mut u64, rflags: &mut u64) {
+        if let Some(status) = self.status {
+            *rax = status.rax();
+            let reported =
+                Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF;
+            *rflags &= !reported.bits();
+            if status != SgxStatus::Success {
+                *rflags |= Rflags::ZF.bits();
+            }
+        }
+        if let Some(value) = self.rbx {
+            *rbx = value;
+        }
+    }
+}
+
+/// Executes ENCLS leaf `regs.eax`, after the processor's own checks (see the crate
+/// documentation).
+///
+/// # Errors
+/// [`Stop`] if the leaf did not complete; nothing was committed.
+pub fn execute(
+    platform: &Platform,
+    port: &mut impl LeafPort,
+    regs: &EnclsRegs,
+) -> Result<LeafOutcome, Stop> {
+    match regs.eax {
+        leaf::ECREATE => ecreate::leaf(platform, port, regs),
+        leaf::EREMOVE => eremove::leaf(platform, port, regs),
+        // SDM Vol. 2, ENCLS: an invalid leaf number.
+        _ => Err(Stop::Fault(Exception::gp(0))),
+    }
+}
+
+/// ENCLS leaf numbers (SDM Vol. 3D, table 34-1).
+pub mod leaf {
+    /// ECREATE.
+    pub const ECREATE: u32 = 0x00;
+    /// EADD.
+    pub const EADD: u32 = 0x01;
+    /// EINIT.
+    pub const EINIT: u32 = 0x02;
+    /// EREMOVE.
+    pub const EREMOVE: u32 = 0x03;
+    /// EDBGRD.
+    pub const EDBGRD: u32 = 0x04;
+    /// EDBGWR.
+    pub const EDBGWR: u32 = 0x05;
+    /// EEXTEND.
+    pub const EEXTEND: u32 = 0x06;
+    /// ELDB.
+    pub const ELDB: u32 = 0x07;
+    /// ELDU.
+    pub const ELDU: u32 = 0x08;
+    /// EBLOCK.
+    pub const EBLOCK: u32 = 0x09;
+    /// EPA.
+    pub const EPA: u32 = 0x0a;
+    /// EWB.
+    pub const EWB: u32 = 0x0b;
+    /// ETRACK.
+    pub const ETRACK: u32 = 0x0c;
+    /// EAUG.
+    pub const EAUG: u32 = 0x0d;
+    /// EMODPR.
+    pub const EMODPR: u32 = 0x0e;
+    /// EMODT.
+    pub const EMODT: u32 = 0x0f;
+}

@@ -1,0 +1,170 @@
+//! The Enclave Page Cache: the page store (SDM Vol. 3D, 34.5).
+//!
+//! The store is allocated in chunks of 2 MiB on first touch, so an EPC far larger than the host's
+//! memory costs only its chunk table until enclaves use it.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+
+use zerocopy::{FromBytes, FromZeros};
+
+/// Bytes in an EPC page.
+pub const EPC_PAGE_SIZE: usize = 4096;
+
+/// Pages in one lazily allocated chunk of the store (2 MiB of EPC).
+pub(crate) const CHUNK_PAGES: usize = 512;
+
+/// Index of an EPC page within its [`Platform`](crate::Platform): the model's physical address of
+/// that page. Sections follow each other without gaps in this space.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct EpcIndex(pub u32);
+
+impl fmt::Debug for EpcIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EpcIndex({:#x})", self.0)
+    }
+}
+
+/// The 4 KiB of one EPC page, as 512 little-endian quadwords that several logical processors may
+/// access at once.
+///
+/// A page lives as long as the [`Platform`](crate::Platform) and never moves, so a processor may
+/// keep its address in a TLB.
+#[derive(FromBytes)]
+#[repr(C, align(16))]
+pub struct EpcPage {
+    /// The page's quadwords, in address order, each in little-endian byte order.
+    pub words: [AtomicU64; EPC_PAGE_SIZE / 8],
+}
+
+impl EpcPage {
+    /// The quadword at byte `offset`, which is taken modulo the page and rounded down to 8.
+    #[must_use]
+    #[inline]
+    pub fn load(&self, offset: usize) -> u64 {
+        u64::from_le(self.words[(offset % EPC_PAGE_SIZE) / 8].load(Ordering::Relaxed))
+    }
+
+    /// Stores the quadword at byte `offset`, which is taken modulo the page and rounded down to 8.
+    #[inline]
+    pub fn store(&self, offset: usize, value: u64) {
+        self.words[(offset % EPC_PAGE_SIZE) / 8].store(value.to_le(), Ordering::Relaxed);
+    }
+
+    /// Copies `buf.len()` bytes from byte `offset` of the page.
+    ///
+    /// # Panics
+    /// If the range leaves the page.
+    pub fn read(&self, offset: usize, buf: &mut [u8]) {
+        assert!(offset <= EPC_PAGE_SIZE && buf.len() <= EPC_PAGE_SIZE - offset);
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let word = self.words[at / 8].load(Ordering::Relaxed).to_ne_bytes();
+            let skip = at % 8;
+            let take = (8 - skip).min(rest.len());
+            let (now, later) = rest.split_at_mut(take);
+            now.copy_from_slice(&word[skip..skip + take]);
+            rest = later;
+            at += take;
+        }
+    }
+
+    /// Copies `bytes` to byte `offset` of the page. Bytes beside the range are never disturbed,
+    /// even when another logical processor writes them at the same time.
+    ///
+    /// # Panics
+    /// If the range leaves the page.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= EPC_PAGE_SIZE && bytes.len() <= EPC_PAGE_SIZE - offset);
+        let mut at = offset;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let cell = &self.words[at / 8];
+            let skip = at % 8;
+            let take = (8 - skip).min(rest.len());
+            let (now, later) = rest.split_at(take);
+            if let Ok(whole) = <[u8; 8]>::try_from(now) {
+                cell.store(u64::from_ne_bytes(whole), Ordering::Relaxed);
+            } else {
+                // A partial quadword: merge with what the others hold at that moment.
+                let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+                    let mut word = old.to_ne_bytes();
+                    word[skip..skip + take].copy_from_slice(now);
+                    Some(u64::from_ne_bytes(word))
+                });
+            }
+            rest = later;
+            at += take;
+        }
+    }
+
+    /// The whole page as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; EPC_PAGE_SIZE] {
+        let mut bytes = [0; EPC_PAGE_SIZE];
+        self.read(0, &mut bytes);
+        bytes
+    }
+
+    /// Fills the page with zeros.
+    pub fn clear(&self) {
+        for word in &self.words {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for EpcPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpcPage").finish_non_exhaustive()
+    }
+}
+
+/// A table of zero-initialised elements, allocated chunk by chunk on first touch.
+pub(crate) struct LazyTable<T> {
+    chunks: Box<[OnceLock<Box<[T; CHUNK_PAGES]>>]>,
+    len: u32,
+}
+
+impl<T: FromZeros> LazyTable<T> {
+    /// A table of `len` elements, none of which is backed yet.
+    pub(crate) fn new(len: u32) -> Self {
+        let chunks = (len as usize).div_ceil(CHUNK_PAGES);
+        Self { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), len }
+    }
+
+    /// Element `index`, backing its chunk if need be.
+    ///
+    /// # Panics
+    /// If `index` is outside the table.
+    #[inline]
+    pub(crate) fn get(&self, index: EpcIndex) -> &T {
+        assert!(index.0 < self.len, "EPC index {} outside the platform's EPC", index.0);
+        let chunk = self.chunks[index.0 as usize / CHUNK_PAGES].get_or_init(Self::allocate);
+        &chunk[index.0 as usize % CHUNK_PAGES]
+    }
+
+    /// Element `index` if its chunk was ever touched.
+    pub(crate) fn peek(&self, index: EpcIndex) -> Option<&T> {
+        let chunk = self.chunks.get(index.0 as usize / CHUNK_PAGES)?.get()?;
+        chunk.get(index.0 as usize % CHUNK_PAGES)
+    }
+
+    /// Number of chunks that are backed by host memory.
+    pub(crate) fn backed_chunks(&self) -> usize {
+        self.chunks.iter().filter(|chunk| chunk.get().is_some()).count()
+    }
+
+    #[cold]
+    fn allocate() -> Box<[T; CHUNK_PAGES]> {
+        match <[T; CHUNK_PAGES]>::new_box_zeroed() {
+            Ok(chunk) => chunk,
+            Err(zerocopy::AllocError) => {
+                std::alloc::handle_alloc_error(core::alloc::Layout::new::<[T; CHUNK_PAGES]>())
+            }
+        }
+    }
+}

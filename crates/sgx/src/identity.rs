@@ -1,0 +1,65 @@
+//! The secrets of a platform: fuse keys, owner epoch, CPUSVN and per-boot keys.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use sha2::{Digest as _, Sha256};
+
+/// What makes one platform different from every other (SDM Vol. 3D, 36.4.2.2 and 36.4.3, and
+/// the package-scope CREGs of table 38-5).
+#[derive(Clone)]
+pub struct PlatformIdentity {
+    /// The device key that every derived key has as its root (CR_BASE_PK and the root
+    /// provisioning key in one).
+    pub root_key: [u8; 16],
+    /// CR_SEAL_FUSES.
+    pub seal_fuses: [u8; 16],
+    /// CR_SGXOWNEREPOCH.
+    pub owner_epoch: [u8; 16],
+    /// CR_CPUSVN: each byte is the security version of one component.
+    pub cpusvn: [u8; 16],
+    /// CR_REPORT_KEYID: drawn at each boot of the platform.
+    pub report_keyid: [u8; 32],
+    /// The key of evicted pages: drawn at each boot of the platform.
+    pub paging_key: [u8; 16],
+}
+
+impl PlatformIdentity {
+    /// A platform that never existed before and never will again.
+    ///
+    /// # Errors
+    /// If the host's random source cannot be read.
+    pub fn throw_away() -> std::io::Result<Self> {
+        let mut seed = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut seed)?;
+        Ok(Self::from_seed(&seed))
+    }
+
+    /// The platform that `seed` stands for; the same seed gives the same platform.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let part = |name: &str| -> [u8; 32] {
+            Sha256::new().chain_update(seed).chain_update(name).finalize().into()
+        };
+        let half = |name: &str| -> [u8; 16] {
+            let mut half = [0; 16];
+            half.copy_from_slice(&part(name)[..16]);
+            half
+        };
+        Self {
+            root_key: half("root key"),
+            seal_fuses: half("seal fuses"),
+            owner_epoch: half("owner epoch"),
+            cpusvn: [2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            report_keyid: part("report key id"),
+            paging_key: half("paging key"),
+        }
+    }
+}
+
+impl core::fmt::Debug for PlatformIdentity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The rest is secret.
+        f.debug_struct("PlatformIdentity").field("cpusvn", &self.cpusvn).finish_non_exhaustive()
+    }
+}
