@@ -107,7 +107,8 @@ pub(crate) const fn page_of(la: La) -> u64 {
 pub struct Platform {
     config: PlatformConfig,
     sections: Vec<EpcSection>,
-    pages: LazyTable<EpcPage>,
+    total: u32,
+    store: LazyTable<EpcPage>,
     epcm: LazyTable<EpcmEntry>,
     next_eid: AtomicU64,
     paging_version: AtomicU64,
@@ -167,7 +168,8 @@ impl Platform {
         Ok(Self {
             config,
             sections,
-            pages: LazyTable::new(total),
+            total,
+            store: LazyTable::new(total),
             epcm: LazyTable::new(total),
             // EID 0 is never given out, so that it can stand for "no enclave" in PCMD.
             next_eid: AtomicU64::new(1),
@@ -179,6 +181,12 @@ impl Platform {
     #[must_use]
     pub fn sections(&self) -> &[EpcSection] {
         &self.sections
+    }
+
+    /// EPC pages of all sections: every [`EpcIndex`] below this number names a page.
+    #[must_use]
+    pub const fn pages(&self) -> usize {
+        self.total as usize
     }
 
     /// What CPUID 12H enumerates.
@@ -213,7 +221,7 @@ impl Platform {
     #[must_use]
     #[inline]
     pub fn page(&self, index: EpcIndex) -> &EpcPage {
-        self.pages.get(index)
+        self.store.get(index)
     }
 
     /// The EPCM entry of a page as it is now. For statistics and tests: by the time the caller
@@ -232,7 +240,7 @@ impl Platform {
     /// Number of pages of the EPC whose host memory has been allocated.
     #[must_use]
     pub fn backed_pages(&self) -> usize {
-        self.pages.backed_chunks() * crate::epc::CHUNK_PAGES
+        self.store.backed_chunks() * crate::epc::CHUNK_PAGES
     }
 
     pub(crate) fn entry(&self, index: EpcIndex) -> &EpcmEntry {
