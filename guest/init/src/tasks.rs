@@ -1,0 +1,163 @@
+//! What init can do by itself.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use guest_sha256::Sha256;
+
+use crate::system;
+
+/// A task: gets its arguments, prints what it finds.
+type Task = fn(&[&str]) -> Result<(), String>;
+
+/// The tasks by name.
+pub(crate) const TASKS: [(&str, Task); 6] = [
+    ("modules", modules),
+    ("sgx", sgx),
+    ("dmesg", dmesg),
+    ("cpus", cpus),
+    ("disk", disk),
+    ("entropy", entropy),
+];
+
+/// Loads every file of `/modules` in name order; xtask has numbered them so that
+/// a module comes after those it needs.
+fn modules(_: &[&str]) -> Result<(), String> {
+    let folder =
+        fs::read_dir("/modules").map_err(|error| format!("cannot read /modules: {error}"))?;
+    let mut files: Vec<_> = folder.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    for file in files {
+        system::load_module(&file)
+            .map_err(|error| format!("cannot load {}: {error}", file.display()))?;
+        println!("modules: loaded {}", file.display());
+    }
+    Ok(())
+}
+
+/// Which SGX device nodes exist.
+fn sgx(_: &[&str]) -> Result<(), String> {
+    for name in ["sgx_enclave", "sgx_provision", "sgx_vepc"] {
+        let path = Path::new("/dev").join(name);
+        match system::device_number(&path) {
+            Ok((major, minor)) => println!("sgx: {} is {major}:{minor}", path.display()),
+            Err(_) => println!("sgx: {} is missing", path.display()),
+        }
+    }
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let sgx: Vec<&str> = flags.split(' ').filter(|flag| flag.starts_with("sgx")).collect();
+    println!("sgx: cpuinfo flags {}", sgx.join(" "));
+    Ok(())
+}
+
+/// The kernel's log, a line each: `dmesg: LEVEL TEXT`. An argument selects lines
+/// that contain it, whatever their case.
+fn dmesg(arguments: &[&str]) -> Result<(), String> {
+    let mut log = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .map_err(|error| format!("cannot open /dev/kmsg: {error}"))?;
+    let wanted = arguments.first().copied().unwrap_or_default().to_lowercase();
+    let mut buffer = vec![0; 8192];
+    loop {
+        let length = match log.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            // The record was overwritten while it was read; the next one is there.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
+            Err(error) => return Err(format!("cannot read /dev/kmsg: {error}")),
+        };
+        // "priority,sequence,time,flags;text\n KEY=value..."
+        let record = String::from_utf8_lossy(&buffer[..length]);
+        let Some((prefix, text)) = record.split_once(';') else { continue };
+        let text = text.lines().next().unwrap_or_default();
+        let priority: u32 = prefix.split(',').next().unwrap_or_default().parse().unwrap_or(0);
+        if text.to_lowercase().contains(&wanted) {
+            println!("dmesg: {} {text}", priority & 7);
+        }
+    }
+}
+
+/// A thread on every online CPU; all add to one atomic counter, so lost updates
+/// show in the sum.
+fn cpus(_: &[&str]) -> Result<(), String> {
+    const ROUNDS: u64 = 100_000;
+    let online = fs::read_to_string("/sys/devices/system/cpu/online")
+        .map_err(|error| format!("cannot read the online CPUs: {error}"))?;
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    println!("cpus: online {} usable {count}", online.trim());
+    let counter = Arc::new(AtomicU64::new(0));
+    let threads: Vec<_> = (0..count)
+        .map(|cpu| {
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                system::bind_to(cpu)?;
+                for _ in 0..ROUNDS {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<(), std::io::Error>(())
+            })
+        })
+        .collect();
+    for handle in threads {
+        match handle.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("cannot bind a thread to its CPU: {error}")),
+            Err(_) => return Err("a thread panicked".to_owned()),
+        }
+    }
+    let expected = ROUNDS * count as u64;
+    println!("cpus: sum {} of {expected}", counter.load(Ordering::Relaxed));
+    Ok(())
+}
+
+/// Size and SHA-256 of a block device; with `write` as second argument its first
+/// sector is overwritten first.
+fn disk(arguments: &[&str]) -> Result<(), String> {
+    let path = arguments.first().copied().unwrap_or("/dev/vda");
+    if arguments.get(1) == Some(&"write") {
+        use std::io::Write;
+        let outcome = OpenOptions::new().write(true).open(path).and_then(|mut device| {
+            device.write_all(&[0xa5; 512])?;
+            device.sync_all()
+        });
+        match outcome {
+            Ok(()) => println!("disk: {path} written"),
+            Err(error) => println!("disk: {path} not written: {error}"),
+        }
+    }
+    let mut device = File::open(path).map_err(|error| format!("cannot open {path}: {error}"))?;
+    let (mut hash, mut size, mut buffer) = (Sha256::default(), 0, vec![0; 1 << 16]);
+    loop {
+        match device.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                size += length;
+                hash.update(&buffer[..length]);
+            }
+            Err(error) => return Err(format!("cannot read {path}: {error}")),
+        }
+    }
+    let digest: String = hash.finish().iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("disk: {path} {size} bytes sha256 {digest}");
+    Ok(())
+}
+
+/// Reads the hardware random number generator that virtio-rng provides.
+fn entropy(_: &[&str]) -> Result<(), String> {
+    let name = fs::read_to_string("/sys/class/misc/hw_random/rng_current").unwrap_or_default();
+    let mut bytes = [0; 32];
+    File::open("/dev/hwrng")
+        .and_then(|mut device| device.read_exact(&mut bytes))
+        .map_err(|error| format!("cannot read /dev/hwrng: {error}"))?;
+    let set: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
+    println!("entropy: {} gave 32 bytes with {set} bits set", name.trim());
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Debian packages without root: fetched with the system's own `apt-get`, sources
+//! and keys, but with its state and cache under `target/`, and unpacked there.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, repository};
+
+/// Marks a package directory whose unpacking came to its end.
+const COMPLETE: &str = ".complete";
+
+/// The package archive.
+pub(crate) struct Archive {
+    directory: PathBuf,
+    updated: Cell<bool>,
+    /// Two xtasks do not fetch at once. Released when dropped.
+    _lock: File,
+}
+
+impl Archive {
+    /// Opens the cache; waits while another xtask fetches.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub(crate) fn open() -> Result<Self> {
+        let directory = repository::cache();
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let lock = File::create(directory.join("lock")).context("cannot make the cache's lock")?;
+        lock.lock().context("cannot lock the cache")?;
+        Ok(Self { directory, updated: Cell::new(false), _lock: lock })
+    }
+
+    /// The directory into which a package is unpacked, fetched first if need be.
+    ///
+    /// # Errors
+    /// The package is not cached and cannot be fetched.
+    pub(crate) fn unpacked(&self, package: &str) -> Result<PathBuf> {
+        let directory = self.directory.join("packages").join(package);
+        let root = directory.join("root");
+        if directory.join(COMPLETE).exists() {
+            return Ok(root);
+        }
+        let start = Instant::now();
+        process::step(&format!("Fetching Debian package {package}"));
+        self.update(package)?;
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&root)?;
+        self.run(Command::new("apt-get").arg("download").arg(package).current_dir(&directory))
+            .with_context(|| self.unavailable(package))?;
+        let file = fs::read_dir(&directory)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| self.unavailable(package))?;
+        process::capture(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
+        fs::remove_file(&file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fs::write(directory.join(COMPLETE), name)?;
+        process::done(start);
+        Ok(root)
+    }
+
+    /// The first dependency of a package whose name starts and ends as given.
+    ///
+    /// # Errors
+    /// The archive is out of reach, or there is no such dependency.
+    pub(crate) fn dependency(&self, package: &str, start: &str, end: &str) -> Result<String> {
+        self.update(package)?;
+        let text = self
+            .run(Command::new("apt-cache").arg("depends").arg(package))
+            .with_context(|| self.unavailable(package))?;
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|name| name.starts_with(start) && name.ends_with(end))
+            .map(str::to_owned)
+            .with_context(|| format!("package {package} depends on no {start}*{end}"))
+    }
+
+    /// A package and, recursively, what it depends on.
+    ///
+    /// # Errors
+    /// The archive is out of reach.
+    pub(crate) fn closure(&self, package: &str) -> Result<Vec<String>> {
+        self.update(package)?;
+        let text = self
+            .run(
+                Command::new("apt-cache")
+                    .args(["depends", "--recurse", "--no-recommends", "--no-suggests"])
+                    .args(["--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"])
+                    .arg(package),
+            )
+            .with_context(|| self.unavailable(package))?;
+        Ok(text
+            .lines()
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Reads the package lists once a run.
+    fn update(&self, package: &str) -> Result<()> {
+        if self.updated.get() {
+            return Ok(());
+        }
+        for part in ["state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(self.directory.join("apt").join(part))?;
+        }
+        // A source that does not answer must not stop the others: whether the
+        // package is known decides.
+        let outcome = self.run(Command::new("apt-get").args(["update", "-q"]));
+        if self.run(Command::new("apt-cache").arg("show").arg(package)).is_err() {
+            outcome.with_context(|| self.unavailable(package))?;
+            bail!(self.unavailable(package));
+        }
+        self.updated.set(true);
+        Ok(())
+    }
+
+    fn unavailable(&self, package: &str) -> String {
+        format!(
+            "Debian package {package} cannot be fetched and is not cached under {}: \
+             run again with a connection to the system's package sources",
+            self.directory.display()
+        )
+    }
+
+    fn run(&self, command: &mut Command) -> Result<String> {
+        let apt = self.directory.join("apt");
+        let option = |name: &str, path: &Path| format!("{name}={}", path.display());
+        command
+            .args(["-o", &option("Dir::State", &apt.join("state"))])
+            .args(["-o", &option("Dir::Cache", &apt.join("cache"))])
+            // Root would otherwise fetch as a user who may not write here.
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(["-o", "Acquire::Languages=none"])
+            .args(["-o", "Acquire::Retries=2"])
+            .args(["-o", "Acquire::http::Timeout=20"])
+            .args(["-o", "Debug::NoLocking=true"]);
+        process::capture(command).map_err(|error| without_addresses(&format!("{error:#}")))
+    }
+}
+
+/// Apt's complaints without the addresses of the package sources.
+fn without_addresses(text: &str) -> anyhow::Error {
+    let words = text.split_inclusive(char::is_whitespace);
+    let kept: String = words
+        .map(|word| if word.contains("://") { "<source> " } else { word })
+        .filter(|word| !word.parse::<std::net::IpAddr>().is_ok())
+        .collect();
+    anyhow::anyhow!("{}", kept.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_addresses;
+
+    #[test]
+    fn addresses_of_package_sources_are_masked() {
+        let text = "E: Failed to fetch http://host.example/debian/x.deb  Could not connect";
+
+        let shown = without_addresses(text).to_string();
+
+        assert_eq!(shown, "E: Failed to fetch <source>  Could not connect");
+    }
+}

@@ -1,0 +1,156 @@
+//! From the compiled enclave to what the guest loads: an SGXS stream, the MRENCLAVE
+//! of its pages by the `sgxs` crate, and a signed SIGSTRUCT.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use sgx_isa::{PageType, SecinfoFlags, Tcs};
+use sgxs::sgxs::{CanonicalSgxsWriter, MeasECreate, PageChunk, SecinfoTruncated};
+use sgxs::sigstruct::{self, EnclaveHash};
+
+use crate::process;
+use crate::signer::{Hasher, Signer};
+
+/// Bytes of an EPC page.
+const PAGE: usize = 4096;
+/// Bytes of ELRANGE; guest/enclave/src/main.rs says the same.
+const ELRANGE_SIZE: u64 = 0x4_0000;
+/// SSA frames of the thread: one for its faults, one for the handler's.
+const SSA_FRAMES: u32 = 2;
+/// Offset of the first SSA frame.
+const SSA_OFFSET: u64 = 0x1000;
+/// Offset of the page that is read from outside and faults on demand.
+const PROBE_OFFSET: u64 = 0x3000;
+
+/// A signed enclave.
+pub(crate) struct Signed {
+    /// ECREATE, EADD and EEXTEND as the `sgxs` crate writes them.
+    pub(crate) stream: Vec<u8>,
+    /// MRENCLAVE as the `sgxs` crate computes it.
+    pub(crate) mrenclave: [u8; 32],
+    /// SIGSTRUCT, 1808 bytes.
+    pub(crate) sigstruct: Vec<u8>,
+}
+
+/// One page before it is measured.
+struct Page {
+    offset: u64,
+    flags: SecinfoFlags,
+    contents: Vec<u8>,
+}
+
+/// Lays out, measures and signs the enclave in an ELF file.
+///
+/// # Errors
+/// A file that is not such an enclave; failures of the signer.
+pub(crate) fn sign(program: &Path) -> Result<Signed> {
+    let elf = process::read(program)?;
+    let pages = pages(&elf).with_context(|| format!("{} is not an enclave", program.display()))?;
+    let mut stream = Vec::new();
+    let header = MeasECreate { size: ELRANGE_SIZE, ssaframesize: 1 };
+    let mut writer = CanonicalSgxsWriter::new(&mut stream, header, true)?;
+    for page in &pages {
+        let secinfo = SecinfoTruncated { flags: page.flags };
+        let chunks = [PageChunk::IncludedMeasured; 16];
+        writer.write_page((&mut &page.contents[..], chunks), Some(page.offset), secinfo)?;
+    }
+    let hash = EnclaveHash::from_stream::<_, Hasher>(&mut Cursor::new(&stream))?;
+    let signer = Signer::get()?;
+    let signed = sigstruct::Signer::new(hash).sign::<_, Hasher>(&signer)?;
+    sigstruct::verify::<_, Hasher>(&signed, &signer).context("the SIGSTRUCT does not verify")?;
+    let sigstruct: &[u8] = signed.as_ref();
+    Ok(Signed { stream, mrenclave: hash.hash(), sigstruct: sigstruct.to_vec() })
+}
+
+/// TCS, SSA frames, probe page, then the segments of the ELF file.
+fn pages(elf: &[u8]) -> Result<Vec<Page>> {
+    let read_write = SecinfoFlags::R | SecinfoFlags::W;
+    let entry = u64_at(elf, 24)?;
+    let tcs = Tcs {
+        ossa: SSA_OFFSET,
+        nssa: SSA_FRAMES,
+        oentry: entry,
+        // Segment limits count in 32-bit enclaves only, where they end a page.
+        fslimit: 0xfff,
+        gslimit: 0xfff,
+        ..Tcs::default()
+    };
+    let tcs: &[u8] = tcs.as_ref();
+    let mut pages = vec![page(0, PageType::Tcs.into(), tcs)];
+    for frame in 0..u64::from(SSA_FRAMES) {
+        pages.push(page(SSA_OFFSET + frame * PAGE as u64, read_write | PageType::Reg.into(), &[]));
+    }
+    pages.push(page(PROBE_OFFSET, read_write | PageType::Reg.into(), &[]));
+    for segment in segments(elf)? {
+        let flags = segment.flags | PageType::Reg.into();
+        for (index, contents) in segment.contents.chunks(PAGE).enumerate() {
+            pages.push(page(segment.address + (index * PAGE) as u64, flags, contents));
+        }
+    }
+    let last = pages.last().map_or(0, |page| page.offset);
+    ensure!(last < ELRANGE_SIZE, "it does not fit into ELRANGE of {ELRANGE_SIZE:#x} bytes");
+    Ok(pages)
+}
+
+fn page(offset: u64, flags: SecinfoFlags, start: &[u8]) -> Page {
+    let mut contents = start.to_vec();
+    contents.resize(PAGE, 0);
+    Page { offset, flags, contents }
+}
+
+/// A loadable segment.
+struct Segment<'a> {
+    address: u64,
+    flags: SecinfoFlags,
+    contents: &'a [u8],
+}
+
+/// The program headers of a 64-bit ELF file. Relocations are refused: nobody
+/// would apply them inside the enclave.
+fn segments(elf: &[u8]) -> Result<Vec<Segment<'_>>> {
+    const PT_LOAD: u64 = 1;
+    const PT_DYNAMIC: u64 = 2;
+    ensure!(elf.starts_with(b"\x7fELF\x02\x01"), "it is not a 64-bit ELF file");
+    let (table, count) = (u64_at(elf, 32)? as usize, u64_at(elf, 56)? & 0xffff);
+    let mut segments = Vec::new();
+    for index in 0..count as usize {
+        let header = table + index * 56;
+        let kind = u64_at(elf, header)? & 0xffff_ffff;
+        let (start, size) = (u64_at(elf, header + 8)? as usize, u64_at(elf, header + 32)? as usize);
+        let contents = elf.get(start..start + size).context("a segment lies outside the file")?;
+        let address = u64_at(elf, header + 16)?;
+        if kind == PT_LOAD {
+            ensure!(address.is_multiple_of(PAGE as u64), "segment {index} is not page aligned");
+            ensure!(u64_at(elf, header + 40)? as usize == size, "segment {index} has zero fill");
+            segments.push(Segment { address, flags: access(u64_at(elf, header)? >> 32), contents });
+        } else if kind == PT_DYNAMIC {
+            refuse_relocations(contents)?;
+        }
+    }
+    Ok(segments)
+}
+
+fn refuse_relocations(dynamic: &[u8]) -> Result<()> {
+    const DT_RELASZ: u64 = 8;
+    for entry in dynamic.chunks_exact(16) {
+        if u64_at(entry, 0)? == DT_RELASZ && u64_at(entry, 8)? != 0 {
+            bail!("it needs relocations, which nobody applies inside an enclave");
+        }
+    }
+    Ok(())
+}
+
+/// PF_X, PF_W and PF_R.
+fn access(bits: u64) -> SecinfoFlags {
+    let mut flags = SecinfoFlags::empty();
+    for (bit, flag) in [(1, SecinfoFlags::X), (2, SecinfoFlags::W), (4, SecinfoFlags::R)] {
+        flags.set(flag, bits & bit != 0);
+    }
+    flags
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    let field = bytes.get(at..at + 8).context("it ends too early")?;
+    Ok(u64::from_le_bytes(field.try_into()?))
+}

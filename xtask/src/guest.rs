@@ -1,0 +1,66 @@
+//! Builds the programs of `guest/`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{process, repository};
+
+/// The only target that needs no further installation; a name given explicitly
+/// keeps the flags below away from build scripts.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Paths of the compiled programs.
+pub(crate) struct Programs {
+    pub(crate) init: PathBuf,
+    pub(crate) enclave_demo: PathBuf,
+    pub(crate) bench: PathBuf,
+    pub(crate) enclave: PathBuf,
+}
+
+impl Programs {
+    /// Compiles what has changed.
+    ///
+    /// # Errors
+    /// Cargo's own.
+    pub(crate) fn build() -> Result<Self> {
+        process::step("Building the guest programs");
+        let programs = repository::cache().join("guest-programs");
+        // Static, at a fixed address: the image has no dynamic loader.
+        let mut cargo = build_command(&programs, "-C relocation-model=static");
+        cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo", "-p", "guest-bench"]);
+        process::show(&mut cargo)?;
+
+        let enclave = repository::cache().join("guest-enclave");
+        let script = repository::root().join("guest/enclave/enclave.ld");
+        let flags = format!(
+            "-C relocation-model=pic -C link-arg=-nostartfiles -C link-arg=-nostdlib \
+             -C link-arg=-Wl,--build-id=none -C link-arg=-T{}",
+            script.display()
+        );
+        process::show(build_command(&enclave, &flags).args(["-p", "guest-enclave"]))?;
+
+        let path =
+            |directory: &PathBuf, name: &str| directory.join(TARGET).join("release").join(name);
+        Ok(Self {
+            init: path(&programs, "guest-init"),
+            enclave_demo: path(&programs, "guest-enclave-demo"),
+            bench: path(&programs, "guest-bench"),
+            enclave: path(&enclave, "guest-enclave"),
+        })
+    }
+}
+
+fn build_command(target_directory: &std::path::Path, flags: &str) -> Command {
+    let mut cargo = process::cargo();
+    cargo
+        .args(["build", "--quiet", "--release", "--locked", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(repository::root().join("guest/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_directory)
+        .env("RUSTFLAGS", format!("-C target-feature=+crt-static {flags}"))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+}

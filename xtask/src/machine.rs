@@ -1,0 +1,138 @@
+//! Machines that boot a kernel: Cloister, and QEMU to compare with.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::console::{self, Transcript};
+use crate::{process, repository};
+
+/// What to boot, independent of the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Boot {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    /// Appended to `console=ttyS0`.
+    pub(crate) append: String,
+    pub(crate) memory: String,
+    pub(crate) cpus: u32,
+    /// Options of Cloister alone: `--sgx-epc`, `--disk` and so on.
+    pub(crate) options: Vec<String>,
+    /// End when the guest resets.
+    pub(crate) no_reboot: bool,
+    pub(crate) limit: Duration,
+}
+
+impl Boot {
+    /// A machine of one CPU and 512 MiB without EPC that ends on reset.
+    pub(crate) fn new(kernel: &Path, initrd: &Path, append: &str) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            initrd: initrd.to_owned(),
+            append: append.to_owned(),
+            memory: "512M".to_owned(),
+            cpus: 1,
+            options: Vec::new(),
+            no_reboot: true,
+            limit: Duration::from_secs(180),
+        }
+    }
+
+    /// Adds an option with its value.
+    pub(crate) fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+}
+
+/// A program that runs machines.
+#[derive(Clone, Debug)]
+pub(crate) enum Machine {
+    /// The `cloister` binary.
+    Cloister(PathBuf),
+    /// QEMU's translator, which Cloister's speed is compared with.
+    Qemu(Qemu),
+}
+
+/// A QEMU binary and where its libraries are if they are not the system's.
+#[derive(Clone, Debug)]
+pub(crate) struct Qemu {
+    pub(crate) program: PathBuf,
+    pub(crate) libraries: Option<String>,
+    pub(crate) firmware: Option<PathBuf>,
+}
+
+impl Machine {
+    /// Compiles `cloister` in a profile of the workspace.
+    ///
+    /// # Errors
+    /// Cargo's own.
+    pub(crate) fn build(profile: &str) -> Result<Self> {
+        process::step(&format!("Building cloister (profile {profile})"));
+        let start = Instant::now();
+        process::show(process::cargo().args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--profile",
+            profile,
+            "--package",
+            "cloister-vmm",
+            "--bin",
+            "cloister",
+        ]))?;
+        process::done(start);
+        Ok(Self::Cloister(repository::target().join(profile).join("cloister")))
+    }
+
+    /// The command that boots.
+    pub(crate) fn command(&self, boot: &Boot) -> Command {
+        let append = format!("console=ttyS0 {}", boot.append);
+        match self {
+            Self::Cloister(program) => {
+                let mut command = Command::new(program);
+                command.arg("run");
+                command.arg("--kernel").arg(&boot.kernel).arg("--initrd").arg(&boot.initrd);
+                command.args(["--append", &append, "--memory", &boot.memory]);
+                command.args(["--cpus", &boot.cpus.to_string()]);
+                command.args(&boot.options);
+                if boot.no_reboot {
+                    command.arg("--no-reboot");
+                }
+                command
+            }
+            Self::Qemu(qemu) => {
+                let mut command = Command::new(&qemu.program);
+                if let Some(libraries) = &qemu.libraries {
+                    command.env("LD_LIBRARY_PATH", libraries);
+                }
+                if let Some(firmware) = &qemu.firmware {
+                    command.arg("-L").arg(firmware);
+                }
+                command.args(["-accel", "tcg", "-cpu", "max", "-display", "none"]);
+                command.args(["-serial", "stdio", "-monitor", "none", "-nic", "none"]);
+                command.args(["-m", &boot.memory, "-smp", &boot.cpus.to_string()]);
+                command.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initrd);
+                command.args(["-append", &append]);
+                if boot.no_reboot {
+                    command.arg("-no-reboot");
+                }
+                command
+            }
+        }
+    }
+
+    /// Boots and reads the console to the end.
+    ///
+    /// # Errors
+    /// The machine's program cannot be started.
+    pub(crate) fn boot(
+        &self,
+        boot: &Boot,
+        on_line: impl FnMut(&str, Duration),
+    ) -> Result<Transcript> {
+        console::run(&mut self.command(boot), boot.limit, on_line).context("cannot boot a guest")
+    }
+}

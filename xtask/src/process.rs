@@ -1,0 +1,106 @@
+//! Other programs: run quietly, and one clear line when they fail.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// Prints what begins now.
+pub(crate) fn step(what: &str) {
+    println!("==> {what}");
+}
+
+/// Prints how long something took.
+pub(crate) fn done(start: Instant) {
+    println!("    done in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+/// Runs a program to its end and returns its standard output.
+///
+/// # Errors
+/// A program that is missing, or its last lines of standard error when it failed.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let output = finish(command.stdin(Stdio::null()))?;
+    if !output.status.success() {
+        let name = name(command);
+        let text = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = text.lines().rev().take(12).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        bail!("{name} failed ({})\n{}", output.status, tail.join("\n"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a program whose output the user sees as it comes.
+///
+/// # Errors
+/// A program that is missing or failed.
+pub(crate) fn show(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.map_err(|error| missing(command, error))?;
+    if !status.success() {
+        bail!("{} failed ({status})", describe(command));
+    }
+    Ok(())
+}
+
+/// Runs a program and returns all it gave, whatever its exit code.
+///
+/// # Errors
+/// A program that is missing.
+pub(crate) fn finish(command: &mut Command) -> Result<Output> {
+    command.output().map_err(|error| missing(command, error))
+}
+
+/// True if the program can be started at all.
+pub(crate) fn exists(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
+}
+
+/// Cargo as it was started for xtask itself.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::repository::root());
+    command
+}
+
+fn missing(command: &Command, error: std::io::Error) -> anyhow::Error {
+    let name = name(command);
+    if error.kind() == ErrorKind::NotFound {
+        anyhow::anyhow!("{name} is not installed; on Debian: apt-get install {}", package(&name))
+    } else {
+        anyhow::Error::new(error).context(format!("cannot run {name}"))
+    }
+}
+
+/// The Debian package of a program that xtask starts.
+fn package(program: &str) -> &str {
+    match program {
+        "apt-get" | "apt-cache" => "apt",
+        "dpkg-deb" => "dpkg",
+        "gcc" => "gcc libc6-dev",
+        other => other,
+    }
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Reads a file with its name in the error.
+pub(crate) fn read(path: &std::path::Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,219 @@
+//! Linux's own SGX selftests, built unmodified from Debian's kernel source package.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::Archive;
+use crate::{process, repository};
+
+const SOURCE_PACKAGE: &str = "linux-source-6.1";
+/// What the selftests include of the kernel's source.
+const MEMBERS: [&str; 6] = [
+    "tools/testing/selftests/sgx",
+    "tools/testing/selftests/kselftest.h",
+    "tools/testing/selftests/kselftest_harness.h",
+    "tools/include",
+    "arch/x86/include/asm",
+    "arch/x86/include/uapi/asm",
+];
+
+/// The 16 tests in the order in which the harness runs them.
+pub(crate) const TESTS: [&str; 16] = [
+    "unclobbered_vdso",
+    "unclobbered_vdso_oversubscribed",
+    "unclobbered_vdso_oversubscribed_remove",
+    "clobbered_vdso",
+    "clobbered_vdso_and_user_function",
+    "tcs_entry",
+    "pte_permissions",
+    "tcs_permissions",
+    "epcm_permissions",
+    "augment",
+    "augment_via_eaccept",
+    "tcs_create",
+    "remove_added_page_no_eaccept",
+    "remove_added_page_invalid_access",
+    "remove_added_page_invalid_access_after_eaccept",
+    "remove_untouched_page",
+];
+
+/// The two files that the guest needs.
+pub(crate) struct Built {
+    pub(crate) program: PathBuf,
+    pub(crate) enclave: PathBuf,
+}
+
+/// Fetches the source and the static libcrypto, and compiles.
+///
+/// # Errors
+/// Packages that cannot be fetched; gcc's own.
+pub(crate) fn build(archive: &Archive) -> Result<Built> {
+    let directory = repository::cache().join("selftests");
+    let built =
+        Built { program: directory.join("test_sgx"), enclave: directory.join("test_encl.elf") };
+    let selection = repository::root().join("guest/selftests/select.c");
+    if is_newer(&built.enclave, &selection) && is_newer(&built.program, &selection) {
+        return Ok(built);
+    }
+    let source = source(archive)?;
+    let library = archive.unpacked("libssl-dev")?;
+    process::step("Building Linux's SGX selftests");
+    let start = Instant::now();
+    fs::create_dir_all(&directory)?;
+    let sgx = source.join("tools/testing/selftests/sgx");
+    let include = library.join("usr/include");
+    let archives = library.join("usr/lib/x86_64-linux-gnu");
+
+    // The flags are those of the selftests' own Makefile, with -static added to
+    // the program's; the guest has no shared libraries.
+    let mut gcc = gcc(&sgx, &source);
+    gcc.args(["-g", "-fPIC", "-z", "noexecstack", "-static", "-Wl,--wrap=fork"]);
+    gcc.arg("-I").arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu"));
+    gcc.arg("-o").arg(&built.program);
+    gcc.args(["main.c", "load.c", "sigstruct.c", "call.S", "sign_key.S"]).arg(&selection);
+    process::capture(gcc.arg("-L").arg(&archives).arg("-lcrypto"))?;
+
+    let mut gcc = self::gcc(&sgx, &source);
+    gcc.args(["-static", "-nostdlib", "-nostartfiles", "-fPIC", "-fno-stack-protector"]);
+    gcc.args(["-mrdrnd", "-T", "test_encl.lds", "test_encl.c", "test_encl_bootstrap.S"]);
+    process::capture(gcc.arg("-o").arg(&built.enclave).arg("-Wl,--build-id=none"))?;
+    process::done(start);
+    Ok(built)
+}
+
+fn gcc(sgx: &Path, source: &Path) -> Command {
+    let mut gcc = Command::new("gcc");
+    gcc.current_dir(sgx).args(["-Wall", "-Werror", "-I"]).arg(source.join("tools/include"));
+    gcc
+}
+
+/// The part of the kernel's source that is needed. The package holds a compressed
+/// archive; xz comes from its own package, since a small system has none.
+fn source(archive: &Archive) -> Result<PathBuf> {
+    let destination = repository::cache().join("linux-source");
+    let complete = destination.join(".complete");
+    let root = destination.join(SOURCE_PACKAGE);
+    if complete.exists() {
+        return Ok(root);
+    }
+    let package = archive.unpacked(SOURCE_PACKAGE)?;
+    let xz = archive.unpacked("xz-utils")?.join("usr/bin/xz");
+    process::step("Unpacking the selftests' source");
+    let start = Instant::now();
+    let _ = fs::remove_dir_all(&destination);
+    fs::create_dir_all(&destination)?;
+    let members = MEMBERS.map(|member| format!("{SOURCE_PACKAGE}/{member}"));
+    process::capture(
+        Command::new("tar")
+            .arg(format!("--use-compress-program={}", xz.display()))
+            .arg("-xf")
+            .arg(package.join(format!("usr/src/{SOURCE_PACKAGE}.tar.xz")))
+            .arg("-C")
+            .arg(&destination)
+            .args(members),
+    )?;
+    fs::write(complete, "")?;
+    process::done(start);
+    Ok(root)
+}
+
+/// True if the first file exists and is younger than the second.
+fn is_newer(first: &Path, second: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+    matches!((time(first), time(second)), (Ok(first), Ok(second)) if first > second)
+}
+
+/// The argument that makes `/bin/test_sgx` run only some tests: their numbers.
+///
+/// # Errors
+/// A name that is not a test's.
+pub(crate) fn selection(names: &[&str]) -> Result<String> {
+    let mut numbers = Vec::new();
+    for name in names {
+        match TESTS.iter().position(|test| test == name) {
+            Some(index) => numbers.push((index + 1).to_string()),
+            None => bail!("Linux's SGX selftests have no test {name}"),
+        }
+    }
+    Ok(numbers.join("+"))
+}
+
+/// How one selftest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// `ok`.
+    Passed,
+    /// `not ok`.
+    Failed,
+    /// `ok ... # SKIP`.
+    Skipped,
+    /// No line of it.
+    Missing,
+}
+
+/// Reads the harness's TAP lines.
+///
+/// # Errors
+/// The plan names another number of tests than [`TESTS`].
+pub(crate) fn parse(lines: &[String]) -> Result<Vec<(&'static str, Verdict)>> {
+    let plan = lines.iter().find(|line| line.starts_with("1.."));
+    let plan = plan.context("the selftests printed no plan")?;
+    if plan.trim() != format!("1..{}", TESTS.len()) {
+        bail!("the selftests' plan is {plan}, not 1..{}", TESTS.len());
+    }
+    let verdict = |number: usize| {
+        let starts = |line: &str, prefix: &str| {
+            line.strip_prefix(prefix)
+                .and_then(|rest| rest.split_whitespace().next())
+                .is_some_and(|word| word == number.to_string())
+        };
+        for line in lines {
+            if starts(line, "not ok ") {
+                return Verdict::Failed;
+            }
+            if starts(line, "ok ") {
+                return if line.contains("# SKIP") { Verdict::Skipped } else { Verdict::Passed };
+            }
+        }
+        Verdict::Missing
+    };
+    Ok(TESTS.iter().enumerate().map(|(index, name)| (*name, verdict(index + 1))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TESTS, Verdict, parse, selection};
+
+    #[test]
+    fn verdicts_come_from_the_tap_lines_by_number() {
+        let lines = [
+            "TAP version 13",
+            "1..16",
+            "# Starting 16 tests from 1 test cases.",
+            "ok 1 enclave.unclobbered_vdso",
+            "ok 2 # SKIP unknown",
+            "not ok 12 enclave.tcs_create",
+        ];
+
+        let verdicts = parse(&lines.map(str::to_owned)).unwrap();
+
+        assert_eq!(verdicts[0], ("unclobbered_vdso", Verdict::Passed));
+        assert_eq!(verdicts[1].1, Verdict::Skipped);
+        assert_eq!(verdicts[2].1, Verdict::Missing);
+        assert_eq!(verdicts[11], ("tcs_create", Verdict::Failed));
+    }
+
+    #[test]
+    fn a_selection_is_the_numbers_of_the_tests() {
+        assert_eq!(selection(&[TESTS[0], "tcs_entry"]).unwrap(), "1+6");
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused() {
+        assert!(selection(&["no_such_test"]).is_err());
+    }
+}
