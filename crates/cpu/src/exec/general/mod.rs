@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod mov;
+pub mod stack;
 
 use iced_x86::Instruction;
 
