@@ -5,6 +5,7 @@ pub mod acpi;
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod cpuid;
 pub mod devices;
 pub mod layout;
 pub mod memory;
