@@ -30,6 +30,10 @@ pub struct Vcpu {
     pub cpu: Cpu,
     blocks: Blocks,
     look_in: u32,
+    #[cfg(any(test, feature = "testing"))]
+    catch: bool,
+    #[cfg(any(test, feature = "testing"))]
+    caught: Option<Exception>,
 }
 
 impl Vcpu {
@@ -41,7 +45,23 @@ impl Vcpu {
             cpu: Cpu::reset(shared, id, features),
             blocks: Blocks::default(),
             look_in: BLOCKS_PER_LOOK,
+            #[cfg(any(test, feature = "testing"))]
+            catch: false,
+            #[cfg(any(test, feature = "testing"))]
+            caught: None,
         }
+    }
+
+    /// Makes [`Vcpu::run`] return [`Exit::Requested`] at an exception instead of delivering it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn catch_exceptions(&mut self, on: bool) {
+        self.catch = on;
+    }
+
+    /// The exception that made [`Vcpu::run`] return, once.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn caught_exception(&mut self) -> Option<Exception> {
+        self.caught.take()
     }
 
     /// Runs until the owner has to act.
@@ -299,6 +319,11 @@ impl Vcpu {
             }
             Stop::Fault => {
                 let fault = self.cpu.fault.take().unwrap_or(Exception::new(Vector::Df));
+                #[cfg(any(test, feature = "testing"))]
+                if self.catch {
+                    self.caught = Some(fault);
+                    return Some(Exit::Requested);
+                }
                 delivery::deliver_exception(&mut self.cpu, fault).err()
             }
             Stop::Exit => self.cpu.exit.take(),

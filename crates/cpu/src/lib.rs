@@ -43,6 +43,8 @@ pub mod op;
 pub mod phys;
 pub mod segment;
 pub mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use engine::Vcpu;
 pub use exit::{Exit, Stop};

@@ -13,3 +13,6 @@ use crate::op::{Handler, Op};
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
     mov::select(instruction, mode, op)
 }
+
+#[cfg(test)]
+mod tests;

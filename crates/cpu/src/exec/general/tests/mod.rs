@@ -1,0 +1,3 @@
+//! Tests of general-purpose instructions, by family.
+
+mod transfer;
