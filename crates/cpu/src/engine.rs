@@ -176,6 +176,18 @@ impl Vcpu {
         }
     }
 
+    /// Executes one instruction and nothing around it: no event is looked at, none delivered. A
+    /// string instruction may stop between iterations. For debuggers and tests.
+    ///
+    /// # Errors
+    ///
+    /// As a handler: [`Cpu::fault`] or [`Cpu::exit`] has the details, and RIP is unmoved, but for
+    /// [`Stop::Jump`], which means that the instruction retired or is between two iterations.
+    pub fn execute_one(&mut self) -> Exec {
+        self.cpu.device_next = 0;
+        self.run_single()
+    }
+
     fn run_single(&mut self) -> Exec {
         let start = self.fetch_address()?;
         let mut bytes = [0u8; MAX_INSTRUCTION];

@@ -1,0 +1,70 @@
+//! What one case is, and how it ended.
+
+/// Where the instruction under test stands.
+pub(crate) const CODE: u64 = 0x1000_0000 + 0x800;
+/// First byte of the scratch memory; the pages before and behind it are not mapped.
+pub(crate) const DATA: u64 = 0x2000_0000;
+/// Bytes of scratch memory.
+pub(crate) const DATA_LEN: usize = 8192;
+
+/// Register and memory state before or after the instruction.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct State {
+    /// RAX to R15 in encoding order.
+    pub(crate) gpr: [u64; 16],
+    pub(crate) rip: u64,
+    pub(crate) rflags: u64,
+    /// FXSAVE image: x87, MXCSR, XMM.
+    pub(crate) fx: Fx,
+    /// Scratch memory at [`DATA`].
+    pub(crate) data: [u8; DATA_LEN],
+}
+
+/// The FXSAVE image of 64-bit mode (SDM Vol. 1, 10.5.1).
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct Fx {
+    pub(crate) control: u16,
+    pub(crate) status: u16,
+    pub(crate) tags: u8,
+    pub(crate) reserved: u8,
+    pub(crate) fop: u16,
+    pub(crate) fip: u64,
+    pub(crate) fdp: u64,
+    pub(crate) mxcsr: u32,
+    pub(crate) mxcsr_mask: u32,
+    /// ST(0) to ST(7) or MM0 to MM7, 10 bytes each.
+    pub(crate) st: [[u8; 16]; 8],
+    pub(crate) xmm: [[u8; 16]; 16],
+    pub(crate) rest: [u8; 96],
+}
+
+/// An exception: vector, error code, CR2 of page faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub(crate) struct Fault {
+    pub(crate) vector: u64,
+    pub(crate) code: u64,
+    pub(crate) address: u64,
+}
+
+/// Vector of [`Fault`] when the instruction retired.
+pub(crate) const RETIRED: u64 = u64::MAX;
+
+/// An instruction with the state it starts from and, once run, the state it ended in.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Case {
+    pub(crate) code: [u8; 16],
+    pub(crate) code_len: usize,
+    pub(crate) state: State,
+    pub(crate) fault: Fault,
+}
+
+impl Case {
+    /// The bytes of the instruction.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.code[..self.code_len]
+    }
+}

@@ -1,0 +1,247 @@
+//! Runs cases on the host CPU, in a child process that lives inside its own signal handler.
+//!
+//! The child raises one breakpoint. The handler then loads the first case into the interrupted
+//! context and returns: the kernel puts every register in place, the instruction runs, and the
+//! breakpoint behind it (or its fault) enters the handler again with the state that it left.
+#![expect(unsafe_code, reason = "executes generated machine code in a child process")]
+
+use std::ptr;
+
+use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, RETIRED};
+
+/// Cases handed over at once.
+pub(crate) const BATCH: usize = 256;
+const PAGE: usize = 4096;
+const CODE_PAGE: u64 = CODE & !0xfff;
+
+/// What parent and child share.
+#[repr(C)]
+struct Exchange {
+    count: usize,
+    /// The case that runs: tells the parent which one killed the child.
+    current: usize,
+    cases: [Case; BATCH],
+}
+
+/// The child process and the memory shared with it.
+pub(crate) struct Native {
+    exchange: *mut Exchange,
+    child: libc::pid_t,
+    to_child: libc::c_int,
+    from_child: libc::c_int,
+}
+
+impl Native {
+    /// Starts the child.
+    pub(crate) fn start() -> Self {
+        // SAFETY: a fresh shared mapping, pipes, and a fork whose child only uses them.
+        unsafe {
+            let exchange = libc::mmap(
+                ptr::null_mut(),
+                size_of::<Exchange>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(exchange, libc::MAP_FAILED, "mmap");
+            let exchange = exchange.cast::<Exchange>();
+            let (mut down, mut up) = ([0; 2], [0; 2]);
+            assert_eq!(libc::pipe(down.as_mut_ptr()), 0, "pipe");
+            assert_eq!(libc::pipe(up.as_mut_ptr()), 0, "pipe");
+            let child = libc::fork();
+            assert!(child >= 0, "fork");
+            if child == 0 {
+                libc::close(down[1]);
+                libc::close(up[0]);
+                serve(exchange, down[0], up[1]);
+            }
+            libc::close(down[0]);
+            libc::close(up[1]);
+            Self { exchange, child, to_child: down[1], from_child: up[0] }
+        }
+    }
+
+    /// Runs cases (at most [`BATCH`]) and replaces each state by the one that it led to.
+    ///
+    /// # Errors
+    ///
+    /// The number of the case that killed the child; a new child has to be started.
+    pub(crate) fn run(&mut self, cases: &mut [Case]) -> Result<(), usize> {
+        // SAFETY: the child touches the exchange only between the two bytes below.
+        unsafe {
+            let exchange = &mut *self.exchange;
+            exchange.count = cases.len();
+            exchange.cases[..cases.len()].copy_from_slice(cases);
+            let mut byte = 1u8;
+            libc::write(self.to_child, ptr::from_ref(&byte).cast(), 1);
+            if libc::read(self.from_child, ptr::from_mut(&mut byte).cast(), 1) != 1 {
+                return Err(exchange.current);
+            }
+            cases.copy_from_slice(&exchange.cases[..cases.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptors, child and mapping.
+        unsafe {
+            libc::close(self.to_child);
+            libc::close(self.from_child);
+            libc::kill(self.child, libc::SIGKILL);
+            libc::waitpid(self.child, ptr::null_mut(), 0);
+            libc::munmap(self.exchange.cast(), size_of::<Exchange>());
+        }
+    }
+}
+
+static mut EXCHANGE: *mut Exchange = ptr::null_mut();
+static mut HOME: Option<Home> = None;
+
+/// The child's own context, to return to after a batch.
+struct Home {
+    gregs: [i64; 23],
+    fx: Fx,
+}
+
+/// The child: never returns.
+unsafe fn serve(exchange: *mut Exchange, from: libc::c_int, to: libc::c_int) -> ! {
+    // SAFETY: the child has this process for itself.
+    unsafe {
+        EXCHANGE = exchange;
+        let fixed = |address: u64, len: usize, prot| {
+            let at = libc::mmap(
+                address as *mut _,
+                len,
+                prot,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            );
+            assert_eq!(at as u64, address, "mmap");
+        };
+        fixed(CODE_PAGE, PAGE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
+        fixed(DATA, DATA_LEN, libc::PROT_READ | libc::PROT_WRITE);
+        ptr::write_bytes(CODE_PAGE as *mut u8, 0xcc, PAGE);
+        let stack_len = 1 << 17;
+        let stack =
+            libc::stack_t { ss_sp: libc::malloc(stack_len), ss_flags: 0, ss_size: stack_len };
+        libc::sigaltstack(&raw const stack, ptr::null_mut());
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        for signal in [libc::SIGTRAP, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGBUS] {
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+        let mut byte = 0u8;
+        while libc::read(from, ptr::from_mut(&mut byte).cast(), 1) == 1 {
+            (*exchange).current = 0;
+            // An instruction that never ends kills the child; the parent names the case.
+            libc::alarm(10);
+            std::arch::asm!("int3");
+            libc::alarm(0);
+            libc::write(to, ptr::from_ref(&byte).cast(), 1);
+        }
+        libc::_exit(0);
+    }
+}
+
+/// Order of general-purpose registers in `gregs`, for RAX to R15.
+const GREG: [i32; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+extern "C" fn on_signal(
+    _signal: libc::c_int,
+    _info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel passes a valid context; the exchange is mapped; only this thread runs.
+    unsafe {
+        let exchange = &mut *EXCHANGE;
+        let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
+        let fx = &mut *machine.fpregs.cast::<Fx>();
+        #[expect(static_mut_refs, reason = "the child has one thread")]
+        if let Some(home) = &HOME {
+            collect(&mut exchange.cases[exchange.current], machine, fx);
+            exchange.current += 1;
+            if exchange.current == exchange.count {
+                machine.gregs.copy_from_slice(&home.gregs);
+                *fx = home.fx;
+                HOME = None;
+                return;
+            }
+        } else {
+            HOME = Some(Home { gregs: machine.gregs, fx: *fx });
+        }
+        install(&exchange.cases[exchange.current], machine, fx);
+    }
+}
+
+unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
+    let greg = |n: i32| machine.gregs[n as usize] as u64;
+    for (value, n) in case.state.gpr.iter_mut().zip(GREG) {
+        *value = greg(n);
+    }
+    case.state.rip = greg(libc::REG_RIP);
+    case.state.rflags = greg(libc::REG_EFL);
+    let vector = greg(libc::REG_TRAPNO);
+    case.fault = Fault {
+        vector,
+        code: if vector == 14 { greg(libc::REG_ERR) } else { 0 },
+        address: if vector == 14 { greg(libc::REG_CR2) } else { 0 },
+    };
+    if vector == 3 && !case.bytes().contains(&0xcc) || vector == 3 && case.state.rip != CODE + 1 {
+        case.fault.vector = RETIRED;
+        case.state.rip -= 1;
+    }
+    let rest = case.state.fx.rest;
+    case.state.fx = *fx;
+    case.state.fx.rest = rest;
+    // SAFETY: mapped in `serve`.
+    unsafe {
+        ptr::copy_nonoverlapping(DATA as *const u8, case.state.data.as_mut_ptr(), DATA_LEN);
+        ptr::write_bytes(CODE as *mut u8, 0xcc, 16);
+    }
+}
+
+unsafe fn install(case: &Case, machine: &mut libc::mcontext_t, fx: &mut Fx) {
+    for (value, n) in case.state.gpr.iter().zip(GREG) {
+        machine.gregs[n as usize] = *value as i64;
+    }
+    machine.gregs[libc::REG_RIP as usize] = CODE as i64;
+    machine.gregs[libc::REG_EFL as usize] = case.state.rflags as i64;
+    // The tail of the image says which extended state follows: keep the kernel's, but say that
+    // x87 and SSE state are not in their initial configuration.
+    let rest = fx.rest;
+    *fx = case.state.fx;
+    fx.rest = rest;
+    // SAFETY: mapped in `serve`; the XSAVE header follows the 512 bytes where the kernel's magic
+    // number says that there is one.
+    unsafe {
+        let magic = u32::from_le_bytes([rest[48], rest[49], rest[50], rest[51]]);
+        if magic == 0x4650_5853 {
+            let header = ptr::from_mut(fx).cast::<u8>().add(512).cast::<u64>();
+            *header |= 3;
+        }
+        ptr::copy_nonoverlapping(case.state.data.as_ptr(), DATA as *mut u8, DATA_LEN);
+        ptr::copy_nonoverlapping(case.code.as_ptr(), CODE as *mut u8, case.code_len);
+    }
+}

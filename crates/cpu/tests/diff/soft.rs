@@ -1,0 +1,199 @@
+//! Runs cases in the interpreter.
+#![expect(unsafe_code, reason = "gives the processor pointers to its memory")]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use cloister_cpu::exec::x87::Reg80;
+use cloister_cpu::segment::{Rights, seg};
+use cloister_cpu::state::Features;
+use cloister_cpu::{CodeTrack, PhysMap, PhysPage, RamPage, Stop, Vcpu};
+use cloister_x86::Gpa;
+use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
+
+use super::case::{CODE, Case, DATA, DATA_LEN, Fault, RETIRED};
+
+const PAGES: usize = 64;
+const CODE_GPA: u64 = 0x10000;
+const DATA_GPA: u64 = 0x20000;
+const TABLES: u64 = 0x1000;
+
+/// RAM from guest-physical address 0.
+struct Ram {
+    bytes: *mut u8,
+    tracks: Box<[CodeTrack]>,
+}
+
+// SAFETY: the memory is reached through raw pointers with atomic or volatile accesses only.
+unsafe impl Send for Ram {}
+// SAFETY: as above.
+unsafe impl Sync for Ram {}
+
+// SAFETY: the bytes are page-aligned and never freed.
+unsafe impl PhysMap for Ram {
+    fn page(&self, gpa: Gpa) -> PhysPage {
+        let page = (gpa.0 >> 12) as usize;
+        if page >= PAGES {
+            return PhysPage::None;
+        }
+        PhysPage::Ram(RamPage {
+            // SAFETY: within the allocation.
+            host: NonNull::new(unsafe { self.bytes.add(page * 4096) }).unwrap(),
+            track: NonNull::from(&self.tracks[page]),
+            writable: true,
+        })
+    }
+}
+
+/// The interpreter with the same address space as the native child.
+pub(crate) struct Soft {
+    vcpu: Vcpu,
+    ram: Arc<Ram>,
+}
+
+impl Soft {
+    /// A processor in 64-bit user mode.
+    pub(crate) fn new() -> Self {
+        let layout = std::alloc::Layout::from_size_align(PAGES * 4096, 4096).unwrap();
+        // SAFETY: the layout has a size.
+        let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
+        let ram = Arc::new(Ram { bytes, tracks: CodeTrack::array(PAGES) });
+        let shared = cloister_cpu::Shared::new(ram.clone(), None, 1, 1_000_000_000);
+        let features = Features { xcr0: Xfeatures::X87 | Xfeatures::SSE, ..Features::default() };
+        let mut vcpu = Vcpu::new(shared, 0, features);
+        let soft_ram = &ram;
+        soft_ram.map(CODE & !0xfff, CODE_GPA, 0);
+        for page in 0..DATA_LEN as u64 / 4096 {
+            soft_ram.map(DATA + page * 4096, DATA_GPA + page * 4096, 2);
+        }
+        let cpu = &mut vcpu.cpu;
+        cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
+        cpu.cr3 = TABLES;
+        cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;
+        cpu.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
+        cpu.xcr0 = features.xcr0;
+        cpu.segs[seg::CS].selector = 0x33;
+        cpu.segs[seg::CS].rights = Rights(0xa0fb);
+        for n in [seg::SS, seg::DS, seg::ES] {
+            cpu.segs[n].selector = 0x2b;
+            cpu.segs[n].rights = Rights(0xc0f3);
+        }
+        cpu.cpl = 3;
+        cpu.update_mode();
+        soft_ram.write(CODE_GPA, &[0xcc; 4096]);
+        Self { vcpu, ram }
+    }
+
+    /// Runs a case and replaces its state by the one that it led to.
+    pub(crate) fn run(&mut self, case: &mut Case) {
+        let code_at = CODE_GPA + (CODE & 0xfff);
+        self.ram.write(code_at, case.bytes());
+        self.ram.write(DATA_GPA, &case.state.data);
+        self.install(case);
+        let mut outcome = self.vcpu.execute_one();
+        // A string instruction stops between iterations now and then.
+        while outcome == Err(Stop::Jump) && self.vcpu.cpu.rip == CODE {
+            outcome = self.vcpu.execute_one();
+        }
+        case.fault = match outcome {
+            Ok(()) | Err(Stop::Jump) => Fault { vector: RETIRED, code: 0, address: 0 },
+            Err(Stop::Fault) => {
+                let fault = self.vcpu.cpu.fault.take().unwrap();
+                let page_fault = fault.vector as u64 == 14;
+                Fault {
+                    vector: fault.vector as u64,
+                    code: if page_fault { u64::from(fault.error_code) } else { 0 },
+                    address: if page_fault { fault.address } else { 0 },
+                }
+            }
+            Err(other) => panic!("{other:?} {:?} {:02x?}", self.vcpu.cpu.exit, case.bytes()),
+        };
+        self.collect(case);
+        self.ram.write(code_at, &[0xcc; 16]);
+    }
+
+    fn install(&mut self, case: &Case) {
+        let cpu = &mut self.vcpu.cpu;
+        let state = &case.state;
+        cpu.gpr[..16].copy_from_slice(&state.gpr);
+        cpu.rip = CODE;
+        cpu.set_rflags(state.rflags);
+        let fx = &state.fx;
+        let fpu = &mut cpu.fpu;
+        fpu.control = fx.control;
+        fpu.top = (fx.status >> 11 & 7) as u8;
+        fpu.status = fx.status & !0x3800;
+        fpu.tags = fx.tags;
+        for (n, st) in fx.st.iter().enumerate() {
+            fpu.regs[(n + usize::from(fpu.top)) & 7] = Reg80 {
+                mantissa: u64::from_le_bytes(st[..8].try_into().unwrap()),
+                sign_exp: u16::from_le_bytes([st[8], st[9]]),
+            };
+        }
+        cpu.vector.mxcsr = fx.mxcsr;
+        for (ymm, xmm) in cpu.vector.ymm.iter_mut().zip(&fx.xmm) {
+            ymm[0] = u64::from_le_bytes(xmm[..8].try_into().unwrap());
+            ymm[1] = u64::from_le_bytes(xmm[8..].try_into().unwrap());
+        }
+    }
+
+    fn collect(&self, case: &mut Case) {
+        let cpu = &self.vcpu.cpu;
+        let state = &mut case.state;
+        state.gpr.copy_from_slice(&cpu.gpr[..16]);
+        state.rip = cpu.rip;
+        state.rflags = cpu.rflags();
+        let fx = &mut state.fx;
+        fx.control = cpu.fpu.control;
+        fx.status = cpu.fpu.status & !0x3800 | u16::from(cpu.fpu.top) << 11;
+        fx.tags = cpu.fpu.tags;
+        for (n, st) in fx.st.iter_mut().enumerate() {
+            let reg = cpu.fpu.regs[(n + usize::from(cpu.fpu.top)) & 7];
+            st[..8].copy_from_slice(&reg.mantissa.to_le_bytes());
+            st[8..10].copy_from_slice(&reg.sign_exp.to_le_bytes());
+        }
+        fx.mxcsr = cpu.vector.mxcsr;
+        for (ymm, xmm) in cpu.vector.ymm.iter().zip(&mut fx.xmm) {
+            xmm[..8].copy_from_slice(&ymm[0].to_le_bytes());
+            xmm[8..].copy_from_slice(&ymm[1].to_le_bytes());
+        }
+        self.ram.read(DATA_GPA, &mut state.data);
+    }
+}
+
+impl Ram {
+    /// Maps a user page, with the tables for it from the `region`-th group of pages behind the
+    /// root.
+    fn map(&self, la: u64, gpa: u64, region: u64) {
+        let mut table = TABLES;
+        for level in (1..4u32).rev() {
+            let next = TABLES + 0x1000 * (1 + region * 3 + u64::from(3 - level));
+            // The two upper levels are shared by both regions.
+            let next = if level > 1 { TABLES + 0x1000 * u64::from(4 - level) } else { next };
+            let slot = table + (la >> (12 + 9 * level) & 0x1ff) * 8;
+            self.write(slot, &(next | 7).to_le_bytes());
+            table = next;
+        }
+        self.write(table + (la >> 12 & 0x1ff) * 8, &(gpa | 7).to_le_bytes());
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) {
+        assert!(gpa as usize + bytes.len() <= PAGES * 4096);
+        for (i, chunk) in bytes.chunks(4096 - (gpa & 0xfff) as usize).enumerate() {
+            let at = gpa + i as u64 * 4096;
+            // SAFETY: in bounds; nothing runs meanwhile.
+            unsafe {
+                self.bytes.add(at as usize).copy_from_nonoverlapping(chunk.as_ptr(), chunk.len());
+            }
+            self.tracks[(at >> 12) as usize].stored((at & 0xfff) as usize, chunk.len());
+        }
+    }
+
+    fn read(&self, gpa: u64, out: &mut [u8]) {
+        assert!(gpa as usize + out.len() <= PAGES * 4096);
+        // SAFETY: in bounds; nothing runs meanwhile.
+        unsafe {
+            out.as_mut_ptr().copy_from_nonoverlapping(self.bytes.add(gpa as usize), out.len());
+        }
+    }
+}
