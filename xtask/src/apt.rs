@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -41,26 +41,59 @@ impl Archive {
     /// # Errors
     /// The package is not cached and cannot be fetched.
     pub(crate) fn unpacked(&self, package: &str) -> Result<PathBuf> {
-        let directory = self.directory.join("packages").join(package);
-        let root = directory.join("root");
-        if directory.join(COMPLETE).exists() {
+        match self.cached(package) {
+            Some(root) => Ok(root),
+            None => self.fetch(package, &[package.to_owned()]),
+        }
+    }
+
+    /// The directory of a package that was unpacked before.
+    pub(crate) fn cached(&self, name: &str) -> Option<PathBuf> {
+        let directory = self.directory.join("packages").join(name);
+        directory.join(COMPLETE).exists().then(|| directory.join("root"))
+    }
+
+    /// Unpacks a package with all that it needs and the system does not have.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked`].
+    pub(crate) fn unpacked_with_dependencies(&self, package: &str) -> Result<PathBuf> {
+        let name = format!("{package}-with-dependencies");
+        if let Some(root) = self.cached(&name) {
             return Ok(root);
         }
+        let query = process::capture(
+            Command::new("dpkg-query").args(["--show", "--showformat=${Package}\n"]),
+        )?;
+        let installed: Vec<&str> = query.lines().collect();
+        let mut wanted = self.closure(package)?;
+        wanted.retain(|name| !installed.contains(&name.as_str()));
+        self.fetch(&name, &wanted)
+    }
+
+    fn fetch(&self, name: &str, packages: &[String]) -> Result<PathBuf> {
         let start = Instant::now();
-        process::step(&format!("Fetching Debian package {package}"));
-        self.update(package)?;
+        match packages {
+            [one] => process::step(&format!("Fetching Debian package {one}")),
+            many => process::step(&format!("Fetching {} Debian packages: {name}", many.len())),
+        }
+        let directory = self.directory.join("packages").join(name);
+        let root = directory.join("root");
+        for package in packages {
+            self.update(package)?;
+        }
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&root)?;
-        self.run(Command::new("apt-get").arg("download").arg(package).current_dir(&directory))
-            .with_context(|| self.unavailable(package))?;
-        let file = fs::read_dir(&directory)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .with_context(|| self.unavailable(package))?;
-        process::capture(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
-        fs::remove_file(&file)?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        fs::write(directory.join(COMPLETE), name)?;
+        self.run(Command::new("apt-get").arg("download").args(packages).current_dir(&directory))
+            .with_context(|| self.unavailable(name))?;
+        for entry in fs::read_dir(&directory)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                process::capture(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
+                fs::remove_file(&file)?;
+            }
+        }
+        fs::write(directory.join(COMPLETE), packages.join("\n"))?;
         process::done(start);
         Ok(root)
     }
@@ -82,10 +115,7 @@ impl Archive {
     }
 
     /// A package and, recursively, what it depends on.
-    ///
-    /// # Errors
-    /// The archive is out of reach.
-    pub(crate) fn closure(&self, package: &str) -> Result<Vec<String>> {
+    fn closure(&self, package: &str) -> Result<Vec<String>> {
         self.update(package)?;
         let text = self
             .run(
@@ -141,30 +171,13 @@ impl Archive {
             .args(["-o", "Acquire::Retries=2"])
             .args(["-o", "Acquire::http::Timeout=20"])
             .args(["-o", "Debug::NoLocking=true"]);
-        process::capture(command).map_err(|error| without_addresses(&format!("{error:#}")))
-    }
-}
-
-/// Apt's complaints without the addresses of the package sources.
-fn without_addresses(text: &str) -> anyhow::Error {
-    let words = text.split_inclusive(char::is_whitespace);
-    let kept: String = words
-        .map(|word| if word.contains("://") { "<source> " } else { word })
-        .filter(|word| !word.parse::<std::net::IpAddr>().is_ok())
-        .collect();
-    anyhow::anyhow!("{}", kept.trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_addresses;
-
-    #[test]
-    fn addresses_of_package_sources_are_masked() {
-        let text = "E: Failed to fetch http://host.example/debian/x.deb  Could not connect";
-
-        let shown = without_addresses(text).to_string();
-
-        assert_eq!(shown, "E: Failed to fetch <source>  Could not connect");
+        let name = command.get_program().to_string_lossy().into_owned();
+        let output = process::finish(command.stdin(Stdio::null()))?;
+        if !output.status.success() {
+            // Its messages name the system's package sources, which are nobody else's
+            // business, so they are left out.
+            bail!("{name} failed ({}); `apt-get update` tells why", output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

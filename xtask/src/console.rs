@@ -1,6 +1,7 @@
 //! The output of a running machine, line by line, with a deadline.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
@@ -19,8 +20,9 @@ pub(crate) struct Transcript {
     pub(crate) exit: Option<i32>,
     /// True if the deadline came first.
     pub(crate) timed_out: bool,
-    /// Wall-clock time of the whole run.
-    pub(crate) elapsed: Duration,
+    /// The most memory the machine monitor had resident, in KiB, as seen whenever
+    /// a line came.
+    pub(crate) peak_kib: u64,
 }
 
 impl Transcript {
@@ -42,14 +44,15 @@ impl Transcript {
 }
 
 /// Runs a machine to its end or to the deadline, and calls `on_line` for every
-/// console line as it comes, with the time since the start.
+/// console line as it comes, with the time since the start. `Break` ends the
+/// machine.
 ///
 /// # Errors
 /// The program cannot be started or waited for.
 pub(crate) fn run(
     command: &mut Command,
     limit: Duration,
-    mut on_line: impl FnMut(&str, Duration),
+    mut on_line: impl FnMut(&str, Duration) -> ControlFlow<()>,
 ) -> Result<Transcript> {
     let start = Instant::now();
     let mut child = command
@@ -63,13 +66,17 @@ pub(crate) fn run(
     let console = read_lines(stdout);
     let errors = read_all(stderr);
 
-    let mut lines = Vec::new();
-    let mut timed_out = false;
+    let (mut lines, mut timed_out, mut peak_kib) = (Vec::new(), false, 0);
     loop {
         match console.recv_timeout(limit.saturating_sub(start.elapsed())) {
             Ok(line) => {
-                on_line(&line, start.elapsed());
+                let flow = on_line(&line, start.elapsed());
                 lines.push(line);
+                peak_kib = resident_peak(child.id()).unwrap_or(peak_kib);
+                if flow.is_break() {
+                    child.kill().context("cannot end the machine")?;
+                    break;
+                }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -83,13 +90,14 @@ pub(crate) fn run(
     // Lines that came while the machine was being ended.
     lines.extend(console.try_iter());
     let stderr = errors.join().unwrap_or_default();
-    Ok(Transcript {
-        lines,
-        stderr,
-        exit: exit.code(),
-        timed_out: timed_out || late,
-        elapsed: start.elapsed(),
-    })
+    Ok(Transcript { lines, stderr, exit: exit.code(), timed_out: timed_out || late, peak_kib })
+}
+
+/// VmHWM of a process; `None` once it has ended.
+fn resident_peak(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Waits for the end of a program whose output has ended.

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a stock kernel, a virtual EPC, an enclave.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -19,7 +20,7 @@ pub(crate) struct Options {
 }
 
 /// What must be in the console: a name for it, and the text of the line.
-type Expectation<'a> = (&'a str, String);
+pub(crate) type Expectation<'a> = (&'a str, String);
 
 /// Runs the demo.
 ///
@@ -33,13 +34,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut boot = Boot::new(&image.kernel, &image.initrd, "cloister.run=sgx,enclave-demo")
         .option("--sgx-epc", "id=epc0,size=64M");
     boot.limit = Duration::from_secs(options.timeout);
-    let transcript = machine.boot(&boot, |line, _| println!("{line}"))?;
+    let transcript = machine.boot(&boot, |line, _| {
+        println!("{line}");
+        ControlFlow::Continue(())
+    })?;
     check(&transcript, &expectations(&image), options.timeout)?;
     println!("==> Everything appeared, in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn expectations(image: &Image) -> Vec<Expectation<'static>> {
+pub(crate) fn expectations(image: &Image) -> Vec<Expectation<'static>> {
     let mrenclave = &image.mrenclave;
     let message = "the quick brown fox runs in an enclave";
     let digest = crate::image::hex(&<sha2::Sha256 as sha2::Digest>::digest(message));

@@ -1,5 +1,6 @@
 //! Machines that boot a kernel: Cloister, and QEMU to compare with.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -131,7 +132,7 @@ impl Machine {
     pub(crate) fn boot(
         &self,
         boot: &Boot,
-        on_line: impl FnMut(&str, Duration),
+        on_line: impl FnMut(&str, Duration) -> ControlFlow<()>,
     ) -> Result<Transcript> {
         console::run(&mut self.command(boot), boot.limit, on_line).context("cannot boot a guest")
     }

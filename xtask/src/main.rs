@@ -2,21 +2,23 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod apt;
-
+mod bench;
+mod ci;
 mod console;
 mod cpio;
 mod demo;
 mod enclave;
 mod guest;
-
+mod guest_tests;
 mod image;
 mod kernel;
-
+mod lint;
 mod machine;
 mod process;
 mod repository;
 mod selftests;
 mod signer;
+mod testing;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,14 @@ struct Arguments {
 enum Chore {
     /// Boot a stock Debian kernel with a virtual EPC and run an enclave in it
     Demo(demo::Options),
+    /// Unit tests, then tests in guests
+    Test(testing::Options),
+    /// Architecture rules, formatting, clippy and documentation
+    Lint(lint::Options),
+    /// What a change must pass: lint, then test
+    Ci,
+    /// Boot time and loops next to QEMU's TCG and to this machine
+    Bench(bench::Options),
     /// Fetch and build what the guests need, and boot nothing
     Fetch,
 }
@@ -42,6 +52,10 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(options) => demo::run(&options),
+        Chore::Test(options) => testing::run(&options),
+        Chore::Lint(options) => lint::run(&options),
+        Chore::Ci => ci::run(),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Fetch => image::fetch_all(),
     };
     match outcome {

@@ -1,8 +1,9 @@
 //! Other programs: run quietly, and one clear line when they fail.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +47,28 @@ pub(crate) fn show(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a program whose output the user sees as it comes, and returns whether it
+/// succeeded and the lines of both its outputs.
+///
+/// # Errors
+/// A program that is missing.
+pub(crate) fn show_and_keep(command: &mut Command) -> Result<(bool, Vec<String>)> {
+    let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().map_err(|error| missing(command, error))?;
+    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || show_lines(pipe)));
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || show_lines(pipe)));
+    let mut lines = Vec::new();
+    for handle in [stdout, stderr].into_iter().flatten() {
+        lines.extend(handle.join().unwrap_or_default());
+    }
+    Ok((child.wait()?.success(), lines))
+}
+
+fn show_lines(pipe: impl std::io::Read) -> Vec<String> {
+    let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+    lines.inspect(|line| println!("{line}")).collect()
+}
+
 /// Runs a program and returns all it gave, whatever its exit code.
 ///
 /// # Errors
@@ -54,15 +77,17 @@ pub(crate) fn finish(command: &mut Command) -> Result<Output> {
     command.output().map_err(|error| missing(command, error))
 }
 
-/// True if the program can be started at all.
-pub(crate) fn exists(program: &str) -> bool {
-    Command::new(program)
+/// True if the program can be started and knows `--version`.
+pub(crate) fn exists(program: &[&str]) -> bool {
+    let [name, arguments @ ..] = program else { return false };
+    Command::new(name)
+        .args(arguments)
         .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .is_ok()
+        .is_ok_and(|status| status.success())
 }
 
 /// Cargo as it was started for xtask itself.

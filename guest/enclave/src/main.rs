@@ -7,7 +7,10 @@
 //! enters after a fault in the first.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "an enclave's entry, ENCLU and untrusted pointers have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "an enclave's entry, ENCLU and untrusted pointers have no safe form"
+)]
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;

@@ -43,9 +43,7 @@ fn main() {
 
 /// The value of `name=value` on the command line.
 fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
-    command_line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    command_line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn uptime() -> String {

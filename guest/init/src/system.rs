@@ -24,9 +24,8 @@ fn mount(kind: &str, target: &str) -> Result<()> {
     std::fs::create_dir_all(target)?;
     let (kind, target) = (CString::new(kind)?, CString::new(target)?);
     // SAFETY: the strings are NUL-terminated and outlive the call.
-    let status = unsafe {
-        libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null())
-    };
+    let status =
+        unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
     check(status.into())
 }
 
@@ -34,9 +33,7 @@ fn mount(kind: &str, target: &str) -> Result<()> {
 pub(crate) fn load_module(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     // SAFETY: the descriptor is open and the parameter string is empty.
-    check(unsafe {
-        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0)
-    })
+    check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) })
 }
 
 /// Ends the machine.

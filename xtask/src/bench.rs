@@ -1,0 +1,185 @@
+//! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
+//! QEMU's translator and, for the loops, on this machine itself.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::apt::Archive;
+use crate::image::{Contents, Image};
+use crate::machine::{Boot, Machine, Qemu};
+use crate::process;
+
+/// Cloister's boot to init may take this many times as long as the translator's.
+const MAX_BOOT_RATIO: f64 = 4.0;
+
+/// Options of `cargo xtask bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Boots of each machine; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    repeat: u32,
+}
+
+/// Runs everything and prints tables.
+///
+/// # Errors
+/// Machines that do not boot, or a boot ratio above [`MAX_BOOT_RATIO`].
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let image = Image::get(Contents::Demo)?;
+    let qemu = Machine::Qemu(qemu()?);
+    let cloister = Machine::build("release")?;
+
+    let ratio = boots(&image, &cloister, &qemu, options.repeat)?;
+    loops(&image, &cloister, &qemu)?;
+    println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (at most {MAX_BOOT_RATIO})");
+    ensure!(ratio <= MAX_BOOT_RATIO, "the boot-to-init ratio is above {MAX_BOOT_RATIO}");
+    Ok(())
+}
+
+/// Boots with 1 and 4 vCPUs; returns the ratio with 1.
+fn boots(image: &Image, cloister: &Machine, qemu: &Machine, repeat: u32) -> Result<f64> {
+    process::step(&format!("Boot to init, median of {repeat}"));
+    println!("    vCPUs  cloister s  qemu tcg s  ratio");
+    let mut first = None;
+    for cpus in [1, 4] {
+        let mut boot = Boot::new(&image.kernel, &image.initrd, "");
+        boot.cpus = cpus;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        // Alternating, so that a change of the machine's load meets both.
+        for _ in 0..repeat {
+            ours.push(boot_to_init(cloister, &boot)?);
+            theirs.push(boot_to_init(qemu, &boot)?);
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let ratio = ours / theirs;
+        println!("    {cpus:5}  {ours:10.2}  {theirs:10.2}  {ratio:5.2}");
+        first.get_or_insert(ratio);
+    }
+    first.context("nothing was booted")
+}
+
+/// Seconds from the machine's start to init's first line.
+fn boot_to_init(machine: &Machine, boot: &Boot) -> Result<f64> {
+    let mut reached = None;
+    let transcript = machine.boot(boot, |line, since| {
+        if line.contains("init: up after") {
+            reached.get_or_insert(since);
+        }
+        ControlFlow::Continue(())
+    })?;
+    match reached {
+        Some(time) => Ok(time.as_secs_f64()),
+        None => bail!("the guest did not reach init; last lines:\n{}", transcript.tail()),
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// One loop of the bench program.
+#[derive(Debug, PartialEq, Eq)]
+struct Measured {
+    name: String,
+    nanoseconds: u64,
+    checksum: String,
+}
+
+/// User-mode loops in both guests and natively.
+fn loops(image: &Image, cloister: &Machine, qemu: &Machine) -> Result<()> {
+    process::step("User-mode loops");
+    let in_guest = |machine: &Machine| -> Result<Vec<Measured>> {
+        let mut boot = Boot::new(&image.kernel, &image.initrd, "cloister.run=bench");
+        boot.limit = Duration::from_secs(600);
+        let transcript = machine.boot(&boot, |_, _| ControlFlow::Continue(()))?;
+        let measured = parse(transcript.lines.iter().map(String::as_str));
+        ensure!(!measured.is_empty(), "no loop was measured:\n{}", transcript.tail());
+        Ok(measured)
+    };
+    let native = process::capture(&mut Command::new(&image.bench))?;
+    let native = parse(native.lines());
+    let ours = in_guest(cloister)?;
+    let theirs = in_guest(qemu)?;
+    println!("    loop           cloister ms  qemu tcg ms  native ms  to tcg  to native");
+    for ((ours, theirs), native) in ours.iter().zip(&theirs).zip(&native) {
+        ensure!(
+            ours.checksum == native.checksum && theirs.checksum == native.checksum,
+            "{}: cloister computed {}, QEMU {}, this machine {}",
+            ours.name,
+            ours.checksum,
+            theirs.checksum,
+            native.checksum
+        );
+        let ms = |one: &Measured| one.nanoseconds as f64 / 1e6;
+        let ratio = |one: &Measured| ms(ours) / ms(one);
+        println!(
+            "    {:<13}  {:11.1}  {:11.1}  {:9.1}  {:6.2}  {:9.2}",
+            ours.name,
+            ms(ours),
+            ms(theirs),
+            ms(native),
+            ratio(theirs),
+            ratio(native)
+        );
+    }
+    Ok(())
+}
+
+/// Lines `bench NAME NANOSECONDS CHECKSUM`.
+fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Measured> {
+    lines
+        .filter_map(|line| {
+            let mut words = line.strip_prefix("bench ")?.split_whitespace();
+            Some(Measured {
+                name: words.next()?.to_owned(),
+                nanoseconds: words.next()?.parse().ok()?,
+                checksum: words.next()?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The system's QEMU, else Debian's unpacked under `target/`.
+fn qemu() -> Result<Qemu> {
+    const PROGRAM: &str = "qemu-system-x86_64";
+    let installed = Path::new("/usr/bin").join(PROGRAM);
+    if installed.exists() {
+        return Ok(Qemu { program: installed, libraries: None, firmware: None });
+    }
+    let root = Archive::open()?
+        .unpacked_with_dependencies("qemu-system-x86")
+        .context("the comparison needs QEMU; install it with: apt-get install qemu-system-x86")?;
+    let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib"];
+    let libraries: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    let libraries = libraries.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    Ok(Qemu {
+        program: root.join("usr/bin").join(PROGRAM),
+        libraries: Some(libraries.join(":")),
+        firmware: Some(root.join("usr/share/qemu")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Measured, median, parse};
+
+    #[test]
+    fn bench_lines_are_read_among_others() {
+        let lines = ["init: begin bench", "bench integer 1200 0x7f", "bench broken x 1"];
+
+        let expected =
+            Measured { name: "integer".to_owned(), nanoseconds: 1200, checksum: "0x7f".to_owned() };
+        assert_eq!(parse(lines.into_iter()), [expected]);
+    }
+
+    #[test]
+    fn the_median_ignores_an_outlier() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+    }
+}

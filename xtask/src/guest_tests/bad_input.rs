@@ -1,0 +1,145 @@
+//! Wrong options: one line on standard error that names the option and the mend,
+//! exit code 1, and nothing on standard output.
+
+use anyhow::{Result, ensure};
+
+use super::Setup;
+
+/// Runs `cloister run` with arguments that must be refused with a line that starts
+/// with `error: OPTION` and has a mend after a colon.
+fn refused(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
+    let mut line = vec!["run"];
+    line.extend(arguments);
+    let output = setup.cloister(&line)?;
+    let shown = arguments.join(" ");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1),
+        "{shown}: exit {} instead of code 1: {stderr}",
+        output.status
+    );
+    ensure!(output.stdout.is_empty(), "{shown}: something was printed to standard output");
+    ensure!(stderr.lines().count() == 1, "{shown}: not one line: {stderr}");
+    ensure!(stderr.contains(option), "{shown}: the line does not name {option}: {stderr}");
+    let clauses = stderr.trim_start_matches("error: ").split(": ").count();
+    ensure!(clauses >= 2, "{shown}: the line has no mend: {stderr}");
+    Ok(())
+}
+
+/// As [`refused`], behind a kernel that is good.
+fn refused_after_kernel(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
+    let kernel = setup.kernel();
+    let mut line = vec!["--kernel", &kernel];
+    line.extend(arguments);
+    refused(setup, option, &line)
+}
+
+pub(super) fn missing_kernel(setup: &Setup) -> Result<()> {
+    refused(setup, "--kernel", &[])?;
+    refused(setup, "--kernel", &["--kernel", "/nonexistent/vmlinuz"])
+}
+
+pub(super) fn empty_kernel(setup: &Setup) -> Result<()> {
+    let path = setup.file("empty", b"")?;
+    refused(setup, "--kernel", &["--kernel", &path])
+}
+
+pub(super) fn truncated_kernel(setup: &Setup) -> Result<()> {
+    let kernel = std::fs::read(&setup.image.kernel)?;
+    for length in [64, 0x202, 4096, kernel.len() / 2] {
+        let path = setup.file("truncated", &kernel[..length])?;
+        refused(setup, "--kernel", &["--kernel", &path])?;
+    }
+    Ok(())
+}
+
+pub(super) fn not_a_kernel(setup: &Setup) -> Result<()> {
+    let path = setup.file("text", "not a kernel\n".repeat(10_000).as_bytes())?;
+    refused(setup, "--kernel", &["--kernel", &path])
+}
+
+pub(super) fn folder_as_kernel(setup: &Setup) -> Result<()> {
+    refused(setup, "--kernel", &["--kernel", "/"])
+}
+
+pub(super) fn missing_initrd(setup: &Setup) -> Result<()> {
+    refused_after_kernel(setup, "--initrd", &["--initrd", "/nonexistent/initrd"])
+}
+
+pub(super) fn initrd_does_not_fit(setup: &Setup) -> Result<()> {
+    let path = setup.file("large", &vec![0; 80 << 20])?;
+    refused_after_kernel(setup, "--initrd", &["--memory", "64M", "--initrd", &path])
+}
+
+pub(super) fn memory_sizes(setup: &Setup) -> Result<()> {
+    for size in ["0", "64X", "4097", "-1", "", "99999999T", "16E", "1.5G"] {
+        refused_after_kernel(setup, "--memory", &["--memory", size])?;
+    }
+    Ok(())
+}
+
+pub(super) fn processor_counts(setup: &Setup) -> Result<()> {
+    for count in ["0", "-1", "many", "100000", ""] {
+        refused_after_kernel(setup, "--cpus", &["--cpus", count])?;
+    }
+    Ok(())
+}
+
+pub(super) fn epc_sizes(setup: &Setup) -> Result<()> {
+    for size in ["0", "64X", "4097", "-1", "", "99999999T"] {
+        let value = format!("id=epc0,size={size}");
+        refused_after_kernel(setup, "--sgx-epc", &["--sgx-epc", &value])?;
+    }
+    Ok(())
+}
+
+pub(super) fn epc_keys(setup: &Setup) -> Result<()> {
+    for value in [
+        "",
+        "epc0",
+        "id=epc0",
+        "size=64M",
+        "id=epc0,size=64M,colour=red",
+        "id=epc0,size=64M,prealloc=maybe",
+        "id=,size=64M",
+        "id=epc0,size=64M,size=32M",
+    ] {
+        refused_after_kernel(setup, "--sgx-epc", &["--sgx-epc", value])?;
+    }
+    Ok(())
+}
+
+pub(super) fn epc_id_twice(setup: &Setup) -> Result<()> {
+    let section = "id=epc0,size=64M";
+    refused_after_kernel(setup, "epc0", &["--sgx-epc", section, "--sgx-epc", section])
+}
+
+pub(super) fn ninth_epc_section(setup: &Setup) -> Result<()> {
+    let sections: Vec<String> = (0..9).map(|index| format!("id=epc{index},size=4M")).collect();
+    let line: Vec<&str> =
+        sections.iter().flat_map(|section| ["--sgx-epc", section.as_str()]).collect();
+    refused_after_kernel(setup, "--sgx-epc", &line)
+}
+
+pub(super) fn unreadable_disk(setup: &Setup) -> Result<()> {
+    refused_after_kernel(setup, "--disk", &["--disk", "/nonexistent/disk.img"])?;
+    refused_after_kernel(setup, "--disk", &["--disk", "/nonexistent/disk.img,readonly"])?;
+    refused_after_kernel(setup, "--disk", &["--disk", "/"])?;
+    refused_after_kernel(setup, "--disk", &["--disk", ""])
+}
+
+pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
+    refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
+    refused_after_kernel(setup, "extra", &["extra"])
+}
+
+pub(super) fn info(setup: &Setup) -> Result<()> {
+    let output = setup.cloister(&["info"])?;
+
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "exit {}", output.status);
+    for word in ["KVM", "SGX", "/dev/sgx_vepc", "accelerator"] {
+        ensure!(text.contains(word), "nothing is said of {word}:\n{text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Tests that boot a guest, and tests of what `cloister` says to wrong options.
+
+mod bad_input;
+mod devices;
+mod epc;
+mod power;
+mod setup;
+mod sgx;
+
+use anyhow::Result;
+
+pub(crate) use setup::Setup;
+
+/// One test.
+pub(crate) struct GuestTest {
+    /// The case and its outcome.
+    pub(crate) name: &'static str,
+    /// Fails with what was seen instead.
+    pub(crate) body: fn(&Setup) -> Result<()>,
+}
+
+const fn test(name: &'static str, body: fn(&Setup) -> Result<()>) -> GuestTest {
+    GuestTest { name, body }
+}
+
+/// Every test, the quick ones first.
+pub(crate) const TESTS: &[GuestTest] = &[
+    test("a_kernel_that_is_missing_is_refused", bad_input::missing_kernel),
+    test("an_empty_kernel_is_refused", bad_input::empty_kernel),
+    test("a_truncated_kernel_is_refused", bad_input::truncated_kernel),
+    test("a_file_that_is_no_kernel_is_refused", bad_input::not_a_kernel),
+    test("a_folder_as_kernel_is_refused", bad_input::folder_as_kernel),
+    test("an_initrd_that_is_missing_is_refused", bad_input::missing_initrd),
+    test("an_initrd_that_does_not_fit_is_refused", bad_input::initrd_does_not_fit),
+    test("wrong_memory_sizes_are_refused", bad_input::memory_sizes),
+    test("wrong_processor_counts_are_refused", bad_input::processor_counts),
+    test("wrong_epc_sizes_are_refused", bad_input::epc_sizes),
+    test("wrong_epc_keys_are_refused", bad_input::epc_keys),
+    test("two_epc_sections_of_one_id_are_refused", bad_input::epc_id_twice),
+    test("a_ninth_epc_section_is_refused", bad_input::ninth_epc_section),
+    test("an_unreadable_disk_is_refused", bad_input::unreadable_disk),
+    test("unknown_options_are_refused", bad_input::unknown_options),
+    test("info_names_the_accelerator_and_why", bad_input::info),
+    test("power_off_ends_with_exit_code_0", power::power_off),
+    test("a_reset_with_no_reboot_ends_with_exit_code_2", power::reset_with_no_reboot),
+    test("a_panic_reset_with_no_reboot_ends_with_exit_code_2", power::panic_reset),
+    test("a_reset_boots_the_kernel_again", power::reset_boots_again),
+    test("four_processors_come_online_and_share_memory", devices::four_processors),
+    test("a_virtio_disk_is_read_byte_for_byte", devices::disk_read),
+    test("a_write_to_a_virtio_disk_reaches_its_file", devices::disk_write),
+    test("a_readonly_disk_refuses_writes", devices::disk_readonly),
+    test("virtio_rng_gives_entropy", devices::entropy),
+    test("one_epc_section_has_its_size", epc::one_section),
+    test("two_epc_sections_have_their_sizes", epc::two_sections),
+    test("eight_epc_sections_have_their_sizes", epc::eight_sections),
+    test("an_epc_of_64_gib_costs_nothing_until_used", epc::huge_section),
+    test("without_epc_the_guest_sees_no_sgx", epc::no_section),
+    test("the_sgx_driver_comes_up_without_an_error", sgx::driver),
+    test("the_demo_enclave_runs_as_expected", sgx::demo),
+    test("the_demo_enclave_runs_on_four_processors", sgx::demo_on_four_processors),
+    test("linux_sgx_selftests_pass", sgx::selftests),
+];

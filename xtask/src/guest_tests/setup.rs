@@ -1,0 +1,125 @@
+//! What the guest tests share: the machine, the image, a folder for files.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::Transcript;
+use crate::image::Image;
+use crate::machine::{Boot, Machine};
+use crate::{process, repository};
+
+/// The machine under test and what it boots.
+pub(crate) struct Setup {
+    machine: Machine,
+    /// Kernel and initramfs with everything.
+    pub(crate) image: Image,
+    show: bool,
+    folder: PathBuf,
+}
+
+impl Setup {
+    /// # Errors
+    /// The folder for files cannot be made.
+    pub(crate) fn new(machine: Machine, image: Image, show: bool) -> Result<Self> {
+        let folder = repository::cache().join("guest-test-files");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { machine, image, show, folder })
+    }
+
+    /// A boot of the image whose init runs these tasks.
+    pub(crate) fn tasks(&self, tasks: &str) -> Boot {
+        self.append(&format!("cloister.run={tasks}"))
+    }
+
+    /// A boot of the image with this command line.
+    pub(crate) fn append(&self, append: &str) -> Boot {
+        Boot::new(&self.image.kernel, &self.image.initrd, append)
+    }
+
+    /// Boots to the machine's end.
+    ///
+    /// # Errors
+    /// The machine cannot be started, or did not end in time.
+    pub(crate) fn boot(&self, boot: &Boot) -> Result<Transcript> {
+        self.boot_until(boot, |_| ControlFlow::Continue(()))
+    }
+
+    /// Boots until the machine ends or `on_line` breaks.
+    ///
+    /// # Errors
+    /// As [`Setup::boot`].
+    pub(crate) fn boot_until(
+        &self,
+        boot: &Boot,
+        mut on_line: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Transcript> {
+        let transcript = self.machine.boot(boot, |line, _| {
+            if self.show {
+                println!("| {line}");
+            }
+            on_line(line)
+        })?;
+        if transcript.timed_out {
+            let seconds = boot.limit.as_secs();
+            bail!("the guest did not end within {seconds} s; last lines:\n{}", transcript.tail());
+        }
+        Ok(transcript)
+    }
+
+    /// Boots and wants an orderly power-off.
+    ///
+    /// # Errors
+    /// As [`Setup::boot`], and any other end.
+    pub(crate) fn boot_to_power_off(&self, boot: &Boot) -> Result<Transcript> {
+        let transcript = self.boot(boot)?;
+        if transcript.exit != Some(0) {
+            bail!(
+                "exit code {:?} instead of 0; last lines:\n{}",
+                transcript.exit,
+                transcript.tail()
+            );
+        }
+        Ok(transcript)
+    }
+
+    /// Runs `cloister` with arguments that boot nothing.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn cloister(&self, arguments: &[&str]) -> Result<Output> {
+        let Machine::Cloister(program) = &self.machine else {
+            bail!("the machine under test is not cloister");
+        };
+        process::finish(Command::new(program).args(arguments).stdin(std::process::Stdio::null()))
+    }
+
+    /// Writes a file and returns its path.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn file(&self, name: &str, contents: &[u8]) -> Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
+    /// The kernel's path as an argument.
+    pub(crate) fn kernel(&self) -> String {
+        self.image.kernel.display().to_string()
+    }
+}
+
+/// Fails with the transcript's end unless a line contains the text.
+///
+/// # Errors
+/// No such line.
+pub(crate) fn expect(transcript: &Transcript, text: &str) -> Result<()> {
+    match transcript.find(text) {
+        Some(_) => Ok(()),
+        None => bail!("no line says {text:?}; last lines:\n{}", transcript.tail()),
+    }
+}

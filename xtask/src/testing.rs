@@ -1,0 +1,198 @@
+//! `cargo xtask test`: the crates' own tests, then guests.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::guest_tests::{Setup, TESTS};
+use crate::image::{Contents, Image};
+use crate::machine::Machine;
+use crate::process;
+
+/// The profile of everything under test: optimised, with overflow checks and
+/// debug assertions.
+const PROFILE: &str = "checked";
+
+/// Options of `cargo xtask test`.
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Only tests in guests
+    #[arg(long, conflicts_with = "units")]
+    guests: bool,
+    /// Only the crates' own tests
+    #[arg(long)]
+    units: bool,
+    /// Only guest tests whose name contains this
+    #[arg(long, value_name = "TEXT", conflicts_with = "units")]
+    only: Option<String>,
+    /// Show the guests' consoles
+    #[arg(long)]
+    show: bool,
+    /// Name the guest tests and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// Counts of one kind of test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+/// Runs the tests; the last line of the output is the summary alone.
+///
+/// # Errors
+/// Tests that failed, or what kept them from running.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for test in TESTS {
+            println!("{}", test.name);
+        }
+        return Ok(());
+    }
+    let mut count = Count::default();
+    let mut obstacle = None;
+    if !options.guests && options.only.is_none() {
+        match units() {
+            Ok(units) => count = units,
+            Err(error) => obstacle = Some(error),
+        }
+    }
+    if !options.units {
+        match guests(options) {
+            Ok(guests) => {
+                count.passed += guests.passed;
+                count.failed += guests.failed;
+            }
+            Err(error) => obstacle = Some(error),
+        }
+    }
+    if let Some(error) = obstacle {
+        eprintln!("error: {error:#}");
+        count.failed += 1;
+    }
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 {
+        // The summary stays the last line: no message follows it.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+/// The crates' own tests, by nextest if it is there.
+fn units() -> Result<Count> {
+    process::step("Tests of the crates");
+    let start = Instant::now();
+    let mut count = Count::default();
+    let mut cargo = process::cargo();
+    if process::exists(&["cargo", "nextest"]) {
+        cargo.args(["nextest", "run", "--cargo-profile", PROFILE, "--no-tests=pass"]);
+        cargo.args(["--no-fail-fast", "--status-level=fail", "--final-status-level=slow"]);
+    } else {
+        cargo.args(["test", "--quiet", "--no-fail-fast", "--all-targets", "--profile", PROFILE]);
+    }
+    add(&mut count, cargo.args(["--workspace", "--locked"]), "the crates' tests")?;
+    // Neither of the two ways above runs the examples in documentation.
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--quiet", "--no-fail-fast", "--doc", "--profile", PROFILE]);
+    add(&mut count, cargo.args(["--workspace", "--locked"]), "the documentation's examples")?;
+    process::done(start);
+    Ok(count)
+}
+
+/// Runs a test command and adds what it reports.
+fn add(count: &mut Count, command: &mut std::process::Command, what: &str) -> Result<()> {
+    let (success, lines) = process::show_and_keep(command)?;
+    let reported = tally(&lines);
+    count.passed += reported.passed;
+    count.failed += reported.failed;
+    if !success && reported.failed == 0 {
+        bail!("{what} could not be run (see above)");
+    }
+    Ok(())
+}
+
+/// Sums the summary lines of nextest (`Summary [ 1.2s] 9 tests run: 8 passed, 1 failed`)
+/// and of cargo test (`test result: ok. 8 passed; 1 failed; ...`).
+fn tally(lines: &[String]) -> Count {
+    let mut count = Count::default();
+    for line in lines {
+        let line = line.trim_start();
+        let summary = line.starts_with("Summary [") || line.starts_with("test result:");
+        if !summary {
+            continue;
+        }
+        let words: Vec<&str> = line.split([' ', ',', ';']).filter(|w| !w.is_empty()).collect();
+        for pair in words.windows(2) {
+            let number = pair[0].parse().unwrap_or(0);
+            match pair[1] {
+                "passed" => count.passed += number,
+                "failed" | "timed" => count.failed += number,
+                _ => {}
+            }
+        }
+    }
+    count
+}
+
+/// The tests in guests, one after the other.
+fn guests(options: &Options) -> Result<Count> {
+    let wanted = options.only.as_deref().unwrap_or_default();
+    let selected: Vec<_> = TESTS.iter().filter(|test| test.name.contains(wanted)).collect();
+    if selected.is_empty() {
+        bail!("no guest test's name contains {wanted}; --list names them");
+    }
+    let image = Image::get(Contents::Tests)?;
+    let machine = Machine::build(PROFILE)?;
+    let setup = Setup::new(machine, image, options.show)?;
+    process::step(&format!("{} tests in guests", selected.len()));
+    let mut count = Count::default();
+    for test in selected {
+        let start = Instant::now();
+        let outcome = (test.body)(&setup);
+        let seconds = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                println!("    ok     {} ({seconds:.1} s)", test.name);
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("    FAILED {} ({seconds:.1} s)\n{}", test.name, indent(&error));
+                count.failed += 1;
+            }
+        }
+    }
+    Ok(count)
+}
+
+fn indent(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().map(|line| format!("           {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, tally};
+
+    #[test]
+    fn nextest_summaries_are_counted() {
+        let line = "     Summary [   1.046s] 12 tests run: 10 passed, 2 failed, 1 skipped";
+
+        assert_eq!(tally(&[line.to_owned()]), Count { passed: 10, failed: 2 });
+    }
+
+    #[test]
+    fn cargo_test_results_add_up() {
+        let line = "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured";
+
+        let count = tally(&[line.to_owned(), line.to_owned()]);
+
+        assert_eq!(count, Count { passed: 6, failed: 2 });
+    }
+
+    #[test]
+    fn other_lines_do_not_count() {
+        assert_eq!(tally(&["9 passed".to_owned()]), Count::default());
+    }
+}
