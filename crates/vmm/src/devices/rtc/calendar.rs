@@ -80,7 +80,7 @@ impl Format {
     /// A register's byte for `value`, which is 0 to 99.
     pub(super) fn encode(self, value: i64) -> u8 {
         let value = value as u8;
-        if self.binary { value } else { value / 10 << 4 | value % 10 }
+        if self.binary { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     /// What a register's byte says. Digits above 9 count as they are: the guest wrote them.

@@ -1,5 +1,21 @@
 //! virtio devices behind the virtio-mmio transport.
 
+mod block;
+mod chain;
+mod console;
+mod device;
+#[cfg(test)]
+mod driver;
+mod entropy;
+mod mmio;
 mod slot;
+mod virtqueue;
 
+pub use block::{Block, BlockError};
+pub use chain::Chain;
+pub use console::{Console, ConsoleInput};
+pub use device::{DeviceFault, VirtioDevice};
+pub use entropy::Entropy;
+pub use mmio::MmioTransport;
 pub use slot::MmioSlot;
+pub use virtqueue::Virtqueue;

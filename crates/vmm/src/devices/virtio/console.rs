@@ -1,0 +1,279 @@
+//! virtio-console with one port (virtio 1.2, section 5.3).
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
+
+use super::device::{DeviceFault, VirtioDevice};
+use super::mmio::MmioTransport;
+use super::virtqueue::Virtqueue;
+use crate::devices::dma::GuestRam;
+use crate::devices::irq::IrqLine;
+
+/// The configuration has the console's size.
+const F_SIZE: u64 = 1 << 0;
+
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+
+/// Input bytes that wait for the guest, as for the serial port.
+const BACKLOG: usize = 64 << 10;
+/// Bytes that are copied at a time.
+const PIECE: usize = 4096;
+
+#[derive(Default)]
+struct Backlog(Mutex<VecDeque<u8>>);
+
+impl Backlog {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The console device.
+pub struct Console {
+    output: Box<dyn Write + Send>,
+    output_failed: bool,
+    waiting: Arc<Backlog>,
+    /// Columns and rows, the number of ports, and the emergency write register (both unused).
+    config: [u8; 12],
+    features: u64,
+}
+
+impl Console {
+    /// Puts a console behind a transport with `ram` and `line`. What the guest sends goes to
+    /// `output`, flushed for each of its buffers; the second value takes what it is to receive.
+    /// `size` is columns and rows, if they are known.
+    ///
+    /// Output that cannot be written is dropped.
+    pub fn attach(
+        ram: GuestRam,
+        line: Arc<dyn IrqLine>,
+        output: Box<dyn Write + Send>,
+        size: Option<(u16, u16)>,
+    ) -> (Arc<Mutex<MmioTransport>>, ConsoleInput) {
+        let waiting = Arc::new(Backlog::default());
+        let mut config = [0; 12];
+        if let Some((columns, rows)) = size {
+            config[0..2].copy_from_slice(&columns.to_le_bytes());
+            config[2..4].copy_from_slice(&rows.to_le_bytes());
+        }
+        let console = Self {
+            output,
+            output_failed: false,
+            waiting: waiting.clone(),
+            config,
+            features: if size.is_some() { F_SIZE } else { 0 },
+        };
+        let transport = Arc::new(Mutex::new(MmioTransport::new(Box::new(console), ram, line)));
+        (transport.clone(), ConsoleInput { waiting, transport })
+    }
+
+    fn receive(&mut self, queue: &mut Virtqueue, ram: &GuestRam) -> Result<(), DeviceFault> {
+        let mut waiting = self.waiting.lock();
+        while !waiting.is_empty() {
+            let Some(chain) = queue.pop(ram)? else { break };
+            let mut filled = 0;
+            loop {
+                let (front, _) = waiting.as_slices();
+                let taken = chain.write(ram, filled, front)?;
+                if taken == 0 {
+                    break;
+                }
+                waiting.drain(..taken);
+                filled += taken as u64;
+            }
+            queue.complete(ram, &chain, filled)?;
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, queue: &mut Virtqueue, ram: &GuestRam) -> Result<(), DeviceFault> {
+        let mut piece = [0; PIECE];
+        while let Some(chain) = queue.pop(ram)? {
+            let mut sent = 0;
+            loop {
+                let count = chain.read(ram, sent, &mut piece)?;
+                if count == 0 {
+                    break;
+                }
+                self.write_output(&piece[..count]);
+                sent += count as u64;
+            }
+            queue.complete(ram, &chain, 0)?;
+        }
+        Ok(())
+    }
+
+    fn write_output(&mut self, data: &[u8]) {
+        match self.output.write_all(data).and_then(|()| self.output.flush()) {
+            Ok(()) => self.output_failed = false,
+            Err(error) if !self.output_failed => {
+                self.output_failed = true;
+                tracing::warn!(%error, "console output is lost");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl VirtioDevice for Console {
+    fn device_id(&self) -> u32 {
+        VIRTIO_ID_CONSOLE
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[64, 64]
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn activate(&mut self, _features: u64) {}
+
+    fn serve(
+        &mut self,
+        index: usize,
+        queue: &mut Virtqueue,
+        ram: &GuestRam,
+    ) -> Result<(), DeviceFault> {
+        match index {
+            RECEIVE => self.receive(queue, ram),
+            TRANSMIT => self.transmit(queue, ram),
+            _ => Ok(()),
+        }
+    }
+
+    /// Input goes on waiting: whoever drives the console next gets it.
+    fn reset(&mut self) {}
+}
+
+/// The host's end of a console's input: a handle for the thread that reads the terminal.
+#[derive(Clone)]
+pub struct ConsoleInput {
+    waiting: Arc<Backlog>,
+    transport: Arc<Mutex<MmioTransport>>,
+}
+
+impl ConsoleInput {
+    /// Sends `input` to the guest and returns how many bytes were taken. The caller offers the
+    /// rest again when the guest has had time to read.
+    pub fn push(&self, input: &[u8]) -> usize {
+        let taken = {
+            let mut waiting = self.waiting.lock();
+            let taken = input.len().min(BACKLOG.saturating_sub(waiting.len()));
+            waiting.extend(&input[..taken]);
+            taken
+        };
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner).kick(RECEIVE);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::devices::Unconnected;
+    use crate::devices::virtio::driver::{Driver, Part};
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(data);
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn console(size: Option<(u16, u16)>) -> (Driver, ConsoleInput, Output) {
+        let output = Output::default();
+        let ram = Driver::ram();
+        let (transport, input) =
+            Console::attach(ram.clone(), Arc::new(Unconnected), Box::new(output.clone()), size);
+        let mut driver = Driver::attach(transport, ram);
+        driver.start(F_SIZE * u64::from(size.is_some()));
+        (driver, input, output)
+    }
+
+    #[test]
+    fn what_the_guest_sends_reaches_the_output_in_order() {
+        let (mut driver, _, output) = console(None);
+        let long = vec![b'z'; 10_000];
+
+        let first = driver.request(TRANSMIT, &[Part::Read(b"hello, "), Part::Read(b"host\n")]);
+        driver.request(TRANSMIT, &[Part::Read(&long)]);
+
+        assert_eq!(first.len, 0);
+        let sent = output.0.lock().unwrap();
+        assert_eq!(sent[..12], *b"hello, host\n");
+        assert_eq!(sent[12..], long);
+    }
+
+    #[test]
+    fn input_fills_buffers_that_wait_for_it() {
+        let (mut driver, input, _) = console(None);
+        driver.offer(RECEIVE, &[Part::Write(4), Part::Write(4)]);
+        driver.offer(RECEIVE, &[Part::Write(8)]);
+        driver.notify(RECEIVE);
+        assert!(driver.take_used(RECEIVE).is_empty());
+
+        assert_eq!(input.push(b"0123456789"), 10);
+
+        let used = driver.take_used(RECEIVE);
+        assert_eq!(used.len(), 2);
+        assert_eq!((used[0].len, used[1].len), (8, 2));
+        assert_eq!(used[0].written, b"01234567");
+        assert_eq!(used[1].written[..2], *b"89");
+    }
+
+    #[test]
+    fn input_without_buffers_waits_for_them() {
+        let (mut driver, input, _) = console(None);
+
+        input.push(b"early");
+        let used = driver.request(RECEIVE, &[Part::Write(64)]);
+
+        assert_eq!(used.written[..used.len as usize], *b"early");
+    }
+
+    #[test]
+    fn input_before_the_driver_and_over_a_reset_is_not_lost() {
+        let (mut driver, input, _) = console(None);
+        driver.reset();
+
+        input.push(b"patient");
+        driver.start(0);
+        let used = driver.request(RECEIVE, &[Part::Write(64)]);
+
+        assert_eq!(used.written[..used.len as usize], *b"patient");
+    }
+
+    #[test]
+    fn full_backlog_takes_no_more() {
+        let (_, input, _) = console(None);
+
+        assert_eq!(input.push(&vec![0; BACKLOG + 1]), BACKLOG);
+        assert_eq!(input.push(b"more"), 0);
+    }
+
+    #[test]
+    fn size_is_in_the_configuration_when_it_is_known() {
+        let (driver, _, _) = console(Some((132, 43)));
+
+        assert_eq!(driver.config(0, 4), [132, 0, 43, 0]);
+    }
+}

@@ -1,0 +1,308 @@
+//! The virtio-mmio transport, version 2 (virtio 1.2, section 4.2).
+
+use std::sync::Arc;
+
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+    VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_mmio::*;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use super::device::{DeviceFault, VirtioDevice};
+use super::virtqueue::Virtqueue;
+use crate::devices::bus::Device;
+use crate::devices::dma::GuestRam;
+use crate::devices::irq::IrqLine;
+
+/// "virt", little endian.
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// "CLST": the vendor is whoever made the subsystem, and drivers do not look.
+const VENDOR: u32 = 0x5453_4c43;
+const CONFIG: u64 = VIRTIO_MMIO_CONFIG as u64;
+
+const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+/// What the transport offers for each device.
+const TRANSPORT_FEATURES: u64 = VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | EVENT_IDX;
+
+/// A virtio device at its registers on the memory bus.
+///
+/// Queues are served on the thread of the vCPU that notifies, before its store completes.
+pub struct MmioTransport {
+    device: Box<dyn VirtioDevice>,
+    ram: GuestRam,
+    line: Arc<dyn IrqLine>,
+    queues: Vec<Virtqueue>,
+    status: u32,
+    device_features_page: u32,
+    driver_features_page: u32,
+    driver_features: u64,
+    queue_select: u32,
+    interrupt_status: u32,
+}
+
+impl MmioTransport {
+    /// Puts `device` behind registers. It reaches guest memory through `ram`, and `line` is
+    /// asserted as long as an interrupt status bit is set.
+    ///
+    /// # Panics
+    /// The device names a queue size that cannot be.
+    pub fn new(device: Box<dyn VirtioDevice>, ram: GuestRam, line: Arc<dyn IrqLine>) -> Self {
+        let queues = device.queue_sizes().iter().map(|&size| Virtqueue::new(size)).collect();
+        Self {
+            device,
+            ram,
+            line,
+            queues,
+            status: 0,
+            device_features_page: 0,
+            driver_features_page: 0,
+            driver_features: 0,
+            queue_select: 0,
+            interrupt_status: 0,
+        }
+    }
+
+    /// The host has something for queue `index`: serves it as if the driver had notified.
+    pub fn kick(&mut self, index: usize) {
+        self.serve(index);
+    }
+
+    /// What a reset of the machine does, and the driver's zero in the status register (virtio
+    /// 1.2, section 4.2.2.1).
+    pub fn reset(&mut self) {
+        self.device.reset();
+        self.queues.iter_mut().for_each(Virtqueue::reset);
+        self.status = 0;
+        self.device_features_page = 0;
+        self.driver_features_page = 0;
+        self.driver_features = 0;
+        self.queue_select = 0;
+        self.interrupt_status = 0;
+        self.line.set(false);
+    }
+
+    fn has(&self, status: u32) -> bool {
+        self.status & status == status
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | TRANSPORT_FEATURES
+    }
+
+    fn interrupt(&mut self, bit: u32) {
+        self.interrupt_status |= bit;
+        self.line.set(true);
+    }
+
+    /// The driver broke the rules: everything stops until it resets the device.
+    fn fail(&mut self, fault: &DeviceFault) {
+        tracing::warn!(
+            device = self.device.device_id(),
+            error = fault as &dyn std::error::Error,
+            "virtio device needs a reset"
+        );
+        self.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+        if self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
+            self.interrupt(VIRTIO_MMIO_INT_CONFIG);
+        }
+    }
+
+    fn serve(&mut self, index: usize) {
+        let stopped = VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
+        if !self.has(VIRTIO_CONFIG_S_DRIVER_OK) || self.status & stopped != 0 {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.is_ready()) else {
+            return;
+        };
+        queue.begin_turn();
+        let outcome = self.device.serve(index, queue, &self.ram);
+        let told = queue.wants_interrupt(&self.ram);
+        // A turn that was cut short goes on when the driver acknowledges an interrupt, so it gets
+        // one even if it would rather not.
+        if queue.was_cut_short() || matches!(told, Ok(true)) {
+            self.interrupt(VIRTIO_MMIO_INT_VRING);
+        }
+        if let Err(fault) = outcome.and(told.map(drop)) {
+            self.fail(&fault);
+        }
+    }
+
+    fn serve_those_cut_short(&mut self) {
+        for index in 0..self.queues.len() {
+            if self.queues[index].was_cut_short() {
+                self.serve(index);
+            }
+        }
+    }
+
+    fn selected(&mut self) -> Option<&mut Virtqueue> {
+        self.queues.get_mut(usize::try_from(self.queue_select).ok()?)
+    }
+
+    /// The selected queue, while its registers may be written: before it is ready.
+    fn queue_in_setup(&mut self) -> Option<&mut Virtqueue> {
+        self.selected().filter(|queue| !queue.is_ready())
+    }
+
+    fn read_register(&mut self, register: u32) -> u32 {
+        match register {
+            VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            VIRTIO_MMIO_VERSION => VERSION,
+            VIRTIO_MMIO_DEVICE_ID => self.device.device_id(),
+            VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            VIRTIO_MMIO_DEVICE_FEATURES => match self.device_features_page {
+                0 => self.offered() as u32,
+                1 => (self.offered() >> 32) as u32,
+                _ => 0,
+            },
+            VIRTIO_MMIO_QUEUE_NUM_MAX => self.selected().map_or(0, |queue| queue.max_size().into()),
+            VIRTIO_MMIO_QUEUE_READY => {
+                self.selected().map_or(0, |queue| u32::from(queue.is_ready()))
+            }
+            VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt_status,
+            VIRTIO_MMIO_STATUS => self.status,
+            // There are no shared memory regions: length and address are -1.
+            VIRTIO_MMIO_SHM_LEN_LOW
+            | VIRTIO_MMIO_SHM_LEN_HIGH
+            | VIRTIO_MMIO_SHM_BASE_LOW
+            | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
+            // No device here changes its configuration by itself, and so not its generation.
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, register: u32, value: u32) {
+        match register {
+            VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.device_features_page = value,
+            VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.driver_features_page = value,
+            VIRTIO_MMIO_DRIVER_FEATURES => self.write_driver_features(value),
+            VIRTIO_MMIO_QUEUE_SEL => self.queue_select = value,
+            VIRTIO_MMIO_QUEUE_READY => self.write_queue_ready(value & 1 != 0),
+            VIRTIO_MMIO_QUEUE_NOTIFY => self.serve(value as usize),
+            VIRTIO_MMIO_INTERRUPT_ACK => {
+                self.interrupt_status &= !value;
+                self.line.set(self.interrupt_status != 0);
+                self.serve_those_cut_short();
+            }
+            VIRTIO_MMIO_STATUS => self.write_status(value),
+            _ => self.write_queue_setup(register, value),
+        }
+    }
+
+    fn write_driver_features(&mut self, value: u32) {
+        // Agreed features stay agreed until reset (virtio 1.2, section 3.1.1).
+        if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+            return;
+        }
+        let value = u64::from(value);
+        match self.driver_features_page {
+            0 => self.driver_features = self.driver_features >> 32 << 32 | value,
+            1 => self.driver_features = self.driver_features & 0xffff_ffff | value << 32,
+            _ => {}
+        }
+    }
+
+    fn write_queue_setup(&mut self, register: u32, value: u32) {
+        let Some(queue) = self.queue_in_setup() else { return };
+        let setup = &mut queue.setup;
+        match register {
+            VIRTIO_MMIO_QUEUE_NUM => setup.size = value,
+            VIRTIO_MMIO_QUEUE_DESC_LOW => set_low(&mut setup.descriptors, value),
+            VIRTIO_MMIO_QUEUE_DESC_HIGH => set_high(&mut setup.descriptors, value),
+            VIRTIO_MMIO_QUEUE_AVAIL_LOW => set_low(&mut setup.driver_area, value),
+            VIRTIO_MMIO_QUEUE_AVAIL_HIGH => set_high(&mut setup.driver_area, value),
+            VIRTIO_MMIO_QUEUE_USED_LOW => set_low(&mut setup.device_area, value),
+            VIRTIO_MMIO_QUEUE_USED_HIGH => set_high(&mut setup.device_area, value),
+            _ => {}
+        }
+    }
+
+    fn write_queue_ready(&mut self, ready: bool) {
+        let event_idx = self.driver_features & EVENT_IDX != 0;
+        let agreed = self.has(VIRTIO_CONFIG_S_FEATURES_OK);
+        let index = self.queue_select as usize;
+        let Some(queue) = self.queues.get_mut(index) else { return };
+        if !ready {
+            queue.stop();
+        } else if agreed && !queue.is_ready() && !queue.start(&self.ram, event_idx) {
+            self.fail(&DeviceFault::QueueSetup { queue: index });
+        }
+    }
+
+    /// The driver's side of the device status (virtio 1.2, sections 2.1 and 3.1.1). Bits are
+    /// only added, each not before those that it builds on; zero resets.
+    fn write_status(&mut self, value: u32) {
+        if value == 0 {
+            return self.reset();
+        }
+        let plain = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED;
+        let added = value & !self.status;
+        self.status |= added & plain;
+        if added & VIRTIO_CONFIG_S_FEATURES_OK != 0
+            && self.has(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
+            && self.driver_features & VERSION_1 != 0
+            && self.driver_features & !self.offered() == 0
+        {
+            self.status |= VIRTIO_CONFIG_S_FEATURES_OK;
+            self.device.activate(self.driver_features);
+        }
+        if added & VIRTIO_CONFIG_S_DRIVER_OK != 0 && self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+            self.status |= VIRTIO_CONFIG_S_DRIVER_OK;
+            if self.has(VIRTIO_CONFIG_S_NEEDS_RESET) {
+                self.interrupt(VIRTIO_MMIO_INT_CONFIG);
+            }
+            // What the driver or the host put in before counts from now on.
+            for index in 0..self.queues.len() {
+                self.serve(index);
+            }
+        }
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = self.device.config();
+        let start = usize::try_from(offset).map_or(config.len(), |at| at.min(config.len()));
+        data.fill(0);
+        for (to, from) in data.iter_mut().zip(&config[start..]) {
+            *to = *from;
+        }
+    }
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address >> 32 << 32 | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & 0xffff_ffff | u64::from(value) << 32;
+}
+
+/// Transport registers take aligned accesses of 32 bits only (virtio 1.2, section 4.2.2.2):
+/// others read as zero and write nothing. The configuration space takes any.
+impl Device for MmioTransport {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let Some(at) = offset.checked_sub(CONFIG) {
+            return self.read_config(at, data);
+        }
+        data.fill(0);
+        if let (true, 4) = (offset.is_multiple_of(4), data.len()) {
+            data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(at) = offset.checked_sub(CONFIG) {
+            return self.device.write_config(at, data);
+        }
+        if let (true, &[a, b, c, d]) = (offset.is_multiple_of(4), data) {
+            self.write_register(offset as u32, u32::from_le_bytes([a, b, c, d]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
