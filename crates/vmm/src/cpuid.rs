@@ -145,7 +145,7 @@ impl CpuidTable {
 
     fn version_and_features(&self, state: &CpuidState) -> CpuidResult {
         let addressable = self.cpus.next_power_of_two();
-        let ebx = state.apic_id << 24 | addressable << 16 | LINE / 8 << 8;
+        let ebx = state.apic_id << 24 | addressable << 16 | (LINE / 8) << 8;
         let mut ecx = LEAF_1_ECX;
         if state.cr4.contains(Cr4::OSXSAVE) {
             ecx |= LEAF_1_ECX_OSXSAVE;

@@ -45,14 +45,6 @@ pub const ACPI_START: u64 = 0xe_0000;
 /// First address past the ACPI tables and the first MiB.
 pub const ACPI_END: u64 = 0x10_0000;
 
-/// First port of the serial port, COM1.
-pub const SERIAL_PORT: u16 = 0x3f8;
-/// IOAPIC input of the serial port.
-pub const SERIAL_GSI: u32 = 4;
-/// First port of the real-time clock.
-pub const RTC_PORT: u16 = 0x70;
-/// IOAPIC input of the real-time clock.
-pub const RTC_GSI: u32 = 8;
 /// First port of the ACPI sleep and reset registers.
 pub const POWER_PORT: u16 = 0x600;
 /// IOAPIC input of the first virtio-mmio slot; the others follow.

@@ -10,3 +10,4 @@ pub mod devices;
 pub mod layout;
 pub mod memory;
 pub mod size;
+pub mod terminal;

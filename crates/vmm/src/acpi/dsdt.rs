@@ -10,10 +10,8 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
-use crate::devices::S5_SLEEP_TYPE;
-use crate::layout::{
-    RTC_GSI, RTC_PORT, SERIAL_GSI, SERIAL_PORT, VIRTIO_GSI, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE,
-};
+use crate::devices::{COM1_GSI, COM1_LEN, COM1_PORT, RTC_GSI, RTC_LEN, RTC_PORT, S5_SLEEP_TYPE};
+use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE};
 
 const HEADER_LEN: u32 = 36;
 /// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).
@@ -58,8 +56,8 @@ fn processor(id: u32) -> Box<dyn Aml> {
 }
 
 fn serial() -> Box<dyn Aml> {
-    let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 1, 8);
-    let interrupt = Interrupt::new(true, true, false, false, SERIAL_GSI);
+    let ports = IO::new(COM1_PORT, COM1_PORT, 1, COM1_LEN as u8);
+    let interrupt = Interrupt::new(true, true, false, false, COM1_GSI);
     let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
     device(
         "COM1",
@@ -72,7 +70,7 @@ fn serial() -> Box<dyn Aml> {
 }
 
 fn real_time_clock() -> Box<dyn Aml> {
-    let ports = IO::new(RTC_PORT, RTC_PORT, 1, 2);
+    let ports = IO::new(RTC_PORT, RTC_PORT, 1, RTC_LEN as u8);
     let interrupt = Interrupt::new(true, true, false, false, RTC_GSI);
     let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
     device(

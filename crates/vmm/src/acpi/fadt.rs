@@ -4,7 +4,7 @@ use acpi_tables::fadt::{FADT, FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use crate::devices::{PowerControl, RESET_VALUE};
+use crate::devices::{PowerControl, RESET_VALUE, RTC_CENTURY};
 use crate::layout::POWER_PORT;
 
 /// IAPC_BOOT_ARCH (table 5.11): devices of the LPC bus that have no description of their own.
@@ -23,6 +23,7 @@ pub(super) fn table(dsdt: u64) -> FADT {
         .flag(Flags::ResetRegSup)
         .flag(Flags::Headless)
         .flag(Flags::HwReducedAcpi);
+    table.century = RTC_CENTURY;
     table.iapc_boot_arch = (LEGACY_DEVICES | VGA_NOT_PRESENT).into();
     table.reset_reg = register(PowerControl::RESET);
     table.reset_value = RESET_VALUE;

@@ -1,0 +1,11 @@
+//! The terminal that a machine's serial console is on.
+
+mod escape;
+mod input;
+mod raw;
+mod signals;
+
+pub use escape::{Action, Escape, HELP};
+pub use input::{Consumer, read_input};
+pub use raw::{RawMode, restore};
+pub use signals::on_stop_signal;

@@ -1,0 +1,43 @@
+//! Signals that end the process in an orderly way.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+
+use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, c_void, siginfo_t};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+use vmm_sys_util::signal::register_signal_handler;
+
+const SIGNALS: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
+static EVENT: OnceLock<EventFd> = OnceLock::new();
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+/// Calls `stop` with the signal's number, on a thread of its own, when a stop signal arrives.
+///
+/// # Errors
+///
+/// It was called before in this process, or the host gives no event, handler or thread.
+pub fn on_stop_signal(stop: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+    EVENT.set(EventFd::new(EFD_CLOEXEC)?).map_err(|_| io::ErrorKind::AlreadyExists)?;
+    for signal in SIGNALS {
+        register_signal_handler(signal, note)
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    }
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        while let Some(Ok(_)) = EVENT.get().map(EventFd::read) {
+            stop(RECEIVED.load(Ordering::SeqCst));
+        }
+    })?;
+    Ok(())
+}
+
+/// Does nothing but an atomic store and a write: all that a signal handler may.
+extern "C" fn note(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
+    RECEIVED.store(signal, Ordering::SeqCst);
+    if let Some(event) = EVENT.get() {
+        // It can only fail when the counter is full, and then it is readable already.
+        let _ = event.write(1);
+    }
+}
