@@ -1,6 +1,11 @@
 //! ENCLS leaf functions (SDM Vol. 3D, 38.3), one file each, in the order of their numbers.
 
+mod eadd;
 mod ecreate;
+mod edbgrd;
+mod edbgwr;
+mod eextend;
+mod einit;
 mod eremove;
 
 use cloister_x86::Exception;
@@ -70,7 +75,12 @@ pub fn execute(
 ) -> Result<LeafOutcome, Stop> {
     match regs.eax {
         leaf::ECREATE => ecreate::leaf(platform, port, regs),
+        leaf::EADD => eadd::leaf(platform, port, regs),
+        leaf::EINIT => einit::leaf(platform, port, regs),
         leaf::EREMOVE => eremove::leaf(platform, port, regs),
+        leaf::EDBGRD => edbgrd::leaf(platform, port, regs),
+        leaf::EDBGWR => edbgwr::leaf(platform, port, regs),
+        leaf::EEXTEND => eextend::leaf(platform, port, regs),
         // SDM Vol. 2, ENCLS: an invalid leaf number.
         _ => Err(Stop::Fault(Exception::gp(0))),
     }

@@ -75,6 +75,8 @@ impl Secs {
     pub(crate) const MEASURED_BLOCKS: usize = core::mem::offset_of!(Self, measured_blocks);
     /// Byte offset of EID.
     pub(crate) const EID: usize = core::mem::offset_of!(Self, eid);
+    /// Byte offset of SIZE.
+    pub(crate) const SIZE: usize = core::mem::offset_of!(Self, size);
     /// Byte offset of BASEADDR.
     pub(crate) const BASEADDR: usize = core::mem::offset_of!(Self, baseaddr);
 
@@ -139,6 +141,10 @@ pub mod tcs {
     pub const CSSA: usize = 24;
     /// AEP.
     pub const AEP: usize = 40;
+    /// FSLIMIT.
+    pub const FSLIMIT: usize = 64;
+    /// GSLIMIT.
+    pub const GSLIMIT: usize = 68;
     /// SGX_TCS_LIMIT: bytes of a TCS that are not reserved.
     pub const LIMIT: usize = 72;
     /// STATE of a TCS that is available for entry.
