@@ -1,11 +1,13 @@
 //! Asynchronous enclave exit (SDM Vol. 3D, chapter 37).
 
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, PageFaultCode, Vector};
 
 use crate::attributes::MISCSELECT_EXINFO;
+use crate::epc::EpcPage;
 use crate::layout::{GprSgx, gprsgx, tcs};
 use crate::platform::Platform;
 use crate::processor::{ProcessorState, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
@@ -119,7 +121,7 @@ pub fn aex(
     // Push the SSA stack; the TCS can be entered again.
     let cssa = tcs_page.load(tcs::CSSA) as u32;
     tcs_page.write(tcs::CSSA, &cssa.wrapping_add(1).to_le_bytes());
-    tcs_page.store(tcs::STATE, tcs::INACTIVE);
+    release_tcs(tcs_page);
     // Last: from here on the pages of the frame may be evicted.
     leave(platform, &enclave, cpu);
     Some(SyntheticState {
@@ -184,6 +186,12 @@ impl Report {
             _ => none,
         }
     }
+}
+
+/// TCS.STATE: the TCS can be entered again, by a processor that then sees all that this one
+/// stored in it.
+pub(crate) fn release_tcs(tcs_page: &EpcPage) {
+    tcs_page.words[tcs::STATE / 8].store(tcs::INACTIVE.to_le(), Ordering::Release);
 }
 
 /// What AEX and EEXIT have in common: FS, GS, XCR0 and TF are those of the time of entry, and the

@@ -29,7 +29,7 @@ pub use aex::{ExitingEvent, SyntheticState, aex};
 pub use attributes::{AttributeFlags, Attributes, MISCSELECT_EXINFO};
 pub use capabilities::{Capabilities, SgxFeatures};
 pub use encls::{EnclsRegs, LeafOutcome};
-pub use enclu::EncluOutcome;
+pub use enclu::{EncluOutcome, Stepping};
 pub use epc::{EPC_PAGE_SIZE, EpcIndex, EpcPage};
 pub use epcm::{EpcmFlags, EpcmView, PageType};
 pub use identity::PlatformIdentity;

@@ -35,6 +35,8 @@ pub(crate) struct ActiveEnclave {
     pub(crate) attributes: Attributes,
     /// SECS.MISCSELECT.
     pub(crate) miscselect: u32,
+    /// SECS.SSAFRAMESIZE.
+    pub(crate) ssaframesize: u32,
     /// CR_XSAVE_PAGE_n.
     pub(crate) xsave_pages: [EpcIndex; XSAVE_PAGES],
     /// CR_GPR_PA: the last page of the SSA frame, which ends in the GPRSGX region.

@@ -8,6 +8,8 @@ mod eextend;
 mod einit;
 mod eremove;
 
+pub(crate) use einit::read_secs;
+
 use cloister_x86::Exception;
 use cloister_x86::regs::Rflags;
 

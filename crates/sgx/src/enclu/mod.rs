@@ -1,12 +1,56 @@
 //! ENCLU leaf functions (SDM Vol. 3D, 38.4), one file each, in the order of their numbers.
 
-use cloister_x86::Exception;
+use cloister_x86::regs::Rflags;
 
+use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
-use crate::processor::ProcessorState;
+use crate::processor::{ProcessorState, RAX};
 use crate::state::EnclaveState;
+use crate::status::SgxStatus;
 use crate::xsave::XsaveArea;
+
+mod eenter;
+mod eexit;
+mod egetkey;
+mod entry;
+mod ereport;
+mod eresume;
+mod operand;
+
+/// ENCLU leaf numbers (SDM Vol. 3D, table 34-2).
+pub mod leaf {
+    /// EREPORT.
+    pub const EREPORT: u32 = 0;
+    /// EGETKEY.
+    pub const EGETKEY: u32 = 1;
+    /// EENTER.
+    pub const EENTER: u32 = 2;
+    /// ERESUME.
+    pub const ERESUME: u32 = 3;
+    /// EEXIT.
+    pub const EEXIT: u32 = 4;
+    /// EACCEPT.
+    pub const EACCEPT: u32 = 5;
+    /// EMODPE.
+    pub const EMODPE: u32 = 6;
+    /// EACCEPTCOPY.
+    pub const EACCEPTCOPY: u32 = 7;
+    /// EDECCSSA.
+    pub const EDECCSSA: u32 = 9;
+}
+
+/// Whether a single-step #DB follows an ENCLU leaf that completed (SDM Vol. 3D, 40.2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stepping {
+    /// As after any instruction: if TF was set when it began.
+    #[default]
+    Usual,
+    /// One is pending, whatever TF was when the leaf began.
+    Pending,
+    /// None, and debug exceptions that were pending are dropped.
+    Suppressed,
+}
 
 /// What the processor must do after an ENCLU leaf completed. The new registers, RIP included,
 /// are in the [`ProcessorState`].
@@ -18,10 +62,8 @@ pub struct EncluOutcome {
     /// ERESUME: load the state components `xfrm` of the [`XsaveArea`] with XRSTOR. The image was
     /// checked; the load cannot fault.
     pub xrstor: Option<u64>,
-    /// A single-step #DB is pending at the end of the instruction.
-    pub single_step: bool,
-    /// Pending debug exceptions that were collected before are dropped.
-    pub drop_pending_debug: bool,
+    /// Single stepping.
+    pub stepping: Stepping,
 }
 
 /// Executes ENCLU leaf EAX, after the processor's own checks (see the crate documentation).
@@ -37,6 +79,29 @@ pub fn execute(
     cpu: &mut ProcessorState,
     xsave: &mut XsaveArea,
 ) -> Result<EncluOutcome, Stop> {
-    let _ = (platform, state, port, cpu, xsave);
-    Err(Stop::Fault(Exception::gp(0)))
+    let number = cpu.gpr[RAX] as u32;
+    // SDM Vol. 2, ENCLU: entry is for processors outside an enclave, all else for those inside.
+    let entry = matches!(number, leaf::EENTER | leaf::ERESUME);
+    if entry == state.in_enclave() {
+        return Err(GP);
+    }
+    match number {
+        leaf::EREPORT => ereport::leaf(platform, state, port, cpu),
+        leaf::EGETKEY => egetkey::leaf(platform, state, port, cpu),
+        leaf::EENTER => eenter::leaf(platform, state, port, cpu),
+        leaf::ERESUME => eresume::leaf(platform, state, port, cpu, xsave),
+        leaf::EEXIT => eexit::leaf(platform, state, cpu),
+        // SDM Vol. 2, ENCLU: an invalid leaf number.
+        _ => Err(GP),
+    }
+}
+
+/// RAX and the flags of a leaf that reports `status`.
+fn report_status(cpu: &mut ProcessorState, status: SgxStatus) {
+    let reported = Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF;
+    cpu.gpr[RAX] = status.rax();
+    cpu.rflags &= !reported.bits();
+    if status != SgxStatus::Success {
+        cpu.rflags |= Rflags::ZF.bits();
+    }
 }

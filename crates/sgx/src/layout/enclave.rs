@@ -77,6 +77,8 @@ impl Secs {
     pub(crate) const EID: usize = core::mem::offset_of!(Self, eid);
     /// Byte offset of SIZE.
     pub(crate) const SIZE: usize = core::mem::offset_of!(Self, size);
+    /// Byte offset of the quadword that SSAFRAMESIZE and MISCSELECT share.
+    pub(crate) const SSAFRAMESIZE: usize = core::mem::offset_of!(Self, ssaframesize);
     /// Byte offset of BASEADDR.
     pub(crate) const BASEADDR: usize = core::mem::offset_of!(Self, baseaddr);
 

@@ -1,0 +1,92 @@
+//! ENCLU\[EREPORT\] (SDM Vol. 3D, 38.4, EREPORT): a report that another enclave can verify.
+
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use crate::encls::read_secs;
+use crate::enclu::EncluOutcome;
+use crate::enclu::operand::enclave_operand;
+use crate::keys::{KeyDependencies, mac};
+use crate::layout::{Report, TargetInfo, key_name};
+use crate::operand::GP;
+use crate::platform::Platform;
+use crate::port::{EpcAccess, LeafPort, Stop};
+use crate::processor::{ProcessorState, RBX, RCX, RDX};
+use crate::state::EnclaveState;
+
+/// RBX: TARGETINFO; RCX: REPORTDATA; RDX: where the REPORT goes.
+pub(super) fn leaf(
+    platform: &Platform,
+    state: &EnclaveState,
+    port: &mut impl LeafPort,
+    cpu: &ProcessorState,
+) -> Result<EncluOutcome, Stop> {
+    let enclave = state.active.as_ref().ok_or(GP)?;
+    let (page, at) = enclave_operand(
+        platform,
+        enclave,
+        port,
+        cpu.gpr[RBX],
+        size_of::<TargetInfo>() as u64,
+        512,
+        EpcAccess::Read,
+    )?;
+    let mut target = TargetInfo::new_zeroed();
+    page.read(at, target.as_mut_bytes());
+    // Reserved space; the CET attributes belong to it where CET is not supported.
+    if target.cet_attributes != 0
+        || target.reserved1 != 0
+        || target.reserved2 != [0; 8]
+        || target.reserved3.iter().any(|&byte| byte != 0)
+    {
+        return Err(GP);
+    }
+    let (page, at) =
+        enclave_operand(platform, enclave, port, cpu.gpr[RCX], 64, 128, EpcAccess::Read)?;
+    let mut reportdata = [0; 64];
+    page.read(at, &mut reportdata);
+    let (output, at) = enclave_operand(
+        platform,
+        enclave,
+        port,
+        cpu.gpr[RDX],
+        size_of::<Report>() as u64,
+        512,
+        EpcAccess::Write,
+    )?;
+
+    let identity = platform.identity();
+    let secs = read_secs(platform.page(enclave.secs));
+    let mut report = Report {
+        cpusvn: identity.cpusvn,
+        miscselect: secs.miscselect,
+        isvextprodid: secs.isvextprodid,
+        attributes: secs.attributes,
+        mrenclave: secs.mrenclave,
+        mrsigner: secs.mrsigner,
+        configid: secs.configid,
+        isvprodid: secs.isvprodid,
+        isvsvn: secs.isvsvn,
+        configsvn: secs.configsvn,
+        isvfamilyid: secs.isvfamilyid,
+        reportdata,
+        keyid: identity.report_keyid,
+        ..Report::new_zeroed()
+    };
+    let key = KeyDependencies {
+        sgxownerepoch: identity.owner_epoch,
+        attributes: target.attributes,
+        mrenclave: target.measurement,
+        keyid: report.keyid,
+        seal_key_fuses: identity.seal_fuses,
+        cpusvn: identity.cpusvn,
+        padding: secs.padding,
+        miscselect: target.miscselect,
+        configid: target.configid,
+        configsvn: target.configsvn,
+        ..KeyDependencies::new(key_name::REPORT)
+    }
+    .derive(identity);
+    report.mac = mac(&key, &report.as_bytes()[..Report::MACED]);
+    output.write(at, report.as_bytes());
+    Ok(EncluOutcome::default())
+}
