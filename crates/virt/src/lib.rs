@@ -1,1 +1,27 @@
-#![doc = "SGX."]
+//! SGX virtualization: what a hypervisor adds to [`cloister_sgx`] so that virtual machines can
+//! use it.
+//!
+//! * [`EpcPool`]: the host's EPC, shared by all virtual machines.
+//! * [`VirtualEpc`]: an EPC section of a guest, raw pages that the guest itself manages, backed by
+//!   the pool when they are first used (the idea of Linux's `/dev/sgx_vepc`).
+//! * [`SgxVm`] and [`SgxVcpu`]: what the guest may do, and the MSRs that are its own.
+//! * [`encls`]: ENCLS leaves that exited because policy has a say in them: ECREATE and EINIT.
+//!
+//! It knows no CPU implementation and no VMM: guests are reached through [`GuestCpu`].
+
+#![forbid(unsafe_code)]
+
+mod cpuid;
+pub mod encls;
+mod guest;
+mod msr;
+mod pool;
+mod vepc;
+mod vm;
+
+pub use cpuid::SgxCpuid;
+pub use guest::{GuestCpu, GuestFault};
+pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};
+pub use pool::{EpcExhausted, EpcPool, PoolStatistics};
+pub use vepc::{Backing, RemoveError, VirtualEpc};
+pub use vm::{SectionConfig, SgxVm, VmError};
