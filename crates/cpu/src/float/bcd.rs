@@ -7,7 +7,7 @@ use super::format::{Class, F80, Format, Operand};
 const LIMIT: u64 = 1_000_000_000_000_000_000;
 
 /// Packed BCD indefinite, the masked response of FBSTP to an invalid operation.
-const INDEFINITE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
+pub const BCD_INDEFINITE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
 
 /// FBLD: exact. A nibble above 9, which the SDM leaves undefined, counts with its binary value.
 pub fn bcd_to_f80(bytes: [u8; 10]) -> F80 {
@@ -40,12 +40,12 @@ pub fn f80_to_bcd(env: &mut Env, x: F80) -> [u8; 10] {
             }
             _ => {
                 env.raise(Flags::IE);
-                return INDEFINITE;
+                return BCD_INDEFINITE;
             }
         },
         _ => {
             env.raise(Flags::IE);
-            return INDEFINITE;
+            return BCD_INDEFINITE;
         }
     };
     let mut bytes = [0; 10];

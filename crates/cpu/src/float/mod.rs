@@ -40,7 +40,7 @@ mod trigonometric;
 mod tests;
 
 pub use arith::{add, add_operands, div, div_operands, mul, mul_operands, sqrt, sub, sub_operands};
-pub use bcd::{bcd_to_f80, f80_to_bcd};
+pub use bcd::{BCD_INDEFINITE, bcd_to_f80, f80_to_bcd};
 pub use compare::{Comparison, Relation, compare, compare_operands, max, min};
 pub use convert::{convert, from_i32, from_i64, to_i16, to_i32, to_i64, to_integer};
 pub use env::{Env, Flags, Precision, Rounding};

@@ -1,0 +1,235 @@
+//! FADD, FSUB, FMUL, FDIV and their reversed, popping and integer forms; FSQRT, FABS, FCHS,
+//! FRNDINT, FSCALE, FPREM, FPREM1, FXTRACT.
+
+use iced_x86::{Instruction, MemorySize, Mnemonic};
+
+use super::report::{begin, finish, finish_quiet, overflow, underflow};
+use super::state::status;
+use crate::float::{self, Env, F80, Format, Operand, RemainderKind};
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// [`Op::extra`]: ST(0) is popped at the end.
+const POP: u32 = 1 << 8;
+
+const ADD: u32 = 0;
+const SUB: u32 = 1;
+const SUBR: u32 = 2;
+const MUL: u32 = 3;
+const DIV: u32 = 4;
+const DIVR: u32 = 5;
+
+pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    op.extra = match instruction.mnemonic() {
+        Mnemonic::Fadd | Mnemonic::Fiadd => ADD,
+        Mnemonic::Faddp => ADD | POP,
+        Mnemonic::Fsub | Mnemonic::Fisub => SUB,
+        Mnemonic::Fsubp => SUB | POP,
+        Mnemonic::Fsubr | Mnemonic::Fisubr => SUBR,
+        Mnemonic::Fsubrp => SUBR | POP,
+        Mnemonic::Fmul | Mnemonic::Fimul => MUL,
+        Mnemonic::Fmulp => MUL | POP,
+        Mnemonic::Fdiv | Mnemonic::Fidiv => DIV,
+        Mnemonic::Fdivp => DIV | POP,
+        Mnemonic::Fdivr | Mnemonic::Fidivr => DIVR,
+        Mnemonic::Fdivrp => DIVR | POP,
+        Mnemonic::Fsqrt => return Some(fsqrt),
+        Mnemonic::Fabs => return Some(fabs),
+        Mnemonic::Fchs => return Some(fchs),
+        Mnemonic::Frndint => return Some(frndint),
+        Mnemonic::Fscale => return Some(fscale),
+        Mnemonic::Fprem => return Some(fprem),
+        Mnemonic::Fprem1 => return Some(fprem1),
+        Mnemonic::Fxtract => return Some(fxtract),
+        _ => return None,
+    };
+    Some(match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY => registers,
+        MemorySize::Float32 => float_memory::<u32>,
+        MemorySize::Float64 => float_memory::<u64>,
+        MemorySize::Int16 => integer_memory_16,
+        _ => integer_memory_32,
+    })
+}
+
+fn compute(env: &mut Env, op: &Op, a: Operand, b: Operand) -> F80 {
+    match op.extra & 7 {
+        ADD => float::add_operands(env, a, b),
+        SUB => float::sub_operands(env, a, b),
+        SUBR => float::sub_operands(env, b, a),
+        MUL => float::mul_operands(env, a, b),
+        DIV => float::div_operands(env, a, b),
+        _ => float::div_operands(env, b, a),
+    }
+}
+
+fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let pops = op.extra & POP != 0;
+    if cpu.fpu.is_empty(op.dst) || cpu.fpu.is_empty(op.src) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(op.dst, F80::INDEFINITE);
+            if pops {
+                cpu.fpu.pop();
+            }
+        }
+        return Ok(());
+    }
+    let mut env = cpu.fpu.env();
+    let (a, b) = (cpu.fpu.st(op.dst), cpu.fpu.st(op.src));
+    let result = compute(&mut env, op, a.unpack(), b.unpack());
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(op.dst, result);
+        if pops {
+            cpu.fpu.pop();
+        }
+    }
+    Ok(())
+}
+
+fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source: T = cpu.load_operand(op)?;
+    memory(cpu, op, source.unpack())
+}
+
+fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source = cpu.load_operand::<u16>(op)? as i16;
+    memory(cpu, op, Operand::from_i64(source.into()))
+}
+
+fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source = cpu.load_operand::<u32>(op)? as i32;
+    memory(cpu, op, Operand::from_i64(source.into()))
+}
+
+fn memory(cpu: &mut Cpu, op: &Op, source: Operand) -> Exec {
+    on_st0(cpu, op, |env, st0| compute(env, op, st0.unpack(), source))
+}
+
+/// Replaces ST(0) by a function of it.
+#[inline(always)]
+pub(super) fn on_st0(cpu: &mut Cpu, op: &Op, f: impl FnOnce(&mut Env, F80) -> F80) -> Exec {
+    if cpu.fpu.is_empty(0) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(0, F80::INDEFINITE);
+        }
+        return Ok(());
+    }
+    let mut env = cpu.fpu.env();
+    let result = f(&mut env, cpu.fpu.st(0));
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(0, result);
+    }
+    Ok(())
+}
+
+fn fsqrt(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    on_st0(cpu, op, float::sqrt)
+}
+
+fn frndint(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    on_st0(cpu, op, |env, st0| {
+        let rounding = env.rounding;
+        float::round_to_integral(env, st0, rounding, false)
+    })
+}
+
+/// FABS and FCHS look at the sign alone: no NaN and no encoding is invalid for them.
+fn fabs(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    on_st0(cpu, op, |_, st0| F80::new(st0.sign_exp & 0x7fff, st0.mantissa))
+}
+
+fn fchs(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    on_st0(cpu, op, |_, st0| st0.negate())
+}
+
+fn fscale(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    if cpu.fpu.is_empty(1) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(0, F80::INDEFINITE);
+        }
+        return Ok(());
+    }
+    let power = cpu.fpu.st(1);
+    on_st0(cpu, op, |env, st0| float::scale(env, st0, power))
+}
+
+fn fprem(cpu: &mut Cpu, op: &Op) -> Exec {
+    remainder(cpu, op, RemainderKind::Truncated)
+}
+
+fn fprem1(cpu: &mut Cpu, op: &Op) -> Exec {
+    remainder(cpu, op, RemainderKind::Nearest)
+}
+
+fn remainder(cpu: &mut Cpu, op: &Op, kind: RemainderKind) -> Exec {
+    begin(cpu)?;
+    cpu.fpu.set_conditions(status::C2, 0);
+    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(1) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(0, F80::INDEFINITE);
+        }
+        return Ok(());
+    }
+    let mut env = cpu.fpu.env();
+    let result = float::remainder(&mut env, cpu.fpu.st(0), cpu.fpu.st(1), kind);
+    if !finish(cpu, op, &env) {
+        return Ok(());
+    }
+    let conditions = if result.partial {
+        status::C2
+    } else {
+        let bit = |n: u32, condition: u16| {
+            if result.quotient >> n & 1 != 0 { condition } else { 0 }
+        };
+        bit(2, status::C0) | bit(1, status::C3) | bit(0, status::C1)
+    };
+    cpu.fpu.set_conditions(status::CONDITIONS, conditions);
+    cpu.fpu.set_st(0, result.value);
+    Ok(())
+}
+
+fn fxtract(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    if let Some(done) = two_results_fault(cpu, op) {
+        return done;
+    }
+    let mut env = cpu.fpu.env();
+    let (exponent, significand) = float::extract(&mut env, cpu.fpu.st(0));
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(0, exponent);
+        cpu.fpu.push(significand);
+    }
+    Ok(())
+}
+
+/// The stack faults of an instruction that replaces ST(0) and pushes a second result.
+pub(super) fn two_results_fault(cpu: &mut Cpu, op: &Op) -> Option<Exec> {
+    let masked = if cpu.fpu.is_empty(0) {
+        underflow(cpu, op)
+    } else if !cpu.fpu.is_empty(7) {
+        overflow(cpu, op)
+    } else {
+        return None;
+    };
+    if masked {
+        cpu.fpu.set_st(0, F80::INDEFINITE);
+        cpu.fpu.push(F80::INDEFINITE);
+    }
+    Some(Ok(()))
+}
+
+/// An instruction that does nothing but clear C1 and move the instruction pointer.
+pub(super) fn quiet(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    finish_quiet(cpu, op);
+    Ok(())
+}

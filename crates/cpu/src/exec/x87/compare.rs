@@ -1,0 +1,168 @@
+//! FCOM, FUCOM, FICOM, FCOMI, FUCOMI, FTST and FXAM.
+
+use cloister_x86::regs::Rflags;
+use iced_x86::{Instruction, MemorySize, Mnemonic};
+
+use super::report::{begin, finish, finish_quiet, underflow};
+use super::state::status;
+use crate::float::{self, Class, Comparison, F80, Format, Operand, Relation};
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// [`Op::extra`]: how many registers are popped.
+const POPS: u32 = 3;
+/// [`Op::extra`]: only a signalling NaN is invalid.
+const QUIET: u32 = 4;
+
+pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let (flags, extra) = match instruction.mnemonic() {
+        Mnemonic::Fcom | Mnemonic::Ficom => (false, 0),
+        Mnemonic::Fcomp | Mnemonic::Ficomp => (false, 1),
+        Mnemonic::Fcompp => (false, 2),
+        Mnemonic::Fucom => (false, QUIET),
+        Mnemonic::Fucomp => (false, QUIET | 1),
+        Mnemonic::Fucompp => (false, QUIET | 2),
+        Mnemonic::Fcomi => (true, 0),
+        Mnemonic::Fcomip => (true, 1),
+        Mnemonic::Fucomi => (true, QUIET),
+        Mnemonic::Fucomip => (true, QUIET | 1),
+        Mnemonic::Ftst => return Some(ftst),
+        Mnemonic::Fxam => return Some(fxam),
+        _ => return None,
+    };
+    op.extra = extra;
+    if matches!(instruction.mnemonic(), Mnemonic::Fcompp | Mnemonic::Fucompp) {
+        op.src = 1;
+    }
+    Some(match instruction.memory_size() {
+        _ if flags => to_flags,
+        _ if op.mem_operand == NO_MEMORY => registers,
+        MemorySize::Float32 => float_memory::<u32>,
+        MemorySize::Float64 => float_memory::<u64>,
+        MemorySize::Int16 => integer_memory_16,
+        _ => integer_memory_32,
+    })
+}
+
+fn comparison(op: &Op) -> Comparison {
+    if op.extra & QUIET != 0 { Comparison::Quiet } else { Comparison::Signaling }
+}
+
+/// C3, C2 and C0 (SDM Vol. 2, FCOM).
+fn conditions(relation: Relation) -> u16 {
+    match relation {
+        Relation::Greater => 0,
+        Relation::Less => status::C0,
+        Relation::Equal => status::C3,
+        Relation::Unordered => status::C3 | status::C2 | status::C0,
+    }
+}
+
+const COMPARED: u16 = status::C3 | status::C2 | status::C0;
+
+fn pop_as_asked(cpu: &mut Cpu, op: &Op) {
+    for _ in 0..op.extra & POPS {
+        cpu.fpu.pop();
+    }
+}
+
+/// Compares ST(0) with `source`, `None` for an empty register.
+fn compare(cpu: &mut Cpu, op: &Op, source: Option<Operand>) -> Exec {
+    let Some(source) = source.filter(|_| !cpu.fpu.is_empty(0)) else {
+        if underflow(cpu, op) {
+            cpu.fpu.set_conditions(COMPARED, COMPARED);
+            pop_as_asked(cpu, op);
+        }
+        return Ok(());
+    };
+    let mut env = cpu.fpu.env();
+    let st0 = cpu.fpu.st(0).unpack();
+    let relation = float::compare_operands(&mut env, st0, source, comparison(op));
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_conditions(COMPARED, conditions(relation));
+        pop_as_asked(cpu, op);
+    }
+    Ok(())
+}
+
+fn source(cpu: &Cpu, i: u8) -> Option<Operand> {
+    (!cpu.fpu.is_empty(i)).then(|| cpu.fpu.st(i).unpack())
+}
+
+fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source = source(cpu, op.src);
+    compare(cpu, op, source)
+}
+
+fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source: T = cpu.load_operand(op)?;
+    compare(cpu, op, Some(source.unpack()))
+}
+
+fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source = cpu.load_operand::<u16>(op)? as i16;
+    compare(cpu, op, Some(Operand::from_i64(source.into())))
+}
+
+fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let source = cpu.load_operand::<u32>(op)? as i32;
+    compare(cpu, op, Some(Operand::from_i64(source.into())))
+}
+
+fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    compare(cpu, op, Some(F80::ZERO.unpack()))
+}
+
+/// FCOMI and its kin: the relation goes to ZF, PF and CF; OF, SF and AF are cleared.
+fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let relation = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
+        let mut env = cpu.fpu.env();
+        let relation = float::compare_operands(&mut env, a, b, comparison(op));
+        if !finish(cpu, op, &env) {
+            return Ok(());
+        }
+        relation
+    } else {
+        if !underflow(cpu, op) {
+            return Ok(());
+        }
+        Relation::Unordered
+    };
+    let (zf, pf, cf) = (Rflags::ZF.bits(), Rflags::PF.bits(), Rflags::CF.bits());
+    cpu.flags.set_bits(match relation {
+        Relation::Greater => 0,
+        Relation::Less => cf,
+        Relation::Equal => zf,
+        Relation::Unordered => zf | pf | cf,
+    });
+    pop_as_asked(cpu, op);
+    Ok(())
+}
+
+fn fxam(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    finish_quiet(cpu, op);
+    let value = cpu.fpu.st(0);
+    let operand = value.unpack();
+    let class = if cpu.fpu.is_empty(0) {
+        status::C3 | status::C0
+    } else {
+        match operand.class {
+            Class::Unsupported => 0,
+            Class::QuietNan | Class::SignalingNan => status::C0,
+            Class::Finite if operand.denormal => status::C3 | status::C2,
+            Class::Finite => status::C2,
+            Class::Infinity => status::C2 | status::C0,
+            Class::Zero => status::C3,
+        }
+    };
+    let sign = if value.sign() { status::C1 } else { 0 };
+    cpu.fpu.set_conditions(status::CONDITIONS, class | sign);
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! FLDCW, FNSTCW, FNSTSW, FNCLEX, FNINIT and FWAIT.
+
+use cloister_x86::regs::Cr0;
+use cloister_x86::{Exception, Vector};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::report::{begin, begin_no_wait, pending};
+use super::state::status;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Fldcw => fldcw,
+        Mnemonic::Fnstcw => fnstcw,
+        Mnemonic::Fnstsw => fnstsw,
+        Mnemonic::Fnclex => fnclex,
+        Mnemonic::Fninit => fninit,
+        Mnemonic::Wait => fwait,
+        _ => return None,
+    })
+}
+
+fn fldcw(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let value: u16 = cpu.load_operand(op)?;
+    cpu.fpu.set_control_word(value);
+    Ok(())
+}
+
+fn fnstcw(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin_no_wait(cpu)?;
+    let value = cpu.fpu.control;
+    cpu.store_operand(op, value)
+}
+
+fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin_no_wait(cpu)?;
+    let value = cpu.fpu.status_word();
+    if op.mem_operand == NO_MEMORY {
+        cpu.set_reg(0, false, value);
+        Ok(())
+    } else {
+        cpu.store_operand(op, value)
+    }
+}
+
+fn fnclex(cpu: &mut Cpu, _op: &Op) -> Exec {
+    begin_no_wait(cpu)?;
+    cpu.fpu.status &= !(status::EXCEPTIONS | status::SF | status::ES | status::B);
+    Ok(())
+}
+
+fn fninit(cpu: &mut Cpu, _op: &Op) -> Exec {
+    begin_no_wait(cpu)?;
+    cpu.fpu.init();
+    Ok(())
+}
+
+/// FWAIT heeds CR0.TS only together with CR0.MP (SDM Vol. 3A, 2.5).
+fn fwait(cpu: &mut Cpu, _op: &Op) -> Exec {
+    if cpu.cr0.contains(Cr0::MP | Cr0::TS) {
+        return Err(cpu.raise(Exception::new(Vector::Nm)));
+    }
+    pending(cpu)
+}

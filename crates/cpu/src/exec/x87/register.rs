@@ -1,0 +1,94 @@
+//! FXCH, FCMOVcc, FFREE, FINCSTP, FDECSTP and FNOP.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::arithmetic::quiet;
+use super::report::{begin, finish_quiet, underflow};
+use crate::float::F80;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Fxch => fxch,
+        Mnemonic::Fcmovb => |cpu, op| fcmov(cpu, op, cpu.flags.cf()),
+        Mnemonic::Fcmove => |cpu, op| fcmov(cpu, op, cpu.flags.zf()),
+        Mnemonic::Fcmovbe => |cpu, op| fcmov(cpu, op, cpu.flags.cf() || cpu.flags.zf()),
+        Mnemonic::Fcmovu => |cpu, op| fcmov(cpu, op, cpu.flags.pf()),
+        Mnemonic::Fcmovnb => |cpu, op| fcmov(cpu, op, !cpu.flags.cf()),
+        Mnemonic::Fcmovne => |cpu, op| fcmov(cpu, op, !cpu.flags.zf()),
+        Mnemonic::Fcmovnbe => |cpu, op| fcmov(cpu, op, !(cpu.flags.cf() || cpu.flags.zf())),
+        Mnemonic::Fcmovnu => |cpu, op| fcmov(cpu, op, !cpu.flags.pf()),
+        Mnemonic::Ffree => ffree,
+        Mnemonic::Ffreep => ffreep,
+        Mnemonic::Fincstp => fincstp,
+        Mnemonic::Fdecstp => fdecstp,
+        // The 8087's and 80287's own controls do nothing on later processors.
+        Mnemonic::Fnop | Mnemonic::Fneni | Mnemonic::Fndisi | Mnemonic::Fnsetpm => quiet,
+        _ => return None,
+    })
+}
+
+fn fxch(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    let i = op.src;
+    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(i) {
+        if !underflow(cpu, op) {
+            return Ok(());
+        }
+        for i in [0, i] {
+            if cpu.fpu.is_empty(i) {
+                cpu.fpu.set_st(i, F80::INDEFINITE);
+            }
+        }
+    } else {
+        finish_quiet(cpu, op);
+    }
+    let (a, b) = (cpu.fpu.st(0), cpu.fpu.st(i));
+    cpu.fpu.set_st(0, b);
+    cpu.fpu.set_st(i, a);
+    Ok(())
+}
+
+fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
+    begin(cpu)?;
+    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(op.src) {
+        // Whatever the condition.
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(0, F80::INDEFINITE);
+        }
+        return Ok(());
+    }
+    finish_quiet(cpu, op);
+    if condition {
+        let value = cpu.fpu.st(op.src);
+        cpu.fpu.set_st(0, value);
+    }
+    Ok(())
+}
+
+fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    cpu.fpu.free(op.dst);
+    cpu.fpu.fip = cpu.op_rip(op);
+    Ok(())
+}
+
+/// FFREEP (DF C0+i), undocumented: FFREE, then TOP moves.
+fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
+    ffree(cpu, op)?;
+    cpu.fpu.top = cpu.fpu.top.wrapping_add(1) & 7;
+    Ok(())
+}
+
+fn fincstp(cpu: &mut Cpu, op: &Op) -> Exec {
+    quiet(cpu, op)?;
+    cpu.fpu.top = cpu.fpu.top.wrapping_add(1) & 7;
+    Ok(())
+}
+
+fn fdecstp(cpu: &mut Cpu, op: &Op) -> Exec {
+    quiet(cpu, op)?;
+    cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! FST, FSTP, FIST, FISTP, FISTTP and FBSTP.
+
+use iced_x86::{Instruction, MemorySize, Mnemonic};
+
+use super::report::{begin, finish, finish_quiet, underflow};
+use crate::float::{self, Env, F80, Flags, Format, Rounding};
+use crate::mem::Plain;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let (pops, truncates) = match instruction.mnemonic() {
+        Mnemonic::Fst | Mnemonic::Fist => (false, false),
+        Mnemonic::Fstp | Mnemonic::Fistp | Mnemonic::Fbstp | Mnemonic::Fstpnce => (true, false),
+        Mnemonic::Fisttp => (true, true),
+        _ => return None,
+    };
+    op.extra = u32::from(pops) | u32::from(truncates) << 1;
+    Some(match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY && instruction.mnemonic() == Mnemonic::Fstpnce => fstpnce,
+        _ if op.mem_operand == NO_MEMORY => fst_register,
+        MemorySize::Float32 => fst_float::<u32>,
+        MemorySize::Float64 => fst_float::<u64>,
+        MemorySize::Int16 => fist_16,
+        MemorySize::Int32 => fist_32,
+        MemorySize::Int64 => fist_64,
+        MemorySize::Bcd => fbstp,
+        _ => fstp_extended,
+    })
+}
+
+fn pop_if_asked(cpu: &mut Cpu, op: &Op) {
+    if op.extra & 1 != 0 {
+        cpu.fpu.pop();
+    }
+}
+
+fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    if !cpu.fpu.is_empty(0) {
+        finish_quiet(cpu, op);
+        let value = cpu.fpu.st(0);
+        cpu.fpu.set_st(op.dst, value);
+        pop_if_asked(cpu, op);
+    } else if underflow(cpu, op) {
+        cpu.fpu.set_st(op.dst, F80::INDEFINITE);
+        pop_if_asked(cpu, op);
+    }
+    Ok(())
+}
+
+/// FSTPNCE (D9 D8+i), an undocumented alias of FSTP ST(i) that reports no empty register.
+fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    finish_quiet(cpu, op);
+    let value = cpu.fpu.st(0);
+    cpu.fpu.set_st(op.dst, value);
+    cpu.fpu.pop();
+    Ok(())
+}
+
+/// Stores what `convert` makes of ST(0), or `indefinite` if it is empty. Nothing is stored or
+/// popped if an unmasked exception other than PE arises (SDM Vol. 1, 8.5.4 and 8.5.5).
+#[inline(always)]
+fn store<T: Plain>(
+    cpu: &mut Cpu,
+    op: &Op,
+    indefinite: T,
+    convert: impl FnOnce(&mut Env, F80) -> T,
+) -> Exec {
+    begin(cpu)?;
+    let empty = cpu.fpu.is_empty(0);
+    let mut env = cpu.fpu.env();
+    let value = if empty {
+        env.raise(Flags::IE);
+        indefinite
+    } else {
+        convert(&mut env, cpu.fpu.st(0))
+    };
+    let stores = env.pending.difference(Flags::PE).is_empty();
+    if stores {
+        cpu.store_operand(op, value)?;
+    } else {
+        // The access is checked even so.
+        let address = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+        cpu.open::<T>(address)?;
+    }
+    if empty {
+        underflow(cpu, op);
+    } else {
+        finish(cpu, op, &env);
+    }
+    if stores {
+        pop_if_asked(cpu, op);
+    }
+    Ok(())
+}
+
+fn fst_float<T: Format + Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+    store(cpu, op, T::indefinite(), |env, value| float::convert::<F80, T>(env, value))
+}
+
+fn rounding(env: &Env, op: &Op) -> Rounding {
+    if op.extra & 2 != 0 { Rounding::Zero } else { env.rounding }
+}
+
+fn fist_16(cpu: &mut Cpu, op: &Op) -> Exec {
+    store(cpu, op, i16::MIN as u16, |env, value| {
+        float::to_i16(env, value, rounding(env, op)) as u16
+    })
+}
+
+fn fist_32(cpu: &mut Cpu, op: &Op) -> Exec {
+    store(cpu, op, i32::MIN as u32, |env, value| {
+        float::to_i32(env, value, rounding(env, op)) as u32
+    })
+}
+
+fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    store(cpu, op, i64::MIN as u64, |env, value| {
+        float::to_i64(env, value, rounding(env, op)) as u64
+    })
+}
+
+/// Stores ten bytes.
+fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
+    let address = cpu.linear(op, bytes.len(), AccessKind::Write)?;
+    let mode = cpu.mmu_mode;
+    cpu.write_bytes(address, &bytes, mode)
+}
+
+fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    if cpu.fpu.is_empty(0) {
+        return ten_underflow(cpu, op, F80::INDEFINITE.to_bytes());
+    }
+    store_ten(cpu, op, cpu.fpu.st(0).to_bytes())?;
+    finish_quiet(cpu, op);
+    cpu.fpu.pop();
+    Ok(())
+}
+
+fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    if cpu.fpu.is_empty(0) {
+        return ten_underflow(cpu, op, float::BCD_INDEFINITE);
+    }
+    let mut env = cpu.fpu.env();
+    let bytes = float::f80_to_bcd(&mut env, cpu.fpu.st(0));
+    let stores = !env.pending.contains(Flags::IE);
+    if stores {
+        store_ten(cpu, op, bytes)?;
+    }
+    finish(cpu, op, &env);
+    if stores {
+        cpu.fpu.pop();
+    }
+    Ok(())
+}
+
+fn ten_underflow(cpu: &mut Cpu, op: &Op, indefinite: [u8; 10]) -> Exec {
+    if cpu.fpu.env().masks.contains(Flags::IE) {
+        store_ten(cpu, op, indefinite)?;
+    }
+    if underflow(cpu, op) {
+        cpu.fpu.pop();
+    }
+    Ok(())
+}

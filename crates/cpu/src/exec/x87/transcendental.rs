@@ -1,0 +1,91 @@
+//! FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::arithmetic::{on_st0, two_results_fault};
+use super::report::{begin, finish, finish_quiet, underflow};
+use super::state::status;
+use crate::float::{self, Env, F80};
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::F2xm1 => f2xm1,
+        Mnemonic::Fyl2x => |cpu, op| two_operands(cpu, op, float::fyl2x),
+        Mnemonic::Fyl2xp1 => |cpu, op| two_operands(cpu, op, float::fyl2xp1),
+        Mnemonic::Fpatan => |cpu, op| two_operands(cpu, op, float::fpatan),
+        Mnemonic::Fptan => |cpu, op| two_results(cpu, op, float::fptan),
+        Mnemonic::Fsincos => |cpu, op| two_results(cpu, op, float::fsincos),
+        Mnemonic::Fsin => |cpu, op| one_result(cpu, op, float::fsin),
+        Mnemonic::Fcos => |cpu, op| one_result(cpu, op, float::fcos),
+        _ => return None,
+    })
+}
+
+fn f2xm1(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
+    on_st0(cpu, op, float::f2xm1)
+}
+
+/// ST(1) = f(ST(1), ST(0)), then ST(0) is popped.
+fn two_operands(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80, F80) -> F80) -> Exec {
+    begin(cpu)?;
+    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(1) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(1, F80::INDEFINITE);
+            cpu.fpu.pop();
+        }
+        return Ok(());
+    }
+    let mut env = cpu.fpu.env();
+    let result = f(&mut env, cpu.fpu.st(1), cpu.fpu.st(0));
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(1, result);
+        cpu.fpu.pop();
+    }
+    Ok(())
+}
+
+/// C2 set and nothing else: the argument is out of range.
+fn out_of_range(cpu: &mut Cpu, op: &Op) -> Exec {
+    finish_quiet(cpu, op);
+    cpu.fpu.set_conditions(status::C2, status::C2);
+    Ok(())
+}
+
+fn one_result(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80) -> Option<F80>) -> Exec {
+    begin(cpu)?;
+    cpu.fpu.set_conditions(status::C2, 0);
+    if cpu.fpu.is_empty(0) {
+        if underflow(cpu, op) {
+            cpu.fpu.set_st(0, F80::INDEFINITE);
+        }
+        return Ok(());
+    }
+    let mut env = cpu.fpu.env();
+    let Some(result) = f(&mut env, cpu.fpu.st(0)) else {
+        return out_of_range(cpu, op);
+    };
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(0, result);
+    }
+    Ok(())
+}
+
+fn two_results(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80) -> Option<(F80, F80)>) -> Exec {
+    begin(cpu)?;
+    cpu.fpu.set_conditions(status::C2, 0);
+    if let Some(done) = two_results_fault(cpu, op) {
+        return done;
+    }
+    let mut env = cpu.fpu.env();
+    let Some((replaced, pushed)) = f(&mut env, cpu.fpu.st(0)) else {
+        return out_of_range(cpu, op);
+    };
+    if finish(cpu, op, &env) {
+        cpu.fpu.set_st(0, replaced);
+        cpu.fpu.push(pushed);
+    }
+    Ok(())
+}
