@@ -127,8 +127,9 @@ impl SerialInput {
         Self(port)
     }
 
-    /// Sends `input` to the guest and returns how many bytes were taken. Never blocks: the caller
-    /// offers the rest again when the guest has had time to read.
+    /// Sends `input` to the guest and returns how many bytes were taken. It waits for no reader:
+    /// the caller offers the rest again when the guest has had time to read. It does wait while
+    /// the guest's output blocks on the host, so a terminal's escape is looked for before.
     pub fn push(&self, input: &[u8]) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(input)
     }

@@ -164,7 +164,10 @@ pub struct ConsoleInput {
 
 impl ConsoleInput {
     /// Sends `input` to the guest and returns how many bytes were taken. The caller offers the
-    /// rest again when the guest has had time to read.
+    /// rest again when the guest has had time to read. As [`SerialInput::push`] it waits while
+    /// the guest's output blocks on the host.
+    ///
+    /// [`SerialInput::push`]: crate::devices::SerialInput::push
     pub fn push(&self, input: &[u8]) -> usize {
         let taken = {
             let mut waiting = self.waiting.lock();
