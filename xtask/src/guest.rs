@@ -55,7 +55,7 @@ impl Programs {
 fn build_command(target_directory: &std::path::Path, flags: &str) -> Command {
     let mut cargo = process::cargo();
     cargo
-        .args(["build", "--quiet", "--release", "--locked", "--target", TARGET])
+        .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("--manifest-path")
         .arg(repository::root().join("guest/Cargo.toml"))
         .arg("--target-dir")

@@ -75,7 +75,6 @@ impl Machine {
         let start = Instant::now();
         process::show(process::cargo().args([
             "build",
-            "--quiet",
             "--locked",
             "--profile",
             profile,

@@ -3,10 +3,14 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// How long a program may be silent before something is printed for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints what begins now.
 pub(crate) fn step(what: &str) {
@@ -69,12 +73,29 @@ fn show_lines(pipe: impl std::io::Read) -> Vec<String> {
     lines.inspect(|line| println!("{line}")).collect()
 }
 
-/// Runs a program and returns all it gave, whatever its exit code.
+/// Runs a program and returns all it gave, whatever its exit code. One that takes
+/// long is seen to be at work.
 ///
 /// # Errors
 /// A program that is missing.
 pub(crate) fn finish(command: &mut Command) -> Result<Output> {
-    command.output().map_err(|error| missing(command, error))
+    let start = Instant::now();
+    let (sender, receiver) = channel();
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            // The receiver waits below for as long as this thread runs.
+            let _ = sender.send(command.output());
+        });
+        loop {
+            match receiver.recv_timeout(PATIENCE) {
+                Err(RecvTimeoutError::Timeout) => {
+                    println!("    still at it after {} s", start.elapsed().as_secs());
+                }
+                other => break other,
+            }
+        }
+    });
+    outcome.context("a program's output was lost")?.map_err(|error| missing(command, error))
 }
 
 /// True if the program can be started and knows `--version`.

@@ -17,6 +17,9 @@ use std::process::Command;
 
 fn main() {
     system::mount_all();
+    // From here on only errors reach the console, so that the kernel's remarks do
+    // not come in the middle of a line of ours. The log keeps everything.
+    let _ = fs::write("/proc/sys/kernel/printk", "4");
     println!("init: up after {} s", uptime());
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     for task in option(&command_line, "cloister.run").unwrap_or_default().split(',') {

@@ -47,8 +47,10 @@ pub(crate) fn reboot() {
 }
 
 fn end(how: i32) {
-    // SAFETY: nothing of this image needs to survive.
+    // SAFETY: nothing of this image needs to survive. The last lines of the console
+    // are still in the serial driver's buffer, hence tcdrain.
     unsafe {
+        libc::tcdrain(1);
         libc::sync();
         libc::reboot(how);
     }
