@@ -116,7 +116,8 @@ pub(crate) struct EpcmEntry {
     children: AtomicU32,
     /// ENCLAVEADDRESS.
     address: AtomicU64,
-    /// SECS: [`Tracking`]. Other pages: the tracking epoch in which they were blocked.
+    /// SECS: [`Tracking`]. Other pages: the epoch of their SECS in which they were last
+    /// blocked, restricted or changed.
     tracking: AtomicU64,
 }
 
@@ -218,15 +219,23 @@ impl EpcmEntry {
         self.state.fetch_and(!0xffff, Ordering::AcqRel);
     }
 
-    /// Sets and clears flag bits and, where given, changes the page type, in one step.
-    pub(crate) fn modify(&self, set: EpcmFlags, clear: EpcmFlags, page_type: Option<PageType>) {
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+    /// Sets and clears flag bits and, where given, changes the page type, in one step. Returns
+    /// the flags that were set before.
+    pub(crate) fn modify(
+        &self,
+        set: EpcmFlags,
+        clear: EpcmFlags,
+        page_type: Option<PageType>,
+    ) -> EpcmFlags {
+        let changed = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             let mut state = (state & !clear.bits()) | set.bits();
             if let Some(page_type) = page_type {
                 state = state & !0xff00 | u32::from(page_type as u8) << 8;
             }
             Some(state)
         });
+        let (Ok(before) | Err(before)) = changed;
+        EpcmFlags::from_bits_truncate(before & 0xff)
     }
 
     /// SECS: number of child pages in the EPC.
@@ -262,13 +271,13 @@ impl EpcmEntry {
             .map(Tracking)
     }
 
-    /// Any other page: the epoch of its SECS in which it was blocked.
-    pub(crate) fn blocked_epoch(&self) -> u32 {
+    /// Any other page: the epoch of its SECS in which it was last blocked, restricted or changed.
+    pub(crate) fn tracked_epoch(&self) -> u32 {
         self.tracking.load(Ordering::Acquire) as u32
     }
 
-    /// Any other page: notes the epoch of its SECS in which it was blocked.
-    pub(crate) fn set_blocked_epoch(&self, epoch: u32) {
+    /// Any other page: notes the epoch of its SECS in which it was blocked, restricted or changed.
+    pub(crate) fn set_tracked_epoch(&self, epoch: u32) {
         self.tracking.store(u64::from(epoch), Ordering::Release);
     }
 }

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use cloister_x86::La;
 use thiserror::Error;
 
 use crate::capabilities::{Capabilities, SgxFeatures};
@@ -94,12 +93,6 @@ pub struct EpcSection {
     pub pages: u32,
     /// NUMA node.
     pub node: u32,
-}
-
-/// Why a leaf on a platform's own pages faults, without the access details that only the leaf's
-/// caller knows.
-pub(crate) const fn page_of(la: La) -> u64 {
-    la.0 & !0xfff
 }
 
 /// One host's SGX: the EPC, its EPCM, the capabilities and the keys. Shared through an `Arc` by

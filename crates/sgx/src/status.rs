@@ -1,5 +1,7 @@
 //! Error and information codes of the leaf functions (SDM Vol. 3D, table 38-4).
 
+use cloister_x86::regs::Rflags;
+
 /// What a leaf that reports in RAX returned. Every value but [`Success`](Self::Success) sets ZF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u32)]
@@ -69,5 +71,26 @@ impl SgxStatus {
     #[must_use]
     pub const fn rax(self) -> u64 {
         self as u32 as u64
+    }
+
+    /// RFLAGS after a leaf that returns this status, given those before: CF, PF, AF, ZF, SF and
+    /// OF are cleared; then errors set ZF and information (EBLOCK on a page that needs or allows
+    /// no blocking, EWB to a slot in use) sets CF.
+    #[must_use]
+    pub const fn flags(self, rflags: u64) -> u64 {
+        let reported = Rflags::CF
+            .union(Rflags::PF)
+            .union(Rflags::AF)
+            .union(Rflags::ZF)
+            .union(Rflags::SF)
+            .union(Rflags::OF);
+        let set = match self {
+            Self::Success => Rflags::empty(),
+            Self::BlkState | Self::NotBlockable | Self::PgIsSecs | Self::VaSlotOccupied => {
+                Rflags::CF
+            }
+            _ => Rflags::ZF,
+        };
+        rflags & !reported.bits() | set.bits()
     }
 }

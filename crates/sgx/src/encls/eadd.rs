@@ -26,7 +26,7 @@ pub(super) fn leaf(
     let secs_la = linear_aligned(port, pageinfo.secs.get(), 4096, 4096)?;
     let secinfo_la = linear_aligned(port, pageinfo.secinfo.get(), 64, 64)?;
     let linaddr = pageinfo.linaddr.get();
-    if linaddr % EPC_PAGE_SIZE as u64 != 0 {
+    if !linaddr.is_multiple_of(EPC_PAGE_SIZE as u64) {
         return Err(GP);
     }
     let secs = EpcOperand::resolve(port, secs_la, EpcAccess::Write, Privilege::Supervisor)?;

@@ -1,18 +1,26 @@
 //! ENCLS leaf functions (SDM Vol. 3D, 38.3), one file each, in the order of their numbers.
 
 mod eadd;
+mod eaug;
+mod eblock;
 mod ecreate;
 mod edbgrd;
 mod edbgwr;
 mod eextend;
 mod einit;
+mod eld;
+mod emodpr;
+mod emodt;
+mod epa;
 mod eremove;
+mod etrack;
+mod ewb;
 
 pub(crate) use einit::read_secs;
 
 use cloister_x86::Exception;
-use cloister_x86::regs::Rflags;
 
+use crate::capabilities::SgxFeatures;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
 use crate::status::SgxStatus;
@@ -35,8 +43,7 @@ pub struct EnclsRegs {
 /// How a leaf that completed changes the registers. RIP then moves past the instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LeafOutcome {
-    /// For leaves that report: what goes to RAX; ZF is set unless it is success, and CF, PF, AF,
-    /// OF and SF are cleared. Other leaves change neither RAX nor flags.
+    /// For leaves that report: what goes to RAX, and through [`SgxStatus::flags`] to RFLAGS. Other leaves change neither RAX nor flags.
     pub status: Option<SgxStatus>,
     /// RBX, if the leaf returns something there.
     pub rbx: Option<u64>,
@@ -52,12 +59,7 @@ impl LeafOutcome {
     pub fn apply(&self, rax: &mut u64, rbx: &mut u64, rflags: &mut u64) {
         if let Some(status) = self.status {
             *rax = status.rax();
-            let reported =
-                Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF;
-            *rflags &= !reported.bits();
-            if status != SgxStatus::Success {
-                *rflags |= Rflags::ZF.bits();
-            }
+            *rflags = status.flags(*rflags);
         }
         if let Some(value) = self.rbx {
             *rbx = value;
@@ -75,6 +77,7 @@ pub fn execute(
     port: &mut impl LeafPort,
     regs: &EnclsRegs,
 ) -> Result<LeafOutcome, Stop> {
+    let sgx2 = platform.capabilities().features.contains(SgxFeatures::SGX2);
     match regs.eax {
         leaf::ECREATE => ecreate::leaf(platform, port, regs),
         leaf::EADD => eadd::leaf(platform, port, regs),
@@ -83,7 +86,16 @@ pub fn execute(
         leaf::EDBGRD => edbgrd::leaf(platform, port, regs),
         leaf::EDBGWR => edbgwr::leaf(platform, port, regs),
         leaf::EEXTEND => eextend::leaf(platform, port, regs),
-        // SDM Vol. 2, ENCLS: an invalid leaf number.
+        leaf::ELDB => eld::leaf(platform, port, regs, true),
+        leaf::ELDU => eld::leaf(platform, port, regs, false),
+        leaf::EBLOCK => eblock::leaf(platform, port, regs),
+        leaf::EPA => epa::leaf(platform, port, regs),
+        leaf::EWB => ewb::leaf(platform, port, regs),
+        leaf::ETRACK => etrack::leaf(platform, port, regs),
+        leaf::EAUG if sgx2 => eaug::leaf(platform, port, regs),
+        leaf::EMODPR if sgx2 => emodpr::leaf(platform, port, regs),
+        leaf::EMODT if sgx2 => emodt::leaf(platform, port, regs),
+        // SDM Vol. 2, ENCLS: an invalid leaf number, or one that CPUID 12H does not announce.
         _ => Err(Stop::Fault(Exception::gp(0))),
     }
 }

@@ -122,10 +122,10 @@ impl<'a> Entry<'a> {
         let tcs_page = platform.page(target.index);
         let claim = TcsClaim::take(tcs_page);
         let tcs = read_tcs(tcs_page);
-        if tcs.ossa.get() % 4096 != 0 {
+        if !tcs.ossa.get().is_multiple_of(4096) {
             return Err(GP);
         }
-        if tcs.ofsbase.get() % 4096 != 0 || tcs.ogsbase.get() % 4096 != 0 {
+        if !tcs.ofsbase.get().is_multiple_of(4096) || !tcs.ogsbase.get().is_multiple_of(4096) {
             return Err(GP);
         }
         // Reserved bits; AEXNOTIFY is one where the platform does not announce it.

@@ -1,7 +1,6 @@
 //! ENCLU leaf functions (SDM Vol. 3D, 38.4), one file each, in the order of their numbers.
 
-use cloister_x86::regs::Rflags;
-
+use crate::capabilities::SgxFeatures;
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
@@ -10,9 +9,13 @@ use crate::state::EnclaveState;
 use crate::status::SgxStatus;
 use crate::xsave::XsaveArea;
 
+mod eaccept;
+mod eacceptcopy;
+mod edeccssa;
 mod eenter;
 mod eexit;
 mod egetkey;
+mod emodpe;
 mod entry;
 mod ereport;
 mod eresume;
@@ -85,23 +88,27 @@ pub fn execute(
     if entry == state.in_enclave() {
         return Err(GP);
     }
+    let features = platform.capabilities().features;
+    let sgx2 = features.contains(SgxFeatures::SGX2);
     match number {
         leaf::EREPORT => ereport::leaf(platform, state, port, cpu),
         leaf::EGETKEY => egetkey::leaf(platform, state, port, cpu),
         leaf::EENTER => eenter::leaf(platform, state, port, cpu),
         leaf::ERESUME => eresume::leaf(platform, state, port, cpu, xsave),
         leaf::EEXIT => eexit::leaf(platform, state, cpu),
-        // SDM Vol. 2, ENCLU: an invalid leaf number.
+        leaf::EACCEPT if sgx2 => eaccept::leaf(platform, state, port, cpu),
+        leaf::EMODPE if sgx2 => emodpe::leaf(platform, state, port, cpu),
+        leaf::EACCEPTCOPY if sgx2 => eacceptcopy::leaf(platform, state, port, cpu),
+        leaf::EDECCSSA if features.contains(SgxFeatures::EDECCSSA) => {
+            edeccssa::leaf(platform, state, port)
+        }
+        // SDM Vol. 2, ENCLU: an invalid leaf number, or one that CPUID 12H does not announce.
         _ => Err(GP),
     }
 }
 
 /// RAX and the flags of a leaf that reports `status`.
 fn report_status(cpu: &mut ProcessorState, status: SgxStatus) {
-    let reported = Rflags::CF | Rflags::PF | Rflags::AF | Rflags::ZF | Rflags::SF | Rflags::OF;
     cpu.gpr[RAX] = status.rax();
-    cpu.rflags &= !reported.bits();
-    if status != SgxStatus::Success {
-        cpu.rflags |= Rflags::ZF.bits();
-    }
+    cpu.rflags = status.flags(cpu.rflags);
 }

@@ -1,0 +1,118 @@
+//! ENCLS\[ELDB\] and ENCLS\[ELDU\] (SDM Vol. 3D, 38.3, ELDB/ELDU/ELDBC/ELDUC): load an evicted
+//! page, blocked or unblocked.
+
+use core::sync::atomic::Ordering;
+
+use zerocopy::IntoBytes as _;
+
+use crate::encls::{EnclsRegs, LeafOutcome};
+use crate::epc::EPC_PAGE_SIZE;
+use crate::epcm::{EpcmFlags, EpcmView, PageType};
+use crate::layout::{PageInfo, Pcmd, SecInfoFlags, Secs};
+use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::paging::{MacHeader, open};
+use crate::platform::Platform;
+use crate::port::{EpcAccess, LeafPort, Stop};
+use crate::status::SgxStatus;
+
+/// RBX: PAGEINFO with page, PCMD and SECS; RCX: the EPC page; RDX: the version slot.
+pub(super) fn leaf(
+    platform: &Platform,
+    port: &mut impl LeafPort,
+    regs: &EnclsRegs,
+    blocked: bool,
+) -> Result<LeafOutcome, Stop> {
+    let pageinfo_la = linear_aligned(port, regs.rbx, 32, 32)?;
+    let target_la = linear_aligned(port, regs.rcx, 4096, 4096)?;
+    let target = EpcOperand::resolve(port, target_la, EpcAccess::Write, Privilege::Supervisor)?;
+    let slot_la = linear_aligned(port, regs.rdx, 8, 8)?;
+    let slot = EpcOperand::resolve(port, slot_la, EpcAccess::Write, Privilege::Supervisor)?;
+    let pageinfo: PageInfo = read_struct(port, pageinfo_la)?;
+    let pcmd_la = linear_aligned(port, pageinfo.secinfo.get(), size_of::<Pcmd>() as u64, 128)?;
+    let source_la = linear_aligned(port, pageinfo.srcpge.get(), 4096, 4096)?;
+
+    // Table 38-6.
+    let entry = platform.entry(target.index);
+    let _lock = entry.try_exclusive().ok_or(GP)?;
+    let va_entry = platform.entry(slot.index);
+    let _va_lock = va_entry.try_shared().ok_or(GP)?;
+    if entry.view().valid() {
+        return Err(target.page_fault().into());
+    }
+    if !va_entry.view().is(PageType::Va) {
+        return Err(slot.page_fault().into());
+    }
+
+    let pcmd: Pcmd = read_struct(port, pcmd_la)?;
+    let page_type = pcmd.secinfo.page_type();
+    let has_parent = matches!(page_type, Some(PageType::Reg | PageType::Tcs | PageType::Trim));
+    let secs_ea = pageinfo.secs.get();
+    let parent = if has_parent {
+        let la = linear_aligned(port, secs_ea, 4096, 4096)?;
+        Some(EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::Supervisor)?)
+    } else if secs_ea != 0 {
+        return Err(GP);
+    } else {
+        None
+    };
+    let _parent_lock = match &parent {
+        Some(parent) => Some(platform.entry(parent.index).try_shared().ok_or(GP)?),
+        None => None,
+    };
+    let eid = match &parent {
+        Some(parent) if !platform.entry(parent.index).view().is(PageType::Secs) => {
+            return Err(parent.page_fault().into());
+        }
+        Some(parent) => platform.page(parent.index).load(Secs::EID),
+        None => 0,
+    };
+
+    let header = MacHeader {
+        secinfo: pcmd.secinfo,
+        eid: eid.into(),
+        linaddr: pageinfo.linaddr,
+        rsvd: pcmd.reserved,
+        zero: [0; 8],
+    };
+    let mut contents = [0; EPC_PAGE_SIZE];
+    port.read(source_la, &mut contents)?;
+    let cell = &platform.page(slot.index).words[slot_la.page_offset() as usize / 8];
+    let version = cell.load(Ordering::Acquire);
+    if !open(platform, u64::from_le(version), &header, &mut contents, &pcmd.mac) {
+        return Ok(LeafOutcome::status(SgxStatus::MacCompareFail));
+    }
+    // EWB authenticated the type, so it is a known one.
+    let Some(page_type) = page_type else {
+        return Ok(LeafOutcome::status(SgxStatus::MacCompareFail));
+    };
+    // "VA slot being modified": another load used up the version meanwhile.
+    if cell.compare_exchange(version, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return Err(GP);
+    }
+
+    let page = platform.page(target.index);
+    page.write(0, &contents);
+    if page_type == PageType::Secs {
+        page.write(core::mem::offset_of!(Secs, enclavecontext), target.index.0.as_bytes());
+    }
+    let mut flags = pcmd.secinfo.permissions();
+    for (secinfo, epcm) in [
+        (SecInfoFlags::PENDING, EpcmFlags::PENDING),
+        (SecInfoFlags::MODIFIED, EpcmFlags::MODIFIED),
+        (SecInfoFlags::PR, EpcmFlags::PR),
+    ] {
+        flags.set(epcm, pcmd.secinfo.has(secinfo));
+    }
+    flags.set(EpcmFlags::BLOCKED, blocked && parent.is_some());
+    let secs = parent.map_or(target.index, |parent| parent.index);
+    if parent.is_some() {
+        platform.entry(secs).add_child();
+    }
+    entry.install(EpcmView { flags, page_type, secs, address: pageinfo.linaddr.get() });
+    if parent.is_some() {
+        // Nobody can have a translation to a page that was not there: it counts as tracked.
+        let epoch = platform.entry(secs).tracking().epoch();
+        entry.set_tracked_epoch(epoch.wrapping_sub(2));
+    }
+    Ok(LeafOutcome::status(SgxStatus::Success))
+}
