@@ -30,12 +30,11 @@ pub fn f2xm1(env: &mut Env, x: F80) -> F80 {
         return F80::INDEFINITE;
     }
     if x.exponent >= 0 {
-        let is_one = x.exponent == 0 && x.significand == 1 << 63;
-        if is_one {
-            // Processors report these exact results as inexact, too.
-            env.raise(Flags::PE);
-        }
-        return if is_one && x.sign { F80::new(0xbffe, 1 << 63) } else { value };
+        // Processors report what comes back from here as inexact, the exact 2^1 - 1 and 2^-1 - 1
+        // included.
+        env.raise(Flags::PE);
+        let is_minus_one = x.sign && x.exponent == 0 && x.significand == 1 << 63;
+        return if is_minus_one { F80::new(0xbffe, 1 << 63) } else { value };
     }
     round(env, inexact(series::exp2_minus_1(x.into())))
 }
@@ -117,6 +116,7 @@ pub fn fyl2xp1(env: &mut Env, y: F80, x: F80) -> F80 {
         return F80::zero(sign);
     }
     if x.sign && x.exponent >= 0 {
+        env.raise(Flags::PE);
         return renormalized(env, x);
     }
     let x = Exact::from(x);

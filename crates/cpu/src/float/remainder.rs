@@ -20,15 +20,20 @@ pub enum RemainderKind {
 pub struct Remainder {
     /// The new ST(0).
     pub value: F80,
-    /// The low bits of the quotient's magnitude; the three lowest go to C0, C3 and C1. Zero for a partial one.
-    pub quotient: u64,
+    /// The low bits of the quotient's magnitude, of which the three lowest go to C0, C3 and C1;
+    /// `None` if the result is a NaN. Zero for a partial one.
+    pub quotient: Option<u64>,
     /// The reduction is incomplete: C2.
     pub partial: bool,
 }
 
 impl Remainder {
-    const fn complete(value: F80) -> Self {
-        Self { value, quotient: 0, partial: false }
+    const fn unchanged(value: F80) -> Self {
+        Self { value, quotient: Some(0), partial: false }
+    }
+
+    const fn nan(value: F80) -> Self {
+        Self { value, quotient: None, partial: false }
     }
 }
 
@@ -36,16 +41,16 @@ impl Remainder {
 pub fn remainder(env: &mut Env, a: F80, b: F80, kind: RemainderKind) -> Remainder {
     let (a, b) = (a.unpack(), b.unpack());
     if let Some(nan) = propagate_two(env, a, b) {
-        return Remainder::complete(nan);
+        return Remainder::nan(nan);
     }
     if a.class == Class::Infinity || b.class == Class::Zero {
-        return Remainder::complete(invalid(env));
+        return Remainder::nan(invalid(env));
     }
     if (a.denormal || b.denormal) && env.raise_denormal() {
-        return Remainder::complete(F80::INDEFINITE);
+        return Remainder::nan(F80::INDEFINITE);
     }
     if a.class == Class::Zero || b.class == Class::Infinity {
-        return Remainder::complete(renormalized(env, a));
+        return Remainder::unchanged(renormalized(env, a));
     }
     let distance = a.exponent - b.exponent;
     if distance < 64 { whole(env, a, b, distance, kind) } else { partial(env, a, b, distance) }
@@ -53,7 +58,7 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, kind: RemainderKind) -> Remainde
 
 fn whole(env: &mut Env, a: Operand, b: Operand, distance: i32, kind: RemainderKind) -> Remainder {
     if distance < -1 {
-        return Remainder::complete(renormalized(env, a));
+        return Remainder::unchanged(renormalized(env, a));
     }
     // In units of the smaller operand's last bit.
     let (dividend, divisor) = if distance < 0 {
@@ -73,7 +78,11 @@ fn whole(env: &mut Env, a: Operand, b: Operand, distance: i32, kind: RemainderKi
             sign = !sign;
         }
     }
-    Remainder { value: pack(env, a.sign, sign, unit, rest), quotient, partial: false }
+    Remainder {
+        value: pack(env, a.sign, sign, unit, rest),
+        quotient: Some(quotient),
+        partial: false,
+    }
 }
 
 fn partial(env: &mut Env, a: Operand, b: Operand, distance: i32) -> Remainder {
@@ -81,7 +90,7 @@ fn partial(env: &mut Env, a: Operand, b: Operand, distance: i32) -> Remainder {
     let bits = distance & 31 | 32;
     let rest = (u128::from(a.significand) << bits) % u128::from(b.significand);
     let unit = b.exponent + distance - bits;
-    Remainder { value: pack(env, a.sign, a.sign, unit, rest), quotient: 0, partial: true }
+    Remainder { value: pack(env, a.sign, a.sign, unit, rest), quotient: Some(0), partial: true }
 }
 
 /// `rest * 2^(unit - 63)`; a zero takes the dividend's sign.

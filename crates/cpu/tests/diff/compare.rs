@@ -158,6 +158,8 @@ fn undefined_conditions(instruction: &Instruction) -> u16 {
     match instruction.mnemonic() {
         // C1 tells the direction of a rounding that may differ by an ulp.
         M::Fsin | M::Fcos | M::Fsincos | M::Fptan => C0 | C1 | C3,
+        // Intel processors clear C1, AMD's keep it (SDM Vol. 2A, FCOMI).
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => C1,
         M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fpatan => C0 | C1 | C2 | C3,
         M::Fcom
         | M::Fcomp

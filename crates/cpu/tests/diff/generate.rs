@@ -116,6 +116,8 @@ fn is_left_out(mnemonic: Mnemonic) -> bool {
             // No effect on Intel processors since the 387; the host decodes them as it likes.
             | M::Fneni | M::Feni | M::Fndisi | M::Fdisi | M::Fnsetpm | M::Fsetpm | M::Frstpm
             | M::Wait
+            // Two instructions: FWAIT and the form that does not wait.
+            | M::Fclex | M::Finit | M::Fstcw | M::Fstsw | M::Fstdw | M::Fstsg
     )
 }
 

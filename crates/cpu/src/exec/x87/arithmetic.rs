@@ -184,15 +184,15 @@ fn remainder(cpu: &mut Cpu, op: &Op, kind: RemainderKind) -> Exec {
     if !finish(cpu, op, &env) {
         return Ok(());
     }
-    let conditions = if result.partial {
-        status::C2
-    } else {
-        let bit = |n: u32, condition: u16| {
-            if result.quotient >> n & 1 != 0 { condition } else { 0 }
+    if let Some(quotient) = result.quotient {
+        let bit = |n: u32, condition: u16| if quotient >> n & 1 != 0 { condition } else { 0 };
+        let conditions = if result.partial {
+            status::C2
+        } else {
+            bit(2, status::C0) | bit(1, status::C3) | bit(0, status::C1)
         };
-        bit(2, status::C0) | bit(1, status::C3) | bit(0, status::C1)
-    };
-    cpu.fpu.set_conditions(status::CONDITIONS, conditions);
+        cpu.fpu.set_conditions(status::CONDITIONS, conditions);
+    }
     cpu.fpu.set_st(0, result.value);
     Ok(())
 }
@@ -225,11 +225,4 @@ pub(super) fn two_results_fault(cpu: &mut Cpu, op: &Op) -> Option<Exec> {
         cpu.fpu.push(F80::INDEFINITE);
     }
     Some(Ok(()))
-}
-
-/// An instruction that does nothing but clear C1 and move the instruction pointer.
-pub(super) fn quiet(cpu: &mut Cpu, op: &Op) -> Exec {
-    begin(cpu)?;
-    finish_quiet(cpu, op);
-    Ok(())
 }

@@ -68,9 +68,11 @@ fn pop_as_asked(cpu: &mut Cpu, op: &Op) {
 
 /// Compares ST(0) with `source`, `None` for an empty register.
 fn compare(cpu: &mut Cpu, op: &Op, source: Option<Operand>) -> Exec {
+    // The condition codes tell the relation even if an unmasked exception keeps the stack as it is.
     let Some(source) = source.filter(|_| !cpu.fpu.is_empty(0)) else {
-        if underflow(cpu, op) {
-            cpu.fpu.set_conditions(COMPARED, COMPARED);
+        let masked = underflow(cpu, op);
+        cpu.fpu.set_conditions(COMPARED, COMPARED);
+        if masked {
             pop_as_asked(cpu, op);
         }
         return Ok(());
@@ -78,8 +80,9 @@ fn compare(cpu: &mut Cpu, op: &Op, source: Option<Operand>) -> Exec {
     let mut env = cpu.fpu.env();
     let st0 = cpu.fpu.st(0).unpack();
     let relation = float::compare_operands(&mut env, st0, source, comparison(op));
-    if finish(cpu, op, &env) {
-        cpu.fpu.set_conditions(COMPARED, conditions(relation));
+    let pops = finish(cpu, op, &env);
+    cpu.fpu.set_conditions(COMPARED, conditions(relation));
+    if pops {
         pop_as_asked(cpu, op);
     }
     Ok(())
@@ -121,18 +124,12 @@ fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
 /// FCOMI and its kin: the relation goes to ZF, PF and CF; OF, SF and AF are cleared.
 fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    let relation = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
+    let (relation, pops) = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
         let mut env = cpu.fpu.env();
         let relation = float::compare_operands(&mut env, a, b, comparison(op));
-        if !finish(cpu, op, &env) {
-            return Ok(());
-        }
-        relation
+        (relation, finish(cpu, op, &env))
     } else {
-        if !underflow(cpu, op) {
-            return Ok(());
-        }
-        Relation::Unordered
+        (Relation::Unordered, underflow(cpu, op))
     };
     let (zf, pf, cf) = (Rflags::ZF.bits(), Rflags::PF.bits(), Rflags::CF.bits());
     cpu.flags.set_bits(match relation {
@@ -141,7 +138,9 @@ fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
         Relation::Equal => zf,
         Relation::Unordered => zf | pf | cf,
     });
-    pop_as_asked(cpu, op);
+    if pops {
+        pop_as_asked(cpu, op);
+    }
     Ok(())
 }
 

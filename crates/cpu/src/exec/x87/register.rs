@@ -2,7 +2,6 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::arithmetic::quiet;
 use super::report::{begin, finish_quiet, underflow};
 use crate::float::F80;
 use crate::op::{Handler, Op};
@@ -24,7 +23,7 @@ pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
         Mnemonic::Fincstp => fincstp,
         Mnemonic::Fdecstp => fdecstp,
         // The 8087's and 80287's own controls do nothing on later processors.
-        Mnemonic::Fnop | Mnemonic::Fneni | Mnemonic::Fndisi | Mnemonic::Fnsetpm => quiet,
+        Mnemonic::Fnop | Mnemonic::Fneni | Mnemonic::Fndisi | Mnemonic::Fnsetpm => fnop,
         _ => return None,
     })
 }
@@ -59,7 +58,8 @@ fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
         }
         return Ok(());
     }
-    finish_quiet(cpu, op);
+    // C1 keeps its value unless the stack underflows.
+    cpu.fpu.fip = cpu.op_rip(op);
     if condition {
         let value = cpu.fpu.st(op.src);
         cpu.fpu.set_st(0, value);
@@ -69,26 +69,34 @@ fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
 
 fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
+    finish_quiet(cpu, op);
     cpu.fpu.free(op.dst);
+    Ok(())
+}
+
+/// FFREEP (DF C0+i), undocumented: FFREE, then a pop.
+fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
+    ffree(cpu, op)?;
+    cpu.fpu.pop();
+    Ok(())
+}
+
+fn fnop(cpu: &mut Cpu, op: &Op) -> Exec {
+    begin(cpu)?;
     cpu.fpu.fip = cpu.op_rip(op);
     Ok(())
 }
 
-/// FFREEP (DF C0+i), undocumented: FFREE, then TOP moves.
-fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
-    ffree(cpu, op)?;
-    cpu.fpu.top = cpu.fpu.top.wrapping_add(1) & 7;
-    Ok(())
-}
-
 fn fincstp(cpu: &mut Cpu, op: &Op) -> Exec {
-    quiet(cpu, op)?;
+    begin(cpu)?;
+    finish_quiet(cpu, op);
     cpu.fpu.top = cpu.fpu.top.wrapping_add(1) & 7;
     Ok(())
 }
 
 fn fdecstp(cpu: &mut Cpu, op: &Op) -> Exec {
-    quiet(cpu, op)?;
+    begin(cpu)?;
+    finish_quiet(cpu, op);
     cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
     Ok(())
 }

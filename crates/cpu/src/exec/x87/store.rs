@@ -50,12 +50,14 @@ fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// FSTPNCE (D9 D8+i), an undocumented alias of FSTP ST(i) that reports no empty register.
+/// FSTPNCE (D9 D8+i), an undocumented alias of FSTP ST(i) that only pops an empty register.
 fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    let value = cpu.fpu.st(0);
-    cpu.fpu.set_st(op.dst, value);
+    if !cpu.fpu.is_empty(0) {
+        let value = cpu.fpu.st(0);
+        cpu.fpu.set_st(op.dst, value);
+    }
     cpu.fpu.pop();
     Ok(())
 }
@@ -130,6 +132,16 @@ fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
     cpu.write_bytes(address, &bytes, mode)
 }
 
+/// Checks a store of ten bytes that an unmasked exception prevents.
+fn check_ten(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear(op, 10, AccessKind::Write)?;
+    cpu.open::<u8>(address)?;
+    if address & 0xfff > 4096 - 10 {
+        cpu.open::<u8>((address | 0xfff).wrapping_add(1))?;
+    }
+    Ok(())
+}
+
 fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if cpu.fpu.is_empty(0) {
@@ -151,6 +163,8 @@ fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
     let stores = !env.pending.contains(Flags::IE);
     if stores {
         store_ten(cpu, op, bytes)?;
+    } else {
+        check_ten(cpu, op)?;
     }
     finish(cpu, op, &env);
     if stores {
@@ -162,6 +176,8 @@ fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
 fn ten_underflow(cpu: &mut Cpu, op: &Op, indefinite: [u8; 10]) -> Exec {
     if cpu.fpu.env().masks.contains(Flags::IE) {
         store_ten(cpu, op, indefinite)?;
+    } else {
+        check_ten(cpu, op)?;
     }
     if underflow(cpu, op) {
         cpu.fpu.pop();
