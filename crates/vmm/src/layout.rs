@@ -23,8 +23,6 @@ pub const PHYS_BITS: u32 = 46;
 pub const LOW_RAM_LIMIT: u64 = 0xc000_0000;
 /// First virtio-mmio register block.
 pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
-/// Distance between two virtio-mmio register blocks, and the size of each.
-pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
 /// Register block of the IOAPIC.
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 /// Register block of the local APICs (SDM Vol. 3A, 10.4.1).

@@ -1,13 +1,16 @@
 //! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
+pub mod accel;
 pub mod acpi;
 pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod cpuid;
 pub mod devices;
+pub mod info;
 pub mod layout;
+pub mod machine;
 pub mod memory;
 pub mod size;
 pub mod terminal;

@@ -1,3 +1,83 @@
 //! The `cloister` command.
 
-fn main() {}
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
+
+use std::process::ExitCode;
+
+use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
+use cloister_vmm::info;
+use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::terminal::{self, RawMode};
+use tracing::level_filters::LevelFilter;
+
+/// The guest powered off, or the user quit.
+const SUCCESS: u8 = 0;
+/// The command line, a file or the host is at fault.
+const FAILURE: u8 = 1;
+/// The guest reset or crashed, and was not to boot again.
+const GUEST_RESET: u8 = 2;
+/// What a shell adds to the number of the signal that ended a program.
+const SIGNALLED: i32 = 128;
+
+fn main() -> ExitCode {
+    start_log();
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Run(args)) => match run(args) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("cloister: {error:#}");
+                ExitCode::from(FAILURE)
+            }
+        },
+        Ok(Command::Info) => {
+            print!("{}", info::HostInfo::gather());
+            ExitCode::from(SUCCESS)
+        }
+        Err(Refusal::Asked(text)) => {
+            print!("{text}");
+            ExitCode::from(SUCCESS)
+        }
+        Err(Refusal::Wrong(line)) => {
+            eprintln!("cloister: {line}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<u8> {
+    let machine = Machine::new(args.into_config()?)?;
+    let control = Control::default();
+    terminal::on_stop_signal({
+        let control = control.clone();
+        move |signal| {
+            // A second signal does not wait for the guest's processors.
+            if control.quit_for(signal) {
+                terminal::restore();
+                std::process::exit(SIGNALLED + signal);
+            }
+        }
+    })?;
+    terminal::read_input(control.clone())?;
+    let raw = RawMode::enter()?;
+    let outcome = machine.run(&control);
+    drop(raw);
+    Ok(match outcome? {
+        Outcome::PowerOff => SUCCESS,
+        Outcome::Quit => control.signal().map_or(SUCCESS, |signal| (SIGNALLED + signal) as u8),
+        Outcome::Reset | Outcome::TripleFault => GUEST_RESET,
+    })
+}
+
+/// Logs to standard error what CLOISTER_LOG asks for: off, error, warn (the default), info, debug
+/// or trace.
+fn start_log() {
+    let level = std::env::var("CLOISTER_LOG")
+        .ok()
+        .and_then(|level| level.parse::<LevelFilter>().ok())
+        .unwrap_or(LevelFilter::WARN);
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}

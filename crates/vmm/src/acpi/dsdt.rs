@@ -10,8 +10,9 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
+use crate::devices::virtio::MmioSlot;
 use crate::devices::{COM1_GSI, COM1_LEN, COM1_PORT, RTC_GSI, RTC_LEN, RTC_PORT, S5_SLEEP_TYPE};
-use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE};
+use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE};
 
 const HEADER_LEN: u32 = 36;
 /// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).
@@ -84,9 +85,9 @@ fn real_time_clock() -> Box<dyn Aml> {
 
 /// A virtio-mmio slot. Its interrupt is level triggered: asserted until InterruptACK.
 fn virtio(slot: u32) -> Box<dyn Aml> {
-    let base = VIRTIO_MMIO_BASE + u64::from(slot) * VIRTIO_MMIO_STRIDE;
-    let registers = Memory32Fixed::new(true, base as u32, VIRTIO_MMIO_STRIDE as u32);
-    let interrupt = Interrupt::new(true, false, false, false, VIRTIO_GSI + slot);
+    let place = MmioSlot::nth(VIRTIO_MMIO_BASE, VIRTIO_GSI, slot);
+    let registers = Memory32Fixed::new(true, place.base as u32, place.len as u32);
+    let interrupt = Interrupt::new(true, false, false, false, place.gsi);
     let resources = ResourceTemplate::new(vec![&registers, &interrupt]);
     device(
         &format!("VR{slot:02X}"),

@@ -14,28 +14,47 @@ use crate::size::format_size;
 pub enum BootError {
     /// The kernel.
     #[error("--kernel: {0}")]
-    Kernel(#[from] KernelError),
+    Kernel(KernelError),
     /// The initial RAM disk.
     #[error("--initrd: {0}")]
-    Initrd(#[from] InitrdError),
+    Initrd(InitrdError),
     /// The command line.
     #[error("--append: {0}")]
-    CommandLine(#[from] CommandLineError),
+    CommandLine(CommandLineError),
     /// A boot structure of the first MiB could not be written.
     #[error("cannot write the boot structures to guest RAM")]
     Ram(#[from] GuestMemoryError),
+}
+
+// Not `#[from]`: that would make a source of what the message already says.
+impl From<KernelError> for BootError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+impl From<InitrdError> for BootError {
+    fn from(error: InitrdError) -> Self {
+        Self::Initrd(error)
+    }
+}
+
+impl From<CommandLineError> for BootError {
+    fn from(error: CommandLineError) -> Self {
+        Self::CommandLine(error)
+    }
 }
 
 /// Why a file is not a kernel that boots here.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The file cannot be opened or read.
-    #[error("cannot read {path}: {source}: name a bzImage or an ELF kernel", path = .path.display())]
+    #[error("cannot read {path}: {reason}: name a bzImage or an ELF kernel", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the host said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A directory, a device or a pipe.
     #[error("{path} is not a regular file: name a bzImage or an ELF kernel", path = .0.display())]
@@ -96,12 +115,12 @@ pub enum KernelError {
 #[derive(Debug, Error)]
 pub enum InitrdError {
     /// The file cannot be opened or read.
-    #[error("cannot read {path}: {source}: name an initial RAM disk", path = .path.display())]
+    #[error("cannot read {path}: {reason}: name an initial RAM disk", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the host said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A directory, a device or a pipe.
     #[error("{path} is not a regular file: name an initial RAM disk", path = .0.display())]

@@ -27,7 +27,7 @@ impl KernelImage {
     ///
     /// [`KernelError`] when the file cannot be read or is not a kernel that boots here.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let read = |source| KernelError::Read { path: path.to_owned(), source };
+        let read = |reason| KernelError::Read { path: path.to_owned(), reason };
         let metadata = fs::metadata(path).map_err(read)?;
         if !metadata.is_file() {
             return Err(KernelError::NotAFile(path.to_owned()));

@@ -21,7 +21,7 @@ impl Initrd {
     ///
     /// [`InitrdError`] when the file cannot be read, is empty, or is larger than `low_ram`.
     pub fn open(path: &Path, low_ram: u64) -> Result<Self, InitrdError> {
-        let read = |source| InitrdError::Read { path: path.to_owned(), source };
+        let read = |reason| InitrdError::Read { path: path.to_owned(), reason };
         let metadata = fs::metadata(path).map_err(read)?;
         if !metadata.is_file() {
             return Err(InitrdError::NotAFile(path.to_owned()));

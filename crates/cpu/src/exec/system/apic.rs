@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloister_x86::Gpa;
 
 use crate::exit::Exit;
-use crate::state::{Cpu, attention};
+use crate::state::{Cpu, Shared, attention};
 
 /// Interrupts that other threads have posted to a local APIC.
 #[derive(Debug, Default)]
@@ -16,11 +16,23 @@ pub struct Inbox {}
 pub struct LocalApic {}
 
 impl LocalApic {
+    /// IA32_APIC_BASE.EN, which CPUID.1:EDX.APIC follows.
+    #[must_use]
+    pub const fn enabled(&self) -> bool {
+        true
+    }
+
     /// Whether the xAPIC register page is at `gpa`.
     #[must_use]
     pub fn claims(&self, _gpa: Gpa) -> bool {
         false
     }
+}
+
+impl Shared {
+    /// Takes a message-signalled interrupt from a device or the I/O APIC (SDM Vol. 3A, 10.11) and
+    /// posts it to the local APICs that it names. Called from any thread.
+    pub fn deliver_msi(&self, _address: u64, _data: u32) {}
 }
 
 impl Cpu {

@@ -1,0 +1,94 @@
+//! Accelerators: what executes a machine's processors. Devices and boot know none of them.
+
+pub mod soft;
+
+use std::sync::Arc;
+
+use cloister_x86::Gpa;
+use thiserror::Error;
+
+use crate::boot::EntryState;
+use crate::devices::{DmaObserver, MsiSink};
+
+/// The processors of one machine, from one reset to the next.
+pub trait Vm: Send + Sync {
+    /// The processor with APIC ID `id`. With `entry` it is the bootstrap processor and begins
+    /// there; without, it waits for a start-up IPI. To be called once for each ID, and run on a
+    /// thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// The host has no resources for it.
+    fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError>;
+
+    /// The way of interrupts to the local APICs.
+    fn msi_sink(&self) -> Arc<dyn MsiSink>;
+
+    /// Who has to know about the writes of devices to guest RAM.
+    fn dma_observer(&self) -> Option<Arc<dyn DmaObserver>>;
+
+    /// Makes [`Vcpu::run`] of every processor return [`VmEvent::Interrupted`] soon, and of those
+    /// that are not running when they run next. Called from any thread.
+    fn interrupt_all(&self);
+}
+
+/// One processor.
+pub trait Vcpu: Send {
+    /// Runs until the machine has to act. What an event asks to be filled in is taken when the
+    /// processor runs again.
+    ///
+    /// # Errors
+    ///
+    /// The host failed the processor: it cannot go on.
+    fn run(&mut self) -> Result<VmEvent<'_>, VcpuError>;
+}
+
+/// What a processor needs of the machine around it.
+#[derive(Debug)]
+pub enum VmEvent<'a> {
+    /// IN: fill `data`.
+    IoRead {
+        /// Port number.
+        port: u16,
+        /// 1, 2 or 4 bytes.
+        data: &'a mut [u8],
+    },
+    /// OUT.
+    IoWrite {
+        /// Port number.
+        port: u16,
+        /// 1, 2 or 4 bytes.
+        data: &'a [u8],
+    },
+    /// A load from no memory: fill `data`.
+    MmioRead {
+        /// Guest-physical address.
+        gpa: u64,
+        /// 1 to 8 bytes.
+        data: &'a mut [u8],
+    },
+    /// A store to no memory.
+    MmioWrite {
+        /// Guest-physical address.
+        gpa: u64,
+        /// 1 to 8 bytes.
+        data: &'a [u8],
+    },
+    /// End of a level-triggered interrupt, for the I/O APIC.
+    EndOfInterrupt {
+        /// Its vector.
+        vector: u8,
+    },
+    /// A triple fault: the machine resets (SDM Vol. 3A, 6.15, "Interrupt 8").
+    TripleFault,
+    /// [`Vm::interrupt_all`] was called.
+    Interrupted,
+}
+
+/// The host failed a processor.
+#[derive(Debug, Error)]
+pub enum VcpuError {
+    /// No EPC is left to back a page of virtual EPC.
+    #[error("no EPC of the host is left for the guest's page at {0}")]
+    EpcExhausted(Gpa),
+}

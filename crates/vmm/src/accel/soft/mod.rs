@@ -1,0 +1,9 @@
+//! The software accelerator: machines on `cloister-cpu`, on any host.
+
+mod memory;
+mod msr;
+mod sgx;
+mod vcpu;
+mod vm;
+
+pub use vm::{SoftConfig, SoftVm};

@@ -1,0 +1,114 @@
+//! A software processor as SGX virtualization sees it.
+
+use std::sync::atomic::Ordering;
+
+use cloister_cpu::mem::tlb::{AccessKind, MmuMode};
+use cloister_cpu::segment::seg;
+use cloister_cpu::state::event;
+use cloister_cpu::{Cpu, Stop};
+use cloister_sgx::{EnclsRegs, LeafOutcome};
+use cloister_virt::{GuestCpu, GuestFault};
+use cloister_x86::addr::is_canonical;
+use cloister_x86::regs::Rflags;
+use cloister_x86::{Exception, Gpa, Gva};
+
+/// Encodings of the registers of SGX leaves.
+const RAX: usize = 0;
+const RCX: usize = 1;
+const RDX: usize = 2;
+const RBX: usize = 3;
+
+/// A processor that stopped at an ENCLS.
+pub(super) struct StoppedAtEncls<'a>(pub(super) &'a mut Cpu);
+
+impl StoppedAtEncls<'_> {
+    /// The exception behind a failed access. What is no fault, an access to device registers,
+    /// reads as all ones: SGX structures are memory.
+    fn fault(&mut self, stop: Stop) -> Option<GuestFault> {
+        match stop {
+            Stop::Fault => self.0.fault.take().map(GuestFault::Exception),
+            Stop::Exit => {
+                self.0.exit = None;
+                None
+            }
+            Stop::Alone | Stop::Jump => Some(GuestFault::Retry),
+        }
+    }
+
+    /// The rights of the access: ENCLS executes in supervisor mode.
+    fn rights(&self) -> MmuMode {
+        self.0.mmu_mode
+    }
+}
+
+impl GuestCpu for StoppedAtEncls<'_> {
+    fn operands(&self) -> EnclsRegs {
+        let gpr = &self.0.gpr;
+        EnclsRegs {
+            eax: gpr[RAX] as u32,
+            rbx: gpr[RBX],
+            rcx: gpr[RCX],
+            rdx: gpr[RDX],
+            mode64: self.0.mode.is_64(),
+        }
+    }
+
+    fn linear(&mut self, ea: u64, len: u64) -> Result<Gva, GuestFault> {
+        let refused = GuestFault::Exception(Exception::gp(0));
+        let last = ea.wrapping_add(len.wrapping_sub(1));
+        if self.0.mode.is_64() {
+            // SDM Vol. 1, 3.3.7.1; the base of DS is zero in 64-bit mode.
+            return if is_canonical(ea) && is_canonical(last) { Ok(Gva(ea)) } else { Err(refused) };
+        }
+        // SDM Vol. 3A, 5.3. Expand-down segments hold no SGX structures: their limit is below.
+        let ds = &self.0.segs[seg::DS];
+        let ea = ea & 0xffff_ffff;
+        let inside = ea.checked_add(len.wrapping_sub(1)).is_some_and(|end| end <= ds.limit.into());
+        if ds.rights.unusable() || ds.rights.bit_ec() || !inside {
+            return Err(refused);
+        }
+        Ok(Gva(ds.base.wrapping_add(ea) & 0xffff_ffff))
+    }
+
+    fn translate(&mut self, gva: Gva, write: bool) -> Result<Gpa, GuestFault> {
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let rights = self.rights();
+        match self.0.walk(gva.0, kind, rights) {
+            Ok(mapping) => Ok(Gpa(mapping.gpa.0 | gva.page_offset())),
+            Err(code) => Err(GuestFault::Exception(Exception::pf(gva.0, code))),
+        }
+    }
+
+    fn read(&mut self, gva: Gva, out: &mut [u8]) -> Result<(), GuestFault> {
+        let rights = self.rights();
+        match self.0.read_bytes(gva.0, out, rights) {
+            Ok(()) => Ok(()),
+            Err(stop) => match self.fault(stop) {
+                Some(fault) => Err(fault),
+                None => {
+                    out.fill(0xff);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn event_pending(&mut self) -> bool {
+        self.0.system_flags.contains(Rflags::IF)
+            && self.0.kicker.events.load(Ordering::SeqCst) & event::APIC != 0
+    }
+}
+
+/// Changes the registers as a leaf that completed does (SDM Vol. 3D, "Flags Affected" of the
+/// leaves that report).
+pub(super) fn apply(cpu: &mut Cpu, outcome: &LeafOutcome) {
+    if let Some(rbx) = outcome.rbx {
+        cpu.gpr[RBX] = rbx;
+    }
+    if let Some(status) = outcome.status {
+        let code = status.rax();
+        cpu.gpr[RAX] = code;
+        let zf = if code == 0 { Rflags::empty() } else { Rflags::ZF };
+        cpu.flags.set_bits(zf.bits());
+    }
+}

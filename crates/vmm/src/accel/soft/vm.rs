@@ -1,0 +1,84 @@
+//! A machine's software processors.
+
+use std::sync::Arc;
+
+use cloister_cpu::Shared;
+use cloister_cpu::state::Features;
+use cloister_virt::SgxVm;
+use vm_memory::GuestMemoryMmap;
+
+use super::memory::SoftMemory;
+use super::vcpu::SoftVcpu;
+use crate::accel::{Vcpu, VcpuError, Vm};
+use crate::boot::EntryState;
+use crate::cpuid::{CpuidTable, TSC_HZ};
+use crate::devices::{DmaObserver, MsiSink};
+use crate::layout::PHYS_BITS;
+
+/// What a [`SoftVm`] is made of.
+#[derive(Clone, Debug)]
+pub struct SoftConfig {
+    /// Guest RAM.
+    pub ram: GuestMemoryMmap,
+    /// Number of processors.
+    pub cpus: u32,
+    /// SGX, if the guest has it.
+    pub sgx: Option<Arc<SgxVm>>,
+}
+
+/// The processors of a machine, executed in software.
+pub struct SoftVm {
+    shared: Arc<Shared>,
+    memory: Arc<SoftMemory>,
+    cpuid: CpuidTable,
+    features: Features,
+    sgx: Option<Arc<SgxVm>>,
+}
+
+impl SoftVm {
+    /// Processors in the state after reset; their threads are the caller's.
+    #[must_use]
+    pub fn new(config: &SoftConfig) -> Self {
+        let memory = Arc::new(SoftMemory::new(&config.ram, config.sgx.clone()));
+        let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
+        let features =
+            Features { physical_bits: PHYS_BITS, sgx: platform.is_some(), ..Features::default() };
+        Self {
+            shared: Shared::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
+            memory,
+            cpuid: CpuidTable::new(config.cpus, features.xcr0),
+            features,
+            sgx: config.sgx.clone(),
+        }
+    }
+}
+
+impl Vm for SoftVm {
+    fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError> {
+        let vcpu = cloister_cpu::Vcpu::new(self.shared.clone(), id, self.features);
+        Ok(Box::new(SoftVcpu::new(vcpu, id, self.cpuid, self.sgx.clone(), entry)))
+    }
+
+    fn msi_sink(&self) -> Arc<dyn MsiSink> {
+        Arc::new(ApicBus(self.shared.clone()))
+    }
+
+    fn dma_observer(&self) -> Option<Arc<dyn DmaObserver>> {
+        Some(self.memory.clone())
+    }
+
+    fn interrupt_all(&self) {
+        for kicker in &self.shared.kickers {
+            kicker.request_exit();
+        }
+    }
+}
+
+/// The way from the I/O APIC to the local APICs.
+struct ApicBus(Arc<Shared>);
+
+impl MsiSink for ApicBus {
+    fn deliver(&self, address: u64, data: u32) {
+        self.0.deliver_msi(address, data);
+    }
+}

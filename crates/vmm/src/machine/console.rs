@@ -1,0 +1,47 @@
+//! One terminal, two consoles: what both print goes to standard output, and what is typed goes to
+//! the one that printed last.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::devices::SerialInput;
+use crate::devices::virtio::ConsoleInput;
+
+/// Which console printed last: the virtio console if set, else the serial port.
+pub(super) type LastPrinted = Arc<AtomicBool>;
+
+/// Standard output for one of the consoles.
+pub(super) struct ConsoleOutput {
+    pub(super) virtio: bool,
+    pub(super) last_printed: LastPrinted,
+}
+
+impl Write for ConsoleOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.last_printed.store(self.virtio, Ordering::Relaxed);
+        io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+/// The inputs of both consoles.
+#[derive(Clone)]
+pub(super) struct ConsoleInputs {
+    pub(super) serial: SerialInput,
+    pub(super) virtio: ConsoleInput,
+    pub(super) last_printed: LastPrinted,
+}
+
+impl ConsoleInputs {
+    pub(super) fn send(&self, bytes: &[u8]) -> usize {
+        if self.last_printed.load(Ordering::Relaxed) {
+            self.virtio.push(bytes)
+        } else {
+            self.serial.push(bytes)
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A machine, from its configuration to its end.
+
+mod console;
+mod control;
+mod epc;
+mod platform;
+mod run;
+
+pub use control::Control;
+pub use epc::EpcError;
+pub use run::RunError;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cloister_virt::SgxVm;
+use thiserror::Error;
+use vm_memory::GuestMemoryMmap;
+
+use crate::accel::soft::{SoftConfig, SoftVm};
+use crate::boot::{BootError, BootSource, Initrd, KernelImage};
+use crate::config::{ConfigError, DiskConfig, MachineConfig};
+use crate::devices::virtio::{Block, BlockError};
+use crate::layout::Layout;
+use crate::memory::{RamError, map_ram};
+
+/// How a machine ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest reset the machine, which was not to boot again.
+    Reset,
+    /// A triple fault, and the machine was not to boot again.
+    TripleFault,
+    /// [`Control::quit`] was called.
+    Quit,
+}
+
+/// Why a machine cannot be put together. Each message names the option at fault.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// A value, or several together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A kernel or an initial RAM disk.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Guest RAM.
+    #[error("--memory")]
+    Ram(#[from] RamError),
+    /// Virtual EPC.
+    #[error("--sgx-epc: {0}")]
+    Epc(EpcError),
+    /// A disk image that cannot be opened.
+    #[error("--disk: cannot open {path}: {reason}: name an image, {mend}", path = .path.display())]
+    DiskOpen {
+        /// The image.
+        path: PathBuf,
+        /// What the host said.
+        reason: io::Error,
+        /// How it may be meant.
+        mend: &'static str,
+    },
+    /// A file that is no disk image.
+    #[error("--disk: {path}: {reason}: name a raw image of at least 512 bytes", path = .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: BlockError,
+    },
+}
+
+/// A disk image, opened when the machine is made so that its errors come before the guest starts.
+#[derive(Debug)]
+struct Disk {
+    file: File,
+    config: DiskConfig,
+}
+
+/// A machine that is ready to boot.
+pub struct Machine {
+    config: MachineConfig,
+    layout: Layout,
+    ram: GuestMemoryMmap,
+    source: BootSource,
+    disks: Vec<Disk>,
+    sgx: Option<Arc<SgxVm>>,
+}
+
+impl Machine {
+    /// Checks the configuration, opens its files and maps its RAM. Nothing of the guest runs.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError`] names the option that cannot be served.
+    pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
+        let layout = config.layout()?;
+        let kernel = KernelImage::open(&config.kernel).map_err(BootError::from)?;
+        let initrd = config
+            .initrd
+            .as_ref()
+            .map(|path| Initrd::open(path, layout.low_ram_end()))
+            .transpose()
+            .map_err(BootError::from)?;
+        let disks = config.disks.iter().map(Disk::open).collect::<Result<_, _>>()?;
+        let source = BootSource { kernel, initrd, cmdline: config.cmdline.clone() };
+        let ram = map_ram(&layout)?;
+        let sgx = epc::virtual_epc(&config.epc, &layout).map_err(MachineError::Epc)?;
+        Ok(Self { config, layout, ram, source, disks, sgx })
+    }
+
+    /// Boots, and boots again after each reset, until the machine ends. The serial console is on
+    /// standard output; its input comes through `control`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] when the kernel does not fit or the host fails the machine.
+    pub fn run(&self, control: &Control) -> Result<Outcome, RunError> {
+        loop {
+            let outcome = self.boot(control)?;
+            match outcome {
+                Outcome::Reset | Outcome::TripleFault if !self.config.no_reboot => {
+                    tracing::info!(?outcome, "booting again");
+                    if let Some(sgx) = &self.sgx {
+                        sgx.reset().map_err(RunError::Epc)?;
+                    }
+                }
+                _ => return Ok(outcome),
+            }
+        }
+    }
+
+    fn accelerator(&self) -> SoftVm {
+        SoftVm::new(&SoftConfig {
+            ram: self.ram.clone(),
+            cpus: self.config.cpus,
+            sgx: self.sgx.clone(),
+        })
+    }
+}
+
+impl Disk {
+    fn open(config: &DiskConfig) -> Result<Self, MachineError> {
+        let path = || config.path.clone();
+        let file =
+            OpenOptions::new().read(true).write(!config.readonly).open(&config.path).map_err(
+                |reason| {
+                    let mend = match reason.kind() {
+                        io::ErrorKind::PermissionDenied if !config.readonly => {
+                            "or add ,readonly behind one that may not be written"
+                        }
+                        _ => "after which only ,readonly may follow",
+                    };
+                    MachineError::DiskOpen { path: path(), reason, mend }
+                },
+            )?;
+        let disk = Self { file, config: config.clone() };
+        // Only to find out whether it can be a disk; each boot makes its own.
+        disk.device(0).map_err(|reason| MachineError::Disk { path: path(), reason })?;
+        Ok(disk)
+    }
+
+    /// The device of the `index`-th disk.
+    fn device(&self, index: usize) -> Result<Block, BlockError> {
+        let file = self.file.try_clone().map_err(BlockError::Open)?;
+        Block::from_file(file, self.config.readonly, &format!("cloister-{index}"))
+    }
+}

@@ -1,0 +1,184 @@
+//! One boot: a thread for each processor, and what each does with the processor's events.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use cloister_virt::RemoveError;
+use thiserror::Error;
+
+use super::control::Control;
+use super::platform::{Platform, PlatformError, virtio_slots};
+use super::{Machine, Outcome};
+use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
+use crate::acpi::{self, AcpiError};
+use crate::boot::BootError;
+use crate::devices::{PowerEvent, PowerSwitch};
+
+/// Why a machine ended that should have gone on, or did not start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The kernel, its initial RAM disk or its command line.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The devices.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// A processor.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The host has no thread for a processor.
+    #[error("cannot start a thread for processor {cpu}")]
+    Thread {
+        /// Its APIC ID.
+        cpu: u32,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The virtual EPC could not be made unused for the next boot.
+    #[error("cannot reset the virtual EPC")]
+    Epc(#[source] RemoveError),
+    /// A bug: the processor's thread panicked, and has said so.
+    #[error("processor {0} failed unexpectedly")]
+    Panicked(u32),
+}
+
+/// The request to stop that the threads of one boot share.
+pub(super) struct Stop {
+    requested: AtomicBool,
+    triple_fault: AtomicBool,
+    vm: Arc<dyn Vm>,
+}
+
+impl Stop {
+    /// Makes every processor thread of the boot end.
+    pub(super) fn request(&self) {
+        // First the flag: an interrupted processor looks at it.
+        self.requested.store(true, Ordering::SeqCst);
+        self.vm.interrupt_all();
+    }
+
+    fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends the boot when a processor's thread ends, by whatever way.
+struct StopOnDrop<'a>(&'a Stop);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.request();
+    }
+}
+
+impl Machine {
+    /// One boot, from loading the kernel to the end of the last processor's thread.
+    pub(super) fn boot(&self, control: &Control) -> Result<Outcome, RunError> {
+        let rsdp = acpi::write_tables(
+            &self.ram,
+            &acpi::Platform {
+                layout: &self.layout,
+                cpus: self.config.cpus,
+                virtio_slots: virtio_slots(self.disks.len()),
+            },
+        )?;
+        let entry = self.source.load(&self.ram, &self.layout, rsdp)?;
+
+        let vm: Arc<dyn Vm> = Arc::new(self.accelerator());
+        let stop = Arc::new(Stop {
+            requested: AtomicBool::new(false),
+            triple_fault: AtomicBool::new(false),
+            vm: vm.clone(),
+        });
+        let power = Arc::new(PowerSwitch::new({
+            let stop = stop.clone();
+            move |_| stop.request()
+        }));
+        let platform = Platform::new(self, &*vm, &power)?;
+        let vcpus = (0..self.config.cpus)
+            .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let finished = if control.begin(stop.clone(), platform.inputs.clone()) {
+            run_all(vcpus, &platform, &stop)
+        } else {
+            Ok(())
+        };
+        control.end();
+        finished?;
+        Ok(match power.take() {
+            _ if stop.triple_fault.load(Ordering::SeqCst) => Outcome::TripleFault,
+            Some(PowerEvent::PowerOff) => Outcome::PowerOff,
+            Some(PowerEvent::Reset) => Outcome::Reset,
+            None => Outcome::Quit,
+        })
+    }
+}
+
+/// Runs each processor on a thread of its own until all have ended; the first error is returned.
+fn run_all(vcpus: Vec<Box<dyn Vcpu>>, platform: &Platform, stop: &Stop) -> Result<(), RunError> {
+    thread::scope(|scope| {
+        let mut threads = Vec::with_capacity(vcpus.len());
+        let mut outcome = Ok(());
+        for (cpu, vcpu) in (0..).zip(vcpus) {
+            let thread = thread::Builder::new()
+                .name(format!("vcpu{cpu}"))
+                .spawn_scoped(scope, move || run_vcpu(vcpu, platform, stop));
+            match thread {
+                Ok(thread) => threads.push((cpu, thread)),
+                Err(source) => {
+                    stop.request();
+                    outcome = Err(RunError::Thread { cpu, source });
+                    break;
+                }
+            }
+        }
+        for (cpu, thread) in threads {
+            let ended = thread.join().unwrap_or(Err(RunError::Panicked(cpu)));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    })
+}
+
+/// Serves one processor's events until the boot ends.
+fn run_vcpu(mut vcpu: Box<dyn Vcpu>, platform: &Platform, stop: &Stop) -> Result<(), RunError> {
+    let _ends_with_this_thread = StopOnDrop(stop);
+    while !stop.requested() {
+        match vcpu.run()? {
+            VmEvent::IoRead { port, data } => {
+                if !platform.io.read(port, data) {
+                    tracing::trace!(port, "IN from no device");
+                }
+            }
+            VmEvent::IoWrite { port, data } => {
+                if !platform.io.write(port, data) {
+                    tracing::trace!(port, ?data, "OUT to no device");
+                }
+            }
+            VmEvent::MmioRead { gpa, data } => {
+                if !platform.mmio.read(gpa, data) {
+                    tracing::trace!(gpa, "load from no device");
+                }
+            }
+            VmEvent::MmioWrite { gpa, data } => {
+                if !platform.mmio.write(gpa, data) {
+                    tracing::trace!(gpa, ?data, "store to no device");
+                }
+            }
+            VmEvent::EndOfInterrupt { vector } => platform.ioapic.end_of_interrupt(vector),
+            VmEvent::TripleFault => {
+                stop.triple_fault.store(true, Ordering::SeqCst);
+                stop.request();
+            }
+            // The loop's condition looks at why.
+            VmEvent::Interrupted => {}
+        }
+    }
+    Ok(())
+}
