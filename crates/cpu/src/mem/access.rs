@@ -217,6 +217,17 @@ impl Cpu {
         Ok(())
     }
 
+    /// Checks that `len` bytes (at most 4096) can be written now, for an instruction that writes
+    /// them in several pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::store`].
+    pub fn probe_write(&mut self, la: u64, len: usize) -> Exec {
+        self.check_access(la, len, AccessKind::Write)?;
+        self.writable_target(la, len, self.mmu_mode).map(drop)
+    }
+
     /// Checks that `len` bytes (at most 4096) can be written now.
     fn writable_target(&mut self, la: u64, len: usize, mode: MmuMode) -> Exec<[Option<Target>; 2]> {
         let first = len.min(4096 - (la & 0xfff) as usize);

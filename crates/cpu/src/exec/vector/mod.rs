@@ -1,26 +1,26 @@
 //! MMX, SSE and the instructions that share their registers.
 
+pub mod form;
+pub mod integer;
+pub mod lane;
+pub mod mask;
+pub mod mmx;
+pub mod save;
+pub mod state;
+pub mod transfer;
+
 use iced_x86::Instruction;
+
+pub use state::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
 
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
 
-/// XMM/YMM registers and MXCSR.
-#[derive(Clone, Debug)]
-pub struct VectorState {
-    /// YMM0 to YMM15 as four quadwords each; XMM is the low two.
-    pub ymm: [[u64; 4]; 16],
-    /// MXCSR.
-    pub mxcsr: u32,
-}
-
-impl Default for VectorState {
-    fn default() -> Self {
-        Self { ymm: [[0; 4]; 16], mxcsr: 0x1f80 }
-    }
-}
-
 /// The handler of a vector instruction.
-pub fn select(_instruction: &Instruction, _mode: Mode, _op: &mut Op) -> Option<Handler> {
-    None
+pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
+    transfer::select(instruction, op)
+        .or_else(|| integer::select(instruction, op))
+        .or_else(|| mask::select(instruction))
+        .or_else(|| mmx::select(instruction))
+        .or_else(|| save::select(instruction))
 }

@@ -1,0 +1,103 @@
+//! PINSR, PEXTR, INSERTPS, EXTRACTPS.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::form::sse_imm;
+use crate::exec::vector::lane::{Element, Lane};
+use crate::mem::Int;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of an insertion or extraction.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{
+        Extractps, Insertps, Pextrb, Pextrd, Pextrq, Pextrw, Pinsrb, Pinsrd, Pinsrq, Pinsrw,
+    };
+    let memory = op.mem_operand != NO_MEMORY;
+    macro_rules! by_memory {
+        ($handler:ident, $t:ty) => {
+            if memory { $handler::<$t, true> as Handler } else { $handler::<$t, false> }
+        };
+    }
+    Some(match instruction.mnemonic() {
+        Pinsrw if instruction.op0_register().is_mm() => {
+            if memory {
+                pinsrw_mmx::<true>
+            } else {
+                pinsrw_mmx::<false>
+            }
+        }
+        Pinsrb => by_memory!(insert, u8),
+        Pinsrw => by_memory!(insert, u16),
+        Pinsrd => by_memory!(insert, u32),
+        Pinsrq => by_memory!(insert, u64),
+        Pextrw if instruction.op1_register().is_mm() => pextrw_mmx,
+        Pextrb => by_memory!(extract, u8),
+        Pextrw => by_memory!(extract, u16),
+        Pextrd | Extractps => by_memory!(extract, u32),
+        Pextrq => by_memory!(extract, u64),
+        // Memory has one element, so that bits 7:6 of the immediate do not count.
+        Insertps if memory => sse_imm!(op, M32, |a, b, imm: u8| insertps(a, b, imm & 0x3f)),
+        Insertps => sse_imm!(op, M32, insertps),
+        _ => return None,
+    })
+}
+
+fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value: T = element_source::<T, MEMORY>(cpu, op)?;
+    let mut elements = T::split(cpu.vector.xmm(op.dst));
+    let count = elements.as_ref().len();
+    elements.as_mut()[op.imm as usize % count] = value;
+    cpu.vector.set_xmm(op.dst, T::join(elements));
+    Ok(())
+}
+
+/// The low bits of a general-purpose register (a byte never is AH to DH here), or memory.
+fn element_source<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<T> {
+    if MEMORY { cpu.load_operand(op) } else { Ok(cpu.reg(op.src, false)) }
+}
+
+fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let elements = T::split(cpu.vector.xmm(op.src));
+    let elements = elements.as_ref();
+    let value = elements[op.imm as usize % elements.len()];
+    if MEMORY {
+        return cpu.store_operand(op, value);
+    }
+    // A register receives the element zero-extended.
+    cpu.set_reg(op.dst, false, value.zext());
+    Ok(())
+}
+
+fn pinsrw_mmx<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    let value: u16 = element_source::<u16, MEMORY>(cpu, op)?;
+    let shift = 16 * (op.imm & 3);
+    let old = cpu.mmx(op.dst);
+    cpu.set_mmx(op.dst, old & !(0xffff << shift) | u64::from(value) << shift);
+    Ok(())
+}
+
+fn pextrw_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    cpu.enter_mmx();
+    let word = cpu.mmx(op.src) >> (16 * (op.imm & 3)) & 0xffff;
+    cpu.set_reg(op.dst, false, word);
+    Ok(())
+}
+
+/// INSERTPS: a doubleword of `b` at a place of `a`, then zeros.
+#[inline(always)]
+#[must_use]
+pub fn insertps(a: Lane, b: Lane, imm: u8) -> Lane {
+    let mut result = u32::split(a);
+    result[usize::from(imm >> 4 & 3)] = u32::split(b)[usize::from(imm >> 6)];
+    for (i, element) in result.iter_mut().enumerate() {
+        if imm >> i & 1 != 0 {
+            *element = 0;
+        }
+    }
+    u32::join(result)
+}

@@ -1,0 +1,146 @@
+//! Shuffles, alignment and blends.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::form::{mmx, mmx_imm, sse, sse_imm};
+use crate::exec::vector::lane::{Element, Lane};
+use crate::op::{Handler, Op};
+
+/// The handler of a shuffle or blend.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{
+        Blendpd, Blendps, Blendvpd, Blendvps, Palignr, Pblendvb, Pblendw, Pshufb, Pshufd, Pshufhw,
+        Pshuflw, Pshufw, Shufpd, Shufps,
+    };
+    let is_mmx = instruction.op0_register().is_mm();
+    Some(match instruction.mnemonic() {
+        Pshufb if is_mmx => mmx!(op, u64, pshufb_mmx),
+        Pshufb => sse!(op, M128, pshufb),
+        Pshufd => sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm)),
+        Shufps => sse_imm!(op, M128, shuffle_doublewords),
+        Shufpd => sse_imm!(op, M128, shufpd),
+        Pshuflw => sse_imm!(op, M128, |_, b: Lane, imm| [shuffle_words(b[0], imm), b[1]]),
+        Pshufhw => sse_imm!(op, M128, |_, b: Lane, imm| [b[0], shuffle_words(b[1], imm)]),
+        Pshufw => mmx_imm!(op, u64, |_, b, imm| shuffle_words(b, imm)),
+        Palignr if is_mmx => mmx_imm!(op, u64, palignr_mmx),
+        Palignr => sse_imm!(op, M128, palignr),
+        Pblendw => sse_imm!(op, M128, blend::<u16>),
+        Blendps => sse_imm!(op, M128, blend::<u32>),
+        Blendpd => sse_imm!(op, M128, blend::<u64>),
+        Pblendvb => variable_blend!(op, i8),
+        Blendvps => variable_blend!(op, i32),
+        Blendvpd => variable_blend!(op, i64),
+        _ => return None,
+    })
+}
+
+/// Blends by the sign bits of XMM0, the implicit third operand.
+macro_rules! variable_blend {
+    ($op:expr, $t:ty) => {{
+        fn run<const KIND: u8>(
+            cpu: &mut $crate::state::Cpu,
+            op: &$crate::op::Op,
+        ) -> $crate::state::Exec {
+            let mask = cpu.vector.xmm(0);
+            $crate::exec::vector::form::binary::<KIND>(cpu, op, |a, b| {
+                blend_by_sign::<$t>(a, b, mask, |m| m < 0)
+            })
+        }
+        if $op.mem_operand == $crate::op::NO_MEMORY {
+            run::<{ $crate::exec::vector::form::REGISTER }> as Handler
+        } else {
+            run::<{ $crate::exec::vector::form::M128 }>
+        }
+    }};
+}
+use variable_blend;
+
+/// PSHUFB: bytes of `a` picked by `b`; zero where its byte has the top bit set.
+#[inline(always)]
+#[must_use]
+pub fn pshufb(a: Lane, b: Lane) -> Lane {
+    let a = u8::split(a);
+    let b = u8::split(b);
+    u8::join(b.map(|pick| if pick & 0x80 != 0 { 0 } else { a[usize::from(pick & 15)] }))
+}
+
+/// PSHUFB of MMX registers.
+#[inline(always)]
+#[must_use]
+pub fn pshufb_mmx(a: u64, b: u64) -> u64 {
+    // Eight bytes: the pick is of three bits.
+    pshufb([a, 0], [b & 0x8787_8787_8787_8787, 0])[0]
+}
+
+/// SHUFPS and, of one operand, PSHUFD: two doublewords of `a`, then two of `b`.
+#[inline(always)]
+#[must_use]
+pub fn shuffle_doublewords(a: Lane, b: Lane, imm: u8) -> Lane {
+    let (a, b) = (u32::split(a), u32::split(b));
+    let pick = |n: u8| usize::from(imm >> (2 * n) & 3);
+    u32::join([a[pick(0)], a[pick(1)], b[pick(2)], b[pick(3)]])
+}
+
+/// SHUFPD.
+#[inline(always)]
+#[must_use]
+pub fn shufpd(a: Lane, b: Lane, imm: u8) -> Lane {
+    [a[usize::from(imm & 1)], b[usize::from(imm >> 1 & 1)]]
+}
+
+/// PSHUFLW, PSHUFHW and PSHUFW: the words of a quadword.
+#[inline(always)]
+#[must_use]
+pub fn shuffle_words(quadword: u64, imm: u8) -> u64 {
+    (0..4).fold(0, |result, n| {
+        let word = quadword >> (16 * (imm >> (2 * n) & 3)) & 0xffff;
+        result | word << (16 * n)
+    })
+}
+
+/// PALIGNR: 16 bytes of `a:b` from byte `imm` on.
+#[inline(always)]
+#[must_use]
+pub fn palignr(a: Lane, b: Lane, imm: u8) -> Lane {
+    let mut bytes = [0; 64];
+    bytes[..16].copy_from_slice(&u8::split(b));
+    bytes[16..32].copy_from_slice(&u8::split(a));
+    let start = usize::from(imm).min(32);
+    u8::join(std::array::from_fn(|i| bytes[start + i]))
+}
+
+/// PALIGNR of MMX registers.
+#[inline(always)]
+#[must_use]
+pub fn palignr_mmx(a: u64, b: u64, imm: u8) -> u64 {
+    let both = u128::from(a) << 64 | u128::from(b);
+    both.checked_shr(u32::from(imm) * 8).unwrap_or(0) as u64
+}
+
+/// BLENDPS, BLENDPD, PBLENDW: elements of `b` where `imm` has a one, else of `a`.
+#[inline(always)]
+#[must_use]
+pub fn blend<T: Element>(a: Lane, b: Lane, imm: u8) -> Lane {
+    let mut result = T::split(a);
+    for (i, (x, &y)) in result.as_mut().iter_mut().zip(T::split(b).as_ref()).enumerate() {
+        if imm >> (i & 7) & 1 != 0 {
+            *x = y;
+        }
+    }
+    T::join(result)
+}
+
+/// BLENDVPS, BLENDVPD, PBLENDVB: elements of `b` where `chosen` of the mask's element.
+#[inline(always)]
+#[must_use]
+pub fn blend_by_sign<T: Element>(a: Lane, b: Lane, mask: Lane, chosen: impl Fn(T) -> bool) -> Lane {
+    let mut result = T::split(a);
+    let others = T::split(b);
+    let picks = T::split(mask);
+    for ((x, &y), &m) in result.as_mut().iter_mut().zip(others.as_ref()).zip(picks.as_ref()) {
+        if chosen(m) {
+            *x = y;
+        }
+    }
+    T::join(result)
+}

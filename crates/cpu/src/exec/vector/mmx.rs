@@ -1,0 +1,17 @@
+//! EMMS: the end of MMX operation (SDM Vol. 3A, 12.2).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of EMMS.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    (instruction.mnemonic() == Mnemonic::Emms).then_some(emms as Handler)
+}
+
+fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    cpu.fpu.tags = 0;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! FXSAVE and FXRSTOR (SDM Vol. 2A).
+
+use cloister_x86::regs::Cr0;
+use cloister_x86::{Exception, Vector};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::area::{Area, Format};
+use crate::exec::vector::MXCSR_MASK;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of FXSAVE or FXRSTOR.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Fxsave => |cpu, op| save(cpu, op, false),
+        Mnemonic::Fxsave64 => |cpu, op| save(cpu, op, true),
+        Mnemonic::Fxrstor => |cpu, op| restore(cpu, op, false),
+        Mnemonic::Fxrstor64 => |cpu, op| restore(cpu, op, true),
+        _ => return None,
+    })
+}
+
+/// CR0.EM, CR0.TS, and an area at a 16-byte boundary.
+fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
+    if cpu.cr0.contains(Cr0::EM) {
+        return Err(cpu.ud());
+    }
+    if cpu.cr0.contains(Cr0::TS) {
+        return Err(cpu.raise(Exception::new(Vector::Nm)));
+    }
+    let la = cpu.linear(op, 512, kind)?;
+    if la & 15 != 0 {
+        return Err(cpu.gp(0));
+    }
+    Ok(la)
+}
+
+fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
+    let la = operand(cpu, op, AccessKind::Write)?;
+    // Reserved bytes and those for software (464 to 511) are left as they are.
+    let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
+    area.put_x87(&cpu.fpu);
+    area.put_mxcsr(&cpu.vector);
+    area.put_sse(&cpu.vector);
+    cpu.probe_write(la, 512)?;
+    cpu.write_bytes(la, &area.bytes[..area.format.xmm().end], cpu.mmu_mode)
+}
+
+fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
+    let la = operand(cpu, op, AccessKind::Read)?;
+    let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
+    cpu.read_bytes(la, &mut area.bytes[..512], cpu.mmu_mode)?;
+    if area.mxcsr() & !MXCSR_MASK != 0 {
+        return Err(cpu.gp(0));
+    }
+    cpu.fpu = area.x87();
+    cpu.vector.mxcsr = area.mxcsr();
+    area.take_sse(&mut cpu.vector);
+    Ok(())
+}

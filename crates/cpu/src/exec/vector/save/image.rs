@@ -1,0 +1,93 @@
+//! Processor state as an XSAVE image outside guest memory: the XSAVE region of an SSA frame
+//! (SDM Vol. 3D, 36.9).
+
+use cloister_x86::regs::Xfeatures;
+
+use super::area::{Area, Format, HEADER, Plan, in_use, initialize};
+use crate::exec::vector::MXCSR_DEFAULT;
+use crate::state::Cpu;
+
+/// An image that XRSTOR would refuse with #GP(0).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("XSAVE image has reserved or unsupported bits, or is too short")]
+pub struct IllegalImage;
+
+impl Cpu {
+    fn image_format(&self) -> Format {
+        Format { wide: self.mode.is_64(), all_registers: self.mode.is_64() }
+    }
+
+    /// Bytes of an image with these components: 576, or 832 with AVX state.
+    #[must_use]
+    pub const fn xsave_image_size(xfrm: Xfeatures) -> usize {
+        Self::area_size(xfrm)
+    }
+
+    /// The components `xfrm` of the current state in the standard format, as XSAVE writes them
+    /// into an area of zeros.
+    #[must_use]
+    pub fn xsave_image(&self, xfrm: Xfeatures) -> Vec<u8> {
+        let mut area = Area::new(self.image_format());
+        if xfrm.contains(Xfeatures::X87) {
+            area.put_x87(&self.fpu);
+        }
+        if xfrm.intersects(Xfeatures::SSE | Xfeatures::AVX) {
+            area.put_mxcsr(&self.vector);
+        }
+        if xfrm.contains(Xfeatures::SSE) {
+            area.put_sse(&self.vector);
+        }
+        if xfrm.contains(Xfeatures::AVX) {
+            area.put_avx(&self.vector);
+        }
+        let used = in_use(&self.fpu, &self.vector, area.format);
+        area.put_quadword(HEADER, (used & xfrm).bits());
+        area.bytes[..Self::area_size(xfrm)].to_vec()
+    }
+
+    /// Whether [`Cpu::xrstor_image`] would accept the image.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalImage`] where XRSTOR with XCR0 = `xfrm` gives #GP(0).
+    pub fn check_xsave_image(&self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
+        let (mut fpu, mut vector) = (self.fpu.clone(), self.vector.clone());
+        let (area, plan) = self.read_image(image, xfrm)?;
+        plan.apply(&area, &mut fpu, &mut vector).ok_or(IllegalImage)
+    }
+
+    /// Restores the components `xfrm` from an image in the standard format.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalImage`] where XRSTOR with XCR0 = `xfrm` gives #GP(0), or where the image is in the
+    /// compacted format or shorter than [`Cpu::xsave_image_size`]; nothing has changed then.
+    pub fn xrstor_image(&mut self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
+        let (area, plan) = self.read_image(image, xfrm)?;
+        plan.apply(&area, &mut self.fpu, &mut self.vector).ok_or(IllegalImage)
+    }
+
+    fn read_image(&self, image: &[u8], xfrm: Xfeatures) -> Result<(Area, Plan), IllegalImage> {
+        let image = image.get(..Self::area_size(xfrm)).ok_or(IllegalImage)?;
+        let mut area = Area::new(self.image_format());
+        area.bytes[..image.len()].copy_from_slice(image);
+        let mut header = [0; 64];
+        header.copy_from_slice(&area.bytes[HEADER..HEADER + 64]);
+        if area.quadword(HEADER + 8) != 0 {
+            return Err(IllegalImage);
+        }
+        let plan = Plan::new(&header, xfrm, xfrm).ok_or(IllegalImage)?;
+        Ok((area, plan))
+    }
+
+    /// Sets the components `xfrm` to their initial configuration and MXCSR to its default: the
+    /// synthetic state after an asynchronous exit (SDM Vol. 3D, table 37-3).
+    pub fn initialize_xstate(&mut self, xfrm: Xfeatures) {
+        // All 16 registers, whatever the mode: nothing of an enclave may stay behind.
+        let format = Format { wide: true, all_registers: true };
+        initialize(&mut self.fpu, &mut self.vector, xfrm, format);
+        if xfrm.intersects(Xfeatures::SSE | Xfeatures::AVX) {
+            self.vector.mxcsr = MXCSR_DEFAULT;
+        }
+    }
+}

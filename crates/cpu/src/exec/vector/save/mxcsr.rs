@@ -1,0 +1,32 @@
+//! LDMXCSR and STMXCSR (SDM Vol. 2A, 2B).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::MXCSR_MASK;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of LDMXCSR or STMXCSR.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    match instruction.mnemonic() {
+        Mnemonic::Ldmxcsr => Some(ldmxcsr),
+        Mnemonic::Stmxcsr => Some(stmxcsr),
+        _ => None,
+    }
+}
+
+fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value: u32 = cpu.load_operand(op)?;
+    if value & !MXCSR_MASK != 0 {
+        return Err(cpu.gp(0));
+    }
+    cpu.vector.mxcsr = value;
+    Ok(())
+}
+
+fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value = cpu.vector.mxcsr;
+    cpu.store_operand(op, value)
+}

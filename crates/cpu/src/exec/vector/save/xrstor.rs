@@ -1,0 +1,46 @@
+//! XRSTOR and XRSTORS (SDM Vol. 1, 13.8 and 13.12).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::area::{Area, BASE_SIZE, COMPACTED, Format, HEADER, Plan};
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of an XRSTOR instruction.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Xrstor => |cpu, op| restore(cpu, op, false, false),
+        Mnemonic::Xrstor64 => |cpu, op| restore(cpu, op, false, true),
+        Mnemonic::Xrstors => |cpu, op| restore(cpu, op, true, false),
+        Mnemonic::Xrstors64 => |cpu, op| restore(cpu, op, true, true),
+        _ => return None,
+    })
+}
+
+fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
+    cpu.check_xsave(supervisor)?;
+    let requested = cpu.requested_features();
+    let size = Cpu::area_size(requested);
+    let la = cpu.linear(op, size, AccessKind::Read)?;
+    if la & 63 != 0 {
+        return Err(cpu.gp(0));
+    }
+    let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
+    cpu.read_bytes(la, &mut area.bytes[..BASE_SIZE], cpu.mmu_mode)?;
+    // XRSTORS knows the compacted form only (13.12).
+    if supervisor && area.quadword(HEADER + 8) & COMPACTED == 0 {
+        return Err(cpu.gp(0));
+    }
+    let mut header = [0; 64];
+    header.copy_from_slice(&area.bytes[HEADER..BASE_SIZE]);
+    let Some(plan) = Plan::new(&header, requested, cpu.xcr0) else {
+        return Err(cpu.gp(0));
+    };
+    let size = Cpu::area_size(plan.load);
+    if size > BASE_SIZE {
+        let at = la.wrapping_add(BASE_SIZE as u64);
+        cpu.read_bytes(at, &mut area.bytes[BASE_SIZE..size], cpu.mmu_mode)?;
+    }
+    plan.apply(&area, &mut cpu.fpu, &mut cpu.vector).ok_or_else(|| cpu.gp(0))
+}

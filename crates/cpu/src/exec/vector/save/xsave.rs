@@ -1,0 +1,135 @@
+//! XSAVE, XSAVEOPT, XSAVEC and XSAVES (SDM Vol. 1, 13.7, 13.9 to 13.11).
+//!
+//! XSAVEOPT and XSAVES apply the init optimization always and the modified optimization never:
+//! the manual leaves both open.
+
+use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
+use cloister_x86::{Exception, Vector};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::area::{
+    Area, BASE_SIZE, COMPACTED, Format, HEADER, MAX_SIZE, MXCSR, X87_CONTROL, X87_REGISTERS, in_use,
+};
+use crate::exec::vector::MXCSR_DEFAULT;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// Which of the instructions saves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Variant {
+    Xsave,
+    Xsaveopt,
+    Xsavec,
+    Xsaves,
+}
+
+/// The handler of an XSAVE instruction.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Xsave => |cpu, op| save(cpu, op, Variant::Xsave, false),
+        Mnemonic::Xsave64 => |cpu, op| save(cpu, op, Variant::Xsave, true),
+        Mnemonic::Xsaveopt => |cpu, op| save(cpu, op, Variant::Xsaveopt, false),
+        Mnemonic::Xsaveopt64 => |cpu, op| save(cpu, op, Variant::Xsaveopt, true),
+        Mnemonic::Xsavec => |cpu, op| save(cpu, op, Variant::Xsavec, false),
+        Mnemonic::Xsavec64 => |cpu, op| save(cpu, op, Variant::Xsavec, true),
+        Mnemonic::Xsaves => |cpu, op| save(cpu, op, Variant::Xsaves, false),
+        Mnemonic::Xsaves64 => |cpu, op| save(cpu, op, Variant::Xsaves, true),
+        _ => return None,
+    })
+}
+
+impl Cpu {
+    /// What the XSAVE and XRSTOR instructions check first: CR4.OSXSAVE, CR0.TS, and for those
+    /// that handle supervisor state the CPL.
+    pub(super) fn check_xsave(&mut self, supervisor: bool) -> Exec {
+        if !self.cr4.contains(Cr4::OSXSAVE) {
+            return Err(self.ud());
+        }
+        if self.cr0.contains(Cr0::TS) {
+            return Err(self.raise(Exception::new(Vector::Nm)));
+        }
+        if supervisor && self.cpl != 0 {
+            return Err(self.gp(0));
+        }
+        Ok(())
+    }
+
+    /// The requested-feature bitmap: EDX:EAX and XCR0 (IA32_XSS has no bits).
+    pub(super) fn requested_features(&self) -> Xfeatures {
+        let mask = self.gpr[2] << 32 | self.gpr[0] & 0xffff_ffff;
+        Xfeatures::from_bits_retain(mask) & self.xcr0
+    }
+
+    /// Size of an area with these components.
+    pub(super) const fn area_size(components: Xfeatures) -> usize {
+        if components.contains(Xfeatures::AVX) { MAX_SIZE } else { BASE_SIZE }
+    }
+}
+
+fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
+    cpu.check_xsave(variant == Variant::Xsaves)?;
+    let requested = cpu.requested_features();
+    let size = Cpu::area_size(requested);
+    let la = cpu.linear(op, size, AccessKind::Write)?;
+    if la & 63 != 0 {
+        return Err(cpu.gp(0));
+    }
+    let format = Format { wide, all_registers: cpu.mode.is_64() };
+    let mut used = in_use(&cpu.fpu, &cpu.vector, format);
+    let compact = matches!(variant, Variant::Xsavec | Variant::Xsaves);
+    if compact && cpu.vector.mxcsr != MXCSR_DEFAULT {
+        // 13.10: MXCSR counts only here.
+        used |= Xfeatures::SSE;
+    }
+    let saved = if variant == Variant::Xsave { requested } else { requested & used };
+    let with_mxcsr = if compact {
+        saved.contains(Xfeatures::SSE)
+    } else {
+        requested.intersects(Xfeatures::SSE | Xfeatures::AVX)
+    };
+
+    cpu.probe_write(la, size)?;
+    let mut area = Area::new(format);
+    let header = if compact {
+        area.put_quadword(HEADER, (requested & used).bits());
+        area.put_quadword(HEADER + 8, requested.bits() | COMPACTED);
+        HEADER..HEADER + 16
+    } else {
+        let mut old = [0; 8];
+        cpu.read_bytes(la.wrapping_add(HEADER as u64), &mut old, cpu.mmu_mode)?;
+        let kept = u64::from_le_bytes(old) & !requested.bits();
+        area.put_quadword(HEADER, kept | (requested & used).bits());
+        HEADER..HEADER + 8
+    };
+    area.put_x87(&cpu.fpu);
+    area.put_mxcsr(&cpu.vector);
+    area.put_sse(&cpu.vector);
+    area.put_avx(&cpu.vector);
+    let parts = [
+        (saved.contains(Xfeatures::X87), X87_CONTROL),
+        (with_mxcsr, MXCSR),
+        (saved.contains(Xfeatures::X87), X87_REGISTERS),
+        (saved.contains(Xfeatures::SSE), format.xmm()),
+        (true, header),
+        (saved.contains(Xfeatures::AVX), format.avx()),
+    ];
+    // Neighbouring parts are written at once.
+    let mut pending = 0..0;
+    for (_, part) in parts.into_iter().filter(|(wanted, _)| *wanted) {
+        if part.start == pending.end {
+            pending.end = part.end;
+            continue;
+        }
+        write_part(cpu, la, &area, pending)?;
+        pending = part;
+    }
+    write_part(cpu, la, &area, pending)
+}
+
+fn write_part(cpu: &mut Cpu, la: u64, area: &Area, part: std::ops::Range<usize>) -> Exec {
+    if part.is_empty() {
+        return Ok(());
+    }
+    cpu.write_bytes(la.wrapping_add(part.start as u64), &area.bytes[part], cpu.mmu_mode)
+}

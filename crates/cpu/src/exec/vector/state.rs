@@ -1,0 +1,126 @@
+//! XMM and YMM registers and MXCSR, and what must hold before an instruction may touch them.
+
+use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::{Exception, Vector};
+
+use super::lane::Lane;
+use crate::exec::x87::status;
+use crate::state::{Cpu, Exec};
+
+/// MXCSR after power-up and INIT: all exceptions masked (SDM Vol. 1, 10.2.3).
+pub const MXCSR_DEFAULT: u32 = 0x1f80;
+/// The bits of MXCSR that exist: MXCSR_MASK of the FXSAVE image (SDM Vol. 1, 11.6.6).
+pub const MXCSR_MASK: u32 = 0xffff;
+
+/// XMM/YMM registers and MXCSR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VectorState {
+    /// YMM0 to YMM15 as four quadwords each; XMM is the low two.
+    pub ymm: [[u64; 4]; 16],
+    /// MXCSR.
+    pub mxcsr: u32,
+}
+
+impl Default for VectorState {
+    fn default() -> Self {
+        Self { ymm: [[0; 4]; 16], mxcsr: MXCSR_DEFAULT }
+    }
+}
+
+impl VectorState {
+    /// Reads an XMM register.
+    #[inline(always)]
+    #[must_use]
+    pub fn xmm(&self, number: u8) -> Lane {
+        let [low, high, ..] = self.ymm[usize::from(number & 15)];
+        [low, high]
+    }
+
+    /// Writes an XMM register; the upper half of the YMM register stays, as legacy SSE
+    /// instructions leave it (SDM Vol. 1, 14.1.2).
+    #[inline(always)]
+    pub fn set_xmm(&mut self, number: u8, value: Lane) {
+        let register = &mut self.ymm[usize::from(number & 15)];
+        [register[0], register[1]] = value;
+    }
+}
+
+impl Cpu {
+    /// What every SSE instruction checks first (SDM Vol. 2A, tables 2-17 and following; Vol. 3A,
+    /// 13.1): CR0.EM and CR4.OSFXSR, then CR0.TS.
+    ///
+    /// # Errors
+    ///
+    /// #UD or #NM.
+    #[inline(always)]
+    pub fn check_sse(&mut self) -> Exec {
+        let blocked = self.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
+            | !self.cr4.bits() & Cr4::OSFXSR.bits();
+        if blocked != 0 {
+            return Err(self.refuse_sse());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_sse(&mut self) -> crate::exit::Stop {
+        if self.cr0.contains(Cr0::EM) || !self.cr4.contains(Cr4::OSFXSR) {
+            return self.ud();
+        }
+        self.raise(Exception::new(Vector::Nm))
+    }
+
+    /// What every instruction that touches MMX registers checks first (SDM Vol. 3A, 12.1 and
+    /// 12.5): CR0.EM, CR0.TS, then an x87 exception that is still to be reported.
+    ///
+    /// # Errors
+    ///
+    /// #UD, #NM or #MF.
+    #[inline(always)]
+    pub fn check_mmx(&mut self) -> Exec {
+        if self.cr0.intersects(Cr0::EM | Cr0::TS) || self.fpu.status & status::ES != 0 {
+            return self.refuse_mmx();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_mmx(&mut self) -> Exec {
+        if self.cr0.contains(Cr0::EM) {
+            return Err(self.ud());
+        }
+        if self.cr0.contains(Cr0::TS) {
+            return Err(self.raise(Exception::new(Vector::Nm)));
+        }
+        if self.cr0.contains(Cr0::NE) {
+            return Err(self.raise(Exception::new(Vector::Mf)));
+        }
+        // As for x87 instructions: nobody listens to FERR#.
+        Ok(())
+    }
+
+    /// Reads an MMX register.
+    #[inline(always)]
+    #[must_use]
+    pub fn mmx(&self, number: u8) -> u64 {
+        self.fpu.regs[usize::from(number & 7)].mantissa
+    }
+
+    /// The change from x87 to MMX operation (SDM Vol. 3A, 12.2): TOP is 0 and every register valid.
+    #[inline(always)]
+    pub fn enter_mmx(&mut self) {
+        self.fpu.top = 0;
+        self.fpu.tags = 0xff;
+    }
+
+    /// Writes an MMX register; the exponent becomes all ones (SDM Vol. 3A, 12.2).
+    #[inline(always)]
+    pub fn set_mmx(&mut self, number: u8, value: u64) {
+        self.enter_mmx();
+        let register = &mut self.fpu.regs[usize::from(number & 7)];
+        register.mantissa = value;
+        register.sign_exp = 0xffff;
+    }
+}

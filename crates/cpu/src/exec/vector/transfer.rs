@@ -1,0 +1,228 @@
+//! Data transfer: MOVAPS to MOVUPS, MOVD, MOVQ, LDDQU, and their non-temporal and duplicating
+//! relatives (SDM Vol. 1, 9.4.1, 10.4.1, 11.4.1, 12.3).
+
+use iced_x86::{Code, Instruction, Mnemonic};
+
+use super::form::{mmx, sse, value_of, with_low, with_low32};
+use super::lane::{Element, Lane};
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a data transfer instruction.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{
+        Lddqu, Movapd, Movaps, Movd, Movddup, Movdq2q, Movdqa, Movdqu, Movhlps, Movhpd, Movhps,
+        Movlhps, Movlpd, Movlps, Movmskpd, Movmskps, Movntdq, Movntdqa, Movntpd, Movntps, Movntq,
+        Movq, Movq2dq, Movsd, Movshdup, Movsldup, Movss, Movupd, Movups, Pmovmskb,
+    };
+    let to_memory = op.mem_operand == 0;
+    Some(match instruction.mnemonic() {
+        Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq if to_memory => store_aligned,
+        Movaps | Movapd | Movdqa | Movntdqa => sse!(op, M128, |_, b| b),
+        Movups | Movupd | Movdqu if to_memory => store_unaligned,
+        Movups | Movupd | Movdqu | Lddqu => sse!(op, M128_ANY, |_, b| b),
+        Movss if to_memory => store_low::<u32>,
+        Movss if op.mem_operand == NO_MEMORY => {
+            sse!(op, M32, |a, b| with_low32(a, b[0] as u32))
+        }
+        Movss => sse!(op, M32, |_, b| b),
+        // MOVSD is also the name of a string instruction.
+        Movsd => match instruction.code() {
+            Code::Movsd_xmmm64_xmm if to_memory => store_low::<u64>,
+            Code::Movsd_xmmm64_xmm | Code::Movsd_xmm_xmmm64 if op.mem_operand == NO_MEMORY => {
+                sse!(op, M64, |a, b| with_low(a, b[0]))
+            }
+            Code::Movsd_xmm_xmmm64 => sse!(op, M64, |_, b| b),
+            _ => return None,
+        },
+        Movlps | Movlpd if to_memory => store_low::<u64>,
+        Movlps | Movlpd => sse!(op, M64, |a, b| with_low(a, b[0])),
+        Movhps | Movhpd if to_memory => store_high,
+        Movhps | Movhpd | Movlhps => sse!(op, M64, |a, b| [a[0], b[0]]),
+        Movhlps => sse!(op, M64, |a, b| [b[1], a[1]]),
+        Movddup => sse!(op, M64, |_, b| [b[0]; 2]),
+        Movshdup => sse!(op, M128, |_, b| b.map(|q| q >> 32 | q & !0xffff_ffff)),
+        Movsldup => sse!(op, M128, |_, b| b.map(|q| q << 32 | q & 0xffff_ffff)),
+        Movd | Movq => return move_scalar(instruction, op),
+        Movdq2q => movdq2q,
+        Movq2dq => movq2dq,
+        Movntq => store_mmx::<u64>,
+        Movmskps => mask_to_register::<u32>,
+        Movmskpd => mask_to_register::<u64>,
+        Pmovmskb if instruction.op1_register().is_mm() => pmovmskb_mmx,
+        Pmovmskb => mask_to_register::<u8>,
+        _ => return None,
+    })
+}
+
+fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    Some(match instruction.code() {
+        Code::Movd_mm_rm32 if op.mem_operand == NO_MEMORY => register_to_mmx::<u32>,
+        Code::Movd_mm_rm32 => mmx!(op, u32, |_, b| b),
+        Code::Movq_mm_rm64 if op.mem_operand == NO_MEMORY => register_to_mmx::<u64>,
+        Code::Movq_mm_rm64 | Code::Movq_mm_mmm64 => mmx!(op, u64, |_, b| b),
+        Code::Movq_mmm64_mm if op.mem_operand == NO_MEMORY => mmx!(op, u64, |_, b| b),
+        Code::Movd_rm32_mm if op.mem_operand == NO_MEMORY => mmx_to_register::<u32>,
+        Code::Movq_rm64_mm if op.mem_operand == NO_MEMORY => mmx_to_register::<u64>,
+        Code::Movd_rm32_mm => store_mmx::<u32>,
+        Code::Movq_rm64_mm | Code::Movq_mmm64_mm => store_mmx::<u64>,
+        Code::Movd_xmm_rm32 if op.mem_operand == NO_MEMORY => register_to_xmm::<u32>,
+        Code::Movd_xmm_rm32 => sse!(op, M32, |_, b| b),
+        Code::Movq_xmm_rm64 if op.mem_operand == NO_MEMORY => register_to_xmm::<u64>,
+        Code::Movq_xmm_rm64 | Code::Movq_xmm_xmmm64 => sse!(op, M64, |_, b| [b[0], 0]),
+        Code::Movq_xmmm64_xmm if op.mem_operand == NO_MEMORY => sse!(op, M64, |_, b| [b[0], 0]),
+        Code::Movd_rm32_xmm if op.mem_operand == NO_MEMORY => xmm_to_register::<u32>,
+        Code::Movq_rm64_xmm if op.mem_operand == NO_MEMORY => xmm_to_register::<u64>,
+        Code::Movd_rm32_xmm => store_low::<u32>,
+        Code::Movq_rm64_xmm | Code::Movq_xmmm64_xmm => store_low::<u64>,
+        _ => return None,
+    })
+}
+
+fn store_aligned(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let la = cpu.linear_aligned(op, AccessKind::Write)?;
+    let value = cpu.vector.xmm(op.src);
+    cpu.store(la, value_of(value))
+}
+
+fn store_unaligned(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value = cpu.vector.xmm(op.src);
+    cpu.store_operand(op, value_of(value))
+}
+
+fn store_low<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value = cpu.vector.xmm(op.src)[0];
+    cpu.store_operand(op, T::trunc(value))
+}
+
+fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value = cpu.vector.xmm(op.src)[1];
+    cpu.store_operand(op, value)
+}
+
+fn register_to_xmm<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value: T = cpu.src(op);
+    cpu.vector.set_xmm(op.dst, [value.zext(), 0]);
+    Ok(())
+}
+
+fn xmm_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let value = T::trunc(cpu.vector.xmm(op.src)[0]);
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+fn register_to_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    let value: T = cpu.src(op);
+    cpu.set_mmx(op.dst, value.zext());
+    Ok(())
+}
+
+fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    cpu.enter_mmx();
+    let value = T::trunc(cpu.mmx(op.src));
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    let value = cpu.mmx(op.src);
+    cpu.store_operand(op, T::trunc(value))?;
+    cpu.enter_mmx();
+    Ok(())
+}
+
+fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    cpu.check_mmx()?;
+    let value = cpu.vector.xmm(op.src)[0];
+    cpu.set_mmx(op.dst, value);
+    Ok(())
+}
+
+fn movq2dq(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    cpu.check_mmx()?;
+    cpu.enter_mmx();
+    let value = cpu.mmx(op.src);
+    cpu.vector.set_xmm(op.dst, [value, 0]);
+    Ok(())
+}
+
+/// The sign bit of each element, the lowest first.
+#[inline(always)]
+#[must_use]
+pub fn sign_mask<T: Element + Int>(lane: Lane) -> u32 {
+    let elements = T::split(lane);
+    let mut mask = 0;
+    for (i, element) in elements.as_ref().iter().enumerate() {
+        mask |= ((element.zext() >> (T::BITS - 1)) as u32) << i;
+    }
+    mask
+}
+
+/// PMOVMSKB of a quadword: gathers the top bit of each byte by a multiplication whose partial
+/// products do not overlap.
+#[inline(always)]
+fn byte_mask(quadword: u64) -> u64 {
+    let tops = quadword >> 7 & 0x0101_0101_0101_0101;
+    tops.wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+fn mask_to_register<T: Element + Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_sse()?;
+    let lane = cpu.vector.xmm(op.src);
+    let mask = if T::BITS == 8 {
+        byte_mask(lane[0]) | byte_mask(lane[1]) << 8
+    } else {
+        u64::from(sign_mask::<T>(lane))
+    };
+    // A 64-bit destination is zero-extended, too.
+    cpu.set_dst(op, mask);
+    Ok(())
+}
+
+fn pmovmskb_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_mmx()?;
+    cpu.enter_mmx();
+    let mask = byte_mask(cpu.mmx(op.src));
+    cpu.set_dst(op, mask);
+    Ok(())
+}
+
+/// MOVNTI is a plain store here: the memory model has no weakly ordered buffers.
+pub fn movnti<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value: T = cpu.src(op);
+    cpu.store_operand(op, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_mask_gathers_the_top_bits_in_order() {
+        for bit in 0..8 {
+            assert_eq!(byte_mask(0x80 << (8 * bit)), 1 << bit);
+        }
+        assert_eq!(byte_mask(u64::MAX), 0xff);
+        assert_eq!(byte_mask(0x7f7f_7f7f_7f7f_7f7f), 0);
+    }
+
+    #[test]
+    fn sign_mask_numbers_elements_from_the_lowest() {
+        assert_eq!(sign_mask::<u32>([0x8000_0000, 1 << 63]), 0b1001);
+        assert_eq!(sign_mask::<u64>([0, 1 << 63]), 0b10);
+    }
+}
