@@ -167,6 +167,66 @@ pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Opt
     None
 }
 
+/// Copies bytes in ascending order. The ranges may overlap if `to` is below `from`.
+///
+/// # Safety
+///
+/// `from` is valid for reads and `to` for writes of `len` bytes of guest memory.
+#[inline(always)]
+pub unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller vouches for the bytes; the direction flag is clear in Rust code.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for n in 0..len {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { store(to.add(n), load::<u8>(from.add(n))) };
+    }
+}
+
+/// Writes `value` `count` times.
+///
+/// # Safety
+///
+/// `to` is valid for writes of `count` values of guest memory.
+#[inline(always)]
+pub unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let value = value.zext();
+        macro_rules! fill {
+            ($instruction:literal) => {
+                // SAFETY: the caller vouches for the bytes; the direction flag is clear in Rust
+                // code.
+                unsafe {
+                    std::arch::asm!(
+                        $instruction,
+                        inout("rcx") count => _, inout("rdi") to => _, in("rax") value,
+                        options(nostack, preserves_flags)
+                    )
+                }
+            };
+        }
+        match T::SIZE {
+            1 => fill!("rep stosb"),
+            2 => fill!("rep stosw"),
+            4 => fill!("rep stosd"),
+            _ => fill!("rep stosq"),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for n in 0..count {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { store(to.add(n * T::SIZE), value) };
+    }
+}
+
 /// Passes a full memory barrier on every thread of this process that runs.
 pub fn membarrier() {
     #[cfg(target_os = "linux")]

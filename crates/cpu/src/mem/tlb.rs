@@ -58,6 +58,15 @@ pub struct Entry {
     pub global: u32,
 }
 
+/// Memory that may be written up to the end of its page.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable {
+    /// The byte.
+    pub host: *mut u8,
+    /// Code tracking of its page, to be told after the write.
+    pub track: NonNull<CodeTrack>,
+}
+
 const EMPTY: Entry =
     Entry { tag: NO_CONTEXT, addend: 0, track: NonNull::dangling(), phys: 0, global: 0 };
 
@@ -130,6 +139,31 @@ impl Tlb {
     #[must_use]
     pub fn hits(&self, entry: &Entry, la: u64) -> bool {
         entry.tag == ((la & !0xfff) | self.context) && self.context != NO_CONTEXT
+    }
+
+    /// Where the byte at `la` can be read without further checks.
+    #[inline(always)]
+    #[must_use]
+    pub fn readable(&self, mode: MmuMode, la: u64) -> Option<*const u8> {
+        let entry = self.entry(AccessKind::Read, mode, la);
+        self.hits(entry, la).then(|| entry.addend.wrapping_add(la) as *const u8)
+    }
+
+    /// Where the byte at `la` can be written without further checks: its page holds no code.
+    #[inline(always)]
+    #[must_use]
+    pub fn writable(&self, mode: MmuMode, la: u64) -> Option<Writable> {
+        let entry = self.entry(AccessKind::Write, mode, la);
+        if !self.hits(entry, la) {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "reads the tracker of a page")]
+        // SAFETY: a tracker lives as long as its page, and the entry is valid.
+        let holds_code = unsafe { entry.track.as_ref() }.holds_code();
+        (!holds_code).then(|| Writable {
+            host: entry.addend.wrapping_add(la) as *mut u8,
+            track: entry.track,
+        })
     }
 
     /// The entry that translates `la`, also when accesses must take the slow path, and also one of a global page that

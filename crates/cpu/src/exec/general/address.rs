@@ -8,24 +8,31 @@ use crate::op::{MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, Op};
 use crate::segment::seg;
 use crate::state::{Cpu, Exec};
 
+/// Ones in the bits of an effective address that the address size keeps.
+#[inline(always)]
+#[must_use]
+pub fn address_mask(op: &Op) -> u64 {
+    match op.special & (MEM_ADDR32 | MEM_ADDR16) {
+        0 => u64::MAX,
+        MEM_ADDR32 => 0xffff_ffff,
+        _ => 0xffff,
+    }
+}
+
 impl Cpu {
+    /// Base + index * scale + displacement, before it is cut to the address size.
+    #[inline(always)]
+    fn address_sum(&self, op: &Op) -> u64 {
+        self.gpr[usize::from(op.base & 31)]
+            .wrapping_add(self.gpr[usize::from(op.index & 31)] << (op.scale & 3))
+            .wrapping_add(op.disp)
+    }
+
     /// Effective address: the offset in the segment.
     #[inline(always)]
     #[must_use]
     pub fn effective(&self, op: &Op) -> u64 {
-        let address = self.gpr[usize::from(op.base & 31)]
-            .wrapping_add(self.gpr[usize::from(op.index & 31)] << (op.scale & 3))
-            .wrapping_add(op.disp);
-        if op.special == 0 {
-            return address;
-        }
-        if op.special & MEM_ADDR32 != 0 {
-            address & 0xffff_ffff
-        } else if op.special & MEM_ADDR16 != 0 {
-            address & 0xffff
-        } else {
-            address
-        }
+        self.address_sum(op) & address_mask(op)
     }
 
     /// Linear address of the memory operand, for an access of `size` bytes.
@@ -35,7 +42,31 @@ impl Cpu {
     /// #GP(0) or #SS(0) outside 64-bit mode where the segment forbids the access.
     #[inline(always)]
     pub fn linear(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
-        let offset = self.effective(op);
+        let sum = self.address_sum(op);
+        if op.special == 0 {
+            return Ok(sum);
+        }
+        self.linear_special(op, sum, size, kind)
+    }
+
+    /// As [`Cpu::linear`], with `more` added to the effective address before it is cut to the
+    /// address size.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::linear`].
+    #[inline(always)]
+    pub fn linear_plus(&mut self, op: &Op, more: u64, size: usize, kind: AccessKind) -> Exec<u64> {
+        let sum = self.address_sum(op).wrapping_add(more);
+        if op.special == 0 {
+            return Ok(sum);
+        }
+        self.linear_special(op, sum, size, kind)
+    }
+
+    #[inline(never)]
+    fn linear_special(&mut self, op: &Op, sum: u64, size: usize, kind: AccessKind) -> Exec<u64> {
+        let offset = sum & address_mask(op);
         if op.special & MEM_SEGMENT == 0 {
             return Ok(offset);
         }
@@ -47,7 +78,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::linear`].
-    #[inline(never)]
+    #[inline(always)]
     pub fn segmented(
         &mut self,
         segment: usize,
@@ -55,14 +86,25 @@ impl Cpu {
         size: usize,
         kind: AccessKind,
     ) -> Exec<u64> {
-        let register = self.segs[segment & 7];
         if self.mode.is_64() {
             return Ok(if matches!(segment, seg::FS | seg::GS) {
-                register.base.wrapping_add(offset)
+                self.segs[segment & 7].base.wrapping_add(offset)
             } else {
                 offset
             });
         }
+        self.segmented_legacy(segment, offset, size, kind)
+    }
+
+    #[inline(never)]
+    fn segmented_legacy(
+        &mut self,
+        segment: usize,
+        offset: u64,
+        size: usize,
+        kind: AccessKind,
+    ) -> Exec<u64> {
+        let register = self.segs[segment & 7];
         let rights = register.rights;
         let last = offset.wrapping_add(size as u64).wrapping_sub(1);
         let in_limit = if !rights.is_code() && rights.bit_ec() {

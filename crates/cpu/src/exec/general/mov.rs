@@ -7,18 +7,7 @@ use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 
-/// Picks an instance of a generic handler by operand size.
-#[macro_export]
-macro_rules! by_size {
-    ($size:expr, $($handler:ident)::+ $(, $const:expr)*) => {
-        match $size {
-            1 => $($handler)::+::<u8 $(, $const)*> as $crate::op::Handler,
-            2 => $($handler)::+::<u16 $(, $const)*>,
-            4 => $($handler)::+::<u32 $(, $const)*>,
-            _ => $($handler)::+::<u64 $(, $const)*>,
-        }
-    };
-}
+use super::by_size;
 
 /// The handler of MOV between registers, memory and immediates.
 pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {

@@ -3,6 +3,7 @@
 pub mod apic;
 pub mod debug;
 pub mod event;
+pub mod io;
 pub mod msr;
 pub mod reset;
 

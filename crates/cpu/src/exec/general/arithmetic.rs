@@ -1,0 +1,273 @@
+//! Binary arithmetic and logic: ADD, ADC, SUB, SBB, CMP, AND, OR, XOR, TEST, INC, DEC, NEG, NOT,
+//! ADCX, ADOX.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::by_size;
+use crate::flags::Flags;
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, LOCK, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// What an instruction with two operands computes.
+trait Binary {
+    /// Whether the result is kept.
+    const WRITES: bool = true;
+    /// The result; `cf` is CF before.
+    fn value<T: Int>(a: T, b: T, cf: bool) -> T;
+    /// Sets the flags after it.
+    fn flags<T: Int>(flags: &mut Flags, a: T, b: T, result: T);
+}
+
+macro_rules! binary {
+    ($name:ident, $writes:expr, |$a:ident, $b:ident, $cf:ident| $value:expr, $kind:ident) => {
+        struct $name;
+        impl Binary for $name {
+            const WRITES: bool = $writes;
+            #[inline(always)]
+            fn value<T: Int>($a: T, $b: T, $cf: bool) -> T {
+                $value
+            }
+            #[inline(always)]
+            fn flags<T: Int>(flags: &mut Flags, a: T, b: T, result: T) {
+                flags_after!($kind, flags, a, b, result);
+            }
+        }
+    };
+}
+macro_rules! flags_after {
+    (add, $flags:ident, $a:ident, $b:ident, $result:ident) => {
+        $flags.add($a, $b, $result)
+    };
+    (sub, $flags:ident, $a:ident, $b:ident, $result:ident) => {
+        $flags.sub($a, $b, $result)
+    };
+    (logic, $flags:ident, $a:ident, $b:ident, $result:ident) => {{
+        let _ = ($a, $b);
+        $flags.logic($result)
+    }};
+}
+
+binary!(Add, true, |a, b, _cf| a.plus(b), add);
+binary!(Adc, true, |a, b, cf| a.plus(b).plus(T::trunc(u64::from(cf))), add);
+binary!(Sub, true, |a, b, _cf| a.minus(b), sub);
+binary!(Sbb, true, |a, b, cf| a.minus(b).minus(T::trunc(u64::from(cf))), sub);
+binary!(Cmp, false, |a, b, _cf| a.minus(b), sub);
+binary!(And, true, |a, b, _cf| a & b, logic);
+binary!(Or, true, |a, b, _cf| a | b, logic);
+binary!(Xor, true, |a, b, _cf| a ^ b, logic);
+binary!(Test, false, |a, b, _cf| a & b, logic);
+
+/// What an instruction with one operand computes.
+trait Unary {
+    /// The result.
+    fn value<T: Int>(a: T) -> T;
+    /// Sets the flags after it.
+    fn flags<T: Int>(flags: &mut Flags, a: T, result: T);
+}
+
+struct Inc;
+impl Unary for Inc {
+    #[inline(always)]
+    fn value<T: Int>(a: T) -> T {
+        a.plus(T::trunc(1))
+    }
+    #[inline(always)]
+    fn flags<T: Int>(flags: &mut Flags, a: T, result: T) {
+        let cf = flags.cf();
+        flags.add(a, T::trunc(1), result);
+        flags.set_cf(cf);
+    }
+}
+
+struct Dec;
+impl Unary for Dec {
+    #[inline(always)]
+    fn value<T: Int>(a: T) -> T {
+        a.minus(T::trunc(1))
+    }
+    #[inline(always)]
+    fn flags<T: Int>(flags: &mut Flags, a: T, result: T) {
+        let cf = flags.cf();
+        flags.sub(a, T::trunc(1), result);
+        flags.set_cf(cf);
+    }
+}
+
+struct Neg;
+impl Unary for Neg {
+    #[inline(always)]
+    fn value<T: Int>(a: T) -> T {
+        T::trunc(0).minus(a)
+    }
+    #[inline(always)]
+    fn flags<T: Int>(flags: &mut Flags, a: T, result: T) {
+        flags.sub(T::trunc(0), a, result);
+    }
+}
+
+struct Not;
+impl Unary for Not {
+    #[inline(always)]
+    fn value<T: Int>(a: T) -> T {
+        !a
+    }
+    #[inline(always)]
+    fn flags<T: Int>(_flags: &mut Flags, _a: T, _result: T) {}
+}
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Add => binary_form::<Add>(instruction, op),
+        Mnemonic::Adc => binary_form::<Adc>(instruction, op),
+        Mnemonic::Sub => binary_form::<Sub>(instruction, op),
+        Mnemonic::Sbb => binary_form::<Sbb>(instruction, op),
+        Mnemonic::Cmp => binary_form::<Cmp>(instruction, op),
+        Mnemonic::And => binary_form::<And>(instruction, op),
+        Mnemonic::Or => binary_form::<Or>(instruction, op),
+        Mnemonic::Xor => binary_form::<Xor>(instruction, op),
+        Mnemonic::Test => binary_form::<Test>(instruction, op),
+        Mnemonic::Inc => unary_form::<Inc>(op),
+        Mnemonic::Dec => unary_form::<Dec>(op),
+        Mnemonic::Neg => unary_form::<Neg>(op),
+        Mnemonic::Not => unary_form::<Not>(op),
+        Mnemonic::Adcx => carry_chain_form::<false>(op),
+        Mnemonic::Adox => carry_chain_form::<true>(op),
+        _ => return None,
+    })
+}
+
+fn binary_form<O: Binary>(instruction: &Instruction, op: &Op) -> Handler {
+    let immediate = !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
+    match (op.mem_operand, immediate) {
+        (NO_MEMORY, false) => by_size!(op.size, register_register[O]),
+        (NO_MEMORY, true) => by_size!(op.size, register_immediate[O]),
+        (0, false) if op.prefix & LOCK != 0 => by_size!(op.size, locked[O, false]),
+        (0, true) if op.prefix & LOCK != 0 => by_size!(op.size, locked[O, true]),
+        (0, false) => by_size!(op.size, memory_register[O]),
+        (0, true) => by_size!(op.size, memory_immediate[O]),
+        _ => by_size!(op.size, register_memory[O]),
+    }
+}
+
+fn unary_form<O: Unary>(op: &Op) -> Handler {
+    match op.mem_operand {
+        NO_MEMORY => by_size!(op.size, unary_register[O]),
+        _ if op.prefix & LOCK != 0 => by_size!(op.size, unary_locked[O]),
+        _ => by_size!(op.size, unary_memory[O]),
+    }
+}
+
+#[inline(always)]
+fn finish<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, a: T, b: T) {
+    let result = O::value(a, b, cpu.flags.cf());
+    O::flags(&mut cpu.flags, a, b, result);
+    if O::WRITES {
+        cpu.set_dst(op, result);
+    }
+}
+
+fn register_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
+    finish::<T, O>(cpu, op, a, b);
+    Ok(())
+}
+
+fn register_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let a = cpu.dst::<T>(op);
+    finish::<T, O>(cpu, op, a, T::trunc(op.imm));
+    Ok(())
+}
+
+fn register_memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = cpu.load_operand::<T>(op)?;
+    let a = cpu.dst::<T>(op);
+    finish::<T, O>(cpu, op, a, b);
+    Ok(())
+}
+
+#[inline(always)]
+fn memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
+    if !O::WRITES {
+        let a = cpu.load_operand::<T>(op)?;
+        let result = O::value(a, b, false);
+        O::flags(&mut cpu.flags, a, b, result);
+        return Ok(());
+    }
+    let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+    let (a, place) = cpu.open::<T>(la)?;
+    let result = O::value(a, b, cpu.flags.cf());
+    cpu.close(place, result)?;
+    O::flags(&mut cpu.flags, a, b, result);
+    Ok(())
+}
+
+fn memory_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = cpu.src::<T>(op);
+    memory::<T, O>(cpu, op, b)
+}
+
+fn memory_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    memory::<T, O>(cpu, op, T::trunc(op.imm))
+}
+
+fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = if IMMEDIATE { T::trunc(op.imm) } else { cpu.src::<T>(op) };
+    let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+    let cf = cpu.flags.cf();
+    let a = cpu.locked::<T>(la, |a| O::value(a, b, cf))?;
+    O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
+    Ok(())
+}
+
+fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let a = cpu.dst::<T>(op);
+    let result = O::value(a);
+    O::flags(&mut cpu.flags, a, result);
+    cpu.set_dst(op, result);
+    Ok(())
+}
+
+fn unary_memory<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+    let (a, place) = cpu.open::<T>(la)?;
+    let result = O::value(a);
+    cpu.close(place, result)?;
+    O::flags(&mut cpu.flags, a, result);
+    Ok(())
+}
+
+fn unary_locked<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+    let a = cpu.locked::<T>(la, O::value)?;
+    O::flags(&mut cpu.flags, a, O::value(a));
+    Ok(())
+}
+
+fn carry_chain_form<const OVERFLOW: bool>(op: &Op) -> Handler {
+    match (op.size, op.mem_operand != NO_MEMORY) {
+        (8, false) => carry_chain::<u64, OVERFLOW, false> as Handler,
+        (8, true) => carry_chain::<u64, OVERFLOW, true>,
+        (_, false) => carry_chain::<u32, OVERFLOW, false>,
+        (_, true) => carry_chain::<u32, OVERFLOW, true>,
+    }
+}
+
+/// ADCX and ADOX: addition with carry through CF, or OF, alone.
+fn carry_chain<T: Int, const OVERFLOW: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = cpu.source::<T, MEMORY>(op)?;
+    let a = cpu.dst::<T>(op);
+    let (cf, of) = (cpu.flags.cf(), cpu.flags.of());
+    let carry = if OVERFLOW { of } else { cf };
+    let sum = u128::from(a.zext()) + u128::from(b.zext()) + u128::from(carry);
+    let out = sum >> T::BITS != 0;
+    if OVERFLOW {
+        cpu.flags.set_cf_of(cf, out);
+    } else {
+        cpu.flags.set_cf_of(out, of);
+    }
+    cpu.set_dst(op, T::trunc(sum as u64));
+    Ok(())
+}

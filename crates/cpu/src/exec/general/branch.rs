@@ -1,0 +1,222 @@
+//! Near jumps: JMP, Jcc, JCXZ, JECXZ, JRCXZ, LOOP, LOOPE, LOOPNE.
+
+use cloister_x86::addr::is_canonical;
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
+
+use super::condition::{self, by_condition, holds};
+use crate::exit::Stop;
+use crate::mode::Mode;
+use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+/// The handler of near jumps.
+pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    use Mnemonic::{Jcxz, Jecxz, Jrcxz, Loop, Loope, Loopne};
+    let mnemonic = instruction.mnemonic();
+    match instruction.op0_kind() {
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+            op.size = (near_target_bits(instruction) / 8) as u8;
+        }
+        OpKind::Register | OpKind::Memory
+            if mnemonic == Mnemonic::Jmp
+                && instruction.flow_control() == FlowControl::IndirectBranch
+                && !instruction.is_jmp_far_indirect() =>
+        {
+            return Some(indirect_form(mode, op));
+        }
+        _ => return None,
+    }
+    match mnemonic {
+        Mnemonic::Jmp if mode.is_64() => Some(jump_64),
+        Mnemonic::Jmp => Some(jump_legacy),
+        Jcxz | Jecxz | Jrcxz | Loop | Loope | Loopne => {
+            op.addr_size = counter_size(instruction.code());
+            Some(match mnemonic {
+                Jcxz | Jecxz | Jrcxz => jump_if_counter_zero,
+                Loop => repeat::<ANY>,
+                Loope => repeat::<WHILE_EQUAL>,
+                _ => repeat::<WHILE_NOT_EQUAL>,
+            })
+        }
+        _ if instruction.flow_control() == FlowControl::ConditionalBranch => {
+            let code = condition::code(instruction)?;
+            if mode.is_64() {
+                // Where the next instruction is, relative to the block, like the target.
+                op.disp = u64::from(op.offset) + u64::from(op.len);
+                Some(by_condition!(code, jump_if_64))
+            } else {
+                Some(by_condition!(code, jump_if_legacy))
+            }
+        }
+        _ => None,
+    }
+}
+
+fn near_target_bits(instruction: &Instruction) -> u32 {
+    match instruction.op0_kind() {
+        OpKind::NearBranch16 => 16,
+        OpKind::NearBranch32 => 32,
+        _ => 64,
+    }
+}
+
+/// Bytes of the counter that a LOOP or JCXZ has: the address size.
+fn counter_size(code: Code) -> u8 {
+    use Code::{
+        Jcxz_rel8_16, Jcxz_rel8_32, Jrcxz_rel8_16, Jrcxz_rel8_64, Loop_rel8_16_CX,
+        Loop_rel8_16_RCX, Loop_rel8_32_CX, Loop_rel8_64_RCX, Loope_rel8_16_CX, Loope_rel8_16_RCX,
+        Loope_rel8_32_CX, Loope_rel8_64_RCX, Loopne_rel8_16_CX, Loopne_rel8_16_RCX,
+        Loopne_rel8_32_CX, Loopne_rel8_64_RCX,
+    };
+    match code {
+        Jcxz_rel8_16 | Jcxz_rel8_32 | Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX
+        | Loope_rel8_32_CX | Loopne_rel8_16_CX | Loopne_rel8_32_CX => 2,
+        Jrcxz_rel8_16 | Jrcxz_rel8_64 | Loop_rel8_16_RCX | Loop_rel8_64_RCX | Loope_rel8_16_RCX
+        | Loope_rel8_64_RCX | Loopne_rel8_16_RCX | Loopne_rel8_64_RCX => 8,
+        _ => 4,
+    }
+}
+
+impl Cpu {
+    /// Checks a near branch's target against the address space or CS (SDM Vol. 2A, JMP): the
+    /// instruction pointer to use, for an operand size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    #[inline(always)]
+    pub fn near_target(&mut self, target: u64, size: u8) -> Exec<u64> {
+        if self.mode.is_64() {
+            if is_canonical(target) { Ok(target) } else { Err(self.gp(0)) }
+        } else {
+            self.near_target_legacy(target, size)
+        }
+    }
+
+    #[inline(never)]
+    fn near_target_legacy(&mut self, target: u64, size: u8) -> Exec<u64> {
+        let target = target & if size == 2 { 0xffff } else { 0xffff_ffff };
+        if target > u64::from(self.segs[seg::CS].limit) {
+            return Err(self.gp(0));
+        }
+        Ok(target)
+    }
+
+    /// The target of a relative branch.
+    #[inline(always)]
+    pub(super) fn relative_target(&self, op: &Op) -> u64 {
+        self.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.imm)
+    }
+}
+
+fn jump_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.relative_target(op);
+    if !is_canonical(target) {
+        return Err(cpu.gp(0));
+    }
+    cpu.rip = target;
+    Ok(())
+}
+
+fn jump_legacy(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.rip = cpu.near_target_legacy(cpu.relative_target(op), op.size)?;
+    Ok(())
+}
+
+fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let taken = holds::<CODE>(&cpu.flags);
+    let relative = if taken { op.imm } else { op.disp };
+    let target = cpu.gpr[usize::from(BLOCK_SLOT)].wrapping_add(relative);
+    if !is_canonical(target) && taken {
+        return Err(cpu.gp(0));
+    }
+    cpu.rip = target;
+    Ok(())
+}
+
+#[inline(always)]
+fn branch(cpu: &mut Cpu, op: &Op, taken: bool) -> Exec {
+    cpu.rip =
+        if taken { cpu.near_target(cpu.relative_target(op), op.size)? } else { cpu.next_rip(op) };
+    Ok(())
+}
+
+fn jump_if_legacy<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let taken = holds::<CODE>(&cpu.flags);
+    branch(cpu, op, taken)
+}
+
+/// Ones in the bits of RCX that the address size uses.
+#[inline(always)]
+fn counter_mask(op: &Op) -> u64 {
+    match op.addr_size {
+        8 => u64::MAX,
+        4 => 0xffff_ffff,
+        _ => 0xffff,
+    }
+}
+
+fn jump_if_counter_zero(cpu: &mut Cpu, op: &Op) -> Exec {
+    let taken = cpu.gpr[1] & counter_mask(op) == 0;
+    branch(cpu, op, taken)
+}
+
+const ANY: u8 = 0;
+const WHILE_EQUAL: u8 = 1;
+const WHILE_NOT_EQUAL: u8 = 2;
+
+/// LOOP, LOOPE, LOOPNE. The counter changes once the branch cannot fault any more.
+fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let count = cpu.gpr[1].wrapping_sub(1);
+    let taken = count & counter_mask(op) != 0
+        && match KIND {
+            ANY => true,
+            WHILE_EQUAL => cpu.flags.zf(),
+            _ => !cpu.flags.zf(),
+        };
+    branch(cpu, op, taken)?;
+    match op.addr_size {
+        8 => cpu.set_reg(1, false, count),
+        4 => cpu.set_reg(1, false, count as u32),
+        _ => cpu.set_reg(1, false, count as u16),
+    }
+    Ok(())
+}
+
+fn indirect_form(mode: Mode, op: &Op) -> Handler {
+    let memory = op.mem_operand != NO_MEMORY;
+    match (mode.is_64(), op.size, memory) {
+        (true, _, false) => indirect_64::<false>,
+        (true, _, true) => indirect_64::<true>,
+        (false, 2, false) => indirect_legacy::<u16, false>,
+        (false, 2, true) => indirect_legacy::<u16, true>,
+        (false, _, false) => indirect_legacy::<u32, false>,
+        (false, _, true) => indirect_legacy::<u32, true>,
+    }
+}
+
+/// The target of an indirect near branch: operand 0.
+#[inline(always)]
+pub(super) fn operand_target<T: crate::mem::Int, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Result<u64, Stop> {
+    let target = if MEMORY { cpu.load_operand::<T>(op)? } else { cpu.dst::<T>(op) };
+    Ok(target.zext())
+}
+
+fn indirect_64<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = operand_target::<u64, MEMORY>(cpu, op)?;
+    if !is_canonical(target) {
+        return Err(cpu.gp(0));
+    }
+    cpu.rip = target;
+    Ok(())
+}
+
+fn indirect_legacy<T: crate::mem::Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = operand_target::<T, MEMORY>(cpu, op)?;
+    cpu.rip = cpu.near_target_legacy(target, T::SIZE as u8)?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Near CALL and RET.
+
+use cloister_x86::addr::is_canonical;
+use iced_x86::{Code, Instruction, Mnemonic};
+
+use super::branch::operand_target;
+use super::stack::RSP;
+use crate::mem::Int;
+use crate::mode::Mode;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of near calls and returns.
+pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    match instruction.mnemonic() {
+        Mnemonic::Call => call_form(instruction, mode, op),
+        Mnemonic::Ret => Some(match instruction.code() {
+            Code::Retnq => ret_64,
+            Code::Retnq_imm16 => ret::<u64>,
+            Code::Retnd | Code::Retnd_imm16 => ret::<u32>,
+            _ => ret::<u16>,
+        }),
+        _ => None,
+    }
+}
+
+fn call_form(instruction: &Instruction, mode: Mode, op: &Op) -> Option<Handler> {
+    if instruction.is_call_far() || instruction.is_call_far_indirect() {
+        return None;
+    }
+    // The stack moves by the operand size.
+    let size = instruction.stack_pointer_increment().unsigned_abs();
+    if instruction.is_call_near() {
+        return Some(match (mode.is_64(), size) {
+            (true, _) => call_64,
+            (false, 2) => call_legacy::<u16>,
+            (false, _) => call_legacy::<u32>,
+        });
+    }
+    let memory = op.mem_operand != NO_MEMORY;
+    Some(match (mode.is_64(), size, memory) {
+        (true, _, false) => call_indirect::<u64, false>,
+        (true, _, true) => call_indirect::<u64, true>,
+        (false, 2, false) => call_indirect::<u16, false>,
+        (false, 2, true) => call_indirect::<u16, true>,
+        (false, _, false) => call_indirect::<u32, false>,
+        (false, _, true) => call_indirect::<u32, true>,
+    })
+}
+
+fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.relative_target(op);
+    if !is_canonical(target) {
+        return Err(cpu.gp(0));
+    }
+    cpu.push_64(cpu.next_rip(op))?;
+    cpu.rip = target;
+    Ok(())
+}
+
+fn call_legacy<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.near_target(cpu.relative_target(op), T::SIZE as u8)?;
+    cpu.push(T::trunc(cpu.next_rip(op)))?;
+    cpu.rip = target;
+    Ok(())
+}
+
+fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = operand_target::<T, MEMORY>(cpu, op)?;
+    let target = cpu.near_target(target, T::SIZE as u8)?;
+    cpu.push(T::trunc(cpu.next_rip(op)))?;
+    cpu.rip = target;
+    Ok(())
+}
+
+fn ret_64(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let target: u64 = cpu.top_64()?;
+    if !is_canonical(target) {
+        return Err(cpu.gp(0));
+    }
+    cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
+    cpu.rip = target;
+    Ok(())
+}
+
+/// RET with an operand size of `T`, with or without bytes to drop.
+fn ret<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.stack_load::<T>(cpu.gpr[RSP])?.zext();
+    let target = cpu.near_target(target, T::SIZE as u8)?;
+    cpu.set_stack_pointer(cpu.gpr[RSP].wrapping_add(T::SIZE as u64).wrapping_add(op.imm));
+    cpu.rip = target;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Conversions: MOVZX, MOVSX, MOVSXD, CBW, CWDE, CDQE, CWD, CDQ, CQO, BSWAP, MOVBE.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use crate::mem::Int;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let memory = op.mem_operand != NO_MEMORY;
+    Some(match instruction.mnemonic() {
+        Mnemonic::Movzx => extend_form::<false>(op.size, source_size(instruction), memory),
+        Mnemonic::Movsx | Mnemonic::Movsxd => {
+            extend_form::<true>(op.size, source_size(instruction), memory)
+        }
+        Mnemonic::Cbw => widen::<u8, u16>,
+        Mnemonic::Cwde => widen::<u16, u32>,
+        Mnemonic::Cdqe => widen::<u32, u64>,
+        Mnemonic::Cwd => spread::<u16>,
+        Mnemonic::Cdq => spread::<u32>,
+        Mnemonic::Cqo => spread::<u64>,
+        Mnemonic::Bswap => match op.size {
+            // The result is undefined for 16 bits (SDM Vol. 2A, BSWAP); processors clear them.
+            2 => clear_word,
+            4 => swap_bytes::<u32>,
+            _ => swap_bytes::<u64>,
+        },
+        Mnemonic::Movbe => match (op.size, op.mem_operand) {
+            (2, 0) => store_swapped::<u16>,
+            (2, _) => load_swapped::<u16>,
+            (4, 0) => store_swapped::<u32>,
+            (4, _) => load_swapped::<u32>,
+            (_, 0) => store_swapped::<u64>,
+            _ => load_swapped::<u64>,
+        },
+        _ => return None,
+    })
+}
+
+fn source_size(instruction: &Instruction) -> usize {
+    if instruction.op1_kind() == OpKind::Register {
+        instruction.op1_register().size()
+    } else {
+        instruction.memory_size().size()
+    }
+}
+
+fn extend_form<const SIGNED: bool>(to: u8, from: usize, memory: bool) -> Handler {
+    macro_rules! pick {
+        ($($to:literal $from:literal $to_type:ty, $from_type:ty;)*) => {
+            match (to, from, memory) {
+                $(
+                    ($to, $from, false) => extend::<$from_type, $to_type, SIGNED, false> as Handler,
+                    ($to, $from, true) => extend::<$from_type, $to_type, SIGNED, true>,
+                )*
+                (_, _, false) => extend::<u32, u64, SIGNED, false>,
+                (_, _, true) => extend::<u32, u64, SIGNED, true>,
+            }
+        };
+    }
+    // MOVSXD also moves without extending: 16 from 16 bits, 32 from 32 bits.
+    pick!(
+        2 1 u16, u8;
+        4 1 u32, u8;
+        8 1 u64, u8;
+        2 2 u16, u16;
+        4 2 u32, u16;
+        8 2 u64, u16;
+        2 4 u16, u32;
+        4 4 u32, u32;
+    )
+}
+
+fn extend<F: Int, T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.source::<F, MEMORY>(op)?;
+    cpu.set_dst(op, T::trunc(if SIGNED { value.sext() } else { value.zext() }));
+    Ok(())
+}
+
+/// CBW, CWDE, CDQE.
+fn widen<F: Int, T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let value = cpu.reg::<F>(0, false).sext();
+    cpu.set_reg(0, false, T::trunc(value));
+    Ok(())
+}
+
+/// CWD, CDQ, CQO: the sign of the accumulator fills DX, EDX, RDX.
+fn spread<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let sign = (cpu.reg::<T>(0, false).sext() as i64 >> 63) as u64;
+    cpu.set_reg(2, false, T::trunc(sign));
+    Ok(())
+}
+
+#[inline(always)]
+fn swapped<T: Int>(value: T) -> T {
+    T::trunc(value.zext().swap_bytes() >> (64 - T::BITS))
+}
+
+fn clear_word(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.set_dst(op, 0u16);
+    Ok(())
+}
+
+fn swap_bytes<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.dst::<T>(op);
+    cpu.set_dst(op, swapped(value));
+    Ok(())
+}
+
+fn load_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.load_operand::<T>(op)?;
+    cpu.set_dst(op, swapped(value));
+    Ok(())
+}
+
+fn store_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.src::<T>(op);
+    cpu.store_operand(op, swapped(value))
+}

@@ -1,0 +1,95 @@
+//! Decimal arithmetic: DAA, DAS, AAA, AAS, AAM, AAD (not in 64-bit mode), and SALC, which the SDM
+//! does not name but processors have.
+
+use cloister_x86::regs::Rflags;
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Daa => decimal_adjust::<false>,
+        Mnemonic::Das => decimal_adjust::<true>,
+        Mnemonic::Aaa => ascii_adjust::<false>,
+        Mnemonic::Aas => ascii_adjust::<true>,
+        Mnemonic::Aam => multiply_adjust,
+        Mnemonic::Aad => divide_adjust,
+        Mnemonic::Salc => salc,
+        _ => return None,
+    })
+}
+
+/// Sets SF, ZF and PF by AL, CF and AF as given, and clears OF.
+fn set_flags(cpu: &mut Cpu, cf: bool, af: bool) {
+    let al = cpu.reg::<u8>(0, false);
+    cpu.flags.logic(al);
+    cpu.flags.set_cf_of(cf, false);
+    let mask = Rflags::AF.bits();
+    cpu.flags.merge(mask, if af { mask } else { 0 });
+}
+
+/// DAA and DAS (SDM Vol. 2A).
+fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let old = cpu.reg::<u8>(0, false);
+    let old_cf = cpu.flags.cf();
+    let mut al = old;
+    let (mut cf, mut af) = (false, false);
+    let adjust = |al: &mut u8, by: u8| {
+        let (sum, out) = if SUBTRACT { al.overflowing_sub(by) } else { al.overflowing_add(by) };
+        *al = sum;
+        out
+    };
+    if old & 0xf > 9 || cpu.flags.af() {
+        cf = old_cf | adjust(&mut al, 6);
+        af = true;
+    }
+    if old > 0x99 || old_cf {
+        adjust(&mut al, 0x60);
+        cf = true;
+    } else if !SUBTRACT {
+        cf = false;
+    }
+    cpu.set_reg(0, false, al);
+    set_flags(cpu, cf, af);
+    Ok(())
+}
+
+/// AAA and AAS (SDM Vol. 2A).
+fn ascii_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let mut ax = cpu.reg::<u16>(0, false);
+    let adjust = ax & 0xf > 9 || cpu.flags.af();
+    if adjust {
+        ax = if SUBTRACT { ax.wrapping_sub(6).wrapping_sub(0x100) } else { ax.wrapping_add(0x106) };
+    }
+    cpu.set_reg(0, false, ax & 0xff0f);
+    set_flags(cpu, adjust, adjust);
+    Ok(())
+}
+
+fn multiply_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
+    let base = op.imm as u8;
+    let al = cpu.reg::<u8>(0, false);
+    let (Some(tens), Some(ones)) = (al.checked_div(base), al.checked_rem(base)) else {
+        return Err(cpu.divide_error());
+    };
+    cpu.set_reg(0, false, u16::from(tens) << 8 | u16::from(ones));
+    set_flags(cpu, false, false);
+    Ok(())
+}
+
+fn divide_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (al, ah) = (cpu.reg::<u8>(0, false), cpu.reg::<u8>(4, true));
+    let sum = al.wrapping_add(ah.wrapping_mul(op.imm as u8));
+    cpu.set_reg(0, false, u16::from(sum));
+    set_flags(cpu, false, false);
+    Ok(())
+}
+
+/// SALC: AL becomes 0, or FFH with CF set.
+fn salc(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let value: u8 = if cpu.flags.cf() { 0xff } else { 0 };
+    cpu.set_reg(0, false, value);
+    Ok(())
+}

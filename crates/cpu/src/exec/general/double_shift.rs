@@ -1,0 +1,85 @@
+//! SHLD and SHRD.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::by_size;
+use super::shift::mask_count;
+use crate::flags::Flags;
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of SHLD and SHRD.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let left = match instruction.mnemonic() {
+        Mnemonic::Shld => true,
+        Mnemonic::Shrd => false,
+        _ => return None,
+    };
+    let by_cl = instruction.op2_kind() == OpKind::Register;
+    let memory = op.mem_operand != NO_MEMORY;
+    Some(match (left, by_cl, memory) {
+        (true, true, false) => by_size!(op.size, register[true, true]),
+        (true, false, false) => by_size!(op.size, register[true, false]),
+        (false, true, false) => by_size!(op.size, register[false, true]),
+        (false, false, false) => by_size!(op.size, register[false, false]),
+        (true, true, true) => by_size!(op.size, memory_form[true, true]),
+        (true, false, true) => by_size!(op.size, memory_form[true, false]),
+        (false, true, true) => by_size!(op.size, memory_form[false, true]),
+        (false, false, true) => by_size!(op.size, memory_form[false, false]),
+    })
+}
+
+#[inline(always)]
+fn count<T: Int, const BY_CL: bool>(cpu: &Cpu, op: &Op) -> u32 {
+    mask_count::<T>(if BY_CL { cpu.gpr[1] } else { op.imm })
+}
+
+/// The result for a count that is not 0; sets the flags. For 16-bit operands with a count beyond
+/// 16, whose result the SDM leaves undefined, the destination's bits follow those of the source.
+#[inline(always)]
+fn apply<T: Int, const LEFT: bool>(flags: &mut Flags, a: T, b: T, count: u32) -> T {
+    let bits = T::BITS;
+    let (low, high) = (u128::from(a.zext()), u128::from(b.zext()));
+    let (result, cf) = if LEFT {
+        // a:b, and a again below it for 16 bits.
+        let wide = low << bits | high;
+        if bits == 16 {
+            let wide = wide << 16 | low;
+            (wide << count >> 32, wide >> (48 - count) & 1 != 0)
+        } else {
+            (wide << count >> bits, wide >> (2 * bits - count) & 1 != 0)
+        }
+    } else {
+        let mut wide = high << bits | low;
+        if bits == 16 {
+            wide |= low << 32;
+        }
+        (wide >> count, wide >> (count - 1) & 1 != 0)
+    };
+    let result = T::trunc(result as u64);
+    flags.logic(result);
+    flags.set_cf_of(cf, (result.sext() ^ a.sext()) >> 63 != 0);
+    result
+}
+
+fn register<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let count = count::<T, BY_CL>(cpu, op);
+    let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
+    let result = if count == 0 { a } else { apply::<T, LEFT>(&mut cpu.flags, a, b, count) };
+    cpu.set_dst(op, result);
+    Ok(())
+}
+
+fn memory_form<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let count = count::<T, BY_CL>(cpu, op);
+    let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
+    let (a, place) = cpu.open::<T>(la)?;
+    let b = cpu.src::<T>(op);
+    let mut flags = cpu.flags;
+    let result = if count == 0 { a } else { apply::<T, LEFT>(&mut flags, a, b, count) };
+    cpu.close(place, result)?;
+    cpu.flags = flags;
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Flag control: STC, CLC, CMC, STD, CLD, LAHF, SAHF, PUSHF, POPF.
+
+use cloister_x86::regs::Rflags;
+use iced_x86::{Instruction, Mnemonic};
+
+use super::stack::RSP;
+use crate::flags::Flags;
+use crate::mem::Int;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Stc => set_carry,
+        Mnemonic::Clc => clear_carry,
+        Mnemonic::Cmc => complement_carry,
+        Mnemonic::Std => set_direction,
+        Mnemonic::Cld => clear_direction,
+        Mnemonic::Lahf => lahf,
+        Mnemonic::Sahf => sahf,
+        Mnemonic::Pushf => push_flags::<u16>,
+        Mnemonic::Pushfd => push_flags::<u32>,
+        Mnemonic::Pushfq => push_flags::<u64>,
+        Mnemonic::Popf => pop_flags::<u16>,
+        Mnemonic::Popfd => pop_flags::<u32>,
+        Mnemonic::Popfq => pop_flags::<u64>,
+        _ => return None,
+    })
+}
+
+fn set_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.flags.set_cf(true);
+    Ok(())
+}
+
+fn clear_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.flags.set_cf(false);
+    Ok(())
+}
+
+fn complement_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let cf = cpu.flags.cf();
+    cpu.flags.set_cf(!cf);
+    Ok(())
+}
+
+fn set_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.system_flags.insert(Rflags::DF);
+    Ok(())
+}
+
+fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.system_flags.remove(Rflags::DF);
+    Ok(())
+}
+
+/// SF, ZF, AF, PF and CF: what LAHF and SAHF move.
+const AH_FLAGS: u64 = Flags::MASK & 0xff;
+
+fn lahf(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let value = (cpu.flags.bits() & AH_FLAGS | 2) as u8;
+    cpu.set_reg(4, true, value);
+    Ok(())
+}
+
+fn sahf(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let value = cpu.reg::<u8>(4, true);
+    cpu.flags.merge(AH_FLAGS, u64::from(value));
+    Ok(())
+}
+
+/// Virtual-8086 mode with IOPL below 3 may neither push nor pop the flags (SDM Vol. 3B, 20.2.7;
+/// the virtual-mode extensions are not there).
+fn check_virtual_8086(cpu: &mut Cpu) -> Exec {
+    if cpu.system_flags.contains(Rflags::VM) && cpu.iopl() < 3 {
+        return Err(cpu.gp(0));
+    }
+    Ok(())
+}
+
+/// VM and RF are pushed as 0 (SDM Vol. 2B, PUSHF).
+fn push_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    check_virtual_8086(cpu)?;
+    let value = cpu.rflags() & !(Rflags::VM | Rflags::RF).bits();
+    cpu.push(T::trunc(value))
+}
+
+/// Which flags change depends on operand size, CPL and IOPL (SDM Vol. 2B, table 4-15).
+fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    check_virtual_8086(cpu)?;
+    let value = cpu.stack_load::<T>(cpu.gpr[RSP])?.zext();
+    cpu.set_stack_pointer(cpu.gpr[RSP].wrapping_add(T::SIZE as u64));
+    let privilege = Rflags::IOPL0 | Rflags::IOPL1;
+    let mut changed =
+        Rflags::from_bits_truncate(Flags::MASK) | Rflags::TF | Rflags::DF | Rflags::NT;
+    let virtual_8086 = cpu.system_flags.contains(Rflags::VM);
+    if cpu.cpl == 0 && !virtual_8086 {
+        changed |= privilege;
+    }
+    if cpu.cpl <= cpu.iopl() {
+        changed |= Rflags::IF;
+    }
+    let mut cleared = Rflags::empty();
+    if T::BITS > 16 {
+        changed |= Rflags::AC | Rflags::ID;
+        cleared = Rflags::RF;
+        if cpu.cpl == 0 && !virtual_8086 {
+            cleared |= Rflags::VIF | Rflags::VIP;
+        }
+    }
+    let kept = cpu.rflags() & !(changed | cleared).bits();
+    cpu.set_rflags(kept | value & changed.bits());
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Procedure entry and bounds: ENTER, LEAVE, BOUND.
+
+use cloister_x86::{Exception, Vector};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::stack::{RBP, RSP};
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of ENTER, LEAVE and BOUND.
+pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
+    use iced_x86::Code;
+    Some(match instruction.code() {
+        Code::Enterw_imm16_imm8 => enter::<u16>,
+        Code::Enterd_imm16_imm8 => enter::<u32>,
+        Code::Enterq_imm16_imm8 => enter::<u64>,
+        Code::Leavew => leave::<u16>,
+        Code::Leaved => leave::<u32>,
+        Code::Leaveq => leave::<u64>,
+        _ if instruction.mnemonic() == Mnemonic::Bound => match op.size {
+            2 => bound::<u16>,
+            _ => bound::<u32>,
+        },
+        _ => return None,
+    })
+}
+
+/// ENTER (SDM Vol. 2A): the immediate is the frame's size, `extra` the nesting level.
+fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let size = T::SIZE as u64;
+    let level = u64::from(op.extra & 31);
+    let old_rbp = cpu.gpr[RBP];
+    let mut top = cpu.gpr[RSP].wrapping_sub(size);
+    cpu.stack_store(top, T::trunc(old_rbp))?;
+    let frame = top;
+    for n in 1..level {
+        // The enclosing frames' pointers lie below the one that RBP points at.
+        let pointer: T = cpu.stack_load(old_rbp.wrapping_sub(n * size))?;
+        top = top.wrapping_sub(size);
+        cpu.stack_store(top, pointer)?;
+    }
+    if level > 0 {
+        top = top.wrapping_sub(size);
+        cpu.stack_store(top, T::trunc(frame))?;
+    }
+    top = top.wrapping_sub(op.imm & 0xffff);
+    // The stack must take a write where the frame ends.
+    let la = cpu.stack_linear(top, T::SIZE, AccessKind::Write)?;
+    if let Err(stop) = cpu.open::<T>(la) {
+        return Err(cpu.stack_stop(stop));
+    }
+    cpu.set_reg(RBP as u8, false, T::trunc(frame));
+    cpu.set_stack_pointer(top);
+    Ok(())
+}
+
+fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let frame = cpu.gpr[RBP];
+    let value: T = cpu.stack_load(frame)?;
+    cpu.set_stack_pointer(frame.wrapping_add(T::SIZE as u64));
+    cpu.set_reg(RBP as u8, false, value);
+    Ok(())
+}
+
+/// BOUND: #BR if the signed index is outside the two bounds in memory.
+fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let la = cpu.linear(op, 2 * T::SIZE, AccessKind::Read)?;
+    let lower = cpu.load::<T>(la)?.sext() as i64;
+    let upper = cpu.load::<T>(la.wrapping_add(T::SIZE as u64))?.sext() as i64;
+    let index = cpu.dst::<T>(op).sext() as i64;
+    if index < lower || index > upper {
+        return Err(cpu.raise(Exception::new(Vector::Br)));
+    }
+    Ok(())
+}

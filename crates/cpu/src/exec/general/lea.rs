@@ -1,0 +1,46 @@
+//! LEA and XLAT.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::by_size;
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op, ZERO_SLOT};
+use crate::state::{Cpu, Exec};
+
+/// The handler of LEA and XLAT.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    match instruction.mnemonic() {
+        Mnemonic::Lea => Some(match (op.size, op.special, op.index) {
+            (8, 0, ZERO_SLOT) => lea_64_base,
+            _ => by_size!(op.size, lea),
+        }),
+        Mnemonic::Xlatb => {
+            // Its index is AL alone, which a register slot cannot say.
+            op.index = ZERO_SLOT;
+            Some(xlat)
+        }
+        _ => None,
+    }
+}
+
+fn lea<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.effective(op);
+    cpu.set_dst(op, T::trunc(address));
+    Ok(())
+}
+
+/// The commonest form: 64 bits, base and displacement.
+fn lea_64_base(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.gpr[usize::from(op.base & 31)].wrapping_add(op.disp);
+    cpu.set_dst(op, address);
+    Ok(())
+}
+
+fn xlat(cpu: &mut Cpu, op: &Op) -> Exec {
+    let index = cpu.gpr[0] & 0xff;
+    let la = cpu.linear_plus(op, index, 1, AccessKind::Read)?;
+    let value: u8 = cpu.load(la)?;
+    cpu.set_reg(0, false, value);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! MUL, IMUL, MULX.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::by_size;
+use crate::mem::Int;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of MUL, IMUL and MULX.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let memory = op.mem_operand != NO_MEMORY;
+    Some(match (instruction.mnemonic(), instruction.op_count()) {
+        (Mnemonic::Mul, _) if memory => by_size!(op.size, wide[false, true]),
+        (Mnemonic::Mul, _) => by_size!(op.size, wide[false, false]),
+        (Mnemonic::Imul, 1) if memory => by_size!(op.size, wide[true, true]),
+        (Mnemonic::Imul, 1) => by_size!(op.size, wide[true, false]),
+        (Mnemonic::Imul, 2) if memory => by_size!(op.size, two_operands[true]),
+        (Mnemonic::Imul, 2) => by_size!(op.size, two_operands[false]),
+        (Mnemonic::Imul, _) if memory => by_size!(op.size, three_operands[true]),
+        (Mnemonic::Imul, _) => by_size!(op.size, three_operands[false]),
+        (Mnemonic::Mulx, _) => match (op.size, memory) {
+            (8, false) => mulx::<u64, false>,
+            (8, true) => mulx::<u64, true>,
+            (_, false) => mulx::<u32, false>,
+            (_, true) => mulx::<u32, true>,
+        },
+        _ => return None,
+    })
+}
+
+/// The product's halves, and whether the upper one says more than the lower one's sign (signed)
+/// or zero (unsigned).
+#[inline(always)]
+fn product<T: Int, const SIGNED: bool>(a: T, b: T) -> (T, T, bool) {
+    if SIGNED {
+        let all = i128::from(a.sext() as i64) * i128::from(b.sext() as i64);
+        let (low, high) = (T::trunc(all as u64), T::trunc((all >> T::BITS) as u64));
+        (low, high, all != i128::from(low.sext() as i64))
+    } else {
+        let all = u128::from(a.zext()) * u128::from(b.zext());
+        let (low, high) = (T::trunc(all as u64), T::trunc((all >> T::BITS) as u64));
+        (low, high, high.zext() != 0)
+    }
+}
+
+/// Sets CF and OF. SF, ZF, AF and PF are undefined; they follow the low half.
+#[inline(always)]
+fn set_flags<T: Int>(cpu: &mut Cpu, low: T, overflow: bool) {
+    cpu.flags.logic(low);
+    cpu.flags.set_cf_of(overflow, overflow);
+}
+
+/// The forms with the accumulator: operand 0 is the other factor.
+fn wide<T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = if MEMORY { cpu.load_operand::<T>(op)? } else { cpu.dst::<T>(op) };
+    let (low, high, overflow) = product::<T, SIGNED>(cpu.reg(0, false), b);
+    if T::BITS == 8 {
+        cpu.set_reg(0, false, (high.zext() << 8 | low.zext()) as u16);
+    } else {
+        cpu.set_reg(0, false, low);
+        cpu.set_reg(2, false, high);
+    }
+    set_flags(cpu, low, overflow);
+    Ok(())
+}
+
+fn two_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = cpu.source::<T, MEMORY>(op)?;
+    let (low, _, overflow) = product::<T, true>(cpu.dst(op), b);
+    cpu.set_dst(op, low);
+    set_flags(cpu, low, overflow);
+    Ok(())
+}
+
+fn three_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let a = cpu.source::<T, MEMORY>(op)?;
+    let (low, _, overflow) = product::<T, true>(a, T::trunc(op.imm));
+    cpu.set_dst(op, low);
+    set_flags(cpu, low, overflow);
+    Ok(())
+}
+
+/// MULX: operand 0 gets the high half, operand 1 the low half; the high half wins where both are
+/// one register (SDM Vol. 2B, MULX).
+fn mulx<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let b = if MEMORY { cpu.load_operand::<T>(op)? } else { cpu.reg::<T>(op.third, false) };
+    let (low, high, _) = product::<T, false>(cpu.reg(2, false), b);
+    cpu.set_src(op, low);
+    cpu.set_dst(op, high);
+    Ok(())
+}

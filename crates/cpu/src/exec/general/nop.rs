@@ -1,0 +1,51 @@
+//! Instructions without an effect on registers: NOP and hints, cache control, fences, UD.
+
+use std::sync::atomic::{Ordering, fence};
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::invalid;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    use Mnemonic::{
+        Cldemote, Clflush, Clflushopt, Clwb, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause,
+        Prefetch, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1,
+        Reservednop, Sfence, Ud0, Ud1, Ud2,
+    };
+    Some(match instruction.mnemonic() {
+        // The operand of the multi-byte NOP and of hints is not accessed.
+        Nop | Reservednop | Pause | Endbr32 | Endbr64 | Prefetch | Prefetchnta | Prefetcht0
+        | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetchwt1 | Cldemote => no_operation,
+        Clflush | Clflushopt | Clwb => flush_line,
+        Lfence | Sfence => no_operation_fence,
+        Mfence => full_fence,
+        Ud0 | Ud1 | Ud2 => invalid,
+        _ => return None,
+    })
+}
+
+fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    Ok(())
+}
+
+/// LFENCE and SFENCE order what the accesses of [`crate::mem::host`] order already.
+fn no_operation_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    fence(Ordering::AcqRel);
+    Ok(())
+}
+
+fn full_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    fence(Ordering::SeqCst);
+    Ok(())
+}
+
+/// The caches of the host are coherent; what remains is the check of a load (SDM Vol. 2A,
+/// CLFLUSH).
+fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
+    let la = cpu.linear(op, 1, AccessKind::Read)?;
+    cpu.translate(la, AccessKind::Read, cpu.mmu_mode).map(drop)
+}

@@ -1,0 +1,145 @@
+//! PUSH, POP, PUSHA, POPA. POP to a segment register is with the system instructions.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::stack::RSP;
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of these instructions.
+pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    match instruction.mnemonic() {
+        Mnemonic::Push => Some(push_form(instruction, mode)),
+        Mnemonic::Pop if !instruction.op0_register().is_segment_register() => {
+            Some(pop_form(instruction, mode, op))
+        }
+        Mnemonic::Pusha => Some(push_all::<u16>),
+        Mnemonic::Pushad => Some(push_all::<u32>),
+        Mnemonic::Popa => Some(pop_all::<u16>),
+        Mnemonic::Popad => Some(pop_all::<u32>),
+        _ => None,
+    }
+}
+
+/// Picks an instance by what the instruction moves the stack pointer by.
+macro_rules! by_stack {
+    ($instruction:ident, $handler:ident) => {
+        match $instruction.stack_pointer_increment().unsigned_abs() {
+            2 => $handler::<u16> as Handler,
+            4 => $handler::<u32>,
+            _ => $handler::<u64>,
+        }
+    };
+}
+
+fn push_form(instruction: &Instruction, mode: Mode) -> Handler {
+    let eight = instruction.stack_pointer_increment() == -8 && mode.is_64();
+    match instruction.op0_kind() {
+        OpKind::Register if instruction.op0_register().is_segment_register() => {
+            by_stack!(instruction, push_segment)
+        }
+        OpKind::Register if eight => push_register_64,
+        OpKind::Register => by_stack!(instruction, push_register),
+        OpKind::Memory => by_stack!(instruction, push_memory),
+        _ => by_stack!(instruction, push_immediate),
+    }
+}
+
+fn pop_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Handler {
+    let eight = instruction.stack_pointer_increment() == 8 && mode.is_64();
+    match op.mem_operand {
+        NO_MEMORY if eight => pop_register_64,
+        NO_MEMORY => by_stack!(instruction, pop_register),
+        _ => by_stack!(instruction, pop_memory),
+    }
+}
+
+/// PUSH of RSP pushes its value before (SDM Vol. 2B, PUSH).
+fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.gpr[usize::from(op.dst & 31)];
+    cpu.push_64(value)
+}
+
+fn push_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.dst::<T>(op);
+    cpu.push(value)
+}
+
+fn push_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.push(T::trunc(op.imm))
+}
+
+fn push_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.load_operand::<T>(op)?;
+    cpu.push(value)
+}
+
+/// The selector, zero-extended to the operand size.
+fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let selector = cpu.segs[usize::from(op.dst & 7)].selector;
+    cpu.push(T::trunc(u64::from(selector)))
+}
+
+/// POP of RSP keeps what was popped.
+fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.top_64()?;
+    cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
+    cpu.gpr[usize::from(op.dst & 31)] = value;
+    Ok(())
+}
+
+fn pop_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.pop::<T>()?;
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+/// A destination that is addressed by the stack pointer is where the incremented one points
+/// (SDM Vol. 2B, POP).
+fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let old = cpu.gpr[RSP];
+    let value = cpu.pop::<T>()?;
+    let stored = match cpu.linear(op, T::SIZE, AccessKind::Write) {
+        Ok(la) => cpu.store(la, value),
+        Err(stop) => Err(stop),
+    };
+    if stored.is_err() {
+        cpu.gpr[RSP] = old;
+    }
+    stored
+}
+
+/// AX, CX, DX, BX, SP as it was, BP, SI, DI. Nothing is stored unless everything can be.
+fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let top = cpu.gpr[RSP];
+    let at = |n: u64| top.wrapping_sub((n + 1) * T::SIZE as u64);
+    for n in 0..8 {
+        let la = cpu.stack_linear(at(n), T::SIZE, AccessKind::Write)?;
+        cpu.open::<T>(la)?;
+    }
+    for n in 0..8 {
+        let value = cpu.reg::<T>(n, false);
+        cpu.stack_store(at(u64::from(n)), value)?;
+    }
+    cpu.set_stack_pointer(at(7));
+    Ok(())
+}
+
+/// The reverse; the value for SP is dropped.
+fn pop_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let top = cpu.gpr[RSP];
+    let mut values = [T::trunc(0); 8];
+    for (n, value) in (0u64..).zip(&mut values) {
+        *value = cpu.stack_load(top.wrapping_add(n * T::SIZE as u64))?;
+    }
+    for (number, value) in (0u8..8).rev().zip(values) {
+        if usize::from(number) != RSP {
+            cpu.set_reg(number, false, value);
+        }
+    }
+    cpu.set_stack_pointer(top.wrapping_add(8 * T::SIZE as u64));
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! RDRAND and RDSEED, from the host's random numbers.
+
+use std::cell::RefCell;
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::mem::Int;
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of RDRAND and RDSEED.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    if !matches!(instruction.mnemonic(), Mnemonic::Rdrand | Mnemonic::Rdseed) {
+        return None;
+    }
+    Some(match op.size {
+        2 => random::<u16>,
+        4 => random::<u32>,
+        _ => random::<u64>,
+    })
+}
+
+/// Bytes taken from the host at once.
+const BATCH: usize = 256;
+
+struct Pool {
+    bytes: [u8; BATCH],
+    used: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; BATCH], used: BATCH }) };
+}
+
+/// A fresh number, or `None` where the host has none.
+fn number<T: Int>() -> Option<T> {
+    POOL.with_borrow_mut(|pool| {
+        if pool.used + T::SIZE > BATCH {
+            let mut filled = 0;
+            while filled < BATCH {
+                let flags = rustix::rand::GetRandomFlags::empty();
+                match rustix::rand::getrandom(&mut pool.bytes[filled..], flags) {
+                    Ok(count) => filled += count,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return None,
+                }
+            }
+            pool.used = 0;
+        }
+        let bytes = &mut pool.bytes[pool.used..pool.used + T::SIZE];
+        pool.used += T::SIZE;
+        let value = T::from_bytes(bytes);
+        // No number is ever given twice, nor stays behind.
+        bytes.fill(0);
+        Some(value)
+    })
+}
+
+/// CF tells success, the other flags are cleared (SDM Vol. 2B, RDRAND).
+fn random<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let number = number::<T>();
+    cpu.flags.set_bits(u64::from(number.is_some()));
+    cpu.set_dst(op, number.unwrap_or(T::trunc(0)));
+    Ok(())
+}

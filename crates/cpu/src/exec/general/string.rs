@@ -1,0 +1,286 @@
+//! String instructions: MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS, with REP, REPE and REPNE.
+//!
+//! A repeated instruction commits each element: a fault, an exit or an event finds RCX, RSI and RDI
+//! as they are between two elements, and the instruction runs again from there (SDM Vol. 2B, REP).
+//! Runs of MOVS and STOS elements that stay in a page are done at once: see [`super::string_run`].
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::by_size;
+use super::string_run::{copy_run, fill_run};
+use crate::exit::{Exit, Stop};
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, MEM_SEGMENT, Op, REPE, REPNE};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec, attention};
+use cloister_x86::regs::Rflags;
+
+/// Elements done one by one before events are looked at.
+const ELEMENTS_PER_LOOK: u32 = 1024;
+/// Runs within a page before events are looked at.
+const RUNS_PER_LOOK: u32 = 32;
+
+const RCX: usize = 1;
+const RDX: usize = 2;
+const RSI: usize = 6;
+const RDI: usize = 7;
+
+/// What a string instruction does with one element.
+pub(super) trait Element {
+    /// Whether RSI moves.
+    const SOURCE: bool;
+    /// Whether RDI moves.
+    const DESTINATION: bool;
+    /// Whether REPE and REPNE look at ZF.
+    const COMPARES: bool = false;
+    /// Does one element at the offsets RSI and RDI.
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec;
+    /// Does up to `count` elements at once, upwards, if that is easy: how many were done.
+    #[inline(always)]
+    fn run<T: Int>(_cpu: &mut Cpu, _op: &Op, _count: u64) -> u64 {
+        0
+    }
+}
+
+#[inline(always)]
+fn source_linear<T: Int>(cpu: &mut Cpu, op: &Op, offset: u64) -> Exec<u64> {
+    if op.special & MEM_SEGMENT == 0 {
+        return Ok(offset);
+    }
+    cpu.segmented(usize::from(op.seg), offset, T::SIZE, AccessKind::Read)
+}
+
+/// The destination is in ES whatever the prefixes say.
+#[inline(always)]
+fn destination_linear<T: Int>(cpu: &mut Cpu, offset: u64, kind: AccessKind) -> Exec<u64> {
+    cpu.segmented(seg::ES, offset, T::SIZE, kind)
+}
+
+struct Movs;
+impl Element for Movs {
+    const SOURCE: bool = true;
+    const DESTINATION: bool = true;
+    #[inline(always)]
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec {
+        let from = source_linear::<T>(cpu, op, source)?;
+        let value = cpu.load::<T>(from)?;
+        let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
+        cpu.store(to, value)
+    }
+    #[inline(always)]
+    fn run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> u64 {
+        let from = if op.special & MEM_SEGMENT == 0 {
+            cpu.gpr[RSI]
+        } else {
+            cpu.segs[usize::from(op.seg & 7)].base.wrapping_add(cpu.gpr[RSI])
+        };
+        copy_run::<T>(cpu, from, cpu.gpr[RDI], count)
+    }
+}
+
+struct Stos;
+impl Element for Stos {
+    const SOURCE: bool = false;
+    const DESTINATION: bool = true;
+    #[inline(always)]
+    fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
+        let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
+        let value = cpu.reg::<T>(0, false);
+        cpu.store(to, value)
+    }
+    #[inline(always)]
+    fn run<T: Int>(cpu: &mut Cpu, _op: &Op, count: u64) -> u64 {
+        let value = cpu.reg::<T>(0, false);
+        fill_run::<T>(cpu, cpu.gpr[RDI], value, count)
+    }
+}
+
+struct Lods;
+impl Element for Lods {
+    const SOURCE: bool = true;
+    const DESTINATION: bool = false;
+    #[inline(always)]
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, _destination: u64) -> Exec {
+        let from = source_linear::<T>(cpu, op, source)?;
+        let value = cpu.load::<T>(from)?;
+        cpu.set_reg(0, false, value);
+        Ok(())
+    }
+}
+
+struct Scas;
+impl Element for Scas {
+    const SOURCE: bool = false;
+    const DESTINATION: bool = true;
+    const COMPARES: bool = true;
+    #[inline(always)]
+    fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
+        let at = destination_linear::<T>(cpu, destination, AccessKind::Read)?;
+        let value = cpu.load::<T>(at)?;
+        let accumulator = cpu.reg::<T>(0, false);
+        cpu.flags.sub(accumulator, value, accumulator.minus(value));
+        Ok(())
+    }
+}
+
+struct Cmps;
+impl Element for Cmps {
+    const SOURCE: bool = true;
+    const DESTINATION: bool = true;
+    const COMPARES: bool = true;
+    #[inline(always)]
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec {
+        let from = source_linear::<T>(cpu, op, source)?;
+        let a = cpu.load::<T>(from)?;
+        let at = destination_linear::<T>(cpu, destination, AccessKind::Read)?;
+        let b = cpu.load::<T>(at)?;
+        cpu.flags.sub(a, b, a.minus(b));
+        Ok(())
+    }
+}
+
+struct Ins;
+impl Element for Ins {
+    const SOURCE: bool = false;
+    const DESTINATION: bool = true;
+    fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
+        let port = cpu.gpr[RDX] as u16;
+        cpu.io_permission(port, T::SIZE as u8)?;
+        let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
+        // The destination must take the value before the port gives it up.
+        let (_, place) = cpu.open::<T>(to)?;
+        let value = cpu.device(Exit::IoIn { port, size: T::SIZE as u8 })?;
+        cpu.close(place, T::trunc(value))
+    }
+}
+
+struct Outs;
+impl Element for Outs {
+    const SOURCE: bool = true;
+    const DESTINATION: bool = false;
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, _destination: u64) -> Exec {
+        let port = cpu.gpr[RDX] as u16;
+        cpu.io_permission(port, T::SIZE as u8)?;
+        let from = source_linear::<T>(cpu, op, source)?;
+        let value = cpu.load::<T>(from)?.zext() as u32;
+        cpu.device(Exit::IoOut { port, size: T::SIZE as u8, value }).map(drop)
+    }
+}
+
+/// The handler of string instructions.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    use Mnemonic::{
+        Cmpsb, Cmpsd, Cmpsq, Cmpsw, Insb, Insd, Insw, Lodsb, Lodsd, Lodsq, Lodsw, Movsb, Movsd,
+        Movsq, Movsw, Outsb, Outsd, Outsw, Scasb, Scasd, Scasq, Scasw, Stosb, Stosd, Stosq, Stosw,
+    };
+    if !instruction.is_string_instruction() {
+        // MOVSD and CMPSD are also vector instructions.
+        return None;
+    }
+    op.size = instruction.memory_size().size() as u8;
+    Some(match instruction.mnemonic() {
+        Movsb | Movsw | Movsd | Movsq => form::<Movs>(op),
+        Stosb | Stosw | Stosd | Stosq => form::<Stos>(op),
+        Lodsb | Lodsw | Lodsd | Lodsq => form::<Lods>(op),
+        Scasb | Scasw | Scasd | Scasq => form::<Scas>(op),
+        Cmpsb | Cmpsw | Cmpsd | Cmpsq => form::<Cmps>(op),
+        Insb | Insw | Insd => form::<Ins>(op),
+        Outsb | Outsw | Outsd => form::<Outs>(op),
+        _ => return None,
+    })
+}
+
+fn form<E: Element>(op: &Op) -> Handler {
+    if op.prefix & (REPE | REPNE) == 0 {
+        by_size!(op.size, single[E])
+    } else {
+        by_size!(op.size, repeated[E])
+    }
+}
+
+#[inline(always)]
+fn mask(op: &Op) -> u64 {
+    match op.addr_size {
+        8 => u64::MAX,
+        4 => 0xffff_ffff,
+        _ => 0xffff,
+    }
+}
+
+/// Adds to a register as wide as the address size.
+#[inline(always)]
+fn advance(cpu: &mut Cpu, op: &Op, register: usize, by: u64) {
+    let old = cpu.gpr[register];
+    let new = old.wrapping_add(by);
+    cpu.gpr[register] = match op.addr_size {
+        8 => new,
+        4 => new & 0xffff_ffff,
+        _ => (old & !0xffff) | (new & 0xffff),
+    };
+}
+
+#[inline(always)]
+fn advance_both<T: Int, E: Element>(cpu: &mut Cpu, op: &Op, elements: u64) {
+    let bytes = elements.wrapping_mul(T::SIZE as u64);
+    let by = if cpu.system_flags.contains(Rflags::DF) { bytes.wrapping_neg() } else { bytes };
+    if E::SOURCE {
+        advance(cpu, op, RSI, by);
+    }
+    if E::DESTINATION {
+        advance(cpu, op, RDI, by);
+    }
+}
+
+fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let mask = mask(op);
+    E::step::<T>(cpu, op, cpu.gpr[RSI] & mask, cpu.gpr[RDI] & mask)?;
+    advance_both::<T, E>(cpu, op, 1);
+    Ok(())
+}
+
+fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let mask = mask(op);
+    let until_equal = op.prefix & REPNE != 0;
+    let trace = cpu.attention & attention::TRACE != 0;
+    let runs =
+        op.addr_size == 8 && cpu.mode.is_64() && !trace && !cpu.system_flags.contains(Rflags::DF);
+    let flags = cpu.flags;
+    let (mut elements, mut pages) = (0, 0);
+    loop {
+        let count = cpu.gpr[RCX] & mask;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut done = 0;
+        if runs {
+            done = E::run::<T>(cpu, op, count);
+            pages += 1;
+        }
+        if done == 0 {
+            let step = E::step::<T>(cpu, op, cpu.gpr[RSI] & mask, cpu.gpr[RDI] & mask);
+            if let Err(stop) = step {
+                if stop == Stop::Fault {
+                    // SDM Vol. 2B, REP: a faulting CMPS or SCAS leaves the flags as they were.
+                    cpu.flags = flags;
+                }
+                return Err(stop);
+            }
+            if !cpu.device_log.is_empty() {
+                cpu.device_commit();
+            }
+            done = 1;
+            elements += 1;
+        }
+        advance_both::<T, E>(cpu, op, done);
+        advance(cpu, op, RCX, done.wrapping_neg());
+        if count == done || (E::COMPARES && cpu.flags.zf() == until_equal) {
+            return Ok(());
+        }
+        if trace || elements >= ELEMENTS_PER_LOOK || pages >= RUNS_PER_LOOK + elements {
+            // Let the engine look at events, and come back.
+            cpu.rip = cpu.op_rip(op);
+            return Err(Stop::Jump);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Runs of string elements within pages, straight in memory.
+
+use crate::mem::{Int, host};
+use crate::state::Cpu;
+
+/// How many elements of `T` from `la` on lie in its page.
+#[inline(always)]
+fn room<T: Int>(la: u64) -> u64 {
+    (4096 - (la & 0xfff)) / T::SIZE as u64
+}
+
+/// Copies up to `count` elements upwards from `from` to `to`, as one by one would: the number of
+/// elements copied, 0 where the TLB does not know the pages or the destination holds code.
+#[inline(never)]
+pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) -> u64 {
+    let count = count.min(room::<T>(from)).min(room::<T>(to));
+    let bytes = count as usize * T::SIZE;
+    let Some(destination) = cpu.tlb.writable(cpu.mmu_mode, to) else { return 0 };
+    let Some(source) = cpu.tlb.readable(cpu.mmu_mode, from) else { return 0 };
+    if bytes == 0 {
+        return 0;
+    }
+    #[expect(unsafe_code, reason = "copies guest memory")]
+    // SAFETY: both pages are translated, and the bytes stay in them; the tracker lives as long.
+    unsafe {
+        let ahead = (destination.host as u64).wrapping_sub(source as u64);
+        if ahead.wrapping_sub(1) < bytes as u64 - 1 {
+            // Elements that were written are read again.
+            for n in 0..count as usize {
+                let value: T = host::load(source.add(n * T::SIZE));
+                host::store(destination.host.add(n * T::SIZE), value);
+            }
+        } else {
+            host::copy_up(source, destination.host, bytes);
+        }
+        destination.track.as_ref().stored((to & 0xfff) as usize, bytes);
+    }
+    count
+}
+
+/// Fills up to `count` elements upwards from `to`; as [`copy_run`].
+#[inline(never)]
+pub(super) fn fill_run<T: Int>(cpu: &mut Cpu, to: u64, value: T, count: u64) -> u64 {
+    let count = count.min(room::<T>(to));
+    let Some(destination) = cpu.tlb.writable(cpu.mmu_mode, to) else { return 0 };
+    if count == 0 {
+        return 0;
+    }
+    #[expect(unsafe_code, reason = "fills guest memory")]
+    // SAFETY: the page is translated, and the bytes stay in it; the tracker lives as long.
+    unsafe {
+        host::fill(destination.host, value, count as usize);
+        destination.track.as_ref().stored((to & 0xfff) as usize, count as usize * T::SIZE);
+    }
+    count
+}

@@ -1,0 +1,52 @@
+//! Who may access I/O ports (SDM Vol. 1, 19.5).
+
+use cloister_x86::regs::{Cr0, Rflags};
+
+use crate::mem::tlb::MmuMode;
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+/// Offset in a 32- or 64-bit TSS of the I/O map's own offset (SDM Vol. 3A, figure 7-2 and 7-11).
+const IO_MAP_BASE: u64 = 102;
+
+impl Cpu {
+    /// Checks that `size` (1, 2 or 4) ports from `port` on may be accessed: by IOPL, else by the
+    /// I/O permission bitmap in the TSS.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0), or what reading the TSS yields.
+    #[inline]
+    pub fn io_permission(&mut self, port: u16, size: u8) -> Exec {
+        if !self.cr0.contains(Cr0::PE)
+            || (self.cpl <= self.iopl() && !self.system_flags.contains(Rflags::VM))
+        {
+            return Ok(());
+        }
+        self.io_bitmap(port, size)
+    }
+
+    #[inline(never)]
+    fn io_bitmap(&mut self, port: u16, size: u8) -> Exec {
+        let tss = self.segs[seg::TR];
+        // A 16-bit TSS has no bitmap.
+        let available = matches!(tss.rights.kind(), 9 | 11) && !tss.rights.unusable();
+        if !available || u64::from(tss.limit) < IO_MAP_BASE + 1 {
+            return Err(self.gp(0));
+        }
+        let mut bytes = [0; 2];
+        let at = tss.base.wrapping_add(IO_MAP_BASE);
+        self.read_bytes(at, &mut bytes, MmuMode::Supervisor)?;
+        // Two bytes are read always, so that a port's bits may straddle.
+        let offset = u64::from(u16::from_le_bytes(bytes)) + u64::from(port >> 3);
+        if offset + 1 > u64::from(tss.limit) {
+            return Err(self.gp(0));
+        }
+        self.read_bytes(tss.base.wrapping_add(offset), &mut bytes, MmuMode::Supervisor)?;
+        let wanted = ((1u16 << size) - 1) << (port & 7);
+        if u16::from_le_bytes(bytes) & wanted != 0 {
+            return Err(self.gp(0));
+        }
+        Ok(())
+    }
+}
