@@ -129,23 +129,19 @@ fn underflow<F: Format>(
     rounded: &Rounded,
     precision: u32,
 ) -> F {
-    if !env.masks.contains(Flags::UE) {
+    let masked = env.masks.contains(Flags::UE);
+    if !masked {
         env.raise(Flags::UE);
-        if F::X87 {
-            let adjusted = exponent.saturating_add(BIAS_ADJUST);
-            if adjusted >= F::MIN_EXPONENT {
-                finish(env, rounded);
-                return F::assemble(
-                    value.sign,
-                    (adjusted + F::MAX_EXPONENT) as u32,
-                    rounded.significand,
-                );
-            }
+        let adjusted = exponent.saturating_add(BIAS_ADJUST);
+        if !F::X87 || adjusted >= F::MIN_EXPONENT {
+            // PE is that of a result whose exponent has no lower bound; SSE delivers none.
+            finish(env, rounded);
+            let biased = if F::X87 { (adjusted + F::MAX_EXPONENT) as u32 } else { 0 };
+            return F::assemble(value.sign, biased, rounded.significand);
         }
     }
-    let beyond_adjustment = F::X87 && !env.masks.contains(Flags::UE);
-    let flush = env.ftz && !F::X87 && env.masks.contains(Flags::UE);
-    if flush || beyond_adjustment {
+    // FSCALE reaches beyond what the adjustment brings back.
+    if !masked || env.ftz && !F::X87 {
         env.raise(Flags::UE | Flags::PE);
         env.rounded_up = false;
         return F::zero(value.sign);

@@ -3,7 +3,7 @@
 
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
-use super::report::{begin, finish, finish_quiet, overflow, underflow};
+use super::report::{begin, finish, overflow, underflow};
 use super::state::status;
 use crate::float::{self, Env, F80, Format, Operand, RemainderKind};
 use crate::op::{Handler, NO_MEMORY, Op};
