@@ -151,16 +151,23 @@ pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> O
 pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
     #[cfg(target_arch = "x86_64")]
     if at as usize % 16 == 0 && std::arch::is_x86_feature_detected!("cmpxchg16b") {
-        // SAFETY: the feature is there, and the caller vouches for the bytes.
-        return Some(unsafe {
-            std::arch::x86_64::cmpxchg16b(
-                at.cast(),
-                expected,
-                new,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            )
-        });
+        let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
+        // SAFETY: the feature is there, and the caller vouches for the bytes. RBX, which the
+        // compiler keeps for itself, is put back.
+        unsafe {
+            std::arch::asm!(
+                "xchg rbx, rsi",
+                "lock cmpxchg16b [rdi]",
+                "mov rbx, rsi",
+                in("rdi") at,
+                inout("rsi") new as u64 => _,
+                in("rcx") (new >> 64) as u64,
+                inout("rax") low,
+                inout("rdx") high,
+                options(nostack)
+            );
+        }
+        return Some(u128::from(high) << 64 | u128::from(low));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (at, expected, new);
