@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
@@ -78,6 +79,7 @@ fn start_log() {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
 }

@@ -142,6 +142,22 @@ impl SoftVcpu {
         self.vcpu.inject(Exception::gp(0))
     }
 
+    /// Logs what a kernel developer asks for first.
+    fn log_state(&self, reason: &str) {
+        let cpu = &self.vcpu.cpu;
+        tracing::debug!(
+            cpu = self.id,
+            rip = format_args!("{:#x}", cpu.rip),
+            cpl = cpu.cpl,
+            cr0 = ?cpu.cr0,
+            cr2 = format_args!("{:#x}", cpu.cr2),
+            cr3 = format_args!("{:#x}", cpu.cr3),
+            cr4 = ?cpu.cr4,
+            gpr = format_args!("{:x?}", &cpu.gpr[..16]),
+            "{reason}"
+        );
+    }
+
     /// Which ENCLS leaves exit depends on policy and on FEATURE_CONTROL.
     fn update_encls_exiting(&mut self) {
         if let Some(sgx) = &self.sgx {
@@ -207,7 +223,10 @@ impl Vcpu for SoftVcpu {
                     return Ok(VmEvent::MmioWrite { gpa: gpa.0, data });
                 }
                 Exit::Eoi { vector } => return Ok(VmEvent::EndOfInterrupt { vector }),
-                Exit::TripleFault => return Ok(VmEvent::TripleFault),
+                Exit::TripleFault => {
+                    self.log_state("triple fault");
+                    return Ok(VmEvent::TripleFault);
+                }
                 Exit::Requested => return Ok(VmEvent::Interrupted),
                 Exit::Cpuid { leaf, subleaf } => {
                     self.answer_cpuid(leaf, subleaf);

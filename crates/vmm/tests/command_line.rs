@@ -1,0 +1,148 @@
+//! The `cloister` command as a user meets it: exit codes, and one line for each mistake.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A directory of its own for one test, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("cloister-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, contents: &[u8]) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, contents).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn cloister(args: &[&str], directory: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cloister"))
+        .args(args)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// The smallest bzImage: setup header and one sector of HLT, loaded at 1 MiB.
+fn bzimage() -> Vec<u8> {
+    let mut file = vec![0; 0x600];
+    file[0x1f1] = 1;
+    file[0x1f4] = 0x20;
+    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
+    file[0x211] = 1;
+    file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
+    file[0x236] = 1;
+    file[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
+    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
+    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
+    file[0x400..].fill(0xf4);
+    file
+}
+
+#[test]
+fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
+    let scratch = Scratch::new("mistakes");
+    let kernel = scratch.file("kernel", &bzimage());
+    let empty = scratch.file("empty", b"");
+    let script = scratch.file("script", b"#!/bin/sh\necho hello\n");
+    let truncated = scratch.file("truncated", &bzimage()[..0x500]);
+    let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
+    let section = "id=a,size=4K";
+    let long = "x".repeat(2048);
+    let cases: &[(&[&str], &str)] = &[
+        (&["--kernel", "missing"], "--kernel: cannot read missing: No such file"),
+        (&["--kernel", "."], "--kernel: . is not a regular file"),
+        (&["--kernel", &empty], "--kernel: the file is empty"),
+        (&["--kernel", &script], "--kernel: the file is neither a bzImage nor an ELF kernel"),
+        (&["--kernel", &truncated], "--kernel: the file is cut short"),
+        (&["--kernel", &kernel, "--initrd", "missing"], "--initrd: cannot read missing"),
+        (&["--kernel", &kernel, "--initrd", &empty], "--initrd: "),
+        (
+            &["--kernel", &kernel, "--initrd", &initrd, "--memory", "5M"],
+            "--initrd: the file has 4194304 bytes and beside the kernel there is room for 3145728",
+        ),
+        (&["--kernel", &kernel, "--append", &long], "--append: 2048 bytes are more than the 2047"),
+        (&["--kernel", &kernel, "--memory", "0"], "--memory: 0 is no memory at all"),
+        (&["--kernel", &kernel, "--memory", "64X"], "--memory: \"64X\" is not a size"),
+        (&["--kernel", &kernel, "--memory", "4097K"], "--memory: 4097K is not a multiple"),
+        (&["--kernel", &kernel, "--memory", "64T"], "--memory: 64T of RAM does not fit"),
+        (&["--kernel", &kernel, "--memory", "1M"], "--memory: 1M of RAM is too little"),
+        (&["--kernel", &kernel, "--cpus", "0"], "--cpus: \"0\" is not a number of processors"),
+        (&["--kernel", &kernel, "--disk", "missing"], "--disk: cannot open missing: No such file"),
+        (&["--kernel", &kernel, "--disk", "."], "--disk: "),
+        (&["--kernel", &kernel, "--disk", &empty], "--disk: "),
+        (&["--kernel", &kernel, "--sgx-epc", "id=a"], "--sgx-epc: the key size is missing"),
+        (&["--kernel", &kernel, "--sgx-epc", "id=a,size=64X"], "--sgx-epc: size: \"64X\" is not"),
+        (&["--kernel", &kernel, "--sgx-epc", "id=a,size=64M,x=1"], "--sgx-epc: unknown key \"x\""),
+        (
+            &["--kernel", &kernel, "--sgx-epc", section, "--sgx-epc", section],
+            "--sgx-epc: the id a is given to two sections",
+        ),
+        (&["--kernel", &kernel, "--sgx-epc", "id=a,size=32T"], "--sgx-epc: the sections together"),
+        (&["--kernel", &kernel, "--frobnicate"], "unexpected argument '--frobnicate' found"),
+        (&[], "the following required arguments were not provided: --kernel <FILE>"),
+    ];
+    let before = fs::read_dir(&scratch.0).unwrap().count();
+
+    for (args, start) in cases {
+        let output = cloister(&[&["run"], *args].concat(), &scratch.0);
+
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert_eq!((text(&output.stdout), error.lines().count()), ("", 1), "{args:?}: {error}");
+        assert!(error.starts_with(&format!("cloister: {start}")), "{args:?}: {error}");
+    }
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), before, "files are left behind");
+}
+
+#[test]
+fn a_ninth_section_is_refused() {
+    let scratch = Scratch::new("ninth");
+    let kernel = scratch.file("kernel", &bzimage());
+    let sections: Vec<String> = (0..9).map(|n| format!("id=epc{n},size=1M")).collect();
+    let mut args = vec!["run", "--kernel", &kernel];
+    for section in &sections {
+        args.extend(["--sgx-epc", section]);
+    }
+
+    let output = cloister(&args, &scratch.0);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "cloister: --sgx-epc: 9 EPC sections are more than the 8 that Linux reads: leave some out\n"
+    );
+}
+
+#[test]
+fn info_has_a_line_for_each_thing_and_the_accelerator() {
+    let output = cloister(&["info"], Path::new("."));
+
+    assert_eq!(output.status.code(), Some(0));
+    let words: Vec<&str> =
+        text(&output.stdout).lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(
+        words,
+        ["KVM", "SGX", "/dev/sgx_vepc", "/dev/sgx_enclave", "/dev/sgx_provision", "Accelerator"]
+    );
+}
