@@ -98,6 +98,8 @@ impl Drop for Native {
 }
 
 static mut EXCHANGE: *mut Exchange = ptr::null_mut();
+/// The code page, writable.
+static mut CODE_WINDOW: *mut u8 = ptr::null_mut();
 static mut HOME: Option<Home> = None;
 
 /// The child's own context, to return to after a batch.
@@ -111,20 +113,38 @@ unsafe fn serve(exchange: *mut Exchange, from: libc::c_int, to: libc::c_int) -> 
     // SAFETY: the child has this process for itself.
     unsafe {
         EXCHANGE = exchange;
-        let fixed = |address: u64, len: usize, prot| {
-            let at = libc::mmap(
-                address as *mut _,
-                len,
-                prot,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-                -1,
-                0,
-            );
+        let fixed = |address: u64, len: usize, prot, flags, file| {
+            let at = libc::mmap(address as *mut _, len, prot, flags, file, 0);
             assert_eq!(at as u64, address, "mmap");
         };
-        fixed(CODE_PAGE, PAGE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
-        fixed(DATA, DATA_LEN, libc::PROT_READ | libc::PROT_WRITE);
-        ptr::write_bytes(CODE_PAGE as *mut u8, 0xcc, PAGE);
+        // The code page is written through another mapping, so that no case changes it.
+        let memory = libc::memfd_create(c"code".as_ptr(), 0);
+        assert!(memory >= 0 && libc::ftruncate(memory, PAGE as libc::off_t) == 0, "memfd");
+        let writable = libc::mmap(
+            ptr::null_mut(),
+            PAGE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            memory,
+            0,
+        );
+        assert_ne!(writable, libc::MAP_FAILED, "mmap");
+        CODE_WINDOW = writable.cast();
+        ptr::write_bytes(CODE_WINDOW, 0xcc, PAGE);
+        fixed(
+            CODE_PAGE,
+            PAGE,
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE,
+            memory,
+        );
+        fixed(
+            DATA,
+            DATA_LEN,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+        );
         let stack_len = 1 << 17;
         let stack =
             libc::stack_t { ss_sp: libc::malloc(stack_len), ss_flags: 0, ss_size: stack_len };
@@ -173,8 +193,12 @@ extern "C" fn on_signal(
     _info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel passes a valid context; the exchange is mapped; only this thread runs.
+    // SAFETY: the kernel passes a valid context; the exchange is mapped; only this thread runs. The
+    // assembly changes NT, AC and ID alone.
     unsafe {
+        // The kernel leaves NT and ID of this handler in force when it loads the next case: a POPF
+        // of the last one must not reach it.
+        std::arch::asm!("pushfq", "and qword ptr [rsp], {}", "popfq", const !0x24_4000_i32);
         let exchange = &mut *EXCHANGE;
         let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
         let fx = &mut *machine.fpregs.cast::<Fx>();
@@ -218,7 +242,7 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
     // SAFETY: mapped in `serve`.
     unsafe {
         ptr::copy_nonoverlapping(DATA as *const u8, case.state.data.as_mut_ptr(), DATA_LEN);
-        ptr::write_bytes(CODE as *mut u8, 0xcc, 16);
+        ptr::write_bytes(CODE_WINDOW.add((CODE & 0xfff) as usize), 0xcc, 16);
     }
 }
 
@@ -242,6 +266,7 @@ unsafe fn install(case: &Case, machine: &mut libc::mcontext_t, fx: &mut Fx) {
             *header |= 3;
         }
         ptr::copy_nonoverlapping(case.state.data.as_ptr(), DATA as *mut u8, DATA_LEN);
-        ptr::copy_nonoverlapping(case.code.as_ptr(), CODE as *mut u8, case.code_len);
+        let at = CODE_WINDOW.add((CODE & 0xfff) as usize);
+        ptr::copy_nonoverlapping(case.code.as_ptr(), at, case.code_len);
     }
 }

@@ -62,9 +62,9 @@ impl Soft {
         let features = Features { xcr0: Xfeatures::X87 | Xfeatures::SSE, ..Features::default() };
         let mut vcpu = Vcpu::new(shared, 0, features);
         let soft_ram = &ram;
-        soft_ram.map(CODE & !0xfff, CODE_GPA, 0);
+        soft_ram.map(CODE & !0xfff, CODE_GPA, 0, 5);
         for page in 0..DATA_LEN as u64 / 4096 {
-            soft_ram.map(DATA + page * 4096, DATA_GPA + page * 4096, 2);
+            soft_ram.map(DATA + page * 4096, DATA_GPA + page * 4096, 2, 7);
         }
         let cpu = &mut vcpu.cpu;
         cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
@@ -162,9 +162,9 @@ impl Soft {
 }
 
 impl Ram {
-    /// Maps a user page, with the tables for it from the `region`-th group of pages behind the
+    /// Maps a page with the low bits `rights` in its entry, with the tables for it from the `region`-th group of pages behind the
     /// root.
-    fn map(&self, la: u64, gpa: u64, region: u64) {
+    fn map(&self, la: u64, gpa: u64, region: u64, rights: u64) {
         let mut table = TABLES;
         for level in (1..4u32).rev() {
             let next = TABLES + 0x1000 * (1 + region * 3 + u64::from(3 - level));
@@ -174,7 +174,7 @@ impl Ram {
             self.write(slot, &(next | 7).to_le_bytes());
             table = next;
         }
-        self.write(table + (la >> 12 & 0x1ff) * 8, &(gpa | 7).to_le_bytes());
+        self.write(table + (la >> 12 & 0x1ff) * 8, &(gpa | rights).to_le_bytes());
     }
 
     fn write(&self, gpa: u64, bytes: &[u8]) {
