@@ -124,7 +124,7 @@ impl Vcpu {
             // The instruction is half done: nothing comes between.
             return Ok(true);
         }
-        if cpu.attention & attention::DEBUG_TRAP != 0 {
+        if cpu.attention & attention::DEBUG_TRAP != 0 && cpu.attention & attention::MOV_SS == 0 {
             debug::deliver_trap(cpu)?;
         }
         let shadow = cpu.attention & attention::SHADOW != 0;
@@ -149,24 +149,35 @@ impl Vcpu {
                 _ => None,
             };
         }
-        let trace = self.cpu.system_flags.contains(Rflags::TF);
-        let shadow = self.cpu.attention & attention::SHADOW != 0;
-        self.cpu.attention &= !(attention::SHADOW | attention::ALONE);
+        // Instructions that enter a handler clear it: no trap follows them.
+        self.cpu.single_step = self.cpu.system_flags.contains(Rflags::TF);
+        let debug_pending = self.cpu.debug_pending;
+        let shadow = self.cpu.attention & (attention::SHADOW | attention::MOV_SS);
+        self.cpu.attention &= !(attention::SHADOW | attention::MOV_SS | attention::ALONE);
         self.cpu.device_next = 0;
+        // RF holds for one instruction, unless that is one that loads it.
+        let resume = self.cpu.system_flags & Rflags::RF;
+        self.cpu.system_flags.remove(Rflags::RF);
+        let start = self.cpu.rip;
         let outcome = self.run_single();
         match outcome {
             Ok(()) | Err(Stop::Jump) => {
+                if outcome.is_err() && self.cpu.rip == start {
+                    // Between two iterations of a string instruction (SDM Vol. 3B, 17.3.1.1).
+                    self.cpu.system_flags.insert(Rflags::RF);
+                }
                 self.cpu.device_commit();
-                self.cpu.system_flags.remove(Rflags::RF);
-                if trace {
+                if self.cpu.single_step {
                     debug::pend_single_step(&mut self.cpu);
                 }
                 None
             }
             Err(stop) => {
-                if stop == Stop::Exit && shadow {
+                self.cpu.system_flags |= resume;
+                debug::cancel(&mut self.cpu, debug_pending);
+                if stop == Stop::Exit {
                     // The same instruction runs again under the same shadow.
-                    self.cpu.attention |= attention::SHADOW;
+                    self.cpu.attention |= shadow;
                 }
                 if stop == Stop::Fault {
                     self.cpu.device_commit();

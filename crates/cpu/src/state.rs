@@ -31,7 +31,7 @@ pub mod attention {
     pub const TRACE: u32 = 1 << 1;
     /// The shadow of STI, MOV SS or POP SS covers the next instruction.
     pub const SHADOW: u32 = 1 << 2;
-    /// Instruction breakpoints are armed in DR7.
+    /// Breakpoints are armed in DR7.
     pub const BREAKPOINTS: u32 = 1 << 3;
     /// An instruction that accessed a device is under way: run it alone.
     pub const DEVICE: u32 = 1 << 4;
@@ -41,6 +41,8 @@ pub mod attention {
     pub const INTERRUPTS: u32 = 1 << 6;
     /// The next instruction runs on its own.
     pub const ALONE: u32 = 1 << 7;
+    /// The shadow is that of MOV SS or POP SS, which holds off debug exceptions too.
+    pub const MOV_SS: u32 = 1 << 8;
 }
 
 /// Bits of [`Kicker::events`]: what other threads ask of a processor.
@@ -230,8 +232,16 @@ pub struct Cpu {
     pub dr: [u64; 4],
     /// DR6.
     pub dr6: u64,
-    /// DR7.
+    /// DR7. [`Cpu::write_dr7`] sets it.
     pub dr7: u64,
+    /// DR6 bits of the debug trap that is due ([`attention::DEBUG_TRAP`]).
+    pub debug_pending: u64,
+    /// Whether a single-step trap follows the running instruction.
+    pub(crate) single_step: bool,
+    /// An NMI was delivered and no IRET came since.
+    pub nmi_blocked: bool,
+    /// PDPTE registers of PAE paging (SDM Vol. 3A, 4.4.1).
+    pub pdptes: [u64; 4],
     /// Model-specific registers that are plain storage.
     pub msrs: crate::exec::system::msr::Msrs,
     /// x87 state.

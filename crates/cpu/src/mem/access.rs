@@ -164,7 +164,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn open_slow<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
-        self.check_access(la, T::SIZE, AccessKind::Write)?;
+        self.check_access(la, T::SIZE, AccessKind::Write, self.mmu_mode)?;
         let memory = match self.writable_target(la, T::SIZE, self.mmu_mode)? {
             [Some(Target::Memory { host, track, .. }), None] => Some((host, track)),
             _ => None,
@@ -184,7 +184,7 @@ impl Cpu {
     ///
     /// As [`Cpu::load`].
     pub fn read_bytes(&mut self, la: u64, out: &mut [u8], mode: MmuMode) -> Exec {
-        self.check_access(la, out.len(), AccessKind::Read)?;
+        self.check_access(la, out.len(), AccessKind::Read, mode)?;
         let first = out.len().min(4096 - (la & 0xfff) as usize);
         let (head, tail) = out.split_at_mut(first);
         let second_la = self.wrap_la(la.wrapping_add(first as u64));
@@ -204,7 +204,7 @@ impl Cpu {
     ///
     /// As [`Cpu::store`].
     pub fn write_bytes(&mut self, la: u64, data: &[u8], mode: MmuMode) -> Exec {
-        self.check_access(la, data.len(), AccessKind::Write)?;
+        self.check_access(la, data.len(), AccessKind::Write, mode)?;
         let first = data.len().min(4096 - (la & 0xfff) as usize);
         let (head, tail) = data.split_at(first);
         let targets = self.writable_target(la, data.len(), mode)?;
@@ -224,7 +224,7 @@ impl Cpu {
     ///
     /// As [`Cpu::store`].
     pub fn probe_write(&mut self, la: u64, len: usize) -> Exec {
-        self.check_access(la, len, AccessKind::Write)?;
+        self.check_access(la, len, AccessKind::Write, self.mmu_mode)?;
         self.writable_target(la, len, self.mmu_mode).map(drop)
     }
 

@@ -216,6 +216,12 @@ impl Tlb {
         self.context = if on { NO_CONTEXT } else { self.real_context };
     }
 
+    /// Whether every access takes the slow path.
+    #[must_use]
+    pub fn is_slow_only(&self) -> bool {
+        self.slow_only
+    }
+
     fn new_context(&mut self) -> u64 {
         if self.next_context > LAST_CONTEXT {
             self.entries.fill(EMPTY);

@@ -59,6 +59,9 @@ impl Cpu {
             Ok(mapping) => mapping,
             Err(code) => return Err(self.page_fault(la, code)),
         };
+        if kind != AccessKind::Execute && self.apic.claims(mapping.gpa) {
+            return Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff))));
+        }
         let page = self.shared.memory.page(mapping.gpa);
         let page = if mode == MmuMode::Enclave {
             match self.enclave_access(la, kind, page)? {

@@ -44,3 +44,8 @@ impl Cpu {
         None
     }
 }
+
+/// What comes before an event is delivered: inside an enclave, an asynchronous exit
+/// (SDM Vol. 3D, 36.3 and 36.4). It may change the event (the address of a page fault, RF in the
+/// pushed image) and [`Cpu::rip`], which the handler returns to.
+pub fn before_event(_cpu: &mut Cpu, _event: &mut crate::exec::system::event::Event) {}

@@ -1,15 +1,185 @@
 //! Delivery of exceptions and interrupts (SDM Vol. 3A, chapter 6).
 
-use cloister_x86::Exception;
+use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::{Exception, Vector};
 
-use crate::exit::Exit;
-use crate::state::Cpu;
+use super::{deliver_legacy, deliver_long, deliver_real};
+use crate::exit::{Exit, Stop};
+use crate::state::{Cpu, Exec, attention};
+
+/// What an event is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A maskable interrupt from the local APIC.
+    External,
+    /// A non-maskable interrupt.
+    Nmi,
+    /// An exception before its instruction: RIP is that instruction's.
+    Fault,
+    /// A debug trap: RIP is the next instruction's.
+    Trap,
+    /// INT n.
+    SoftwareInterrupt,
+    /// INT3 or INTO.
+    SoftwareException,
+    /// INT1.
+    PrivilegedSoftware,
+    /// INIT. It is not delivered, but leaves an enclave like the others.
+    Init,
+}
+
+/// An event under delivery. The address that the handler returns to is [`Cpu::rip`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Index in the IDT.
+    pub vector: u8,
+    /// What it is.
+    pub kind: Kind,
+    /// Error code to push.
+    pub error_code: Option<u32>,
+    /// CR2 for #PF, DR6 bits for #DB.
+    pub address: u64,
+    /// Whether RF is set in the pushed image whatever it is in RFLAGS (SDM Vol. 3B, 17.3.1.1).
+    pub resume_flag: bool,
+}
+
+impl Event {
+    /// An exception of the instruction at [`Cpu::rip`].
+    #[must_use]
+    pub fn fault(exception: Exception) -> Self {
+        let vector = exception.vector;
+        Self {
+            vector: vector as u8,
+            kind: Kind::Fault,
+            error_code: vector.has_error_code().then_some(exception.error_code),
+            address: exception.address,
+            // An instruction breakpoint has no business with RF: its handler sets it. #DF is an
+            // abort.
+            resume_flag: !matches!(vector, Vector::Db | Vector::Df),
+        }
+    }
+
+    /// An event without an error code.
+    #[must_use]
+    pub const fn plain(vector: u8, kind: Kind) -> Self {
+        Self { vector, kind, error_code: None, address: 0, resume_flag: false }
+    }
+
+    /// EXT of error codes that delivery raises: the event came from outside the program
+    /// (SDM Vol. 3A, 6.13).
+    #[must_use]
+    pub const fn ext(&self) -> u32 {
+        !matches!(self.kind, Kind::SoftwareInterrupt | Kind::SoftwareException) as u32
+    }
+
+    /// Error code that names the event's IDT entry.
+    #[must_use]
+    pub const fn idt_code(&self) -> u32 {
+        (self.vector as u32) << 3 | 2 | self.ext()
+    }
+
+    fn is_page_fault(&self) -> bool {
+        self.kind == Kind::Fault && self.vector == Vector::Pf as u8
+    }
+
+    /// Contributory exceptions (SDM Vol. 3A, table 6-4).
+    fn is_contributory(&self) -> bool {
+        self.kind == Kind::Fault && matches!(self.vector, 0 | 10..=13 | 21)
+    }
+}
+
+/// What is delivered when delivering `first` raised `second`; `None`: shutdown
+/// (SDM Vol. 3A, table 6-5).
+fn combine(first: &Event, second: Exception) -> Option<Event> {
+    let second = Event::fault(second);
+    if first.kind == Kind::Fault && first.vector == Vector::Df as u8 {
+        return None;
+    }
+    let double = (first.is_contributory() && second.is_contributory())
+        || (first.is_page_fault() && (second.is_contributory() || second.is_page_fault()));
+    Some(if double { Event::fault(Exception::with_code(Vector::Df, 0)) } else { second })
+}
 
 /// Delivers an exception whose RIP is `cpu.rip`, with whatever exceptions delivery itself raises.
 ///
 /// # Errors
 ///
 /// [`Exit::TripleFault`].
-pub fn deliver_exception(_cpu: &mut Cpu, _exception: Exception) -> Result<(), Exit> {
-    Err(Exit::TripleFault)
+pub fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(), Exit> {
+    deliver(cpu, Event::fault(exception))
+}
+
+/// Delivers an event that comes between instructions.
+///
+/// # Errors
+///
+/// [`Exit::TripleFault`].
+pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
+    let mut event = event;
+    loop {
+        // No block runs, so the stack may be in a page of code.
+        cpu.alone = true;
+        let outcome = attempt(cpu, event);
+        cpu.alone = false;
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(Stop::Fault) => {
+                let second = cpu.fault.take().unwrap_or(Exception::new(Vector::Df));
+                cpu.non_canonical_fault = false;
+                event = combine(&event, second).ok_or(Exit::TripleFault)?;
+            }
+            // An IDT, TSS or stack in device registers: a real processor would get a machine
+            // check at best.
+            Err(_) => {
+                cpu.exit = None;
+                return Err(Exit::TripleFault);
+            }
+        }
+    }
+}
+
+/// Delivers an event, or raises what delivery raises and commits nothing of it.
+///
+/// For instructions that are events (INT n): the caller sets [`Cpu::rip`] to the return address.
+///
+/// # Errors
+///
+/// As the accesses and checks of SDM Vol. 3A, 6.12 and 6.14.
+pub fn attempt(cpu: &mut Cpu, event: Event) -> Exec {
+    let mut event = event;
+    crate::exec::sgx::before_event(cpu, &mut event);
+    cpu.attention &= !attention::HALTED;
+    match (event.kind, event.vector) {
+        (Kind::Fault, 14) => cpu.cr2 = event.address,
+        (Kind::Fault | Kind::Trap, 1) => super::debug::record(cpu, event.address),
+        (Kind::Nmi, _) => cpu.nmi_blocked = true,
+        _ => {}
+    }
+    let done = if !cpu.cr0.contains(Cr0::PE) {
+        deliver_real::deliver(cpu, &event)
+    } else if cpu.long_mode() {
+        deliver_long::deliver(cpu, &event)
+    } else {
+        deliver_legacy::deliver(cpu, &event)
+    };
+    if done.is_ok() {
+        // The handler has cleared TF: no trap follows INT n.
+        cpu.single_step = false;
+        cpu.attention &= !(attention::SHADOW | attention::MOV_SS);
+    }
+    done
+}
+
+/// RFLAGS as delivery pushes it.
+#[must_use]
+pub fn pushed_flags(cpu: &Cpu, event: &Event) -> u64 {
+    cpu.rflags() | if event.resume_flag { Rflags::RF.bits() } else { 0 }
+}
+
+/// Clears flags at the entry of a handler, and brings what follows from them and from the new
+/// segments up to date.
+pub fn enter_handler(cpu: &mut Cpu, cleared: Rflags) {
+    cpu.system_flags.remove(cleared);
+    cpu.attention &= !attention::TRACE;
+    cpu.update_mode();
 }

@@ -1,7 +1,18 @@
-//! Model-specific registers.
+//! RDMSR and WRMSR, and the model-specific registers that the processor owns (SDM Vol. 4): those
+//! that execution depends on. All others exit to the owner.
+
+use cloister_x86::addr::is_canonical;
+use cloister_x86::msr;
+use cloister_x86::regs::{Cr0, Efer};
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exit::Exit;
+use crate::op::{Handler, Op};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
 
 /// MSRs that are plain storage.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Msrs {
     /// IA32_STAR.
     pub star: u64,
@@ -15,6 +26,195 @@ pub struct Msrs {
     pub kernel_gs_base: u64,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
-    /// What WRMSR of the TSC or TSC_ADJUST added to the machine's TSC.
+    /// IA32_TSC_ADJUST: what WRMSR of it or of the TSC added to the machine's TSC.
     pub tsc_offset: u64,
+    /// IA32_SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// IA32_SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// IA32_SYSENTER_EIP.
+    pub sysenter_eip: u64,
+    /// IA32_PAT.
+    pub pat: u64,
+    /// IA32_DEBUGCTL.
+    pub debugctl: u64,
+}
+
+impl Default for Msrs {
+    fn default() -> Self {
+        Self {
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            fmask: 0,
+            kernel_gs_base: 0,
+            tsc_aux: 0,
+            tsc_offset: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
+            pat: 0x0007_0406_0007_0406,
+            debugctl: 0,
+        }
+    }
+}
+
+/// Whether each byte of an IA32_PAT value is a memory type (SDM Vol. 3A, table 11-10).
+fn are_pat_types(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
+}
+
+/// The handler of RDMSR or WRMSR.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Rdmsr => rdmsr,
+        Mnemonic::Wrmsr => wrmsr,
+        _ => return None,
+    })
+}
+
+fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let index = cpu.gpr[1] as u32;
+    let value = match cpu.read_msr(index)? {
+        Some(value) => value,
+        None => return Err(cpu.exit_with(Exit::Rdmsr { index })),
+    };
+    cpu.gpr[0] = value & 0xffff_ffff;
+    cpu.gpr[2] = value >> 32;
+    Ok(())
+}
+
+fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let index = cpu.gpr[1] as u32;
+    let value = cpu.gpr[0] & 0xffff_ffff | cpu.gpr[2] << 32;
+    if cpu.write_msr(index, value)? {
+        Ok(())
+    } else {
+        Err(cpu.exit_with(Exit::Wrmsr { index, value }))
+    }
+}
+
+impl Cpu {
+    /// Reads an MSR; `None` for one that the processor does not own.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn read_msr(&mut self, index: u32) -> Exec<Option<u64>> {
+        if let Some(register) = index.checked_sub(msr::X2APIC)
+            && register < 0x100
+        {
+            return match self.x2apic_read(register) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.gp(0)),
+            };
+        }
+        Ok(Some(match index {
+            msr::EFER => self.efer.bits(),
+            msr::STAR => self.msrs.star,
+            msr::LSTAR => self.msrs.lstar,
+            msr::CSTAR => self.msrs.cstar,
+            msr::FMASK => self.msrs.fmask,
+            msr::FS_BASE => self.segs[seg::FS].base,
+            msr::GS_BASE => self.segs[seg::GS].base,
+            msr::KERNEL_GS_BASE => self.msrs.kernel_gs_base,
+            msr::TSC_AUX => self.msrs.tsc_aux,
+            msr::TSC => self.tsc(),
+            msr::TSC_ADJUST => self.msrs.tsc_offset,
+            msr::TSC_DEADLINE => self.tsc_deadline(),
+            msr::APIC_BASE => self.apic.base(),
+            msr::SYSENTER_CS => self.msrs.sysenter_cs,
+            msr::SYSENTER_ESP => self.msrs.sysenter_esp,
+            msr::SYSENTER_EIP => self.msrs.sysenter_eip,
+            msr::PAT => self.msrs.pat,
+            msr::DEBUGCTL => self.msrs.debugctl,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Writes an MSR; `false` for one that the processor does not own.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn write_msr(&mut self, index: u32, value: u64) -> Exec<bool> {
+        if let Some(register) = index.checked_sub(msr::X2APIC)
+            && register < 0x100
+        {
+            return if self.x2apic_write(register, value) { Ok(true) } else { Err(self.gp(0)) };
+        }
+        let holds_address = matches!(
+            index,
+            msr::LSTAR
+                | msr::CSTAR
+                | msr::FS_BASE
+                | msr::GS_BASE
+                | msr::KERNEL_GS_BASE
+                | msr::SYSENTER_ESP
+                | msr::SYSENTER_EIP
+        );
+        if holds_address && !is_canonical(value) {
+            return Err(self.gp(0));
+        }
+        let accepted = match index {
+            msr::EFER => return self.write_efer(value).map(|()| true),
+            msr::STAR => store(&mut self.msrs.star, value, u64::MAX),
+            msr::LSTAR => store(&mut self.msrs.lstar, value, u64::MAX),
+            msr::CSTAR => store(&mut self.msrs.cstar, value, u64::MAX),
+            msr::FMASK => store(&mut self.msrs.fmask, value, 0xffff_ffff),
+            msr::FS_BASE => store(&mut self.segs[seg::FS].base, value, u64::MAX),
+            msr::GS_BASE => store(&mut self.segs[seg::GS].base, value, u64::MAX),
+            msr::KERNEL_GS_BASE => store(&mut self.msrs.kernel_gs_base, value, u64::MAX),
+            msr::TSC_AUX => store(&mut self.msrs.tsc_aux, value, 0xffff_ffff),
+            msr::TSC => {
+                self.set_tsc_offset(value.wrapping_sub(self.shared.tsc()));
+                true
+            }
+            msr::TSC_ADJUST => {
+                self.set_tsc_offset(value);
+                true
+            }
+            msr::TSC_DEADLINE => {
+                self.set_tsc_deadline(value);
+                true
+            }
+            msr::APIC_BASE => self.write_apic_base(value),
+            msr::SYSENTER_CS => store(&mut self.msrs.sysenter_cs, value, u64::MAX),
+            msr::SYSENTER_ESP => store(&mut self.msrs.sysenter_esp, value, u64::MAX),
+            msr::SYSENTER_EIP => store(&mut self.msrs.sysenter_eip, value, u64::MAX),
+            msr::PAT => are_pat_types(value) && store(&mut self.msrs.pat, value, u64::MAX),
+            // LBR and BTF are not there to be enabled.
+            msr::DEBUGCTL => store(&mut self.msrs.debugctl, value, 0),
+            _ => return Ok(false),
+        };
+        if accepted { Ok(true) } else { Err(self.gp(0)) }
+    }
+
+    fn write_efer(&mut self, value: u64) -> Exec {
+        // LMA is read-only.
+        let Some(new) = Efer::from_bits(value & !Efer::LMA.bits()) else {
+            return Err(self.gp(0));
+        };
+        let changed = (self.efer ^ new) & Efer::LME;
+        if !changed.is_empty() && self.cr0.contains(Cr0::PG) {
+            return Err(self.gp(0));
+        }
+        let nxe = (self.efer ^ new).contains(Efer::NXE);
+        self.efer = new | (self.efer & Efer::LMA);
+        if nxe {
+            self.tlb.flush_all();
+        }
+        Ok(())
+    }
+}
+
+/// Stores a value that has no bits outside `allowed`.
+fn store(register: &mut u64, value: u64, allowed: u64) -> bool {
+    if value & !allowed != 0 {
+        return false;
+    }
+    *register = value;
+    true
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 
+use super::event::{Event, Kind};
 use crate::flags::Flags;
 use crate::mem::tlb::{MmuMode, Tlb};
 use crate::mode::Mode;
@@ -30,7 +31,7 @@ impl Cpu {
         let mut gpr = [0; 32];
         // Family 6, model 6AH, stepping 6 (Ice Lake server).
         gpr[2] = 0x606a6;
-        Self {
+        let cpu = Self {
             gpr,
             rip: 0xfff0,
             flags: Flags::default(),
@@ -59,15 +60,47 @@ impl Cpu {
             dr: [0; 4],
             dr6: 0xffff_0ff0,
             dr7: 0x400,
+            debug_pending: 0,
+            single_step: false,
+            nmi_blocked: false,
+            pdptes: [0; 4],
             msrs: super::msr::Msrs::default(),
             fpu: crate::exec::x87::Fpu::default(),
             vector: crate::exec::vector::VectorState::default(),
-            apic: super::apic::LocalApic::default(),
+            apic: super::apic::LocalApic::new(id),
             enclave: cloister_sgx::EnclaveState::default(),
             encls_exiting: 0,
             features,
             shared,
             kicker,
-        }
+        };
+        cpu.publish_apic();
+        cpu
+    }
+
+    /// INIT: as reset, but caches, TSC, MSRs, x87 and vector state stay (SDM Vol. 3A, table 9-1).
+    /// The bootstrap processor runs from the reset vector, others wait for a start-up IPI.
+    pub fn init(&mut self) {
+        // INIT leaves an enclave as every event does.
+        let mut event = Event::plain(0, Kind::Init);
+        crate::exec::sgx::before_event(self, &mut event);
+        let fresh = Self::reset(self.shared.clone(), self.apic.id(), self.features);
+        let old = std::mem::replace(self, fresh);
+        self.cr0 |= old.cr0 & (Cr0::CD | Cr0::NW);
+        self.cr0.remove((Cr0::CD | Cr0::NW) - old.cr0);
+        self.xcr0 = old.xcr0;
+        self.msrs = old.msrs;
+        self.fpu = old.fpu;
+        self.vector = old.vector;
+        self.enclave = old.enclave;
+        self.encls_exiting = old.encls_exiting;
+        self.tlb = old.tlb;
+        self.tlb.flush_all();
+        self.apic = old.apic;
+        self.apic.init();
+        self.publish_apic();
+        self.attention =
+            if self.apic.waits_for_sipi() { attention::HALTED } else { attention::INTERRUPTS };
+        self.update_mode();
     }
 }

@@ -1,0 +1,79 @@
+//! From the inbox into the local APIC, and from there to the processor (SDM Vol. 3A, 10.8).
+
+use super::super::event::{self, Event, Kind};
+use crate::exit::Exit;
+use crate::segment::seg;
+use crate::state::{Cpu, attention};
+use cloister_x86::regs::Rflags;
+
+/// Takes what other threads have posted: interrupts into IRR, NMI, INIT and start-up IPIs.
+///
+/// # Errors
+///
+/// An exit that the owner has to act on.
+pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
+    let kicker = cpu.kicker.clone();
+    let mail = kicker.inbox.take();
+    if mail.init {
+        cpu.init();
+    }
+    if let Some(vector) = mail.sipi
+        && cpu.apic.waits_for_sipi
+    {
+        start_up(cpu, vector);
+    }
+    if mail.nmi && !cpu.apic.waits_for_sipi {
+        cpu.apic.nmi_pending = true;
+        cpu.attention |= attention::INTERRUPTS;
+    }
+    let mut requests = mail.requests;
+    while let Some(vector) = requests.highest() {
+        requests.set(vector, false);
+        cpu.apic_accept(vector, mail.level.contains(vector));
+    }
+    Ok(())
+}
+
+/// A start-up IPI: the processor begins at `vector` * 4096 in real-address mode
+/// (SDM Vol. 3A, 8.4.3).
+fn start_up(cpu: &mut Cpu, vector: u8) {
+    cpu.apic.waits_for_sipi = false;
+    cpu.attention &= !attention::HALTED;
+    cpu.set_real_segment(seg::CS, u16::from(vector) << 8);
+    cpu.rip = 0;
+    cpu.update_mode();
+}
+
+/// Delivers the highest-priority pending NMI or interrupt if the processor can take it now, and
+/// wakes it from HLT.
+///
+/// # Errors
+///
+/// An exit that delivery caused, or [`Exit::Eoi`] for an end of interrupt that the owner has to
+/// hear of first.
+pub fn deliver_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
+    if let Some(vector) = cpu.apic.eois.highest() {
+        // INTERRUPTS stays set: the rest is looked at when the processor runs again.
+        cpu.apic.eois.set(vector, false);
+        return Err(Exit::Eoi { vector });
+    }
+    cpu.attention &= !attention::INTERRUPTS;
+    if cpu.apic.waits_for_sipi {
+        return Ok(());
+    }
+    if cpu.apic.nmi_pending && !cpu.nmi_blocked {
+        cpu.apic.nmi_pending = false;
+        // A maskable interrupt may follow if the handler leaves IF set.
+        cpu.attention |= attention::INTERRUPTS;
+        return event::deliver(cpu, Event::plain(2, Kind::Nmi));
+    }
+    if cpu.system_flags.contains(Rflags::IF)
+        && let Some(vector) = cpu.apic.deliverable()
+    {
+        cpu.apic.irr.set(vector, false);
+        cpu.apic.isr.set(vector, true);
+        cpu.attention |= attention::INTERRUPTS;
+        return event::deliver(cpu, Event::plain(vector, Kind::External));
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Control registers: MOV to and from them, CLTS, LMSW, SMSW, XGETBV and XSETBV
+//! (SDM Vol. 2; Vol. 3A, 2.5 and 2.6).
+
+use cloister_x86::paging::PTE_ADDRESS;
+use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::descriptor::system_type;
+use crate::op::{Handler, LOCK, NO_MEMORY, Op};
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+/// The handler of a control register instruction.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let is_control =
+        |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_cr();
+    Some(match instruction.mnemonic() {
+        // LOCK MOV CR0 means CR8 on AMD's processors only.
+        Mnemonic::Mov if op.prefix & LOCK != 0 => return None,
+        Mnemonic::Mov if is_control(0) => match op.dst {
+            0 => mov_to_cr0,
+            2 => mov_to_cr2,
+            3 => mov_to_cr3,
+            4 => mov_to_cr4,
+            8 => mov_to_cr8,
+            _ => return None,
+        },
+        Mnemonic::Mov if is_control(1) => match op.src {
+            0 | 2 | 3 | 4 | 8 => mov_from_cr,
+            _ => return None,
+        },
+        Mnemonic::Clts => clts,
+        Mnemonic::Lmsw => lmsw,
+        Mnemonic::Smsw => smsw,
+        Mnemonic::Xgetbv => xgetbv,
+        Mnemonic::Xsetbv => xsetbv,
+        _ => return None,
+    })
+}
+
+/// CR4 bits of a processor without virtual-8086 extensions, protection keys, CET, VMX, SMX and
+/// 5-level paging.
+const CR4_ALLOWED: Cr4 = Cr4::TSD
+    .union(Cr4::DE)
+    .union(Cr4::PSE)
+    .union(Cr4::PAE)
+    .union(Cr4::MCE)
+    .union(Cr4::PGE)
+    .union(Cr4::PCE)
+    .union(Cr4::OSFXSR)
+    .union(Cr4::OSXMMEXCPT)
+    .union(Cr4::UMIP)
+    .union(Cr4::FSGSBASE)
+    .union(Cr4::PCIDE)
+    .union(Cr4::OSXSAVE)
+    .union(Cr4::SMEP)
+    .union(Cr4::SMAP);
+/// CR4 bits that translations depend on.
+const CR4_PAGING: Cr4 =
+    Cr4::PSE.union(Cr4::PAE).union(Cr4::PGE).union(Cr4::PCIDE).union(Cr4::SMEP).union(Cr4::SMAP);
+/// CR4 bits whose change reloads the PDPTEs (SDM Vol. 3A, 4.4.1).
+const CR4_PDPTE: Cr4 = Cr4::PSE.union(Cr4::PAE).union(Cr4::PGE).union(Cr4::SMEP);
+/// CR0 bits that translations, as the TLB keeps them, depend on.
+const CR0_PAGING: Cr0 = Cr0::PG.union(Cr0::PE).union(Cr0::WP);
+/// MOV to CR3 with PCIDs: do not drop the PCID's translations.
+const CR3_NO_FLUSH: u64 = 1 << 63;
+/// PCID in CR3.
+const CR3_PCID: u64 = 0xfff;
+
+impl Cpu {
+    /// PAE paging is in force: the PDPTE registers matter.
+    #[must_use]
+    pub fn pae_paging(&self) -> bool {
+        self.cr0.contains(Cr0::PG) && self.cr4.contains(Cr4::PAE) && !self.long_mode()
+    }
+
+    /// Reads the four PDPTEs at `cr3` and checks their reserved bits (SDM Vol. 3A, 4.4.1).
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn read_pdptes(&mut self, cr3: u64) -> Exec<[u64; 4]> {
+        let table = cr3 & 0xffff_ffe0;
+        let entries =
+            std::array::from_fn(|n| self.physical_read(cloister_x86::Gpa(table + n as u64 * 8)));
+        let address = PTE_ADDRESS & ((1 << self.features.physical_bits) - 1);
+        // P, PWT, PCD, the ignored bits 11:9 and the address.
+        let allowed = 1 | 0x18 | 0xe00 | address;
+        if entries.iter().any(|entry| entry & 1 != 0 && entry & !allowed != 0) {
+            return Err(self.gp(0));
+        }
+        Ok(entries)
+    }
+
+    /// Sets CR0 and IA32_EFER.LMA as MOV to CR0 does (SDM Vol. 3A, 2.5 and 9.8.5).
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn write_cr0(&mut self, value: u64) -> Exec {
+        if value >> 32 != 0 {
+            return Err(self.gp(0));
+        }
+        // Reserved bits of the low half are ignored; ET is always one.
+        let new = Cr0::from_bits_truncate(value) | Cr0::ET;
+        let old = self.cr0;
+        if (new.contains(Cr0::PG) && !new.contains(Cr0::PE))
+            || (new.contains(Cr0::NW) && !new.contains(Cr0::CD))
+        {
+            return Err(self.gp(0));
+        }
+        let cs_long = self.segs[seg::CS].rights.long();
+        let mut efer = self.efer;
+        let mut pdptes = self.pdptes;
+        if new.contains(Cr0::PG) && !old.contains(Cr0::PG) {
+            if efer.contains(Efer::LME) {
+                let tss = self.segs[seg::TR].rights.0 & 0x1f;
+                let tss16 = matches!(tss, system_type::TSS16_AVAILABLE | system_type::TSS16_BUSY)
+                    && !self.segs[seg::TR].rights.unusable();
+                if !self.cr4.contains(Cr4::PAE) || cs_long || tss16 {
+                    return Err(self.gp(0));
+                }
+                efer |= Efer::LMA;
+            } else if self.cr4.contains(Cr4::PAE) {
+                pdptes = self.read_pdptes(self.cr3)?;
+            }
+        }
+        if !new.contains(Cr0::PG) && old.contains(Cr0::PG) {
+            if self.cr4.contains(Cr4::PCIDE) || (self.long_mode() && cs_long) {
+                return Err(self.gp(0));
+            }
+            efer.remove(Efer::LMA);
+        }
+        self.cr0 = new;
+        self.efer = efer;
+        self.pdptes = pdptes;
+        if (old ^ new).intersects(CR0_PAGING) {
+            self.tlb.flush_all();
+        }
+        self.update_mode();
+        Ok(())
+    }
+
+    /// Sets CR3 as MOV to CR3 does.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0) for reserved bits, here or in the PDPTEs.
+    pub fn write_cr3(&mut self, value: u64) -> Exec {
+        if !self.long_mode() {
+            if self.pae_paging() {
+                self.pdptes = self.read_pdptes(value)?;
+            }
+            self.cr3 = value & 0xffff_ffff;
+            self.tlb.switch_to_flushed(0);
+            return Ok(());
+        }
+        let pcide = self.cr4.contains(Cr4::PCIDE);
+        let keep = pcide && value & CR3_NO_FLUSH != 0;
+        let value = if pcide { value & !CR3_NO_FLUSH } else { value };
+        if value >> self.features.physical_bits != 0 {
+            return Err(self.gp(0));
+        }
+        self.cr3 = value;
+        let pcid = if pcide { (value & CR3_PCID) as u16 } else { 0 };
+        if keep {
+            self.tlb.switch_to(pcid);
+        } else {
+            self.tlb.switch_to_flushed(pcid);
+        }
+        Ok(())
+    }
+
+    /// Sets CR4 as MOV to CR4 does.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn write_cr4(&mut self, value: u64) -> Exec {
+        let Some(new) = Cr4::from_bits(value).filter(|new| CR4_ALLOWED.contains(*new)) else {
+            return Err(self.gp(0));
+        };
+        let old = self.cr4;
+        let changed = old ^ new;
+        if self.long_mode() && !new.contains(Cr4::PAE) {
+            return Err(self.gp(0));
+        }
+        if changed.contains(Cr4::PCIDE)
+            && new.contains(Cr4::PCIDE)
+            && (!self.long_mode() || self.cr3 & CR3_PCID != 0)
+        {
+            return Err(self.gp(0));
+        }
+        if self.cr0.contains(Cr0::PG)
+            && !self.long_mode()
+            && new.contains(Cr4::PAE)
+            && changed.intersects(CR4_PDPTE)
+        {
+            self.pdptes = self.read_pdptes(self.cr3)?;
+        }
+        self.cr4 = new;
+        if changed.intersects(CR4_PAGING) {
+            self.tlb.flush_all();
+            if changed.contains(Cr4::PCIDE) {
+                // Without PCIDs all translations are of PCID 0.
+                let pcid = if new.contains(Cr4::PCIDE) { self.cr3 & CR3_PCID } else { 0 };
+                self.tlb.switch_to_flushed(pcid as u16);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a register operand as wide as the mode.
+fn wide_source(cpu: &Cpu, number: u8) -> u64 {
+    let value = cpu.reg::<u64>(number, false);
+    if cpu.mode.is_64() { value } else { value & 0xffff_ffff }
+}
+
+fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.write_cr0(wide_source(cpu, op.src))
+}
+
+fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.cr2 = wide_source(cpu, op.src);
+    Ok(())
+}
+
+fn mov_to_cr3(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.write_cr3(wide_source(cpu, op.src))
+}
+
+fn mov_to_cr4(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.write_cr4(wide_source(cpu, op.src))
+}
+
+fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let value = wide_source(cpu, op.src);
+    if value > 0xf {
+        return Err(cpu.gp(0));
+    }
+    cpu.set_task_priority((value as u8) << 4);
+    Ok(())
+}
+
+fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let value = match op.src {
+        0 => cpu.cr0.bits(),
+        2 => cpu.cr2,
+        3 => cpu.cr3,
+        4 => cpu.cr4.bits(),
+        _ => u64::from(cpu.apic.task_priority() >> 4),
+    };
+    let value = if cpu.mode.is_64() { value } else { value & 0xffff_ffff };
+    cpu.set_dst(op, value);
+    Ok(())
+}
+
+fn clts(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.cr0.remove(Cr0::TS);
+    Ok(())
+}
+
+fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let source: u16 = if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
+    let loaded = Cr0::MP | Cr0::EM | Cr0::TS;
+    let source = Cr0::from_bits_truncate(u64::from(source));
+    // LMSW can set PE but not clear it.
+    let new = (cpu.cr0 - loaded) | (source & (loaded | Cr0::PE));
+    cpu.write_cr0(new.bits())
+}
+
+fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_umip()?;
+    let value = cpu.cr0.bits();
+    if op.mem_operand != NO_MEMORY {
+        return cpu.store_operand(op, value as u16);
+    }
+    match op.size {
+        2 => cpu.set_dst(op, value as u16),
+        _ => cpu.set_dst(op, value),
+    }
+    Ok(())
+}
+
+fn require_osxsave(cpu: &mut Cpu) -> Exec {
+    if cpu.cr4.contains(Cr4::OSXSAVE) { Ok(()) } else { Err(cpu.ud()) }
+}
+
+fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
+    require_osxsave(cpu)?;
+    if cpu.gpr[1] as u32 != 0 {
+        return Err(cpu.gp(0));
+    }
+    let value = cpu.xcr0.bits();
+    cpu.gpr[0] = value & 0xffff_ffff;
+    cpu.gpr[2] = value >> 32;
+    Ok(())
+}
+
+fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
+    require_osxsave(cpu)?;
+    cpu.require_cpl0()?;
+    let value = cpu.gpr[0] & 0xffff_ffff | cpu.gpr[2] << 32;
+    let valid = Xfeatures::from_bits(value).filter(|value| {
+        cpu.features.xcr0.contains(*value)
+            && value.contains(Xfeatures::X87)
+            && (value.contains(Xfeatures::SSE) || !value.contains(Xfeatures::AVX))
+    });
+    match valid {
+        Some(value) if cpu.gpr[1] as u32 == 0 => {
+            cpu.xcr0 = value;
+            Ok(())
+        }
+        _ => Err(cpu.gp(0)),
+    }
+}

@@ -1,0 +1,144 @@
+//! Event delivery in protected mode outside IA-32e mode (SDM Vol. 3A, 6.12).
+
+use cloister_x86::regs::Rflags;
+
+use super::deliver_long::stack_mode;
+use super::descriptor::{is_null, selector_code, system_type};
+use super::event::{Event, Kind, enter_handler, pushed_flags};
+use super::stack::Stack;
+use crate::segment::{Segment, seg};
+use crate::state::{Cpu, Exec};
+
+/// Delivers an event through a 16- or 32-bit gate.
+///
+/// A task gate is refused as a gate of a wrong type is: hardware task switches are not
+/// implemented.
+///
+/// # Errors
+///
+/// #GP, #NP, #TS, #SS and #PF.
+pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
+    use system_type::{INTERRUPT_GATE, INTERRUPT_GATE16, TRAP_GATE, TRAP_GATE16};
+    let ext = event.ext();
+    let entry = u32::from(event.vector) * 8;
+    if entry + 7 > u32::from(cpu.idtr.limit) {
+        return Err(cpu.gp(event.idt_code()));
+    }
+    let address = cpu.idtr.base.wrapping_add(u64::from(entry));
+    let gate = super::descriptor::Descriptor { raw: cpu.read_system::<8>(address)?, address };
+    let kind = gate.kind();
+    if !matches!(kind, INTERRUPT_GATE | TRAP_GATE | INTERRUPT_GATE16 | TRAP_GATE16) {
+        return Err(cpu.gp(event.idt_code()));
+    }
+    let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
+    if software && gate.rights().dpl() < cpu.cpl {
+        return Err(cpu.gp(event.idt_code()));
+    }
+    if !gate.rights().present() {
+        return Err(cpu.np(event.idt_code()));
+    }
+    let wide = matches!(kind, INTERRUPT_GATE | TRAP_GATE);
+    let eip = if wide { gate.gate_offset() } else { gate.gate_offset() & 0xffff };
+
+    let selector = gate.gate_selector();
+    if is_null(selector) {
+        return Err(cpu.gp(ext));
+    }
+    let code = selector_code(selector) | ext;
+    let Some(mut descriptor) = cpu.descriptor(selector)? else {
+        return Err(cpu.gp(code));
+    };
+    let rights = descriptor.rights();
+    if !rights.is_code() || rights.dpl() > cpu.cpl {
+        return Err(cpu.gp(code));
+    }
+    if !rights.present() {
+        return Err(cpu.np(code));
+    }
+    let new_cpl = if rights.bit_ec() { cpu.cpl } else { rights.dpl() };
+    let inner = new_cpl < cpu.cpl;
+    let mut stack = if inner { inner_stack(cpu, new_cpl, ext)? } else { Stack::current(cpu) };
+    stack.code = ext;
+    stack.mode = stack_mode(cpu, new_cpl);
+    if eip > u64::from(descriptor.limit()) {
+        return Err(cpu.gp(ext));
+    }
+    cpu.mark_accessed(&mut descriptor)?;
+    let frame = [
+        u64::from(cpu.segs[seg::SS].selector),
+        cpu.gpr[4],
+        pushed_flags(cpu, event),
+        u64::from(cpu.segs[seg::CS].selector),
+        cpu.rip,
+        u64::from(event.error_code.unwrap_or(0)),
+    ];
+    let first = if inner { 0 } else { 2 };
+    let last = if event.error_code.is_some() { 6 } else { 5 };
+    stack.push(cpu, if wide { 4 } else { 2 }, &frame[first..last])?;
+
+    cpu.gpr[4] = stack.pointer;
+    cpu.segs[seg::SS] = stack.segment;
+    cpu.rip = eip;
+    cpu.segs[seg::CS] = descriptor.segment(selector & !3 | u16::from(new_cpl));
+    cpu.cpl = new_cpl;
+    let mut cleared = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
+    if matches!(kind, INTERRUPT_GATE | INTERRUPT_GATE16) {
+        cleared |= Rflags::IF;
+    }
+    enter_handler(cpu, cleared);
+    Ok(())
+}
+
+/// The stack for privilege level `cpl` that the TSS names, checked (SDM Vol. 3A, 6.12.1).
+///
+/// # Errors
+///
+/// #TS, #SS or #NP.
+pub fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
+    let tr = cpu.segs[seg::TR];
+    // Type bit 3 tells a 32-bit TSS from a 16-bit one.
+    let wide = tr.rights.kind() & 8 != 0;
+    let size = if wide { 8 } else { 4 };
+    let offset = u32::from(cpl) * size + size / 2;
+    if offset + size - 1 - if wide { 2 } else { 0 } > tr.limit {
+        return Err(cpu.ts(selector_code(tr.selector) | ext));
+    }
+    let at = tr.base.wrapping_add(u64::from(offset));
+    let (pointer, selector) = if wide {
+        (cpu.read_system::<4>(at)?, cpu.read_system::<2>(at.wrapping_add(4))?)
+    } else {
+        (cpu.read_system::<2>(at)?, cpu.read_system::<2>(at.wrapping_add(2))?)
+    };
+    let segment = inner_stack_segment(cpu, selector as u16, cpl, ext)?;
+    Ok(Stack {
+        segment,
+        pointer,
+        width: if segment.rights.big() { 4 } else { 2 },
+        mode: stack_mode(cpu, cpl),
+        code: ext,
+    })
+}
+
+fn inner_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, ext: u32) -> Exec<Segment> {
+    if is_null(selector) {
+        return Err(cpu.ts(ext));
+    }
+    let code = selector_code(selector) | ext;
+    let Some(mut descriptor) = cpu.descriptor(selector)? else {
+        return Err(cpu.ts(code));
+    };
+    let rights = descriptor.rights();
+    if (selector & 3) as u8 != cpl
+        || rights.dpl() != cpl
+        || !rights.is_code_or_data()
+        || rights.is_code()
+        || !rights.bit_rw()
+    {
+        return Err(cpu.ts(code));
+    }
+    if !rights.present() {
+        return Err(cpu.ss(code));
+    }
+    cpu.mark_accessed(&mut descriptor)?;
+    Ok(descriptor.segment(selector))
+}

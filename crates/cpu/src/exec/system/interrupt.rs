@@ -1,0 +1,44 @@
+//! INT n, INT3, INTO and INT1 (SDM Vol. 2A, INT n).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::event::{Event, Kind, attempt};
+use crate::op::{Handler, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a software interrupt.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Int => int,
+        Mnemonic::Int3 => int3,
+        Mnemonic::Into => into,
+        Mnemonic::Int1 => int1,
+        _ => return None,
+    })
+}
+
+/// On an error the engine puts `rip` back to this instruction, as the fault of INT n reports it.
+fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
+    cpu.rip = cpu.next_rip(op);
+    attempt(cpu, Event::plain(vector, kind))
+}
+
+fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+    software(cpu, op, op.imm as u8, Kind::SoftwareInterrupt)
+}
+
+fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
+    software(cpu, op, 3, Kind::SoftwareException)
+}
+
+fn into(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.flags.of() {
+        cpu.rip = cpu.next_rip(op);
+        return Ok(());
+    }
+    software(cpu, op, 4, Kind::SoftwareException)
+}
+
+fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
+    software(cpu, op, 1, Kind::PrivilegedSoftware)
+}

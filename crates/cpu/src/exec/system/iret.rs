@@ -1,0 +1,217 @@
+//! IRET, IRETD and IRETQ (SDM Vol. 2A, IRET).
+
+use cloister_x86::addr::is_canonical;
+use cloister_x86::regs::{Cr0, Rflags};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::descriptor::{Descriptor, is_null, selector_code};
+use super::stack::Stack;
+use crate::op::{Handler, Op};
+use crate::segment::{Rights, Segment, seg};
+use crate::state::{Cpu, Exec, attention};
+
+/// The handler of IRET.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    op.size = match instruction.mnemonic() {
+        Mnemonic::Iret => 2,
+        Mnemonic::Iretd => 4,
+        Mnemonic::Iretq => 8,
+        _ => return None,
+    };
+    Some(iret)
+}
+
+/// Flags that IRET loads whatever the privilege.
+const ALWAYS: u64 = Rflags::CF.bits()
+    | Rflags::PF.bits()
+    | Rflags::AF.bits()
+    | Rflags::ZF.bits()
+    | Rflags::SF.bits()
+    | Rflags::TF.bits()
+    | Rflags::DF.bits()
+    | Rflags::OF.bits()
+    | Rflags::NT.bits();
+/// Flags that a 16-bit IRET leaves.
+const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
+
+fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.cr0.contains(Cr0::PE) {
+        return real(cpu, op);
+    }
+    if cpu.system_flags.contains(Rflags::NT) {
+        // IA-32e mode has no task switches; elsewhere they are not implemented.
+        return Err(cpu.gp(0));
+    }
+    let mut stack = Stack::current(cpu);
+    let [rip, cs, flags] = stack.pop(cpu, op.size)?;
+    let cs = cs as u16;
+    if !cpu.long_mode() && op.size == 4 && cpu.cpl == 0 && flags & Rflags::VM.bits() != 0 {
+        // Virtual-8086 mode is not implemented.
+        return Err(cpu.gp(0));
+    }
+    let mut code = return_code_segment(cpu, cs)?;
+    check_target(cpu, code, rip)?;
+    let new_cpl = (cs & 3) as u8;
+    let to_64 = cpu.long_mode() && code.rights().long();
+    if cpu.mode.is_64() || new_cpl > cpu.cpl {
+        let [rsp, ss] = stack.pop(cpu, op.size)?;
+        let segment = return_stack_segment(cpu, ss as u16, new_cpl, to_64)?;
+        cpu.mark_accessed(&mut code)?;
+        load_stack_pointer(cpu, op.size, rsp, segment, to_64);
+        cpu.segs[seg::SS] = segment;
+    } else {
+        cpu.mark_accessed(&mut code)?;
+        cpu.gpr[4] = stack.pointer;
+    }
+    let mut mask = ALWAYS;
+    if op.size > 2 {
+        mask |= WIDE;
+    }
+    if cpu.cpl == 0 {
+        mask |= Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
+        if op.size > 2 {
+            mask |= Rflags::VIF.bits() | Rflags::VIP.bits();
+        }
+    }
+    if cpu.cpl <= cpu.iopl() {
+        mask |= Rflags::IF.bits();
+    }
+    let outer = new_cpl > cpu.cpl;
+    cpu.segs[seg::CS] = code.segment(cs);
+    cpu.rip = if to_64 { rip } else { rip & 0xffff_ffff };
+    cpu.cpl = new_cpl;
+    if outer {
+        invalidate_data_segments(cpu);
+    }
+    finish(cpu, flags, mask);
+    Ok(())
+}
+
+fn real(cpu: &mut Cpu, op: &Op) -> Exec {
+    let mut stack = Stack::current(cpu);
+    let [rip, cs, flags] = stack.pop(cpu, op.size)?;
+    if rip > u64::from(cpu.segs[seg::CS].limit) {
+        return Err(cpu.gp(0));
+    }
+    let mut mask = ALWAYS | Rflags::IF.bits() | Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
+    if op.size > 2 {
+        mask |= WIDE;
+    }
+    cpu.gpr[4] = stack.pointer;
+    cpu.rip = rip;
+    cpu.set_real_segment(seg::CS, cs as u16);
+    finish(cpu, flags, mask);
+    Ok(())
+}
+
+fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
+    let merged = (cpu.rflags() & !mask) | (flags & mask);
+    cpu.set_rflags(merged);
+    if merged & Rflags::RF.bits() != 0 {
+        // RF lasts for one instruction, which the engine has to see retire.
+        cpu.attention |= attention::ALONE;
+    }
+    if cpu.nmi_blocked {
+        cpu.nmi_blocked = false;
+        cpu.attention |= attention::INTERRUPTS;
+    }
+}
+
+/// The descriptor of the code segment that IRET or far RET returns to (SDM Vol. 2A, IRET,
+/// PROTECTED-MODE-RETURN).
+///
+/// # Errors
+///
+/// #GP and #NP.
+pub fn return_code_segment(cpu: &mut Cpu, selector: u16) -> Exec<Descriptor> {
+    if is_null(selector) {
+        return Err(cpu.gp(0));
+    }
+    let code = selector_code(selector);
+    let Some(descriptor) = cpu.descriptor(selector)? else {
+        return Err(cpu.gp(code));
+    };
+    let rights = descriptor.rights();
+    let rpl = (selector & 3) as u8;
+    let wrong_level = if rights.bit_ec() { rights.dpl() > rpl } else { rights.dpl() != rpl };
+    if !rights.is_code()
+        || rpl < cpu.cpl
+        || wrong_level
+        || (cpu.long_mode() && rights.long() && rights.big())
+    {
+        return Err(cpu.gp(code));
+    }
+    if !rights.present() {
+        return Err(cpu.np(code));
+    }
+    Ok(descriptor)
+}
+
+/// Checks that code may continue at `rip` in a code segment.
+///
+/// # Errors
+///
+/// #GP(0).
+pub fn check_target(cpu: &mut Cpu, code: Descriptor, rip: u64) -> Exec {
+    let fits = if cpu.long_mode() && code.rights().long() {
+        is_canonical(rip)
+    } else {
+        rip & 0xffff_ffff <= u64::from(code.limit())
+    };
+    if fits { Ok(()) } else { Err(cpu.gp(0)) }
+}
+
+/// The stack segment that IRET or far RET returns to at privilege `cpl`; `to_64`: to 64-bit code.
+///
+/// # Errors
+///
+/// #GP and #SS.
+pub fn return_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, to_64: bool) -> Exec<Segment> {
+    if is_null(selector) {
+        // SDM Vol. 3A, 6.14.3: 64-bit handlers may have run on a null stack segment.
+        if to_64 && cpl != 3 && (selector & 3) as u8 == cpl {
+            return Ok(Segment { selector, ..super::deliver_long::null_stack(cpl) });
+        }
+        return Err(cpu.gp(0));
+    }
+    let code = selector_code(selector);
+    let Some(mut descriptor) = cpu.descriptor(selector)? else {
+        return Err(cpu.gp(code));
+    };
+    let rights = descriptor.rights();
+    if (selector & 3) as u8 != cpl
+        || !rights.is_code_or_data()
+        || rights.is_code()
+        || !rights.bit_rw()
+        || rights.dpl() != cpl
+    {
+        return Err(cpu.gp(code));
+    }
+    if !rights.present() {
+        return Err(cpu.ss(code));
+    }
+    cpu.mark_accessed(&mut descriptor)?;
+    Ok(descriptor.segment(selector))
+}
+
+/// Loads the stack pointer that a return popped, as wide as the new stack is.
+pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, to_64: bool) {
+    cpu.gpr[4] = match size {
+        8 if to_64 => rsp,
+        _ if to_64 || segment.rights.big() => rsp & 0xffff_ffff,
+        _ => (cpu.gpr[4] & !0xffff) | rsp & 0xffff,
+    };
+}
+
+/// After a return to an outer level: segments that it may not use become null
+/// (SDM Vol. 3A, 5.8.6).
+pub fn invalidate_data_segments(cpu: &mut Cpu) {
+    for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
+        let rights = cpu.segs[index].rights;
+        let conforming = rights.is_code() && rights.bit_ec();
+        if !rights.unusable() && !conforming && rights.dpl() < cpu.cpl {
+            cpu.segs[index].selector = 0;
+            cpu.segs[index].rights = Rights(Rights::UNUSABLE);
+        }
+    }
+}

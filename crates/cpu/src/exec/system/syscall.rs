@@ -1,0 +1,121 @@
+//! SYSCALL, SYSRET, SYSENTER and SYSEXIT (SDM Vol. 2B; Vol. 3A, 5.8.7 and 5.8.8).
+
+use cloister_x86::addr::is_canonical;
+use cloister_x86::regs::{Cr0, Efer, Rflags};
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::op::{Handler, Op};
+use crate::segment::{Rights, Segment, seg};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a fast system call instruction.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    op.size = match instruction.mnemonic() {
+        Mnemonic::Sysretq | Mnemonic::Sysexitq => 8,
+        _ => 4,
+    };
+    Some(match instruction.mnemonic() {
+        Mnemonic::Syscall => syscall,
+        Mnemonic::Sysret | Mnemonic::Sysretq => sysret,
+        Mnemonic::Sysenter => sysenter,
+        Mnemonic::Sysexit | Mnemonic::Sysexitq => sysexit,
+        _ => return None,
+    })
+}
+
+/// Accessed, readable code; present; 4 GiB.
+const CODE: u32 = 0x809b;
+/// Accessed, writable data; present; 4 GiB, 32-bit.
+const DATA: u32 = 0xc093;
+const L: u32 = 1 << 13;
+const D: u32 = 1 << 14;
+
+/// Loads CS and SS with the fixed flat segments of these instructions.
+fn flat_segments(cpu: &mut Cpu, cs: u16, ss: u16, cpl: u8, width: u32) {
+    let dpl = u32::from(cpl) << 5;
+    let flat = |selector: u16, rights: u32| Segment {
+        selector: selector & !3 | u16::from(cpl),
+        base: 0,
+        limit: 0xffff_ffff,
+        rights: Rights(rights | dpl),
+    };
+    cpu.segs[seg::CS] = flat(cs, CODE | width);
+    cpu.segs[seg::SS] = flat(ss, DATA);
+    cpu.cpl = cpl;
+}
+
+fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.efer.contains(Efer::SCE) || !cpu.mode.is_64() {
+        return Err(cpu.ud());
+    }
+    let flags = cpu.rflags() & !Rflags::RF.bits();
+    cpu.gpr[1] = cpu.next_rip(op);
+    cpu.gpr[11] = flags;
+    cpu.rip = cpu.msrs.lstar;
+    let cs = (cpu.msrs.star >> 32) as u16;
+    flat_segments(cpu, cs, cs.wrapping_add(8), 0, L);
+    cpu.set_rflags(flags & !cpu.msrs.fmask);
+    // A mask that clears TF takes effect at once.
+    cpu.single_step &= cpu.system_flags.contains(Rflags::TF);
+    Ok(())
+}
+
+fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.efer.contains(Efer::SCE) || !cpu.mode.is_64() {
+        return Err(cpu.ud());
+    }
+    let rip = cpu.gpr[1];
+    if cpu.cpl != 0 || (op.size == 8 && !is_canonical(rip)) {
+        return Err(cpu.gp(0));
+    }
+    let base = (cpu.msrs.star >> 48) as u16;
+    if op.size == 8 {
+        cpu.rip = rip;
+        flat_segments(cpu, base.wrapping_add(16), base.wrapping_add(8), 3, L);
+    } else {
+        cpu.rip = rip & 0xffff_ffff;
+        flat_segments(cpu, base, base.wrapping_add(8), 3, D);
+    }
+    // RF and VM are not restored (SDM Vol. 2B, SYSRET).
+    cpu.set_rflags(cpu.gpr[11] & 0x003c_7fd7);
+    if cpu.system_flags.contains(Rflags::TF) {
+        // Unlike IRET: TF loaded by SYSRET traps before the first instruction of the user.
+        super::debug::pend_single_step(cpu);
+    }
+    Ok(())
+}
+
+fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let cs = cpu.msrs.sysenter_cs as u16;
+    if !cpu.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 {
+        return Err(cpu.gp(0));
+    }
+    let long = cpu.long_mode();
+    let truncate = |value: u64| if long { value } else { value & 0xffff_ffff };
+    cpu.gpr[4] = truncate(cpu.msrs.sysenter_esp);
+    cpu.rip = truncate(cpu.msrs.sysenter_eip);
+    flat_segments(cpu, cs, cs.wrapping_add(8), 0, if long { L } else { D });
+    cpu.system_flags.remove(Rflags::VM | Rflags::IF | Rflags::RF);
+    cpu.update_mode();
+    Ok(())
+}
+
+fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
+    let cs = cpu.msrs.sysenter_cs as u16;
+    if !cpu.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 || cpu.cpl != 0 {
+        return Err(cpu.gp(0));
+    }
+    let (rsp, rip) = (cpu.gpr[1], cpu.gpr[2]);
+    if op.size == 8 {
+        if !is_canonical(rsp) || !is_canonical(rip) {
+            return Err(cpu.gp(0));
+        }
+        (cpu.gpr[4], cpu.rip) = (rsp, rip);
+        flat_segments(cpu, cs.wrapping_add(32), cs.wrapping_add(40), 3, L);
+    } else {
+        (cpu.gpr[4], cpu.rip) = (rsp & 0xffff_ffff, rip & 0xffff_ffff);
+        flat_segments(cpu, cs.wrapping_add(16), cs.wrapping_add(24), 3, D);
+    }
+    cpu.update_mode();
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! LGDT, LIDT, SGDT, SIDT, LLDT, SLDT, LTR and STR (SDM Vol. 2; Vol. 3A, 2.4).
+
+use cloister_x86::addr::is_canonical;
+use cloister_x86::regs::{Cr0, Cr4};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::descriptor::{is_null, selector_code, system_type};
+use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::segment::{Rights, Segment, TableRegister, seg};
+use crate::state::{Cpu, Exec};
+
+/// The handler of an instruction that loads or stores a table register.
+pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    use iced_x86::Code::{Lgdt_m1632_16, Lidt_m1632_16};
+    // LGDT and LIDT with a 16-bit operand size load 24 bits of base.
+    op.extra = match instruction.code() {
+        Lgdt_m1632_16 | Lidt_m1632_16 => 2,
+        _ if mode.is_64() => 8,
+        _ => 4,
+    };
+    Some(match instruction.mnemonic() {
+        Mnemonic::Lgdt => lgdt,
+        Mnemonic::Lidt => lidt,
+        Mnemonic::Sgdt => sgdt,
+        Mnemonic::Sidt => sidt,
+        Mnemonic::Lldt => lldt,
+        Mnemonic::Ltr => ltr,
+        Mnemonic::Sldt => store_selector::<{ seg::LDTR }>,
+        Mnemonic::Str => store_selector::<{ seg::TR }>,
+        _ => return None,
+    })
+}
+
+impl Cpu {
+    /// #GP(0) above privilege level 0.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn require_cpl0(&mut self) -> Exec {
+        if self.cpl == 0 { Ok(()) } else { Err(self.gp(0)) }
+    }
+
+    /// #GP(0) where user-mode instruction prevention forbids the instruction
+    /// (SDM Vol. 3A, 2.5, CR4.UMIP).
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    pub fn check_umip(&mut self) -> Exec {
+        if self.cpl > 0 && self.cr4.contains(Cr4::UMIP) { Err(self.gp(0)) } else { Ok(()) }
+    }
+
+    /// #UD in real-address mode.
+    ///
+    /// # Errors
+    ///
+    /// #UD.
+    pub fn require_protected(&mut self) -> Exec {
+        if self.cr0.contains(Cr0::PE) { Ok(()) } else { Err(self.ud()) }
+    }
+}
+
+fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
+    cpu.require_cpl0()?;
+    let wide = op.extra == 8;
+    let la = cpu.linear(op, if wide { 10 } else { 6 }, AccessKind::Read)?;
+    let limit = cpu.load::<u16>(la)?;
+    let at = cpu.system_linear(la.wrapping_add(2));
+    let base = match op.extra {
+        8 => cpu.load::<u64>(at)?,
+        4 => u64::from(cpu.load::<u32>(at)?),
+        _ => u64::from(cpu.load::<u32>(at)? & 0xff_ffff),
+    };
+    if wide && !is_canonical(base) {
+        return Err(cpu.gp(0));
+    }
+    Ok(TableRegister { base, limit })
+}
+
+fn lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.gdtr = load_table(cpu, op)?;
+    Ok(())
+}
+
+fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.idtr = load_table(cpu, op)?;
+    Ok(())
+}
+
+fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
+    cpu.check_umip()?;
+    let size = if op.extra == 8 { 10 } else { 6 };
+    let la = cpu.linear(op, size, AccessKind::Write)?;
+    let mut bytes = [0; 10];
+    bytes[..2].copy_from_slice(&table.limit.to_le_bytes());
+    bytes[2..].copy_from_slice(&table.base.to_le_bytes());
+    cpu.write_bytes(la, &bytes[..size], cpu.mmu_mode)
+}
+
+fn sgdt(cpu: &mut Cpu, op: &Op) -> Exec {
+    store_table(cpu, op, cpu.gdtr)
+}
+
+fn sidt(cpu: &mut Cpu, op: &Op) -> Exec {
+    store_table(cpu, op, cpu.idtr)
+}
+
+fn selector_operand(cpu: &mut Cpu, op: &Op) -> Exec<u16> {
+    if op.mem_operand == NO_MEMORY { Ok(cpu.dst(op)) } else { cpu.load_operand(op) }
+}
+
+/// A 16-byte system descriptor in IA-32e mode, an 8-byte one elsewhere, as a segment.
+fn system_segment(
+    cpu: &mut Cpu,
+    selector: u16,
+    accepts: impl Fn(u32) -> bool,
+) -> Exec<(super::descriptor::Descriptor, Segment)> {
+    let code = selector_code(selector);
+    let long = cpu.long_mode();
+    let size = if long { 16 } else { 8 };
+    let found = if selector & 4 == 0 { cpu.descriptor_of_size(selector, size)? } else { None };
+    let Some(descriptor) = found else {
+        return Err(cpu.gp(code));
+    };
+    if !accepts(descriptor.kind()) {
+        return Err(cpu.gp(code));
+    }
+    if !descriptor.rights().present() {
+        return Err(cpu.np(code));
+    }
+    let mut segment = descriptor.segment(selector);
+    if long {
+        let high = cpu.read_system::<8>(descriptor.address.wrapping_add(8))?;
+        segment.base |= high << 32;
+        // The upper doubleword's type field must be zero (SDM Vol. 3A, figure 7-4).
+        if !is_canonical(segment.base) || high >> 40 & 0x1f != 0 {
+            return Err(cpu.gp(code));
+        }
+    }
+    Ok((descriptor, segment))
+}
+
+fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_protected()?;
+    cpu.require_cpl0()?;
+    let selector = selector_operand(cpu, op)?;
+    cpu.segs[seg::LDTR] = if is_null(selector) {
+        Segment { selector, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) }
+    } else {
+        system_segment(cpu, selector, |kind| kind == system_type::LDT)?.1
+    };
+    Ok(())
+}
+
+fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_protected()?;
+    cpu.require_cpl0()?;
+    let selector = selector_operand(cpu, op)?;
+    if is_null(selector) {
+        return Err(cpu.gp(0));
+    }
+    let long = cpu.long_mode();
+    let (mut descriptor, mut segment) = system_segment(cpu, selector, |kind| {
+        kind == system_type::TSS_AVAILABLE || (!long && kind == system_type::TSS16_AVAILABLE)
+    })?;
+    descriptor.raw |= 2 << 40;
+    cpu.write_access_byte(descriptor)?;
+    segment.rights.0 |= 2;
+    cpu.segs[seg::TR] = segment;
+    Ok(())
+}
+
+fn store_selector<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_protected()?;
+    cpu.check_umip()?;
+    let selector = cpu.segs[SEGMENT].selector;
+    if op.mem_operand != NO_MEMORY {
+        return cpu.store_operand(op, selector);
+    }
+    match op.size {
+        2 => cpu.set_dst(op, selector),
+        _ => cpu.set_dst(op, u64::from(selector)),
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! LAR, LSL, VERR, VERW and ARPL (SDM Vol. 2; Vol. 3A, 5.10).
+
+use cloister_x86::regs::Rflags;
+use iced_x86::{Instruction, Mnemonic};
+
+use super::descriptor::{Descriptor, is_null, system_type};
+use crate::op::{Handler, NO_MEMORY, Op};
+use crate::state::{Cpu, Exec};
+
+/// The handler of an instruction that asks about a selector.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        Mnemonic::Lar => lar,
+        Mnemonic::Lsl => lsl,
+        Mnemonic::Verr => verify::<false>,
+        Mnemonic::Verw => verify::<true>,
+        Mnemonic::Arpl => arpl,
+        _ => return None,
+    })
+}
+
+fn set_zf(cpu: &mut Cpu, zf: bool) {
+    let zf = if zf { Rflags::ZF.bits() } else { 0 };
+    cpu.flags.merge(Rflags::ZF.bits(), zf);
+}
+
+/// The descriptor of a selector that software at this level may see.
+fn visible(cpu: &mut Cpu, selector: u16) -> Exec<Option<Descriptor>> {
+    if is_null(selector) {
+        return Ok(None);
+    }
+    let level = cpu.cpl.max((selector & 3) as u8);
+    let descriptor = cpu.descriptor(selector)?;
+    Ok(descriptor.filter(|descriptor| {
+        let rights = descriptor.rights();
+        (rights.is_code() && rights.bit_ec()) || level <= rights.dpl()
+    }))
+}
+
+fn source(cpu: &mut Cpu, op: &Op) -> Exec<u16> {
+    cpu.require_protected()?;
+    if op.mem_operand == NO_MEMORY { Ok(cpu.src(op)) } else { cpu.load_operand(op) }
+}
+
+fn finish(cpu: &mut Cpu, op: &Op, result: Option<u32>) {
+    if let Some(value) = result {
+        match op.size {
+            2 => cpu.set_dst(op, value as u16),
+            _ => cpu.set_dst(op, value),
+        }
+    }
+    set_zf(cpu, result.is_some());
+}
+
+fn lar(cpu: &mut Cpu, op: &Op) -> Exec {
+    use system_type::{
+        CALL_GATE, CALL_GATE16, LDT, TASK_GATE, TSS_AVAILABLE, TSS_BUSY, TSS16_AVAILABLE,
+        TSS16_BUSY,
+    };
+    let selector = source(cpu, op)?;
+    let long = cpu.long_mode();
+    let found = visible(cpu, selector)?.filter(|descriptor| match descriptor.kind() {
+        LDT | TSS_AVAILABLE | TSS_BUSY | CALL_GATE => true,
+        TSS16_AVAILABLE | TSS16_BUSY | CALL_GATE16 | TASK_GATE => !long,
+        _ => descriptor.rights().is_code_or_data(),
+    });
+    finish(cpu, op, found.map(|descriptor| (descriptor.raw >> 32) as u32 & 0x00ff_ff00));
+    Ok(())
+}
+
+fn lsl(cpu: &mut Cpu, op: &Op) -> Exec {
+    use system_type::{LDT, TSS_AVAILABLE, TSS_BUSY, TSS16_AVAILABLE, TSS16_BUSY};
+    let selector = source(cpu, op)?;
+    let long = cpu.long_mode();
+    let found = visible(cpu, selector)?.filter(|descriptor| match descriptor.kind() {
+        LDT | TSS_AVAILABLE | TSS_BUSY => true,
+        TSS16_AVAILABLE | TSS16_BUSY => !long,
+        _ => descriptor.rights().is_code_or_data(),
+    });
+    finish(cpu, op, found.map(Descriptor::limit));
+    Ok(())
+}
+
+fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_protected()?;
+    let selector: u16 =
+        if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
+    let found = visible(cpu, selector)?.is_some_and(|descriptor| {
+        let rights = descriptor.rights();
+        let code = rights.is_code();
+        rights.is_code_or_data()
+            && if WRITE { !code && rights.bit_rw() } else { !code || rights.bit_rw() }
+    });
+    set_zf(cpu, found);
+    Ok(())
+}
+
+fn arpl(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_protected()?;
+    let source: u16 = cpu.src(op);
+    if op.mem_operand == NO_MEMORY {
+        let old: u16 = cpu.dst(op);
+        if old & 3 < source & 3 {
+            cpu.set_dst(op, old & !3 | source & 3);
+        }
+        set_zf(cpu, old & 3 < source & 3);
+        return Ok(());
+    }
+    let la = cpu.linear(op, 2, crate::mem::tlb::AccessKind::Write)?;
+    let (old, place) = cpu.open::<u16>(la)?;
+    if old & 3 < source & 3 {
+        cpu.close(place, old & !3 | source & 3)?;
+    }
+    set_zf(cpu, old & 3 < source & 3);
+    Ok(())
+}
