@@ -341,6 +341,8 @@ impl Vcpu {
                 None
             }
             Stop::Fault => {
+                // Also where the fault came from an instruction fetch.
+                self.cpu.non_canonical_fault = false;
                 let fault = self.cpu.fault.take().unwrap_or(Exception::new(Vector::Df));
                 #[cfg(any(test, feature = "testing"))]
                 if self.catch {

@@ -188,6 +188,9 @@ impl Cpu {
         let first = out.len().min(4096 - (la & 0xfff) as usize);
         let (head, tail) = out.split_at_mut(first);
         let second_la = self.wrap_la(la.wrapping_add(first as u64));
+        if !tail.is_empty() {
+            self.check_canonical(second_la)?;
+        }
         let target = self.translate(la, AccessKind::Read, mode)?;
         if tail.is_empty() {
             return self.read_target(target, head);
@@ -231,12 +234,15 @@ impl Cpu {
     /// Checks that `len` bytes (at most 4096) can be written now.
     fn writable_target(&mut self, la: u64, len: usize, mode: MmuMode) -> Exec<[Option<Target>; 2]> {
         let first = len.min(4096 - (la & 0xfff) as usize);
+        let second_la = self.wrap_la(la.wrapping_add(first as u64));
+        if first != len {
+            self.check_canonical(second_la)?;
+        }
         let target = self.translate(la, AccessKind::Write, mode)?;
         self.check_alone(target, la, first)?;
         if first == len {
             return Ok([Some(target), None]);
         }
-        let second_la = self.wrap_la(la.wrapping_add(first as u64));
         let second = self.translate(second_la, AccessKind::Write, mode)?;
         self.check_alone(second, second_la, len - first)?;
         Ok([Some(target), Some(second)])

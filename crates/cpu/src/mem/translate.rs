@@ -51,10 +51,7 @@ impl Cpu {
                 return Ok(Target::Memory { host, track: entry.track, phys: entry.phys });
             }
         }
-        if self.long_mode() && !is_canonical(la) {
-            self.non_canonical_fault = true;
-            return Err(self.gp(0));
-        }
+        self.check_canonical(la)?;
         let mapping = match self.walk(la, kind, mode) {
             Ok(mapping) => mapping,
             Err(code) => return Err(self.page_fault(la, code)),
@@ -105,6 +102,21 @@ impl Cpu {
             PhysPage::Mmio => Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff)))),
             PhysPage::Epc(_) | PhysPage::EpcUnbacked | PhysPage::None => Ok(Target::Void),
         }
+    }
+
+    /// Checks that `la` is canonical. An access whose later bytes are not faults before anything
+    /// is asked of the page tables.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0).
+    #[inline]
+    pub fn check_canonical(&mut self, la: u64) -> Exec {
+        if self.long_mode() && !is_canonical(la) {
+            self.non_canonical_fault = true;
+            return Err(self.gp(0));
+        }
+        Ok(())
     }
 
     /// #PF at `la`: CR2 is written when the fault is delivered.

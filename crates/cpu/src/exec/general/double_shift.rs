@@ -37,16 +37,15 @@ fn count<T: Int, const BY_CL: bool>(cpu: &Cpu, op: &Op) -> u32 {
 }
 
 /// The result for a count that is not 0; sets the flags. For 16-bit operands with a count beyond
-/// 16, whose result the SDM leaves undefined, the destination's bits follow those of the source.
+/// 16, whose result the SDM leaves undefined, the source's bits are followed by themselves again.
 #[inline(always)]
 fn apply<T: Int, const LEFT: bool>(flags: &mut Flags, a: T, b: T, count: u32) -> T {
     let bits = T::BITS;
     let (low, high) = (u128::from(a.zext()), u128::from(b.zext()));
     let (result, cf) = if LEFT {
-        // a:b, and a again below it for 16 bits.
         let wide = low << bits | high;
         if bits == 16 {
-            let wide = wide << 16 | low;
+            let wide = wide << 16 | high;
             (wide << count >> 32, wide >> (48 - count) & 1 != 0)
         } else {
             (wide << count >> bits, wide >> (2 * bits - count) & 1 != 0)
@@ -54,7 +53,7 @@ fn apply<T: Int, const LEFT: bool>(flags: &mut Flags, a: T, b: T, count: u32) ->
     } else {
         let mut wide = high << bits | low;
         if bits == 16 {
-            wide |= low << 32;
+            wide |= high << 32;
         }
         (wide >> count, wide >> (count - 1) & 1 != 0)
     };

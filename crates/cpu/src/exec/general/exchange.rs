@@ -84,11 +84,14 @@ fn compared<T: Int>(cpu: &mut Cpu, accumulator: T, old: T) {
     }
 }
 
+/// Where the values differ, the destination register is left alone, its upper half too.
 fn compare_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (accumulator, old) = (cpu.reg::<T>(0, false), cpu.dst::<T>(op));
-    let new = if accumulator == old { cpu.src::<T>(op) } else { old };
+    let new = cpu.src::<T>(op);
     compared(cpu, accumulator, old);
-    cpu.set_dst(op, new);
+    if accumulator == old {
+        cpu.set_dst(op, new);
+    }
     Ok(())
 }
 

@@ -131,10 +131,11 @@ impl Element for Cmps {
     const COMPARES: bool = true;
     #[inline(always)]
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec {
-        let from = source_linear::<T>(cpu, op, source)?;
-        let a = cpu.load::<T>(from)?;
+        // Processors read the second operand first.
         let at = destination_linear::<T>(cpu, destination, AccessKind::Read)?;
         let b = cpu.load::<T>(at)?;
+        let from = source_linear::<T>(cpu, op, source)?;
+        let a = cpu.load::<T>(from)?;
         cpu.flags.sub(a, b, a.minus(b));
         Ok(())
     }
