@@ -7,6 +7,7 @@ use super::nan::{invalid, propagate_one, propagate_two};
 use super::round::round_controlled;
 
 /// Takes an operand apart and applies DAZ, which the x87 format ignores.
+#[inline]
 pub(super) fn operand<F: Format>(env: &Env, x: F) -> Operand {
     let x = x.unpack();
     if env.daz && !F::X87 && x.denormal {
@@ -16,6 +17,7 @@ pub(super) fn operand<F: Format>(env: &Env, x: F) -> Operand {
 }
 
 /// `a + b`.
+#[inline]
 pub fn add<F: Format>(env: &mut Env, a: F, b: F) -> F {
     if let Some(sum) = F::host_add(env, a, b) {
         return sum;
@@ -25,6 +27,7 @@ pub fn add<F: Format>(env: &mut Env, a: F, b: F) -> F {
 }
 
 /// `a - b`.
+#[inline]
 pub fn sub<F: Format>(env: &mut Env, a: F, b: F) -> F {
     if let Some(difference) = F::host_add(env, a, b.negate()) {
         return difference;
@@ -34,6 +37,7 @@ pub fn sub<F: Format>(env: &mut Env, a: F, b: F) -> F {
 }
 
 /// `a * b`.
+#[inline]
 pub fn mul<F: Format>(env: &mut Env, a: F, b: F) -> F {
     if let Some(product) = F::host_mul(env, a, b) {
         return product;
@@ -43,6 +47,7 @@ pub fn mul<F: Format>(env: &mut Env, a: F, b: F) -> F {
 }
 
 /// `a / b`.
+#[inline]
 pub fn div<F: Format>(env: &mut Env, a: F, b: F) -> F {
     if let Some(quotient) = F::host_div(env, a, b) {
         return quotient;
@@ -62,7 +67,27 @@ pub fn sub_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     sum(env, a, b, !b.sign)
 }
 
+#[inline]
 fn sum<F: Format>(env: &mut Env, a: Operand, b: Operand, b_sign: bool) -> F {
+    if a.is_plain() && b.is_plain() {
+        finite_sum(env, a, b, b_sign)
+    } else {
+        special_sum(env, a, b, b_sign)
+    }
+}
+
+#[inline]
+fn finite_sum<F: Format>(env: &mut Env, a: Operand, b: Operand, b_sign: bool) -> F {
+    let b = Exact { sign: b_sign, ..b.into() };
+    match Exact::from(a).plus(b) {
+        Some(total) => round_controlled(env, total),
+        // SDM vol. 1, section 4.8.3.1: an exact zero is positive except when rounding down.
+        None => F::zero(env.rounding == Rounding::Down),
+    }
+}
+
+#[inline(never)]
+fn special_sum<F: Format>(env: &mut Env, a: Operand, b: Operand, b_sign: bool) -> F {
     if let Some(nan) = propagate_two(env, a, b) {
         return nan;
     }
@@ -79,19 +104,34 @@ fn sum<F: Format>(env: &mut Env, a: Operand, b: Operand, b_sign: bool) -> F {
         (Class::Zero, Class::Zero) => F::zero(env.rounding == Rounding::Down),
         (Class::Zero, _) => round_controlled(env, Exact { sign: b_sign, ..b.into() }),
         (_, Class::Zero) => round_controlled(env, a.into()),
-        _ => {
-            let b = Exact { sign: b_sign, ..b.into() };
-            match Exact::from(a).plus(b) {
-                Some(total) => round_controlled(env, total),
-                // SDM vol. 1, section 4.8.3.1: an exact zero is positive except when rounding down.
-                None => F::zero(env.rounding == Rounding::Down),
-            }
-        }
+        _ => finite_sum(env, a, b, b_sign),
     }
 }
 
 /// The product of operands of any formats, rounded once into `F`.
+#[inline]
 pub fn mul_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
+    if a.is_plain() && b.is_plain() {
+        finite_product(env, a, b)
+    } else {
+        special_product(env, a, b)
+    }
+}
+
+#[inline]
+fn finite_product<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
+    let product = u128::from(a.significand) * u128::from(b.significand);
+    let shift = (product >> 127 == 0) as u32;
+    let exact = Exact {
+        sign: a.sign ^ b.sign,
+        exponent: a.exponent + b.exponent + 1 - shift as i32,
+        significand: product << shift,
+    };
+    round_controlled(env, exact)
+}
+
+#[inline(never)]
+fn special_product<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     if let Some(nan) = propagate_two(env, a, b) {
         return nan;
     }
@@ -106,21 +146,38 @@ pub fn mul_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     match (a.class, b.class) {
         (Class::Infinity, _) | (_, Class::Infinity) => F::infinity(sign),
         (Class::Zero, _) | (_, Class::Zero) => F::zero(sign),
-        _ => {
-            let product = u128::from(a.significand) * u128::from(b.significand);
-            let shift = product.leading_zeros();
-            let exact = Exact {
-                sign,
-                exponent: a.exponent + b.exponent + 1 - shift as i32,
-                significand: product << shift,
-            };
-            round_controlled(env, exact)
-        }
+        _ => finite_product(env, a, b),
     }
 }
 
 /// The quotient of operands of any formats, rounded once into `F`.
+#[inline]
 pub fn div_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
+    if a.is_plain() && b.is_plain() {
+        finite_quotient(env, a, b)
+    } else {
+        special_quotient(env, a, b)
+    }
+}
+
+#[inline]
+fn finite_quotient<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
+    let dividend = u128::from(a.significand) << 63;
+    let divisor = u128::from(b.significand);
+    let remainder = dividend % divisor;
+    let low = remainder << 64;
+    let quotient = ((dividend / divisor) << 64) | (low / divisor) | u128::from(low % divisor != 0);
+    let shift = quotient.leading_zeros();
+    let exact = Exact {
+        sign: a.sign ^ b.sign,
+        exponent: a.exponent - b.exponent - shift as i32,
+        significand: quotient << shift,
+    };
+    round_controlled(env, exact)
+}
+
+#[inline(never)]
+fn special_quotient<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     if let Some(nan) = propagate_two(env, a, b) {
         return nan;
     }
@@ -140,25 +197,12 @@ pub fn div_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     match (a.class, b.class) {
         (Class::Infinity, _) => F::infinity(sign),
         (_, Class::Infinity) | (Class::Zero, _) => F::zero(sign),
-        _ => {
-            let dividend = u128::from(a.significand) << 63;
-            let divisor = u128::from(b.significand);
-            let remainder = dividend % divisor;
-            let low = remainder << 64;
-            let quotient =
-                ((dividend / divisor) << 64) | (low / divisor) | u128::from(low % divisor != 0);
-            let shift = quotient.leading_zeros();
-            let exact = Exact {
-                sign,
-                exponent: a.exponent - b.exponent - shift as i32,
-                significand: quotient << shift,
-            };
-            round_controlled(env, exact)
-        }
+        _ => finite_quotient(env, a, b),
     }
 }
 
 /// The square root.
+#[inline]
 pub fn sqrt<F: Format>(env: &mut Env, a: F) -> F {
     if let Some(root) = F::host_sqrt(env, a) {
         return root;

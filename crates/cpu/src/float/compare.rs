@@ -29,6 +29,7 @@ pub enum Comparison {
 }
 
 /// Compares two values.
+#[inline]
 pub fn compare<F: Format>(env: &mut Env, a: F, b: F, comparison: Comparison) -> Relation {
     let (a, b) = (operand(env, a), operand(env, b));
     compare_operands(env, a, b, comparison)

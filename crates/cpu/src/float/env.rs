@@ -43,6 +43,7 @@ pub enum Rounding {
 
 impl Rounding {
     /// Decodes the low two bits of `bits`.
+    #[inline(always)]
     pub const fn from_bits(bits: u32) -> Self {
         match bits & 3 {
             0 => Self::Nearest,
@@ -67,6 +68,7 @@ pub enum Precision {
 
 impl Precision {
     /// Decodes the low two bits of `bits`, the PC field of the control word.
+    #[inline(always)]
     pub const fn from_bits(bits: u16) -> Self {
         match bits & 3 {
             0 => Self::Single,
@@ -76,6 +78,7 @@ impl Precision {
     }
 
     /// Significand bits, the integer bit included.
+    #[inline(always)]
     pub const fn bits(self) -> u32 {
         match self {
             Self::Single => 24,
@@ -111,6 +114,7 @@ pub struct Env {
 
 impl Env {
     /// The environment that MXCSR describes (SDM vol. 1, section 10.2.3).
+    #[inline(always)]
     pub const fn sse(mxcsr: u32) -> Self {
         Self {
             rounding: Rounding::from_bits(mxcsr >> 13),
@@ -125,6 +129,7 @@ impl Env {
     }
 
     /// The environment that an x87 control word describes, with no flag set (SDM vol. 1, section 8.1.5).
+    #[inline(always)]
     pub const fn x87(control: u16) -> Self {
         Self {
             rounding: Rounding::from_bits((control >> 10) as u32),
@@ -139,6 +144,7 @@ impl Env {
     }
 
     /// Records exceptions.
+    #[inline(always)]
     pub fn raise(&mut self, raised: Flags) {
         self.flags |= raised;
         self.pending |= raised.difference(self.masks);

@@ -13,6 +13,7 @@ pub(super) struct Exact {
 }
 
 /// Shifts right; the bits that fall out are gathered in bit 0.
+#[inline]
 pub(super) const fn shift_right_sticky(value: u128, count: u32) -> u128 {
     if count == 0 {
         value
@@ -24,6 +25,7 @@ pub(super) const fn shift_right_sticky(value: u128, count: u32) -> u128 {
 }
 
 impl From<Operand> for Exact {
+    #[inline]
     fn from(x: Operand) -> Self {
         Self { sign: x.sign, exponent: x.exponent, significand: u128::from(x.significand) << 64 }
     }
@@ -31,6 +33,7 @@ impl From<Operand> for Exact {
 
 impl Exact {
     /// Normalizes `significand * 2^(exponent - 127)`; `None` for zero.
+    #[inline]
     pub(super) const fn normalized(sign: bool, exponent: i32, significand: u128) -> Option<Self> {
         if significand == 0 {
             return None;
@@ -59,6 +62,7 @@ impl Exact {
     }
 
     /// The sum, with a sticky bit 0; `None` if it is exactly zero.
+    #[inline]
     pub(super) fn plus(self, other: Self) -> Option<Self> {
         let (big, small) =
             if (self.exponent, self.significand) >= (other.exponent, other.significand) {
@@ -76,6 +80,7 @@ impl Exact {
     }
 
     /// The product, cut to 128 bits with a sticky bit 0.
+    #[inline]
     pub(super) fn times(self, other: Self) -> Self {
         let (a1, a0) = (self.significand >> 64, self.significand & LOW);
         let (b1, b0) = (other.significand >> 64, other.significand & LOW);

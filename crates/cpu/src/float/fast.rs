@@ -7,6 +7,7 @@
 
 use super::env::{Env, Flags, Rounding};
 
+#[inline]
 fn inexact_matters(env: &Env) -> bool {
     !(env.flags.contains(Flags::PE) && env.masks.contains(Flags::PE))
 }
@@ -15,17 +16,20 @@ macro_rules! host_arithmetic {
     ($float:ty, $bits:ty, $wide:ty, $precision:literal, $max:literal,
      $add:ident, $mul:ident, $div:ident, $sqrt:ident, $plain:ident, $odd:ident) => {
         /// Normal or zero.
+        #[inline]
         const fn $plain(x: $bits) -> bool {
             let biased = x >> ($precision - 1) & $max;
             biased != $max && (biased != 0 || x << 1 == 0)
         }
 
         /// The significand of a normal number without its trailing zeros.
+        #[inline]
         const fn $odd(x: $bits) -> $wide {
             let significand = x & ((1 << ($precision - 1)) - 1) | 1 << ($precision - 1);
             (significand >> significand.trailing_zeros()) as $wide
         }
 
+        #[inline]
         pub(super) fn $add(env: &mut Env, a: $bits, b: $bits) -> Option<$bits> {
             if env.rounding != Rounding::Nearest || !$plain(a) || !$plain(b) {
                 return None;
@@ -46,6 +50,7 @@ macro_rules! host_arithmetic {
             Some(sum.to_bits())
         }
 
+        #[inline]
         pub(super) fn $mul(env: &mut Env, a: $bits, b: $bits) -> Option<$bits> {
             if env.rounding != Rounding::Nearest || !$plain(a) || !$plain(b) {
                 return None;
@@ -64,6 +69,7 @@ macro_rules! host_arithmetic {
             Some(product)
         }
 
+        #[inline]
         pub(super) fn $div(env: &mut Env, a: $bits, b: $bits) -> Option<$bits> {
             if env.rounding != Rounding::Nearest || !$plain(a) || !$plain(b) || b << 1 == 0 {
                 return None;
@@ -83,6 +89,7 @@ macro_rules! host_arithmetic {
             Some(quotient)
         }
 
+        #[inline]
         pub(super) fn $sqrt(env: &mut Env, a: $bits) -> Option<$bits> {
             let positive_normal =
                 a.wrapping_sub(1 << ($precision - 1)) < ($max - 1) << ($precision - 1);

@@ -37,6 +37,13 @@ pub struct Operand {
 }
 
 impl Operand {
+    /// A finite number in its usual encoding, with which nothing can go wrong before a result is
+    /// computed.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        matches!(self.class, Class::Finite) && !self.denormal
+    }
+
     /// Either kind of NaN.
     pub const fn is_nan(self) -> bool {
         matches!(self.class, Class::QuietNan | Class::SignalingNan)
@@ -47,6 +54,7 @@ impl Operand {
     }
 
     /// The operand that an integer is: exact, and never denormal.
+    #[inline]
     pub const fn from_i64(value: i64) -> Self {
         let sign = value < 0;
         let magnitude = value.unsigned_abs();
@@ -103,24 +111,28 @@ pub trait Format: Copy + Eq + core::fmt::Debug {
 
     /// The sum, if the host's own addition must give the same result and flags.
     #[doc(hidden)]
+    #[inline]
     fn host_add(_env: &mut Env, _a: Self, _b: Self) -> Option<Self> {
         None
     }
 
     /// The product, likewise.
     #[doc(hidden)]
+    #[inline]
     fn host_mul(_env: &mut Env, _a: Self, _b: Self) -> Option<Self> {
         None
     }
 
     /// The quotient, likewise.
     #[doc(hidden)]
+    #[inline]
     fn host_div(_env: &mut Env, _a: Self, _b: Self) -> Option<Self> {
         None
     }
 
     /// The square root, likewise.
     #[doc(hidden)]
+    #[inline]
     fn host_sqrt(_env: &mut Env, _a: Self) -> Option<Self> {
         None
     }
@@ -129,6 +141,7 @@ pub trait Format: Copy + Eq + core::fmt::Debug {
     fn negate(self) -> Self;
 }
 
+#[inline(always)]
 fn unpack_binary(
     sign: bool,
     biased: i32,
@@ -173,6 +186,7 @@ impl Format for u32 {
     const MAX_EXPONENT: i32 = 127;
     const X87: bool = false;
 
+    #[inline]
     fn unpack(self) -> Operand {
         unpack_binary(
             self >> 31 != 0,
@@ -183,22 +197,27 @@ impl Format for u32 {
         )
     }
 
+    #[inline]
     fn assemble(sign: bool, biased: u32, significand: u64) -> Self {
         u32::from(sign) << 31 | biased << 23 | ((significand >> 40) as u32 & 0x7f_ffff)
     }
 
+    #[inline]
     fn host_add(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::add_f32(env, a, b)
     }
 
+    #[inline]
     fn host_mul(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::mul_f32(env, a, b)
     }
 
+    #[inline]
     fn host_div(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::div_f32(env, a, b)
     }
 
+    #[inline]
     fn host_sqrt(env: &mut Env, a: Self) -> Option<Self> {
         fast::sqrt_f32(env, a)
     }
@@ -213,6 +232,7 @@ impl Format for u64 {
     const MAX_EXPONENT: i32 = 1023;
     const X87: bool = false;
 
+    #[inline]
     fn unpack(self) -> Operand {
         unpack_binary(
             self >> 63 != 0,
@@ -223,22 +243,27 @@ impl Format for u64 {
         )
     }
 
+    #[inline]
     fn assemble(sign: bool, biased: u32, significand: u64) -> Self {
         u64::from(sign) << 63 | u64::from(biased) << 52 | (significand >> 11 & 0xf_ffff_ffff_ffff)
     }
 
+    #[inline]
     fn host_add(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::add_f64(env, a, b)
     }
 
+    #[inline]
     fn host_mul(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::mul_f64(env, a, b)
     }
 
+    #[inline]
     fn host_div(env: &mut Env, a: Self, b: Self) -> Option<Self> {
         fast::div_f64(env, a, b)
     }
 
+    #[inline]
     fn host_sqrt(env: &mut Env, a: Self) -> Option<Self> {
         fast::sqrt_f64(env, a)
     }
@@ -303,6 +328,7 @@ impl Format for F80 {
     const MAX_EXPONENT: i32 = 16383;
     const X87: bool = true;
 
+    #[inline]
     fn unpack(self) -> Operand {
         let sign = self.sign();
         let mantissa = self.mantissa;
@@ -339,6 +365,7 @@ impl Format for F80 {
         }
     }
 
+    #[inline]
     fn assemble(sign: bool, biased: u32, significand: u64) -> Self {
         Self::new(u16::from(sign) << 15 | biased as u16, significand)
     }

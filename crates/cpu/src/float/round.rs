@@ -18,16 +18,20 @@ pub(super) struct Rounded {
 }
 
 /// Keeps the upper `precision` (1 to 64) bits of `significand`.
+#[inline(always)]
 pub(super) fn round_significand(
     rounding: Rounding,
     sign: bool,
     significand: u128,
     precision: u32,
 ) -> Rounded {
-    let ulp = 1u128 << (128 - precision);
-    let half = ulp >> 1;
-    let rest = significand & (ulp - 1);
-    let kept = significand - rest;
+    let (high, low) = ((significand >> 64) as u64, significand as u64);
+    let dropped = 64 - precision;
+    let ulp = 1u64 << dropped;
+    let kept = high & !(ulp - 1);
+    // What is dropped, as a fraction of the last kept bit; the least bit of it is sticky.
+    let rest = if dropped == 0 { low } else { high << (64 - dropped) | u64::from(low != 0) };
+    let half = 1 << 63;
     let up = rest != 0
         && match rounding {
             Rounding::Nearest => rest > half || rest == half && kept & ulp != 0,
@@ -36,20 +40,17 @@ pub(super) fn round_significand(
             Rounding::Zero => false,
         };
     let (sum, carry) = kept.overflowing_add(if up { ulp } else { 0 });
-    Rounded {
-        significand: if carry { 1 << 63 } else { (sum >> 64) as u64 },
-        carry,
-        inexact: rest != 0,
-        up,
-    }
+    Rounded { significand: if carry { 1 << 63 } else { sum }, carry, inexact: rest != 0, up }
 }
 
 /// Rounds to the format's full precision.
+#[inline]
 pub(super) fn round<F: Format>(env: &mut Env, value: Exact) -> F {
     round_to(env, value, F::PRECISION)
 }
 
 /// Rounds to the precision that x87 precision control asks for, which other formats ignore.
+#[inline]
 pub(super) fn round_controlled<F: Format>(env: &mut Env, value: Exact) -> F {
     let precision = if F::X87 { env.precision.bits() } else { F::PRECISION };
     round_to(env, value, precision)
@@ -65,6 +66,7 @@ pub(super) fn renormalized<F: Format>(env: &mut Env, x: Operand) -> F {
     }
 }
 
+#[inline(always)]
 fn round_to<F: Format>(env: &mut Env, value: Exact, precision: u32) -> F {
     let rounded = round_significand(env.rounding, value.sign, value.significand, precision);
     let exponent = value.exponent.saturating_add(i32::from(rounded.carry));
@@ -79,6 +81,7 @@ fn round_to<F: Format>(env: &mut Env, value: Exact, precision: u32) -> F {
     F::assemble(value.sign, (exponent + F::MAX_EXPONENT) as u32, rounded.significand)
 }
 
+#[inline(always)]
 fn finish(env: &mut Env, rounded: &Rounded) {
     env.rounded_up = rounded.up;
     if rounded.inexact {
@@ -86,6 +89,7 @@ fn finish(env: &mut Env, rounded: &Rounded) {
     }
 }
 
+#[cold]
 fn overflow<F: Format>(
     env: &mut Env,
     sign: bool,
@@ -122,6 +126,7 @@ fn overflow<F: Format>(
     }
 }
 
+#[cold]
 fn underflow<F: Format>(
     env: &mut Env,
     value: Exact,
