@@ -3,6 +3,7 @@
 
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 use crate::float::F80;
@@ -23,7 +24,7 @@ fn dwords<const N: usize>(guest: &Guest, address: u64) -> [u32; N] {
 }
 
 /// Leaves an unmasked stack underflow pending: FADD m32 on an empty stack, at CODE + 10.
-fn underflow_from_memory(a: &mut CodeAssembler) -> Result<(), iced_x86::IcedError> {
+fn underflow_from_memory(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.fninit()?;
     a.mov(word_ptr(ebx), 0x37e)?;
     a.fldcw(word_ptr(ebx))?;
