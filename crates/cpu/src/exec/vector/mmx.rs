@@ -12,6 +12,7 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_mmx()?;
+    cpu.enter_mmx();
     cpu.fpu.tags = 0;
     Ok(())
 }

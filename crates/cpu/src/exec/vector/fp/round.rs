@@ -1,0 +1,36 @@
+//! ROUNDPS and its forms (SDM Vol. 2B, ROUNDPD).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::form::{sse_float_imm, with_low, with_low32};
+use crate::exec::vector::lane::{Lane, map_with};
+use crate::float::{Env, Format, Rounding, round_to_integral};
+use crate::op::{Handler, Op};
+
+/// The handler of a rounding instruction.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{Roundpd, Roundps, Roundsd, Roundss};
+    Some(match instruction.mnemonic() {
+        Roundps => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+            map_with(env, b, |env, x: u32| round(env, x, imm))
+        }),
+        Roundpd => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+            map_with(env, b, |env, x: u64| round(env, x, imm))
+        }),
+        Roundss => sse_float_imm!(op, M32, |env: &mut Env, a, b: Lane, imm| {
+            with_low32(a, round(env, b[0] as u32, imm))
+        }),
+        Roundsd => sse_float_imm!(op, M64, |env: &mut Env, a, b: Lane, imm| {
+            with_low(a, round(env, b[0], imm))
+        }),
+        _ => return None,
+    })
+}
+
+/// Bits 1:0 of the immediate are the rounding control unless bit 2 chooses MXCSR's; bit 3
+/// suppresses the precision exception (SDM Vol. 2B, figure 4-24).
+#[inline(always)]
+pub fn round<F: Format>(env: &mut Env, x: F, imm: u8) -> F {
+    let rounding = if imm & 4 != 0 { env.rounding } else { Rounding::from_bits(u32::from(imm)) };
+    round_to_integral(env, x, rounding, imm & 8 != 0)
+}
