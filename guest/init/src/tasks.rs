@@ -16,13 +16,14 @@ use crate::system;
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 6] = [
+pub(crate) const TASKS: [(&str, Task); 7] = [
     ("modules", modules),
     ("sgx", sgx),
     ("dmesg", dmesg),
     ("cpus", cpus),
     ("disk", disk),
     ("entropy", entropy),
+    ("hvc", hvc),
 ];
 
 /// Loads every file of `/modules` in name order; xtask has numbered them so that
@@ -160,4 +161,10 @@ fn entropy(_: &[&str]) -> Result<(), String> {
     let set: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
     println!("entropy: {} gave 32 bytes with {set} bits set", name.trim());
     Ok(())
+}
+
+/// Writes a line to the virtio console.
+fn hvc(_: &[&str]) -> Result<(), String> {
+    fs::write("/dev/hvc0", "hvc: a line through virtio-console\n")
+        .map_err(|error| format!("cannot write to /dev/hvc0: {error}"))
 }

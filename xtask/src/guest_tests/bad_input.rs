@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use super::Setup;
 
 /// Runs `cloister run` with arguments that must be refused with a line that starts
-/// with `error: OPTION` and has a mend after a colon.
+/// with `cloister: ` and has what is wrong and the mend, parted by a colon.
 fn refused(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
     let mut line = vec!["run"];
     line.extend(arguments);
@@ -21,7 +21,8 @@ fn refused(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
     ensure!(output.stdout.is_empty(), "{shown}: something was printed to standard output");
     ensure!(stderr.lines().count() == 1, "{shown}: not one line: {stderr}");
     ensure!(stderr.contains(option), "{shown}: the line does not name {option}: {stderr}");
-    let clauses = stderr.trim_start_matches("error: ").split(": ").count();
+    ensure!(stderr.starts_with("cloister: "), "{shown}: who says so? {stderr}");
+    let clauses = stderr.trim_start_matches("cloister: ").split(": ").count();
     ensure!(clauses >= 2, "{shown}: the line has no mend: {stderr}");
     Ok(())
 }

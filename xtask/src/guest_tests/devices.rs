@@ -71,3 +71,10 @@ pub(super) fn entropy(setup: &Setup) -> Result<()> {
     expect(&transcript, "entropy: virtio_rng")?;
     expect(&transcript, "init: end entropy 0")
 }
+
+pub(super) fn virtio_console(setup: &Setup) -> Result<()> {
+    let transcript = setup.boot_to_power_off(&setup.tasks("modules,hvc"))?;
+
+    expect(&transcript, "hvc: a line through virtio-console")?;
+    expect(&transcript, "init: end hvc 0")
+}

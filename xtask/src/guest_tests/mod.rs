@@ -50,6 +50,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_write_to_a_virtio_disk_reaches_its_file", devices::disk_write),
     test("a_readonly_disk_refuses_writes", devices::disk_readonly),
     test("virtio_rng_gives_entropy", devices::entropy),
+    test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
     test("one_epc_section_has_its_size", epc::one_section),
     test("two_epc_sections_have_their_sizes", epc::two_sections),
     test("eight_epc_sections_have_their_sizes", epc::eight_sections),
