@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let machine = Machine::new(args.into_config()?)?;
-    let control = Control::default();
+    let control = Control::new(io::stdout());
     terminal::on_stop_signal({
         let control = control.clone();
         move |signal| {
@@ -78,8 +78,8 @@ fn start_log() {
         .unwrap_or(LevelFilter::WARN);
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .without_time()
         .init();
 }

@@ -91,4 +91,7 @@ pub enum VcpuError {
     /// No EPC is left to back a page of virtual EPC.
     #[error("no EPC of the host is left for the guest's page at {0}")]
     EpcExhausted(Gpa),
+    /// The host has no memory for what an accelerator keeps about guest RAM.
+    #[error("the host has no memory to keep track of so much guest RAM")]
+    Memory,
 }

@@ -1,9 +1,9 @@
-//! One terminal, two consoles: what both print goes to standard output, and what is typed goes to
-//! the one that printed last.
+//! One terminal, two consoles: what both print goes to one place, and what is typed goes to the one
+//! that printed last.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::devices::SerialInput;
 use crate::devices::virtio::ConsoleInput;
@@ -11,20 +11,24 @@ use crate::devices::virtio::ConsoleInput;
 /// Which console printed last: the virtio console if set, else the serial port.
 pub(super) type LastPrinted = Arc<AtomicBool>;
 
-/// Standard output for one of the consoles.
+/// Where both consoles print to.
+pub(super) type Screen = Arc<Mutex<dyn Write + Send>>;
+
+/// The output of one of the consoles.
 pub(super) struct ConsoleOutput {
     pub(super) virtio: bool,
+    pub(super) screen: Screen,
     pub(super) last_printed: LastPrinted,
 }
 
 impl Write for ConsoleOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.last_printed.store(self.virtio, Ordering::Relaxed);
-        io::stdout().write(bytes)
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
 }
 

@@ -1,18 +1,19 @@
 //! The handle on a machine that runs: input for its console, and the way to end it.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::console::ConsoleInputs;
+use super::console::{ConsoleInputs, Screen};
 use super::run::Stop;
 use crate::terminal::Consumer;
 
 /// A handle on a machine. A clone is the same handle.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Control(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
+    screen: Screen,
     quit: AtomicBool,
     /// The signal that asked to end the machine; 0 for none.
     signal: AtomicI32,
@@ -26,6 +27,21 @@ struct Boot {
 }
 
 impl Control {
+    /// A handle for one machine, whose consoles print to `screen`.
+    #[must_use]
+    pub fn new(screen: impl Write + Send + 'static) -> Self {
+        Self(Arc::new(Shared {
+            screen: Arc::new(Mutex::new(screen)),
+            quit: AtomicBool::new(false),
+            signal: AtomicI32::new(0),
+            boot: Mutex::new(None),
+        }))
+    }
+
+    pub(super) fn screen(&self) -> Screen {
+        self.0.screen.clone()
+    }
+
     /// Ends the machine, or keeps it from starting.
     pub fn quit(&self) {
         self.0.quit.store(true, Ordering::SeqCst);

@@ -19,6 +19,7 @@ use cloister_virt::SgxVm;
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
+use crate::accel::VcpuError;
 use crate::accel::soft::{SoftConfig, SoftVm};
 use crate::boot::{BootError, BootSource, Initrd, KernelImage};
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
@@ -113,8 +114,8 @@ impl Machine {
         Ok(Self { config, layout, ram, source, disks, sgx })
     }
 
-    /// Boots, and boots again after each reset, until the machine ends. The serial console is on
-    /// standard output; its input comes through `control`.
+    /// Boots, and boots again after each reset, until the machine ends. `control` has its consoles
+    /// and ends it.
     ///
     /// # Errors
     ///
@@ -134,7 +135,7 @@ impl Machine {
         }
     }
 
-    fn accelerator(&self) -> SoftVm {
+    fn accelerator(&self) -> Result<SoftVm, VcpuError> {
         SoftVm::new(&SoftConfig {
             ram: self.ram.clone(),
             cpus: self.config.cpus,

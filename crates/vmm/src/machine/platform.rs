@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 
-use super::console::{ConsoleInputs, ConsoleOutput};
+use super::console::{ConsoleInputs, ConsoleOutput, Screen};
 use super::{Disk, Machine};
 use crate::accel::Vm;
 use crate::devices::virtio::{BlockError, Console, Entropy, MmioSlot, MmioTransport, VirtioDevice};
@@ -51,11 +51,13 @@ pub(super) const fn virtio_slots(disks: usize) -> usize {
 }
 
 impl Platform {
-    /// Puts the devices of `machine` on new buses. Power requests go to `power`.
+    /// Puts the devices of `machine` on new buses. Power requests go to `power`, and what the
+    /// guest prints goes to `screen`.
     pub(super) fn new(
         machine: &Machine,
         vm: &dyn Vm,
         power: &Arc<PowerSwitch>,
+        screen: &Screen,
     ) -> Result<Self, PlatformError> {
         let (mut io, mut mmio) = (IoBus::new(), MmioBus::new());
         let ioapic = Arc::new(IoApic::new(vm.msi_sink()));
@@ -69,8 +71,13 @@ impl Platform {
         let clock = RtcTimer::start(rtc)?;
 
         let last_printed = Arc::new(AtomicBool::new(false));
-        let output =
-            |virtio| Box::new(ConsoleOutput { virtio, last_printed: last_printed.clone() });
+        let output = |virtio| {
+            Box::new(ConsoleOutput {
+                virtio,
+                screen: screen.clone(),
+                last_printed: last_printed.clone(),
+            })
+        };
         let serial = SerialPort::new(line(&ioapic, COM1_GSI), output(false));
         let serial = Arc::new(Mutex::new(serial));
         io.insert(COM1_PORT, COM1_LEN, serial.clone())?;

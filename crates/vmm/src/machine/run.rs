@@ -89,7 +89,7 @@ impl Machine {
         )?;
         let entry = self.source.load(&self.ram, &self.layout, rsdp)?;
 
-        let vm: Arc<dyn Vm> = Arc::new(self.accelerator());
+        let vm: Arc<dyn Vm> = Arc::new(self.accelerator()?);
         let stop = Arc::new(Stop {
             requested: AtomicBool::new(false),
             triple_fault: AtomicBool::new(false),
@@ -99,7 +99,7 @@ impl Machine {
             let stop = stop.clone();
             move |_| stop.request()
         }));
-        let platform = Platform::new(self, &*vm, &power)?;
+        let platform = Platform::new(self, &*vm, &power, &control.screen())?;
         let vcpus = (0..self.config.cpus)
             .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
             .collect::<Result<Vec<_>, _>>()?;

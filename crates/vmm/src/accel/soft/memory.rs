@@ -37,21 +37,23 @@ unsafe impl Sync for SoftMemory {}
 
 impl SoftMemory {
     /// The memory of a machine with this RAM, whose regions begin and end at page boundaries, and
-    /// the virtual EPC of `sgx`.
-    pub(super) fn new(ram: &GuestMemoryMmap, sgx: Option<Arc<SgxVm>>) -> Self {
+    /// the virtual EPC of `sgx`. `None` if the host has no memory to track code in all of it.
+    pub(super) fn new(ram: &GuestMemoryMmap, sgx: Option<Arc<SgxVm>>) -> Option<Self> {
         let banks = ram
             .iter()
-            .filter_map(|region| {
+            .map(|region| {
                 let start = region.start_addr().0;
                 let host = region.get_host_address(MemoryRegionAddress(0)).ok()?;
+                let pages = (region.len() / PAGE_SIZE) as usize;
                 Some(Bank {
                     range: start..start + region.len(),
                     host: NonNull::new(host)?,
-                    tracks: CodeTrack::array((region.len() / PAGE_SIZE) as usize),
+                    // An allocation that fails gives an empty array.
+                    tracks: Some(CodeTrack::array(pages)).filter(|tracks| tracks.len() == pages)?,
                 })
             })
-            .collect();
-        Self { banks, sgx, _ram: ram.clone() }
+            .collect::<Option<_>>()?;
+        Some(Self { banks, sgx, _ram: ram.clone() })
     }
 
     fn bank(&self, gpa: u64) -> Option<(&Bank, usize)> {
@@ -105,7 +107,7 @@ mod tests {
 
     fn memory(ram: u64) -> (GuestMemoryMmap, SoftMemory) {
         let ram = map_ram(&Layout::new(ram, &[]).unwrap()).unwrap();
-        let memory = SoftMemory::new(&ram, None);
+        let memory = SoftMemory::new(&ram, None).unwrap();
         (ram, memory)
     }
 

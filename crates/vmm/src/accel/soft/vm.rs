@@ -37,19 +37,23 @@ pub struct SoftVm {
 
 impl SoftVm {
     /// Processors in the state after reset; their threads are the caller's.
-    #[must_use]
-    pub fn new(config: &SoftConfig) -> Self {
-        let memory = Arc::new(SoftMemory::new(&config.ram, config.sgx.clone()));
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Memory`].
+    pub fn new(config: &SoftConfig) -> Result<Self, VcpuError> {
+        let memory = SoftMemory::new(&config.ram, config.sgx.clone()).ok_or(VcpuError::Memory)?;
+        let memory = Arc::new(memory);
         let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
         let features =
             Features { physical_bits: PHYS_BITS, sgx: platform.is_some(), ..Features::default() };
-        Self {
+        Ok(Self {
             shared: Shared::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
             memory,
             cpuid: CpuidTable::new(config.cpus, features.xcr0),
             features,
             sgx: config.sgx.clone(),
-        }
+        })
     }
 }
 

@@ -1,0 +1,89 @@
+//! A guest that runs wild: kernels of random bytes never panic the VMM, and it always ends when it
+//! is told to.
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use cloister_vmm::config::{EpcConfig, MachineConfig};
+use cloister_vmm::machine::{Control, Machine};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Seeds of a short run; CLOISTER_WILD_SEEDS asks for more.
+const SEEDS: u64 = 200;
+/// How long each guest may do as it likes.
+const RUN: Duration = Duration::from_millis(3);
+/// How long a machine may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A bzImage of random code, entered in 64-bit mode or in protected mode.
+fn kernel(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut file = vec![0; 0x400 + 0x1000];
+    rng.fill_bytes(&mut file[0x400..]);
+    file[0x1f1] = 1;
+    file[0x1f5] = 1;
+    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
+    file[0x211] = 1;
+    file[0x236] = rng.next_u32() as u8 & 1;
+    file[0x238] = 255;
+    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
+    file[0x260..0x264].copy_from_slice(&0x2000_u32.to_le_bytes());
+    file
+}
+
+/// Drops what the guest prints.
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn random_kernels_never_panic_and_always_end() {
+    let seeds = std::env::var("CLOISTER_WILD_SEEDS")
+        .map_or(SEEDS, |seeds| seeds.parse().expect("CLOISTER_WILD_SEEDS is a number"));
+    let path = std::env::temp_dir().join(format!("cloister-wild-{}", std::process::id()));
+    for seed in 0..seeds {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        fs::write(&path, kernel(&mut rng)).unwrap();
+        let machine = Machine::new(MachineConfig {
+            kernel: path.clone(),
+            initrd: None,
+            cmdline: String::new(),
+            ram: 4 << 20,
+            cpus: 1 + rng.next_u32() % 2,
+            disks: Vec::new(),
+            epc: vec![EpcConfig { id: "epc".into(), size: 1 << 20, prealloc: false }],
+            no_reboot: rng.next_u32() & 1 == 0,
+        })
+        .unwrap();
+        let control = Control::new(Nowhere);
+
+        let (ended, end) = mpsc::channel();
+        let ender = control.clone();
+        let runner = thread::spawn(move || ended.send(machine.run(&ender)));
+        thread::sleep(RUN);
+        control.quit();
+        let outcome = end.recv_timeout(PATIENCE);
+
+        match outcome {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => panic!("seed {seed}: {error}"),
+            Err(error) => panic!("seed {seed}: the machine does not end: {error}"),
+        }
+        runner.join().unwrap().unwrap();
+    }
+    fs::remove_file(&path).unwrap();
+}
