@@ -208,5 +208,5 @@ pub(crate) fn leave(platform: &Platform, enclave: &ActiveEnclave, cpu: &mut Proc
             cpu.rflags |= Rflags::TF.bits();
         }
     }
-    platform.entry(enclave.secs).update_tracking(|tracking| tracking.left(enclave.epoch));
+    enclave.count_out(platform);
 }

@@ -4,6 +4,7 @@ use cloister_x86::La;
 
 use crate::attributes::Attributes;
 use crate::epc::EpcIndex;
+use crate::platform::Platform;
 use crate::processor::Segment;
 
 /// Pages that the XSAVE area of an SSA frame can span.
@@ -62,6 +63,15 @@ impl EnclaveState {
         Self { active: None }
     }
 
+    /// Puts the processor outside any enclave without saving anything: a reset, or the end of a
+    /// virtual machine in the middle of an enclave. The thread's TCS stays ACTIVE and can only be
+    /// removed, which EREMOVE allows once nobody is inside.
+    pub fn reset(&mut self, platform: &Platform) {
+        if let Some(enclave) = self.active.take() {
+            enclave.count_out(platform);
+        }
+    }
+
     /// CR_ENCLAVE_MODE.
     #[must_use]
     #[inline]
@@ -105,6 +115,11 @@ impl EnclaveState {
 }
 
 impl ActiveEnclave {
+    /// This processor no longer counts as inside. From here on the latched pages may be evicted.
+    pub(crate) fn count_out(&self, platform: &Platform) {
+        platform.entry(self.secs).update_tracking(|tracking| tracking.left(self.epoch));
+    }
+
     /// Whether linear address `la` lies in ELRANGE.
     #[inline]
     pub(crate) const fn contains(&self, la: u64) -> bool {

@@ -1,0 +1,18 @@
+//! The SGX model, exercised through its public interface by a processor that is nothing but page
+//! tables and memory. The oracles are `sgxs` (measurements and SIGSTRUCTs), `rsa` (signatures)
+//! and `sgx-isa` (layouts).
+
+mod access;
+mod aex;
+mod build;
+mod dynamic;
+mod enclave;
+mod entry;
+mod keys;
+mod launch;
+mod layouts;
+mod machine;
+mod paging;
+mod signer;
+mod storage;
+mod threads;
