@@ -55,8 +55,8 @@
 //!
 //! # What a hypervisor does
 //!
-//! One that intercepts ECREATE or EINIT copies the operands once, applies its policy to the
-//! copies, and calls [`Platform::ecreate`] or [`Platform::einit`]; [`Platform::eremove`] takes
+//! One that intercepts ECREATE or EINIT copies the operands once and calls
+//! [`Platform::begin_ecreate`], with the guest's capabilities, or [`Platform::einit`]; [`Platform::eremove`] takes
 //! pages back.
 //!
 //! # Example
@@ -100,7 +100,7 @@ pub use access::{Access, AccessOutcome, check_access};
 pub use aex::{ExitingEvent, SyntheticState, aex};
 pub use attributes::{AttributeFlags, Attributes, MISCSELECT_EXINFO};
 pub use capabilities::{Capabilities, SgxFeatures};
-pub use encls::{EnclsRegs, LeafOutcome};
+pub use encls::{Ecreate, EnclsRegs, LeafOutcome};
 pub use enclu::{EncluOutcome, Stepping};
 pub use epc::{EPC_PAGE_SIZE, EpcIndex, EpcPage};
 pub use epcm::{EpcmFlags, EpcmView, PageType};

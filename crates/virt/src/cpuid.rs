@@ -1,6 +1,6 @@
 //! CPUID as an SGX guest sees it.
 
-use cloister_sgx::{AttributeFlags, Capabilities, SgxFeatures};
+use cloister_sgx::{AttributeFlags, Capabilities, Platform, SgxFeatures};
 use cloister_x86::cpuid::{
     CpuidResult, FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, LEAF_EXTENDED_FEATURES, LEAF_SGX,
 };
@@ -35,8 +35,8 @@ impl SgxCpuid {
         Self { capabilities, launch_control: true }
     }
 
-    /// Whether ENCLS leaf `leaf` is one that the guest's CPUID announces. Others are #UD when
-    /// they exit, as on a processor without them.
+    /// Whether ENCLS leaf `leaf` is one that the guest's CPUID announces
+    /// (`encls_leaf_enabled_in_guest` in Linux's KVM). Others are #UD when they exit.
     #[must_use]
     pub fn has_encls_leaf(&self, leaf: u32) -> bool {
         use cloister_sgx::encls::leaf as encls;
@@ -46,6 +46,50 @@ impl SgxCpuid {
             _ => return false,
         };
         self.capabilities.features.contains(needed)
+    }
+
+    /// Whether ECREATE may run without a look at the SECS: whatever the platform lets an SECS have,
+    /// the guest's CPUID announces too.
+    pub(crate) fn allows_every_secs_of(&self, platform: &Capabilities) -> bool {
+        let guest = &self.capabilities;
+        guest.miscselect == platform.miscselect
+            && guest.attributes == platform.attributes
+            && guest.xfrm == platform.xfrm
+            && guest.max_enclave_size_not64 == platform.max_enclave_size_not64
+            && guest.max_enclave_size_64 == platform.max_enclave_size_64
+    }
+
+    /// Whether a guest on `platform` can have this CPUID: no bit of it contradicts another, and
+    /// the platform can do all that it says.
+    pub(crate) fn check(&self, platform: &Platform) -> Result<(), &'static str> {
+        let guest = &self.capabilities;
+        let host = platform.capabilities();
+        let beyond_sgx1 = !guest.features.difference(SgxFeatures::SGX1).is_empty();
+        if beyond_sgx1 && !guest.features.contains(SgxFeatures::SGX1) {
+            return Err("SGX2 and all later leaves need SGX1");
+        }
+        if !host.features.contains(guest.features) {
+            return Err("the platform has fewer leaves");
+        }
+        if guest.miscselect & !host.miscselect != 0 {
+            return Err("MISCSELECT has bits that the platform has not");
+        }
+        if !host.attributes.contains(guest.attributes) {
+            return Err("ATTRIBUTES has bits that the platform has not");
+        }
+        // SDM Vol. 3D, 39.7.3: x87 and SSE state always.
+        if guest.xfrm & 3 != 3 || guest.xfrm & !host.xfrm != 0 {
+            return Err("XFRM lacks x87 or SSE, or has bits that the platform has not");
+        }
+        if guest.max_enclave_size_not64 > host.max_enclave_size_not64
+            || guest.max_enclave_size_64 > host.max_enclave_size_64
+        {
+            return Err("the largest enclave is larger than the platform's");
+        }
+        if self.launch_control && !platform.le_hash_writable() {
+            return Err("SGX_LC needs a platform whose launch control is not locked");
+        }
+        Ok(())
     }
 
     /// Adds what the guest has of SGX to leaf 7 and answers leaf 12H; other results are returned
@@ -61,6 +105,7 @@ impl SgxCpuid {
         match (leaf, subleaf) {
             (LEAF_EXTENDED_FEATURES, 0) => {
                 result.ebx |= FEATURE_7_EBX_SGX;
+                result.ecx &= !FEATURE_7_ECX_SGX_LC;
                 if self.launch_control {
                     result.ecx |= FEATURE_7_ECX_SGX_LC;
                 }
@@ -78,13 +123,13 @@ impl SgxCpuid {
     }
 }
 
-/// CPUID.12H subleaf of a section (SDM Vol. 3D, table 36-6).
+/// CPUID.12H subleaf of a section (SDM Vol. 3D, 34.7.2).
 fn section_subleaf(base: Gpa, pages: usize) -> CpuidResult {
     let size = pages as u64 * PAGE_SIZE;
     CpuidResult {
         eax: (base.0 as u32 & 0xffff_f000) | SUBLEAF_EPC,
-        ebx: (base.0 >> 32) as u32,
+        ebx: (base.0 >> 32) as u32 & 0xf_ffff,
         ecx: (size as u32 & 0xffff_f000) | SECTION_PROTECTED,
-        edx: (size >> 32) as u32,
+        edx: (size >> 32) as u32 & 0xf_ffff,
     }
 }

@@ -19,14 +19,17 @@ pub trait GuestCpu {
     /// The operands of the leaf.
     fn operands(&self) -> EnclsRegs;
 
-    /// The linear address of `len` bytes at effective address `ea` in DS.
+    /// The linear address of `len` bytes at effective address `ea` in DS. In 64-bit mode that is
+    /// `ea` itself, else the low half of `ea` plus the base of DS.
     ///
     /// # Errors
     ///
-    /// #GP(0) if it is not canonical, or outside the segment.
+    /// #GP(0) if it is not canonical, or outside the segment; also without paging and for a
+    /// segment that expands down, which ENCLS checks only after it may have exited (SDM Vol. 2,
+    /// ENCLS).
     fn linear(&mut self, ea: u64, len: u64) -> Result<Gva, GuestFault>;
 
-    /// Translates a guest virtual address.
+    /// Translates a guest virtual address; the offset in the page stays.
     ///
     /// # Errors
     ///

@@ -24,4 +24,4 @@ pub use guest::{GuestCpu, GuestFault};
 pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};
 pub use pool::{EpcExhausted, EpcPool, PoolStatistics};
 pub use vepc::{Backing, RemoveError, VirtualEpc};
-pub use vm::{SectionConfig, SgxVm, VmError};
+pub use vm::{MAX_SECTIONS, SectionConfig, SgxVm, VmError};

@@ -1,9 +1,9 @@
 //! The MSRs of SGX, one set for each virtual processor.
 
+use cloister_sgx::SgxFeatures;
 use cloister_x86::msr::{
     FEATURE_CONTROL, FEATURE_CONTROL_LOCK, FEATURE_CONTROL_SGX, FEATURE_CONTROL_SGX_LC,
-    FEATURE_CONTROL_VMX, SGX_SVN_STATUS, SGXLEPUBKEYHASH0, SGXLEPUBKEYHASH3, SGXOWNEREPOCH0,
-    SGXOWNEREPOCH1,
+    SGX_SVN_STATUS, SGXLEPUBKEYHASH0, SGXLEPUBKEYHASH3, SGXOWNEREPOCH0, SGXOWNEREPOCH1,
 };
 
 use crate::cpuid::SgxCpuid;
@@ -54,7 +54,7 @@ impl SgxVcpu {
         Self { feature_control, le_hash: hash }
     }
 
-    /// Whether FEATURE_CONTROL lets ENCLS run (SDM Vol. 3D, 36.7.1).
+    /// Whether FEATURE_CONTROL lets ENCLS run (SDM Vol. 3D, 34.7.1).
     #[must_use]
     pub const fn sgx_enabled(&self) -> bool {
         let needed = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;
@@ -76,20 +76,28 @@ impl SgxVcpu {
     pub fn rdmsr(&self, cpuid: &SgxCpuid, index: u32) -> RdmsrOutcome {
         match index {
             FEATURE_CONTROL => RdmsrOutcome::Value(self.feature_control),
-            SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3 if cpuid.launch_control => {
+            SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3 if has_le_hash(cpuid) => {
                 RdmsrOutcome::Value(self.le_hash[(index - SGXLEPUBKEYHASH0) as usize])
             }
-            SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3 => RdmsrOutcome::GeneralProtection,
-            SGX_SVN_STATUS => RdmsrOutcome::Value(0),
+            // No threshold for authenticated code modules, which only SMX loads
+            // (SDM Vol. 3D, 39.11.3).
+            SGX_SVN_STATUS if has_sgx1(cpuid) => RdmsrOutcome::Value(0),
+            // The owner epoch is the platform's secret.
+            SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3
+            | SGX_SVN_STATUS
+            | SGXOWNEREPOCH0
+            | SGXOWNEREPOCH1 => RdmsrOutcome::GeneralProtection,
             _ => RdmsrOutcome::NotHandled,
         }
     }
 
-    /// WRMSR (SDM Vol. 4, table 2-2; Vol. 3D, 38.1.4).
+    /// WRMSR.
     pub fn wrmsr(&mut self, cpuid: &SgxCpuid, index: u32, value: u64) -> WrmsrOutcome {
         match index {
             FEATURE_CONTROL => {
-                let mut valid = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX | FEATURE_CONTROL_VMX;
+                // SDM Vol. 4, table 2-2, IA32_FEATURE_CONTROL: #GP(0) once locked, and for bits
+                // of what the processor does not have. VMX, SMX and LMCE are not there.
+                let mut valid = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;
                 if cpuid.launch_control {
                     valid |= FEATURE_CONTROL_SGX_LC;
                 }
@@ -100,8 +108,10 @@ impl SgxVcpu {
                 WrmsrOutcome::Handled
             }
             SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3 => {
+                // SDM Vol. 3D, 39.2.2: locked with LE_WR set. KVM lets them be written before the
+                // lock as well, for what activation by firmware does on hardware.
                 let needed = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX_LC;
-                if !cpuid.launch_control || self.feature_control & needed != needed {
+                if !has_le_hash(cpuid) || self.feature_control & needed != needed {
                     return WrmsrOutcome::GeneralProtection;
                 }
                 self.le_hash[(index - SGXLEPUBKEYHASH0) as usize] = value;
@@ -111,4 +121,13 @@ impl SgxVcpu {
             _ => WrmsrOutcome::NotHandled,
         }
     }
+}
+
+const fn has_sgx1(cpuid: &SgxCpuid) -> bool {
+    cpuid.capabilities.features.contains(SgxFeatures::SGX1)
+}
+
+/// IA32_SGXLEPUBKEYHASH0-3 exist with SGX1 and SGX_LC (SDM Vol. 3D, 39.2.2).
+const fn has_le_hash(cpuid: &SgxCpuid) -> bool {
+    has_sgx1(cpuid) && cpuid.launch_control
 }

@@ -4,13 +4,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cloister_sgx::{EpcIndex, SgxStatus};
-use cloister_x86::{Gpa, PAGE_SIZE};
+use cloister_x86::{Exception, Gpa, PAGE_SIZE};
 use thiserror::Error;
 
 use crate::pool::{EpcExhausted, EpcPool};
 
-/// Pages whose backing is recorded together.
-const CHUNK: usize = 512;
+/// Entries of each level of the map of a section, but for the topmost.
+const ENTRIES: usize = 512;
+
+/// EPC index + 1 of each page of 2 MiB, 0 for one without backing.
+type Leaf = [AtomicU32; ENTRIES];
+
+/// The leaves of 1 GiB, each made when its first page is backed.
+type Directory = [OnceLock<Box<Leaf>>; ENTRIES];
+
+/// Pages that a [`Directory`] covers.
+const DIRECTORY_PAGES: usize = ENTRIES * ENTRIES;
 
 /// What is behind a page of virtual EPC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,20 +38,18 @@ pub struct RemoveError {
     pub gpa: Gpa,
 }
 
-type Chunk = Box<[AtomicU32; CHUNK]>;
-
 /// An EPC section of a guest.
 ///
 /// The guest manages the pages itself with ENCLS; the host only lends them, on first touch, and
-/// takes them back when the section is dropped. A page that was never touched costs nothing.
+/// takes them back when the section is dropped. A page that was never touched costs nothing: the
+/// map of an untouched section of 512 GiB is a table of 512 empty entries.
 #[derive(Debug)]
 pub struct VirtualEpc {
     pool: Arc<EpcPool>,
     base: Gpa,
     pages: usize,
     node: u32,
-    /// EPC index + 1 of each page, 0 for one without backing.
-    map: Box<[OnceLock<Chunk>]>,
+    map: Box<[OnceLock<Box<Directory>>]>,
     /// Held while a page is given its backing.
     populating: Mutex<()>,
 }
@@ -52,7 +59,8 @@ impl VirtualEpc {
     /// of host node `node` where possible.
     #[must_use]
     pub fn new(pool: Arc<EpcPool>, base: Gpa, pages: usize, node: u32) -> Self {
-        let map = std::iter::repeat_with(OnceLock::new).take(pages.div_ceil(CHUNK)).collect();
+        let map =
+            std::iter::repeat_with(OnceLock::new).take(pages.div_ceil(DIRECTORY_PAGES)).collect();
         Self { pool, base, pages, node, map, populating: Mutex::new(()) }
     }
 
@@ -80,13 +88,27 @@ impl VirtualEpc {
         (offset < self.size()).then_some((offset / PAGE_SIZE) as usize)
     }
 
+    /// The record of a page, if one was made.
+    fn record(&self, number: usize) -> Option<&AtomicU32> {
+        let directory = self.map[number / DIRECTORY_PAGES].get()?;
+        let leaf = directory[number / ENTRIES % ENTRIES].get()?;
+        Some(&leaf[number % ENTRIES])
+    }
+
+    /// The record of a page, made if need be.
+    fn make_record(&self, number: usize) -> &AtomicU32 {
+        let directory = self.map[number / DIRECTORY_PAGES]
+            .get_or_init(|| Box::new([const { OnceLock::new() }; ENTRIES]));
+        let leaf = directory[number / ENTRIES % ENTRIES]
+            .get_or_init(|| Box::new([const { AtomicU32::new(0) }; ENTRIES]));
+        &leaf[number % ENTRIES]
+    }
+
     /// What is behind `gpa`; `None` if it is not in this section. Takes no lock.
     #[must_use]
     pub fn backing(&self, gpa: Gpa) -> Option<Backing> {
         let number = self.number(gpa)?;
-        let stored = self.map[number / CHUNK]
-            .get()
-            .map_or(0, |chunk| chunk[number % CHUNK].load(Ordering::Acquire));
+        let stored = self.record(number).map_or(0, |record| record.load(Ordering::Acquire));
         Some(stored.checked_sub(1).map_or(Backing::None, |index| Backing::Page(EpcIndex(index))))
     }
 
@@ -102,10 +124,10 @@ impl VirtualEpc {
         if let Some(Backing::Page(index)) = self.backing(gpa) {
             return Some(Ok(index));
         }
+        // The record first: an allocation that fails after the page was taken would lose it.
+        let record = self.make_record(number);
         Some(self.pool.allocate(self.node).inspect(|index| {
-            let chunk = self.map[number / CHUNK]
-                .get_or_init(|| Box::new([const { AtomicU32::new(0) }; CHUNK]));
-            chunk[number % CHUNK].store(index.0 + 1, Ordering::Release);
+            record.store(index.0 + 1, Ordering::Release);
         }))
     }
 
@@ -124,14 +146,19 @@ impl VirtualEpc {
         Ok(())
     }
 
-    /// All backed pages: number and EPC index.
-    fn backed(&self) -> impl Iterator<Item = (usize, EpcIndex)> {
-        self.map.iter().enumerate().flat_map(|(n, chunk)| {
-            chunk.get().into_iter().flat_map(move |chunk| {
-                chunk.iter().enumerate().filter_map(move |(m, stored)| {
-                    let index = stored.load(Ordering::Acquire).checked_sub(1)?;
-                    Some((n * CHUNK + m, EpcIndex(index)))
-                })
+    /// All backed pages: address, EPC index and record.
+    fn backed(&self) -> impl Iterator<Item = (Gpa, EpcIndex, &AtomicU32)> {
+        let directories = self.map.iter().enumerate();
+        let leaves = directories.flat_map(|(n, directory)| {
+            let leaves = directory.get().into_iter().flat_map(|leaves| leaves.iter());
+            leaves.enumerate().map(move |(m, leaf)| (n * ENTRIES + m, leaf))
+        });
+        leaves.flat_map(move |(n, leaf)| {
+            let records = leaf.get().into_iter().flat_map(|leaf| leaf.iter());
+            records.enumerate().filter_map(move |(m, record)| {
+                let index = record.load(Ordering::Acquire).checked_sub(1)?;
+                let gpa = self.base.wrapping_add((n * ENTRIES + m) as u64 * PAGE_SIZE);
+                Some((gpa, EpcIndex(index), record))
             })
         })
     }
@@ -145,41 +172,101 @@ impl VirtualEpc {
     /// [`RemoveError`] if a page is in use: the guest's processors have to stop first.
     pub fn remove_all(&self) -> Result<usize, RemoveError> {
         let mut left = 0;
-        for (number, index) in self.backed() {
+        for (gpa, index, _) in self.backed() {
             match self.pool.platform().eremove(index) {
                 Ok(SgxStatus::Success) => {}
                 Ok(SgxStatus::ChildPresent) => left += 1,
-                Ok(_) | Err(_) => {
-                    let gpa = self.base.wrapping_add(number as u64 * PAGE_SIZE);
-                    return Err(RemoveError { gpa });
-                }
+                Ok(_) | Err(_) => return Err(RemoveError { gpa }),
             }
         }
         Ok(left)
     }
+
+    /// One page after the other, so that a large section keeps nobody from the pool for longer
+    /// than a page takes. Returns the pages that EREMOVE refuses.
+    fn release(&self) -> impl Iterator<Item = (Gpa, EpcIndex, Result<SgxStatus, Exception>)> {
+        self.backed().filter_map(|(gpa, index, record)| {
+            let outcome = self.pool.platform().eremove(index);
+            if outcome == Ok(SgxStatus::Success) {
+                record.store(0, Ordering::Release);
+                self.pool.free(index);
+                return None;
+            }
+            Some((gpa, index, outcome))
+        })
+    }
 }
 
 impl Drop for VirtualEpc {
-    /// Gives the pages back: children first, then the SECS pages that had some in this section.
+    /// Gives the pages back, in two passes as `sgx_vepc_release` in Linux: the first takes the
+    /// children and refuses the SECS pages that had some, the second takes those. An SECS that
+    /// still has children has them in another section, and waits for that as a zombie. A page
+    /// that is refused for any other reason is given up.
     fn drop(&mut self) {
-        let mut parents = Vec::new();
-        for (_, index) in self.backed() {
-            match self.pool.platform().eremove(index) {
-                Ok(SgxStatus::Success) => self.pool.free(index),
-                Ok(SgxStatus::ChildPresent) => parents.push(index),
-                Ok(other) => self.pool.leak(index, other),
-                // Another leaf holds the page, though no processor of the guest is left.
-                Err(_) => self.pool.leak(index, SgxStatus::EpcPageConflict),
+        self.release().for_each(drop);
+        let mut zombies = Vec::new();
+        let mut leaked = 0_usize;
+        for (gpa, index, outcome) in self.release() {
+            if outcome == Ok(SgxStatus::ChildPresent) {
+                zombies.push(index);
+                continue;
+            }
+            self.pool.leak();
+            leaked += 1;
+            // A guest chooses how many pages are refused, so one line has to do for all of them.
+            if leaked == 1 {
+                tracing::error!(%gpa, page = index.0, ?outcome, "EREMOVE refused an EPC page: leaked");
             }
         }
-        for secs in parents {
-            match self.pool.platform().eremove(secs) {
-                Ok(SgxStatus::Success) => self.pool.free(secs),
-                Ok(SgxStatus::ChildPresent) => self.pool.add_zombie(secs),
-                Ok(other) => self.pool.leak(secs, other),
-                Err(_) => self.pool.leak(secs, SgxStatus::EpcPageConflict),
-            }
+        if leaked > 1 {
+            tracing::error!(base = %self.base, leaked, "EREMOVE refused EPC pages: leaked");
         }
-        self.pool.reap_zombies();
+        self.pool.retry_zombies(zombies.into_iter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity};
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn section(gib: u64, host_pages: u32) -> VirtualEpc {
+        let identity = PlatformIdentity::from_seed(&[1; 32]);
+        let platform = Platform::new(PlatformConfig::single(host_pages, identity)).unwrap();
+        let pool = EpcPool::new(Arc::new(platform));
+        VirtualEpc::new(pool, Gpa(1 << 40), (gib * GIB / PAGE_SIZE) as usize, 0)
+    }
+
+    /// Directories and leaves that exist.
+    fn tables(section: &VirtualEpc) -> (usize, usize) {
+        let directories: Vec<_> = section.map.iter().filter_map(OnceLock::get).collect();
+        let leaves = directories.iter().flat_map(|leaves| leaves.iter());
+        (directories.len(), leaves.filter(|leaf| leaf.get().is_some()).count())
+    }
+
+    #[test]
+    fn an_untouched_section_of_512_gib_has_one_table_of_8_kib() {
+        let section = section(512, 1);
+
+        assert_eq!(size_of_val(&*section.map), 8192);
+        assert_eq!(section.backing(Gpa((1 << 40) + 511 * GIB)), Some(Backing::None));
+        assert_eq!(section.remove_all(), Ok(0));
+        assert_eq!(tables(&section), (0, 0));
+    }
+
+    #[test]
+    fn a_touched_page_costs_the_tables_on_its_way() {
+        let section = section(512, 3);
+
+        for offset in [0, PAGE_SIZE, 512 * GIB - 1] {
+            section.populate(Gpa((1 << 40) + offset)).unwrap().unwrap();
+        }
+
+        assert_eq!(tables(&section), (2, 2));
+        let gpas: Vec<u64> = section.backed().map(|(gpa, ..)| gpa.0 - (1 << 40)).collect();
+        assert_eq!(gpas, [0, PAGE_SIZE, 512 * GIB - PAGE_SIZE]);
     }
 }

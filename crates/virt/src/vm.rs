@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cloister_sgx::encls::leaf;
 use cloister_sgx::{EpcIndex, Platform};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::{Gpa, PAGE_SIZE};
@@ -11,6 +12,12 @@ use crate::cpuid::SgxCpuid;
 use crate::msr::SgxVcpu;
 use crate::pool::{EpcExhausted, EpcPool};
 use crate::vepc::{Backing, RemoveError, VirtualEpc};
+
+/// EPC sections that a guest can have: the number that Linux reads (`SGX_MAX_EPC_SECTIONS`).
+pub const MAX_SECTIONS: usize = 8;
+
+/// One past the highest address of a section: CPUID.12H tells bits 51:12 (SDM Vol. 3D, 34.7.2).
+const ADDRESS_END: u64 = 1 << 52;
 
 /// An EPC section that a guest is to have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +38,18 @@ pub enum VmError {
     /// A section is empty, or not made of whole pages.
     #[error("EPC section {0} is not a whole number of 4 KiB pages")]
     Size(usize),
+    /// More sections than Linux reads from CPUID.
+    #[error("{0} EPC sections are more than the {MAX_SECTIONS} that a guest looks for")]
+    Count(usize),
+    /// A section does not lie within 52 bits of address, all that CPUID 12H can tell.
+    #[error("EPC section {0} ends above the highest physical address")]
+    Address(usize),
+    /// A section shares pages with an earlier one.
+    #[error("EPC section {0} overlaps another")]
+    Overlap(usize),
+    /// The guest's CPUID contradicts itself or says more than the platform can do.
+    #[error("unsupported SGX CPUID: {0}")]
+    Cpuid(&'static str),
     /// The host's EPC does not suffice to preallocate a section.
     #[error("the host's EPC does not suffice to preallocate section {0}")]
     Exhausted(usize),
@@ -55,17 +74,26 @@ impl SgxVm {
         sections: &[SectionConfig],
         cpuid: SgxCpuid,
     ) -> Result<Self, VmError> {
-        let mut made = Vec::with_capacity(sections.len());
+        cpuid.check(pool.platform()).map_err(VmError::Cpuid)?;
+        if sections.len() > MAX_SECTIONS {
+            return Err(VmError::Count(sections.len()));
+        }
+        let mut made: Vec<VirtualEpc> = Vec::with_capacity(sections.len());
         for (n, config) in sections.iter().enumerate() {
-            if config.size == 0
-                || config.size % PAGE_SIZE != 0
-                || !config.base.is_aligned(PAGE_SIZE)
-            {
+            let SectionConfig { base, size, node, preallocate } = *config;
+            if size == 0 || !size.is_multiple_of(PAGE_SIZE) || !base.is_aligned(PAGE_SIZE) {
                 return Err(VmError::Size(n));
             }
-            let pages = usize::try_from(config.size / PAGE_SIZE).map_err(|_| VmError::Size(n))?;
-            let section = VirtualEpc::new(pool.clone(), config.base, pages, config.node);
-            if config.preallocate {
+            let end = base.0.checked_add(size).filter(|&end| end <= ADDRESS_END);
+            let end = end.ok_or(VmError::Address(n))?;
+            let meets =
+                |other: &VirtualEpc| base.0 < other.base().0 + other.size() && other.base().0 < end;
+            if made.iter().any(meets) {
+                return Err(VmError::Overlap(n));
+            }
+            let pages = usize::try_from(size / PAGE_SIZE).map_err(|_| VmError::Size(n))?;
+            let section = VirtualEpc::new(pool.clone(), base, pages, node);
+            if preallocate {
                 section.preallocate().map_err(|EpcExhausted| VmError::Exhausted(n))?;
             }
             made.push(section);
@@ -103,29 +131,27 @@ impl SgxVm {
         SgxVcpu::new(&self.cpuid, self.platform().default_le_hash())
     }
 
-    /// ENCLS-exiting bitmap for a virtual processor: the leaves that policy has a say in.
+    /// ENCLS-exiting bitmap for a virtual processor (`vmx_write_encls_bitmap` in Linux's KVM):
+    /// bit n for leaf n, bit 63 for every leaf from 63 up (SDM Vol. 2, ENCLS). To be asked again
+    /// after a write to IA32_FEATURE_CONTROL.
     ///
     /// EINIT always exits: the launch-control hash is the guest's own, never the host's. ECREATE
-    /// exits where the guest may do less than the platform. Every leaf exits where firmware did
-    /// not enable SGX.
+    /// exits where the guest's SECS may have less than the platform's. A leaf that the guest's
+    /// CPUID does not announce exits to become #UD. Every leaf exits where firmware did not enable
+    /// SGX, to become #GP(0).
     #[must_use]
     pub fn encls_exiting(&self, vcpu: &SgxVcpu) -> u64 {
-        use cloister_sgx::encls::leaf;
         if !vcpu.sgx_enabled() {
             return u64::MAX;
         }
-        let platform = self.platform().capabilities();
-        let mut bitmap = 1 << leaf::EINIT;
-        if self.cpuid.capabilities != *platform {
-            bitmap |= 1 << leaf::ECREATE;
-        }
-        // A leaf that the guest's CPUID does not announce exits to become #UD.
-        for leaf in 0..64 {
-            if !self.cpuid.has_encls_leaf(leaf) {
-                bitmap |= 1 << leaf;
-            }
-        }
-        bitmap
+        let policy = |number: u32| match number {
+            leaf::EINIT => true,
+            leaf::ECREATE => !self.cpuid.allows_every_secs_of(self.platform().capabilities()),
+            _ => false,
+        };
+        (0..64)
+            .filter(|&number| policy(number) || !self.cpuid.has_encls_leaf(number))
+            .fold(0, |bitmap, number| bitmap | 1 << number)
     }
 
     /// What is behind a guest-physical address; `None` if it is in no section.
@@ -150,10 +176,13 @@ impl SgxVm {
     ///
     /// [`RemoveError`] if a page is in use.
     pub fn reset(&self) -> Result<(), RemoveError> {
-        for _ in 0..2 {
-            for section in &self.sections {
-                section.remove_all()?;
-            }
+        let pass = || {
+            let removed = self.sections.iter().map(VirtualEpc::remove_all);
+            removed.sum::<Result<usize, RemoveError>>()
+        };
+        // All children of the guest's SECS pages are in its own sections.
+        if pass()? != 0 {
+            pass()?;
         }
         Ok(())
     }

@@ -28,36 +28,53 @@ pub(super) fn leaf(
     let pageinfo: PageInfo = read_struct(port, pageinfo_la)?;
     let source_la = linear_aligned(port, pageinfo.srcpge.get(), 4096, 4096)?;
     let secinfo_la = linear_aligned(port, pageinfo.secinfo.get(), 64, 64)?;
-    check_pageinfo(&pageinfo)?;
-    let secinfo: SecInfo = read_struct(port, secinfo_la)?;
-    check_secinfo(&secinfo)?;
-    let lock = claim(platform, &target)?;
-    let mut secs: Secs = read_struct(port, source_la)?;
-    check_secs(platform.capabilities(), &secs)?;
-    commit(platform, target.index, &mut secs, lock);
+    let ecreate = platform
+        .begin_ecreate(target.index, target_la, &pageinfo, || read_struct(port, secinfo_la))?;
+    let secs: Secs = read_struct(port, source_la)?;
+    ecreate.finish(platform.capabilities(), &secs)?;
     Ok(LeafOutcome::default())
 }
 
+/// An ECREATE that got as far as its source page: PAGEINFO and SECINFO are legal, the target is
+/// unused and, until this value goes, held.
+#[derive(Debug)]
+pub struct Ecreate<'a> {
+    platform: &'a Platform,
+    target: EpcIndex,
+    lock: Lock<'a>,
+}
+
 impl Platform {
-    /// ECREATE on operands that the caller, a hypervisor that intercepted the leaf, has aligned,
-    /// translated and copied: page `target` at linear address `la` becomes an SECS.
+    /// ECREATE on operands that the caller has aligned and translated, up to the copy of its
+    /// source page. Also for a hypervisor that intercepted the leaf: page `target` at linear
+    /// address `la` is to become an SECS. `secinfo` reads SECINFO, once, when its turn comes.
     ///
     /// # Errors
-    /// The exception that the leaf raises; nothing was committed.
-    pub fn ecreate(
+    /// The exception that the leaf raises, or what `secinfo` returned; nothing was committed.
+    pub fn begin_ecreate<E: From<Exception>>(
         &self,
         target: EpcIndex,
         la: La,
         pageinfo: &PageInfo,
-        secinfo: &SecInfo,
-        secs: &Secs,
-    ) -> Result<(), Exception> {
-        let target = EpcOperand::new(la, target, EpcAccess::Write, Privilege::Supervisor);
+        secinfo: impl FnOnce() -> Result<SecInfo, E>,
+    ) -> Result<Ecreate<'_>, E> {
+        let operand = EpcOperand::new(la, target, EpcAccess::Write, Privilege::Supervisor);
         check_pageinfo(pageinfo)?;
-        check_secinfo(secinfo)?;
-        let lock = claim(self, &target)?;
-        check_secs(self.capabilities(), secs)?;
-        commit(self, target.index, &mut secs.clone(), lock);
+        check_secinfo(&secinfo()?)?;
+        let lock = claim(self, &operand)?;
+        Ok(Ecreate { platform: self, target, lock })
+    }
+}
+
+impl Ecreate<'_> {
+    /// The rest of the leaf, on a copy of the source SECS and on a processor that announces
+    /// `capabilities`: the platform's own, or fewer where a hypervisor grants a guest fewer.
+    ///
+    /// # Errors
+    /// The exception that the leaf raises; nothing was committed.
+    pub fn finish(self, capabilities: &Capabilities, secs: &Secs) -> Result<(), Exception> {
+        check_secs(capabilities, secs)?;
+        commit(self.platform, self.target, &mut secs.clone(), self.lock);
         Ok(())
     }
 }

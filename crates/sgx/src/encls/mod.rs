@@ -16,6 +16,7 @@ mod eremove;
 mod etrack;
 mod ewb;
 
+pub use ecreate::Ecreate;
 pub(crate) use einit::read_secs;
 
 use cloister_x86::Exception;

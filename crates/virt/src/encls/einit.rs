@@ -23,7 +23,6 @@ pub(super) fn einit(
     let token: EinitToken = copy(guest, token_gva)?;
     let status = vm
         .platform()
-        .einit(secs, la, &sigstruct, &token, &vcpu.le_hash(), || guest.event_pending())
-        .map_err(Refusal::Leaf)?;
+        .einit(secs, la, &sigstruct, &token, &vcpu.le_hash(), || guest.event_pending())?;
     Ok(LeafOutcome { status: Some(status), rbx: None })
 }

@@ -41,6 +41,12 @@ impl From<GuestFault> for Refusal {
     }
 }
 
+impl From<Exception> for Refusal {
+    fn from(exception: Exception) -> Self {
+        Self::Leaf(exception)
+    }
+}
+
 /// Carries out the ENCLS leaf that `guest` stopped at.
 pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, guest: &mut impl GuestCpu) -> Action {
     let number = guest.operands().eax;

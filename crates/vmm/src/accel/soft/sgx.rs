@@ -9,7 +9,7 @@ use cloister_cpu::{Cpu, Stop};
 use cloister_sgx::{EnclsRegs, LeafOutcome};
 use cloister_virt::{GuestCpu, GuestFault};
 use cloister_x86::addr::is_canonical;
-use cloister_x86::regs::Rflags;
+use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::{Exception, Gpa, Gva};
 
 /// Encodings of the registers of SGX leaves.
@@ -55,6 +55,10 @@ impl GuestCpu for StoppedAtEncls<'_> {
 
     fn linear(&mut self, ea: u64, len: u64) -> Result<Gva, GuestFault> {
         let refused = GuestFault::Exception(Exception::gp(0));
+        // SDM Vol. 2, ENCLS: this comes after the exit.
+        if !self.0.cr0.contains(Cr0::PG) {
+            return Err(refused);
+        }
         let last = ea.wrapping_add(len.wrapping_sub(1));
         if self.0.mode.is_64() {
             // SDM Vol. 1, 3.3.7.1; the base of DS is zero in 64-bit mode.
