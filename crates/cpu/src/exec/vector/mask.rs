@@ -20,38 +20,32 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     let (data, mask) = (cpu.vector.xmm(op.src), cpu.vector.xmm(op.third));
-    store_masked(cpu, op, data, mask)
+    store_masked(cpu, op, 16, data, mask)
 }
 
 fn maskmovq(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     let (data, mask) = (cpu.mmx(op.src), cpu.mmx(op.third));
-    store_masked(cpu, op, [data, 0], [mask, 0])?;
+    // As on hardware the change to MMX operation comes before any fault of the store.
     cpu.enter_mmx();
-    Ok(())
+    store_masked(cpu, op, 8, [data, 0], [mask, 0])
 }
 
-/// Stores the bytes whose mask byte has its top bit set at DS:rDI.
-fn store_masked(cpu: &mut Cpu, op: &Op, data: Lane, mask: Lane) -> Exec {
+/// Stores the bytes whose mask byte has its top bit set at DS:rDI. All `size` bytes have to be
+/// writable, even with a mask of zeros: the manual leaves open which of them are checked.
+fn store_masked(cpu: &mut Cpu, op: &Op, size: usize, data: Lane, mask: Lane) -> Exec {
     let mask = sign_mask::<u8>(mask);
-    if mask == 0 {
-        return Ok(());
-    }
-    let data = u8::split(data);
-    let (first, last) = (mask.trailing_zeros(), 31 - mask.leading_zeros());
     let width_mask = u64::MAX >> (64 - 8 * u32::from(op.addr_size));
-    let offset = (cpu.gpr[7] & width_mask).wrapping_add(u64::from(first)) & width_mask;
-    let span = (last - first + 1) as usize;
+    let offset = cpu.gpr[7] & width_mask;
     let start = if op.special & MEM_SEGMENT != 0 {
-        cpu.segmented(usize::from(op.seg), offset, span, AccessKind::Write)?
+        cpu.segmented(usize::from(op.seg), offset, size, AccessKind::Write)?
     } else {
         offset
     };
-    let address = |bit: u32| start.wrapping_add(u64::from(bit - first));
-    cpu.probe_write(start, span)?;
-    for bit in first..=last {
-        if mask >> bit & 1 != 0 {
-            cpu.store(address(bit), data[bit as usize])?;
+    cpu.probe_write(start, size)?;
+    for (i, &byte) in u8::split(data).iter().enumerate() {
+        if mask >> i & 1 != 0 {
+            cpu.store(start.wrapping_add(i as u64), byte)?;
         }
     }
     Ok(())

@@ -53,9 +53,11 @@ pub fn reciprocal(x: u32) -> u32 {
     if x & EXPONENT == EXPONENT {
         return sign;
     }
-    let result = shorten(1.0 / f32::from_bits(x & !SIGN));
-    // Tiny results are zeros.
-    if is_tiny(result) { sign } else { sign | result }
+    // Tiny results are zeros; that of 2^126 may count as tiny.
+    if x & !SIGN >= 0x7e80_0000 {
+        return sign;
+    }
+    sign | shorten(1.0 / f32::from_bits(x & !SIGN))
 }
 
 /// RSQRTSS of one element.

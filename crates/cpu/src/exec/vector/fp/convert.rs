@@ -87,12 +87,13 @@ fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
     let b = if MEMORY { cpu.load_operand::<u64>(op)? } else { cpu.mmx(op.src) };
+    // The change to MMX operation comes before any #XM.
+    cpu.enter_mmx();
     let result = cpu.simd(|env| {
         let low: u32 = from_i32(env, b as i32);
         let high: u32 = from_i32(env, (b >> 32) as i32);
         u64::from(low) | u64::from(high) << 32
     })?;
-    cpu.enter_mmx();
     let old = cpu.vector.xmm(op.dst);
     cpu.vector.set_xmm(op.dst, with_low(old, result));
     Ok(())

@@ -16,7 +16,7 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
         Cvttps2dq, Cvttps2pi, Cvttsd2si, Cvttss2si,
     };
     let memory = op.mem_operand != NO_MEMORY;
-    let wide = op.size == 8;
+    let wide = instruction.op0_register().is_gpr64();
     macro_rules! scalar {
         ($t:ty, $kind:ident, $truncate:literal) => {
             match (memory, wide) {
@@ -110,6 +110,8 @@ fn to_mmx<const KIND: u8>(cpu: &mut Cpu, op: &Op, f: impl Fn(&mut Env, Lane) -> 
     cpu.check_sse()?;
     cpu.check_mmx()?;
     let b = cpu.xmm_source::<KIND>(op)?;
+    // The change to MMX operation comes before any #XM.
+    cpu.enter_mmx();
     let result = cpu.simd(|env| f(env, b))?;
     cpu.set_mmx(op.dst, result);
     Ok(())
