@@ -18,6 +18,19 @@ pub struct Mapping {
     pub global: bool,
 }
 
+/// Where a walk begins.
+#[derive(Clone, Copy)]
+struct Table {
+    address: u64,
+    level: u32,
+}
+
+/// A leaf entry after an access of `kind`.
+fn used(entry: Pte, kind: AccessKind) -> Pte {
+    let dirty = if kind == AccessKind::Write { Pte::DIRTY } else { Pte::empty() };
+    entry | Pte::ACCESSED | dirty
+}
+
 impl Cpu {
     /// Translates the page of `la` through the guest's paging structures, checks the access and
     /// sets accessed and dirty bits.
@@ -34,34 +47,55 @@ impl Cpu {
         if !self.cr0.contains(Cr0::PG) {
             return Ok(Mapping { gpa: Gpa(la & 0xffff_f000), page_size: 4096, global: false });
         }
-        self.walk_4_level(la, kind, mode)
+        if self.long_mode() {
+            let table = self.cr3 & PTE_ADDRESS;
+            return self.walk_entries(la, Table { address: table, level: 4 }, kind, mode);
+        }
+        let la = la & 0xffff_ffff;
+        if !self.cr4.contains(Cr4::PAE) {
+            return self.walk_32(la, kind, mode);
+        }
+        // The PDPTE registers were checked when they were loaded; they carry no rights.
+        let pdpte = Pte::from_bits_retain(self.pdptes[(la >> 30) as usize & 3]);
+        if !pdpte.contains(Pte::PRESENT) {
+            return Err(self.fault_code(kind, mode));
+        }
+        let table = pdpte.bits() & PTE_ADDRESS;
+        self.walk_entries(la, Table { address: table, level: 2 }, kind, mode)
     }
 
-    fn walk_4_level(
-        &mut self,
-        la: u64,
-        kind: AccessKind,
-        mode: MmuMode,
-    ) -> Result<Mapping, PageFaultCode> {
+    /// The bits of an error code that tell of the access (SDM Vol. 3A, 4.7).
+    fn fault_code(&self, kind: AccessKind, mode: MmuMode) -> PageFaultCode {
         let mut code = PageFaultCode::empty();
         let user = matches!(mode, MmuMode::User | MmuMode::Enclave);
         code.set(PageFaultCode::WRITE, kind == AccessKind::Write);
         code.set(PageFaultCode::USER, user);
-        let no_execute = self.efer.contains(Efer::NXE);
+        let no_execute = self.cr4.contains(Cr4::PAE) && self.efer.contains(Efer::NXE);
         code.set(
             PageFaultCode::FETCH,
             kind == AccessKind::Execute && (no_execute || self.cr4.contains(Cr4::SMEP)),
         );
+        code
+    }
 
+    /// 4-level and PAE paging: entries of 8 bytes (SDM Vol. 3A, 4.4 and 4.5).
+    fn walk_entries(
+        &mut self,
+        la: u64,
+        table: Table,
+        kind: AccessKind,
+        mode: MmuMode,
+    ) -> Result<Mapping, PageFaultCode> {
+        let code = self.fault_code(kind, mode);
+        let no_execute = self.efer.contains(Efer::NXE);
         // Rights are the AND of all levels, so start with all of them.
         let mut rights = Pte::WRITE | Pte::USER;
         let mut forbid_execute = false;
-        let mut table = self.cr3 & PTE_ADDRESS;
-        let mut level = 4u32;
+        let Table { address: mut table, mut level } = table;
         loop {
             let shift = 12 + 9 * (level - 1);
             let at = Gpa(table + (la >> shift & 0x1ff) * 8);
-            let mut entry = Pte::from_bits_retain(self.physical_read(at));
+            let entry = Pte::from_bits_retain(self.physical_read(at));
             if !entry.contains(Pte::PRESENT) {
                 return Err(code);
             }
@@ -86,19 +120,71 @@ impl Cpu {
             if !self.allows(rights, forbid_execute && no_execute, kind, mode) {
                 return Err(code | PageFaultCode::PRESENT);
             }
-            let mut wanted = entry | Pte::ACCESSED;
-            if kind == AccessKind::Write {
-                wanted |= Pte::DIRTY;
-            }
+            let wanted = used(entry, kind);
             if wanted != entry && !self.physical_update(at, entry.bits(), wanted.bits()) {
                 // As above; rights of the upper levels stay as they were read.
                 continue;
             }
-            entry = wanted;
             let page_size = 1u64 << shift;
             let offset = la & (page_size - 1) & !0xfff;
             return Ok(Mapping {
                 gpa: Gpa((entry.bits() & PTE_ADDRESS & !(page_size - 1)) | offset),
+                page_size,
+                global: entry.contains(Pte::GLOBAL) && self.cr4.contains(Cr4::PGE),
+            });
+        }
+    }
+
+    /// 32-bit paging: entries of 4 bytes (SDM Vol. 3A, 4.3).
+    fn walk_32(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        mode: MmuMode,
+    ) -> Result<Mapping, PageFaultCode> {
+        let code = self.fault_code(kind, mode);
+        let mut rights = Pte::WRITE | Pte::USER;
+        let mut table = self.cr3 & 0xffff_f000;
+        let mut level = 2;
+        loop {
+            let shift = 12 + 10 * (level - 1);
+            let at = Gpa(table + (la >> shift & 0x3ff) * 4);
+            // Entries come in pairs, as memory is read and updated by 8 bytes.
+            let pair = self.physical_read(at);
+            let half = (at.0 & 4) * 8;
+            let entry = Pte::from_bits_retain(pair >> half & 0xffff_ffff);
+            if !entry.contains(Pte::PRESENT) {
+                return Err(code);
+            }
+            let large = level == 2 && entry.contains(Pte::PAGE_SIZE) && self.cr4.contains(Cr4::PSE);
+            if large && entry.bits() & self.reserved_bits_4m() != 0 {
+                return Err(code | PageFaultCode::PRESENT | PageFaultCode::RESERVED);
+            }
+            rights &= entry;
+            let leaf = large || level == 1;
+            if leaf && !self.allows(rights, false, kind, mode) {
+                return Err(code | PageFaultCode::PRESENT);
+            }
+            let wanted = if leaf { used(entry, kind) } else { entry | Pte::ACCESSED };
+            let new_pair = pair | wanted.bits() << half;
+            if new_pair != pair && !self.physical_update(at, pair, new_pair) {
+                // Someone changed the entry, or its neighbour: read it again.
+                continue;
+            }
+            if !leaf {
+                table = entry.bits() & 0xffff_f000;
+                level = 1;
+                continue;
+            }
+            let page_size = 1u64 << shift;
+            let frame = if large {
+                // PSE-36: bits 20:13 are address bits 39:32 (SDM Vol. 3A, table 4-4).
+                (entry.bits() & 0xffc0_0000) | (entry.bits() & 0x001f_e000) << 19
+            } else {
+                entry.bits() & 0xffff_f000
+            };
+            return Ok(Mapping {
+                gpa: Gpa(frame | la & (page_size - 1) & !0xfff),
                 page_size,
                 global: entry.contains(Pte::GLOBAL) && self.cr4.contains(Cr4::PGE),
             });
@@ -139,6 +225,18 @@ impl Cpu {
             (2, true) => reserved |= 0x001f_e000,
             _ => {}
         }
+        if !self.long_mode() {
+            // PAE paging does not ignore what 4-level paging leaves to software (table 4-9).
+            reserved |= 0x7ff0_0000_0000_0000;
+        }
         reserved
+    }
+
+    /// Bits that must be clear in a page-directory entry that maps 4 MiB (SDM Vol. 3A, table 4-4):
+    /// bit 21, and address bits beyond MAXPHYADDR or 40 bits.
+    fn reserved_bits_4m(&self) -> u64 {
+        let width = self.features.physical_bits.clamp(32, 40) - 32;
+        let address = ((1u64 << width) - 1) << 13;
+        0x003f_e000 & !address
     }
 }
