@@ -98,12 +98,18 @@ impl Guest {
     /// general-purpose registers and the arithmetic flags clear, everything enabled.
     #[must_use]
     pub fn new(start: Start) -> Self {
+        Self::with_cpus(start, 1)
+    }
+
+    /// As [`Guest::new`], in a machine with `cpus` processors, of which this is the first.
+    #[must_use]
+    pub fn with_cpus(start: Start, cpus: usize) -> Self {
         let count = (RAM_SIZE >> 12) as usize;
         let ram = Arc::new(Ram {
             pages: (0..count).map(|_| Page(UnsafeCell::new([0; 4096]))).collect(),
             tracks: CodeTrack::array(count),
         });
-        let shared = Shared::new(ram.clone(), None, 1, 1_000_000_000);
+        let shared = Shared::new(ram.clone(), None, cpus, 1_000_000_000);
         let features = Features {
             xcr0: Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX,
             ..Features::default()
@@ -113,6 +119,12 @@ impl Guest {
         guest.enter(start);
         guest.vcpu.catch_exceptions(true);
         guest
+    }
+
+    /// Another processor of the machine, as power-up leaves it.
+    #[must_use]
+    pub fn processor(&self, id: u32) -> Vcpu {
+        Vcpu::new(self.vcpu.cpu.shared.clone(), id, self.vcpu.cpu.features)
     }
 
     fn build_page_tables(&mut self) {
@@ -168,14 +180,30 @@ impl Guest {
     ///
     /// If the assembler refuses it.
     pub fn assemble(&mut self, code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) {
-        let bytes = CodeAssembler::new(self.vcpu.cpu.mode.bitness())
+        self.assemble_at(CODE, self.vcpu.cpu.mode.bitness(), |assembler| {
+            code(assembler)?;
+            assembler.ud2()
+        });
+    }
+
+    /// Assembles code for a mode of 16, 32 or 64 bits and puts it at `address`.
+    ///
+    /// # Panics
+    ///
+    /// If the assembler refuses it.
+    pub fn assemble_at(
+        &mut self,
+        address: u64,
+        bitness: u32,
+        code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) {
+        let bytes = CodeAssembler::new(bitness)
             .and_then(|mut assembler| {
                 code(&mut assembler)?;
-                assembler.ud2()?;
-                assembler.assemble(CODE)
+                assembler.assemble(address)
             })
             .expect("assembles");
-        self.write(CODE, &bytes);
+        self.write(address, &bytes);
     }
 
     /// Puts machine code at [`CODE`], with `ud2` behind it.

@@ -243,7 +243,8 @@ fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
     let until_equal = op.prefix & REPNE != 0;
-    let trace = cpu.attention & attention::TRACE != 0;
+    // Debug traps come after each iteration.
+    let trace = cpu.attention & (attention::TRACE | attention::BREAKPOINTS) != 0;
     let runs =
         op.addr_size == 8 && cpu.mode.is_64() && !trace && !cpu.system_flags.contains(Rflags::DF);
     let flags = cpu.flags;

@@ -170,9 +170,8 @@ impl Cpu {
         self.cpl == 3 && self.cr0.contains(Cr0::AM) && self.system_flags.contains(Rflags::AC)
     }
 
-    /// Matches an access to `size` bytes of I/O ports with the I/O breakpoints: to be called by
-    /// IN, OUT, INS and OUTS that retire.
-    pub fn check_io_breakpoint(&mut self, port: u16, size: u8) {
+    /// Matches an access to `size` bytes of I/O ports with the I/O breakpoints.
+    pub(super) fn check_io_breakpoint(&mut self, port: u16, size: u8) {
         if self.dr7 & 0xff != 0 {
             let hits = self
                 .breakpoints()

@@ -126,6 +126,10 @@ pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
             Err(Stop::Fault) => {
                 let second = cpu.fault.take().unwrap_or(Exception::new(Vector::Df));
                 cpu.non_canonical_fault = false;
+                if second.vector == Vector::Pf {
+                    // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
+                    cpu.cr2 = second.address;
+                }
                 event = combine(&event, second).ok_or(Exit::TripleFault)?;
             }
             // An IDT, TSS or stack in device registers: a real processor would get a machine

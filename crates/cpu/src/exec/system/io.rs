@@ -11,7 +11,7 @@ const IO_MAP_BASE: u64 = 102;
 
 impl Cpu {
     /// Checks that `size` (1, 2 or 4) ports from `port` on may be accessed: by IOPL, else by the
-    /// I/O permission bitmap in the TSS.
+    /// I/O permission bitmap in the TSS. Matches the access with I/O breakpoints.
     ///
     /// # Errors
     ///
@@ -21,9 +21,12 @@ impl Cpu {
         if !self.cr0.contains(Cr0::PE)
             || (self.cpl <= self.iopl() && !self.system_flags.contains(Rflags::VM))
         {
+            self.check_io_breakpoint(port, size);
             return Ok(());
         }
-        self.io_bitmap(port, size)
+        self.io_bitmap(port, size)?;
+        self.check_io_breakpoint(port, size);
+        Ok(())
     }
 
     #[inline(never)]

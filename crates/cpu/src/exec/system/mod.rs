@@ -65,3 +65,6 @@ pub fn ends_block(instruction: &Instruction) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

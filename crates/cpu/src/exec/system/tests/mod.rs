@@ -1,0 +1,13 @@
+//! Tests of system behaviour: bare-metal guests with descriptor tables, handlers and page tables.
+
+mod apic;
+mod debug;
+mod exceptions;
+mod interrupts;
+mod kernel;
+mod modes;
+mod paging;
+mod returns;
+mod segments;
+mod self_modifying;
+mod translations;
