@@ -252,6 +252,8 @@ pub struct Cpu {
     pub apic: LocalApic,
     /// Enclave mode.
     pub enclave: cloister_sgx::EnclaveState,
+    /// IA32_FEATURE_CONTROL is locked with SGX enabled: ENCLU runs. The MSR is the owner's.
+    pub sgx_enabled: bool,
     /// ENCLS-exiting bitmap: leaf n of ENCLS exits where bit n is set (bit 63: leaves 63 and up)
     /// (SDM Vol. 3C, 24.6.16).
     pub encls_exiting: u64,

@@ -25,7 +25,7 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         .or_else(|| system::select(instruction, mode, op))
         .or_else(|| x87::select(instruction, mode, op))
         .or_else(|| vector::select(instruction, mode, op))
-        .or_else(|| sgx::select(instruction, mode, op))
+        .or_else(|| sgx::select(instruction))
 }
 
 /// Whether the instruction's handler writes `rip` itself (or never retires).

@@ -64,6 +64,10 @@ fn is_tested(code: Code) -> bool {
                 | Code::Jmp_m1616
                 | Code::Jmp_m1632
                 | Code::Jmp_m1664
+                // PREFETCH with a register: a reserved NOP on Intel processors, #UD on AMD's.
+                | Code::Reservednop_rm16_r16_0F0D
+                | Code::Reservednop_rm32_r32_0F0D
+                | Code::Reservednop_rm64_r64_0F0D
         )
 }
 

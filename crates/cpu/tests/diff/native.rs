@@ -236,6 +236,10 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
         case.fault.vector = RETIRED;
         case.state.rip -= 1;
     }
+    if vector == 14 && case.fault.code & 0x10 != 0 && case.state.rip != CODE {
+        // A branch to where no code is has retired; the fetch behind it faults.
+        case.fault = Fault { vector: RETIRED, code: 0, address: 0 };
+    }
     let rest = case.state.fx.rest;
     case.state.fx = *fx;
     case.state.fx.rest = rest;

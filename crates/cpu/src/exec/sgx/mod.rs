@@ -1,51 +1,25 @@
-//! ENCLS, ENCLU, ENCLV and what enclave mode forbids (SDM Vol. 3D, chapters 35 to 39).
+//! ENCLS, ENCLU, ENCLV and enclave mode (SDM Vol. 3D, chapters 34 to 40), on the model of
+//! [`cloister_sgx`].
 
-use std::ptr::NonNull;
+pub mod aex;
+pub mod encls;
+pub mod enclu;
+pub mod paging;
+pub mod port;
+pub mod restrict;
 
-use cloister_sgx::EpcIndex;
-use iced_x86::Instruction;
+pub use aex::before_event;
+pub use restrict::restricted;
 
-use crate::mem::tlb::AccessKind;
-use crate::mode::Mode;
-use crate::op::{Handler, Op};
-use crate::phys::{CodeTrack, PhysPage};
-use crate::state::{Cpu, Exec};
+use iced_x86::{Instruction, Mnemonic};
 
-/// The handler of an SGX instruction.
-pub fn select(_instruction: &Instruction, _mode: Mode, _op: &mut Op) -> Option<Handler> {
-    None
-}
+use crate::op::Handler;
 
-/// The handler of an instruction that enclave mode forbids: #UD or #GP (SDM Vol. 3D, 39.6).
-#[must_use]
-pub fn restricted(_instruction: &Instruction) -> Option<Handler> {
-    None
-}
-
-impl Cpu {
-    /// The access check of enclave mode for a page that the page tables allow: what is to be
-    /// accessed, or `None` for the abort page (SDM Vol. 3D, 35.3).
-    ///
-    /// # Errors
-    ///
-    /// #PF with the SGX bit.
-    pub fn enclave_access(
-        &mut self,
-        _la: u64,
-        _kind: AccessKind,
-        page: PhysPage,
-    ) -> Exec<Option<PhysPage>> {
-        Ok(Some(page))
-    }
-
-    /// The bytes and the code tracking of an EPC page.
-    #[must_use]
-    pub fn epc_memory(&self, _index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
-        None
+/// The handler of an SGX instruction. ENCLV is not announced by CPUID, so it is invalid.
+pub fn select(instruction: &Instruction) -> Option<Handler> {
+    match instruction.mnemonic() {
+        Mnemonic::Encls => Some(encls::encls),
+        Mnemonic::Enclu => Some(enclu::enclu),
+        _ => None,
     }
 }
-
-/// What comes before an event is delivered: inside an enclave, an asynchronous exit
-/// (SDM Vol. 3D, 36.3 and 36.4). It may change the event (the address of a page fault, RF in the
-/// pushed image) and [`Cpu::rip`], which the handler returns to.
-pub fn before_event(_cpu: &mut Cpu, _event: &mut crate::exec::system::event::Event) {}

@@ -28,6 +28,10 @@ fn int(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
+    // SDM Vol. 3D, 40.2.3: #UD in an enclave that was entered opted out of debugging.
+    if cpu.enclave.debug_opt_out() {
+        return Err(cpu.ud());
+    }
     software(cpu, op, 3, Kind::SoftwareException)
 }
 
@@ -40,5 +44,8 @@ fn into(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.enclave.debug_opt_out() {
+        return Err(cpu.ud());
+    }
     software(cpu, op, 1, Kind::PrivilegedSoftware)
 }

@@ -69,6 +69,7 @@ impl Cpu {
             vector: crate::exec::vector::VectorState::default(),
             apic: super::apic::LocalApic::new(id),
             enclave: cloister_sgx::EnclaveState::default(),
+            sgx_enabled: false,
             encls_exiting: 0,
             features,
             shared,
@@ -94,6 +95,7 @@ impl Cpu {
         self.vector = old.vector;
         self.enclave = old.enclave;
         self.encls_exiting = old.encls_exiting;
+        self.sgx_enabled = old.sgx_enabled;
         self.tlb = old.tlb;
         self.tlb.flush_all();
         self.apic = old.apic;

@@ -162,6 +162,7 @@ impl SoftVcpu {
     fn update_encls_exiting(&mut self) {
         if let Some(sgx) = &self.sgx {
             self.vcpu.cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
+            self.vcpu.cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
         }
     }
 

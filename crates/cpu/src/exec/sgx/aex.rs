@@ -1,0 +1,75 @@
+//! Asynchronous enclave exit (SDM Vol. 3D, chapter 37).
+
+use cloister_sgx::{ExitingEvent, XsaveArea, aex};
+use cloister_x86::regs::Xfeatures;
+use cloister_x86::{Exception, Vector};
+
+use crate::exec::system::event::{Event, Kind, pushed_flags};
+use crate::state::Cpu;
+
+/// Vectors of exceptions that an enclave can raise, for [`ExitingEvent::Exception`].
+const VECTORS: [Vector; 14] = [
+    Vector::De,
+    Vector::Db,
+    Vector::Bp,
+    Vector::Of,
+    Vector::Br,
+    Vector::Ud,
+    Vector::Nm,
+    Vector::Ss,
+    Vector::Gp,
+    Vector::Pf,
+    Vector::Mf,
+    Vector::Ac,
+    Vector::Xm,
+    Vector::Cp,
+];
+
+/// What comes before the delivery of an event: inside an enclave, the exit from it. The event is
+/// then delivered from the synthetic state, at the AEP.
+pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
+    let Some(xfrm) = cpu.enclave.xfrm() else {
+        return;
+    };
+    let Some(platform) = cpu.shared.platform.clone() else {
+        return;
+    };
+    let mut state = cpu.leaf_state();
+    state.rflags = pushed_flags(cpu, event);
+    let mut xsave = XsaveArea::default();
+    let image = cpu.xsave_image(Xfeatures::from_bits_truncate(xfrm));
+    xsave.image_mut(xfrm).copy_from_slice(&image);
+    let mut enclave = std::mem::take(&mut cpu.enclave);
+    let left = aex(&platform, &mut enclave, &mut state, exiting_event(event), &mut xsave);
+    cpu.enclave = enclave;
+    let Some(synthetic) = left else {
+        return;
+    };
+    cpu.tlb.flush_enclave();
+    cpu.set_leaf_state(&state);
+    cpu.initialize_xstate(Xfeatures::from_bits_truncate(synthetic.init));
+    cpu.fpu.control = synthetic.fcw;
+    cpu.fpu.status = synthetic.fsw;
+    cpu.vector.mxcsr = synthetic.mxcsr;
+    if let ExitingEvent::Exception(exception) = synthetic.event {
+        event.address = exception.address;
+    }
+    // RF was saved in the SSA frame; the frame that delivery pushes is that of the AEP.
+    event.resume_flag = false;
+}
+
+/// What EXITINFO can say of an event.
+fn exiting_event(event: &Event) -> ExitingEvent {
+    let vector = VECTORS.into_iter().find(|vector| *vector as u8 == event.vector);
+    match (event.kind, vector) {
+        (
+            Kind::Fault | Kind::Trap | Kind::SoftwareException | Kind::PrivilegedSoftware,
+            Some(vector),
+        ) => ExitingEvent::Exception(Exception {
+            vector,
+            error_code: event.error_code.unwrap_or(0),
+            address: event.address,
+        }),
+        _ => ExitingEvent::Interrupt,
+    }
+}

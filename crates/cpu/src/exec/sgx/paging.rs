@@ -1,0 +1,58 @@
+//! The EPC behind linear addresses: the access check of enclave mode, and EPC memory.
+
+use std::ptr::NonNull;
+
+use cloister_sgx::{Access, AccessOutcome, EpcIndex, check_access};
+use cloister_x86::La;
+
+use crate::mem::tlb::AccessKind;
+use crate::phys::{CodeTrack, PhysPage};
+use crate::state::{Cpu, Exec};
+
+impl Cpu {
+    /// The access check of enclave mode for a page that the page tables allow: what is to be
+    /// accessed, or `None` for the abort page (SDM Vol. 3D, 35.3).
+    ///
+    /// # Errors
+    ///
+    /// #PF with the SGX bit, or #GP(0) for a fetch from outside ELRANGE.
+    pub fn enclave_access(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        page: PhysPage,
+    ) -> Exec<Option<PhysPage>> {
+        let Some(platform) = self.shared.platform.as_ref() else {
+            return Ok(Some(page));
+        };
+        let index = match page {
+            PhysPage::Epc(index) => Some(index),
+            _ => None,
+        };
+        let access = match kind {
+            AccessKind::Read => Access::Read,
+            AccessKind::Write => Access::Write,
+            AccessKind::Execute => Access::Execute,
+        };
+        match check_access(platform, &self.enclave, La(la), index, access) {
+            AccessOutcome::Allowed => Ok(Some(page)),
+            AccessOutcome::AbortPage => Ok(None),
+            AccessOutcome::Fault(exception) => Err(self.raise(exception)),
+        }
+    }
+
+    /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.
+    #[must_use]
+    pub fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
+        let page = self.shared.platform.as_ref()?.page(index);
+        let track = self.shared.epc_track.get(index.0 as usize)?;
+        Some((NonNull::from(&page.words).cast(), NonNull::from(track)))
+    }
+
+    /// Drops code decoded from an EPC page whose contents a leaf has replaced.
+    pub(crate) fn epc_written(&self, index: EpcIndex) {
+        if let Some(track) = self.shared.epc_track.get(index.0 as usize) {
+            track.stored(0, 4096);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How SGX leaves reach this processor's memory: the implementation of [`LeafPort`].
+
+use std::sync::atomic::Ordering;
+
+use cloister_sgx::{EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
+use cloister_x86::addr::is_canonical;
+use cloister_x86::{Exception, La};
+
+use crate::exit::{Exit, Stop};
+use crate::mem::tlb::{AccessKind, MmuMode};
+use crate::phys::PhysPage;
+use crate::segment::seg;
+use crate::state::{Cpu, Exec, attention, event};
+
+/// EPC operands of a leaf at most: a page, its SECS and a version array.
+const MAX_OPERANDS: usize = 4;
+
+/// The memory of a processor, for one leaf.
+pub struct Port<'a> {
+    cpu: &'a mut Cpu,
+    mode: MmuMode,
+    /// A stop that is no fault of the leaf: a device access of its operands.
+    other: Option<Stop>,
+    resolved: [Option<EpcIndex>; MAX_OPERANDS],
+}
+
+impl<'a> Port<'a> {
+    /// For an ENCLS leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
+    /// ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
+    pub fn new(cpu: &'a mut Cpu) -> Self {
+        let mode = match cpu.mmu_mode {
+            MmuMode::Enclave => MmuMode::User,
+            mode => mode,
+        };
+        Self { cpu, mode, other: None, resolved: [None; MAX_OPERANDS] }
+    }
+
+    /// After the leaf completed: drops code decoded from the EPC pages that it may have written.
+    pub fn written(&self) {
+        for index in self.resolved.iter().flatten() {
+            self.cpu.epc_written(*index);
+        }
+    }
+
+    /// What a stopped leaf means to the engine.
+    pub fn stop(self, stop: LeafStop) -> Stop {
+        if let Some(other) = self.other {
+            return other;
+        }
+        match stop {
+            LeafStop::Fault(exception) => self.cpu.raise(exception),
+            LeafStop::EpcMiss { gpa } => self.cpu.exit_with(Exit::EpcMiss { gpa }),
+            // Whoever holds the page lets go of it soon: look at events and try again.
+            LeafStop::Conflict => Stop::Alone,
+        }
+    }
+
+    fn convert<T>(&mut self, outcome: Exec<T>) -> Result<T, LeafStop> {
+        outcome.map_err(|stop| match (stop, self.cpu.fault.take()) {
+            (Stop::Fault, Some(exception)) => LeafStop::Fault(exception),
+            (stop, _) => {
+                self.other = Some(stop);
+                LeafStop::Conflict
+            }
+        })
+    }
+}
+
+impl LeafPort for Port<'_> {
+    fn linear(&mut self, ea: u64, len: u64) -> Result<La, LeafStop> {
+        if self.cpu.mode.is_64() {
+            return if is_canonical(ea) {
+                Ok(La(ea))
+            } else {
+                Err(LeafStop::Fault(Exception::gp(0)))
+            };
+        }
+        let size = usize::try_from(len).unwrap_or(usize::MAX);
+        let la = self.cpu.segmented(seg::DS, ea & 0xffff_ffff, size, AccessKind::Read);
+        self.convert(la).map(La)
+    }
+
+    fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), LeafStop> {
+        let outcome = self.cpu.read_bytes(la.0, buf, self.mode);
+        self.convert(outcome)
+    }
+
+    fn write(&mut self, la: La, bytes: &[u8]) -> Result<(), LeafStop> {
+        let outcome = self.cpu.write_bytes(la.0, bytes, self.mode);
+        self.convert(outcome)
+    }
+
+    fn resolve_epc(&mut self, la: La, access: EpcAccess) -> Result<Option<EpcIndex>, LeafStop> {
+        let kind = match access {
+            EpcAccess::Read => AccessKind::Read,
+            EpcAccess::Write => AccessKind::Write,
+        };
+        let mapping = self
+            .cpu
+            .walk(la.0, kind, self.mode)
+            .map_err(|code| LeafStop::Fault(Exception::pf(la.0, code)))?;
+        match self.cpu.shared.memory.page(mapping.gpa) {
+            PhysPage::Epc(index) => {
+                if let Some(slot) = self.resolved.iter_mut().find(|slot| slot.is_none()) {
+                    *slot = Some(index);
+                }
+                Ok(Some(index))
+            }
+            PhysPage::EpcUnbacked => Err(LeafStop::EpcMiss { gpa: mapping.gpa }),
+            _ => Ok(None),
+        }
+    }
+
+    fn event_pending(&mut self) -> bool {
+        self.cpu.attention & attention::INTERRUPTS != 0
+            || self.cpu.kicker.events.load(Ordering::Relaxed) & event::APIC != 0
+    }
+
+    fn le_pubkey_hash(&self) -> [u8; 32] {
+        // The MSRs are the owner's, which carries out EINIT itself; what is left is the value
+        // after reset.
+        self.cpu.shared.platform.as_ref().map_or([0; 32], |platform| *platform.default_le_hash())
+    }
+}
