@@ -52,7 +52,8 @@ impl MsrBank {
     /// RDMSR. `None` is #GP(0).
     pub(super) fn read(&self, index: u32) -> Option<u64> {
         Some(match index {
-            msr::PLATFORM_ID | msr::MCG_CAP | msr::MCG_STATUS => 0,
+            // XSS: no supervisor state component is supported.
+            msr::PLATFORM_ID | msr::MCG_CAP | msr::MCG_STATUS | msr::XSS => 0,
             msr::SPEC_CTRL => self.spec_ctrl,
             msr::BIOS_SIGN_ID => self.microcode,
             msr::PLATFORM_INFO => (TSC_HZ / 100_000_000) << 8,
@@ -73,7 +74,7 @@ impl MsrBank {
         match index {
             msr::SPEC_CTRL if value & !SPEC_CTRL_BITS == 0 => self.spec_ctrl = value,
             msr::PRED_CMD => return value & !PRED_CMD_BITS == 0,
-            msr::MCG_STATUS => return value == 0,
+            msr::MCG_STATUS | msr::XSS => return value == 0,
             // Software writes zero, executes CPUID, and reads the revision (SDM Vol. 3A, 9.11.7.1):
             // it is there whatever was written.
             msr::BIOS_SIGN_ID => self.microcode = MICROCODE_REVISION,
