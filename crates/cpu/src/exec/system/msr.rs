@@ -121,6 +121,8 @@ impl Cpu {
             msr::GS_BASE => self.segs[seg::GS].base,
             msr::KERNEL_GS_BASE => self.msrs.kernel_gs_base,
             msr::TSC_AUX => self.msrs.tsc_aux,
+            // No supervisor state component is supported.
+            msr::XSS => 0,
             msr::TSC => self.tsc(),
             msr::TSC_ADJUST => self.msrs.tsc_offset,
             msr::TSC_DEADLINE => self.tsc_deadline(),
@@ -168,6 +170,7 @@ impl Cpu {
             msr::GS_BASE => store(&mut self.segs[seg::GS].base, value, u64::MAX),
             msr::KERNEL_GS_BASE => store(&mut self.msrs.kernel_gs_base, value, u64::MAX),
             msr::TSC_AUX => store(&mut self.msrs.tsc_aux, value, 0xffff_ffff),
+            msr::XSS => value == 0,
             msr::TSC => {
                 self.set_tsc_offset(value.wrapping_sub(self.shared.tsc()));
                 true
