@@ -1,5 +1,6 @@
 //! The loop that finds blocks, runs them, and looks at events between them.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,13 +9,15 @@ use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, Vector};
 
-use crate::block::{Block, BlockId, Blocks, phys_key};
+use crate::block::{Block, Blocks, Run, Source, phys_key};
 use crate::exec::system::{apic, debug, event as delivery};
 use crate::exit::{Exit, Stop};
-use crate::lower;
+use crate::lower::lower;
+use crate::mem::host::copy_up;
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::mem::translate::Target;
 use crate::op::{BLOCK_SLOT, Op};
+use crate::phys::{CodeTrack, code_changes};
 use crate::segment::seg;
 use crate::state::{Cpu, Exec, Features, Shared, attention, event};
 
@@ -22,6 +25,8 @@ use crate::state::{Cpu, Exec, Features, Shared, attention, event};
 const BLOCKS_PER_LOOK: u32 = 256;
 /// Bytes of the longest instruction.
 const MAX_INSTRUCTION: usize = 15;
+/// Bytes looked at for one block: more than one instruction can have.
+const WINDOW: usize = 256;
 
 /// A logical processor: its state and its decoded code.
 pub struct Vcpu {
@@ -29,6 +34,8 @@ pub struct Vcpu {
     /// calls [`Cpu::update_mode`] after changing what it names.
     pub cpu: Cpu,
     blocks: Blocks,
+    /// Ops just decoded.
+    decoded: Vec<Op>,
     look_in: u32,
     #[cfg(any(test, feature = "testing"))]
     catch: bool,
@@ -44,6 +51,7 @@ impl Vcpu {
         Self {
             cpu: Cpu::reset(shared, id, features),
             blocks: Blocks::default(),
+            decoded: Vec::new(),
             look_in: BLOCKS_PER_LOOK,
             #[cfg(any(test, feature = "testing"))]
             catch: false,
@@ -91,13 +99,16 @@ impl Vcpu {
                 }
             }
             let outcome = match self.find_block() {
-                Ok(id) => self.run_block(id),
+                Ok(run) => run_block(&mut self.cpu, run),
                 Err(stop) => Err(stop),
             };
-            if let Err(stop) = outcome
-                && let Some(exit) = self.handle(stop)
-            {
-                return exit;
+            match outcome {
+                Ok(()) | Err(Stop::Jump) => {}
+                Err(stop) => {
+                    if let Some(exit) = self.handle(stop) {
+                        return exit;
+                    }
+                }
             }
         }
     }
@@ -205,14 +216,15 @@ impl Vcpu {
         let mut have = 4096 - (start & 0xfff) as usize;
         have = have.min(MAX_INSTRUCTION);
         self.fetch(start, &mut bytes[..have])?;
-        let mut lowered = lower::lower(&bytes[..have], self.cpu.mode, true);
-        if lowered.ops.is_empty() {
+        self.decoded.clear();
+        lower(&bytes[..have], self.cpu.mode, true, &mut self.decoded);
+        if self.decoded.is_empty() {
             let next = self.cpu.linear_ip(self.cpu.rip.wrapping_add(have as u64));
             self.fetch(next, &mut bytes[have..])?;
-            lowered = lower::lower(&bytes, self.cpu.mode, true);
+            lower(&bytes, self.cpu.mode, true, &mut self.decoded);
         }
         self.cpu.alone = true;
-        let outcome = run_ops(&mut self.cpu, &lowered.ops, u64::MAX);
+        let outcome = run_ops(&mut self.cpu, &self.decoded, u64::MAX);
         self.cpu.alone = false;
         outcome
     }
@@ -225,7 +237,7 @@ impl Vcpu {
                 #[expect(unsafe_code, reason = "reads guest memory")]
                 // SAFETY: the target's bytes stay in its page.
                 unsafe {
-                    crate::mem::host::load_bytes(host.as_ptr(), out);
+                    copy_up(host.as_ptr(), out.as_mut_ptr(), out.len());
                 }
             }
             Target::Void | Target::Device(_) => out.fill(0xff),
@@ -243,12 +255,14 @@ impl Vcpu {
         Ok(cpu.linear_ip(cpu.rip))
     }
 
-    fn find_block(&mut self) -> Exec<BlockId> {
-        let rip = self.cpu.rip;
-        if let Some(id) = self.blocks.jump(rip, self.jump_key(false), self.jump_key(true)) {
-            return Ok(id);
+    #[inline(always)]
+    fn find_block(&mut self) -> Exec<Run> {
+        let key = self.jump_key(false);
+        // Outside 64-bit mode the linear address depends on CS: nothing is remembered.
+        match self.blocks.jump(self.cpu.rip, key, self.jump_key(true)) {
+            Some(run) => Ok(run),
+            None => self.find_block_slow(),
         }
-        self.find_block_slow(rip)
     }
 
     /// What a jump-cache entry depends on besides RIP: the translations in force (all of them,
@@ -256,15 +270,13 @@ impl Vcpu {
     #[inline(always)]
     fn jump_key(&self, global: bool) -> u64 {
         let tlb = &self.cpu.tlb;
-        let epoch = if global { tlb.code_epoch | 1 << 31 } else { tlb.epoch & !(1 << 31) };
-        u64::from(epoch) << 16
-            | 0x8000
-            | u64::from(self.cpu.cpl == 3) << 8
-            | u64::from(self.cpu.mode.bits())
+        let epoch = if global { tlb.code_epoch | 1 << 55 } else { tlb.epoch };
+        epoch << 8 | self.cpu.fetch_key
     }
 
     #[inline(never)]
-    fn find_block_slow(&mut self, rip: u64) -> Exec<BlockId> {
+    fn find_block_slow(&mut self) -> Exec<Run> {
+        let changes = code_changes();
         let start = self.fetch_address()?;
         let mode = self.cpu.fetch_mode();
         let Target::Memory { host, track, phys } =
@@ -273,48 +285,97 @@ impl Vcpu {
             self.cpu.attention |= attention::ALONE;
             return Err(Stop::Jump);
         };
-        let offset = (start & 0xfff) as usize;
-        let phys_key = phys_key(phys, start & 0xfff, self.cpu.mode);
-        let id = match self.blocks.find(phys_key) {
-            Some(id) => id,
-            None => {
-                let several = self.cpu.shared.kickers.len() > 1;
-                let mut bytes = [0u8; 4096];
-                let limit = self.bytes_to_limit(4096 - offset);
-                let bytes = &mut bytes[..limit];
-                let (generation, lowered) = loop {
-                    // Mark first, then read: see `CodeTrack`. The extent is known only after
-                    // decoding, so mark what was decoded and read again.
-                    #[expect(unsafe_code, reason = "reads guest memory and its tracker")]
-                    // SAFETY: the target's page is valid to its end; its tracker lives as long.
-                    let (track, copy) = unsafe {
-                        crate::mem::host::load_bytes(host.as_ptr(), bytes);
-                        (track.as_ref(), &mut *bytes)
-                    };
-                    let lowered = lower::lower(copy, self.cpu.mode, false);
-                    let generation = track.mark(offset, lowered.len.max(1), several);
-                    let mut again = vec![0u8; lowered.len];
-                    #[expect(unsafe_code, reason = "reads guest memory")]
-                    // SAFETY: as above.
-                    unsafe {
-                        crate::mem::host::load_bytes(host.as_ptr(), &mut again);
-                    }
-                    if again == bytes[..lowered.len] {
-                        break (generation, lowered);
-                    }
-                };
-                if lowered.ops.is_empty() {
-                    // The instruction crosses the page.
-                    self.cpu.attention |= attention::ALONE;
-                    return Err(Stop::Jump);
-                }
-                self.blocks.insert(phys_key, Block::new(lowered.ops, phys, track, generation))
-            }
+        let key = phys_key(phys, start & 0xfff, self.cpu.mode);
+        let page = Code { host, track, phys, offset: (start & 0xfff) as usize };
+        let block = match self.blocks.find(key) {
+            Some(block) => block,
+            None => match self.decode(key, page) {
+                Some(block) => block,
+                None => return self.decode_crossing(key, page),
+            },
         };
-        let global = self.cpu.tlb.is_global_code(start, mode);
-        let key = self.jump_key(global);
-        self.blocks.remember(rip, key, id);
-        Ok(id)
+        if let Some(second) = block.second {
+            // The instruction crosses into a page that may be another one by now.
+            return match self.second_page(start)? {
+                Some(page) if page.phys == second.phys => Ok(block.run()),
+                _ => self.decode_crossing(key, page),
+            };
+        }
+        if self.cpu.mode.is_64() {
+            let global = self.cpu.tlb.is_global_code(start, mode);
+            let key = self.jump_key(global);
+            self.cpu.tlb.note_code(start);
+            self.blocks.remember(start, key, &block, changes);
+        }
+        Ok(block.run())
+    }
+
+    /// Decodes the block at a place; `None` if its first instruction crosses the page.
+    fn decode(&mut self, key: u64, code: Code) -> Option<Block> {
+        let several = self.cpu.shared.kickers.len() > 1;
+        let mut bytes = [0; WINDOW];
+        let limit = self.bytes_to_limit(4096 - code.offset).min(WINDOW);
+        loop {
+            // Mark first, then read: see `CodeTrack`. The extent is known only after decoding, so
+            // mark what was decoded and read again.
+            code.read(&mut bytes[..limit]);
+            self.decoded.clear();
+            let len = lower(&bytes[..limit], self.cpu.mode, false, &mut self.decoded);
+            if self.decoded.is_empty() {
+                return None;
+            }
+            let generation = code.mark(len, several);
+            if code.still_reads(&bytes[..len]) {
+                let source = Source { phys: code.phys, track: code.track, generation };
+                return Some(self.blocks.insert(key, &self.decoded, source, None));
+            }
+        }
+    }
+
+    /// Decodes the instruction at a place, which crosses into the next page, as a block of its own.
+    fn decode_crossing(&mut self, key: u64, first: Code) -> Exec<Run> {
+        let several = self.cpu.shared.kickers.len() > 1;
+        let have = 4096 - first.offset;
+        let start = self.fetch_address()?;
+        let Some(second) = self.second_page(start)? else {
+            self.cpu.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        };
+        if have >= MAX_INSTRUCTION {
+            // It ends at the limit of CS instead: what runs it alone finds that out.
+            self.cpu.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        }
+        let mut bytes = [0; MAX_INSTRUCTION];
+        loop {
+            first.read(&mut bytes[..have]);
+            second.read(&mut bytes[have..]);
+            self.decoded.clear();
+            lower(&bytes, self.cpu.mode, true, &mut self.decoded);
+            let generations = (first.mark(have, several), second.mark(15 - have, several));
+            if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
+                let source = |code: Code, generation| Source {
+                    phys: code.phys,
+                    track: code.track,
+                    generation,
+                };
+                let (one, two) = (source(first, generations.0), source(second, generations.1));
+                return Ok(self.blocks.insert(key, &self.decoded, one, Some(two)).run());
+            }
+        }
+    }
+
+    /// The code in the page behind that of linear address `la`; `None` where it is no memory.
+    fn second_page(&mut self, la: u64) -> Exec<Option<Code>> {
+        let mut next = (la | 0xfff).wrapping_add(1);
+        if !self.cpu.mode.is_64() {
+            next &= 0xffff_ffff;
+        }
+        let mode = self.cpu.fetch_mode();
+        Ok(match self.cpu.translate(next, AccessKind::Execute, mode)? {
+            Target::Memory { host, track, phys } => Some(Code { host, track, phys, offset: 0 }),
+            _ => None,
+        })
     }
 
     /// How many of the page's remaining bytes CS lets the processor fetch.
@@ -324,12 +385,6 @@ impl Vcpu {
         }
         let room = u64::from(self.cpu.segs[seg::CS].limit) - self.cpu.rip + 1;
         rest.min(usize::try_from(room).unwrap_or(rest))
-    }
-
-    #[inline(always)]
-    fn run_block(&mut self, id: BlockId) -> Exec {
-        let block = self.blocks.get(id);
-        run_ops(&mut self.cpu, &block.ops, block.phys)
     }
 
     /// Acts on a stop; `Some` where the owner has to.
@@ -415,8 +470,52 @@ impl Vcpu {
                 self.cpu.fault = None;
             }
         }
-        lower::lower(&bytes, self.cpu.mode, true).len as u64
+        self.decoded.clear();
+        lower(&bytes, self.cpu.mode, true, &mut self.decoded) as u64
     }
+}
+
+/// Code bytes to decode, up to the end of their page.
+#[derive(Clone, Copy)]
+struct Code {
+    host: NonNull<u8>,
+    track: NonNull<CodeTrack>,
+    phys: u64,
+    /// Offset of the first byte in its page.
+    offset: usize,
+}
+
+impl Code {
+    fn read(self, out: &mut [u8]) {
+        #[expect(unsafe_code, reason = "reads guest memory")]
+        // SAFETY: the page is valid to its end, which the callers do not pass.
+        unsafe {
+            copy_up(self.host.as_ptr(), out.as_mut_ptr(), out.len());
+        }
+    }
+
+    fn still_reads(self, bytes: &[u8]) -> bool {
+        let mut again = [0; WINDOW];
+        let again = &mut again[..bytes.len()];
+        self.read(again);
+        again == bytes
+    }
+
+    /// Marks bytes as decoded: the generation that they belong to.
+    fn mark(self, len: usize, several: bool) -> u32 {
+        #[expect(unsafe_code, reason = "reaches the page's tracker")]
+        // SAFETY: the tracker lives as long as the page.
+        let track = unsafe { self.track.as_ref() };
+        track.mark(self.offset, len, several)
+    }
+}
+
+#[inline(always)]
+fn run_block(cpu: &mut Cpu, run: Run) -> Exec {
+    #[expect(unsafe_code, reason = "ops are reached from the jump cache")]
+    // SAFETY: ops stay until blocks are added or dropped, which no op does.
+    let ops = unsafe { run.ops.as_ref() };
+    run_ops(cpu, ops, run.phys)
 }
 
 /// Runs ops in order; on a stop that did not retire its op, `rip` is that op's.
@@ -427,15 +526,22 @@ fn run_ops(cpu: &mut Cpu, ops: &[Op], phys: u64) -> Exec {
     for op in ops {
         if let Err(stop) = (op.run)(cpu, op) {
             if stop != Stop::Jump {
-                cpu.rip = cpu.op_rip(op);
-                if stop == Stop::Fault {
-                    stack_fault(cpu, op);
-                }
+                stopped(cpu, op, stop);
             }
             return Err(stop);
         }
     }
     Ok(())
+}
+
+/// The op did not retire.
+#[cold]
+#[inline(never)]
+fn stopped(cpu: &mut Cpu, op: &Op, stop: Stop) {
+    cpu.rip = cpu.op_rip(op);
+    if stop == Stop::Fault {
+        stack_fault(cpu, op);
+    }
 }
 
 /// A non-canonical address gives #SS(0) instead of #GP(0) where the reference is to the stack

@@ -19,8 +19,9 @@
 //!   returns `Err` leaves the processor as if it never ran, apart from the partial progress that
 //!   the SDM grants to string instructions.
 //! * During a block, [`Cpu::rip`] is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
-//!   is. Only the last op of a block writes `rip`; the lowering appends one that does so where the
-//!   last instruction is not a branch.
+//!   is. The last op of a block writes `rip`; the lowering appends one that does so where the last
+//!   instruction is no unconditional branch. A conditional branch that is taken writes `rip` and
+//!   leaves the block with `Err(Stop::Jump)`; one that is not taken does nothing.
 //! * `Ok(())` means: retired. `Err(cpu.raise(exception))` faults. `Err(cpu.exit_with(exit))`
 //!   hands the instruction to the owner with RIP unmoved.
 //! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::modify`] and [`Cpu::locked`] with

@@ -1,6 +1,6 @@
 //! From bytes to ops.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
 use crate::exec;
 use crate::mode::Mode;
@@ -12,27 +12,20 @@ use crate::segment::seg;
 use crate::state::{Cpu, Exec};
 
 /// Ops in a block before it is ended.
-const MAX_OPS: usize = 48;
+const MAX_OPS: usize = 40;
+/// Conditional branches in a block before it is ended.
+const MAX_BRANCHES: usize = 4;
 
-/// What decoding from a place yielded.
-#[derive(Debug)]
-pub struct Lowered {
-    /// The ops with the terminator, empty if the first instruction does not end within the bytes.
-    pub ops: Vec<Op>,
-    /// Bytes decoded.
-    pub len: usize,
-}
-
-/// Decodes a block from `bytes`, which reach to the end of the page, or decodes one instruction
-/// (`single`).
-#[must_use]
-pub fn lower(bytes: &[u8], mode: Mode, single: bool) -> Lowered {
+/// Decodes a block from `bytes`, which reach to the end of the page or are more than one
+/// instruction can have, or decodes one instruction (`single`): appends its ops and returns how
+/// many bytes were decoded. No op is appended if the first instruction does not end within the
+/// bytes.
+pub fn lower(bytes: &[u8], mode: Mode, single: bool, ops: &mut Vec<Op>) -> usize {
     // Instruction addresses count from the block's start: see `BLOCK_SLOT`.
     let mut decoder = Decoder::with_ip(mode.bitness(), bytes, 0, DecoderOptions::NONE);
-    let mut ops = Vec::new();
     let mut instruction = Instruction::default();
     let mut end = 0;
-    let mut branches = false;
+    let mut branches = 0;
     loop {
         decoder.decode_out(&mut instruction);
         if instruction.is_invalid() {
@@ -42,25 +35,30 @@ pub fn lower(bytes: &[u8], mode: Mode, single: bool) -> Lowered {
                 break;
             }
             ops.push(invalid(end));
-            return Lowered { ops, len: (end + 15).min(bytes.len()) };
+            return (end + 15).min(bytes.len());
         }
-        let op = lower_one(&instruction, mode, end);
-        ops.push(op);
+        ops.push(lower_one(&instruction, mode, end));
         end += instruction.len();
-        branches = exec::writes_rip(&instruction);
-        if branches
-            || exec::ends_block(&instruction)
+        if exec::writes_rip(&instruction) {
+            return end;
+        }
+        if instruction.flow_control() == FlowControl::ConditionalBranch {
+            // The block goes on where it is not taken.
+            branches += 1;
+        }
+        if exec::ends_block(&instruction)
             || single
             || ops.len() >= MAX_OPS
+            || branches >= MAX_BRANCHES
             || end >= bytes.len()
         {
             break;
         }
     }
-    if !ops.is_empty() && !branches {
+    if !ops.is_empty() {
         ops.push(terminator(end));
     }
-    Lowered { ops, len: end }
+    end
 }
 
 /// An op without operands.

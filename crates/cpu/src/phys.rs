@@ -54,7 +54,8 @@ impl CodeTrack {
     /// Whether any of these bytes were decoded.
     #[inline(always)]
     pub fn is_code(&self, offset: usize, len: usize) -> bool {
-        self.lines.load(Ordering::Relaxed) & Self::mask(offset, len) != 0
+        let lines = self.lines.load(Ordering::Relaxed);
+        lines != 0 && lines & Self::mask(offset, len) != 0
     }
 
     /// Says that bytes were stored: to be called after the store, by whoever stores (processors
@@ -63,11 +64,29 @@ impl CodeTrack {
     pub fn stored(&self, offset: usize, len: usize) {
         compiler_fence(Ordering::SeqCst);
         if self.is_code(offset, len) {
-            // In this order: a mark that lands in between carries the old generation.
-            self.lines.store(0, Ordering::SeqCst);
-            self.generation.fetch_add(1, Ordering::SeqCst);
+            self.code_changed();
         }
     }
+
+    #[cold]
+    #[inline(never)]
+    fn code_changed(&self) {
+        // In this order: a mark that lands in between carries the old generation, and who sees
+        // the new count of changes sees the new generation.
+        self.lines.store(0, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        CODE_CHANGES.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts the changes of decoded code in this process: while it stands still, no generation of any
+/// page changes.
+static CODE_CHANGES: AtomicU32 = AtomicU32::new(1);
+
+/// The count of changes of decoded code.
+#[inline(always)]
+pub(crate) fn code_changes() -> u32 {
+    CODE_CHANGES.load(Ordering::Relaxed)
 }
 
 /// Makes every running thread of the process pass a full memory barrier.

@@ -191,6 +191,9 @@ pub struct Cpu {
     pub mmu_mode: MmuMode,
     /// Translations.
     pub tlb: Tlb,
+    /// What the meaning of code bytes depends on, and the privilege of fetches: see
+    /// [`Cpu::update_mode`].
+    pub(crate) fetch_key: u64,
     /// Physical page of the running block: see [`crate::mem::tlb::Entry::phys`].
     pub(crate) block_phys: u64,
     /// Whether the running op is the only one of its block.
@@ -426,6 +429,7 @@ impl Cpu {
             _ if self.system_flags.contains(Rflags::AC) => MmuMode::SupervisorAc,
             _ => MmuMode::Supervisor,
         };
+        self.fetch_key = u64::from(self.mode.bits()) | u64::from(self.cpl == 3) << 7;
         let aligned =
             self.cpl == 3 && self.cr0.contains(Cr0::AM) && self.system_flags.contains(Rflags::AC);
         // Data breakpoints: any enabled DR7 condition with R/W other than 00 (execute).

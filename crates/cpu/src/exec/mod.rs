@@ -28,14 +28,14 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         .or_else(|| sgx::select(instruction))
 }
 
-/// Whether the instruction's handler writes `rip` itself (or never retires).
+/// Whether the instruction's handler writes `rip` itself (or never retires). A conditional branch
+/// does so only when it is taken, and then says [`Stop::Jump`](crate::Stop::Jump).
 #[must_use]
 pub fn writes_rip(instruction: &Instruction) -> bool {
     matches!(
         instruction.flow_control(),
         FlowControl::UnconditionalBranch
             | FlowControl::IndirectBranch
-            | FlowControl::ConditionalBranch
             | FlowControl::Return
             | FlowControl::Call
             | FlowControl::IndirectCall

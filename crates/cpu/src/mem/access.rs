@@ -21,6 +21,28 @@ pub struct Place {
 }
 
 impl Cpu {
+    /// Where `T::SIZE` bytes at `la` can be read with the current rights, if the TLB says so.
+    #[inline(always)]
+    fn readable<T: Plain>(&self, la: u64) -> Option<*const u8> {
+        let entry = self.tlb.entry(AccessKind::Read, self.mmu_mode, la);
+        (self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64)
+            .then(|| entry.addend.wrapping_add(la) as *const u8)
+    }
+
+    /// Where `T::SIZE` bytes at `la`, which are no code, can be written with the current rights,
+    /// if the TLB says so.
+    #[inline(always)]
+    fn writable<T: Plain>(&self, la: u64) -> Option<(*mut u8, NonNull<CodeTrack>)> {
+        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
+        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
+            // SAFETY: a tracker lives as long as its page, and the entry is valid.
+            if !unsafe { entry.track.as_ref() }.is_code((la & 0xfff) as usize, T::SIZE) {
+                return Some((entry.addend.wrapping_add(la) as *mut u8, entry.track));
+            }
+        }
+        None
+    }
+
     /// Reads `T::SIZE` bytes at linear address `la` with the current rights.
     ///
     /// # Errors
@@ -28,13 +50,17 @@ impl Cpu {
     /// As [`Cpu::translate`], #AC, or a device access.
     #[inline(always)]
     pub fn load<T: Plain>(&mut self, la: u64) -> Exec<T> {
-        let entry = self.tlb.entry(AccessKind::Read, self.mmu_mode, la);
-        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
-            let at = entry.addend.wrapping_add(la) as *const u8;
-            // SAFETY: the entry translates the page, and the access stays in it.
-            return Ok(unsafe { host::load(at) });
+        match self.quick_load(la) {
+            Some(value) => Ok(value),
+            None => self.load_slow(la),
         }
-        self.load_slow(la)
+    }
+
+    /// [`Cpu::load`] where the TLB knows the page; `None` where more has to be done.
+    #[inline(always)]
+    pub(crate) fn quick_load<T: Plain>(&self, la: u64) -> Option<T> {
+        // SAFETY: the TLB translates the page, and the access stays in it.
+        self.readable::<T>(la).map(|at| unsafe { host::load(at) })
     }
 
     /// Writes `T::SIZE` bytes at linear address `la` with the current rights.
@@ -44,19 +70,23 @@ impl Cpu {
     /// As [`Cpu::load`], and [`Stop::Alone`]; nothing is written then.
     #[inline(always)]
     pub fn store<T: Plain>(&mut self, la: u64, value: T) -> Exec {
-        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
-        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
-            // SAFETY: a tracker lives as long as its page, and the entry is valid.
-            let track = unsafe { entry.track.as_ref() };
-            if !track.holds_code() {
-                let at = entry.addend.wrapping_add(la) as *mut u8;
-                // SAFETY: the entry translates the page for writing, and the access stays in it.
-                unsafe { host::store(at, value) };
-                track.stored((la & 0xfff) as usize, T::SIZE);
-                return Ok(());
-            }
+        if self.quick_store(la, value) {
+            return Ok(());
         }
         self.store_slow(la, value)
+    }
+
+    /// [`Cpu::store`] where the TLB knows the page; `false` where more has to be done.
+    #[inline(always)]
+    pub(crate) fn quick_store<T: Plain>(&mut self, la: u64, value: T) -> bool {
+        let Some((at, track)) = self.writable::<T>(la) else { return false };
+        // SAFETY: the TLB translates the page for writing, and the access stays in it; a tracker
+        // lives as long as its page.
+        unsafe {
+            host::store(at, value);
+            track.as_ref().stored((la & 0xfff) as usize, T::SIZE);
+        }
+        true
     }
 
     /// Opens an operand for a read-modify-write: its value and where to put the new one.
@@ -66,18 +96,27 @@ impl Cpu {
     /// As [`Cpu::store`]: the operand must be writable.
     #[inline(always)]
     pub fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
-        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
-        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
-            // SAFETY: a tracker lives as long as its page, and the entry is valid.
-            if !unsafe { entry.track.as_ref() }.holds_code() {
-                let at = entry.addend.wrapping_add(la) as *mut u8;
-                // SAFETY: the entry translates the page, and the access stays in it.
-                let value = unsafe { host::load(at) };
-                let memory = NonNull::new(at).map(|at| (at, entry.track));
-                return Ok((value, Place { la, memory }));
-            }
+        if let Some((at, track)) = self.writable::<T>(la) {
+            // SAFETY: the TLB translates the page, and the access stays in it.
+            let value = unsafe { host::load(at) };
+            let memory = NonNull::new(at).map(|at| (at, track));
+            return Ok((value, Place { la, memory }));
         }
         self.open_slow(la)
+    }
+
+    /// Replaces the bytes at `la` by `f` of them where the TLB knows the page, and returns the old
+    /// value; `None` where more has to be done.
+    #[inline(always)]
+    pub(crate) fn quick_modify<T: Plain>(&mut self, la: u64, f: impl FnOnce(T) -> T) -> Option<T> {
+        let (at, track) = self.writable::<T>(la)?;
+        // SAFETY: as in `quick_store`.
+        unsafe {
+            let value = host::load(at);
+            host::store(at, f(value));
+            track.as_ref().stored((la & 0xfff) as usize, T::SIZE);
+            Some(value)
+        }
     }
 
     /// Writes the new value of an opened operand, in the same instruction.

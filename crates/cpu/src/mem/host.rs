@@ -43,11 +43,30 @@ pub unsafe fn load<T: Plain>(at: *const u8) -> T {
 #[inline(always)]
 pub unsafe fn store<T: Plain>(at: *mut u8, value: T) {
     #[cfg(target_arch = "x86_64")]
-    {
-        #[repr(C, packed)]
-        struct Unaligned<T>(T);
-        // SAFETY: as for `load`.
-        unsafe { at.cast::<Unaligned<T>>().write_volatile(Unaligned(value)) };
+    // SAFETY: the caller vouches for the bytes; x86 stores are ordered as the guest's are. Values
+    // are plain integers, copied as many bytes as they have.
+    unsafe {
+        macro_rules! store {
+            ($instruction:literal, $class:ident, $type:ty) => {
+                std::arch::asm!(
+                    $instruction,
+                    at = in(reg) at,
+                    value = in($class) std::mem::transmute_copy::<T, $type>(&value),
+                    options(nostack, preserves_flags)
+                )
+            };
+        }
+        match T::SIZE {
+            1 => store!("mov byte ptr [{at}], {value}", reg_byte, u8),
+            2 => store!("mov word ptr [{at}], {value:x}", reg, u16),
+            4 => store!("mov dword ptr [{at}], {value:e}", reg, u32),
+            8 => store!("mov qword ptr [{at}], {value}", reg, u64),
+            _ => {
+                #[repr(C, packed)]
+                struct Unaligned<T>(T);
+                at.cast::<Unaligned<T>>().write_volatile(Unaligned(value));
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

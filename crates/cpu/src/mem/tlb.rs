@@ -14,7 +14,39 @@ use crate::phys::CodeTrack;
 pub const ENTRIES: usize = 1024;
 /// A context number that no entry carries: with it every access takes the slow path.
 const NO_CONTEXT: u64 = 0;
-const LAST_CONTEXT: u64 = 0xfff;
+/// The context number of empty entries, which is never current.
+const EMPTY_CONTEXT: u64 = 0xfff;
+const LAST_CONTEXT: u64 = 0xffe;
+/// A set of page numbers that may have more members than were put in.
+#[derive(Debug)]
+struct PageFilter(Box<[u64; Self::BITS / 64]>);
+
+impl PageFilter {
+    const BITS: usize = 1 << 13;
+
+    fn new() -> Self {
+        Self(Box::new([0; Self::BITS / 64]))
+    }
+
+    fn place(page: u64) -> (usize, u64) {
+        let hash = (page ^ page >> 13) as usize & (Self::BITS - 1);
+        (hash / 64, 1 << (hash % 64))
+    }
+
+    fn insert(&mut self, page: u64) {
+        let (word, bit) = Self::place(page);
+        self.0[word] |= bit;
+    }
+
+    fn contains(&self, page: u64) -> bool {
+        let (word, bit) = Self::place(page);
+        self.0[word] & bit != 0
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
+}
 
 /// Whose rights an access has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,20 +74,32 @@ pub enum AccessKind {
     Execute = 2,
 }
 
-/// One translation.
+/// One translation. 32 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Linear page address | context, or 0.
+    /// Linear page address | context.
     pub tag: u64,
     /// Host address minus linear address, modulo 2^64.
     pub addend: u64,
-    /// The page's code tracking; dangling in an entry whose tag is 0.
+    /// The page's code tracking; dangling in an empty entry.
     pub track: NonNull<CodeTrack>,
-    /// Identity of the physical page: guest-physical page address, or for EPC the index with bit
-    /// 63 set.
-    pub phys: u64,
-    /// The global epoch of a global translation, or 0.
-    pub global: u32,
+    /// The physical page, with the global epoch (1 to FFFH) of a global translation, else 0, in
+    /// the low 12 bits.
+    page: u64,
+}
+
+impl Entry {
+    /// Identity of the physical page: guest-physical page address, or for EPC the index and
+    /// [`PHYS_EPC`](super::translate::PHYS_EPC).
+    #[inline(always)]
+    #[must_use]
+    pub fn phys(&self) -> u64 {
+        self.page & !0xfff
+    }
+
+    fn global(&self) -> u64 {
+        self.page & 0xfff
+    }
 }
 
 /// Memory that may be written up to the end of its page.
@@ -67,13 +111,12 @@ pub struct Writable {
     pub track: NonNull<CodeTrack>,
 }
 
-const EMPTY: Entry =
-    Entry { tag: NO_CONTEXT, addend: 0, track: NonNull::dangling(), phys: 0, global: 0 };
+const EMPTY: Entry = Entry { tag: EMPTY_CONTEXT, addend: 0, track: NonNull::dangling(), page: 0 };
 
 /// All TLBs of a processor.
 #[derive(Debug)]
 pub struct Tlb {
-    entries: Box<[Entry]>,
+    entries: Box<[Entry; ENTRIES * 12]>,
     /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
     pub context: u64,
     /// Number of the current context, always.
@@ -82,22 +125,29 @@ pub struct Tlb {
     contexts: Box<[u16]>,
     next_context: u64,
     pcid: u16,
-    /// Distinguishes global translations made before and after global flushes.
-    global_epoch: u32,
-    /// Bounds of the linear range that was filled from large pages: [start, end).
-    large: (u64, u64),
-    /// Changes with every flush: lookups of decoded code by linear address depend on it.
-    pub epoch: u32,
-    /// Changes when translations of global pages in the upper half may have been dropped: lookups
-    /// of code in such pages depend on this alone.
-    pub code_epoch: u32,
+    /// Distinguishes global translations made before and after global flushes: 1 to FFFH.
+    global_epoch: u64,
+    /// Large pages that entries were filled from: by la >> 21, and for pages beyond 2 MiB (which
+    /// are of 1 GiB, or of 4 MiB in 32-bit paging) also by la >> 30.
+    large: PageFilter,
+    huge: PageFilter,
+    /// Stands for the translations in force, as far as code was found through them: lookups of
+    /// decoded code by linear address depend on it. Below 2^48.
+    pub epoch: u64,
+    /// Changes when translations of global pages in the upper half that code was found through may
+    /// have been dropped: lookups of code in such pages depend on this alone. Below 2^48.
+    pub code_epoch: u64,
+    /// Counts flushes of pages that code was found through.
+    code_flushes: u64,
+    /// Pages that code was found through.
+    code_pages: PageFilter,
     slow_only: bool,
 }
 
 impl Default for Tlb {
     fn default() -> Self {
         Self {
-            entries: vec![EMPTY; ENTRIES * 3 * 4].into_boxed_slice(),
+            entries: empty_entries(),
             context: 1,
             real_context: 1,
             contexts: {
@@ -108,11 +158,21 @@ impl Default for Tlb {
             next_context: 2,
             pcid: 0,
             global_epoch: 1,
-            large: (u64::MAX, 0),
+            large: PageFilter::new(),
+            huge: PageFilter::new(),
             epoch: 1,
             code_epoch: 1,
+            code_flushes: 0,
+            code_pages: PageFilter::new(),
             slow_only: false,
         }
+    }
+}
+
+fn empty_entries() -> Box<[Entry; ENTRIES * 12]> {
+    match vec![EMPTY; ENTRIES * 12].into_boxed_slice().try_into() {
+        Ok(entries) => entries,
+        Err(_) => unreachable!("the length is the array's"),
     }
 }
 
@@ -138,7 +198,7 @@ impl Tlb {
     #[inline(always)]
     #[must_use]
     pub fn hits(&self, entry: &Entry, la: u64) -> bool {
-        entry.tag == ((la & !0xfff) | self.context) && self.context != NO_CONTEXT
+        entry.tag == ((la & !0xfff) | self.context)
     }
 
     /// Where the byte at `la` can be read without further checks.
@@ -175,7 +235,7 @@ impl Tlb {
         if entry.tag == page | context {
             return Some(*entry);
         }
-        if entry.tag & !0xfff == page && entry.tag & 0xfff != 0 && entry.global == epoch {
+        if entry.tag & !0xfff == page && entry.global() == epoch {
             entry.tag = page | context;
             return Some(*entry);
         }
@@ -197,16 +257,16 @@ impl Tlb {
     ) {
         let page = la & !0xfff;
         if page_size > 4096 {
-            let start = la & !(page_size - 1);
-            self.large.0 = self.large.0.min(start);
-            self.large.1 = self.large.1.max(start.saturating_add(page_size));
+            self.large.insert(la >> 21);
+            if page_size > 1 << 21 {
+                self.huge.insert(la >> 30);
+            }
         }
         self.entries[Self::slot(kind, mode, la)] = Entry {
             tag: page | self.real_context,
             addend: (host.as_ptr() as u64).wrapping_sub(page),
             track,
-            phys,
-            global: if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },
+            page: phys | if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },
         };
     }
 
@@ -227,7 +287,10 @@ impl Tlb {
             self.entries.fill(EMPTY);
             self.contexts.fill(0);
             self.next_context = 1;
-            self.large = (u64::MAX, 0);
+            self.large.clear();
+            self.huge.clear();
+            // Numbers come again: what was found under them before must not.
+            self.code_flushes += 1;
         }
         let context = self.next_context;
         self.next_context += 1;
@@ -238,7 +301,16 @@ impl Tlb {
         self.contexts[usize::from(self.pcid)] = context as u16;
         self.real_context = context;
         self.context = if self.slow_only { NO_CONTEXT } else { context };
-        self.epoch = self.epoch.wrapping_add(1);
+        self.set_epoch();
+    }
+
+    fn set_epoch(&mut self) {
+        self.epoch = (self.code_flushes << 12 | self.real_context) & 0xffff_ffff_ffff;
+    }
+
+    /// Remembers that code was found through the translation of `la`.
+    pub fn note_code(&mut self, la: u64) {
+        self.code_pages.insert(la >> 12);
     }
 
     /// Makes `pcid` (0 to 4095) current, keeping its translations. For MOV to CR3 with bit 63 set.
@@ -275,9 +347,16 @@ impl Tlb {
 
     /// Drops everything: INVPCID type 2, changes of CR0, CR4, EFER, A20, physical map.
     pub fn flush_all(&mut self) {
-        self.global_epoch = self.global_epoch.wrapping_add(1).max(1);
-        self.code_epoch = self.code_epoch.wrapping_add(1);
-        self.large = (u64::MAX, 0);
+        self.global_epoch += 1;
+        if self.global_epoch > 0xfff {
+            self.entries.fill(EMPTY);
+            self.global_epoch = 1;
+        }
+        self.code_epoch = (self.code_epoch + 1) & 0xffff_ffff_ffff;
+        self.code_flushes += 1;
+        self.code_pages.clear();
+        self.large.clear();
+        self.huge.clear();
         self.flush_non_global();
     }
 
@@ -285,7 +364,7 @@ impl Tlb {
     /// the SDM allows, of others): INVLPG, INVPCID type 0.
     pub fn flush_page(&mut self, la: u64) {
         let page = la & !0xfff;
-        if page >= self.large.0 && page < self.large.1 {
+        if self.large.contains(la >> 21) || self.huge.contains(la >> 30) {
             // Part of a large page may lie in any slot.
             self.flush_all();
             return;
@@ -296,9 +375,12 @@ impl Tlb {
                 table[slot] = EMPTY;
             }
         }
-        self.epoch = self.epoch.wrapping_add(1);
-        if la >> 63 != 0 {
-            self.code_epoch = self.code_epoch.wrapping_add(1);
+        if self.code_pages.contains(la >> 12) {
+            self.code_flushes += 1;
+            self.set_epoch();
+            if la >> 63 != 0 {
+                self.code_epoch = (self.code_epoch + 1) & 0xffff_ffff_ffff;
+            }
         }
     }
 
@@ -306,13 +388,14 @@ impl Tlb {
     /// upper half.
     #[must_use]
     pub fn is_global_code(&self, la: u64, mode: MmuMode) -> bool {
-        la >> 63 != 0 && self.entry(AccessKind::Execute, mode, la).global == self.global_epoch
+        la >> 63 != 0 && self.entry(AccessKind::Execute, mode, la).global() == self.global_epoch
     }
 
     /// Drops all translations made inside an enclave: enclave entry and exit.
     pub fn flush_enclave(&mut self) {
         let first = MmuMode::Enclave as usize * 3 * ENTRIES;
         self.entries[first..].fill(EMPTY);
-        self.epoch = self.epoch.wrapping_add(1);
+        self.code_flushes += 1;
+        self.set_epoch();
     }
 }

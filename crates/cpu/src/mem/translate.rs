@@ -48,7 +48,7 @@ impl Cpu {
         if let Some(entry) = self.tlb.find(kind, mode, la) {
             let host = entry.addend.wrapping_add(la) as *mut u8;
             if let Some(host) = NonNull::new(host) {
-                return Ok(Target::Memory { host, track: entry.track, phys: entry.phys });
+                return Ok(Target::Memory { host, track: entry.track, phys: entry.phys() });
             }
         }
         self.check_canonical(la)?;

@@ -149,6 +149,37 @@ impl Cpu {
         self.store(la, value)
     }
 
+    /// [`Cpu::load_operand`] of the common kind: a plain address in a page that the TLB knows.
+    #[inline(always)]
+    pub(super) fn quick_operand<T: Plain>(&self, op: &Op) -> Option<T> {
+        let la = self.address_sum(op);
+        if op.special != 0 {
+            return None;
+        }
+        self.quick_load(la)
+    }
+
+    /// [`Cpu::store_operand`] of the common kind.
+    #[inline(always)]
+    pub(super) fn quick_store_operand<T: Plain>(&mut self, op: &Op, value: T) -> bool {
+        let la = self.address_sum(op);
+        op.special == 0 && self.quick_store(la, value)
+    }
+
+    /// Replaces the memory operand by `f` of it and returns the old value, in the common case.
+    #[inline(always)]
+    pub(super) fn quick_modify_operand<T: Plain>(
+        &mut self,
+        op: &Op,
+        f: impl FnOnce(T) -> T,
+    ) -> Option<T> {
+        let la = self.address_sum(op);
+        if op.special != 0 {
+            return None;
+        }
+        self.quick_modify(la, f)
+    }
+
     /// Reads operand 1: the register, or memory where `MEMORY`.
     ///
     /// # Errors

@@ -181,7 +181,20 @@ fn register_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+// Memory forms do the common case without a call, so that they need no stack frame, and leave the
+// rest to a second function.
+
 fn register_memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let Some(b) = cpu.quick_operand::<T>(op) else {
+        return register_memory_slow::<T, O>(cpu, op);
+    };
+    let a = cpu.dst::<T>(op);
+    finish::<T, O>(cpu, op, a, b);
+    Ok(())
+}
+
+#[inline(never)]
+fn register_memory_slow<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.load_operand::<T>(op)?;
     let a = cpu.dst::<T>(op);
     finish::<T, O>(cpu, op, a, b);
@@ -189,16 +202,28 @@ fn register_memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
+fn memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Option<()> {
+    let cf = cpu.flags.cf();
+    let a = if O::WRITES {
+        cpu.quick_modify_operand::<T>(op, |a| O::value(a, b, cf))?
+    } else {
+        cpu.quick_operand::<T>(op)?
+    };
+    O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
+    Some(())
+}
+
+#[inline(never)]
+fn memory_slow<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
+    let cf = cpu.flags.cf();
     if !O::WRITES {
         let a = cpu.load_operand::<T>(op)?;
-        let result = O::value(a, b, false);
-        O::flags(&mut cpu.flags, a, b, result);
+        O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
         return Ok(());
     }
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
-    let result = O::value(a, b, cpu.flags.cf());
+    let result = O::value(a, b, cf);
     cpu.close(place, result)?;
     O::flags(&mut cpu.flags, a, b, result);
     Ok(())
@@ -206,11 +231,17 @@ fn memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
 
 fn memory_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.src::<T>(op);
-    memory::<T, O>(cpu, op, b)
+    match memory::<T, O>(cpu, op, b) {
+        Some(()) => Ok(()),
+        None => memory_slow::<T, O>(cpu, op, b),
+    }
 }
 
 fn memory_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
-    memory::<T, O>(cpu, op, T::trunc(op.imm))
+    match memory::<T, O>(cpu, op, T::trunc(op.imm)) {
+        Some(()) => Ok(()),
+        None => memory_slow::<T, O>(cpu, op, T::trunc(op.imm)),
+    }
 }
 
 fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -231,6 +262,15 @@ fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn unary_memory<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let Some(a) = cpu.quick_modify_operand::<T>(op, O::value) else {
+        return unary_memory_slow::<T, O>(cpu, op);
+    };
+    O::flags(&mut cpu.flags, a, O::value(a));
+    Ok(())
+}
+
+#[inline(never)]
+fn unary_memory_slow<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
     let result = O::value(a);

@@ -42,8 +42,6 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         _ if instruction.flow_control() == FlowControl::ConditionalBranch => {
             let code = condition::code(instruction)?;
             if mode.is_64() {
-                // Where the next instruction is, relative to the block, like the target.
-                op.disp = u64::from(op.offset) + u64::from(op.len);
                 Some(by_condition!(code, jump_if_64))
             } else {
                 Some(by_condition!(code, jump_if_legacy))
@@ -124,22 +122,27 @@ fn jump_legacy(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+// A conditional branch that is taken leaves its block; one that is not lets the block go on.
+
 fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let taken = holds::<CODE>(&cpu.flags);
-    let relative = if taken { op.imm } else { op.disp };
-    let target = cpu.gpr[usize::from(BLOCK_SLOT)].wrapping_add(relative);
-    if !is_canonical(target) && taken {
+    if !holds::<CODE>(&cpu.flags) {
+        return Ok(());
+    }
+    let target = cpu.relative_target(op);
+    if !is_canonical(target) {
         return Err(cpu.gp(0));
     }
     cpu.rip = target;
-    Ok(())
+    Err(Stop::Jump)
 }
 
 #[inline(always)]
 fn branch(cpu: &mut Cpu, op: &Op, taken: bool) -> Exec {
-    cpu.rip =
-        if taken { cpu.near_target(cpu.relative_target(op), op.size)? } else { cpu.next_rip(op) };
-    Ok(())
+    if !taken {
+        return Ok(());
+    }
+    cpu.rip = cpu.near_target(cpu.relative_target(op), op.size)?;
+    Err(Stop::Jump)
 }
 
 fn jump_if_legacy<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -166,7 +169,7 @@ const ANY: u8 = 0;
 const WHILE_EQUAL: u8 = 1;
 const WHILE_NOT_EQUAL: u8 = 2;
 
-/// LOOP, LOOPE, LOOPNE. The counter changes once the branch cannot fault any more.
+/// LOOP, LOOPE, LOOPNE. The counter changes only if the branch does not fault.
 fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = cpu.gpr[1].wrapping_sub(1);
     let taken = count & counter_mask(op) != 0
@@ -175,13 +178,15 @@ fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             WHILE_EQUAL => cpu.flags.zf(),
             _ => !cpu.flags.zf(),
         };
-    branch(cpu, op, taken)?;
-    match op.addr_size {
-        8 => cpu.set_reg(1, false, count),
-        4 => cpu.set_reg(1, false, count as u32),
-        _ => cpu.set_reg(1, false, count as u16),
+    let outcome = branch(cpu, op, taken);
+    if matches!(outcome, Ok(()) | Err(Stop::Jump)) {
+        match op.addr_size {
+            8 => cpu.set_reg(1, false, count),
+            4 => cpu.set_reg(1, false, count as u32),
+            _ => cpu.set_reg(1, false, count as u16),
+        }
     }
-    Ok(())
+    outcome
 }
 
 fn indirect_form(mode: Mode, op: &Op) -> Handler {

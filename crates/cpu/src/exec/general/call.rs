@@ -7,7 +7,7 @@ use super::branch::operand_target;
 use super::stack::RSP;
 use crate::mem::Int;
 use crate::mode::Mode;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 
 /// The handler of near calls and returns.
@@ -24,7 +24,7 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
     }
 }
 
-fn call_form(instruction: &Instruction, mode: Mode, op: &Op) -> Option<Handler> {
+fn call_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
     if instruction.is_call_far() || instruction.is_call_far_indirect() {
         return None;
     }
@@ -32,9 +32,13 @@ fn call_form(instruction: &Instruction, mode: Mode, op: &Op) -> Option<Handler> 
     let size = instruction.stack_pointer_increment().unsigned_abs();
     if instruction.is_call_near() {
         return Some(match (mode.is_64(), size) {
-            (true, _) => call_64,
-            (false, 2) => call_legacy::<u16>,
-            (false, _) => call_legacy::<u32>,
+            (true, _) => {
+                // Where the next instruction is, relative to the block.
+                op.disp = u64::from(op.offset) + u64::from(op.len);
+                call_64
+            }
+            (false, 2) => call_relative::<u16>,
+            (false, _) => call_relative::<u32>,
         });
     }
     let memory = op.mem_operand != NO_MEMORY;
@@ -50,15 +54,17 @@ fn call_form(instruction: &Instruction, mode: Mode, op: &Op) -> Option<Handler> 
 
 fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.relative_target(op);
-    if !is_canonical(target) {
-        return Err(cpu.gp(0));
+    let top = cpu.gpr[RSP].wrapping_sub(8);
+    let next = cpu.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.disp);
+    if !is_canonical(target) || !cpu.quick_store(top, next) {
+        return call_relative::<u64>(cpu, op);
     }
-    cpu.push_64(cpu.next_rip(op))?;
+    cpu.gpr[RSP] = top;
     cpu.rip = target;
     Ok(())
 }
 
-fn call_legacy<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn call_relative<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.near_target(cpu.relative_target(op), T::SIZE as u8)?;
     cpu.push(T::trunc(cpu.next_rip(op)))?;
     cpu.rip = target;
@@ -73,11 +79,10 @@ fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn ret_64(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let target: u64 = cpu.top_64()?;
-    if !is_canonical(target) {
-        return Err(cpu.gp(0));
-    }
+fn ret_64(cpu: &mut Cpu, op: &Op) -> Exec {
+    let Some(target) = cpu.quick_load::<u64>(cpu.gpr[RSP]).filter(|&to| is_canonical(to)) else {
+        return ret::<u64>(cpu, op);
+    };
     cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
     cpu.rip = target;
     Ok(())

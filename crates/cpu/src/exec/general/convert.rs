@@ -73,7 +73,21 @@ fn extend_form<const SIGNED: bool>(to: u8, from: usize, memory: bool) -> Handler
 }
 
 fn extend<F: Int, T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.source::<F, MEMORY>(op)?;
+    let value = if MEMORY {
+        match cpu.quick_operand::<F>(op) {
+            Some(value) => value,
+            None => return extend_slow::<F, T, SIGNED>(cpu, op),
+        }
+    } else {
+        cpu.src::<F>(op)
+    };
+    cpu.set_dst(op, T::trunc(if SIGNED { value.sext() } else { value.zext() }));
+    Ok(())
+}
+
+#[inline(never)]
+fn extend_slow<F: Int, T: Int, const SIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.load_operand::<F>(op)?;
     cpu.set_dst(op, T::trunc(if SIGNED { value.sext() } else { value.zext() }));
     Ok(())
 }

@@ -46,7 +46,21 @@ fn register_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+// Memory forms do the common case without a call, so that they need no stack frame, and leave the
+// rest to a second function.
+
 fn register_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    match cpu.quick_operand::<T>(op) {
+        Some(value) => {
+            cpu.set_dst(op, value);
+            Ok(())
+        }
+        None => register_memory_slow::<T>(cpu, op),
+    }
+}
+
+#[inline(never)]
+fn register_memory_slow<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value: T = cpu.load_operand(op)?;
     cpu.set_dst(op, value);
     Ok(())
@@ -54,9 +68,26 @@ fn register_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn memory_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value: T = cpu.src(op);
+    if cpu.quick_store_operand(op, value) {
+        return Ok(());
+    }
+    memory_register_slow::<T>(cpu, op)
+}
+
+#[inline(never)]
+fn memory_register_slow<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value: T = cpu.src(op);
     cpu.store_operand(op, value)
 }
 
 fn memory_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.quick_store_operand(op, T::trunc(op.imm)) {
+        return Ok(());
+    }
+    memory_immediate_slow::<T>(cpu, op)
+}
+
+#[inline(never)]
+fn memory_immediate_slow<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.store_operand(op, T::trunc(op.imm))
 }

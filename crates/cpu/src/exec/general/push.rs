@@ -60,7 +60,12 @@ fn pop_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Handler {
 /// PUSH of RSP pushes its value before (SDM Vol. 2B, PUSH).
 fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.gpr[usize::from(op.dst & 31)];
-    cpu.push_64(value)
+    let top = cpu.gpr[RSP].wrapping_sub(8);
+    if !cpu.quick_store(top, value) {
+        return push_register::<u64>(cpu, op);
+    }
+    cpu.gpr[RSP] = top;
+    Ok(())
 }
 
 fn push_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -85,7 +90,9 @@ fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// POP of RSP keeps what was popped.
 fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.top_64()?;
+    let Some(value) = cpu.quick_load::<u64>(cpu.gpr[RSP]) else {
+        return pop_register::<u64>(cpu, op);
+    };
     cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
     cpu.gpr[usize::from(op.dst & 31)] = value;
     Ok(())

@@ -135,24 +135,4 @@ impl Cpu {
         self.set_stack_pointer(self.gpr[RSP].wrapping_add(T::SIZE as u64));
         Ok(value)
     }
-
-    /// [`Cpu::push`] of 8 bytes where the mode is known to be 64-bit.
-    #[inline(always)]
-    pub(super) fn push_64(&mut self, value: u64) -> Exec {
-        let top = self.gpr[RSP].wrapping_sub(8);
-        if let Err(stop) = self.store(top, value) {
-            return Err(self.stack_stop(stop));
-        }
-        self.gpr[RSP] = top;
-        Ok(())
-    }
-
-    /// The 8 bytes that RSP points at, where the mode is known to be 64-bit.
-    #[inline(always)]
-    pub(super) fn top_64(&mut self) -> Exec<u64> {
-        match self.load(self.gpr[RSP]) {
-            Err(stop) => Err(self.stack_stop(stop)),
-            value => value,
-        }
-    }
 }

@@ -39,6 +39,7 @@ impl Cpu {
             attention: if id == 0 { 0 } else { attention::HALTED },
             mmu_mode: MmuMode::Supervisor,
             tlb: Tlb::default(),
+            fetch_key: 0,
             block_phys: u64::MAX,
             alone: false,
             non_canonical_fault: false,
