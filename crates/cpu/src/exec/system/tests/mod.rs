@@ -1,6 +1,5 @@
 //! Tests of system behaviour: bare-metal guests with descriptor tables, handlers and page tables.
 
-mod apic;
 mod debug;
 mod exceptions;
 mod interrupts;
@@ -8,6 +7,4 @@ mod kernel;
 mod modes;
 mod paging;
 mod returns;
-mod segments;
-mod self_modifying;
 mod translations;
