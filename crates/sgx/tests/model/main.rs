@@ -13,6 +13,7 @@ mod launch;
 mod layouts;
 mod machine;
 mod paging;
+mod sequences;
 mod signer;
 mod storage;
 mod threads;
