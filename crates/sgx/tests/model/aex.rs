@@ -105,6 +105,33 @@ fn the_xsave_area_holds_what_xsave_stores() {
 }
 
 #[test]
+fn avx_state_travels_through_the_ssa_frame() {
+    let mut config = PlatformConfig::single(32, PlatformIdentity::from_seed(&[0; 32]));
+    config.capabilities.xfrm = 7;
+    let mut machine = Machine::with(config);
+    let mut spec = Spec::simple();
+    spec.attributes = Attributes::new(AttributeFlags::MODE64BIT, 7);
+    let status = spec.start(&mut machine, 0, Signer::a());
+    machine.enclu(user::EENTER, TCS, AEP, 0).expect("EENTER completes");
+    let image = machine.xsave.image_mut(7);
+    image.fill(0);
+    image[512] = 7;
+    image[576..].fill(0xa5);
+    let size = image.len();
+
+    let synthetic = machine.aex(ExitingEvent::Interrupt).expect("inside");
+    machine.xsave.image_mut(7).fill(0);
+    let resumed = machine.enclu(user::ERESUME, TCS, AEP, 0).expect("ERESUME completes");
+
+    assert_eq!(status, SgxStatus::Success);
+    assert_eq!(size, 832);
+    assert_eq!(synthetic.init, 7);
+    assert_eq!(machine.platform.page(FRAME).to_bytes()[576..832], [0xa5; 256]);
+    assert_eq!(resumed.xrstor, Some(7));
+    assert_eq!(machine.xsave.image(7)[576..], [0xa5; 256]);
+}
+
+#[test]
 fn exceptions_are_reported_as_the_sdm_lists_them() {
     let valid = 1 << 31;
     let hardware = valid | 3 << 8;
