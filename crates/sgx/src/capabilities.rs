@@ -34,9 +34,9 @@ pub struct Capabilities {
     pub attributes: AttributeFlags,
     /// CPUID.12H.1:EDX:ECX: XFRM bits that an SECS may set.
     pub xfrm: u64,
-    /// CPUID.12H.0:EDX[7:0]: an enclave outside 64-bit mode is smaller than 2 to this power.
+    /// CPUID.12H.0:EDX bits 7:0: an enclave outside 64-bit mode is smaller than 2 to this power.
     pub max_enclave_size_not64: u8,
-    /// CPUID.12H.0:EDX[15:8]: an enclave in 64-bit mode is smaller than 2 to this power.
+    /// CPUID.12H.0:EDX bits 15:8: an enclave in 64-bit mode is smaller than 2 to this power.
     pub max_enclave_size_64: u8,
 }
 
