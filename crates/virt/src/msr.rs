@@ -38,20 +38,27 @@ pub struct SgxVcpu {
 }
 
 impl SgxVcpu {
-    /// A processor after reset, with FEATURE_CONTROL as firmware would leave it: SGX enabled,
-    /// launch control as CPUID says, locked. `le_hash` is what IA32_SGXLEPUBKEYHASH0-3 hold.
+    /// A processor after reset, for a guest whose own firmware opts in to SGX: FEATURE_CONTROL is
+    /// 0 and not locked. `le_hash` is what IA32_SGXLEPUBKEYHASH0-3 hold.
+    #[must_use]
+    pub fn after_reset(le_hash: &[u8; 32]) -> Self {
+        let (quads, _) = le_hash.as_chunks::<8>();
+        let mut hash = [0; 4];
+        for (value, bytes) in hash.iter_mut().zip(quads) {
+            *value = u64::from_le_bytes(*bytes);
+        }
+        Self { feature_control: 0, le_hash: hash }
+    }
+
+    /// A processor after reset and firmware, which opts in to SGX, and to launch control where
+    /// CPUID has it, and locks FEATURE_CONTROL.
     #[must_use]
     pub fn new(cpuid: &SgxCpuid, le_hash: &[u8; 32]) -> Self {
         let mut feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;
         if cpuid.launch_control {
             feature_control |= FEATURE_CONTROL_SGX_LC;
         }
-        let (quads, _) = le_hash.as_chunks::<8>();
-        let mut hash = [0; 4];
-        for (value, bytes) in hash.iter_mut().zip(quads) {
-            *value = u64::from_le_bytes(*bytes);
-        }
-        Self { feature_control, le_hash: hash }
+        Self { feature_control, ..Self::after_reset(le_hash) }
     }
 
     /// Whether FEATURE_CONTROL lets ENCLS run (SDM Vol. 3D, 34.7.1).

@@ -1,0 +1,101 @@
+//! Which leaves exit, and what an exit becomes before any operand is looked at.
+
+use cloister_sgx::encls::leaf;
+use cloister_sgx::{AttributeFlags, SgxFeatures};
+use cloister_virt::encls::Action;
+use cloister_virt::{SgxCpuid, WrmsrOutcome};
+use cloister_x86::Exception;
+use cloister_x86::msr::{FEATURE_CONTROL, FEATURE_CONTROL_LOCK, FEATURE_CONTROL_SGX};
+
+use crate::guest::{GP, Guest};
+use crate::host;
+use crate::msr::unlocked;
+
+const UD: Action = Action::Inject(Exception::ud());
+
+const ECREATE: u64 = 1 << leaf::ECREATE;
+const EINIT: u64 = 1 << leaf::EINIT;
+/// EAUG, EMODPR, EMODT.
+const SGX2: u64 = 0b111 << leaf::EAUG;
+/// Leaves that no guest has.
+const UNKNOWN: u64 = !0 << 16;
+
+type Change = fn(&mut SgxCpuid);
+
+fn cpuid(change: Change) -> SgxCpuid {
+    let mut cpuid = host::everything();
+    change(&mut cpuid);
+    cpuid
+}
+
+#[test]
+fn leaves_exit_where_policy_has_a_say_and_nowhere_else() {
+    let table: [(&str, Change, u64); 9] = [
+        ("all of the platform", |_| {}, EINIT | UNKNOWN),
+        (
+            "no provisioning",
+            |c| c.capabilities.attributes.remove(AttributeFlags::PROVISIONKEY),
+            ECREATE | EINIT | UNKNOWN,
+        ),
+        ("less MISCSELECT", |c| c.capabilities.miscselect = 0, ECREATE | EINIT | UNKNOWN),
+        ("less XFRM", |c| c.capabilities.xfrm = 3, ECREATE | EINIT | UNKNOWN),
+        ("smaller", |c| c.capabilities.max_enclave_size_64 = 35, ECREATE | EINIT | UNKNOWN),
+        ("smaller", |c| c.capabilities.max_enclave_size_not64 = 30, ECREATE | EINIT | UNKNOWN),
+        ("no SGX2", |c| c.capabilities.features = SgxFeatures::SGX1, EINIT | SGX2 | UNKNOWN),
+        ("no SGX1", |c| c.capabilities.features = SgxFeatures::empty(), !0),
+        ("no launch control", |c| c.launch_control = false, EINIT | UNKNOWN),
+    ];
+    for (name, change, expected) in table {
+        let guest = Guest::new(host::vm(cpuid(change)));
+
+        let bitmap = guest.vm.encls_exiting(&guest.vcpu);
+
+        assert_eq!(bitmap, expected, "{name}: {:#x}", bitmap ^ expected);
+    }
+}
+
+#[test]
+fn every_leaf_exits_until_firmware_locked_sgx_on() {
+    let mut guest = Guest::new(host::vm(host::everything()));
+    guest.vcpu = unlocked(&guest.vm);
+    let mut write = |value| {
+        let outcome = guest.vcpu.wrmsr(guest.vm.cpuid(), FEATURE_CONTROL, value);
+        assert_eq!(outcome, WrmsrOutcome::Handled);
+        guest.vm.encls_exiting(&guest.vcpu)
+    };
+
+    assert_eq!(write(0), !0);
+    assert_eq!(write(FEATURE_CONTROL_SGX), !0);
+    assert_eq!(write(FEATURE_CONTROL_SGX | FEATURE_CONTROL_LOCK), EINIT | UNKNOWN);
+}
+
+#[test]
+fn a_leaf_that_cpuid_does_not_announce_is_ud_even_with_sgx_off() {
+    let sgx1 = |c: &mut SgxCpuid| c.capabilities.features = SgxFeatures::SGX1;
+    for (on, change, leaves) in [
+        (true, sgx1 as Change, leaf::EAUG..=leaf::EMODT),
+        (false, sgx1, leaf::EAUG..=leaf::EMODT),
+        (true, |_| {}, leaf::EMODT + 1..=70),
+        (false, |c| c.capabilities.features = SgxFeatures::empty(), 0..=70),
+    ] {
+        let mut guest = Guest::new(host::vm(cpuid(change)));
+        if !on {
+            guest.vcpu = unlocked(&guest.vm);
+        }
+        for leaf in leaves.chain([u32::MAX]) {
+            assert_eq!(guest.encls(leaf, 1, 1, 1), UD, "leaf {leaf:#x}, SGX on: {on}");
+        }
+    }
+}
+
+#[test]
+fn with_sgx_off_an_announced_leaf_is_gp_whatever_its_operands() {
+    let mut guest = Guest::new(host::vm(host::everything()));
+    guest.vcpu = unlocked(&guest.vm);
+
+    for leaf in leaf::ECREATE..=leaf::EMODT {
+        assert_eq!(guest.encls(leaf, 1, 1, 1), GP, "leaf {leaf:#x}");
+        assert_eq!(guest.encls(leaf, 0, 0, 0), GP, "leaf {leaf:#x}");
+    }
+    assert!(guest.reads.is_empty());
+}

@@ -1,0 +1,105 @@
+//! Enclave authors: keys of the `rsa` crate behind the interface that `sgxs` signs with.
+
+use std::sync::OnceLock;
+
+use crypto_bigint::{NonZero, U3072, U6144};
+use rsa::pkcs8::DecodePrivateKey as _;
+use rsa::traits::PublicKeyParts as _;
+use rsa::{Pkcs1v15Sign, PrivateKey};
+use sgxs::crypto::{Hash, SgxHashOps, SgxRsaOps};
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 for `sgxs`.
+pub(crate) struct Hasher(Sha256);
+
+impl SgxHashOps for Hasher {
+    fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn finish(self) -> Hash {
+        self.0.finalize().into()
+    }
+}
+
+/// An enclave author's key.
+pub(crate) struct Signer(PrivateKey);
+
+impl Signer {
+    /// The author that tests make the launch-control hash of.
+    pub(crate) fn trusted() -> &'static Self {
+        static KEY: OnceLock<Signer> = OnceLock::new();
+        KEY.get_or_init(|| Self::from_pem(include_str!("../keys/trusted.pem")))
+    }
+
+    /// Another author.
+    pub(crate) fn other() -> &'static Self {
+        static KEY: OnceLock<Signer> = OnceLock::new();
+        KEY.get_or_init(|| Self::from_pem(include_str!("../keys/other.pem")))
+    }
+
+    fn from_pem(pem: &str) -> Self {
+        Self(PrivateKey::from_pkcs8_pem(pem).expect("a valid key"))
+    }
+
+    /// SHA-256 of the modulus: what IA32_SGXLEPUBKEYHASH0-3 hold to trust this author.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.n()).into()
+    }
+
+    /// The same as the values of the four MSRs.
+    pub(crate) fn hash_msrs(&self) -> [u64; 4] {
+        let hash = self.hash();
+        let (quads, _) = hash.as_chunks::<8>();
+        [0, 1, 2, 3].map(|n| u64::from_le_bytes(quads[n]))
+    }
+}
+
+impl SgxRsaOps for Signer {
+    type Error = rsa::Error;
+
+    fn len(&self) -> usize {
+        self.0.size() * 8
+    }
+
+    fn sign_sha256_pkcs1v1_5_with_q1_q2<H: AsRef<[u8]>>(
+        &self,
+        hash: H,
+    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Self::Error> {
+        let signature = self.0.sign(Pkcs1v15Sign::new::<Sha256>(), hash.as_ref())?;
+        let wide = |value: U3072| -> U6144 { value.resize() };
+        let s = U3072::from_be_slice(&signature);
+        let n = NonZero::new(wide(U3072::from_le_slice(&self.n()))).expect("not zero");
+        let squared: U6144 = s.concatenating_square();
+        let (q1, rest) = squared.div_rem(&n);
+        let rest: U3072 = rest.resize();
+        let cubed: U6144 = rest.concatenating_mul(&s);
+        let (q2, _) = cubed.div_rem(&n);
+        let bytes = |value: U6144| value.to_le_bytes().as_ref()[..384].to_vec();
+        Ok((bytes(wide(s)), bytes(q1), bytes(q2)))
+    }
+
+    fn verify_sha256_pkcs1v1_5<S: AsRef<[u8]>, H: AsRef<[u8]>>(
+        &self,
+        sig: S,
+        hash: H,
+    ) -> Result<(), Self::Error> {
+        let mut signature = sig.as_ref().to_vec();
+        signature.reverse();
+        self.0.to_public_key().verify(Pkcs1v15Sign::new::<Sha256>(), hash.as_ref(), &signature)
+    }
+
+    fn e(&self) -> Vec<u8> {
+        vec![3]
+    }
+
+    fn n(&self) -> Vec<u8> {
+        let mut modulus = self.0.n_bytes().to_vec();
+        modulus.reverse();
+        modulus
+    }
+}
