@@ -107,7 +107,8 @@ fn look_from_outside(thread: &Thread<'_>) -> Result<(), String> {
 fn handle_fault_inside(thread: &Thread<'_>) -> Result<(), String> {
     let mut request = Request::new(OP_FAULT, 0, 0);
     let run = thread.enter(EENTER, &mut request)?;
-    ensure(run.function == EENTER, "UD2 in the enclave did not end the enclave's run")?;
+    // An AEX leaves ERESUME in RAX, which the vDSO reports.
+    ensure(run.function == ERESUME, "UD2 in the enclave did not end the enclave's run")?;
     ensure(run.exception_vector == VECTOR_UD, "UD2 in the enclave did not raise #UD")?;
     let mut repair = Request::new(OP_FAULT, 0, 0);
     let handled = thread.enter(EENTER, &mut repair)?;
@@ -129,7 +130,7 @@ fn handle_fault_outside(thread: &Thread<'_>) -> Result<(), String> {
     thread.enclave.protect(PROBE_OFFSET, libc::PROT_READ)?;
     let mut request = Request::new(OP_STORE, !SECRET, 0);
     let run = thread.enter(EENTER, &mut request)?;
-    ensure(run.function == EENTER, "the store to a read-only page did not fault")?;
+    ensure(run.function == ERESUME, "the store to a read-only page did not fault")?;
     ensure(run.exception_vector == VECTOR_PF, "the store did not raise #PF")?;
     println!(
         "enclave-demo: #PF in the enclave at offset {:#x}, error code {:#x}, repaired by the host",
