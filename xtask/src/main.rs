@@ -7,6 +7,7 @@ mod ci;
 mod console;
 mod cpio;
 mod demo;
+mod diff;
 mod enclave;
 mod guest;
 mod guest_tests;
@@ -43,6 +44,8 @@ enum Chore {
     Lint(lint::Options),
     /// What a change must pass: lint, then test
     Ci,
+    /// Instruction semantics next to this machine's own processor
+    Diff(diff::Options),
     /// Boot time and loops next to QEMU's TCG and to this machine
     Bench(bench::Options),
     /// Fetch and build what the guests need, and boot nothing
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => testing::run(&options),
         Chore::Lint(options) => lint::run(&options),
         Chore::Ci => ci::run(),
+        Chore::Diff(options) => diff::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Fetch => image::fetch_all(),
     };

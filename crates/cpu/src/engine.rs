@@ -43,6 +43,16 @@ pub struct Vcpu {
     caught: Option<Exception>,
 }
 
+impl Drop for Vcpu {
+    /// A processor that goes away, with its machine or to be reset, is in no enclave any more:
+    /// the enclave's pages can be removed.
+    fn drop(&mut self) {
+        if let Some(platform) = self.cpu.shared.platform.clone() {
+            self.cpu.enclave.reset(&platform);
+        }
+    }
+}
+
 impl Vcpu {
     /// The processor with APIC ID `id` of a machine, after power-up reset (SDM Vol. 3A,
     /// table 9-1): processor 0 is the bootstrap processor, others wait for a start-up IPI.

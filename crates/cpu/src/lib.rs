@@ -8,7 +8,7 @@
 //! Code is decoded once (iced-x86) and lowered to compact [`Op`](op::Op)s, each with the function
 //! that executes it. A [`Block`](block::Block) is a run of ops that never crosses a page and ends
 //! at a branch or at an instruction that changes what the following bytes mean. The
-//! [engine](engine) finds the next block, runs its ops, and looks at asynchronous events between
+//! [`engine`] finds the next block, runs its ops, and looks at asynchronous events between
 //! blocks.
 //!
 //! # Rules for an instruction's handler
@@ -24,7 +24,7 @@
 //!   leaves the block with `Err(Stop::Jump)`; one that is not taken does nothing.
 //! * `Ok(())` means: retired. `Err(cpu.raise(exception))` faults. `Err(cpu.exit_with(exit))`
 //!   hands the instruction to the owner with RIP unmoved.
-//! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::modify`] and [`Cpu::locked`] with
+//! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::open`] with [`Cpu::close`], and [`Cpu::locked`] with
 //!   linear addresses from [`Cpu::linear`]. They may return `Err` for reasons that are no fault
 //!   (device access, code page, backing of EPC): pass every `Err` on.
 //!

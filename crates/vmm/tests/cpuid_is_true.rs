@@ -76,7 +76,9 @@ fn executes(bytes: &[u8]) -> bool {
     let mode = Mode::code64();
     let instruction = Decoder::new(64, bytes, 0).decode();
     assert!(!instruction.is_invalid() && instruction.len() == bytes.len(), "{bytes:x?}");
-    let mut op = lower(bytes, mode, true).ops[0];
+    let mut ops = Vec::new();
+    lower(bytes, mode, true, &mut ops);
+    let mut op = ops[0];
     select(&instruction, mode, &mut op).is_some()
 }
 

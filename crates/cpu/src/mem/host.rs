@@ -87,13 +87,13 @@ pub unsafe fn load_bytes(at: *const u8, out: &mut [u8]) {
     // SAFETY: the caller vouches for the bytes; alignment is checked before each cast.
     unsafe {
         match out.len() {
-            8 if address % 8 == 0 => out.copy_from_slice(
+            8 if address.is_multiple_of(8) => out.copy_from_slice(
                 &AtomicU64::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
             ),
-            4 if address % 4 == 0 => out.copy_from_slice(
+            4 if address.is_multiple_of(4) => out.copy_from_slice(
                 &AtomicU32::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
             ),
-            2 if address % 2 == 0 => out.copy_from_slice(
+            2 if address.is_multiple_of(2) => out.copy_from_slice(
                 &AtomicU16::from_ptr(at.cast_mut().cast()).load(Ordering::Acquire).to_ne_bytes(),
             ),
             _ => {
@@ -116,11 +116,11 @@ pub unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
     // lengths of the conversions are those of the patterns.
     unsafe {
         match *data {
-            [a, b, c, d, e, f, g, h] if address % 8 == 0 => AtomicU64::from_ptr(at.cast())
+            [a, b, c, d, e, f, g, h] if address.is_multiple_of(8) => AtomicU64::from_ptr(at.cast())
                 .store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Release),
-            [a, b, c, d] if address % 4 == 0 => AtomicU32::from_ptr(at.cast())
+            [a, b, c, d] if address.is_multiple_of(4) => AtomicU32::from_ptr(at.cast())
                 .store(u32::from_ne_bytes([a, b, c, d]), Ordering::Release),
-            [a, b] if address % 2 == 0 => {
+            [a, b] if address.is_multiple_of(2) => {
                 AtomicU16::from_ptr(at.cast()).store(u16::from_ne_bytes([a, b]), Ordering::Release)
             }
             _ => {
@@ -139,7 +139,7 @@ pub unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
 ///
 /// `at` is valid for reads and writes of `T::SIZE` bytes of guest memory.
 pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> Option<T> {
-    if at as usize % T::SIZE != 0 {
+    if !(at as usize).is_multiple_of(T::SIZE) {
         return None;
     }
     macro_rules! with {
@@ -169,7 +169,7 @@ pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> O
 /// `at` is valid for reads and writes of 16 bytes of guest memory.
 pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
     #[cfg(target_arch = "x86_64")]
-    if at as usize % 16 == 0 && std::arch::is_x86_feature_detected!("cmpxchg16b") {
+    if (at as usize).is_multiple_of(16) && std::arch::is_x86_feature_detected!("cmpxchg16b") {
         let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
         // SAFETY: the feature is there, and the caller vouches for the bytes. RBX, which the
         // compiler keeps for itself, is put back.

@@ -2,6 +2,10 @@
 //!
 //! Every packed operation is a function of [`Lane`]s: the 128-bit lanes that SSE operates on and
 //! that AVX repeats, of which an MMX register is the low half.
+#![allow(
+    clippy::useless_transmute,
+    reason = "one macro serves all widths, and a lane of quadwords is the array itself"
+)]
 
 /// 128 bits, the low quadword first.
 pub type Lane = [u64; 2];

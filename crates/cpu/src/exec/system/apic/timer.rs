@@ -30,7 +30,7 @@ impl Timer {
     /// The divisor (SDM Vol. 3A, figure 10-10).
     fn divisor(&self) -> u64 {
         let code = self.divide & 3 | self.divide >> 1 & 4;
-        1 << (code + 1 & 7)
+        1 << ((code + 1) & 7)
     }
 
     /// Nanoseconds that `count` counts take.

@@ -155,7 +155,11 @@ impl Kernel {
     pub(super) fn frame(&self) -> Frame {
         let cpu = &self.guest.vcpu.cpu;
         let offset = cpu.rip.wrapping_sub(1).wrapping_sub(HANDLERS);
-        assert!(offset < 0x1000 && offset % 16 == 0, "not in a handler: RIP {:#x}", cpu.rip);
+        assert!(
+            offset < 0x1000 && offset.is_multiple_of(16),
+            "not in a handler: RIP {:#x}",
+            cpu.rip
+        );
         let vector = (offset / 16) as u8;
         let has_code = matches!(vector, 8 | 10..=14 | 17);
         let mut at = cpu.gpr[4];

@@ -239,7 +239,7 @@ fn sysenter_and_sysexit_use_their_msrs_and_registers() {
     assert_eq!((frame.vector, frame.rip, frame.rsp), (13, 0x9800, USER_STACK));
     assert_eq!(
         (frame.cs, frame.ss),
-        (u64::from(KERNEL_CODE) + 32 | 3, u64::from(KERNEL_CODE) + 40 | 3)
+        ((u64::from(KERNEL_CODE) + 32) | 3, (u64::from(KERNEL_CODE) + 40) | 3)
     );
     assert_eq!(frame.rflags & IF, 0);
 }
