@@ -7,6 +7,7 @@ mod image;
 mod initrd;
 mod placement;
 mod pvh;
+mod reset_vector;
 
 pub use entry::{EntryState, Segment};
 pub use error::{BootError, CommandLineError, InitrdError, KernelError};
@@ -42,6 +43,7 @@ impl BootSource {
         layout: &Layout,
         rsdp: u64,
     ) -> Result<EntryState, BootError> {
+        reset_vector::write(ram)?;
         match &self.kernel {
             KernelImage::BzImage(kernel) => bzimage::load(kernel, self, ram, layout, rsdp),
             KernelImage::Elf(kernel) => pvh::load(kernel, self, ram, layout, rsdp),
