@@ -19,7 +19,9 @@ const EDX: Field = |leaf| leaf.edx;
 
 /// Feature, CPUID leaf and subleaf, register and bit, and an instruction that exists only with it
 /// (SDM Vol. 2, "CPUID Feature Flag" of the instruction's page).
-const FEATURES: &[(&str, u32, u32, Field, u32, &[u8])] = &[
+type Feature = (&'static str, u32, u32, Field, u32, &'static [u8]);
+
+const FEATURES: &[Feature] = &[
     ("x87", 1, 0, EDX, 0, &[0xd9, 0xe8]),
     ("RDTSC", 1, 0, EDX, 4, &[0x0f, 0x31]),
     ("RDMSR", 1, 0, EDX, 5, &[0x0f, 0x32]),

@@ -232,7 +232,7 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
         code: if vector == 14 { greg(libc::REG_ERR) } else { 0 },
         address: if vector == 14 { greg(libc::REG_CR2) } else { 0 },
     };
-    if vector == 3 && !case.bytes().contains(&0xcc) || vector == 3 && case.state.rip != CODE + 1 {
+    if vector == 3 && (!case.bytes().contains(&0xcc) || case.state.rip != CODE + 1) {
         case.fault.vector = RETIRED;
         case.state.rip -= 1;
     }
