@@ -78,6 +78,8 @@ impl Soft {
             cpu.segs[n].selector = 0x2b;
             cpu.segs[n].rights = Rights(0xc0f3);
         }
+        // A task state segment without an I/O permission bitmap: every port is #GP.
+        cpu.segs[seg::TR].limit = 0x67;
         cpu.cpl = 3;
         cpu.update_mode();
         soft_ram.write(CODE_GPA, &[0xcc; 4096]);

@@ -11,7 +11,8 @@ use super::by_size;
 
 /// The handler of MOV between registers, memory and immediates.
 pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
-    if instruction.mnemonic() != Mnemonic::Mov {
+    // MOVNTI: the hint about caches means nothing here.
+    if !matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Movnti) {
         return None;
     }
     let is_plain = |n| match instruction.op_kind(n) {
