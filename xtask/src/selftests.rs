@@ -55,8 +55,8 @@ pub(crate) fn build(archive: &Archive) -> Result<Built> {
     let directory = repository::cache().join("selftests");
     let built =
         Built { program: directory.join("test_sgx"), enclave: directory.join("test_encl.elf") };
-    let selection = repository::root().join("guest/selftests/select.c");
-    if is_newer(&built.enclave, &selection) && is_newer(&built.program, &selection) {
+    let binding = repository::root().join("guest/selftests/bind.c");
+    if is_newer(&built.enclave, &binding) && is_newer(&built.program, &binding) {
         return Ok(built);
     }
     let source = source(archive)?;
@@ -74,7 +74,7 @@ pub(crate) fn build(archive: &Archive) -> Result<Built> {
     gcc.args(["-g", "-fPIC", "-z", "noexecstack", "-static", "-Wl,--wrap=fork"]);
     gcc.arg("-I").arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu"));
     gcc.arg("-o").arg(&built.program);
-    gcc.args(["main.c", "load.c", "sigstruct.c", "call.S", "sign_key.S"]).arg(&selection);
+    gcc.args(["main.c", "load.c", "sigstruct.c", "call.S", "sign_key.S"]).arg(&binding);
     process::capture(gcc.arg("-L").arg(&archives).arg("-lcrypto"))?;
 
     let mut gcc = self::gcc(&sgx, &source);
@@ -127,11 +127,11 @@ fn is_newer(first: &Path, second: &Path) -> bool {
     matches!((time(first), time(second)), (Ok(first), Ok(second)) if first > second)
 }
 
-/// The argument that makes `/bin/test_sgx` run only some tests: their numbers.
+/// The argument that makes `/bin/test_sgx` bind some tests to the first CPU: their numbers.
 ///
 /// # Errors
 /// A name that is not a test's.
-pub(crate) fn selection(names: &[&str]) -> Result<String> {
+pub(crate) fn binding(names: &[&str]) -> Result<String> {
     let mut numbers = Vec::new();
     for name in names {
         match TESTS.iter().position(|test| test == name) {
@@ -186,7 +186,7 @@ pub(crate) fn parse(lines: &[String]) -> Result<Vec<(&'static str, Verdict)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TESTS, Verdict, parse, selection};
+    use super::{TESTS, Verdict, binding, parse};
 
     #[test]
     fn verdicts_come_from_the_tap_lines_by_number() {
@@ -208,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_is_the_numbers_of_the_tests() {
-        assert_eq!(selection(&[TESTS[0], "tcs_entry"]).unwrap(), "1+6");
+    fn a_binding_is_the_numbers_of_the_tests() {
+        assert_eq!(binding(&[TESTS[0], "tcs_entry"]).unwrap(), "1+6");
     }
 
     #[test]
     fn an_unknown_name_is_refused() {
-        assert!(selection(&["no_such_test"]).is_err());
+        assert!(binding(&["no_such_test"]).is_err());
     }
 }

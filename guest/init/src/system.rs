@@ -56,14 +56,23 @@ fn end(how: i32) {
     }
 }
 
-/// Binds the calling thread to one CPU.
-pub(crate) fn bind_to(cpu: usize) -> Result<()> {
+/// Binds a process, 0 for the calling thread, to one CPU.
+pub(crate) fn bind(process: i32, cpu: usize) -> Result<()> {
     // SAFETY: a zeroed cpu_set_t is an empty set; CPU_SET checks its index.
     let status = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+        libc::sched_setaffinity(process, size_of::<libc::cpu_set_t>(), &raw const set)
     };
+    check(status.into())
+}
+
+/// Puts a process into the real-time class SCHED_FIFO.
+pub(crate) fn make_realtime(process: i32) -> Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters outlive the call.
+    let status =
+        unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const parameters) };
     check(status.into())
 }
 

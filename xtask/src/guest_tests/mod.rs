@@ -60,4 +60,5 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("the_demo_enclave_runs_as_expected", sgx::demo),
     test("the_demo_enclave_runs_on_four_processors", sgx::demo_on_four_processors),
     test("linux_sgx_selftests_pass", sgx::selftests),
+    test("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),
 ];
