@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
 use cloister_vmm::info;
 use cloister_vmm::machine::{Control, Machine, Outcome};
@@ -59,7 +60,9 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         }
     })?;
     terminal::read_input(control.clone())?;
-    let raw = RawMode::enter()?;
+    let raw = RawMode::enter().context(
+        "standard input: the terminal refuses raw mode: give the console a pipe or </dev/null",
+    )?;
     let outcome = machine.run(&control);
     drop(raw);
     Ok(match outcome? {
