@@ -1,5 +1,8 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
-//! QEMU's translator and, for the loops, on this machine itself.
+//! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
+//! SGX model.
+
+mod leaves;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,9 @@ const MAX_BOOT_RATIO: f64 = 4.0;
 /// Options of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Only the leaves of the SGX model
+    #[arg(long)]
+    leaves: bool,
     /// Boots of each machine; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
@@ -30,12 +36,16 @@ pub(crate) struct Options {
 /// # Errors
 /// Machines that do not boot, or a boot ratio above [`MAX_BOOT_RATIO`].
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.leaves {
+        return leaves::run();
+    }
     let image = Image::get(Contents::Demo)?;
     let qemu = Machine::Qemu(qemu()?);
     let cloister = Machine::build("release")?;
 
     let ratio = boots(&image, &cloister, &qemu, options.repeat)?;
     loops(&image, &cloister, &qemu)?;
+    leaves::run()?;
     println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (at most {MAX_BOOT_RATIO})");
     ensure!(ratio <= MAX_BOOT_RATIO, "the boot-to-init ratio is above {MAX_BOOT_RATIO}");
     Ok(())

@@ -1,0 +1,89 @@
+//! What the leaves of the SGX model cost, beside what is published of hardware.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process;
+
+/// EADD and 16 EEXTENDs take at most this many times what SHA-256 alone takes.
+const MAX_HASH_RATIO: f64 = 2.0;
+/// Host memory for each EPC page beyond its contents, in bytes.
+const MAX_BYTES_BEYOND: f64 = 32.0;
+
+/// Published figures of SGX hardware, in TSC cycles unless a unit is named.
+const HARDWARE: [(&str, &str); 7] = [
+    ("EADD+16*EEXTEND", "about 7 us"),
+    ("SHA-256-of-the-same", "-"),
+    ("EINIT", "-"),
+    ("EENTER+EEXIT", "8000 to 12000"),
+    ("AEX+ERESUME", "about 27800 with a handler"),
+    ("EBLOCK+EWB+ELDU", "12000 to 40000"),
+    ("EAUG+EACCEPT", "-"),
+];
+
+/// One line of the benchmark's report.
+#[derive(Debug, PartialEq)]
+struct Line {
+    name: String,
+    values: Vec<f64>,
+}
+
+/// Runs the benchmark of `crates/sgx` and prints its table.
+///
+/// # Errors
+/// The benchmark does not run, or a bound does not hold.
+pub(super) fn run() -> Result<()> {
+    process::step("Leaves of the SGX model");
+    let text = process::capture(
+        process::cargo()
+            .args(["bench", "--quiet", "--locked", "--package", "cloister-sgx"])
+            .args(["--bench", "leaves"]),
+    )?;
+    let lines: Vec<Line> = text.lines().filter_map(parse).collect();
+    let value = |name: &str, index: usize| -> Result<f64> {
+        lines
+            .iter()
+            .find(|line| line.name == name)
+            .and_then(|line| line.values.get(index).copied())
+            .with_context(|| format!("the benchmark of the leaves says nothing of {name}"))
+    };
+    println!("    leaves                ns      cycles  hardware (cycles)");
+    for (name, hardware) in HARDWARE {
+        let (ns, cycles) = (value(name, 0)?, value(name, 1)?);
+        println!("    {name:<19}  {ns:6.0}  {cycles:10.0}  {hardware}");
+    }
+    let whole = value("ECREATE..EINIT-of-1-GiB", 0)? / 1e9;
+    println!("    ECREATE to EINIT of 1 GiB, every page measured: {whole:.2} s");
+    let ratio = value("EADD+16*EEXTEND/SHA-256", 0)?;
+    println!("    EADD+16*EEXTEND to SHA-256 alone: {ratio:.2} (at most {MAX_HASH_RATIO})");
+    let beyond = value("per-EPC-page-beyond-4096", 0)?;
+    println!("    memory per EPC page beyond 4096: {beyond:.1} bytes (at most {MAX_BYTES_BEYOND})");
+    ensure!(ratio <= MAX_HASH_RATIO, "measuring takes {ratio:.2} times as long as hashing");
+    ensure!(beyond <= MAX_BYTES_BEYOND, "an EPC page takes {beyond:.1} bytes beyond its contents");
+    Ok(())
+}
+
+/// `leaf NAME NANOSECONDS CYCLES`, `ratio NAME VALUE` or `size NAME BYTES`.
+fn parse(line: &str) -> Option<Line> {
+    let mut words = line.split_whitespace();
+    if !["leaf", "ratio", "size"].contains(&words.next()?) {
+        return None;
+    }
+    let name = words.next()?.to_owned();
+    let values: Vec<f64> = words.map_while(|word| word.parse().ok()).collect();
+    (!values.is_empty()).then_some(Line { name, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, parse};
+
+    #[test]
+    fn report_lines_are_read_and_others_are_not() {
+        let line = parse("leaf EENTER+EEXIT 300 760");
+
+        let expected = Line { name: "EENTER+EEXIT".to_owned(), values: vec![300.0, 760.0] };
+        assert_eq!(line, Some(expected));
+        assert_eq!(parse("running 0 tests"), None);
+        assert_eq!(parse("leaf EINIT"), None);
+    }
+}
