@@ -26,7 +26,8 @@ pub fn scale(env: &mut Env, a: F80, b: F80) -> F80 {
         (Class::Zero, _) => F80::zero(a.sign),
         (_, Class::Infinity) if b.sign => F80::zero(a.sign),
         (_, Class::Infinity) => F80::infinity(a.sign),
-        (_, Class::Zero) => round(env, a.into()),
+        // The value stays what it is: not even a tiny one underflows.
+        (_, Class::Zero) => round(&mut Env { masks: env.masks | Flags::UE, ..*env }, a.into()),
         _ => {
             // Far beyond what over- and underflow and their exponent adjustment span.
             let power = truncate_saturating(b).clamp(-0x1_0000, 0x1_0000);

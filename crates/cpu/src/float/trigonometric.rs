@@ -3,7 +3,7 @@
 //! Arguments are reduced by the x87's own pi of 66 significant bits (SDM vol. 1, section 8.3.8), which is what
 //! programs observe near multiples of pi; the reduction itself is exact.
 
-use super::env::Env;
+use super::env::{Env, Flags};
 use super::exact::Exact;
 use super::format::{Class, F80, Format, Operand};
 use super::nan::{invalid, propagate_one, propagate_two};
@@ -57,10 +57,26 @@ fn argument(env: &mut Env, x: F80) -> Result<Option<Operand>, F80> {
     Ok(Some(x))
 }
 
+/// Below this exponent the sine of a number is less than half a unit in the last place from it.
+const TINY: i32 = -64;
+
+/// The sine of a tiny number: Intel processors return the number itself in every rounding mode, as
+/// inexact, and report underflow only where the number is a denormal.
+fn itself_inexact(env: &mut Env, x: Operand) -> F80 {
+    env.raise(Flags::PE);
+    if x.exponent < F80::MIN_EXPONENT {
+        env.raise(Flags::UE);
+    }
+    round(env, x.into())
+}
+
 /// `sin` (turn 0) or `cos` (turn 1) of a finite argument in range.
 fn sine(env: &mut Env, x: Operand, turn: u128) -> F80 {
     if x.class == Class::Zero {
         return if turn == 0 { F80::zero(x.sign) } else { F80::ONE };
+    }
+    if turn == 0 && x.exponent < TINY {
+        return itself_inexact(env, x);
     }
     let reduced = reduce(x);
     let quadrant = reduced.quadrant.wrapping_add(turn);

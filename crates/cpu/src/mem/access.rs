@@ -301,7 +301,7 @@ impl Cpu {
     }
 
     /// Linear addresses wrap at 4 GiB outside IA-32e mode.
-    fn wrap_la(&self, la: u64) -> u64 {
+    pub(crate) fn wrap_la(&self, la: u64) -> u64 {
         if self.long_mode() { la } else { la & 0xffff_ffff }
     }
 

@@ -1,8 +1,13 @@
 //! What must be equal.
+//!
+//! The interpreter is an Intel processor. Where AMD processors are known to differ, `amd` says so.
+
+mod amd;
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 use super::case::{Case, RETIRED};
+use super::host::Host;
 
 const ARITHMETIC: u64 = 0x8d5;
 /// TF, DF, NT, AC, ID: what user code can change besides the arithmetic flags.
@@ -10,19 +15,17 @@ const SYSTEM: u64 = 0x24_4500;
 
 /// Differences between the native and the interpreted outcome of a case that began as `before`.
 pub(crate) fn differences(
+    host: &Host,
     instruction: &Instruction,
     before: &Case,
     native: &Case,
     soft: &Case,
 ) -> Vec<String> {
     let mut out = Vec::new();
-    // AMD processors take the memory operand of a SHA instruction at any address; Intel's want it
-    // aligned (SDM Vol. 2A, table 2-21).
-    let sha = instruction.code().cpuid_features().contains(&iced_x86::CpuidFeature::SHA);
-    if sha && soft.fault.vector == 13 && native.fault.vector != 13 {
+    if host.is_amd() && amd::is_known_difference(instruction, before, native, soft) {
         return out;
     }
-    if !same_fault(instruction, native, soft) {
+    if !same_fault(host, instruction, native, soft) {
         out.push(format!("fault: native {:x?}, soft {:x?}", native.fault, soft.fault));
         return out;
     }
@@ -39,12 +42,9 @@ pub(crate) fn differences(
     if n.rip != s.rip {
         out.push(format!("rip: native {:#x}, soft {:#x}", n.rip, s.rip));
     }
-    // A repeated comparison that faults leaves the flags of the last one on AMD processors; Intel's
-    // put them back (SDM Vol. 2B, REP).
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
     let ignored = match retired {
         true => undefined_flags(instruction, before),
-        false if repeated && instruction.is_string_instruction() => ARITHMETIC,
+        false if host.is_amd() => amd::flags_of_fault(instruction),
         false => 0,
     };
     let mask = SYSTEM | (ARITHMETIC & !ignored);
@@ -54,7 +54,7 @@ pub(crate) fn differences(
             n.rflags, s.rflags
         ));
     }
-    compare_x87(instruction, native, soft, &mut out);
+    compare_x87(host, instruction, native, soft, &mut out);
     if n.fx.mxcsr != s.fx.mxcsr {
         out.push(format!("mxcsr: native {:#x}, soft {:#x}", n.fx.mxcsr, s.fx.mxcsr));
     }
@@ -75,48 +75,35 @@ pub(crate) fn differences(
     out
 }
 
-fn is_comparing_string(instruction: &Instruction) -> bool {
-    use Mnemonic as M;
-    match instruction.mnemonic() {
-        M::Cmpsb | M::Cmpsw | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq => true,
-        M::Cmpsd => instruction.is_string_instruction(),
-        _ => false,
-    }
-}
-
 /// Whether both ended in the same way.
-fn same_fault(instruction: &Instruction, native: &Case, soft: &Case) -> bool {
+fn same_fault(host: &Host, instruction: &Instruction, native: &Case, soft: &Case) -> bool {
     let (mut n, mut s) = (native.fault, soft.fault);
     if n.vector == 14 && n.address >= 0x7fff_ffff_f000 {
         // Linux tells a process that kernel addresses are present whatever is there.
         n.code |= 1;
         s.code |= 1;
     }
-    // Which of two faulting operands is reached first is not architectural.
-    let two_operands = is_comparing_string(instruction);
-    // Whether bytes that the mask leaves out can fault depends on the processor (SDM Vol. 2B,
-    // MASKMOVDQU).
-    if matches!(instruction.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu) && n.vector == 14
-    {
-        return s.vector == 14 || s.vector == RETIRED;
-    }
-    n == s || (two_operands && n.vector != RETIRED && s.vector != RETIRED)
+    n == s || host.is_amd() && amd::is_same_fault(instruction, n.vector, s.vector)
 }
 
-fn compare_x87(instruction: &Instruction, native: &Case, soft: &Case, out: &mut Vec<String>) {
-    if instruction.mnemonic() == Mnemonic::Maskmovq && native.fault.vector == 14 {
-        // AMD processors have left x87 operation by the time the store faults.
-        return;
-    }
-    if instruction.mnemonic() == Mnemonic::Cvtpi2ps && instruction.op1_kind() == OpKind::Memory {
-        // Intel processors enter MMX operation with a memory operand, too (SDM Vol. 2A, CVTPI2PS).
+fn compare_x87(
+    host: &Host,
+    instruction: &Instruction,
+    native: &Case,
+    soft: &Case,
+    out: &mut Vec<String>,
+) {
+    if host.is_amd() && amd::is_x87_state_different(instruction, native) {
         return;
     }
     let (n, s) = (&native.state.fx, &soft.state.fx);
     if n.control != s.control {
         out.push(format!("fcw: native {:#x}, soft {:#x}", n.control, s.control));
     }
-    let ignored = undefined_conditions(instruction);
+    let mut ignored = undefined_conditions(instruction);
+    if host.is_amd() {
+        ignored |= amd::status_differences(instruction);
+    }
     if (n.status ^ s.status) & !ignored != 0 {
         out.push(format!("fsw: native {:#x}, soft {:#x}", n.status, s.status));
     }
@@ -218,8 +205,6 @@ fn undefined_conditions(instruction: &Instruction) -> u16 {
     match instruction.mnemonic() {
         // C1 tells the direction of a rounding that may differ by an ulp.
         M::Fsin | M::Fcos | M::Fsincos | M::Fptan => C0 | C1 | C3,
-        // Intel processors clear C1, AMD's keep it (SDM Vol. 2A, FCOMI).
-        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => C1,
         M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fpatan => C0 | C1 | C2 | C3,
         M::Fcom
         | M::Fcomp

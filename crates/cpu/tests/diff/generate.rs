@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// The encodings to test: user-mode 64-bit instructions of the features that the processor has.
+/// The encodings to test: user-mode 64-bit instructions of the features that the interpreter has.
 pub(crate) fn codes() -> Vec<Code> {
     Code::values().filter(|&code| is_tested(code)).collect()
 }

@@ -137,10 +137,10 @@ fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
-    let value = cpu.mmx(op.src);
-    cpu.store_operand(op, T::trunc(value))?;
+    // The change to MMX operation comes before any fault of the store, as on Intel processors.
     cpu.enter_mmx();
-    Ok(())
+    let value = cpu.mmx(op.src);
+    cpu.store_operand(op, T::trunc(value))
 }
 
 fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {

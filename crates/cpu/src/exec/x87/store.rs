@@ -63,7 +63,8 @@ fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// Stores what `convert` makes of ST(0), or `indefinite` if it is empty. Nothing is stored or
-/// popped if an unmasked exception other than PE arises (SDM Vol. 1, 8.5.4 and 8.5.5).
+/// popped if an unmasked exception other than PE arises (SDM Vol. 1, 8.5.4 and 8.5.5); Intel
+/// processors do not look at the address then, so that a bad one does not fault.
 #[inline(always)]
 fn store<T: Plain>(
     cpu: &mut Cpu,
@@ -83,10 +84,6 @@ fn store<T: Plain>(
     let stores = env.pending.difference(Flags::PE).is_empty();
     if stores {
         cpu.store_operand(op, value)?;
-    } else {
-        // The access is checked even so.
-        let address = cpu.linear(op, T::SIZE, AccessKind::Write)?;
-        cpu.open::<T>(address)?;
     }
     if empty {
         underflow(cpu, op);
@@ -125,21 +122,13 @@ fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
     })
 }
 
-/// Stores ten bytes.
+/// Stores ten bytes: eight, then two, as Intel processors do. The first store stays where the
+/// second one faults.
 fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
     let address = cpu.linear(op, bytes.len(), AccessKind::Write)?;
     let mode = cpu.mmu_mode;
-    cpu.write_bytes(address, &bytes, mode)
-}
-
-/// Checks a store of ten bytes that an unmasked exception prevents.
-fn check_ten(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, 10, AccessKind::Write)?;
-    cpu.open::<u8>(address)?;
-    if address & 0xfff > 4096 - 10 {
-        cpu.open::<u8>((address | 0xfff).wrapping_add(1))?;
-    }
-    Ok(())
+    cpu.write_bytes(address, &bytes[..8], mode)?;
+    cpu.write_bytes(cpu.wrap_la(address.wrapping_add(8)), &bytes[8..], mode)
 }
 
 fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -163,8 +152,6 @@ fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
     let stores = !env.pending.contains(Flags::IE);
     if stores {
         store_ten(cpu, op, bytes)?;
-    } else {
-        check_ten(cpu, op)?;
     }
     finish(cpu, op, &env);
     if stores {
@@ -176,8 +163,6 @@ fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
 fn ten_underflow(cpu: &mut Cpu, op: &Op, indefinite: [u8; 10]) -> Exec {
     if cpu.fpu.env().masks.contains(Flags::IE) {
         store_ten(cpu, op, indefinite)?;
-    } else {
-        check_ten(cpu, op)?;
     }
     if underflow(cpu, op) {
         cpu.fpu.pop();

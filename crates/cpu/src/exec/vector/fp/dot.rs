@@ -49,8 +49,10 @@ pub fn dpps(cpu: &mut Cpu, a: Lane, b: Lane, imm: u8) -> Exec<Lane> {
     let products: [u32; 4] = cpu.simd(|env| {
         std::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { mul(env, a[i], b[i]) } else { 0 })
     })?;
+    // Of two NaNs an addition returns its first operand: on Intel processors that of the odd
+    // element, unlike in DPPD.
     let (low, high) =
-        cpu.simd(|env| (add(env, products[0], products[1]), add(env, products[2], products[3])))?;
+        cpu.simd(|env| (add(env, products[1], products[0]), add(env, products[3], products[2])))?;
     let sum = cpu.simd(|env| add(env, low, high))?;
     Ok(u32::join(std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 })))
 }

@@ -1,0 +1,84 @@
+//! What AMD processors are known to do differently from Intel's.
+
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
+
+use super::super::case::{Case, RETIRED};
+use super::{ARITHMETIC, is_x87};
+
+/// Whether the outcomes of a case cannot be compared.
+pub(super) fn is_known_difference(
+    instruction: &Instruction,
+    before: &Case,
+    native: &Case,
+    soft: &Case,
+) -> bool {
+    let (n, s) = (native.fault.vector, soft.fault.vector);
+    let faults = |vector| matches!(vector, 12..=14);
+    // The memory operand of a SHA instruction may lie at any address; Intel processors want it
+    // aligned (SDM Vol. 2A, table 2-21).
+    if instruction.code().cpuid_features().contains(&CpuidFeature::SHA) {
+        return s == 13 && n != 13;
+    }
+    match instruction.mnemonic() {
+        // The target is checked before the return address is pushed, as the manual has it
+        // (SDM Vol. 2A, CALL).
+        Mnemonic::Call => n == 13 && faults(s),
+        // A denormal that is scaled by zero underflows where underflow is unmasked.
+        Mnemonic::Fscale => {
+            let power = &before.state.fx.st[1];
+            before.state.fx.control & 0x10 == 0 && power[..8] == [0; 8]
+        }
+        // The ten bytes are one store: nothing of it is done where its end faults.
+        Mnemonic::Fstp | Mnemonic::Fbstp if n == s && faults(n) => true,
+        // A store that an unmasked numeric exception prevents faults where its address is bad.
+        _ if is_x87(instruction.code()) => {
+            let error_summary = soft.state.fx.status & 0x80 != 0;
+            instruction.op0_kind() == OpKind::Memory && faults(n) && s == RETIRED && error_summary
+        }
+        _ => false,
+    }
+}
+
+/// Arithmetic flags that a faulting instruction leaves different: a repeated comparison leaves
+/// those of its last iteration, where Intel processors put the flags back (SDM Vol. 2B, REP).
+pub(super) fn flags_of_fault(instruction: &Instruction) -> u64 {
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if repeated && instruction.is_string_instruction() { ARITHMETIC } else { 0 }
+}
+
+/// Whether two vectors mean the same outcome.
+pub(super) fn is_same_fault(instruction: &Instruction, native: u64, soft: u64) -> bool {
+    use Mnemonic as M;
+    match instruction.mnemonic() {
+        // Which of two faulting operands is reached first is not architectural.
+        M::Cmpsb | M::Cmpsw | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq | M::Cmpsd => {
+            instruction.is_string_instruction() && native != RETIRED && soft != RETIRED
+        }
+        // Bytes that the mask leaves out can fault (SDM Vol. 2B, MASKMOVDQU).
+        M::Maskmovq | M::Maskmovdqu => native == 14 && matches!(soft, 14 | RETIRED),
+        _ => false,
+    }
+}
+
+/// Whether the change to MMX operation comes at another time: Intel processors make it before the
+/// fault of a store, and for CVTPI2PS with a memory operand, too (SDM Vol. 2A, CVTPI2PS).
+pub(super) fn is_x87_state_different(instruction: &Instruction, native: &Case) -> bool {
+    use Mnemonic as M;
+    match instruction.mnemonic() {
+        M::Maskmovq | M::Movd | M::Movq | M::Movntq => matches!(native.fault.vector, 12..=14),
+        M::Cvtpi2ps => instruction.op1_kind() == OpKind::Memory,
+        _ => false,
+    }
+}
+
+/// Bits of the x87 status word that differ.
+pub(super) fn status_differences(instruction: &Instruction) -> u16 {
+    use Mnemonic as M;
+    match instruction.mnemonic() {
+        // C1 keeps its value; Intel processors clear it (SDM Vol. 2A, FCOMI).
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => 0x200,
+        // The sine of the smallest normal number is tiny where it is rounded towards zero.
+        M::Fsin | M::Fsincos => 0x10,
+        _ => 0,
+    }
+}

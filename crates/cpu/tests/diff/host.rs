@@ -1,0 +1,77 @@
+//! The processor that the tests compare with.
+
+use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+
+use iced_x86::{Code, CpuidFeature};
+
+/// What the host's CPUID says.
+#[derive(Clone, Copy)]
+pub(crate) struct Host {
+    is_amd: bool,
+    leaf_1: CpuidResult,
+    leaf_7: CpuidResult,
+    leaf_d_1: CpuidResult,
+    leaf_80000001: CpuidResult,
+}
+
+impl Host {
+    /// Asks the processor that runs this.
+    pub(crate) fn detect() -> Self {
+        let none = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        let basic = __cpuid(0);
+        let leaf = |number, subleaf| {
+            if number <= basic.eax { __cpuid_count(number, subleaf) } else { none }
+        };
+        Self {
+            is_amd: [b"Auth", b"Hygo"].map(|name| u32::from_le_bytes(*name)).contains(&basic.ebx),
+            leaf_1: leaf(1, 0),
+            leaf_7: leaf(7, 0),
+            leaf_d_1: leaf(0xd, 1),
+            leaf_80000001: __cpuid(0x8000_0001),
+        }
+    }
+
+    /// Whether it is AuthenticAMD or HygonGenuine. The interpreter is GenuineIntel: what the two
+    /// are known to do differently is tolerated on such a host, and there alone.
+    pub(crate) fn is_amd(&self) -> bool {
+        self.is_amd
+    }
+
+    /// Whether the host executes an encoding.
+    pub(crate) fn has(&self, code: Code) -> bool {
+        code.cpuid_features().iter().all(|&feature| self.has_feature(feature))
+    }
+
+    /// Features that a 64-bit processor may lack; every one has the others that the interpreter
+    /// implements (SDM Vol. 2A, CPUID, tables 3-10, 3-11 and 3-17).
+    fn has_feature(&self, feature: CpuidFeature) -> bool {
+        use CpuidFeature as F;
+        let (register, bit) = match feature {
+            F::SSE3 => (self.leaf_1.ecx, 0),
+            F::PCLMULQDQ => (self.leaf_1.ecx, 1),
+            F::SSSE3 => (self.leaf_1.ecx, 9),
+            F::CMPXCHG16B => (self.leaf_1.ecx, 13),
+            F::SSE4_1 => (self.leaf_1.ecx, 19),
+            F::SSE4_2 => (self.leaf_1.ecx, 20),
+            F::MOVBE => (self.leaf_1.ecx, 22),
+            F::POPCNT => (self.leaf_1.ecx, 23),
+            F::AES => (self.leaf_1.ecx, 25),
+            F::XSAVE => (self.leaf_1.ecx, 27),
+            F::RDRAND => (self.leaf_1.ecx, 30),
+            F::FSGSBASE => (self.leaf_7.ebx, 0),
+            F::BMI1 => (self.leaf_7.ebx, 3),
+            F::BMI2 => (self.leaf_7.ebx, 8),
+            F::RDSEED => (self.leaf_7.ebx, 18),
+            F::ADX => (self.leaf_7.ebx, 19),
+            F::CLFLUSHOPT => (self.leaf_7.ebx, 23),
+            F::CLWB => (self.leaf_7.ebx, 24),
+            F::SHA => (self.leaf_7.ebx, 29),
+            F::XSAVEOPT => (self.leaf_d_1.eax, 0),
+            F::XSAVEC => (self.leaf_d_1.eax, 1),
+            F::LZCNT => (self.leaf_80000001.ecx, 5),
+            F::PREFETCHW => (self.leaf_80000001.ecx, 8),
+            _ => return true,
+        };
+        register >> bit & 1 != 0
+    }
+}
