@@ -609,10 +609,14 @@ fn fx(random: &mut Random) -> Fx {
         | if masked { 0x3f } else { random.below(0x40) as u16 }
         | (random.pick(&[0u16, 2, 3, 3, 3]) << 8)
         | (random.below(4) as u16) << 10;
-    // Condition codes and TOP; flags only where nothing is pending by them.
+    // Condition codes and TOP; flags mostly where nothing is pending by them.
     let mut status = (random.next() as u16) & 0x7f00;
-    if masked {
+    if masked || random.one_in(8) {
         status |= random.below(0x40) as u16;
+    }
+    if status & !control & 0x3f != 0 {
+        // ES and B: they follow from the others.
+        status |= 0x8080;
     }
     let mut mxcsr = random.next() as u32 & 0xe07f;
     mxcsr |= if random.one_in(6) { random.next() as u32 & 0x1f80 } else { 0x1f80 };

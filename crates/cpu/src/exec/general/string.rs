@@ -34,6 +34,11 @@ pub(super) trait Element {
     const DESTINATION: bool;
     /// Whether REPE and REPNE look at ZF.
     const COMPARES: bool = false;
+    /// What a repeated instruction with a count of zero checks even so.
+    #[inline(always)]
+    fn check<T: Int>(_cpu: &mut Cpu) -> Exec {
+        Ok(())
+    }
     /// Does one element at the offsets RSI and RDI.
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec;
     /// Does up to `count` elements at once, upwards, if that is easy: how many were done.
@@ -145,6 +150,9 @@ struct Ins;
 impl Element for Ins {
     const SOURCE: bool = false;
     const DESTINATION: bool = true;
+    fn check<T: Int>(cpu: &mut Cpu) -> Exec {
+        cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
+    }
     fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
         let port = cpu.gpr[RDX] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
@@ -160,6 +168,9 @@ struct Outs;
 impl Element for Outs {
     const SOURCE: bool = true;
     const DESTINATION: bool = false;
+    fn check<T: Int>(cpu: &mut Cpu) -> Exec {
+        cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
+    }
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, _destination: u64) -> Exec {
         let port = cpu.gpr[RDX] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
@@ -252,7 +263,7 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     loop {
         let count = cpu.gpr[RCX] & mask;
         if count == 0 {
-            return Ok(());
+            return E::check::<T>(cpu);
         }
         let mut done = 0;
         if runs {

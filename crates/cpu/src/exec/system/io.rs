@@ -18,15 +18,24 @@ impl Cpu {
     /// #GP(0), or what reading the TSS yields.
     #[inline]
     pub fn io_permission(&mut self, port: u16, size: u8) -> Exec {
+        self.may_access_ports(port, size)?;
+        self.check_io_breakpoint(port, size);
+        Ok(())
+    }
+
+    /// As [`Cpu::io_permission`], for an instruction that makes no access.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0), or what reading the TSS yields.
+    #[inline]
+    pub fn may_access_ports(&mut self, port: u16, size: u8) -> Exec {
         if !self.cr0.contains(Cr0::PE)
             || (self.cpl <= self.iopl() && !self.system_flags.contains(Rflags::VM))
         {
-            self.check_io_breakpoint(port, size);
             return Ok(());
         }
-        self.io_bitmap(port, size)?;
-        self.check_io_breakpoint(port, size);
-        Ok(())
+        self.io_bitmap(port, size)
     }
 
     #[inline(never)]

@@ -137,10 +137,12 @@ fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
-    // The change to MMX operation comes before any fault of the store, as on Intel processors.
-    cpu.enter_mmx();
+    // Of the change to MMX operation, a store that faults leaves TOP behind on Intel processors.
+    cpu.fpu.top = 0;
     let value = cpu.mmx(op.src);
-    cpu.store_operand(op, T::trunc(value))
+    cpu.store_operand(op, T::trunc(value))?;
+    cpu.enter_mmx();
+    Ok(())
 }
 
 fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {

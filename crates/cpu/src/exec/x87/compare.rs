@@ -121,13 +121,17 @@ fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
     compare(cpu, op, Some(F80::ZERO.unpack()))
 }
 
-/// FCOMI and its kin: the relation goes to ZF, PF and CF; OF, SF and AF are cleared.
+/// FCOMI and its kin: the relation goes to ZF, PF and CF; OF, SF and AF are cleared. C1, which the
+/// manual clears, keeps its value unless the stack underflows.
 fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
+    let c1 = cpu.fpu.status & status::C1;
     let (relation, pops) = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
         let mut env = cpu.fpu.env();
         let relation = float::compare_operands(&mut env, a, b, comparison(op));
-        (relation, finish(cpu, op, &env))
+        let pops = finish(cpu, op, &env);
+        cpu.fpu.status |= c1;
+        (relation, pops)
     } else {
         (Relation::Unordered, underflow(cpu, op))
     };

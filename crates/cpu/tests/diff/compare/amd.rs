@@ -28,6 +28,10 @@ pub(super) fn is_known_difference(
             let power = &before.state.fx.st[1];
             before.state.fx.control & 0x10 == 0 && power[..8] == [0; 8]
         }
+        // Nothing is checked where the count is zero.
+        _ if instruction.is_string_instruction() && uses_port(instruction) => {
+            n == RETIRED && s == 13 && before.state.gpr[1] == 0
+        }
         // The ten bytes are one store: nothing of it is done where its end faults.
         Mnemonic::Fstp | Mnemonic::Fbstp if n == s && faults(n) => true,
         // A store that an unmasked numeric exception prevents faults where its address is bad.
@@ -37,6 +41,11 @@ pub(super) fn is_known_difference(
         }
         _ => false,
     }
+}
+
+fn uses_port(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd)
 }
 
 /// Arithmetic flags that a faulting instruction leaves different: a repeated comparison leaves
@@ -60,13 +69,12 @@ pub(super) fn is_same_fault(instruction: &Instruction, native: u64, soft: u64) -
     }
 }
 
-/// Whether the change to MMX operation comes at another time: Intel processors make it before the
-/// fault of a store, and for CVTPI2PS with a memory operand, too (SDM Vol. 2A, CVTPI2PS).
+/// Whether the change to MMX operation comes at another time: Intel processors begin it before the
+/// fault of a store.
 pub(super) fn is_x87_state_different(instruction: &Instruction, native: &Case) -> bool {
     use Mnemonic as M;
     match instruction.mnemonic() {
         M::Maskmovq | M::Movd | M::Movq | M::Movntq => matches!(native.fault.vector, 12..=14),
-        M::Cvtpi2ps => instruction.op1_kind() == OpKind::Memory,
         _ => false,
     }
 }
@@ -75,8 +83,6 @@ pub(super) fn is_x87_state_different(instruction: &Instruction, native: &Case) -
 pub(super) fn status_differences(instruction: &Instruction) -> u16 {
     use Mnemonic as M;
     match instruction.mnemonic() {
-        // C1 keeps its value; Intel processors clear it (SDM Vol. 2A, FCOMI).
-        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => 0x200,
         // The sine of the smallest normal number is tiny where it is rounded towards zero.
         M::Fsin | M::Fsincos => 0x10,
         _ => 0,

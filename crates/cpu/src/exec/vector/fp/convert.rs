@@ -86,9 +86,15 @@ fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
-    let b = if MEMORY { cpu.load_operand::<u64>(op)? } else { cpu.mmx(op.src) };
-    // The change to MMX operation comes before any #XM.
-    cpu.enter_mmx();
+    // The manual has a memory operand enter MMX operation, too (SDM Vol. 2A, CVTPI2PS): processors
+    // do not do that.
+    let b = if MEMORY {
+        cpu.load_operand::<u64>(op)?
+    } else {
+        // The change comes before any #XM.
+        cpu.enter_mmx();
+        cpu.mmx(op.src)
+    };
     let result = cpu.simd(|env| {
         let low: u32 = from_i32(env, b as i32);
         let high: u32 = from_i32(env, (b >> 32) as i32);

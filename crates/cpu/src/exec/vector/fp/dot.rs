@@ -49,12 +49,13 @@ pub fn dpps(cpu: &mut Cpu, a: Lane, b: Lane, imm: u8) -> Exec<Lane> {
     let products: [u32; 4] = cpu.simd(|env| {
         std::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { mul(env, a[i], b[i]) } else { 0 })
     })?;
-    // Of two NaNs an addition returns its first operand: on Intel processors that of the odd
-    // element, unlike in DPPD.
-    let (low, high) =
-        cpu.simd(|env| (add(env, products[1], products[0]), add(env, products[3], products[2])))?;
-    let sum = cpu.simd(|env| add(env, low, high))?;
-    Ok(u32::join(std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 })))
+    // Every element of the destination gets a sum of its own, with its neighbours in an order of
+    // its own: on Intel processors the elements differ where several products are NaNs.
+    let pairs: [u32; 4] =
+        cpu.simd(|env| std::array::from_fn(|i| add(env, products[i ^ 1], products[i])))?;
+    let sums: [u32; 4] =
+        cpu.simd(|env| std::array::from_fn(|i| add(env, pairs[i], pairs[i ^ 2])))?;
+    Ok(u32::join(std::array::from_fn(|i| if imm >> i & 1 != 0 { sums[i] } else { 0 })))
 }
 
 /// DPPD: products where bits 5:4 of the immediate have ones, their sum where bits 1:0 have.
@@ -66,6 +67,7 @@ pub fn dppd(cpu: &mut Cpu, a: Lane, b: Lane, imm: u8) -> Exec<Lane> {
     let products: Lane = cpu.simd(|env| {
         std::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { mul(env, a[i], b[i]) } else { 0 })
     })?;
-    let sum = cpu.simd(|env| add(env, products[0], products[1]))?;
-    Ok(std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 }))
+    let sums: Lane =
+        cpu.simd(|env| std::array::from_fn(|i| add(env, products[i], products[i ^ 1])))?;
+    Ok(std::array::from_fn(|i| if imm >> i & 1 != 0 { sums[i] } else { 0 }))
 }
