@@ -15,6 +15,8 @@ pub(crate) struct State {
     pub(crate) gpr: [u64; 16],
     pub(crate) rip: u64,
     pub(crate) rflags: u64,
+    pub(crate) fs_base: u64,
+    pub(crate) gs_base: u64,
     /// FXSAVE image: x87, MXCSR, XMM.
     pub(crate) fx: Fx,
     /// Scratch memory at [`DATA`].

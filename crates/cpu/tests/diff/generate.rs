@@ -1,14 +1,13 @@
-//! Makes instructions of every encoding that the processor claims, with states that reach their
-//! special cases.
+//! Makes instructions of an encoding, with states that reach its special cases.
 
 use iced_x86::{
-    Code, CpuidFeature, Encoder, EncodingKind, FlowControl, Instruction, Mnemonic,
-    OpCodeOperandKind as Kind, OpKind, Register,
+    Code, Encoder, FlowControl, Instruction, OpCodeOperandKind as Kind, OpKind, Register,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, State};
+use super::prepare::prepare;
 
 /// Draws of one seed.
 pub(crate) struct Random(ChaCha8Rng);
@@ -34,128 +33,10 @@ impl Random {
         self.below(n) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    /// One of several.
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
-}
-
-/// The encodings to test: user-mode 64-bit instructions of the features that the interpreter has.
-pub(crate) fn codes() -> Vec<Code> {
-    Code::values().filter(|&code| is_tested(code)).collect()
-}
-
-fn is_tested(code: Code) -> bool {
-    let info = code.op_code();
-    if !info.is_instruction() || !info.mode64() || !info.cpl3() {
-        return false;
-    }
-    if !matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX) {
-        return false;
-    }
-    code.cpuid_features().iter().all(|&feature| has_feature(feature))
-        && !is_left_out(code.mnemonic())
-        && (0..info.op_count()).all(|n| has_operand(info.op_kind(n)))
-        && !matches!(
-            code,
-            Code::Bswap_r16
-                | Code::Call_m1616
-                | Code::Call_m1632
-                | Code::Call_m1664
-                | Code::Jmp_m1616
-                | Code::Jmp_m1632
-                | Code::Jmp_m1664
-                // PREFETCH with a register: a reserved NOP on Intel processors, #UD on AMD's.
-                | Code::Reservednop_rm16_r16_0F0D
-                | Code::Reservednop_rm32_r32_0F0D
-                | Code::Reservednop_rm64_r64_0F0D
-        )
-}
-
-fn has_feature(feature: CpuidFeature) -> bool {
-    use CpuidFeature as F;
-    matches!(
-        feature,
-        F::INTEL8086
-            | F::INTEL186
-            | F::INTEL286
-            | F::INTEL386
-            | F::INTEL486
-            | F::X64
-            | F::CMOV
-            | F::CX8
-            | F::CMPXCHG16B
-            | F::FPU
-            | F::FPU287
-            | F::FPU387
-            | F::MMX
-            | F::SSE
-            | F::SSE2
-            | F::SSE3
-            | F::SSSE3
-            | F::SSE4_1
-            | F::SSE4_2
-            | F::POPCNT
-            | F::LZCNT
-            | F::BMI1
-            | F::BMI2
-            | F::ADX
-            | F::AES
-            | F::PCLMULQDQ
-            | F::SHA
-            | F::MOVBE
-            | F::FXSR
-            | F::MULTIBYTENOP
-            | F::PAUSE
-            | F::CLFSH
-            | F::CLFLUSHOPT
-            | F::CLWB
-            | F::PREFETCHW
-    )
-}
-
-/// Instructions whose result depends on the host's kernel or identity, or that leave user mode.
-fn is_left_out(mnemonic: Mnemonic) -> bool {
-    use Mnemonic as M;
-    matches!(
-        mnemonic,
-        // INT3 enters a handler, which the tests of event delivery look at.
-        M::Int | M::Int1 | M::Int3 | M::Into | M::Syscall | M::Sysenter | M::Sysexit | M::Sysret | M::Cpuid
-            // Segments: selectors and descriptor tables of the host's kernel.
-            | M::Lar | M::Lsl | M::Verr | M::Verw | M::Lss | M::Lfs | M::Lgs | M::Sldt | M::Str
-            | M::Smsw | M::Sgdt | M::Sidt | M::Iret | M::Iretd | M::Iretq | M::Retf
-            | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Ud0 | M::Ud1
-            // The image holds the host's instruction and data pointers: tested in the units.
-            | M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64
-            | M::Fnstenv | M::Fstenv | M::Fnsave | M::Fsave | M::Fldenv | M::Frstor
-            // No effect on Intel processors since the 387; the host decodes them as it likes.
-            | M::Fneni | M::Feni | M::Fndisi | M::Fdisi | M::Fnsetpm | M::Fsetpm | M::Frstpm
-            | M::Wait
-            // Two instructions: FWAIT and the form that does not wait.
-            | M::Fclex | M::Finit | M::Fstcw | M::Fstsw | M::Fstdw | M::Fstsg
-    )
-}
-
-fn has_operand(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::seg_reg
-            | Kind::cr_reg
-            | Kind::dr_reg
-            | Kind::tr_reg
-            | Kind::es
-            | Kind::cs
-            | Kind::ss
-            | Kind::ds
-            | Kind::fs
-            | Kind::gs
-            | Kind::farbr2_2
-            | Kind::farbr4_2
-            | Kind::brdisp_2
-            | Kind::brdisp_4
-            | Kind::xbegin_2
-            | Kind::xbegin_4
-            | Kind::mem_offs
-    )
 }
 
 const GPR64: [Register; 16] = [
@@ -317,17 +198,30 @@ fn operand(
             set_immediate(instruction, n, OpKind::Immediate32to64, immediate(random, 32));
         }
         Kind::imm64 => set_immediate(instruction, n, OpKind::Immediate64, immediate(random, 64)),
-        Kind::seg_rSI => instruction.set_op_kind(n, OpKind::MemorySegRSI),
+        Kind::mem_offs => {
+            instruction.set_op_kind(n, OpKind::Memory);
+            instruction.set_memory_displ_size(8);
+            let at = effective_address(random).wrapping_sub(segment(instruction, state, random));
+            instruction.set_memory_displacement64(at);
+            return Some(true);
+        }
+        Kind::seg_rSI => {
+            instruction.set_op_kind(n, OpKind::MemorySegRSI);
+            let base = segment(instruction, state, random);
+            state.gpr[6] = state.gpr[6].wrapping_sub(base);
+        }
         Kind::es_rDI => instruction.set_op_kind(n, OpKind::MemoryESRDI),
         Kind::seg_rDI => {
             instruction.set_op_kind(n, OpKind::MemorySegRDI);
-            state.gpr[7] = effective_address(random);
+            let base = segment(instruction, state, random);
+            state.gpr[7] = effective_address(random).wrapping_sub(base);
         }
         Kind::seg_rBX_al => {
             instruction.set_op_kind(n, OpKind::Memory);
             instruction.set_memory_base(Register::RBX);
             instruction.set_memory_index(Register::AL);
-            state.gpr[3] = effective_address(random);
+            let base = segment(instruction, state, random);
+            state.gpr[3] = effective_address(random).wrapping_sub(base);
         }
         Kind::br64_1 | Kind::br64_4 => {
             instruction.set_op_kind(n, OpKind::NearBranch64);
@@ -376,12 +270,24 @@ fn effective_address(random: &mut Random) -> u64 {
         3 => 0x8000_0000_0000 + random.below(4096),
         4..20 => inside,
         20..25 => inside & !7,
+        25..30 => inside & !63,
         _ => inside & !15,
     }
 }
 
+/// Gives a memory operand an FS or GS prefix now and then: the base to reckon with.
+fn segment(instruction: &mut Instruction, state: &State, random: &mut Random) -> u64 {
+    if !random.one_in(10) {
+        return 0;
+    }
+    let (register, base) =
+        random.pick(&[(Register::FS, state.fs_base), (Register::GS, state.gs_base)]);
+    instruction.set_segment_prefix(register);
+    base
+}
+
 fn memory(instruction: &mut Instruction, n: u32, state: &mut State, random: &mut Random) {
-    let wanted = effective_address(random);
+    let wanted = effective_address(random).wrapping_sub(segment(instruction, state, random));
     instruction.set_op_kind(n, OpKind::Memory);
     instruction.set_memory_displ_size(8);
     if wanted < 0x7000_0000 && random.one_in(16) {
@@ -414,80 +320,16 @@ fn memory(instruction: &mut Instruction, n: u32, state: &mut State, random: &mut
     state.gpr[base.number()] = wanted.wrapping_sub(offset);
 }
 
-/// What certain instructions need in order not to fault every time.
-fn prepare(instruction: &Instruction, state: &mut State, random: &mut Random) {
-    let at_address = |state: &mut State, address: u64, bytes: &[u8]| {
-        let offset = address.wrapping_sub(DATA) as usize;
-        if let Some(slot) = state.data.get_mut(offset..offset.saturating_add(bytes.len())) {
-            slot.copy_from_slice(bytes);
-        }
-    };
-    match instruction.mnemonic() {
-        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => {
-            // No trap flag and no alignment checks: they act on what follows.
-            let flags = random.next() & !0x4_0100;
-            let sp = state.gpr[4];
-            at_address(state, sp, &flags.to_le_bytes());
-        }
-        Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr if !random.one_in(8) => {
-            let mxcsr = random.next() as u32 & 0xffff;
-            let at = address_of(instruction, state);
-            at_address(state, at, &mxcsr.to_le_bytes());
-        }
-        Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Ret => {
-            // Targets that exist.
-            let target = (CODE + 20 + random.below(90)).to_le_bytes();
-            let at = if instruction.mnemonic() == Mnemonic::Ret {
-                state.gpr[4]
-            } else if instruction.op0_kind() == OpKind::Memory {
-                address_of(instruction, state)
-            } else {
-                if instruction.op0_kind() == OpKind::Register && !random.one_in(8) {
-                    state.gpr[instruction.op0_register().number()] = u64::from_le_bytes(target);
-                }
-                return;
-            };
-            if !random.one_in(8) {
-                at_address(state, at, &target);
-            }
-        }
-        Mnemonic::Div | Mnemonic::Idiv if !random.one_in(4) => {
-            // Quotients that fit.
-            state.gpr[2] = if random.one_in(2) { 0 } else { random.below(200) };
-            state.gpr[0] >>= random.below(64);
-        }
-        Mnemonic::Cmpxchg16b | Mnemonic::Cmpxchg8b if random.one_in(2) => {
-            let at = address_of(instruction, state);
-            let (rax, rdx) = (state.gpr[0], state.gpr[2]);
-            if instruction.mnemonic() == Mnemonic::Cmpxchg16b {
-                at_address(state, at, &rax.to_le_bytes());
-                at_address(state, at.wrapping_add(8), &rdx.to_le_bytes());
-            } else {
-                at_address(state, at, &(rax as u32).to_le_bytes());
-                at_address(state, at.wrapping_add(4), &(rdx as u32).to_le_bytes());
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Effective address of the memory operand.
-pub(crate) fn address_of(instruction: &Instruction, state: &State) -> u64 {
-    let value = |register: Register| match register {
-        Register::None => 0,
-        register => state.gpr[register.number()],
-    };
-    value(instruction.memory_base())
-        .wrapping_add(
-            value(instruction.memory_index())
-                .wrapping_mul(u64::from(instruction.memory_index_scale())),
-        )
-        .wrapping_add(instruction.memory_displacement64())
-}
-
 fn state(random: &mut Random) -> State {
-    let mut state =
-        State { gpr: [0; 16], rip: CODE, rflags: 0x202, fx: fx(random), data: [0; DATA_LEN] };
+    let mut state = State {
+        gpr: [0; 16],
+        rip: CODE,
+        rflags: 0x202,
+        fs_base: segment_base(random),
+        gs_base: segment_base(random),
+        fx: fx(random),
+        data: [0; DATA_LEN],
+    };
     for value in &mut state.gpr {
         *value = integer(random);
     }
@@ -506,6 +348,16 @@ fn state(random: &mut Random) -> State {
         chunk.copy_from_slice(&value);
     }
     state
+}
+
+/// A canonical address.
+fn segment_base(random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => 0,
+        1 => random.below(1 << 20),
+        2 => random.next() >> 17,
+        _ => !(random.next() >> 17),
+    }
 }
 
 fn random_16(random: &mut Random) -> [u8; 16] {
@@ -629,9 +481,9 @@ fn fx(random: &mut Random) -> Fx {
         status,
         tags: if random.one_in(3) { random.next() as u8 } else { 0xff },
         reserved: 0,
-        fop: 0,
-        fip: 0,
-        fdp: 0,
+        fop: random.next() as u16 & 0x7ff,
+        fip: segment_base(random),
+        fdp: segment_base(random),
         mxcsr,
         mxcsr_mask: 0,
         st: std::array::from_fn(|_| extended(random)),

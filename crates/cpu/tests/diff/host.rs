@@ -12,6 +12,8 @@ pub(crate) struct Host {
     leaf_7: CpuidResult,
     leaf_d_1: CpuidResult,
     leaf_80000001: CpuidResult,
+    /// AT_HWCAP2.
+    hwcap2: u32,
 }
 
 impl Host {
@@ -28,6 +30,7 @@ impl Host {
             leaf_7: leaf(7, 0),
             leaf_d_1: leaf(0xd, 1),
             leaf_80000001: __cpuid(0x8000_0001),
+            hwcap2: hwcap2(),
         }
     }
 
@@ -58,7 +61,8 @@ impl Host {
             F::AES => (self.leaf_1.ecx, 25),
             F::XSAVE => (self.leaf_1.ecx, 27),
             F::RDRAND => (self.leaf_1.ecx, 30),
-            F::FSGSBASE => (self.leaf_7.ebx, 0),
+            // What counts is whether the kernel lets user mode use it.
+            F::FSGSBASE => (self.hwcap2, 1),
             F::BMI1 => (self.leaf_7.ebx, 3),
             F::BMI2 => (self.leaf_7.ebx, 8),
             F::RDSEED => (self.leaf_7.ebx, 18),
@@ -74,4 +78,10 @@ impl Host {
         };
         register >> bit & 1 != 0
     }
+}
+
+#[expect(unsafe_code, reason = "the C library's function takes a number")]
+fn hwcap2() -> u32 {
+    // SAFETY: reads the auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) as u32 }
 }

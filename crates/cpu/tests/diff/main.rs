@@ -9,9 +9,11 @@
 
 mod case;
 mod compare;
+mod encodings;
 mod generate;
 mod host;
 mod native;
+mod prepare;
 mod soft;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ fn generated_instructions_behave_as_on_the_host() {
     let cases = setting("CLOISTER_DIFF_CASES", 40_000);
     let seed = setting("CLOISTER_DIFF_SEED", 1);
     let only = std::env::var("CLOISTER_DIFF_ONLY").unwrap_or_default();
-    let mut codes = generate::codes();
+    let mut codes = encodings::codes();
     codes.retain(|code| {
         format!("{:?}", code.mnemonic()).to_lowercase().starts_with(&only.to_lowercase())
     });

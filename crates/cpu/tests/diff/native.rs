@@ -106,7 +106,39 @@ static mut HOME: Option<Home> = None;
 struct Home {
     gregs: [i64; 23],
     fx: Fx,
+    bases: Option<Bases>,
 }
+
+/// The bases of FS and GS, which signals neither save nor restore.
+#[derive(Clone, Copy)]
+struct Bases {
+    fs: u64,
+    gs: u64,
+}
+
+impl Bases {
+    /// The bases now, or `None` where user mode cannot set them.
+    fn current() -> Option<Self> {
+        // SAFETY: AT_HWCAP2 says whether CR4.FSGSBASE is set.
+        unsafe {
+            if libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE == 0 {
+                return None;
+            }
+            let (fs, gs);
+            std::arch::asm!("rdfsbase {}", "rdgsbase {}", out(reg) fs, out(reg) gs);
+            Some(Self { fs, gs })
+        }
+    }
+
+    /// Sets the bases: no thread-local storage until the old ones are back.
+    unsafe fn set(self) {
+        // SAFETY: only called where `current` succeeded.
+        unsafe { std::arch::asm!("wrfsbase {}", "wrgsbase {}", in(reg) self.fs, in(reg) self.gs) }
+    }
+}
+
+/// Linux sets this bit of AT_HWCAP2 where user mode may use RDFSBASE and its relatives.
+pub(crate) const HWCAP2_FSGSBASE: u64 = 2;
 
 /// The child: never returns.
 unsafe fn serve(exchange: *mut Exchange, from: libc::c_int, to: libc::c_int) -> ! {
@@ -204,6 +236,14 @@ extern "C" fn on_signal(
         let fx = &mut *machine.fpregs.cast::<Fx>();
         #[expect(static_mut_refs, reason = "the child has one thread")]
         if let Some(home) = &HOME {
+            if let Some(bases) = home.bases {
+                let mut case_bases = bases;
+                std::arch::asm!("rdfsbase {}", "rdgsbase {}",
+                    out(reg) case_bases.fs, out(reg) case_bases.gs);
+                bases.set();
+                let state = &mut exchange.cases[exchange.current].state;
+                (state.fs_base, state.gs_base) = (case_bases.fs, case_bases.gs);
+            }
             collect(&mut exchange.cases[exchange.current], machine, fx);
             exchange.current += 1;
             if exchange.current == exchange.count {
@@ -213,9 +253,14 @@ extern "C" fn on_signal(
                 return;
             }
         } else {
-            HOME = Some(Home { gregs: machine.gregs, fx: *fx });
+            HOME = Some(Home { gregs: machine.gregs, fx: *fx, bases: Bases::current() });
         }
-        install(&exchange.cases[exchange.current], machine, fx);
+        let case = &exchange.cases[exchange.current];
+        install(case, machine, fx);
+        #[expect(static_mut_refs, reason = "the child has one thread")]
+        if HOME.as_ref().is_some_and(|home| home.bases.is_some()) {
+            Bases { fs: case.state.fs_base, gs: case.state.gs_base }.set();
+        }
     }
 }
 

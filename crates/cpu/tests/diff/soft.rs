@@ -3,6 +3,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloister_cpu::exec::x87::Reg80;
 use cloister_cpu::segment::{Rights, seg};
@@ -17,11 +18,31 @@ const PAGES: usize = 64;
 const CODE_GPA: u64 = 0x10000;
 const DATA_GPA: u64 = 0x20000;
 const TABLES: u64 = 0x1000;
+/// The descriptor table lies where the host's does: in the kernel's half.
+const GDT: u64 = 0xffff_8000_0000_0000;
+const GDT_GPA: u64 = 0x12000;
+/// Limit of Linux's descriptor table.
+const GDT_LIMIT: u16 = 127;
+/// What Linux has in it up to its task state segment: 32-bit and 64-bit kernel code, kernel data,
+/// 32-bit user code, user data, 64-bit user code, all accessed.
+const DESCRIPTORS: [u64; 9] = [
+    0,
+    0x00cf_9b00_0000_ffff,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x00cf_fb00_0000_ffff,
+    0x00cf_f300_0000_ffff,
+    0x00af_fb00_0000_ffff,
+    0,
+    0x0000_8b00_0000_4087,
+];
 
 /// RAM from guest-physical address 0.
 struct Ram {
     bytes: *mut u8,
     tracks: Box<[CodeTrack]>,
+    /// Where the next page table goes.
+    next_table: AtomicU64,
 }
 
 // SAFETY: the memory is reached through raw pointers with atomic or volatile accesses only.
@@ -57,16 +78,25 @@ impl Soft {
         let layout = std::alloc::Layout::from_size_align(PAGES * 4096, 4096).unwrap();
         // SAFETY: the layout has a size.
         let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
-        let ram = Arc::new(Ram { bytes, tracks: CodeTrack::array(PAGES) });
+        let ram = Arc::new(Ram {
+            bytes,
+            tracks: CodeTrack::array(PAGES),
+            next_table: AtomicU64::new(TABLES + 0x1000),
+        });
         let shared = cloister_cpu::Shared::new(ram.clone(), None, 1, 1_000_000_000);
         let features = Features { xcr0: Xfeatures::X87 | Xfeatures::SSE, ..Features::default() };
         let mut vcpu = Vcpu::new(shared, 0, features);
         let soft_ram = &ram;
-        soft_ram.map(CODE & !0xfff, CODE_GPA, 0, 5);
+        soft_ram.map(CODE & !0xfff, CODE_GPA, 5);
         for page in 0..DATA_LEN as u64 / 4096 {
-            soft_ram.map(DATA + page * 4096, DATA_GPA + page * 4096, 2, 7);
+            soft_ram.map(DATA + page * 4096, DATA_GPA + page * 4096, 7);
+        }
+        soft_ram.map(GDT, GDT_GPA, 3);
+        for (n, descriptor) in DESCRIPTORS.iter().enumerate() {
+            soft_ram.write(GDT_GPA + 8 * n as u64, &descriptor.to_le_bytes());
         }
         let cpu = &mut vcpu.cpu;
+        (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, GDT_LIMIT);
         cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
         cpu.cr3 = TABLES;
         cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;
@@ -121,12 +151,15 @@ impl Soft {
         cpu.gpr[..16].copy_from_slice(&state.gpr);
         cpu.rip = CODE;
         cpu.set_rflags(state.rflags);
+        cpu.segs[seg::FS].base = state.fs_base;
+        cpu.segs[seg::GS].base = state.gs_base;
         let fx = &state.fx;
         let fpu = &mut cpu.fpu;
         fpu.control = fx.control;
         fpu.top = (fx.status >> 11 & 7) as u8;
         fpu.status = fx.status & !0x3800;
         fpu.tags = fx.tags;
+        (fpu.fop, fpu.fip, fpu.fdp) = (fx.fop, fx.fip, fx.fdp);
         for (n, st) in fx.st.iter().enumerate() {
             fpu.regs[(n + usize::from(fpu.top)) & 7] = Reg80 {
                 mantissa: u64::from_le_bytes(st[..8].try_into().unwrap()),
@@ -146,10 +179,13 @@ impl Soft {
         state.gpr.copy_from_slice(&cpu.gpr[..16]);
         state.rip = cpu.rip;
         state.rflags = cpu.rflags();
+        state.fs_base = cpu.segs[seg::FS].base;
+        state.gs_base = cpu.segs[seg::GS].base;
         let fx = &mut state.fx;
         fx.control = cpu.fpu.control;
         fx.status = cpu.fpu.status & !0x3800 | u16::from(cpu.fpu.top) << 11;
         fx.tags = cpu.fpu.tags;
+        (fx.fop, fx.fip, fx.fdp) = (cpu.fpu.fop, cpu.fpu.fip, cpu.fpu.fdp);
         for (n, st) in fx.st.iter_mut().enumerate() {
             let reg = cpu.fpu.regs[(n + usize::from(cpu.fpu.top)) & 7];
             st[..8].copy_from_slice(&reg.mantissa.to_le_bytes());
@@ -165,17 +201,19 @@ impl Soft {
 }
 
 impl Ram {
-    /// Maps a page with the low bits `rights` in its entry, with the tables for it from the `region`-th group of pages behind the
-    /// root.
-    fn map(&self, la: u64, gpa: u64, region: u64, rights: u64) {
+    /// Maps a page with the low bits `rights` in its entry.
+    fn map(&self, la: u64, gpa: u64, rights: u64) {
         let mut table = TABLES;
-        for level in (1..4u32).rev() {
-            let next = TABLES + 0x1000 * (1 + region * 3 + u64::from(3 - level));
-            // The two upper levels are shared by both regions.
-            let next = if level > 1 { TABLES + 0x1000 * u64::from(4 - level) } else { next };
+        for level in (1..4).rev() {
             let slot = table + (la >> (12 + 9 * level) & 0x1ff) * 8;
-            self.write(slot, &(next | 7).to_le_bytes());
-            table = next;
+            let mut entry = [0; 8];
+            self.read(slot, &mut entry);
+            table = u64::from_le_bytes(entry) & !0xfff;
+            if table == 0 {
+                table = self.next_table.fetch_add(0x1000, Ordering::Relaxed);
+                assert!(table < CODE_GPA, "room for tables");
+                self.write(slot, &(table | 7).to_le_bytes());
+            }
         }
         self.write(table + (la >> 12 & 0x1ff) * 8, &(gpa | rights).to_le_bytes());
     }

@@ -1,0 +1,156 @@
+//! What certain instructions need in order not to fault every time.
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::case::{CODE, DATA, State};
+use super::generate::Random;
+
+/// Makes a drawn state fit its instruction.
+pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut Random) {
+    let at_address = |state: &mut State, address: u64, bytes: &[u8]| {
+        let offset = address.wrapping_sub(DATA) as usize;
+        if let Some(slot) = state.data.get_mut(offset..offset.saturating_add(bytes.len())) {
+            slot.copy_from_slice(bytes);
+        }
+    };
+    match instruction.mnemonic() {
+        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => {
+            // No trap flag and no alignment checks: they act on what follows.
+            let flags = random.next() & !0x4_0100;
+            let sp = state.gpr[4];
+            at_address(state, sp, &flags.to_le_bytes());
+        }
+        Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr if !random.one_in(8) => {
+            let mxcsr = random.next() as u32 & 0xffff;
+            let at = address_of(instruction, state);
+            at_address(state, at, &mxcsr.to_le_bytes());
+        }
+        Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Ret => {
+            // Targets that exist.
+            let target = (CODE + 20 + random.below(90)).to_le_bytes();
+            let at = if instruction.mnemonic() == Mnemonic::Ret {
+                state.gpr[4]
+            } else if instruction.op0_kind() == OpKind::Memory {
+                address_of(instruction, state)
+            } else {
+                if instruction.op0_kind() == OpKind::Register && !random.one_in(8) {
+                    state.gpr[instruction.op0_register().number()] = u64::from_le_bytes(target);
+                }
+                return;
+            };
+            if !random.one_in(8) {
+                at_address(state, at, &target);
+            }
+        }
+        Mnemonic::Div | Mnemonic::Idiv if !random.one_in(4) => {
+            // Quotients that fit.
+            state.gpr[2] = if random.one_in(2) { 0 } else { random.below(200) };
+            state.gpr[0] >>= random.below(64);
+        }
+        Mnemonic::Cmpxchg16b | Mnemonic::Cmpxchg8b if random.one_in(2) => {
+            let at = address_of(instruction, state);
+            let (rax, rdx) = (state.gpr[0], state.gpr[2]);
+            if instruction.mnemonic() == Mnemonic::Cmpxchg16b {
+                at_address(state, at, &rax.to_le_bytes());
+                at_address(state, at.wrapping_add(8), &rdx.to_le_bytes());
+            } else {
+                at_address(state, at, &(rax as u32).to_le_bytes());
+                at_address(state, at.wrapping_add(4), &(rdx as u32).to_le_bytes());
+            }
+        }
+        Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw => {
+            let selector = selector(random);
+            let operand = instruction.op_count() - 1;
+            if instruction.op_kind(operand) == OpKind::Memory {
+                let at = address_of(instruction, state);
+                at_address(state, at, &selector.to_le_bytes());
+            } else {
+                let number = instruction.op_register(operand).number();
+                state.gpr[number] = state.gpr[number] & !0xffff | u64::from(selector);
+            }
+        }
+        Mnemonic::Fxrstor | Mnemonic::Fxrstor64 if !random.one_in(8) => {
+            let at = address_of(instruction, state);
+            at_address(state, at.wrapping_add(24), &valid_mxcsr(random));
+        }
+        Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
+            request_components(state, random);
+            let at = address_of(instruction, state);
+            if !random.one_in(8) {
+                at_address(state, at.wrapping_add(24), &valid_mxcsr(random));
+            }
+            at_address(state, at.wrapping_add(512), &xsave_header(random));
+        }
+        Mnemonic::Xsave
+        | Mnemonic::Xsave64
+        | Mnemonic::Xsavec
+        | Mnemonic::Xsavec64
+        | Mnemonic::Xsaveopt
+        | Mnemonic::Xsaveopt64 => request_components(state, random),
+        Mnemonic::Xgetbv if !random.one_in(8) => state.gpr[1] = random.below(4),
+        Mnemonic::Wrfsbase | Mnemonic::Wrgsbase if !random.one_in(4) => {
+            state.gpr[instruction.op0_register().number()] >>= 17;
+        }
+        _ => {}
+    }
+}
+
+fn valid_mxcsr(random: &mut Random) -> [u8; 4] {
+    (random.next() as u32 & 0xffff).to_le_bytes()
+}
+
+/// EDX:EAX of an XSAVE instruction: x87 and SSE state, and components that no processor has. The
+/// host has others that the interpreter does not have here.
+fn request_components(state: &mut State, random: &mut Random) {
+    state.gpr[0] = random.next() & !0xffff_ffff | random.below(4);
+    state.gpr[2] = random.next() & !0x4000_0000;
+}
+
+/// An XSAVE header, valid mostly (SDM Vol. 1, 13.4.2).
+fn xsave_header(random: &mut Random) -> [u8; 64] {
+    let mut header = [0; 64];
+    let mut bitmap = random.below(4);
+    if random.one_in(16) {
+        // No processor has this component.
+        bitmap |= 1 << 61;
+    }
+    let compaction = if random.one_in(3) { 1 << 63 | random.below(4) } else { 0 };
+    header[..8].copy_from_slice(&bitmap.to_le_bytes());
+    header[8..16].copy_from_slice(&compaction.to_le_bytes());
+    if random.one_in(16) {
+        header[16 + random.below(48) as usize] = 1;
+    }
+    header
+}
+
+/// A selector of which the host's descriptor is known: not those of thread-local storage and of
+/// the processor's number.
+fn selector(random: &mut Random) -> u16 {
+    let index = match random.below(8) {
+        0 => 16 + random.below(8000),
+        _ => random.below(12),
+    };
+    // Requestor privilege level 3 mostly; sometimes the local descriptor table, which is empty.
+    let rpl = if random.one_in(3) { random.below(4) } else { 3 };
+    let table = if random.one_in(12) { 4 } else { 0 };
+    (index << 3 | table | rpl) as u16
+}
+
+/// Effective address of the memory operand.
+pub(crate) fn address_of(instruction: &Instruction, state: &State) -> u64 {
+    let value = |register: Register| match register {
+        Register::None => 0,
+        register => state.gpr[register.number()],
+    };
+    let base = match instruction.segment_prefix() {
+        Register::FS => state.fs_base,
+        Register::GS => state.gs_base,
+        _ => 0,
+    };
+    base.wrapping_add(value(instruction.memory_base()))
+        .wrapping_add(
+            value(instruction.memory_index())
+                .wrapping_mul(u64::from(instruction.memory_index_scale())),
+        )
+        .wrapping_add(instruction.memory_displacement64())
+}
