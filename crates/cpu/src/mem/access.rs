@@ -259,6 +259,24 @@ impl Cpu {
         Ok(())
     }
 
+    /// Checks that `len` bytes (at most 4096) can be read now, for an instruction that looks at one
+    /// end of its operand before the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::load`], without device accesses.
+    pub fn probe_read(&mut self, la: u64, len: usize) -> Exec {
+        self.check_access(la, len, AccessKind::Read, self.mmu_mode)?;
+        self.translate(la, AccessKind::Read, self.mmu_mode)?;
+        let first = len.min(4096 - (la & 0xfff) as usize);
+        if first != len {
+            let second_la = self.wrap_la(la.wrapping_add(first as u64));
+            self.check_canonical(second_la)?;
+            self.translate(second_la, AccessKind::Read, self.mmu_mode)?;
+        }
+        Ok(())
+    }
+
     /// Checks that `len` bytes (at most 4096) can be written now, for an instruction that writes
     /// them in several pieces.
     ///

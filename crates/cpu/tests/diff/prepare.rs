@@ -87,7 +87,8 @@ pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut
         | Mnemonic::Xsavec64
         | Mnemonic::Xsaveopt
         | Mnemonic::Xsaveopt64 => request_components(state, random),
-        Mnemonic::Xgetbv if !random.one_in(8) => state.gpr[1] = random.below(4),
+        // Not 1, which tells XCR0 & XINUSE where CPUID.(0DH,1):EAX says so.
+        Mnemonic::Xgetbv => state.gpr[1] = random.pick(&[0, 0, 1 << 32, 2, 3, 0xffff_ffff]),
         Mnemonic::Wrfsbase | Mnemonic::Wrgsbase if !random.one_in(4) => {
             state.gpr[instruction.op0_register().number()] >>= 17;
         }

@@ -97,6 +97,7 @@ impl Soft {
         }
         let cpu = &mut vcpu.cpu;
         (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, GDT_LIMIT);
+        cpu.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
         cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
         cpu.cr3 = TABLES;
         cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;

@@ -107,12 +107,26 @@ fn set_image(cpu: &mut Cpu, bytes: &[u8]) {
     fpu.set_status_word(word(1) as u16);
 }
 
+/// What processors look at first: the control word, then the last byte of the image.
+fn ends(cpu: &Cpu, la: u64, environment: usize, size: usize) -> [(u64, usize); 2] {
+    [(la, environment / 7), (cpu.wrap_la(la.wrapping_add(size as u64 - 1)), 1)]
+}
+
+fn probe_write(cpu: &mut Cpu, la: u64, environment: usize, size: usize) -> Exec {
+    ends(cpu, la, environment, size).into_iter().try_for_each(|(la, len)| cpu.probe_write(la, len))
+}
+
+fn probe_read(cpu: &mut Cpu, la: u64, environment: usize, size: usize) -> Exec {
+    ends(cpu, la, environment, size).into_iter().try_for_each(|(la, len)| cpu.probe_read(la, len))
+}
+
 fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     let size = op.extra as usize;
     let address = cpu.linear(op, size, AccessKind::Write)?;
     let bytes = image(cpu, size);
     let mode = cpu.mmu_mode;
+    probe_write(cpu, address, size, size)?;
     cpu.write_bytes(address, &bytes[..size], mode)?;
     let masked = cpu.fpu.control | status::EXCEPTIONS;
     cpu.fpu.set_control_word(masked);
@@ -125,6 +139,7 @@ fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear(op, size, AccessKind::Read)?;
     let mut bytes = [0; LONG];
     let mode = cpu.mmu_mode;
+    probe_read(cpu, address, size, size)?;
     cpu.read_bytes(address, &mut bytes[..size], mode)?;
     set_image(cpu, &bytes[..size]);
     Ok(())
@@ -140,6 +155,7 @@ fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
         chunk.copy_from_slice(&cpu.fpu.st(i as u8).to_bytes());
     }
     let mode = cpu.mmu_mode;
+    probe_write(cpu, address, size, size + REGISTERS)?;
     cpu.write_bytes(address, &bytes[..size + REGISTERS], mode)?;
     cpu.fpu.init();
     Ok(())
@@ -151,6 +167,7 @@ fn frstor(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Read)?;
     let mut bytes = [0; LONG + REGISTERS];
     let mode = cpu.mmu_mode;
+    probe_read(cpu, address, size, size + REGISTERS)?;
     cpu.read_bytes(address, &mut bytes[..size + REGISTERS], mode)?;
     set_image(cpu, &bytes[..size]);
     for (i, chunk) in bytes[size..size + REGISTERS].chunks_exact(10).enumerate() {

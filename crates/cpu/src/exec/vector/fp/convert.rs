@@ -85,12 +85,12 @@ fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
-    cpu.check_mmx()?;
     // The manual has a memory operand enter MMX operation, too (SDM Vol. 2A, CVTPI2PS): processors
-    // do not do that.
+    // do not do that, nor look for a pending x87 exception.
     let b = if MEMORY {
         cpu.load_operand::<u64>(op)?
     } else {
+        cpu.check_mmx()?;
         // The change comes before any #XM.
         cpu.enter_mmx();
         cpu.mmx(op.src)

@@ -143,7 +143,8 @@ impl Area {
         fpu.set_status_word(u16::from_le_bytes(self.get(2)));
         fpu.tags = self.bytes[4];
         fpu.fop = u16::from_le_bytes(self.get(6)) & 0x7ff;
-        (fpu.fip, fpu.fdp) = (pointer(8), pointer(16));
+        // Processors keep 48 bits of the instruction pointer, and all of the data pointer.
+        (fpu.fip, fpu.fdp) = (((pointer(8) << 16) as i64 >> 16) as u64, pointer(16));
         for i in 0..8 {
             let at = X87_REGISTERS.start + 16 * usize::from(i);
             let register = fpu.physical(i);

@@ -21,6 +21,11 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
     })
 }
 
+/// Where the last byte of an area is, which processors look at first.
+fn last(cpu: &Cpu, la: u64) -> u64 {
+    cpu.wrap_la(la.wrapping_add(511))
+}
+
 /// CR0.EM, CR0.TS, and an area at a 16-byte boundary.
 fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
     if cpu.cr0.contains(Cr0::EM) {
@@ -30,6 +35,7 @@ fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
     let la = cpu.linear(op, 512, kind)?;
+    cpu.check_canonical(la)?;
     if la & 15 != 0 {
         return Err(cpu.gp(0));
     }
@@ -43,6 +49,7 @@ fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
     area.put_x87(&cpu.fpu);
     area.put_mxcsr(&cpu.vector);
     area.put_sse(&cpu.vector);
+    cpu.probe_write(last(cpu, la), 1)?;
     cpu.probe_write(la, 512)?;
     cpu.write_bytes(la, &area.bytes[..area.format.xmm().end], cpu.mmu_mode)
 }
@@ -50,6 +57,7 @@ fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
 fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
     let la = operand(cpu, op, AccessKind::Read)?;
     let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
+    cpu.probe_read(last(cpu, la), 1)?;
     cpu.read_bytes(la, &mut area.bytes[..512], cpu.mmu_mode)?;
     if area.mxcsr() & !MXCSR_MASK != 0 {
         return Err(cpu.gp(0));

@@ -2,7 +2,9 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::area::{Area, BASE_SIZE, COMPACTED, Format, HEADER, Plan};
+use cloister_x86::regs::Xfeatures;
+
+use super::area::{Area, BASE_SIZE, COMPACTED, Format, HEADER, MXCSR, Plan};
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
@@ -23,11 +25,23 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
     let la = cpu.linear(op, size, AccessKind::Read)?;
+    cpu.check_canonical(la)?;
     if la & 63 != 0 {
         return Err(cpu.gp(0));
     }
     let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
-    cpu.read_bytes(la, &mut area.bytes[..BASE_SIZE], cpu.mmu_mode)?;
+    // XCOMP_BV comes first. The legacy region is not looked at for a component that it does not
+    // have.
+    cpu.probe_read(cpu.wrap_la(la.wrapping_add(HEADER as u64 + 8)), 8)?;
+    let start = if requested.contains(Xfeatures::X87) {
+        0
+    } else if requested.intersects(Xfeatures::SSE | Xfeatures::AVX) {
+        MXCSR.start
+    } else {
+        HEADER
+    };
+    let from = cpu.wrap_la(la.wrapping_add(start as u64));
+    cpu.read_bytes(from, &mut area.bytes[start..BASE_SIZE], cpu.mmu_mode)?;
     // XRSTORS knows the compacted form only (13.12).
     if supervisor && area.quadword(HEADER + 8) & COMPACTED == 0 {
         return Err(cpu.gp(0));

@@ -72,6 +72,7 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
     let la = cpu.linear(op, size, AccessKind::Write)?;
+    cpu.check_canonical(la)?;
     if la & 63 != 0 {
         return Err(cpu.gp(0));
     }
@@ -89,7 +90,17 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
         requested.intersects(Xfeatures::SSE | Xfeatures::AVX)
     };
 
-    cpu.probe_write(la, size)?;
+    // In the order of processors: the area's last byte, then where the first component begins. The
+    // legacy region is not looked at for a component that it does not have.
+    cpu.probe_write(cpu.wrap_la(la.wrapping_add(size as u64 - 1)), 1)?;
+    let start = if requested.contains(Xfeatures::X87) {
+        0
+    } else if with_mxcsr || requested.contains(Xfeatures::SSE) {
+        MXCSR.start
+    } else {
+        HEADER
+    };
+    cpu.probe_write(cpu.wrap_la(la.wrapping_add(start as u64)), size - start)?;
     let mut area = Area::new(format);
     let header = if compact {
         area.put_quadword(HEADER, (requested & used).bits());
