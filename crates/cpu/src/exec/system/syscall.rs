@@ -10,17 +10,17 @@ use crate::state::{Cpu, Exec};
 
 /// The handler of a fast system call instruction.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    op.size = match instruction.mnemonic() {
-        Mnemonic::Sysretq | Mnemonic::Sysexitq => 8,
-        _ => 4,
-    };
-    Some(match instruction.mnemonic() {
-        Mnemonic::Syscall => syscall,
-        Mnemonic::Sysret | Mnemonic::Sysretq => sysret,
-        Mnemonic::Sysenter => sysenter,
-        Mnemonic::Sysexit | Mnemonic::Sysexitq => sysexit,
+    let (size, handler): (u8, Handler) = match instruction.mnemonic() {
+        Mnemonic::Syscall => (4, syscall),
+        Mnemonic::Sysret => (4, sysret),
+        Mnemonic::Sysretq => (8, sysret),
+        Mnemonic::Sysenter => (4, sysenter),
+        Mnemonic::Sysexit => (4, sysexit),
+        Mnemonic::Sysexitq => (8, sysexit),
         _ => return None,
-    })
+    };
+    op.size = size;
+    Some(handler)
 }
 
 /// Accessed, readable code; present; 4 GiB.

@@ -287,10 +287,9 @@ impl Plan {
             None => vector.mxcsr,
         };
         vector.mxcsr = mxcsr;
-        initialize(fpu, vector, self.initialize, area.format);
-        if self.load.contains(Xfeatures::X87) {
-            *fpu = area.x87();
-        }
+        self.apply_x87(area, fpu, vector);
+        let rest = self.initialize.difference(Xfeatures::X87);
+        initialize(fpu, vector, rest, area.format);
         if self.load.contains(Xfeatures::SSE) {
             area.take_sse(vector);
         }
@@ -298,6 +297,14 @@ impl Plan {
             area.take_avx(vector);
         }
         Some(())
+    }
+
+    /// Carries out what the plan says of x87 state alone.
+    pub fn apply_x87(self, area: &Area, fpu: &mut Fpu, vector: &mut VectorState) {
+        initialize(fpu, vector, self.initialize & Xfeatures::X87, area.format);
+        if self.load.contains(Xfeatures::X87) {
+            *fpu = area.x87();
+        }
     }
 }
 

@@ -56,5 +56,10 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
         let at = la.wrapping_add(BASE_SIZE as u64);
         cpu.read_bytes(at, &mut area.bytes[BASE_SIZE..size], cpu.mmu_mode)?;
     }
-    plan.apply(&area, &mut cpu.fpu, &mut cpu.vector).ok_or_else(|| cpu.gp(0))
+    if plan.apply(&area, &mut cpu.fpu, &mut cpu.vector).is_none() {
+        // Intel processors have loaded x87 state by the time they refuse MXCSR.
+        plan.apply_x87(&area, &mut cpu.fpu, &mut cpu.vector);
+        return Err(cpu.gp(0));
+    }
+    Ok(())
 }
