@@ -65,7 +65,7 @@ pub(super) fn is_same_fault(instruction: &Instruction, native: u64, soft: u64) -
         }
         // Bytes that the mask leaves out can fault (SDM Vol. 2B, MASKMOVDQU).
         M::Maskmovq | M::Maskmovdqu => native == 14 && matches!(soft, 14 | RETIRED),
-        _ => false,
+        _ => has_image(instruction) && native == 14 && soft == 14,
     }
 }
 
@@ -80,11 +80,41 @@ pub(super) fn is_x87_state_different(instruction: &Instruction, native: &Case) -
 }
 
 /// Bits of the x87 status word that differ.
-pub(super) fn status_differences(instruction: &Instruction) -> u16 {
+pub(super) fn status_differences(instruction: &Instruction, before: &Case) -> u16 {
     use Mnemonic as M;
+    let st0 = &before.state.fx.st[0];
+    let smallest_normal =
+        st0[..8] == (1u64 << 63).to_le_bytes() && matches!(st0[8..10], [1, 0 | 0x80]);
     match instruction.mnemonic() {
         // The sine of the smallest normal number is tiny where it is rounded towards zero.
-        M::Fsin | M::Fsincos => 0x10,
+        M::Fsin | M::Fsincos if smallest_normal => 0x10,
         _ => 0,
     }
+}
+
+/// Whether an instruction saves or restores an image of x87 or SSE state. AMD processors keep the
+/// last-instruction pointers only where an unmasked exception is pending (AMD64 Architecture
+/// Programmer's Manual Vol. 5, FXSAVE), MXCSR_MASK has a bit for misaligned operands, and no
+/// manual says which byte of an image is looked at first.
+pub(super) fn has_image(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Fnstenv
+            | M::Fldenv
+            | M::Fnsave
+            | M::Frstor
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            | M::Xrstor
+            | M::Xrstor64
+    )
 }
