@@ -4,7 +4,7 @@ use super::env::Env;
 use super::exact::Exact;
 use super::format::{Class, F80, Format, Operand};
 use super::nan::{invalid, propagate_two};
-use super::round::{renormalized, round};
+use super::round::{renormalized, round, unchanged};
 
 /// How the quotient is rounded to an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, kind: RemainderKind) -> Remainde
         return Remainder::nan(F80::INDEFINITE);
     }
     if a.class == Class::Zero || b.class == Class::Infinity {
-        return Remainder::unchanged(renormalized(env, a));
+        return Remainder::unchanged(unchanged(env, a));
     }
     let distance = a.exponent - b.exponent;
     if distance < 64 { whole(env, a, b, distance, kind) } else { partial(env, a, b, distance) }

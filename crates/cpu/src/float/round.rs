@@ -66,6 +66,12 @@ pub(super) fn renormalized<F: Format>(env: &mut Env, x: Operand) -> F {
     }
 }
 
+/// As [`renormalized`] of an operand that Intel processors hand back whatever its size: not even a
+/// tiny one underflows.
+pub(super) fn unchanged<F: Format>(env: &Env, x: Operand) -> F {
+    renormalized(&mut Env { masks: env.masks | Flags::UE, ..*env }, x)
+}
+
 #[inline(always)]
 fn round_to<F: Format>(env: &mut Env, value: Exact, precision: u32) -> F {
     let rounded = round_significand(env.rounding, value.sign, value.significand, precision);

@@ -5,7 +5,7 @@ use super::exact::Exact;
 use super::format::{Class, F80, Format, Operand};
 use super::integral::truncate_saturating;
 use super::nan::{invalid, propagate_one, propagate_two};
-use super::round::round;
+use super::round::{round, unchanged};
 
 /// FSCALE: `a * 2^trunc(b)` (SDM vol. 2, FSCALE, table 3-34).
 pub fn scale(env: &mut Env, a: F80, b: F80) -> F80 {
@@ -26,8 +26,7 @@ pub fn scale(env: &mut Env, a: F80, b: F80) -> F80 {
         (Class::Zero, _) => F80::zero(a.sign),
         (_, Class::Infinity) if b.sign => F80::zero(a.sign),
         (_, Class::Infinity) => F80::infinity(a.sign),
-        // The value stays what it is: not even a tiny one underflows.
-        (_, Class::Zero) => round(&mut Env { masks: env.masks | Flags::UE, ..*env }, a.into()),
+        (_, Class::Zero) => unchanged(env, a),
         _ => {
             // Far beyond what over- and underflow and their exponent adjustment span.
             let power = truncate_saturating(b).clamp(-0x1_0000, 0x1_0000);

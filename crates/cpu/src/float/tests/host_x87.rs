@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "runs single x87 instructions by inline assembly")]
 
 use super::samples::Samples;
-use super::x87_processor::{After, Frame, Processor, x87};
+use super::x87_processor::{After, Frame, Processor, underflows_unchanged, x87};
 use crate::float::{
     self, Comparison, Env, F80, Flags, Format, Operand, Relation, RemainderKind, Rounding,
 };
@@ -30,6 +30,9 @@ fn replaces_st0(name: &str, host: Processor, ours: fn(&mut Env, F80, F80) -> F80
 
         let result = ours(&mut env, a, b);
 
+        if name == "fscale" && underflows_unchanged(control, a, b) {
+            continue;
+        }
         let expected = host(control, a, b, [0; 16]);
         let kept = env.pending.intersects(Flags::PRE_COMPUTATION);
         let result = if kept { a } else { result };
@@ -116,6 +119,9 @@ fn remainders_match_the_host() {
 
             let result = float::remainder(&mut env, a, b, kind);
 
+            if underflows_unchanged(control, a, b) {
+                continue;
+            }
             let expected = host(control, a, b, [0; 16]);
             let kept = env.pending.intersects(Flags::PRE_COMPUTATION);
             let value = if kept { a } else { result.value };
