@@ -105,7 +105,8 @@ impl EpcmView {
 #[derive(FromBytes)]
 #[repr(C)]
 pub(crate) struct EpcmEntry {
-    /// Try-locks: shared holders in bits 15:0, the exclusive bits above.
+    /// Try-locks: shared holders in bits 15:0, an SECS's evictions in bits 27:16, the exclusive
+    /// bits above.
     lock: AtomicU32,
     /// [`EpcmFlags`] in bits 7:0, PT in bits 15:8, and in bits 31:16 a count of the times that
     /// the entry was made valid, which tells a reader that the entry changed under it.
@@ -122,6 +123,9 @@ pub(crate) struct EpcmEntry {
 }
 
 const LOCK_SHARED_MASK: u32 = 0xffff;
+/// SECS: EWBs of its pages, which ETRACK and ETRACKC must not overtake.
+const TRACKED_ONE: u32 = 1 << 16;
+const TRACKED_MASK: u32 = 0xfff << 16;
 const LOCK_EXCLUSIVE: u32 = 1 << 31;
 
 /// A family of leaves that exclude each other on one page (SDM Vol. 3D, table 38-7).
@@ -164,7 +168,19 @@ impl EpcmEntry {
 
     /// Exclusive access among the leaves of `family` only.
     pub(crate) fn try_family(&self, family: Family) -> Option<Lock<'_>> {
-        self.acquire(family as u32, |word| word & family as u32 == 0)
+        let others = match family {
+            Family::Track => TRACKED_MASK,
+            Family::Modify | Family::Measure => 0,
+        };
+        self.acquire(family as u32, |word| word & (family as u32 | others) == 0)
+    }
+
+    /// SECS: keeps the tracking state as it is while a page is evicted by it. Evictions do not
+    /// exclude each other, but all exclude the leaves of [`Family::Track`].
+    pub(crate) fn try_tracked(&self) -> Option<Lock<'_>> {
+        self.acquire(TRACKED_ONE, |word| {
+            word & Family::Track as u32 == 0 && word & TRACKED_MASK != TRACKED_MASK
+        })
     }
 
     fn acquire(&self, held: u32, free: impl Fn(u32) -> bool) -> Option<Lock<'_>> {

@@ -6,7 +6,7 @@
 //!
 //! # What the processor does, and in which order
 //!
-//! **Decoding.** ENCLS is `NP 0F 01 CF`, ENCLU is `NP 0F 01 D7`; with a LOCK, 66H, F2H, F3H or
+//! **Decoding.** ENCLS is `NP 0F 01 CF`, ENCLU is `NP 0F 01 D7`, ENCLV is `NP 0F 01 C0`; with a LOCK, 66H, F2H, F3H or
 //! VEX prefix they are #UD. Segment and address-size overrides and REX are ignored.
 //!
 //! **ENCLS** (SDM Vol. 2, ENCLS). The processor checks, in this order: #UD if CR0.PE = 0,
@@ -23,6 +23,11 @@
 //! itself rejects entry from inside an enclave and everything else from outside. On success it
 //! takes the registers back (RIP, RFLAGS, FS, GS and XCR0 among them), and obeys the
 //! [`EncluOutcome`]: flush, XRSTOR, single step.
+//!
+//! **ENCLV** (SDM Vol. 2, ENCLV). #UD if CR0.PE = 0, RFLAGS.VM = 1, in SMM or no OSS (bit 5) in
+//! CPUID.12H.0:EAX; #UD outside VMX operation or in compatibility mode; #UD if CPL > 0; in VMX
+//! non-root operation #UD unless "enable ENCLV exiting" is set, and VM exit by the ENCLV-exiting
+//! bitmap; then as ENCLS from IA32_FEATURE_CONTROL on, with [`enclv::execute`].
 //!
 //! **A leaf that did not complete** ([`Stop`]) changed nothing. [`Stop::Fault`] is delivered as any
 //! exception of the instruction, with RIP at it; in enclave mode that is an AEX.
@@ -80,6 +85,7 @@ mod attributes;
 mod capabilities;
 pub mod encls;
 pub mod enclu;
+pub mod enclv;
 mod epc;
 mod epcm;
 mod identity;

@@ -9,10 +9,16 @@ use crate::port::{EpcAccess, LeafPort, Stop};
 /// #GP(0).
 pub(crate) const GP: Stop = Stop::Fault(Exception::gp(0));
 
+/// What it means that another leaf is at work on an operand, where the pseudo-code either faults
+/// or causes the VM exit SGX_CONFLICT.
+pub(crate) fn conflict(port: &impl LeafPort) -> Stop {
+    if port.epc_virtualization() { Stop::Conflict } else { GP }
+}
+
 /// Privilege of the instruction whose operands these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Privilege {
-    /// ENCLS: CPL 0.
+    /// ENCLS and ENCLV: CPL 0.
     Supervisor,
     /// ENCLU: CPL 3.
     User,

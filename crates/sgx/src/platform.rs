@@ -123,10 +123,6 @@ impl Platform {
         if !capabilities.features.contains(SgxFeatures::SGX1) {
             return Err(PlatformError::Capabilities("SGX1 is required"));
         }
-        if capabilities.features.intersects(SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS)
-        {
-            return Err(PlatformError::Capabilities("EPC oversubscription is not modelled"));
-        }
         if capabilities.miscselect & !crate::attributes::MISCSELECT_EXINFO != 0 {
             return Err(PlatformError::Capabilities("MISCSELECT has bits other than EXINFO"));
         }

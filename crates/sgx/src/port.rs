@@ -19,7 +19,8 @@ pub enum Stop {
         gpa: Gpa,
     },
     /// Another logical processor holds what the access needs for a moment (a page that is being
-    /// taken from the guest). Execute the instruction again with RIP unmoved.
+    /// taken from the guest), or the leaf caused the VM exit SGX_CONFLICT
+    /// ([`LeafPort::epc_virtualization`]). Execute the instruction again with RIP unmoved.
     Conflict,
 }
 
@@ -38,7 +39,7 @@ pub enum EpcAccess {
     Write,
 }
 
-/// A logical processor's memory and event lines, as ENCLS and ENCLU leaves use them.
+/// A logical processor's memory and event lines, as ENCLS, ENCLU and ENCLV leaves use them.
 ///
 /// Implemented by the software CPU, and by the hypervisor layer for leaves that it carries out
 /// for a guest. Accesses use the current privilege level, page tables, PKRU, SMAP and so on: an
@@ -77,6 +78,13 @@ pub trait LeafPort {
     /// Whether an event is pending that EINIT must give way to: an unmasked external interrupt,
     /// NMI, SMI, machine check or INIT (SDM Vol. 3D, EINIT).
     fn event_pending(&mut self) -> bool;
+
+    /// Whether the processor is in VMX non-root operation with the VM-execution control "enable
+    /// EPC virtualization extensions" set. Then an SECS with virtual children counts as one with
+    /// children, and a conflict that would be SGX_CONFLICT is [`Stop::Conflict`].
+    fn epc_virtualization(&self) -> bool {
+        false
+    }
 
     /// IA32_SGXLEPUBKEYHASH0-3 of this logical processor, as 32 little-endian bytes.
     fn le_pubkey_hash(&self) -> [u8; 32];

@@ -75,9 +75,25 @@ impl SgxStatus {
 
     /// RFLAGS after a leaf that returns this status, given those before: CF, PF, AF, ZF, SF and
     /// OF are cleared; then errors set ZF and information (EBLOCK on a page that needs or allows
-    /// no blocking, EWB to a slot in use) sets CF.
+    /// no blocking, EWB to a slot in use, ETRACKC on a page that needs no tracking, ERDINFO
+    /// outside the EPC) sets CF.
     #[must_use]
     pub const fn flags(self, rflags: u64) -> u64 {
+        let information = matches!(
+            self,
+            Self::BlkState
+                | Self::NotBlockable
+                | Self::PgIsSecs
+                | Self::VaSlotOccupied
+                | Self::PgNonEpc
+                | Self::TrackNotRequired
+        );
+        self.flags_as(information, rflags)
+    }
+
+    /// As [`flags`](Self::flags), for a leaf that itself says whether this status is
+    /// `information` to it. [`Success`](Self::Success) sets no flag either way.
+    pub(crate) const fn flags_as(self, information: bool, rflags: u64) -> u64 {
         let reported = Rflags::CF
             .union(Rflags::PF)
             .union(Rflags::AF)
@@ -86,9 +102,7 @@ impl SgxStatus {
             .union(Rflags::OF);
         let set = match self {
             Self::Success => Rflags::empty(),
-            Self::BlkState | Self::NotBlockable | Self::PgIsSecs | Self::VaSlotOccupied => {
-                Rflags::CF
-            }
+            _ if information => Rflags::CF,
             _ => Rflags::ZF,
         };
         rflags & !reported.bits() | set.bits()

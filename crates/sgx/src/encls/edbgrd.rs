@@ -50,5 +50,5 @@ pub(super) fn leaf(
         quad >> (offset % 8 * 8)
     };
     let value = if regs.mode64 { value } else { value & 0xffff_ffff };
-    Ok(LeafOutcome { status: Some(SgxStatus::Success), rbx: Some(value) })
+    Ok(LeafOutcome { rbx: Some(value), ..LeafOutcome::status(SgxStatus::Success) })
 }

@@ -1,27 +1,59 @@
-//! ENCLS\[ELDB\] and ENCLS\[ELDU\] (SDM Vol. 3D, 38.3, ELDB/ELDU/ELDBC/ELDUC): load an evicted
-//! page, blocked or unblocked.
+//! ENCLS\[ELDB\], \[ELDU\], \[ELDBC\] and \[ELDUC\] (SDM Vol. 3D, 38.3, ELDB/ELDU/ELDBC/ELDUC):
+//! load an evicted page, blocked or unblocked.
 
 use core::sync::atomic::Ordering;
 
-use zerocopy::IntoBytes as _;
-
-use crate::encls::{EnclsRegs, LeafOutcome};
+use crate::encls::{EnclsRegs, LeafOutcome, leaf};
 use crate::epc::EPC_PAGE_SIZE;
 use crate::epcm::{EpcmFlags, EpcmView, PageType};
 use crate::layout::{PageInfo, Pcmd, SecInfoFlags, Secs};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct};
 use crate::paging::{MacHeader, open};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 use crate::status::SgxStatus;
+
+/// Why a load did not complete.
+enum Refusal {
+    /// It stopped.
+    Stop(Stop),
+    /// Another leaf is at work on the VA page or slot or on the SECS.
+    Conflict,
+    /// The same of the target page, for which there is also SGX_CONFLICT.
+    TargetConflict,
+}
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
 
 /// RBX: PAGEINFO with page, PCMD and SECS; RCX: the EPC page; RDX: the version slot.
 pub(super) fn leaf(
     platform: &Platform,
     port: &mut impl LeafPort,
     regs: &EnclsRegs,
-    blocked: bool,
 ) -> Result<LeafOutcome, Stop> {
+    let blocked = matches!(regs.eax, leaf::ELDB | leaf::ELDBC);
+    let reports_conflicts = matches!(regs.eax, leaf::ELDBC | leaf::ELDUC);
+    match load(platform, port, regs, blocked) {
+        Ok(status) => Ok(LeafOutcome::status(status)),
+        Err(Refusal::Stop(stop)) => Err(stop),
+        Err(Refusal::TargetConflict) if port.epc_virtualization() => Err(conflict(port)),
+        Err(Refusal::TargetConflict | Refusal::Conflict) if reports_conflicts => {
+            Ok(LeafOutcome::status(SgxStatus::EpcPageConflict))
+        }
+        Err(Refusal::TargetConflict | Refusal::Conflict) => Err(GP),
+    }
+}
+
+fn load(
+    platform: &Platform,
+    port: &mut impl LeafPort,
+    regs: &EnclsRegs,
+    blocked: bool,
+) -> Result<SgxStatus, Refusal> {
     let pageinfo_la = linear_aligned(port, regs.rbx, 32, 32)?;
     let target_la = linear_aligned(port, regs.rcx, 4096, 4096)?;
     let target = EpcOperand::resolve(port, target_la, EpcAccess::Write, Privilege::Supervisor)?;
@@ -31,37 +63,47 @@ pub(super) fn leaf(
     let pcmd_la = linear_aligned(port, pageinfo.secinfo.get(), size_of::<Pcmd>() as u64, 128)?;
     let source_la = linear_aligned(port, pageinfo.srcpge.get(), 4096, 4096)?;
 
-    // Table 38-6.
+    // Table 38-29. A page that is named twice is not in use by another leaf: the checks below
+    // find that it is not both an unused page and a version array or SECS.
     let entry = platform.entry(target.index);
-    let _lock = entry.try_exclusive().ok_or(GP)?;
+    let _lock = entry.try_exclusive().ok_or(Refusal::TargetConflict)?;
     let va_entry = platform.entry(slot.index);
-    let _va_lock = va_entry.try_shared().ok_or(GP)?;
+    let _va_lock = if slot.index == target.index {
+        None
+    } else {
+        Some(va_entry.try_shared().ok_or(Refusal::Conflict)?)
+    };
     if entry.view().valid() {
-        return Err(target.page_fault().into());
+        return Err(Stop::from(target.page_fault()).into());
     }
     if !va_entry.view().is(PageType::Va) {
-        return Err(slot.page_fault().into());
+        return Err(Stop::from(slot.page_fault()).into());
     }
 
     let pcmd: Pcmd = read_struct(port, pcmd_la)?;
     let page_type = pcmd.secinfo.page_type();
+    // Pages of shadow stacks belong to processors with CET. Here they are as types that do not
+    // exist.
     let has_parent = matches!(page_type, Some(PageType::Reg | PageType::Tcs | PageType::Trim));
     let secs_ea = pageinfo.secs.get();
     let parent = if has_parent {
         let la = linear_aligned(port, secs_ea, 4096, 4096)?;
         Some(EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::Supervisor)?)
     } else if secs_ea != 0 {
-        return Err(GP);
+        return Err(Refusal::Stop(GP));
     } else {
         None
     };
     let _parent_lock = match &parent {
-        Some(parent) => Some(platform.entry(parent.index).try_shared().ok_or(GP)?),
-        None => None,
+        Some(parent) if parent.index != target.index => {
+            Some(platform.entry(parent.index).try_shared().ok_or(Refusal::Conflict)?)
+        }
+        _ => None,
     };
+    // The pseudo-code leaves it to the exceptions' descriptions that the SECS must be one.
     let eid = match &parent {
         Some(parent) if !platform.entry(parent.index).view().is(PageType::Secs) => {
-            return Err(parent.page_fault().into());
+            return Err(Stop::from(parent.page_fault()).into());
         }
         Some(parent) => platform.page(parent.index).load(Secs::EID),
         None => 0,
@@ -79,21 +121,22 @@ pub(super) fn leaf(
     let cell = &platform.page(slot.index).words[slot_la.page_offset() as usize / 8];
     let version = cell.load(Ordering::Acquire);
     if !open(platform, u64::from_le(version), &header, &mut contents, &pcmd.mac) {
-        return Ok(LeafOutcome::status(SgxStatus::MacCompareFail));
+        return Ok(SgxStatus::MacCompareFail);
     }
     // EWB authenticated the type, so it is a known one.
     let Some(page_type) = page_type else {
-        return Ok(LeafOutcome::status(SgxStatus::MacCompareFail));
+        return Ok(SgxStatus::MacCompareFail);
     };
-    // "VA slot being modified": another load used up the version meanwhile.
+    // "Other instructions modifying VA slot": another load used up the version meanwhile.
     if cell.compare_exchange(version, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        return Err(GP);
+        return Err(Refusal::Conflict);
     }
 
     let page = platform.page(target.index);
     page.write(0, &contents);
     if page_type == PageType::Secs {
-        page.write(core::mem::offset_of!(Secs, enclavecontext), target.index.0.as_bytes());
+        // The translation of DS:RCX, which is the EPC index in this model.
+        page.store(Secs::ENCLAVECONTEXT, u64::from(target.index.0));
     }
     let mut flags = pcmd.secinfo.permissions();
     for (secinfo, epcm) in [
@@ -114,5 +157,5 @@ pub(super) fn leaf(
         let epoch = platform.entry(secs).tracking().epoch();
         entry.set_tracked_epoch(epoch.wrapping_sub(2));
     }
-    Ok(LeafOutcome::status(SgxStatus::Success))
+    Ok(SgxStatus::Success)
 }

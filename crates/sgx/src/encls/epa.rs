@@ -2,7 +2,7 @@
 
 use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epcm::{EpcmFlags, EpcmView, PageType};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned};
+use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 
@@ -19,7 +19,7 @@ pub(super) fn leaf(
     let la = linear_aligned(port, regs.rcx, 4096, 4096)?;
     let target = EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::Supervisor)?;
     let entry = platform.entry(target.index);
-    let _lock = entry.try_exclusive().ok_or(GP)?;
+    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port))?;
     if entry.view().valid() {
         return Err(target.page_fault().into());
     }

@@ -5,7 +5,8 @@ use cloister_x86::Exception;
 use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epc::EpcIndex;
 use crate::epcm::{EpcmFlags, PageType};
-use crate::operand::{EpcOperand, Privilege, linear_aligned};
+use crate::layout::Secs;
+use crate::operand::{EpcOperand, Privilege, conflict, linear_aligned};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 use crate::status::SgxStatus;
@@ -23,18 +24,26 @@ pub(super) fn leaf(
         Err(Stop::EpcMiss { .. }) => return Ok(LeafOutcome::status(SgxStatus::Success)),
         Err(stop) => return Err(stop),
     };
-    Ok(LeafOutcome::status(platform.eremove(target.index)?))
+    let virtualized = port.epc_virtualization();
+    // The only fault that is left is that of a conflict.
+    let removed = platform.remove(target.index, virtualized).map_err(|_| conflict(port))?;
+    Ok(LeafOutcome::status(removed))
 }
 
 impl Platform {
-    /// EREMOVE on a page that the caller has translated. Also what a hypervisor uses to take
-    /// pages back from a guest.
+    /// EREMOVE on a page that the caller has translated, outside VMX non-root operation: what a
+    /// hypervisor uses to take pages back from a guest. An SECS goes even with virtual children.
     ///
     /// Returns [`SgxStatus::Success`], [`SgxStatus::ChildPresent`] or [`SgxStatus::EnclaveAct`].
     ///
     /// # Errors
     /// #GP(0) if another leaf is using the page.
     pub fn eremove(&self, target: EpcIndex) -> Result<SgxStatus, Exception> {
+        self.remove(target, false)
+    }
+
+    /// The same; `virtualized` as [`LeafPort::epc_virtualization`] has it.
+    fn remove(&self, target: EpcIndex, virtualized: bool) -> Result<SgxStatus, Exception> {
         let entry = self.entry(target);
         let _lock = entry.try_exclusive().ok_or(Exception::gp(0))?;
         let view = entry.view();
@@ -57,6 +66,9 @@ impl Platform {
             }
             PageType::Secs => {
                 if entry.children() != 0 {
+                    return Ok(SgxStatus::ChildPresent);
+                }
+                if virtualized && self.page(target).load(Secs::VIRTCHILDCNT) != 0 {
                     return Ok(SgxStatus::ChildPresent);
                 }
                 entry.invalidate();

@@ -6,7 +6,7 @@ use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epc::EPC_PAGE_SIZE;
 use crate::epcm::{EpcmFlags, EpcmView, PageType};
 use crate::layout::{PageInfo, Pcmd, Secs};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct};
 use crate::paging::{MacHeader, seal, secinfo_of};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
@@ -34,9 +34,9 @@ pub(super) fn leaf(
     let pcmd_la = linear_aligned(port, pageinfo.secinfo.get(), size_of::<Pcmd>() as u64, 128)?;
     let output_la = linear_aligned(port, pageinfo.srcpge.get(), 4096, 4096)?;
 
-    // Table 38-6.
+    // Table 38-52.
     let entry = platform.entry(source.index);
-    let _lock = entry.try_exclusive().ok_or(GP)?;
+    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port))?;
     let va_entry = platform.entry(slot.index);
     let _va_lock = va_entry.try_shared().ok_or(GP)?;
     let view = entry.view();
@@ -48,6 +48,11 @@ pub(super) fn leaf(
     }
 
     let page = platform.page(source.index);
+    // "Check that EBLOCK has occurred correctly": no tracking cycle begins while the page is
+    // evicted by the one that is under way. Table 38-53 has this among the VA page's restrictions.
+    let has_parent = !matches!(view.page_type, PageType::Secs | PageType::Va);
+    let _tracked =
+        if has_parent { Some(platform.entry(view.secs).try_tracked().ok_or(GP)?) } else { None };
     let (eid, enclaveid) = match view.page_type {
         PageType::Reg | PageType::Tcs | PageType::Trim | PageType::SsFirst | PageType::SsRest => {
             if !view.flags.contains(EpcmFlags::BLOCKED) {
@@ -61,6 +66,9 @@ pub(super) fn leaf(
         }
         PageType::Secs => {
             if entry.children() != 0 {
+                return Ok(LeafOutcome::status(SgxStatus::ChildPresent));
+            }
+            if port.epc_virtualization() && page.load(Secs::VIRTCHILDCNT) != 0 {
                 return Ok(LeafOutcome::status(SgxStatus::ChildPresent));
             }
             (0, page.load(Secs::EID))

@@ -12,8 +12,10 @@ mod eld;
 mod emodpr;
 mod emodt;
 mod epa;
+mod erdinfo;
 mod eremove;
 mod etrack;
+mod etrackc;
 mod ewb;
 
 pub use ecreate::Ecreate;
@@ -26,7 +28,7 @@ use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
 use crate::status::SgxStatus;
 
-/// The registers of an ENCLS leaf. In 64-bit mode whole; otherwise their low halves.
+/// The registers of an ENCLS or ENCLV leaf. In 64-bit mode whole; otherwise their low halves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EnclsRegs {
     /// EAX: the leaf number.
@@ -48,19 +50,31 @@ pub struct LeafOutcome {
     pub status: Option<SgxStatus>,
     /// RBX, if the leaf returns something there.
     pub rbx: Option<u64>,
+    /// Whether the leaf reports its status as information, in CF, although other leaves report
+    /// the same status as an error, in ZF: ERDINFO does so with [`SgxStatus::PgInvld`].
+    pub information: bool,
 }
 
 impl LeafOutcome {
     /// A leaf that reports `status`.
     pub(crate) const fn status(status: SgxStatus) -> Self {
-        Self { status: Some(status), rbx: None }
+        Self { status: Some(status), rbx: None, information: false }
+    }
+
+    /// A leaf that reports `status` as information.
+    pub(crate) const fn information(status: SgxStatus) -> Self {
+        Self { status: Some(status), rbx: None, information: true }
     }
 
     /// Applies the outcome to RAX, RBX and RFLAGS.
     pub fn apply(&self, rax: &mut u64, rbx: &mut u64, rflags: &mut u64) {
         if let Some(status) = self.status {
             *rax = status.rax();
-            *rflags = status.flags(*rflags);
+            *rflags = if self.information {
+                status.flags_as(true, *rflags)
+            } else {
+                status.flags(*rflags)
+            };
         }
         if let Some(value) = self.rbx {
             *rbx = value;
@@ -78,7 +92,9 @@ pub fn execute(
     port: &mut impl LeafPort,
     regs: &EnclsRegs,
 ) -> Result<LeafOutcome, Stop> {
-    let sgx2 = platform.capabilities().features.contains(SgxFeatures::SGX2);
+    let features = platform.capabilities().features;
+    let sgx2 = features.contains(SgxFeatures::SGX2);
+    let oversubscription = features.contains(SgxFeatures::OVERSUB_ENCLS);
     match regs.eax {
         leaf::ECREATE => ecreate::leaf(platform, port, regs),
         leaf::EADD => eadd::leaf(platform, port, regs),
@@ -87,8 +103,7 @@ pub fn execute(
         leaf::EDBGRD => edbgrd::leaf(platform, port, regs),
         leaf::EDBGWR => edbgwr::leaf(platform, port, regs),
         leaf::EEXTEND => eextend::leaf(platform, port, regs),
-        leaf::ELDB => eld::leaf(platform, port, regs, true),
-        leaf::ELDU => eld::leaf(platform, port, regs, false),
+        leaf::ELDB | leaf::ELDU => eld::leaf(platform, port, regs),
         leaf::EBLOCK => eblock::leaf(platform, port, regs),
         leaf::EPA => epa::leaf(platform, port, regs),
         leaf::EWB => ewb::leaf(platform, port, regs),
@@ -96,6 +111,9 @@ pub fn execute(
         leaf::EAUG if sgx2 => eaug::leaf(platform, port, regs),
         leaf::EMODPR if sgx2 => emodpr::leaf(platform, port, regs),
         leaf::EMODT if sgx2 => emodt::leaf(platform, port, regs),
+        leaf::ERDINFO if oversubscription => erdinfo::leaf(platform, port, regs),
+        leaf::ETRACKC if oversubscription => etrackc::leaf(platform, port, regs),
+        leaf::ELDBC | leaf::ELDUC if oversubscription => eld::leaf(platform, port, regs),
         // SDM Vol. 2, ENCLS: an invalid leaf number, or one that CPUID 12H does not announce.
         _ => Err(Stop::Fault(Exception::gp(0))),
     }
@@ -135,4 +153,12 @@ pub mod leaf {
     pub const EMODPR: u32 = 0x0e;
     /// EMODT.
     pub const EMODT: u32 = 0x0f;
+    /// ERDINFO.
+    pub const ERDINFO: u32 = 0x10;
+    /// ETRACKC.
+    pub const ETRACKC: u32 = 0x11;
+    /// ELDBC.
+    pub const ELDBC: u32 = 0x12;
+    /// ELDUC.
+    pub const ELDUC: u32 = 0x13;
 }

@@ -75,6 +75,10 @@ impl Secs {
     pub(crate) const MEASURED_BLOCKS: usize = core::mem::offset_of!(Self, measured_blocks);
     /// Byte offset of EID.
     pub(crate) const EID: usize = core::mem::offset_of!(Self, eid);
+    /// Byte offset of VIRTCHILDCNT.
+    pub(crate) const VIRTCHILDCNT: usize = core::mem::offset_of!(Self, virtchildcnt);
+    /// Byte offset of ENCLAVECONTEXT.
+    pub(crate) const ENCLAVECONTEXT: usize = core::mem::offset_of!(Self, enclavecontext);
     /// Byte offset of SIZE.
     pub(crate) const SIZE: usize = core::mem::offset_of!(Self, size);
     /// Byte offset of the quadword that SSAFRAMESIZE and MISCSELECT share.

@@ -1,4 +1,4 @@
-//! PAGEINFO, SECINFO and PCMD (SDM Vol. 3D, 35.10 to 35.12).
+//! PAGEINFO, SECINFO, PCMD and RDINFO (SDM Vol. 3D, 35.10 to 35.12 and 35.20).
 
 use bitflags::bitflags;
 use zerocopy::little_endian::U64;
@@ -110,4 +110,38 @@ pub struct Pcmd {
     pub reserved: [u8; 40],
     /// MAC over page, metadata and version.
     pub mac: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Pcmd>() == 128);
+
+bitflags! {
+    /// RDINFO.STATUS (SDM Vol. 3D, 35.20.1).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct RdInfoStatus: u64 {
+        /// CHILDPRESENT: the SECS has child pages.
+        const CHILDPRESENT = 1 << 0;
+        /// VIRTCHLDPRESENT: the SECS has virtual child pages.
+        const VIRTCHLDPRESENT = 1 << 1;
+    }
+}
+
+/// RDINFO: the output of ERDINFO. 32-byte aligned.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct RdInfo {
+    /// STATUS: [`RdInfoStatus`].
+    pub status: U64,
+    /// FLAGS: as [`SecInfo::flags`], and [`BLOCKED`](Self::BLOCKED).
+    pub flags: U64,
+    /// ENCLAVECONTEXT of the page's SECS, or of the SECS that it is.
+    pub enclavecontext: U64,
+}
+
+const _: () = assert!(size_of::<RdInfo>() == 24);
+
+impl RdInfo {
+    /// FLAGS.BLOCKED.
+    pub const BLOCKED: u64 = 1 << 63;
 }

@@ -8,7 +8,7 @@ use cloister_sgx::processor::{RAX, RBX, RCX, RDX};
 use cloister_sgx::{
     DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EncluOutcome, EpcAccess, EpcIndex, ExitingEvent,
     LeafOutcome, LeafPort, Platform, PlatformConfig, PlatformIdentity, ProcessorState, Segment,
-    SgxStatus, Stop, SyntheticState, XsaveArea, enclu,
+    SgxStatus, Stop, SyntheticState, XsaveArea, enclu, enclv,
 };
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, Gpa, La, PageFaultCode};
@@ -38,6 +38,8 @@ pub(crate) struct Memory {
     pub(crate) le_hash: [u8; 32],
     pub(crate) user: bool,
     pub(crate) mode64: bool,
+    /// Whether the processor is a guest's with EPC virtualization extensions.
+    pub(crate) epc_virtualization: bool,
     /// The bytes of EPC pages that ordinary accesses saw; they see ones.
     pub(crate) aborted_reads: usize,
 }
@@ -133,6 +135,10 @@ impl LeafPort for Memory {
         self.event
     }
 
+    fn epc_virtualization(&self) -> bool {
+        self.epc_virtualization
+    }
+
     fn le_pubkey_hash(&self) -> [u8; 32] {
         self.le_hash
     }
@@ -183,6 +189,7 @@ impl Machine {
                 le_hash: DEFAULT_LE_HASH,
                 user: false,
                 mode64: true,
+                epc_virtualization: false,
                 aborted_reads: 0,
             },
             state: EnclaveState::new(),
@@ -221,6 +228,19 @@ impl Machine {
         self.memory.user = false;
         let regs = EnclsRegs { eax: number, rbx, rcx, rdx, mode64: self.memory.mode64 };
         encls::execute(&self.platform, &mut self.memory, &regs)
+    }
+
+    /// Executes an ENCLV leaf at CPL 0.
+    pub(crate) fn enclv(
+        &mut self,
+        number: u32,
+        rbx: u64,
+        rcx: u64,
+        rdx: u64,
+    ) -> Result<LeafOutcome, Stop> {
+        self.memory.user = false;
+        let regs = EnclsRegs { eax: number, rbx, rcx, rdx, mode64: self.memory.mode64 };
+        enclv::execute(&self.platform, &mut self.memory, &regs)
     }
 
     /// Executes an ENCLS leaf and applies what it returns to registers full of ones.

@@ -24,5 +24,5 @@ pub(super) fn einit(
     let status = vm
         .platform()
         .einit(secs, la, &sigstruct, &token, &vcpu.le_hash(), || guest.event_pending())?;
-    Ok(LeafOutcome { status: Some(status), rbx: None })
+    Ok(LeafOutcome { status: Some(status), ..LeafOutcome::default() })
 }

@@ -258,14 +258,14 @@ impl LeafPort for Guest {
 }
 
 /// A leaf that completed and returns nothing.
-pub(crate) const DONE: Action = Action::Retire(LeafOutcome { status: None, rbx: None });
+pub(crate) const DONE: Action = Action::Retire(LeafOutcome { status: None, rbx: None, information: false });
 
 /// #GP(0).
 pub(crate) const GP: Action = Action::Inject(Exception::gp(0));
 
 /// A leaf that completed and reports `status`.
 pub(crate) const fn reported(status: SgxStatus) -> Action {
-    Action::Retire(LeafOutcome { status: Some(status), rbx: None })
+    Action::Retire(LeafOutcome { status: Some(status), ..LeafOutcome::default() })
 }
 
 /// The page fault of the guest's own page tables at an operand that is read.
