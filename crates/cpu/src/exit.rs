@@ -85,6 +85,12 @@ pub enum Exit {
         /// EAX.
         leaf: u32,
     },
+    /// ENCLV with its bit set in the ENCLV-exiting bitmap. RIP is unmoved; completed as
+    /// [`Exit::Encls`].
+    Enclv {
+        /// EAX.
+        leaf: u32,
+    },
     /// An SGX leaf reached a page of virtual EPC that has no EPC behind it. Back it and run again.
     EpcMiss {
         /// Guest-physical address of the page.

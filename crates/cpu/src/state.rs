@@ -165,7 +165,7 @@ pub struct Features {
     pub xcr0: Xfeatures,
     /// Physical-address width in bits, 36 to 52.
     pub physical_bits: u32,
-    /// CPUID.7.0:EBX.SGX as the guest sees it; without it ENCLS and ENCLU are #UD.
+    /// CPUID.7.0:EBX.SGX as the guest sees it; without it ENCLS, ENCLU and ENCLV are #UD.
     pub sgx: bool,
 }
 
@@ -260,6 +260,12 @@ pub struct Cpu {
     /// ENCLS-exiting bitmap: leaf n of ENCLS exits where bit n is set (bit 63: leaves 63 and up)
     /// (SDM Vol. 3C, 24.6.16).
     pub encls_exiting: u64,
+    /// The VM-execution control "enable ENCLV exiting" with its bitmap, as for ENCLS. While it is
+    /// clear (`None`), ENCLV is #UD.
+    pub enclv_exiting: Option<u64>,
+    /// The VM-execution control "enable EPC virtualization extensions": an SECS with virtual
+    /// children counts as one with children, and conflicts of leaves are the owner's affair.
+    pub epc_virtualization: bool,
     /// What the processor claims to be.
     pub features: Features,
     /// What it shares with the machine's other processors.

@@ -6,6 +6,7 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use cloister_sgx::{EpcIndex, Platform};
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::{Exception, Gpa};
 use iced_x86::IcedError;
@@ -27,6 +28,9 @@ pub const DEVICE: u64 = 0x3f_f000;
 /// Bytes of RAM, all of them mapped to themselves.
 pub const RAM_SIZE: u64 = 0x40_0000;
 
+/// Where the EPC of [`Guest::with_platform`] is mapped to, in place of RAM.
+pub const EPC: u64 = 0x30_0000;
+
 const PML4: u64 = 0x1000;
 const PDPT: u64 = 0x2000;
 const PD: u64 = 0x3000;
@@ -35,10 +39,11 @@ const PAGE_TABLES: u64 = 0x4000;
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u8; 4096]>);
 
-/// RAM with one device page.
+/// RAM with one device page, and perhaps EPC.
 struct Ram {
     pages: Box<[Page]>,
     tracks: Box<[CodeTrack]>,
+    epc_pages: u64,
 }
 
 // SAFETY: the bytes are only reached through raw pointers, by the rules of `mem::host`.
@@ -49,6 +54,11 @@ unsafe impl PhysMap for Ram {
     fn page(&self, gpa: Gpa) -> PhysPage {
         if gpa.0 & !0xfff == DEVICE {
             return PhysPage::Mmio;
+        }
+        if let Some(page) = gpa.0.checked_sub(EPC).map(|offset| offset >> 12)
+            && page < self.epc_pages
+        {
+            return PhysPage::Epc(EpcIndex(page as u32));
         }
         let number = usize::try_from(gpa.0 >> 12).unwrap_or(usize::MAX);
         match (self.pages.get(number), self.tracks.get(number)) {
@@ -104,12 +114,26 @@ impl Guest {
     /// As [`Guest::new`], in a machine with `cpus` processors, of which this is the first.
     #[must_use]
     pub fn with_cpus(start: Start, cpus: usize) -> Self {
+        Self::build(start, cpus, None)
+    }
+
+    /// As [`Guest::new`], with the EPC of `platform` at [`EPC`] and SGX enabled.
+    #[must_use]
+    pub fn with_platform(start: Start, platform: Arc<Platform>) -> Self {
+        let mut guest = Self::build(start, 1, Some(platform));
+        guest.vcpu.cpu.features.sgx = true;
+        guest.vcpu.cpu.sgx_enabled = true;
+        guest
+    }
+
+    fn build(start: Start, cpus: usize, platform: Option<Arc<Platform>>) -> Self {
         let count = (RAM_SIZE >> 12) as usize;
         let ram = Arc::new(Ram {
             pages: (0..count).map(|_| Page(UnsafeCell::new([0; 4096]))).collect(),
             tracks: CodeTrack::array(count),
+            epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u64),
         });
-        let shared = Shared::new(ram.clone(), None, cpus, 1_000_000_000);
+        let shared = Shared::new(ram.clone(), platform, cpus, 1_000_000_000);
         let features = Features {
             xcr0: Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX,
             ..Features::default()

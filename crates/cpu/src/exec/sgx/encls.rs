@@ -1,6 +1,6 @@
 //! ENCLS (SDM Vol. 2A, ENCLS).
 
-use cloister_sgx::{EnclsRegs, encls};
+use cloister_sgx::{EnclsRegs, LeafOutcome, encls};
 use cloister_x86::regs::{Cr0, Rflags};
 
 use super::port::Port;
@@ -9,7 +9,7 @@ use crate::op::Op;
 use crate::segment::seg;
 use crate::state::{Cpu, Exec};
 
-const RAX: usize = 0;
+pub(super) const RAX: usize = 0;
 const RCX: usize = 1;
 const RDX: usize = 2;
 const RBX: usize = 3;
@@ -39,25 +39,33 @@ pub(super) fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
     let Some(platform) = cpu.shared.platform.clone() else {
         return Err(cpu.gp(0));
     };
+    complete(cpu, |cpu, regs| {
+        let mut port = Port::new(cpu);
+        let outcome = encls::execute(&platform, &mut port, regs);
+        port.finish(outcome)
+    })
+}
+
+/// Executes a leaf of ENCLS or ENCLV with the registers that it takes, and gives back those that
+/// it returns.
+pub(super) fn complete(
+    cpu: &mut Cpu,
+    execute: impl FnOnce(&mut Cpu, &EnclsRegs) -> Exec<LeafOutcome>,
+) -> Exec {
+    let mode64 = cpu.mode.is_64();
     let operand = |value: u64| if mode64 { value } else { value & 0xffff_ffff };
     let regs = EnclsRegs {
-        eax: leaf,
+        eax: cpu.gpr[RAX] as u32,
         rbx: operand(cpu.gpr[RBX]),
         rcx: operand(cpu.gpr[RCX]),
         rdx: operand(cpu.gpr[RDX]),
         mode64,
     };
-    let mut port = Port::new(cpu);
-    match encls::execute(&platform, &mut port, &regs) {
-        Ok(outcome) => {
-            port.written();
-            let (mut rax, mut rbx, mut rflags) = (cpu.gpr[RAX], cpu.gpr[RBX], cpu.flags.bits());
-            outcome.apply(&mut rax, &mut rbx, &mut rflags);
-            cpu.gpr[RAX] = rax;
-            cpu.gpr[RBX] = rbx;
-            cpu.flags.set_bits(rflags);
-            Ok(())
-        }
-        Err(stop) => Err(port.stop(stop)),
-    }
+    let outcome = execute(cpu, &regs)?;
+    let (mut rax, mut rbx, mut rflags) = (cpu.gpr[RAX], cpu.gpr[RBX], cpu.flags.bits());
+    outcome.apply(&mut rax, &mut rbx, &mut rflags);
+    cpu.gpr[RAX] = rax;
+    cpu.gpr[RBX] = rbx;
+    cpu.flags.set_bits(rflags);
+    Ok(())
 }

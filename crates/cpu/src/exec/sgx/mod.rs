@@ -4,6 +4,7 @@
 pub mod aex;
 pub mod encls;
 pub mod enclu;
+pub mod enclv;
 pub mod paging;
 pub mod port;
 pub mod restrict;
@@ -15,11 +16,12 @@ use iced_x86::{Instruction, Mnemonic};
 
 use crate::op::Handler;
 
-/// The handler of an SGX instruction. ENCLV is not announced by CPUID, so it is invalid.
+/// The handler of an SGX instruction.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
     match instruction.mnemonic() {
         Mnemonic::Encls => Some(encls::encls),
         Mnemonic::Enclu => Some(enclu::enclu),
+        Mnemonic::Enclv => Some(enclv::enclv),
         _ => None,
     }
 }

@@ -25,7 +25,7 @@ pub struct Port<'a> {
 }
 
 impl<'a> Port<'a> {
-    /// For an ENCLS leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
+    /// For an ENCLS or ENCLV leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
     /// ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
     pub fn new(cpu: &'a mut Cpu) -> Self {
         let mode = match cpu.mmu_mode {
@@ -39,6 +39,21 @@ impl<'a> Port<'a> {
     pub fn written(&self) {
         for index in self.resolved.iter().flatten() {
             self.cpu.epc_written(*index);
+        }
+    }
+
+    /// What the outcome of a leaf means to the engine.
+    ///
+    /// # Errors
+    ///
+    /// The leaf did not complete.
+    pub fn finish<T>(self, outcome: Result<T, LeafStop>) -> Exec<T> {
+        match outcome {
+            Ok(outcome) => {
+                self.written();
+                Ok(outcome)
+            }
+            Err(stop) => Err(self.stop(stop)),
         }
     }
 
@@ -114,6 +129,10 @@ impl LeafPort for Port<'_> {
     fn event_pending(&mut self) -> bool {
         self.cpu.attention & attention::INTERRUPTS != 0
             || self.cpu.kicker.events.load(Ordering::Relaxed) & event::APIC != 0
+    }
+
+    fn epc_virtualization(&self) -> bool {
+        self.cpu.epc_virtualization
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

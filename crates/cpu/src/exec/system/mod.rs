@@ -50,14 +50,14 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
 #[must_use]
 pub fn ends_block(instruction: &Instruction) -> bool {
     use Mnemonic::{
-        Clts, Cpuid, Encls, In, Insb, Insd, Insw, Invlpg, Invpcid, Lds, Les, Lfs, Lgs, Lldt, Lmsw,
-        Lss, Ltr, Mov, Out, Outsb, Outsd, Outsw, Pop, Popf, Popfd, Popfq, Rdmsr, Sti, Wbinvd,
+        Clts, Cpuid, Encls, Enclv, In, Insb, Insd, Insw, Invlpg, Invpcid, Lds, Les, Lfs, Lgs, Lldt,
+        Lmsw, Lss, Ltr, Mov, Out, Outsb, Outsd, Outsw, Pop, Popf, Popfd, Popfq, Rdmsr, Sti, Wbinvd,
         Wrmsr, Xrstor, Xsetbv,
     };
     match instruction.mnemonic() {
-        Clts | Cpuid | Encls | Invlpg | Invpcid | Lds | Les | Lfs | Lgs | Lldt | Lmsw | Lss
-        | Ltr | Popf | Popfd | Popfq | Rdmsr | Sti | Wbinvd | Wrmsr | Xrstor | Xsetbv | In
-        | Insb | Insd | Insw | Out | Outsb | Outsd | Outsw => true,
+        Clts | Cpuid | Encls | Enclv | Invlpg | Invpcid | Lds | Les | Lfs | Lgs | Lldt | Lmsw
+        | Lss | Ltr | Popf | Popfd | Popfq | Rdmsr | Sti | Wbinvd | Wrmsr | Xrstor | Xsetbv
+        | In | Insb | Insd | Insw | Out | Outsb | Outsd | Outsw => true,
         Mov | Pop => {
             let register = instruction.op0_register();
             register.is_segment_register() || register.is_cr() || register.is_dr()

@@ -72,6 +72,8 @@ impl Cpu {
             enclave: cloister_sgx::EnclaveState::default(),
             sgx_enabled: false,
             encls_exiting: 0,
+            enclv_exiting: None,
+            epc_virtualization: false,
             features,
             shared,
             kicker,
@@ -96,6 +98,8 @@ impl Cpu {
         self.vector = old.vector;
         self.enclave = old.enclave;
         self.encls_exiting = old.encls_exiting;
+        self.enclv_exiting = old.enclv_exiting;
+        self.epc_virtualization = old.epc_virtualization;
         self.sgx_enabled = old.sgx_enabled;
         self.tlb = old.tlb;
         self.tlb.flush_all();

@@ -1,0 +1,270 @@
+//! ENCLV (SDM Vol. 2A, ENCLV).
+
+use cloister_sgx::{SgxFeatures, enclv};
+use cloister_x86::regs::{Cr0, Efer, Rflags};
+
+use super::encls::{RAX, complete};
+use super::port::Port;
+use crate::exit::Exit;
+use crate::op::Op;
+use crate::segment::seg;
+use crate::state::{Cpu, Exec};
+
+/// ENCLV: the checks before the leaf, in the order of the pseudo-code, then the leaf.
+///
+/// The processor counts as one in VMX non-root operation, whose VMM is the owner.
+pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
+    let platform =
+        cpu.shared.platform.clone().filter(|platform| {
+            platform.capabilities().features.contains(SgxFeatures::OVERSUB_ENCLV)
+        });
+    let Some(platform) = platform.filter(|_| {
+        cpu.cr0.contains(Cr0::PE) && !cpu.system_flags.contains(Rflags::VM) && cpu.features.sgx
+    }) else {
+        return Err(cpu.ud());
+    };
+    let mode64 = cpu.mode.is_64();
+    if (cpu.efer.contains(Efer::LMA) && !mode64) || cpu.cpl > 0 {
+        return Err(cpu.ud());
+    }
+    let leaf = cpu.gpr[RAX] as u32;
+    match cpu.enclv_exiting {
+        None => return Err(cpu.ud()),
+        // Bit 63 stands for all leaves from 63 on.
+        Some(bitmap) if bitmap >> leaf.min(63) & 1 != 0 => {
+            return Err(cpu.exit_with(Exit::Enclv { leaf }));
+        }
+        Some(_) => {}
+    }
+    let ds = cpu.segs[seg::DS].rights;
+    if !cpu.sgx_enabled || !cpu.cr0.contains(Cr0::PG) || (!mode64 && !ds.is_code() && ds.bit_ec()) {
+        return Err(cpu.gp(0));
+    }
+    complete(cpu, |cpu, regs| {
+        let mut port = Port::new(cpu);
+        let outcome = enclv::execute(&platform, &mut port, regs);
+        port.finish(outcome)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cloister_sgx::encls::leaf as encls;
+    use cloister_sgx::enclv::leaf;
+    use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags, Secs};
+    use cloister_sgx::{
+        AttributeFlags, Attributes, Capabilities, EpcIndex, PageType, Platform, PlatformConfig,
+        PlatformIdentity, SgxFeatures,
+    };
+    use cloister_x86::regs::{Cr0, Cr4, Rflags};
+    use cloister_x86::{Exception, PageFaultCode};
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    use crate::exec::sgx::encls::RAX;
+    use crate::exit::Exit;
+    use crate::segment::{Rights, seg};
+    use crate::testing::{CODE, DATA, EPC, Ending, Guest, Start};
+
+    const RCX: usize = 1;
+    const RDX: usize = 2;
+    const RBX: usize = 3;
+    const ENCLS: [u8; 3] = [0x0f, 0x01, 0xcf];
+    const ENCLV: [u8; 3] = [0x0f, 0x01, 0xc0];
+    const GP: Ending = Ending::Exception(Exception::gp(0));
+    const UD: Ending = Ending::Exception(Exception::ud());
+
+    fn platform(oversubscription: SgxFeatures) -> Arc<Platform> {
+        let mut config = PlatformConfig::single(8, PlatformIdentity::from_seed(&[3; 32]));
+        config.capabilities.features = Capabilities::default().features | oversubscription;
+        Arc::new(Platform::new(config).expect("a valid platform"))
+    }
+
+    /// A guest about to execute an ENCLV leaf of every VMM's liking.
+    fn guest(start: Start) -> Guest {
+        let platform = platform(SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS);
+        let mut guest = Guest::with_platform(start, platform);
+        guest.load_code(&ENCLV);
+        guest.vcpu.cpu.enclv_exiting = Some(0);
+        guest
+    }
+
+    /// Executes one instruction, of which `ud2` is the next.
+    fn run(guest: &mut Guest, code: &[u8], gpr: [(usize, u64); 4]) -> Ending {
+        guest.load_code(code);
+        let cpu = &mut guest.vcpu.cpu;
+        cpu.rip = CODE;
+        for (register, value) in gpr {
+            cpu.gpr[register] = value;
+        }
+        guest.run()
+    }
+
+    /// Whether the instruction completed, as [`run`] sees it.
+    fn completed(guest: &Guest, ending: Ending) -> bool {
+        ending == UD && guest.vcpu.cpu.rip == CODE + 3
+    }
+
+    /// What a change to a guest makes of ENCLV with EAX = `eax`; completion is `None`.
+    fn changed(start: Start, eax: u64, change: impl FnOnce(&mut Guest)) -> Option<Ending> {
+        let mut guest = guest(start);
+        guest.vcpu.cpu.gpr[RAX] = eax;
+        change(&mut guest);
+        let ending = guest.run();
+        (!completed(&guest, ending)).then_some(ending)
+    }
+
+    /// The same with every later condition failing, too: IA32_FEATURE_CONTROL and CPL come after.
+    fn disabled(guest: &mut Guest) {
+        guest.vcpu.cpu.sgx_enabled = false;
+    }
+
+    fn without_enclv(start: Start) -> Guest {
+        let mut guest = Guest::with_platform(start, platform(SgxFeatures::OVERSUB_ENCLS));
+        guest.load_code(&ENCLV);
+        guest.vcpu.cpu.enclv_exiting = Some(!0);
+        guest
+    }
+
+    #[test]
+    fn enclv_is_ud_where_it_does_not_exist() {
+        let real = changed(Start::Real16, 0, disabled);
+        let compatibility = changed(Start::User32, 0, disabled);
+        let user = changed(Start::User64, 0, disabled);
+        let no_sgx = changed(Start::Kernel64, 0, |guest| guest.vcpu.cpu.features.sgx = false);
+        let control = changed(Start::Kernel64, 0, |guest| {
+            guest.vcpu.cpu.enclv_exiting = None;
+            disabled(guest);
+        });
+        let v8086 = changed(Start::Kernel64, 0, |guest| {
+            guest.vcpu.cpu.system_flags |= Rflags::VM;
+        });
+        let mut unannounced = without_enclv(Start::Kernel64);
+
+        assert_eq!([real, compatibility, user, no_sgx, control, v8086], [Some(UD); 6]);
+        assert_eq!((unannounced.run(), unannounced.vcpu.cpu.rip), (UD, CODE));
+    }
+
+    #[test]
+    fn enclv_without_sgx_at_all_is_ud() {
+        let mut guest = Guest::new(Start::Kernel64);
+        guest.load_code(&ENCLV);
+
+        assert_eq!((guest.run(), guest.vcpu.cpu.rip), (UD, CODE));
+    }
+
+    #[test]
+    fn prefixes_make_enclv_invalid() {
+        for prefix in [0xf0, 0x66, 0xf2, 0xf3] {
+            let mut guest = guest(Start::Kernel64);
+            guest.load_code(&[prefix, 0x0f, 0x01, 0xc0]);
+
+            assert_eq!((guest.run(), guest.vcpu.cpu.rip), (UD, CODE), "{prefix:#x}");
+        }
+    }
+
+    #[test]
+    fn the_bitmap_selects_leaves_that_exit_before_anything_faults() {
+        let exits = |eax: u64, bitmap: u64| {
+            changed(Start::Kernel64, eax, |guest| {
+                guest.vcpu.cpu.enclv_exiting = Some(bitmap);
+                disabled(guest);
+            })
+        };
+        let exit = |leaf| Some(Ending::Exit(Exit::Enclv { leaf }));
+
+        assert_eq!(exits(1, 1 << 1), exit(1));
+        assert_eq!(exits(1, !(1 << 1)), Some(GP));
+        assert_eq!(exits(62, 1 << 62), exit(62));
+        assert_eq!(exits(63, 1 << 63), exit(63));
+        assert_eq!(exits(0xffff_ffff_1234_5678, 1 << 63), exit(0x1234_5678));
+        assert_eq!(exits(0x8000_0000, !(1 << 63)), Some(GP));
+    }
+
+    #[test]
+    fn enclv_faults_while_sgx_is_off_or_the_leaf_is_unknown() {
+        assert_eq!(changed(Start::Kernel64, 0, disabled), Some(GP), "IA32_FEATURE_CONTROL");
+        assert_eq!(changed(Start::Kernel64, 3, |_| {}), Some(GP), "no leaf");
+        assert_eq!(changed(Start::Flat32, 0, |_| {}), Some(GP), "CR0.PG = 0");
+        let paged = |rights: u32| {
+            changed(Start::Flat32, 0, |guest| {
+                let directory = DATA + 0x8000;
+                guest.write_u64(directory, 0x83);
+                let cpu = &mut guest.vcpu.cpu;
+                cpu.cr3 = directory;
+                cpu.cr4 = Cr4::PSE;
+                cpu.cr0 |= Cr0::PG;
+                cpu.segs[seg::DS].rights = Rights(rights);
+                cpu.gpr[RBX] = EPC;
+                cpu.gpr[RCX] = EPC;
+                cpu.tlb.flush_all();
+            })
+        };
+        let code = PageFaultCode::PRESENT | PageFaultCode::WRITE | PageFaultCode::SGX;
+        let unused_page = Ending::Exception(Exception::pf(EPC, code));
+        assert_eq!(paged(0xc093), Some(unused_page), "as far as the leaf");
+        assert_eq!(paged(0xc097), Some(GP), "DS expands down");
+    }
+
+    /// ECREATE of an SECS in the first EPC page.
+    fn create_secs(guest: &mut Guest) {
+        let mut secs = Secs::new_zeroed();
+        secs.size = 0x10000.into();
+        secs.ssaframesize = 1.into();
+        secs.attributes = Attributes::new(AttributeFlags::MODE64BIT, 3);
+        let secinfo = SecInfo::new(SecInfoFlags::empty(), PageType::Secs);
+        let pageinfo = PageInfo {
+            srcpge: (DATA + 0x1000).into(),
+            secinfo: (DATA + 0x40).into(),
+            ..PageInfo::default()
+        };
+        guest.write(DATA, pageinfo.as_bytes());
+        guest.write(DATA + 0x40, secinfo.as_bytes());
+        guest.write(DATA + 0x1000, secs.as_bytes());
+        let gpr = [(RAX, encls::ECREATE.into()), (RBX, DATA), (RCX, EPC), (RDX, 0)];
+        let created = run(guest, &ENCLS, gpr);
+        assert!(completed(guest, created), "{created:?}");
+    }
+
+    #[test]
+    fn the_leaves_work_on_an_secs_and_return_in_rax_and_zf() {
+        let mut guest = guest(Start::Kernel64);
+        create_secs(&mut guest);
+        let leaf = |guest: &mut Guest, number: u32| {
+            guest.vcpu.cpu.flags.set_bits(0x8d5);
+            let ending =
+                run(guest, &ENCLV, [(RAX, number.into()), (RBX, EPC), (RCX, EPC), (RDX, DATA)]);
+            assert!(completed(guest, ending), "{ending:?}");
+            (guest.vcpu.cpu.gpr[RAX], guest.vcpu.cpu.flags.bits())
+        };
+
+        let underflow = leaf(&mut guest, leaf::EDECVIRTCHILD);
+        let increment = leaf(&mut guest, leaf::EINCVIRTCHILD);
+        let context = leaf(&mut guest, leaf::ESETCONTEXT);
+
+        assert_eq!(underflow, (25, 0x40), "SGX_INVALID_COUNTER");
+        assert_eq!((increment, context), ((0, 0), (0, 0)));
+    }
+
+    #[test]
+    fn epc_virtualization_keeps_an_secs_with_virtual_children() {
+        let mut guest = guest(Start::Kernel64);
+        create_secs(&mut guest);
+        let increment = [(RAX, leaf::EINCVIRTCHILD.into()), (RBX, EPC), (RCX, EPC), (RDX, 0)];
+        let counted = run(&mut guest, &ENCLV, increment);
+        assert!(completed(&guest, counted));
+        let mut remove = |virtualized: bool| {
+            guest.vcpu.cpu.epc_virtualization = virtualized;
+            run(&mut guest, &ENCLS, [(RAX, encls::EREMOVE.into()), (RBX, 0), (RCX, EPC), (RDX, 0)]);
+            guest.vcpu.cpu.gpr[RAX]
+        };
+
+        let kept = remove(true);
+        let removed = remove(false);
+
+        let platform = guest.vcpu.cpu.shared.platform.as_ref().expect("a platform");
+        assert_eq!((kept, removed), (13, 0), "SGX_CHILD_PRESENT, then success");
+        assert!(!platform.epcm(EpcIndex(0)).valid());
+    }
+}
