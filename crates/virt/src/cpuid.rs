@@ -43,6 +43,7 @@ impl SgxCpuid {
         let needed = match leaf {
             encls::ECREATE..=encls::ETRACK => SgxFeatures::SGX1,
             encls::EAUG..=encls::EMODT => SgxFeatures::SGX2,
+            encls::ERDINFO..=encls::ELDUC => SgxFeatures::OVERSUB_ENCLS,
             _ => return false,
         };
         self.capabilities.features.contains(needed)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::{EpcIndex, Platform};
+use cloister_sgx::{EpcIndex, Platform, SgxFeatures};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
@@ -152,6 +152,15 @@ impl SgxVm {
         (0..64)
             .filter(|&number| policy(number) || !self.cpuid.has_encls_leaf(number))
             .fold(0, |bitmap, number| bitmap | 1 << number)
+    }
+
+    /// ENCLV-exiting bitmap for the guest's processors; `None` leaves the control "enable ENCLV
+    /// exiting" clear, so that ENCLV is #UD: the guest's CPUID does not announce it. Policy has no
+    /// say in its leaves.
+    #[must_use]
+    pub fn enclv_exiting(&self) -> Option<u64> {
+        let features = self.cpuid.capabilities.features;
+        features.contains(SgxFeatures::OVERSUB_ENCLV).then_some(0)
     }
 
     /// What is behind a guest-physical address; `None` if it is in no section.

@@ -162,6 +162,7 @@ impl SoftVcpu {
     fn update_encls_exiting(&mut self) {
         if let Some(sgx) = &self.sgx {
             self.vcpu.cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
+            self.vcpu.cpu.enclv_exiting = sgx.vm.enclv_exiting();
             self.vcpu.cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
         }
     }
@@ -240,6 +241,8 @@ impl Vcpu for SoftVcpu {
                     Ok(())
                 }
                 Exit::Encls { .. } => self.answer_encls()?,
+                // No bit of the ENCLV-exiting bitmap is ever set.
+                Exit::Enclv { .. } => self.vcpu.inject(Exception::ud()),
                 // The leaf runs again.
                 Exit::EpcMiss { gpa } => {
                     self.back_epc(gpa)?;
