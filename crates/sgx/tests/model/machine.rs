@@ -55,11 +55,15 @@ impl Memory {
 
     /// Puts bytes into ordinary memory, mapping it.
     pub(crate) fn put(&mut self, la: u64, bytes: &[u8]) {
-        for (offset, byte) in bytes.iter().enumerate() {
-            let at = la + offset as u64;
+        let (mut at, mut rest) = (la, bytes);
+        while !rest.is_empty() {
+            let offset = (at & 0xfff) as usize;
+            let (now, later) = rest.split_at(rest.len().min(4096 - offset));
             self.mappings.entry(at & !0xfff).or_insert(Mapping::Ram { writable: true });
             let page = self.ram.entry(at & !0xfff).or_insert_with(|| Box::new([0; 4096]));
-            page[(at & 0xfff) as usize] = *byte;
+            page[offset..offset + now.len()].copy_from_slice(now);
+            at += now.len() as u64;
+            rest = later;
         }
     }
 

@@ -102,7 +102,7 @@ impl Bench {
     }
 
     /// The linear address of an EPC operand.
-    fn address(&self, operand: Operand) -> u64 {
+    pub(super) fn address(&self, operand: Operand) -> u64 {
         match operand {
             Operand::Rbx => self.rbx,
             Operand::Rcx => self.rcx,

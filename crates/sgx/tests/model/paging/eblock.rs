@@ -15,7 +15,7 @@ use super::store::{VA, with_va};
 use crate::enclave::{DATA, TCS};
 use crate::machine::Machine;
 
-fn good() -> Bench {
+pub(super) fn good() -> Bench {
     Bench { rcx: Machine::window(PAGES[0]), ..Bench::new(leaf::EBLOCK) }
 }
 

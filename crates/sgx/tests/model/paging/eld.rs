@@ -16,7 +16,7 @@ use crate::machine::{GP, Machine, epcm_fault};
 const LEAVES: [u32; 4] = [leaf::ELDB, leaf::ELDU, leaf::ELDBC, leaf::ELDUC];
 
 /// The first page is evicted, the others are gone, so that the SECS has no page in the EPC.
-fn good(number: u32) -> Bench {
+pub(super) fn good(number: u32) -> Bench {
     let mut bench = Bench::new(number);
     evict_from(&mut bench.machine, SECS, PAGES[0], 0);
     for page in &PAGES[1..] {

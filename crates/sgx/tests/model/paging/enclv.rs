@@ -22,15 +22,15 @@ fn counting(number: u32) -> Bench {
     Bench { rbx: Machine::window(PAGES[0]), rcx: Machine::window(SECS), ..bench }
 }
 
-fn edec() -> Bench {
+pub(super) fn edec() -> Bench {
     counting(leaf::EDECVIRTCHILD)
 }
 
-fn einc() -> Bench {
+pub(super) fn einc() -> Bench {
     counting(leaf::EINCVIRTCHILD)
 }
 
-fn esetcontext() -> Bench {
+pub(super) fn esetcontext() -> Bench {
     Bench { rcx: Machine::window(SECS), rdx: DATA, ..enclv_bench(leaf::ESETCONTEXT) }
 }
 

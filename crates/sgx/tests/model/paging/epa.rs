@@ -9,7 +9,7 @@ use super::bench::{
 };
 use crate::machine::Machine;
 
-fn good() -> Bench {
+pub(super) fn good() -> Bench {
     Bench { rbx: 3, rcx: Machine::window(FREE), ..Bench::new(leaf::EPA) }
 }
 

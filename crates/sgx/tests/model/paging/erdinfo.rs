@@ -14,7 +14,7 @@ use super::store::{VA, with_va};
 use crate::enclave::SECINFO;
 use crate::machine::{GP, Machine};
 
-fn good() -> Bench {
+pub(super) fn good() -> Bench {
     Bench { rbx: DATA, rcx: Machine::window(PAGES[0]), ..Bench::new(leaf::ERDINFO) }
 }
 

@@ -19,11 +19,11 @@ fn started(number: u32) -> Bench {
     Bench::on(machine, number)
 }
 
-fn etrack() -> Bench {
+pub(super) fn etrack() -> Bench {
     Bench { rcx: Machine::window(SECS), ..started(leaf::ETRACK) }
 }
 
-fn etrackc() -> Bench {
+pub(super) fn etrackc() -> Bench {
     Bench { rcx: Machine::window(4), ..started(leaf::ETRACKC) }
 }
 

@@ -15,7 +15,7 @@ use crate::enclave::{BASE, PAGEINFO};
 use crate::machine::{GP, Machine};
 
 /// The first page is blocked and tracked, the third only blocked.
-fn good() -> Bench {
+pub(super) fn good() -> Bench {
     let mut bench = Bench { rcx: Machine::window(PAGES[0]), ..Bench::new(leaf::EWB) };
     bench.machine.status(leaf::EBLOCK, 0, Machine::window(PAGES[0]), 0);
     bench.machine.status(leaf::ETRACK, 0, Machine::window(SECS), 0);

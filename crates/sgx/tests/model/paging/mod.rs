@@ -11,6 +11,7 @@ mod etrack;
 mod ewb;
 mod flips;
 mod meanwhile;
+mod operands;
 mod races;
 mod replay;
 mod store;
