@@ -17,7 +17,7 @@ const ECREATE: u64 = 1 << leaf::ECREATE;
 const EINIT: u64 = 1 << leaf::EINIT;
 /// EAUG, EMODPR, EMODT.
 const SGX2: u64 = 0b111 << leaf::EAUG;
-/// Leaves that no guest has.
+/// Leaves that no guest has but with EPC oversubscription.
 const UNKNOWN: u64 = !0 << 16;
 
 type Change = fn(&mut SgxCpuid);
@@ -52,6 +52,21 @@ fn leaves_exit_where_policy_has_a_say_and_nowhere_else() {
 
         assert_eq!(bitmap, expected, "{name}: {:#x}", bitmap ^ expected);
     }
+}
+
+#[test]
+fn the_leaves_of_epc_oversubscription_run_where_cpuid_announces_them() {
+    let none = Guest::new(host::vm(host::everything()));
+    let announced = cpuid(|c| {
+        c.capabilities.features |= SgxFeatures::OVERSUB_ENCLS | SgxFeatures::OVERSUB_ENCLV;
+    });
+    let both = Guest::new(host::vm(announced));
+
+    // ERDINFO, ETRACKC, ELDBC, ELDUC.
+    let leaves = 0b1111 << leaf::ERDINFO;
+    assert_eq!(none.vm.encls_exiting(&none.vcpu), EINIT | UNKNOWN);
+    assert_eq!(both.vm.encls_exiting(&both.vcpu), EINIT | UNKNOWN & !leaves);
+    assert_eq!((none.vm.enclv_exiting(), both.vm.enclv_exiting()), (None, Some(0)));
 }
 
 #[test]

@@ -265,7 +265,7 @@ pub(crate) const GP: Action = Action::Inject(Exception::gp(0));
 
 /// A leaf that completed and reports `status`.
 pub(crate) const fn reported(status: SgxStatus) -> Action {
-    Action::Retire(LeafOutcome { status: Some(status), ..LeafOutcome::default() })
+    Action::Retire(LeafOutcome { status: Some(status), rbx: None, information: false })
 }
 
 /// The page fault of the guest's own page tables at an operand that is read.
