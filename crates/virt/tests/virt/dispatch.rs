@@ -1,9 +1,11 @@
 //! Which leaves exit, and what an exit becomes before any operand is looked at.
 
+use std::sync::Arc;
+
 use cloister_sgx::encls::leaf;
-use cloister_sgx::{AttributeFlags, SgxFeatures};
+use cloister_sgx::{AttributeFlags, Platform, SgxFeatures};
 use cloister_virt::encls::Action;
-use cloister_virt::{SgxCpuid, WrmsrOutcome};
+use cloister_virt::{EpcPool, SgxCpuid, SgxVm, WrmsrOutcome};
 use cloister_x86::Exception;
 use cloister_x86::msr::{FEATURE_CONTROL, FEATURE_CONTROL_LOCK, FEATURE_CONTROL_SGX};
 
@@ -56,11 +58,18 @@ fn leaves_exit_where_policy_has_a_say_and_nowhere_else() {
 
 #[test]
 fn the_leaves_of_epc_oversubscription_run_where_cpuid_announces_them() {
-    let none = Guest::new(host::vm(host::everything()));
-    let announced = cpuid(|c| {
-        c.capabilities.features |= SgxFeatures::OVERSUB_ENCLS | SgxFeatures::OVERSUB_ENCLV;
-    });
-    let both = Guest::new(host::vm(announced));
+    let oversubscription = SgxFeatures::OVERSUB_ENCLS | SgxFeatures::OVERSUB_ENCLV;
+    let mut config = host::config(32);
+    config.capabilities.features |= oversubscription;
+    let platform = Arc::new(Platform::new(config).expect("a valid platform"));
+    let mut announced = host::everything();
+    announced.capabilities.features |= oversubscription;
+    let guest = |cpuid: SgxCpuid| {
+        let sections = [host::section(host::EPC_GPA, 16)];
+        let vm = SgxVm::new(EpcPool::new(platform.clone()), &sections, cpuid);
+        Guest::new(Arc::new(vm.expect("a valid machine")))
+    };
+    let (none, both) = (guest(host::everything()), guest(announced));
 
     // ERDINFO, ETRACKC, ELDBC, ELDUC.
     let leaves = 0b1111 << leaf::ERDINFO;

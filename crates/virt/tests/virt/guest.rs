@@ -258,7 +258,8 @@ impl LeafPort for Guest {
 }
 
 /// A leaf that completed and returns nothing.
-pub(crate) const DONE: Action = Action::Retire(LeafOutcome { status: None, rbx: None, information: false });
+pub(crate) const DONE: Action =
+    Action::Retire(LeafOutcome { status: None, rbx: None, information: false });
 
 /// #GP(0).
 pub(crate) const GP: Action = Action::Inject(Exception::gp(0));
