@@ -35,11 +35,11 @@ pub(crate) struct Memory {
     pub(crate) mappings: HashMap<u64, Mapping>,
     pub(crate) ram: HashMap<u64, Box<[u8; 4096]>>,
     pub(crate) event: bool,
+    /// Whether the processor is a guest's with EPC virtualization extensions.
+    pub(crate) epc_virtualization: bool,
     pub(crate) le_hash: [u8; 32],
     pub(crate) user: bool,
     pub(crate) mode64: bool,
-    /// Whether the processor is a guest's with EPC virtualization extensions.
-    pub(crate) epc_virtualization: bool,
     /// The bytes of EPC pages that ordinary accesses saw; they see ones.
     pub(crate) aborted_reads: usize,
 }
@@ -55,15 +55,11 @@ impl Memory {
 
     /// Puts bytes into ordinary memory, mapping it.
     pub(crate) fn put(&mut self, la: u64, bytes: &[u8]) {
-        let (mut at, mut rest) = (la, bytes);
-        while !rest.is_empty() {
-            let offset = (at & 0xfff) as usize;
-            let (now, later) = rest.split_at(rest.len().min(4096 - offset));
+        for (offset, byte) in bytes.iter().enumerate() {
+            let at = la + offset as u64;
             self.mappings.entry(at & !0xfff).or_insert(Mapping::Ram { writable: true });
             let page = self.ram.entry(at & !0xfff).or_insert_with(|| Box::new([0; 4096]));
-            page[offset..offset + now.len()].copy_from_slice(now);
-            at += now.len() as u64;
-            rest = later;
+            page[(at & 0xfff) as usize] = *byte;
         }
     }
 
@@ -190,10 +186,10 @@ impl Machine {
                 mappings,
                 ram: HashMap::new(),
                 event: false,
+                epc_virtualization: false,
                 le_hash: DEFAULT_LE_HASH,
                 user: false,
                 mode64: true,
-                epc_virtualization: false,
                 aborted_reads: 0,
             },
             state: EnclaveState::new(),
