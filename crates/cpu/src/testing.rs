@@ -27,9 +27,8 @@ pub const STACK: u64 = 0x4_f000;
 pub const DEVICE: u64 = 0x3f_f000;
 /// Bytes of RAM, all of them mapped to themselves.
 pub const RAM_SIZE: u64 = 0x40_0000;
-
-/// Where the EPC of [`Guest::with_platform`] is mapped to, in place of RAM.
-pub const EPC: u64 = 0x30_0000;
+/// Physical address of the EPC, where the machine has one. It is not mapped.
+pub const EPC: u64 = 0x1_0000_0000;
 
 const PML4: u64 = 0x1000;
 const PDPT: u64 = 0x2000;
@@ -39,11 +38,11 @@ const PAGE_TABLES: u64 = 0x4000;
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u8; 4096]>);
 
-/// RAM with one device page, and perhaps EPC.
+/// RAM with one device page, and EPC.
 struct Ram {
     pages: Box<[Page]>,
     tracks: Box<[CodeTrack]>,
-    epc_pages: u64,
+    epc_pages: u32,
 }
 
 // SAFETY: the bytes are only reached through raw pointers, by the rules of `mem::host`.
@@ -55,11 +54,6 @@ unsafe impl PhysMap for Ram {
         if gpa.0 & !0xfff == DEVICE {
             return PhysPage::Mmio;
         }
-        if let Some(page) = gpa.0.checked_sub(EPC).map(|offset| offset >> 12)
-            && page < self.epc_pages
-        {
-            return PhysPage::Epc(EpcIndex(page as u32));
-        }
         let number = usize::try_from(gpa.0 >> 12).unwrap_or(usize::MAX);
         match (self.pages.get(number), self.tracks.get(number)) {
             (Some(page), Some(track)) => PhysPage::Ram(RamPage {
@@ -67,7 +61,10 @@ unsafe impl PhysMap for Ram {
                 track: NonNull::from(track),
                 writable: true,
             }),
-            _ => PhysPage::None,
+            _ => match u32::try_from(gpa.0.wrapping_sub(EPC) >> 12) {
+                Ok(index) if index < self.epc_pages => PhysPage::Epc(EpcIndex(index)),
+                _ => PhysPage::None,
+            },
         }
     }
 }
@@ -114,28 +111,24 @@ impl Guest {
     /// As [`Guest::new`], in a machine with `cpus` processors, of which this is the first.
     #[must_use]
     pub fn with_cpus(start: Start, cpus: usize) -> Self {
-        Self::build(start, cpus, None)
+        Self::on_platform(start, cpus, None)
     }
 
-    /// As [`Guest::new`], with the EPC of `platform` at [`EPC`] and SGX enabled.
+    /// As [`Guest::with_cpus`], with the EPC of `platform` at [`EPC`]. SGX is enabled in no
+    /// processor's IA32_FEATURE_CONTROL.
     #[must_use]
-    pub fn with_platform(start: Start, platform: Arc<Platform>) -> Self {
-        let mut guest = Self::build(start, 1, Some(platform));
-        guest.vcpu.cpu.features.sgx = true;
-        guest.vcpu.cpu.sgx_enabled = true;
-        guest
-    }
-
-    fn build(start: Start, cpus: usize, platform: Option<Arc<Platform>>) -> Self {
+    pub fn on_platform(start: Start, cpus: usize, platform: Option<Arc<Platform>>) -> Self {
         let count = (RAM_SIZE >> 12) as usize;
         let ram = Arc::new(Ram {
             pages: (0..count).map(|_| Page(UnsafeCell::new([0; 4096]))).collect(),
             tracks: CodeTrack::array(count),
-            epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u64),
+            epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u32),
         });
+        let sgx = platform.is_some();
         let shared = Shared::new(ram.clone(), platform, cpus, 1_000_000_000);
         let features = Features {
             xcr0: Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX,
+            sgx,
             ..Features::default()
         };
         let mut guest = Self { vcpu: Vcpu::new(shared, 0, features), ram };

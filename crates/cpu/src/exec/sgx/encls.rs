@@ -9,10 +9,23 @@ use crate::op::Op;
 use crate::segment::seg;
 use crate::state::{Cpu, Exec};
 
-pub(super) const RAX: usize = 0;
+const RAX: usize = 0;
 const RCX: usize = 1;
 const RDX: usize = 2;
 const RBX: usize = 3;
+
+/// The registers of an ENCLS or ENCLV leaf.
+pub(super) fn leaf_registers(cpu: &Cpu) -> EnclsRegs {
+    let mode64 = cpu.mode.is_64();
+    let operand = |value: u64| if mode64 { value } else { value & 0xffff_ffff };
+    EnclsRegs {
+        eax: cpu.gpr[RAX] as u32,
+        rbx: operand(cpu.gpr[RBX]),
+        rcx: operand(cpu.gpr[RCX]),
+        rdx: operand(cpu.gpr[RDX]),
+        mode64,
+    }
+}
 
 /// ENCLS: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 ///
@@ -39,33 +52,25 @@ pub(super) fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
     let Some(platform) = cpu.shared.platform.clone() else {
         return Err(cpu.gp(0));
     };
-    complete(cpu, |cpu, regs| {
-        let mut port = Port::new(cpu);
-        let outcome = encls::execute(&platform, &mut port, regs);
-        port.finish(outcome)
-    })
+    let regs = leaf_registers(cpu);
+    let mut port = Port::new(cpu);
+    match encls::execute(&platform, &mut port, &regs) {
+        Ok(outcome) => {
+            port.written();
+            cpu.apply_leaf(&outcome);
+            Ok(())
+        }
+        Err(stop) => Err(port.stop(stop)),
+    }
 }
 
-/// Executes a leaf of ENCLS or ENCLV with the registers that it takes, and gives back those that
-/// it returns.
-pub(super) fn complete(
-    cpu: &mut Cpu,
-    execute: impl FnOnce(&mut Cpu, &EnclsRegs) -> Exec<LeafOutcome>,
-) -> Exec {
-    let mode64 = cpu.mode.is_64();
-    let operand = |value: u64| if mode64 { value } else { value & 0xffff_ffff };
-    let regs = EnclsRegs {
-        eax: cpu.gpr[RAX] as u32,
-        rbx: operand(cpu.gpr[RBX]),
-        rcx: operand(cpu.gpr[RCX]),
-        rdx: operand(cpu.gpr[RDX]),
-        mode64,
-    };
-    let outcome = execute(cpu, &regs)?;
-    let (mut rax, mut rbx, mut rflags) = (cpu.gpr[RAX], cpu.gpr[RBX], cpu.flags.bits());
-    outcome.apply(&mut rax, &mut rbx, &mut rflags);
-    cpu.gpr[RAX] = rax;
-    cpu.gpr[RBX] = rbx;
-    cpu.flags.set_bits(rflags);
-    Ok(())
+impl Cpu {
+    /// Changes the registers as an ENCLS leaf that completed does. RIP stays.
+    pub fn apply_leaf(&mut self, outcome: &LeafOutcome) {
+        let (mut rax, mut rbx, mut rflags) = (self.gpr[RAX], self.gpr[RBX], self.flags.bits());
+        outcome.apply(&mut rax, &mut rbx, &mut rflags);
+        self.gpr[RAX] = rax;
+        self.gpr[RBX] = rbx;
+        self.flags.set_bits(rflags);
+    }
 }

@@ -37,7 +37,13 @@ pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut xsave = XsaveArea::default();
     let mut port = Port::new(cpu);
     let outcome = enclu::execute(&platform, &mut enclave, &mut port, &mut state, &mut xsave);
-    let outcome = port.finish(outcome);
+    let outcome = match outcome {
+        Ok(outcome) => {
+            port.written();
+            Ok(outcome)
+        }
+        Err(stop) => Err(port.stop(stop)),
+    };
     cpu.enclave = enclave;
     let outcome = outcome?;
     cpu.set_leaf_state(&state);

@@ -3,7 +3,7 @@
 use cloister_sgx::{SgxFeatures, enclv};
 use cloister_x86::regs::{Cr0, Efer, Rflags};
 
-use super::encls::{RAX, complete};
+use super::encls::leaf_registers;
 use super::port::Port;
 use crate::exit::Exit;
 use crate::op::Op;
@@ -27,7 +27,7 @@ pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
     if (cpu.efer.contains(Efer::LMA) && !mode64) || cpu.cpl > 0 {
         return Err(cpu.ud());
     }
-    let leaf = cpu.gpr[RAX] as u32;
+    let leaf = cpu.gpr[0] as u32;
     match cpu.enclv_exiting {
         None => return Err(cpu.ud()),
         // Bit 63 stands for all leaves from 63 on.
@@ -40,11 +40,16 @@ pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.sgx_enabled || !cpu.cr0.contains(Cr0::PG) || (!mode64 && !ds.is_code() && ds.bit_ec()) {
         return Err(cpu.gp(0));
     }
-    complete(cpu, |cpu, regs| {
-        let mut port = Port::new(cpu);
-        let outcome = enclv::execute(&platform, &mut port, regs);
-        port.finish(outcome)
-    })
+    let regs = leaf_registers(cpu);
+    let mut port = Port::new(cpu);
+    match enclv::execute(&platform, &mut port, &regs) {
+        Ok(outcome) => {
+            port.written();
+            cpu.apply_leaf(&outcome);
+            Ok(())
+        }
+        Err(stop) => Err(port.stop(stop)),
+    }
 }
 
 #[cfg(test)]
@@ -58,15 +63,15 @@ mod tests {
         AttributeFlags, Attributes, Capabilities, EpcIndex, PageType, Platform, PlatformConfig,
         PlatformIdentity, SgxFeatures,
     };
-    use cloister_x86::regs::{Cr0, Cr4, Rflags};
+    use cloister_x86::regs::{Cr0, Rflags};
     use cloister_x86::{Exception, PageFaultCode};
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
-    use crate::exec::sgx::encls::RAX;
     use crate::exit::Exit;
     use crate::segment::{Rights, seg};
-    use crate::testing::{CODE, DATA, EPC, Ending, Guest, Start};
+    use crate::testing::{self, CODE, DATA, Ending, Guest, Start};
 
+    const RAX: usize = 0;
     const RCX: usize = 1;
     const RDX: usize = 2;
     const RBX: usize = 3;
@@ -75,17 +80,37 @@ mod tests {
     const GP: Ending = Ending::Exception(Exception::gp(0));
     const UD: Ending = Ending::Exception(Exception::ud());
 
+    /// Where the EPC is mapped.
+    const EPC: u64 = 0x40_0000;
+
     fn platform(oversubscription: SgxFeatures) -> Arc<Platform> {
         let mut config = PlatformConfig::single(8, PlatformIdentity::from_seed(&[3; 32]));
         config.capabilities.features = Capabilities::default().features | oversubscription;
         Arc::new(Platform::new(config).expect("a valid platform"))
     }
 
-    /// A guest about to execute an ENCLV leaf of every VMM's liking.
-    fn guest(start: Start) -> Guest {
-        let platform = platform(SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS);
-        let mut guest = Guest::with_platform(start, platform);
+    /// A guest with SGX enabled and its EPC mapped, about to execute ENCLV.
+    fn guest_on(start: Start, oversubscription: SgxFeatures) -> Guest {
+        let mut guest = Guest::on_platform(start, 1, Some(platform(oversubscription)));
         guest.load_code(&ENCLV);
+        // A large page behind the RAM that the page tables map.
+        guest.write_u64(page_directory(&guest) + (EPC >> 21) * 8, testing::EPC | 0x87);
+        guest.vcpu.cpu.sgx_enabled = true;
+        guest
+    }
+
+    /// The directory that maps the first gigabyte in 64-bit mode.
+    fn page_directory(guest: &Guest) -> u64 {
+        let mut table = 0x1000;
+        for _ in 0..2 {
+            table = guest.read_u64(table) & !0xfff;
+        }
+        table
+    }
+
+    /// The same, whose VMM lets it execute every ENCLV leaf.
+    fn guest(start: Start) -> Guest {
+        let mut guest = guest_on(start, SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS);
         guest.vcpu.cpu.enclv_exiting = Some(0);
         guest
     }
@@ -115,16 +140,9 @@ mod tests {
         (!completed(&guest, ending)).then_some(ending)
     }
 
-    /// The same with every later condition failing, too: IA32_FEATURE_CONTROL and CPL come after.
+    /// A condition that comes after those of #UD and of VM exits.
     fn disabled(guest: &mut Guest) {
         guest.vcpu.cpu.sgx_enabled = false;
-    }
-
-    fn without_enclv(start: Start) -> Guest {
-        let mut guest = Guest::with_platform(start, platform(SgxFeatures::OVERSUB_ENCLS));
-        guest.load_code(&ENCLV);
-        guest.vcpu.cpu.enclv_exiting = Some(!0);
-        guest
     }
 
     #[test]
@@ -140,7 +158,8 @@ mod tests {
         let v8086 = changed(Start::Kernel64, 0, |guest| {
             guest.vcpu.cpu.system_flags |= Rflags::VM;
         });
-        let mut unannounced = without_enclv(Start::Kernel64);
+        let mut unannounced = guest_on(Start::Kernel64, SgxFeatures::OVERSUB_ENCLS);
+        unannounced.vcpu.cpu.enclv_exiting = Some(!0);
 
         assert_eq!([real, compatibility, user, no_sgx, control, v8086], [Some(UD); 6]);
         assert_eq!((unannounced.run(), unannounced.vcpu.cpu.rip), (UD, CODE));
@@ -189,11 +208,9 @@ mod tests {
         assert_eq!(changed(Start::Flat32, 0, |_| {}), Some(GP), "CR0.PG = 0");
         let paged = |rights: u32| {
             changed(Start::Flat32, 0, |guest| {
-                let directory = DATA + 0x8000;
-                guest.write_u64(directory, 0x83);
+                let directory = page_directory(guest);
                 let cpu = &mut guest.vcpu.cpu;
-                cpu.cr3 = directory;
-                cpu.cr4 = Cr4::PSE;
+                cpu.pdptes[0] = directory | 1;
                 cpu.cr0 |= Cr0::PG;
                 cpu.segs[seg::DS].rights = Rights(rights);
                 cpu.gpr[RBX] = EPC;

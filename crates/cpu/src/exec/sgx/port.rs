@@ -42,21 +42,6 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// What the outcome of a leaf means to the engine.
-    ///
-    /// # Errors
-    ///
-    /// The leaf did not complete.
-    pub fn finish<T>(self, outcome: Result<T, LeafStop>) -> Exec<T> {
-        match outcome {
-            Ok(outcome) => {
-                self.written();
-                Ok(outcome)
-            }
-            Err(stop) => Err(self.stop(stop)),
-        }
-    }
-
     /// What a stopped leaf means to the engine.
     pub fn stop(self, stop: LeafStop) -> Stop {
         if let Some(other) = self.other {

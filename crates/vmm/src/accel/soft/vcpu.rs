@@ -56,6 +56,7 @@ impl SoftVcpu {
         if let Some(entry) = entry {
             enter(&mut vcpu, entry);
         }
+        vcpu.cpu.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
         let sgx = sgx.map(|vm| Sgx { vcpu: vm.new_vcpu(), vm });
         let (pending, data) = (Pending::Nothing, [0; 8]);
         let mut this = Self { vcpu, id, msrs: MsrBank::default(), cpuid, sgx, pending, data };
@@ -162,7 +163,6 @@ impl SoftVcpu {
     fn update_encls_exiting(&mut self) {
         if let Some(sgx) = &self.sgx {
             self.vcpu.cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
-            self.vcpu.cpu.enclv_exiting = sgx.vm.enclv_exiting();
             self.vcpu.cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
         }
     }
