@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use cloister_sgx::layout::SigStruct;
 use crypto_bigint::{NonZero, U3072, U6144};
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
@@ -49,6 +50,22 @@ impl Signer {
     /// SHA-256 of the modulus: what IA32_SGXLEPUBKEYHASH holds to trust this author.
     pub(crate) fn mrsigner(&self) -> [u8; 32] {
         Sha256::digest(self.n()).into()
+    }
+}
+
+impl Signer {
+    /// Signs what a SIGSTRUCT says now, whatever that is.
+    pub(crate) fn resign(&self, sigstruct: &mut SigStruct) {
+        let mut hash = Sha256::new();
+        for part in sigstruct.signed_parts() {
+            hash.update(part);
+        }
+        let signed = self.sign_sha256_pkcs1v1_5_with_q1_q2(hash.finalize());
+        let (signature, q1, q2) = signed.expect("the key can sign");
+        sigstruct.modulus.copy_from_slice(&self.n());
+        sigstruct.signature.copy_from_slice(&signature);
+        sigstruct.q1.copy_from_slice(&q1);
+        sigstruct.q2.copy_from_slice(&q2);
     }
 }
 

@@ -1,0 +1,51 @@
+//! ECREATE, EADD, EEXTEND, EREMOVE, EDBGRD and EDBGWR.
+
+mod conflicts;
+mod debug;
+mod eadd;
+mod ecreate;
+mod eextend;
+mod eremove;
+
+use cloister_sgx::encls::leaf;
+use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
+use cloister_sgx::{
+    Capabilities, Ecreate, EpcIndex, PageType, Platform, PlatformConfig, PlatformIdentity,
+    SgxFeatures, Stop,
+};
+use cloister_x86::{Exception, La, PageFaultCode};
+
+use crate::enclave::{PAGEINFO, SECINFO, SOURCE};
+use crate::machine::{GP, Machine};
+
+const W: PageFaultCode = PageFaultCode::WRITE;
+const RW: SecInfoFlags = SecInfoFlags::R.union(SecInfoFlags::W);
+
+/// A linear address that leads nowhere.
+const NOT_MAPPED: u64 = 0x5000_0000;
+
+/// The page fault of a supervisor's read where nothing is mapped.
+fn not_mapped(la: u64) -> Stop {
+    Stop::Fault(Exception::pf(la, PageFaultCode::empty()))
+}
+
+/// A hypervisor's ECREATE that is not finished: another leaf that has an unused page for itself.
+fn occupy(platform: &Platform, page: u32) -> Ecreate<'_> {
+    let pageinfo =
+        PageInfo { srcpge: SOURCE.into(), secinfo: SECINFO.into(), ..PageInfo::default() };
+    let secinfo = || Ok::<_, Stop>(SecInfo::new(SecInfoFlags::empty(), PageType::Secs));
+    platform
+        .begin_ecreate(EpcIndex(page), La(Machine::window(page)), &pageinfo, secinfo)
+        .expect("an unused page")
+}
+
+#[test]
+fn leaves_that_cpuid_does_not_announce_are_invalid() {
+    let mut config = PlatformConfig::single(8, PlatformIdentity::from_seed(&[0; 32]));
+    config.capabilities = Capabilities { features: SgxFeatures::SGX1, ..Capabilities::default() };
+    let mut machine = Machine::with(config);
+
+    for number in [leaf::EAUG, leaf::EMODPR, leaf::EMODT, 0x10, 0x11, 0x12, 0x13, 0x3f, u32::MAX] {
+        assert_eq!(machine.encls(number, PAGEINFO, Machine::window(0), 0), Err(GP), "{number:#x}");
+    }
+}
