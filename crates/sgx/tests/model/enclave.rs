@@ -170,7 +170,17 @@ impl Spec {
     }
 
     pub(crate) fn ecreate(&self, machine: &mut Machine, secs: u32) -> Result<LeafOutcome, Stop> {
-        machine.operand(SOURCE, &self.secs());
+        self.ecreate_with(machine, secs, &self.secs())
+    }
+
+    /// ECREATE with a source SECS that says more than this does.
+    fn ecreate_with(
+        &self,
+        machine: &mut Machine,
+        secs: u32,
+        source: &Secs,
+    ) -> Result<LeafOutcome, Stop> {
+        machine.operand(SOURCE, source);
         machine.operand(SECINFO, &SecInfo::new(SecInfoFlags::empty(), PageType::Secs));
         machine.operand(
             PAGEINFO,
@@ -203,7 +213,17 @@ impl Spec {
     /// ECREATE and all EADD and EEXTEND: SECS in EPC page `secs`, the pages after it, and each
     /// mapped at its place in the enclave.
     pub(crate) fn load(&self, machine: &mut Machine, secs: u32) -> Result<(), Stop> {
-        self.ecreate(machine, secs)?;
+        self.load_with(machine, secs, &self.secs())
+    }
+
+    /// The same with a source SECS that says more than this does.
+    pub(crate) fn load_with(
+        &self,
+        machine: &mut Machine,
+        secs: u32,
+        source: &Secs,
+    ) -> Result<(), Stop> {
+        self.ecreate_with(machine, secs, source)?;
         for (number, page) in self.pages.iter().enumerate() {
             let target = secs + 1 + number as u32;
             self.eadd(machine, secs, target, page)?;

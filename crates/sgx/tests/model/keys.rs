@@ -2,7 +2,7 @@
 
 use aes::Aes128;
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::layout::{EinitToken, KeyRequest, Report, TargetInfo, key_name};
+use cloister_sgx::layout::{KeyRequest, Report, TargetInfo, key_name};
 use cloister_sgx::processor::RAX;
 use cloister_sgx::{
     AttributeFlags, Attributes, EpcIndex, PlatformConfig, PlatformIdentity, SgxStatus, Stop,
@@ -22,7 +22,7 @@ const REPORTDATA: u64 = DATA + 0x600;
 const REPORT: u64 = DATA + 0x800;
 
 /// AES-128 CMAC.
-fn cmac(key: &[u8; 16], message: &[u8]) -> [u8; 16] {
+pub(crate) fn cmac(key: &[u8; 16], message: &[u8]) -> [u8; 16] {
     let mut cmac = Cmac::<Aes128>::new(key.into());
     cmac.update(message);
     cmac.finalize().into_bytes().into()
@@ -93,37 +93,6 @@ fn ereport(machine: &mut Machine, target: &TargetInfo, data: &[u8; 64]) -> Resul
     machine.enclu(user::EREPORT, TARGETINFO, REPORTDATA, REPORT)?;
     let bytes = machine.platform.page(page).to_bytes();
     Ok(Report::read_from_prefix(&bytes[0x800..]).expect("a REPORT").0)
-}
-
-/// A launch enclave of our own in EPC pages 0 to 8 makes a token for `spec` signed by A; the
-/// machine is told to trust the launch enclave's signer, B, afterwards.
-pub(crate) fn einittoken(machine: &mut Machine, spec: &Spec) -> EinitToken {
-    let mut launcher = Spec::simple();
-    flags(&mut launcher, AttributeFlags::EINITTOKEN_KEY);
-    let status = launcher.start(machine, 0, Signer::b());
-    assert_eq!(status, SgxStatus::Success);
-    enter(machine);
-    let mut request = request(key_name::EINITTOKEN);
-    request.isvsvn = launcher.isvsvn.into();
-    request.keyid = [0x42; 32];
-    request.attributemask = Attributes { flags: (!0u64).into(), xfrm: (!0u64).into() };
-    request.cpusvn = *machine.platform.cpusvn();
-    let launch_key = key(machine, &request);
-    machine.enclu(user::EEXIT, 0x40_3000, 0, 0).expect("EEXIT completes");
-
-    let init = launcher.attributes.flags.get() | 1;
-    let mut token = EinitToken::none();
-    token.valid = 1.into();
-    token.attributes = spec.attributes;
-    token.mrenclave = spec.mrenclave();
-    token.mrsigner = Signer::a().mrsigner();
-    token.cpusvnle = request.cpusvn;
-    token.isvprodidle = launcher.isvprodid.into();
-    token.isvsvnle = request.isvsvn;
-    token.maskedattributesle = Attributes { flags: init.into(), xfrm: 3.into() };
-    token.keyid = request.keyid;
-    token.mac = cmac(&launch_key, &token.as_bytes()[..192]);
-    token
 }
 
 #[test]

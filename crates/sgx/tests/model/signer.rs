@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 
 use cloister_sgx::layout::SigStruct;
-use crypto_bigint::{NonZero, U3072, U6144};
+use crypto_bigint::{BoxedUint, NonZero, U3072, U6144};
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
-use rsa::{Pkcs1v15Sign, PrivateKey};
+use rsa::{Pkcs1v15Sign, PrivateKey, PublicKey};
 use sgxs::crypto::{Hash, SgxHashOps, SgxRsaOps};
 use sha2::{Digest as _, Sha256};
 
@@ -69,6 +69,44 @@ impl Signer {
     }
 }
 
+/// Q1 and Q2 of a signature under a modulus, both little-endian: by division, where the model
+/// checks by multiplication.
+fn quotients(modulus: &[u8], signature: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let modulus: U6144 = U3072::from_le_slice(modulus).resize();
+    let modulus = NonZero::new(modulus).expect("not zero");
+    let signature = U3072::from_le_slice(signature);
+    let squared: U6144 = signature.concatenating_square();
+    let (q1, rest) = squared.div_rem(&modulus);
+    let rest: U3072 = rest.resize();
+    let cubed: U6144 = rest.concatenating_mul(&signature);
+    let (q2, _) = cubed.div_rem(&modulus);
+    let bytes = |value: U6144| value.to_le_bytes().as_ref()[..384].to_vec();
+    (bytes(q1), bytes(q2))
+}
+
+/// Gives a SIGSTRUCT the Q1 and Q2 that belong to its modulus and signature, whether or not the
+/// signature is one.
+pub(crate) fn divide(sigstruct: &mut SigStruct) {
+    let (q1, q2) = quotients(&sigstruct.modulus, &sigstruct.signature);
+    sigstruct.q1.copy_from_slice(&q1);
+    sigstruct.q2.copy_from_slice(&q2);
+}
+
+/// Whether `rsa` accepts the signature of a SIGSTRUCT under the key in it.
+pub(crate) fn rsa_accepts(sigstruct: &SigStruct) -> bool {
+    let modulus = BoxedUint::from_le_slice(&sigstruct.modulus, 3072).expect("3072 bits");
+    let Ok(key) = PublicKey::new(modulus, BoxedUint::from(3u8)) else {
+        return false;
+    };
+    let mut hash = Sha256::new();
+    for part in sigstruct.signed_parts() {
+        hash.update(part);
+    }
+    let mut signature = sigstruct.signature;
+    signature.reverse();
+    key.verify(Pkcs1v15Sign::new::<Sha256>(), &hash.finalize(), &signature).is_ok()
+}
+
 impl SgxRsaOps for Signer {
     type Error = rsa::Error;
 
@@ -80,18 +118,10 @@ impl SgxRsaOps for Signer {
         &self,
         hash: H,
     ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Self::Error> {
-        let signature = self.0.sign(Pkcs1v15Sign::new::<Sha256>(), hash.as_ref())?;
-        let wide = |value: U3072| -> U6144 { value.resize() };
-        let s = U3072::from_be_slice(&signature);
-        let n = NonZero::new(wide(U3072::from_le_slice(&self.n()))).expect("not zero");
-        // By division, where the model checks by multiplication.
-        let squared: U6144 = s.concatenating_square();
-        let (q1, rest) = squared.div_rem(&n);
-        let rest: U3072 = rest.resize();
-        let cubed: U6144 = rest.concatenating_mul(&s);
-        let (q2, _) = cubed.div_rem(&n);
-        let bytes = |value: U6144| value.to_le_bytes().as_ref()[..384].to_vec();
-        Ok((bytes(wide(s)), bytes(q1), bytes(q2)))
+        let mut signature = self.0.sign(Pkcs1v15Sign::new::<Sha256>(), hash.as_ref())?;
+        signature.reverse();
+        let (q1, q2) = quotients(&self.n(), &signature);
+        Ok((signature, q1, q2))
     }
 
     fn verify_sha256_pkcs1v1_5<S: AsRef<[u8]>, H: AsRef<[u8]>>(

@@ -30,7 +30,7 @@ fn not_mapped(la: u64) -> Stop {
 }
 
 /// A hypervisor's ECREATE that is not finished: another leaf that has an unused page for itself.
-fn occupy(platform: &Platform, page: u32) -> Ecreate<'_> {
+pub(crate) fn occupy(platform: &Platform, page: u32) -> Ecreate<'_> {
     let pageinfo =
         PageInfo { srcpge: SOURCE.into(), secinfo: SECINFO.into(), ..PageInfo::default() };
     let secinfo = || Ok::<_, Stop>(SecInfo::new(SecInfoFlags::empty(), PageType::Secs));
