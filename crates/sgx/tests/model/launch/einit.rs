@@ -4,10 +4,8 @@ use std::sync::OnceLock;
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::{EinitToken, SigStruct};
-use cloister_sgx::{
-    AttributeFlags, Attributes, EpcIndex, PlatformConfig, PlatformIdentity, SgxStatus, Stop,
-};
-use cloister_x86::{Exception, La, PageFaultCode};
+use cloister_sgx::{AttributeFlags, Attributes, PlatformConfig, PlatformIdentity, SgxStatus, Stop};
+use cloister_x86::{Exception, PageFaultCode};
 
 use super::launcher::{Launcher, Options};
 use crate::enclave::{SIGSTRUCT, SOURCE, Spec, TOKEN};
@@ -19,30 +17,30 @@ const W: PageFaultCode = PageFaultCode::WRITE;
 /// A linear address that leads nowhere.
 const NOT_MAPPED: u64 = 0x5000_0000;
 /// The EPC pages of a [`Case`] after those of the launch enclave.
-const SECS: u32 = 16;
+pub(super) const SECS: u32 = 16;
 const VA: u32 = 18;
 const UNUSED: u32 = 19;
 
 /// The operands of an EINIT on a platform that is locked to B's launch enclave, of an enclave that
 /// A signed.
-struct Case {
-    rbx: u64,
-    rcx: u64,
-    rdx: u64,
-    enclave: Spec,
-    sigstruct: SigStruct,
+pub(super) struct Case {
+    pub(super) rbx: u64,
+    pub(super) rcx: u64,
+    pub(super) rdx: u64,
+    pub(super) enclave: Spec,
+    pub(super) sigstruct: SigStruct,
     /// The signature is for another SIGSTRUCT.
-    forged: bool,
-    token: EinitToken,
+    pub(super) forged: bool,
+    pub(super) token: EinitToken,
     /// The MAC is for another token.
-    unsealed: bool,
-    event: bool,
-    initialized: bool,
-    in_use: bool,
+    pub(super) unsealed: bool,
+    pub(super) event: bool,
+    pub(super) initialized: bool,
+    pub(super) in_use: bool,
 }
 
 /// An enclave without pages is enough.
-fn empty() -> Spec {
+pub(super) fn empty() -> Spec {
     Spec { pages: Vec::new(), ..Spec::simple() }
 }
 
@@ -52,12 +50,12 @@ fn signed() -> &'static SigStruct {
 }
 
 /// A debug launch enclave; its key is the same on each machine of the tests.
-fn launcher() -> &'static Launcher {
+pub(super) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     LAUNCHER.get_or_init(|| Launcher::start(&mut machine(), &Options::DEBUG))
 }
 
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     let mut config = PlatformConfig::single(32, PlatformIdentity::from_seed(&[7; 32]));
     config.default_le_hash = Signer::b().mrsigner();
     config.le_hash_writable = false;
@@ -66,7 +64,7 @@ fn machine() -> Machine {
     machine
 }
 
-fn good() -> Case {
+pub(super) fn good() -> Case {
     Case {
         rbx: SIGSTRUCT,
         rcx: Machine::window(SECS),
@@ -82,7 +80,7 @@ fn good() -> Case {
     }
 }
 
-fn run(mut case: Case) -> Outcome {
+pub(super) fn run(mut case: Case) -> Outcome {
     let mut machine = machine();
     case.enclave.ecreate(&mut machine, SECS).expect("the enclave can be built");
     machine.encls(leaf::EPA, 3, Machine::window(VA), 0).expect("EPA completes");
@@ -126,7 +124,7 @@ fn not_mapped(la: u64) -> Outcome {
 }
 
 /// Gives the enclave, its signature and its token these flags.
-fn flags(case: &mut Case, flags: AttributeFlags) {
+pub(super) fn flags(case: &mut Case, flags: AttributeFlags) {
     let attributes = Attributes::new(flags, 3);
     case.enclave.attributes = attributes;
     case.sigstruct.attributes = attributes;
@@ -322,121 +320,4 @@ fn of_two_conditions_the_first_decides() {
 
     assert_eq!(pairs.wrong, [""; 0]);
     assert!(pairs.compared > 600, "{}", pairs.compared);
-}
-
-#[test]
-fn success_clears_rax_and_flags_and_enters_the_signers_fields_in_the_secs() {
-    let mut machine = machine();
-    let case = good();
-    case.enclave.ecreate(&mut machine, SECS).expect("the enclave can be built");
-    machine.operand(SIGSTRUCT, &case.sigstruct);
-    machine.operand(TOKEN, &case.token);
-
-    let returned = machine
-        .encls_registers(leaf::EINIT, SIGSTRUCT, Machine::window(SECS), TOKEN)
-        .expect("EINIT completes");
-
-    assert_eq!((returned.rax, returned.rflags), (0, 0x2));
-    let page = machine.platform.page(EpcIndex(SECS));
-    assert_eq!(page.load(48) & 1, 1, "INIT");
-    assert_eq!(page.load(256) as u16, 9, "ISVPRODID");
-    assert_eq!((page.load(256) >> 16) as u16, 4, "ISVSVN");
-    let (mut mrenclave, mut mrsigner) = ([0; 32], [0; 32]);
-    page.read(64, &mut mrenclave);
-    page.read(128, &mut mrsigner);
-    assert_eq!(mrenclave, empty().mrenclave());
-    assert_eq!(mrsigner, Signer::a().mrsigner());
-}
-
-#[test]
-fn an_error_sets_zf_and_rax_and_leaves_the_enclave_uninitialized() {
-    let mut machine = machine();
-    let case = good();
-    case.enclave.ecreate(&mut machine, SECS).expect("the enclave can be built");
-    machine.operand(SIGSTRUCT, &case.sigstruct);
-    machine.operand(TOKEN, &EinitToken::none());
-    let before = machine.platform.page(EpcIndex(SECS)).to_bytes();
-
-    let returned = machine
-        .encls_registers(leaf::EINIT, SIGSTRUCT, Machine::window(SECS), TOKEN)
-        .expect("EINIT completes");
-
-    assert_eq!((returned.rax, returned.rflags), (16, 0x42));
-    assert_eq!(machine.platform.page(EpcIndex(SECS)).to_bytes(), before);
-}
-
-#[test]
-fn attributes_and_miscselect_outside_the_masks_do_not_count() {
-    let with = |change: fn(&mut Case)| {
-        let mut case = good();
-        change(&mut case);
-        run(case)
-    };
-    let success = Ok(Some(SgxStatus::Success));
-
-    assert_eq!(
-        with(|case| {
-            case.sigstruct.attributes.flags ^= 2;
-            case.sigstruct.attributemask.flags ^= 2;
-        }),
-        success,
-        "DEBUG"
-    );
-    assert_eq!(
-        with(|case| {
-            case.sigstruct.attributes.xfrm ^= 4;
-            case.sigstruct.attributemask.xfrm ^= 4;
-        }),
-        success,
-        "XFRM"
-    );
-    assert_eq!(
-        with(|case| {
-            case.sigstruct.miscselect ^= 1;
-            case.sigstruct.miscmask ^= 1;
-        }),
-        success,
-        "MISCSELECT"
-    );
-    assert_eq!(with(|case| case.sigstruct.vendor = 0x8086.into()), success, "VENDOR Intel");
-}
-
-#[test]
-fn kss_admits_family_and_product_identities() {
-    let mut case = good();
-    flags(&mut case, AttributeFlags::MODE64BIT | AttributeFlags::DEBUG | AttributeFlags::KSS);
-    case.sigstruct.isvfamilyid = [0xfa; 16];
-    case.sigstruct.isvextprodid = [0xeb; 16];
-    let mut machine = machine();
-    case.enclave.ecreate(&mut machine, SECS).expect("the enclave can be built");
-    Signer::a().resign(&mut case.sigstruct);
-    launcher().seal(&mut case.token);
-
-    let status = case.enclave.einit(&mut machine, SECS, &case.sigstruct, &case.token);
-
-    assert_eq!(status, Ok(SgxStatus::Success));
-    let page = machine.platform.page(EpcIndex(SECS)).to_bytes();
-    assert_eq!(page[260 + 4..280], [0xfa; 16]);
-    assert_eq!(page[280..296], [0xeb; 16]);
-}
-
-#[test]
-fn a_hypervisor_initializes_on_copies_with_the_vcpus_own_hash() {
-    let spec = Spec::simple();
-    let mut machine = Machine::new(16);
-    spec.load(&mut machine, 0).expect("the enclave can be built");
-    let sigstruct = spec.sigstruct(Signer::a());
-    let token = EinitToken::none();
-    let la = La(Machine::window(0));
-    let run = |hash: [u8; 32], event: bool| {
-        machine.platform.einit(EpcIndex(0), la, &sigstruct, &token, &hash, || event)
-    };
-
-    let event = run(Signer::a().mrsigner(), true);
-    let wrong = run(Signer::b().mrsigner(), false);
-    let right = run(Signer::a().mrsigner(), false);
-
-    assert_eq!(event, Ok(SgxStatus::UnmaskedEvent));
-    assert_eq!(wrong, Ok(SgxStatus::InvalidEinitToken));
-    assert_eq!(right, Ok(SgxStatus::Success));
 }

@@ -4,5 +4,6 @@ mod control;
 mod einit;
 mod launcher;
 mod measurement;
+mod outcome;
 mod published;
 mod signature;
