@@ -5,6 +5,7 @@
 mod access;
 mod aex;
 mod build;
+mod conditions;
 mod dynamic;
 mod enclave;
 mod entry;
@@ -13,7 +14,6 @@ mod keys;
 mod launch;
 mod layouts;
 mod machine;
-mod order;
 mod paging;
 mod sequences;
 mod signer;

@@ -6,9 +6,9 @@ use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, PageType, SgxStatus};
 use cloister_x86::PageFaultCode;
 
 use super::{W, occupy};
+use crate::conditions::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::enclave::{BASE, PAGEINFO, SECINFO, SOURCE, Spec, started};
 use crate::machine::{GP, Machine, Mapping, epcm_fault};
-use crate::order::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::signer::Signer;
 
 /// The EPC pages of a [`Case`]: a started enclave, its first TCS, its data page, one that is

@@ -7,9 +7,9 @@ use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo, SecInfoFlags, SigStruc
 use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, EpcmFlags, PageType, SgxStatus};
 
 use super::{NOT_MAPPED, RW, W, not_mapped, occupy};
+use crate::conditions::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::enclave::{CODE, PAGEINFO, Page, SECINFO, SOURCE, Spec, TCS, tcs};
 use crate::machine::{GP, Machine, epcm_fault};
-use crate::order::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::signer::Signer;
 
 /// The EPC pages of a [`Case`]: its enclave, another one, a version array and a free page.

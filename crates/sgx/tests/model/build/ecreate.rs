@@ -9,9 +9,9 @@ use cloister_sgx::{
 use cloister_x86::{Exception, Gpa, PageFaultCode};
 
 use super::{NOT_MAPPED, W, not_mapped, occupy};
+use crate::conditions::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::enclave::{BASE, PAGEINFO, SECINFO, SOURCE, Spec};
 use crate::machine::{GP, Machine, Mapping, epcm_fault};
-use crate::order::{Condition, Outcome, each_alone, in_pairs, reported};
 
 /// The operands of an ECREATE: a good SECS for EPC page 1. Page 0 is an SECS already.
 struct Case {

@@ -6,9 +6,9 @@ use cloister_sgx::{PageType, SgxStatus};
 use cloister_x86::PageFaultCode;
 
 use super::{W, occupy};
+use crate::conditions::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::enclave::{SECINFO, SOURCE, Spec, started};
 use crate::machine::{GP, Machine, epcm_fault};
-use crate::order::{Condition, Outcome, each_alone, in_pairs, reported};
 
 /// The EPC pages of a [`Case`]: an enclave with its data page, another enclave and a version array.
 const SECS: u32 = 0;

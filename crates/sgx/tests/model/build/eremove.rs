@@ -9,9 +9,9 @@ use cloister_x86::Gpa;
 use zerocopy::IntoBytes as _;
 
 use super::{W, occupy};
+use crate::conditions::{Condition, Outcome, each_alone, in_pairs, reported};
 use crate::enclave::{BASE, DATA, PAGEINFO, SECINFO, SOURCE, Spec, TCS, started};
 use crate::machine::{GP, Machine, Mapping, epcm_fault};
-use crate::order::{Condition, Outcome, each_alone, in_pairs, reported};
 
 /// The EPC pages of a [`Case`]: the started enclave's SECS, two of its pages, one that is being
 /// trimmed, a version array, a page that another leaf has for itself and an unused one.
