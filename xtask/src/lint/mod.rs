@@ -1,6 +1,8 @@
 //! `cargo xtask lint`: the rules of the architecture, then formatting, clippy and
 //! documentation. Each broken rule is one line.
 
+mod sdm_map;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The rules that cargo knows nothing of.
 fn architecture() -> Result<Vec<String>> {
-    process::step("Architecture: arrows, file sizes, names");
+    process::step("Architecture: arrows, file sizes, names, the map of the SDM");
     let text = process::capture(process::cargo().args([
         "metadata",
         "--format-version",
@@ -120,6 +122,7 @@ fn architecture() -> Result<Vec<String>> {
             broken.push(format!("{} must say #![forbid(unsafe_code)]", path.display()));
         }
     }
+    broken.extend(sdm_map::check(&root)?);
     Ok(broken)
 }
 
@@ -130,7 +133,7 @@ fn arrows(metadata: &Metadata) -> Vec<String> {
     for package in &metadata.packages {
         let Some(targets) = allowed.get(package.name.as_str()) else {
             broken.push(format!(
-                "crate {} has no place among the arrows in xtask/src/lint.rs",
+                "crate {} has no place among the arrows in xtask/src/lint/mod.rs",
                 package.name
             ));
             continue;
