@@ -257,6 +257,9 @@ pub struct Cpu {
     pub enclave: cloister_sgx::EnclaveState,
     /// IA32_FEATURE_CONTROL is locked with SGX enabled: ENCLU runs. The MSR is the owner's.
     pub sgx_enabled: bool,
+    /// IA32_SGXLEPUBKEYHASH0-3 as 32 little-endian bytes, the platform's default after reset. The
+    /// MSRs are the owner's, which keeps this up to date.
+    pub le_pubkey_hash: [u8; 32],
     /// ENCLS-exiting bitmap: leaf n of ENCLS exits where bit n is set (bit 63: leaves 63 and up)
     /// (SDM Vol. 3C, 24.6.16).
     pub encls_exiting: u64,

@@ -121,8 +121,6 @@ impl LeafPort for Port<'_> {
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {
-        // The MSRs are the owner's, which carries out EINIT itself; what is left is the value
-        // after reset.
-        self.cpu.shared.platform.as_ref().map_or([0; 32], |platform| *platform.default_le_hash())
+        self.cpu.le_pubkey_hash
     }
 }

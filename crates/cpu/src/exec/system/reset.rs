@@ -31,6 +31,8 @@ impl Cpu {
         let mut gpr = [0; 32];
         // Family 6, model 6AH, stepping 6 (Ice Lake server).
         gpr[2] = 0x606a6;
+        let platform = shared.platform.as_ref();
+        let le_pubkey_hash = platform.map_or([0; 32], |platform| *platform.default_le_hash());
         let cpu = Self {
             gpr,
             rip: 0xfff0,
@@ -71,6 +73,7 @@ impl Cpu {
             apic: super::apic::LocalApic::new(id),
             enclave: cloister_sgx::EnclaveState::default(),
             sgx_enabled: false,
+            le_pubkey_hash,
             encls_exiting: 0,
             enclv_exiting: None,
             epc_virtualization: false,
@@ -101,6 +104,7 @@ impl Cpu {
         self.enclv_exiting = old.enclv_exiting;
         self.epc_virtualization = old.epc_virtualization;
         self.sgx_enabled = old.sgx_enabled;
+        self.le_pubkey_hash = old.le_pubkey_hash;
         self.tlb = old.tlb;
         self.tlb.flush_all();
         self.apic = old.apic;

@@ -6,7 +6,7 @@ use cloister_cpu::mem::tlb::{AccessKind, MmuMode};
 use cloister_cpu::segment::seg;
 use cloister_cpu::state::event;
 use cloister_cpu::{Cpu, Stop};
-use cloister_sgx::{EnclsRegs, LeafOutcome};
+use cloister_sgx::EnclsRegs;
 use cloister_virt::{GuestCpu, GuestFault};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::{Cr0, Rflags};
@@ -100,19 +100,5 @@ impl GuestCpu for StoppedAtEncls<'_> {
     fn event_pending(&mut self) -> bool {
         self.0.system_flags.contains(Rflags::IF)
             && self.0.kicker.events.load(Ordering::SeqCst) & event::APIC != 0
-    }
-}
-
-/// Changes the registers as a leaf that completed does (SDM Vol. 3D, "Flags Affected" of the
-/// leaves that report).
-pub(super) fn apply(cpu: &mut Cpu, outcome: &LeafOutcome) {
-    if let Some(rbx) = outcome.rbx {
-        cpu.gpr[RBX] = rbx;
-    }
-    if let Some(status) = outcome.status {
-        let code = status.rax();
-        cpu.gpr[RAX] = code;
-        let zf = if code == 0 { Rflags::empty() } else { Rflags::ZF };
-        cpu.flags.set_bits(zf.bits());
     }
 }

@@ -9,7 +9,7 @@ use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, Gpa};
 
 use super::msr::MsrBank;
-use super::sgx::{self, StoppedAtEncls};
+use super::sgx::StoppedAtEncls;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::boot::{self, EntryState};
 use crate::cpuid::{CpuidState, CpuidTable};
@@ -60,7 +60,7 @@ impl SoftVcpu {
         let sgx = sgx.map(|vm| Sgx { vcpu: vm.new_vcpu(), vm });
         let (pending, data) = (Pending::Nothing, [0; 8]);
         let mut this = Self { vcpu, id, msrs: MsrBank::default(), cpuid, sgx, pending, data };
-        this.update_encls_exiting();
+        this.update_sgx();
         this
     }
 
@@ -124,7 +124,7 @@ impl SoftVcpu {
         let sgx = self.sgx.as_mut().map(|sgx| sgx.vcpu.wrmsr(sgx.vm.cpuid(), index, value));
         let written = match sgx {
             Some(WrmsrOutcome::Handled) => {
-                self.update_encls_exiting();
+                self.update_sgx();
                 true
             }
             Some(WrmsrOutcome::GeneralProtection) => false,
@@ -159,11 +159,14 @@ impl SoftVcpu {
         );
     }
 
-    /// Which ENCLS leaves exit depends on policy and on FEATURE_CONTROL.
-    fn update_encls_exiting(&mut self) {
+    /// Tells the processor what follows from its SGX MSRs: the launch-control hash, and from
+    /// policy and FEATURE_CONTROL, which ENCLS leaves exit.
+    fn update_sgx(&mut self) {
         if let Some(sgx) = &self.sgx {
-            self.vcpu.cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
-            self.vcpu.cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
+            let cpu = &mut self.vcpu.cpu;
+            cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
+            cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
+            cpu.le_pubkey_hash = sgx.vcpu.le_hash();
         }
     }
 
@@ -180,7 +183,7 @@ impl SoftVcpu {
         let mut guest = StoppedAtEncls(&mut self.vcpu.cpu);
         match encls::handle(&sgx.vm, &sgx.vcpu, &mut guest) {
             encls::Action::Retire(outcome) => {
-                sgx::apply(&mut self.vcpu.cpu, &outcome);
+                self.vcpu.cpu.apply_leaf(&outcome);
                 self.vcpu.skip();
                 Ok(Ok(()))
             }
