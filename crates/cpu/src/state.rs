@@ -165,7 +165,7 @@ pub struct Features {
     pub xcr0: Xfeatures,
     /// Physical-address width in bits, 36 to 52.
     pub physical_bits: u32,
-    /// CPUID.7.0:EBX.SGX as the guest sees it; without it ENCLS and ENCLU are #UD.
+    /// CPUID.12H.0:EAX.SGX1 as the guest sees it; without it ENCLS and ENCLU are #UD.
     pub sgx: bool,
 }
 

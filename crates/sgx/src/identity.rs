@@ -24,15 +24,77 @@ pub struct PlatformIdentity {
     pub paging_key: [u8; 16],
 }
 
+/// The part of a [`PlatformIdentity`] that outlives a boot: what fuses, the owner and microcode
+/// give a platform. Everything that an enclave seals depends on it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PlatformFuses {
+    /// See [`PlatformIdentity::root_key`].
+    pub root_key: [u8; 16],
+    /// CR_SEAL_FUSES.
+    pub seal_fuses: [u8; 16],
+    /// CR_SGXOWNEREPOCH.
+    pub owner_epoch: [u8; 16],
+    /// CR_CPUSVN.
+    pub cpusvn: [u8; 16],
+}
+
+impl PlatformFuses {
+    /// Those of a platform that never existed before, with the current security version.
+    ///
+    /// # Errors
+    /// If the host's random source cannot be read.
+    pub fn draw() -> std::io::Result<Self> {
+        let [root_key, seal_fuses, owner_epoch] = random::<3>()?;
+        Ok(Self { root_key, seal_fuses, owner_epoch, cpusvn: CPUSVN })
+    }
+
+    /// The platform from one boot to the next: with keys of its own for what does not outlive it.
+    ///
+    /// # Errors
+    /// If the host's random source cannot be read.
+    pub fn boot(&self) -> std::io::Result<PlatformIdentity> {
+        let [paging_key, low, high] = random::<3>()?;
+        let mut report_keyid = [0; 32];
+        report_keyid[..16].copy_from_slice(&low);
+        report_keyid[16..].copy_from_slice(&high);
+        Ok(PlatformIdentity {
+            root_key: self.root_key,
+            seal_fuses: self.seal_fuses,
+            owner_epoch: self.owner_epoch,
+            cpusvn: self.cpusvn,
+            report_keyid,
+            paging_key,
+        })
+    }
+}
+
+impl core::fmt::Debug for PlatformFuses {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The rest is secret.
+        f.debug_struct("PlatformFuses").field("cpusvn", &self.cpusvn).finish_non_exhaustive()
+    }
+}
+
+/// The security version of this model: of its first three components.
+const CPUSVN: [u8; 16] = [2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Keys from the host's random source.
+fn random<const N: usize>() -> std::io::Result<[[u8; 16]; N]> {
+    let mut keys = [[0; 16]; N];
+    let mut source = File::open("/dev/urandom")?;
+    for key in &mut keys {
+        source.read_exact(key)?;
+    }
+    Ok(keys)
+}
+
 impl PlatformIdentity {
     /// A platform that never existed before and never will again.
     ///
     /// # Errors
     /// If the host's random source cannot be read.
     pub fn throw_away() -> std::io::Result<Self> {
-        let mut seed = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut seed)?;
-        Ok(Self::from_seed(&seed))
+        PlatformFuses::draw()?.boot()
     }
 
     /// The platform that `seed` stands for; the same seed gives the same platform.
@@ -50,7 +112,7 @@ impl PlatformIdentity {
             root_key: half("root key"),
             seal_fuses: half("seal fuses"),
             owner_epoch: half("owner epoch"),
-            cpusvn: [2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            cpusvn: CPUSVN,
             report_keyid: part("report key id"),
             paging_key: half("paging key"),
         }

@@ -110,7 +110,7 @@ pub use encls::{Ecreate, EnclsRegs, LeafOutcome};
 pub use enclu::{EncluOutcome, Stepping};
 pub use epc::{EPC_PAGE_SIZE, EpcIndex, EpcPage};
 pub use epcm::{EpcmFlags, EpcmView, PageType};
-pub use identity::PlatformIdentity;
+pub use identity::{PlatformFuses, PlatformIdentity};
 pub use platform::{
     DEFAULT_LE_HASH, EpcSection, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
 };

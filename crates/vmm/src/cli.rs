@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus, parse_memory,
+    ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu, parse_cpus,
+    parse_launch_key, parse_memory,
 };
 
 /// A virtual machine monitor that gives its guests Intel SGX.
@@ -54,6 +55,22 @@ pub struct RunArgs {
     /// Section of virtual EPC, up to eight times
     #[arg(long, value_name = "id=ID,size=SIZE[,prealloc=on]")]
     sgx_epc: Vec<String>,
+    /// What CPUID says of SGX: host, then flags such as -sgx2 or +sgx-edeccssa
+    #[arg(
+        long,
+        value_name = "host[,+FLAG|,-FLAG]...",
+        default_value = "host",
+        allow_hyphen_values = true
+    )]
+    cpu: String,
+    /// Hash of the key that launch enclaves are signed with after reset, and for good with
+    /// --cpu host,-sgxlc [default: that of Intel's]
+    #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
+    launch_key: Option<String>,
+    /// Directory of the SGX platform whose keys enclaves get, made on first use
+    /// [default: a platform that ends with the machine]
+    #[arg(long, value_name = "DIR")]
+    platform: Option<PathBuf>,
     /// Exit with code 2 when the guest resets, instead of booting it again
     #[arg(long)]
     no_reboot: bool,
@@ -82,6 +99,9 @@ impl RunArgs {
                 .iter()
                 .map(|text| EpcConfig::parse(text))
                 .collect::<Result<_, _>>()?,
+            cpu: parse_cpu(&self.cpu)?,
+            launch_key: self.launch_key.as_deref().map(parse_launch_key).transpose()?,
+            platform: self.platform,
             no_reboot: self.no_reboot,
         })
     }
@@ -119,6 +139,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu_flags::CpuConfig;
 
     fn parse_line(line: &str) -> Result<Command, Refusal> {
         parse(line.split_whitespace().map(OsString::from))
@@ -129,7 +150,7 @@ mod tests {
         let command = parse_line(
             "cloister run --kernel k --initrd i --append console=hvc0 --memory 1G --cpus 4 \
              --disk a --disk b,readonly --sgx-epc id=epc0,size=64M --sgx-epc \
-             id=epc1,size=32M,prealloc=on --no-reboot",
+             id=epc1,size=32M,prealloc=on --cpu host,-sgx2 --platform p --no-reboot",
         );
 
         let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
@@ -149,6 +170,9 @@ mod tests {
                     EpcConfig { id: "epc0".into(), size: 64 << 20, prealloc: false },
                     EpcConfig { id: "epc1".into(), size: 32 << 20, prealloc: true },
                 ],
+                cpu: CpuConfig::parse("host,-sgx2").unwrap(),
+                launch_key: None,
+                platform: Some("p".into()),
                 no_reboot: true,
             }
         );

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::layout::{Layout, LayoutError};
+use crate::platform_dir::unhex;
 use crate::size::{SizeError, parse_size};
 
 /// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
@@ -53,6 +55,12 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// EPC sections, in address order.
     pub epc: Vec<EpcConfig>,
+    /// What CPUID says of SGX, if there are EPC sections.
+    pub cpu: CpuConfig,
+    /// What IA32_SGXLEPUBKEYHASH0-3 hold after reset, instead of the hash of Intel's key.
+    pub launch_key: Option<[u8; 32]>,
+    /// Directory of the SGX platform; without one the machine has its own, which ends with it.
+    pub platform: Option<PathBuf>,
     /// A reset ends the machine instead of starting the kernel again.
     pub no_reboot: bool,
 }
@@ -102,6 +110,23 @@ pub enum ConfigError {
     /// The sections cannot be laid out.
     #[error("--sgx-epc: {0}")]
     EpcLayout(LayoutError),
+    /// `--cpu` is not the model and flags.
+    #[error("--cpu: {0}")]
+    Cpu(#[from] CpuFlagError),
+    /// `--cpu` takes SGX away from a guest with EPC.
+    #[error("--cpu: -sgx takes SGX away and --sgx-epc gives it EPC: leave one of them out")]
+    EpcWithoutSgx,
+    /// `--cpu` asks for SGX without EPC.
+    #[error("--cpu: +{0} is for guests with SGX, which EPC makes: add --sgx-epc, or leave it out")]
+    CpuWithoutEpc(&'static str),
+    /// `--launch-key` is no hash.
+    #[error("--launch-key: {0:?} is no SHA-256 of a key: write its 64 hexadecimal digits")]
+    LaunchKey(String),
+    /// `--launch-key` without EPC.
+    #[error(
+        "--launch-key: it is for guests with SGX, which EPC makes: add --sgx-epc, or leave it out"
+    )]
+    LaunchKeyWithoutEpc,
 }
 
 /// Reads the value of `--memory`.
@@ -123,6 +148,24 @@ pub fn parse_cpus(text: &str) -> Result<u32, ConfigError> {
         .ok()
         .filter(|cpus| (1..=MAX_CPUS).contains(cpus))
         .ok_or_else(|| ConfigError::Cpus(text.to_owned()))
+}
+
+/// Reads the value of `--cpu`.
+///
+/// # Errors
+///
+/// [`ConfigError::Cpu`].
+pub fn parse_cpu(text: &str) -> Result<CpuConfig, ConfigError> {
+    Ok(CpuConfig::parse(text)?)
+}
+
+/// Reads the value of `--launch-key`: MRSIGNER of launch enclaves, in the order of its bytes.
+///
+/// # Errors
+///
+/// [`ConfigError::LaunchKey`].
+pub fn parse_launch_key(text: &str) -> Result<[u8; 32], ConfigError> {
+    unhex(text).ok_or_else(|| ConfigError::LaunchKey(text.to_owned()))
 }
 
 impl DiskConfig {
@@ -202,6 +245,7 @@ impl MachineConfig {
                 return Err(ConfigError::EpcIdTwice(section.id.clone()));
             }
         }
+        self.check_sgx()?;
         let sizes: Vec<u64> = self.epc.iter().map(|section| section.size).collect();
         Layout::new(self.ram, &sizes).map_err(|error| match error {
             LayoutError::TooSmall(_) | LayoutError::RamTooLarge(_) => {
@@ -211,6 +255,18 @@ impl MachineConfig {
                 ConfigError::EpcLayout(error)
             }
         })
+    }
+
+    /// Whether the guest has EPC exactly where it is to have SGX.
+    fn check_sgx(&self) -> Result<(), ConfigError> {
+        if !self.epc.is_empty() {
+            return if self.cpu.sgx { Ok(()) } else { Err(ConfigError::EpcWithoutSgx) };
+        }
+        match (self.cpu.wanted, self.launch_key) {
+            (Some(flag), _) => Err(ConfigError::CpuWithoutEpc(flag)),
+            (None, Some(_)) => Err(ConfigError::LaunchKeyWithoutEpc),
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -228,6 +284,9 @@ mod tests {
             cpus: 1,
             disks: Vec::new(),
             epc: epc.iter().map(|text| EpcConfig::parse(text).unwrap()).collect(),
+            cpu: CpuConfig::default(),
+            launch_key: None,
+            platform: None,
             no_reboot: false,
         }
     }
@@ -322,6 +381,63 @@ mod tests {
     }
 
     #[test]
+    fn sgx_and_epc_come_together() {
+        let epc: &[&str] = &["id=a,size=64M"];
+        for (cpu, key, epc, line) in [
+            ("host", None, epc, ""),
+            ("host,-sgxlc", Some([1; 32]), epc, ""),
+            ("host,-sgx2,+sgx-edeccssa", None, epc, ""),
+            ("host,-sgx", None, &[], ""),
+            ("host,-sgx2", None, &[], ""),
+            (
+                "host,-sgx",
+                None,
+                epc,
+                "--cpu: -sgx takes SGX away and --sgx-epc gives it EPC: leave one of them out",
+            ),
+            (
+                "host,-sgx2,+sgx-kss",
+                None,
+                &[],
+                "--cpu: +sgx-kss is for guests with SGX, which EPC makes: \
+                 add --sgx-epc, or leave it out",
+            ),
+            (
+                "host",
+                Some([1; 32]),
+                &[],
+                "--launch-key: it is for guests with SGX, which EPC makes: \
+                 add --sgx-epc, or leave it out",
+            ),
+        ] {
+            let cpu = parse_cpu(cpu).unwrap();
+            let config = MachineConfig { cpu, launch_key: key, ..config(512 << 20, epc) };
+
+            let found = config.layout().map_or_else(|error| error.to_string(), |_| String::new());
+
+            assert_eq!(found, line);
+        }
+    }
+
+    #[test]
+    fn a_launch_key_is_64_digits_in_the_order_of_bytes() {
+        let mut text = "00".repeat(32);
+        text.replace_range(..4, "12aB");
+
+        let key = parse_launch_key(&text).unwrap();
+
+        assert_eq!((key[0], key[1], key[31]), (0x12, 0xab, 0));
+        for text in ["", "12", &text[1..], &text.replace('B', "g"), &text.replace("12", "ä")] {
+            assert_eq!(
+                parse_launch_key(text).unwrap_err().to_string(),
+                format!(
+                    "--launch-key: {text:?} is no SHA-256 of a key: write its 64 hexadecimal digits"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn a_disk_is_a_file_and_perhaps_readonly() {
         for (text, path, readonly) in [
             ("disk.img", "disk.img", false),
@@ -355,6 +471,8 @@ mod tests {
                 DiskConfig::parse(&text).err(),
                 parse_cpus(&text).err(),
                 parse_memory(&text).err(),
+                parse_cpu(&text).err(),
+                parse_launch_key(&text).err(),
             ].into_iter().flatten() {
                 prop_assert!(!error.to_string().contains('\n'));
                 prop_assert!(error.to_string().starts_with("--"));

@@ -99,6 +99,25 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--sgx-epc: the id a is given to two sections",
         ),
         (&["--kernel", &kernel, "--sgx-epc", "id=a,size=32T"], "--sgx-epc: the sections together"),
+        (&["--kernel", &kernel, "--cpu", "qemu64"], "--cpu: \"qemu64\" is no CPU model"),
+        (&["--kernel", &kernel, "--cpu", "host,+sgx3"], "--cpu: there is no flag sgx3: did you"),
+        (&["--kernel", &kernel, "--cpu", "host,-sgx1,+sgx2"], "--cpu: sgx2 needs sgx1, which"),
+        (&["--kernel", &kernel, "--cpu", "host,+sgx2"], "--cpu: +sgx2 is for guests with SGX"),
+        (
+            &["--kernel", &kernel, "--cpu", "host,-sgx", "--sgx-epc", section],
+            "--cpu: -sgx takes SGX away and --sgx-epc gives it EPC",
+        ),
+        (&["--kernel", &kernel, "--launch-key", "12"], "--launch-key: \"12\" is no SHA-256"),
+        (&["--kernel", &kernel, "--platform", &empty], "--platform: "),
+        (
+            &["--kernel", &kernel, "--platform", "missing/one"],
+            "--platform: cannot make missing/one",
+        ),
+        (&["--kernel", &kernel, "--platform", "/proc/platform"], "--platform: cannot make /proc"),
+        (
+            &["--kernel", "missing", "--sgx-epc", section, "--platform", "made"],
+            "--kernel: cannot read missing",
+        ),
         (&["--kernel", &kernel, "--frobnicate"], "unexpected argument '--frobnicate' found"),
         (&[], "the following required arguments were not provided: --kernel <FILE>"),
     ];

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use cloister_vmm::config::{EpcConfig, MachineConfig};
+use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -66,6 +67,9 @@ fn random_kernels_never_panic_and_always_end() {
             cpus: 1 + rng.next_u32() % 2,
             disks: Vec::new(),
             epc: vec![EpcConfig { id: "epc".into(), size: 1 << 20, prealloc: false }],
+            cpu: CpuConfig::default(),
+            launch_key: None,
+            platform: None,
             no_reboot: rng.next_u32() & 1 == 0,
         })
         .unwrap();

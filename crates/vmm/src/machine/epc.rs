@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity};
+use cloister_sgx::{
+    DEFAULT_LE_HASH, Platform, PlatformConfig, PlatformFuses, PlatformIdentity, SgxFeatures,
+};
 use cloister_virt::{EpcPool, SectionConfig, SgxCpuid, SgxVm, VmError};
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
 
-use crate::config::EpcConfig;
+use crate::config::{EpcConfig, MachineConfig};
 use crate::layout::Layout;
 
 /// Host NUMA node of all EPC: the software platform has one.
@@ -31,23 +33,50 @@ pub enum EpcError {
     Sections(VmError),
 }
 
-/// Makes the virtual EPC of a machine on a platform of its own, whose identity ends with the
-/// process. The platform has as much EPC as the guest: pages cost the host nothing until they are
-/// used. `None` without sections.
+/// Pages of all sections together.
+fn pages(sections: &[EpcConfig]) -> Result<u32, EpcError> {
+    let total: u64 = sections.iter().map(|section| section.size / PAGE_SIZE).sum();
+    u32::try_from(total).map_err(|_| EpcError::TooLarge(total))
+}
+
+/// Whether a platform can have these sections.
+pub(super) fn check(sections: &[EpcConfig]) -> Result<(), EpcError> {
+    pages(sections).map(drop)
+}
+
+/// Makes the virtual EPC of a machine on a platform with the keys that `fuses` stand for, or of a
+/// platform that ends with the process. The platform has as much EPC as the guest: pages cost the
+/// host nothing until they are used. It can do what the guest's CPUID says and nothing else, since
+/// no hypervisor sees the ENCLU leaves of its guests. `None` without sections.
 pub(super) fn virtual_epc(
-    sections: &[EpcConfig],
+    config: &MachineConfig,
+    fuses: Option<PlatformFuses>,
     layout: &Layout,
 ) -> Result<Option<Arc<SgxVm>>, EpcError> {
-    if sections.is_empty() {
+    if config.epc.is_empty() {
         return Ok(None);
     }
-    let total: u64 = sections.iter().map(|section| section.size / PAGE_SIZE).sum();
-    let pages = u32::try_from(total).map_err(|_| EpcError::TooLarge(total))?;
-    let identity = PlatformIdentity::throw_away().map_err(EpcError::Identity)?;
-    let platform =
-        Platform::new(PlatformConfig::single(pages, identity)).map_err(EpcError::Platform)?;
-    let cpuid = SgxCpuid::all_of(platform.capabilities(), true);
-    let sections: Vec<SectionConfig> = sections
+    let identity = match fuses {
+        Some(fuses) => fuses.boot(),
+        None => PlatformIdentity::throw_away(),
+    };
+    let identity = identity.map_err(EpcError::Identity)?;
+    let mut capabilities = config.cpu.capabilities;
+    // A guest may have SGX without leaves; a platform has some.
+    capabilities.features |= SgxFeatures::SGX1;
+    let platform = Platform::new(PlatformConfig {
+        default_le_hash: config.launch_key.unwrap_or(DEFAULT_LE_HASH),
+        le_hash_writable: config.cpu.launch_control,
+        capabilities,
+        ..PlatformConfig::single(pages(&config.epc)?, identity)
+    });
+    let platform = platform.map_err(EpcError::Platform)?;
+    let cpuid = SgxCpuid {
+        capabilities: config.cpu.capabilities,
+        launch_control: config.cpu.launch_control,
+    };
+    let sections: Vec<SectionConfig> = config
+        .epc
         .iter()
         .zip(layout.epc())
         .map(|(section, range)| SectionConfig {

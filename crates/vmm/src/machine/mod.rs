@@ -26,6 +26,7 @@ use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::devices::virtio::{Block, BlockError};
 use crate::layout::Layout;
 use crate::memory::{RamError, map_ram};
+use crate::platform_dir::{self, PlatformDirError};
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,9 @@ pub enum MachineError {
     /// Guest RAM.
     #[error("--memory")]
     Ram(#[from] RamError),
+    /// The directory of the SGX platform.
+    #[error("--platform: {0}")]
+    Platform(PlatformDirError),
     /// Virtual EPC.
     #[error("--sgx-epc: {0}")]
     Epc(EpcError),
@@ -110,7 +114,11 @@ impl Machine {
         let disks = config.disks.iter().map(Disk::open).collect::<Result<_, _>>()?;
         let source = BootSource { kernel, initrd, cmdline: config.cmdline.clone() };
         let ram = map_ram(&layout)?;
-        let sgx = epc::virtual_epc(&config.epc, &layout).map_err(MachineError::Epc)?;
+        epc::check(&config.epc).map_err(MachineError::Epc)?;
+        // Last of what may be refused: it may make something.
+        let fuses = config.platform.as_deref().map(platform_dir::open).transpose();
+        let fuses = fuses.map_err(MachineError::Platform)?;
+        let sgx = epc::virtual_epc(&config, fuses, &layout).map_err(MachineError::Epc)?;
         Ok(Self { config, layout, ram, source, disks, sgx })
     }
 

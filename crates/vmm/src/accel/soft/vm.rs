@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cloister_cpu::Shared;
 use cloister_cpu::state::Features;
+use cloister_sgx::SgxFeatures;
 use cloister_virt::SgxVm;
 use vm_memory::GuestMemoryMmap;
 
@@ -45,8 +46,12 @@ impl SoftVm {
         let memory = SoftMemory::new(&config.ram, config.sgx.clone()).ok_or(VcpuError::Memory)?;
         let memory = Arc::new(memory);
         let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
-        let features =
-            Features { physical_bits: PHYS_BITS, sgx: platform.is_some(), ..Features::default() };
+        let announced = config.sgx.as_ref().map(|sgx| sgx.cpuid().capabilities.features);
+        let features = Features {
+            physical_bits: PHYS_BITS,
+            sgx: announced.is_some_and(|features| features.contains(SgxFeatures::SGX1)),
+            ..Features::default()
+        };
         Ok(Self {
             shared: Shared::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
             memory,
