@@ -430,8 +430,15 @@ impl Vcpu {
     pub fn skip(&mut self) {
         // The exiting instruction was fetched a moment ago; decode it again for its length.
         let length = self.instruction_length();
-        self.cpu.rip = self.cpu.truncate_rip(self.cpu.rip.wrapping_add(length));
-        self.cpu.device_commit();
+        let cpu = &mut self.cpu;
+        cpu.rip = cpu.truncate_rip(cpu.rip.wrapping_add(length));
+        cpu.device_commit();
+        // As `step` does after an instruction that retired by itself.
+        cpu.attention &= !(attention::SHADOW | attention::MOV_SS);
+        cpu.system_flags.remove(Rflags::RF);
+        if cpu.system_flags.contains(Rflags::TF) {
+            debug::pend_single_step(cpu);
+        }
     }
 
     /// Answers CPUID.

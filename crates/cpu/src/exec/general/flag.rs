@@ -109,6 +109,11 @@ fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
             cleared |= Rflags::VIF | Rflags::VIP;
         }
     }
+    if cpu.enclave.debug_opt_out() {
+        // SDM Vol. 3D, 40.2.5: TF becomes 0 whatever was popped.
+        changed.remove(Rflags::TF);
+        cleared |= Rflags::TF;
+    }
     let kept = cpu.rflags() & !(changed | cleared).bits();
     cpu.set_rflags(kept | value & changed.bits());
     Ok(())

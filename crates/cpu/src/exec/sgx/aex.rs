@@ -4,6 +4,7 @@ use cloister_sgx::{ExitingEvent, XsaveArea, aex};
 use cloister_x86::regs::Xfeatures;
 use cloister_x86::{Exception, Vector};
 
+use crate::exec::system::debug;
 use crate::exec::system::event::{Event, Kind, pushed_flags};
 use crate::state::Cpu;
 
@@ -53,6 +54,10 @@ pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
     cpu.vector.mxcsr = synthetic.mxcsr;
     if let ExitingEvent::Exception(exception) = synthetic.event {
         event.address = exception.address;
+    }
+    if (event.kind, event.vector) == (Kind::Trap, Vector::Db as u8) {
+        // SDM Vol. 3D, 40.3.2: with the trap come the instruction breakpoints at the AEP.
+        event.address |= debug::instruction_matches(cpu);
     }
     // RF was saved in the SSA frame; the frame that delivery pushes is that of the AEP.
     event.resume_flag = false;

@@ -8,7 +8,7 @@ use super::port::Port;
 use crate::exec::system::debug;
 use crate::op::Op;
 use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
+use crate::state::{Cpu, Exec, attention};
 
 /// ENCLU: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -21,10 +21,10 @@ pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.cpl < 3 {
         return Err(cpu.ud());
     }
-    let ds = cpu.segs[seg::DS].rights;
+    // 16-bit code has no ENCLU. A DS that expands down is the leaves' business.
     if !cpu.sgx_enabled
         || !cpu.cr0.contains(Cr0::PG | Cr0::NE)
-        || (!cpu.mode.is_64() && !ds.is_code() && ds.bit_ec())
+        || (!cpu.mode.is_64() && !cpu.segs[seg::CS].rights.big())
     {
         return Err(cpu.gp(0));
     }
@@ -36,6 +36,10 @@ pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut enclave = std::mem::take(&mut cpu.enclave);
     let mut xsave = XsaveArea::default();
     let mut port = Port::new(cpu);
+    let number = state.gpr[0] as u32;
+    if matches!(number, enclu::leaf::EREPORT | enclu::leaf::EGETKEY) && !enclave.debug_opt_out() {
+        port.watch_operands();
+    }
     let outcome = enclu::execute(&platform, &mut enclave, &mut port, &mut state, &mut xsave);
     let outcome = match outcome {
         Ok(outcome) => {
@@ -47,6 +51,10 @@ pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.enclave = enclave;
     let outcome = outcome?;
     cpu.set_leaf_state(&state);
+    if cpu.system_flags.contains(Rflags::RF) {
+        // ERESUME loaded it for one instruction, which the engine has to see retire.
+        cpu.attention |= attention::ALONE;
+    }
     if let Some(xfrm) = outcome.xrstor {
         let loaded = cpu.xrstor_image(xsave.image(xfrm), Xfeatures::from_bits_truncate(xfrm));
         debug_assert!(loaded.is_ok(), "ERESUME checked the image");

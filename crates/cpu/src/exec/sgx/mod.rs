@@ -12,6 +12,9 @@ pub mod restrict;
 pub use aex::before_event;
 pub use restrict::restricted;
 
+#[cfg(test)]
+mod tests;
+
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::op::Handler;

@@ -2,9 +2,10 @@
 
 use std::ptr::NonNull;
 
-use cloister_sgx::{Access, AccessOutcome, EpcIndex, check_access};
-use cloister_x86::La;
+use cloister_sgx::{Access, AccessOutcome, EpcIndex, SgxFeatures, check_access};
+use cloister_x86::{Exception, La, PageFaultCode, Vector};
 
+use crate::exit::Stop;
 use crate::mem::tlb::AccessKind;
 use crate::phys::{CodeTrack, PhysPage};
 use crate::state::{Cpu, Exec};
@@ -37,8 +38,32 @@ impl Cpu {
         match check_access(platform, &self.enclave, La(la), index, access) {
             AccessOutcome::Allowed => Ok(Some(page)),
             AccessOutcome::AbortPage => Ok(None),
-            AccessOutcome::Fault(exception) => Err(self.raise(exception)),
+            AccessOutcome::Fault(exception) => Err(self.sgx_fault(exception)),
         }
+    }
+
+    /// Whether the platform has the SGX2 leaves, and what came with them.
+    fn has_sgx2(&self) -> bool {
+        let platform = self.shared.platform.as_ref();
+        platform
+            .is_some_and(|platform| platform.capabilities().features.contains(SgxFeatures::SGX2))
+    }
+
+    /// Raises a fault of SGX: what the EPCM forbids is #PF with the SGX bit with SGX2, and #GP(0)
+    /// without.
+    pub(super) fn sgx_fault(&mut self, exception: Exception) -> Stop {
+        let epcm =
+            exception.vector == Vector::Pf && exception.error_code & PageFaultCode::SGX.bits() != 0;
+        if epcm && !self.has_sgx2() { self.gp(0) } else { self.raise(exception) }
+    }
+
+    /// RDTSC and RDTSCP are legal in an enclave where there is SGX2 (SDM Vol. 3D, 36.6.1).
+    ///
+    /// # Errors
+    ///
+    /// #UD.
+    pub(crate) fn check_enclave_tsc(&mut self) -> Exec {
+        if self.enclave.in_enclave() && !self.has_sgx2() { Err(self.ud()) } else { Ok(()) }
     }
 
     /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.

@@ -22,6 +22,10 @@ pub struct Port<'a> {
     /// A stop that is no fault of the leaf: a device access of its operands.
     other: Option<Stop>,
     resolved: [Option<EpcIndex>; MAX_OPERANDS],
+    /// Whether EPC operands trigger data breakpoints.
+    watched: bool,
+    /// The operand that was last given a linear address: the address and its bytes.
+    operand: (u64, usize),
 }
 
 impl<'a> Port<'a> {
@@ -32,7 +36,14 @@ impl<'a> Port<'a> {
             MmuMode::Enclave => MmuMode::User,
             mode => mode,
         };
-        Self { cpu, mode, other: None, resolved: [None; MAX_OPERANDS] }
+        let resolved = [None; MAX_OPERANDS];
+        Self { cpu, mode, other: None, resolved, watched: false, operand: (0, 0) }
+    }
+
+    /// Makes accesses to EPC operands trigger data breakpoints, as those of EREPORT and EGETKEY do
+    /// after an entry that is opted in to debugging (SDM Vol. 3D, 40.3.4).
+    pub fn watch_operands(&mut self) {
+        self.watched = true;
     }
 
     /// After the leaf completed: drops code decoded from the EPC pages that it may have written.
@@ -48,7 +59,7 @@ impl<'a> Port<'a> {
             return other;
         }
         match stop {
-            LeafStop::Fault(exception) => self.cpu.raise(exception),
+            LeafStop::Fault(exception) => self.cpu.sgx_fault(exception),
             LeafStop::EpcMiss { gpa } => self.cpu.exit_with(Exit::EpcMiss { gpa }),
             // Whoever holds the page lets go of it soon: look at events and try again.
             LeafStop::Conflict => Stop::Alone,
@@ -68,6 +79,7 @@ impl<'a> Port<'a> {
 
 impl LeafPort for Port<'_> {
     fn linear(&mut self, ea: u64, len: u64) -> Result<La, LeafStop> {
+        self.operand = (ea, usize::try_from(len).unwrap_or(usize::MAX));
         if self.cpu.mode.is_64() {
             return if is_canonical(ea) {
                 Ok(La(ea))
@@ -75,9 +87,11 @@ impl LeafPort for Port<'_> {
                 Err(LeafStop::Fault(Exception::gp(0)))
             };
         }
-        let size = usize::try_from(len).unwrap_or(usize::MAX);
+        let size = self.operand.1;
         let la = self.cpu.segmented(seg::DS, ea & 0xffff_ffff, size, AccessKind::Read);
-        self.convert(la).map(La)
+        let la = self.convert(la)?;
+        self.operand.0 = la;
+        Ok(La(la))
     }
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), LeafStop> {
@@ -101,6 +115,11 @@ impl LeafPort for Port<'_> {
             .map_err(|code| LeafStop::Fault(Exception::pf(la.0, code)))?;
         match self.cpu.shared.memory.page(mapping.gpa) {
             PhysPage::Epc(index) => {
+                let (start, len) = self.operand;
+                if self.watched && start == la.0 {
+                    let checked = self.cpu.check_access(start, len, kind, self.mode);
+                    self.convert(checked)?;
+                }
                 if let Some(slot) = self.resolved.iter_mut().find(|slot| slot.is_none()) {
                     *slot = Some(index);
                 }

@@ -149,7 +149,8 @@ impl Cpu {
         {
             return Err(self.raise(Exception::with_code(Vector::Ac, 0)));
         }
-        if self.dr7 & 0xff != 0 {
+        let (la, len) = self.outside_suppression(la, len as u64);
+        if self.dr7 & 0xff != 0 && len != 0 {
             let hits = self
                 .breakpoints()
                 .filter(|point| match point.condition {
@@ -157,11 +158,27 @@ impl Cpu {
                     Condition::Write => kind == AccessKind::Write,
                     Condition::Execute | Condition::Io => false,
                 })
-                .filter(|point| point.overlaps(la, len as u64))
+                .filter(|point| point.overlaps(la, len))
                 .fold(0, |bits, point| bits | point.bit);
             self.pend_debug_trap(hits);
         }
         Ok(())
+    }
+
+    /// The part of an access that may trigger data breakpoints: after an entry that is opted out of
+    /// debugging, what lies outside ELRANGE (SDM Vol. 3D, 40.3.1).
+    fn outside_suppression(&self, la: u64, len: u64) -> (u64, u64) {
+        let Some((base, size)) = self.enclave.elrange() else { return (la, len) };
+        if !self.enclave.debug_opt_out() || len == 0 {
+            return (la, len);
+        }
+        let inside = la.wrapping_sub(base.0);
+        if inside < size {
+            let hidden = len.min(size - inside);
+            return (la.wrapping_add(hidden), len - hidden);
+        }
+        // It may reach into ELRANGE from below.
+        (la, len.min(base.0.wrapping_sub(la)))
     }
 
     /// Whether data accesses must be aligned (SDM Vol. 3A, 6.15, #AC).
@@ -199,16 +216,24 @@ pub fn check_instruction_breakpoint(cpu: &mut Cpu) -> Exec {
     if cpu.attention & attention::BREAKPOINTS == 0 || cpu.system_flags.contains(Rflags::RF) {
         return Ok(());
     }
-    let la = cpu.linear_ip(cpu.rip);
-    let hits = cpu
-        .breakpoints()
-        .filter(|point| point.condition == Condition::Execute && point.address == la)
-        .fold(0, |bits, point| bits | point.bit);
+    // SDM Vol. 3D, 40.3.1.
+    if cpu.enclave.debug_opt_out() {
+        return Ok(());
+    }
+    let hits = instruction_matches(cpu);
     // MOV SS and POP SS hold off this fault as well (SDM Vol. 3A, 6.8.3).
     if hits == 0 || cpu.attention & attention::MOV_SS != 0 {
         return Ok(());
     }
     Err(cpu.raise(Exception { vector: Vector::Db, error_code: 0, address: hits }))
+}
+
+/// DR6 bits of the instruction breakpoints at the next instruction.
+pub fn instruction_matches(cpu: &Cpu) -> u64 {
+    let la = cpu.linear_ip(cpu.rip);
+    cpu.breakpoints()
+        .filter(|point| point.condition == Condition::Execute && point.address == la)
+        .fold(0, |bits, point| bits | point.bit)
 }
 
 /// A single-step trap is due before the next instruction.

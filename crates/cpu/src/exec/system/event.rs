@@ -54,8 +54,8 @@ impl Event {
             error_code: vector.has_error_code().then_some(exception.error_code),
             address: exception.address,
             // An instruction breakpoint has no business with RF: its handler sets it. #DF is an
-            // abort.
-            resume_flag: !matches!(vector, Vector::Db | Vector::Df),
+            // abort. #BP is a fault in enclaves only, with the RF that it has as a trap.
+            resume_flag: !matches!(vector, Vector::Db | Vector::Bp | Vector::Df),
         }
     }
 

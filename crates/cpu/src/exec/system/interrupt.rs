@@ -1,5 +1,6 @@
 //! INT n, INT3, INTO and INT1 (SDM Vol. 2A, INT n).
 
+use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::event::{Event, Kind, attempt};
@@ -27,11 +28,21 @@ fn int(cpu: &mut Cpu, op: &Op) -> Exec {
     software(cpu, op, op.imm as u8, Kind::SoftwareInterrupt)
 }
 
-fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
-    // SDM Vol. 3D, 40.2.3: #UD in an enclave that was entered opted out of debugging.
+/// INT1 and INT3 in an enclave are faults: #UD after an entry that is opted out of debugging, else
+/// what they are outside, but before the instruction and whatever the gate's DPL
+/// (SDM Vol. 3D, 40.4.1).
+fn check_enclave(cpu: &mut Cpu, vector: Vector) -> Exec {
     if cpu.enclave.debug_opt_out() {
         return Err(cpu.ud());
     }
+    if cpu.enclave.in_enclave() {
+        return Err(cpu.raise(Exception::new(vector)));
+    }
+    Ok(())
+}
+
+fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
+    check_enclave(cpu, Vector::Bp)?;
     software(cpu, op, 3, Kind::SoftwareException)
 }
 
@@ -44,8 +55,6 @@ fn into(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.enclave.debug_opt_out() {
-        return Err(cpu.ud());
-    }
+    check_enclave(cpu, Vector::Db)?;
     software(cpu, op, 1, Kind::PrivilegedSoftware)
 }

@@ -67,4 +67,4 @@ pub fn ends_block(instruction: &Instruction) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

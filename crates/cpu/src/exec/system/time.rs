@@ -28,6 +28,7 @@ impl Cpu {
 }
 
 fn rdtsc(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.check_enclave_tsc()?;
     if cpu.cr4.contains(Cr4::TSD) && cpu.cpl > 0 && cpu.cr0.contains(Cr0::PE) {
         return Err(cpu.gp(0));
     }

@@ -9,57 +9,61 @@ use crate::state::attention;
 use crate::testing::{CODE, Guest, Start};
 use crate::{Exit, Vcpu};
 
-pub(super) const GDT: u64 = 0x6000;
-pub(super) const TSS: u64 = 0x6800;
-pub(super) const IDT: u64 = 0x7000;
+pub(crate) const GDT: u64 = 0x6000;
+pub(crate) const TSS: u64 = 0x6800;
+pub(crate) const IDT: u64 = 0x7000;
 /// Handler of vector n: HLT at `HANDLERS + n * 16`.
-pub(super) const HANDLERS: u64 = 0x10_0000;
-pub(super) const RSP0: u64 = 0x12_0000;
-pub(super) const IST1: u64 = 0x13_0000;
+pub(crate) const HANDLERS: u64 = 0x10_0000;
+pub(crate) const RSP0: u64 = 0x12_0000;
+pub(crate) const IST1: u64 = 0x13_0000;
 
-pub(super) const KERNEL_CODE: u16 = 0x08;
-pub(super) const KERNEL_DATA: u16 = 0x10;
+pub(crate) const KERNEL_CODE: u16 = 0x08;
+pub(crate) const KERNEL_DATA: u16 = 0x10;
 /// 32-bit code of the user; base of SYSRET's selectors.
-pub(super) const USER_CODE32: u16 = 0x1b;
-pub(super) const USER_DATA: u16 = 0x23;
-pub(super) const USER_CODE: u16 = 0x2b;
-pub(super) const TSS_SELECTOR: u16 = 0x30;
+pub(crate) const USER_CODE32: u16 = 0x1b;
+pub(crate) const USER_DATA: u16 = 0x23;
+pub(crate) const USER_CODE: u16 = 0x2b;
+pub(crate) const TSS_SELECTOR: u16 = 0x30;
 /// First selector that tests may use.
-pub(super) const SPARE: u16 = 0x40;
+pub(crate) const SPARE: u16 = 0x40;
 
-pub(super) const CODE64: u64 = 0x00af_9b00_0000_ffff;
-pub(super) const CODE32: u64 = 0x00cf_9b00_0000_ffff;
-pub(super) const DATA: u64 = 0x00cf_9300_0000_ffff;
+pub(crate) const CODE64: u64 = 0x00af_9b00_0000_ffff;
+pub(crate) const CODE32: u64 = 0x00cf_9b00_0000_ffff;
+pub(crate) const DATA: u64 = 0x00cf_9300_0000_ffff;
 /// DPL 3.
-pub(super) const DPL3: u64 = 3 << 45;
+pub(crate) const DPL3: u64 = 3 << 45;
 /// The present bit.
-pub(super) const PRESENT: u64 = 1 << 47;
+pub(crate) const PRESENT: u64 = 1 << 47;
 
 /// A guest in 64-bit mode with tables.
-pub(super) struct Kernel {
-    pub(super) guest: Guest,
+pub(crate) struct Kernel {
+    pub(crate) guest: Guest,
 }
 
 /// What a handler finds on its stack.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) vector: u8,
-    pub(super) error_code: Option<u64>,
-    pub(super) rip: u64,
-    pub(super) cs: u64,
-    pub(super) rflags: u64,
-    pub(super) rsp: u64,
-    pub(super) ss: u64,
+pub(crate) struct Frame {
+    pub(crate) vector: u8,
+    pub(crate) error_code: Option<u64>,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
 }
 
 impl Kernel {
     /// A kernel at CPL 0 on processor 0 of one.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_cpus(1)
     }
 
-    pub(super) fn with_cpus(cpus: usize) -> Self {
-        let mut guest = Guest::with_cpus(Start::Kernel64, cpus);
+    pub(crate) fn with_cpus(cpus: usize) -> Self {
+        Self::on(Guest::with_cpus(Start::Kernel64, cpus))
+    }
+
+    /// A kernel on this machine.
+    pub(crate) fn on(mut guest: Guest) -> Self {
         guest.vcpu.catch_exceptions(false);
         let mut kernel = Self { guest };
         kernel.build_tables();
@@ -93,12 +97,12 @@ impl Kernel {
     }
 
     /// Puts eight bytes into the GDT.
-    pub(super) fn set_descriptor(&mut self, selector: u16, descriptor: u64) {
+    pub(crate) fn set_descriptor(&mut self, selector: u16, descriptor: u64) {
         self.guest.write_u64(GDT + u64::from(selector & !7), descriptor);
     }
 
     /// Points an IDT entry at a handler.
-    pub(super) fn set_gate(&mut self, vector: u8, handler: u64, kind: u32) {
+    pub(crate) fn set_gate(&mut self, vector: u8, handler: u64, kind: u32) {
         let low = (handler & 0xffff)
             | u64::from(KERNEL_CODE) << 16
             | u64::from(0x80 | kind) << 40
@@ -106,17 +110,17 @@ impl Kernel {
         self.set_gate_words(vector, low, handler >> 32);
     }
 
-    pub(super) fn set_gate_words(&mut self, vector: u8, low: u64, high: u64) {
+    pub(crate) fn set_gate_words(&mut self, vector: u8, low: u64, high: u64) {
         self.guest.write_u64(IDT + u64::from(vector) * 16, low);
         self.guest.write_u64(IDT + u64::from(vector) * 16 + 8, high);
     }
 
-    pub(super) fn gate_low(&self, vector: u8) -> u64 {
+    pub(crate) fn gate_low(&self, vector: u8) -> u64 {
         self.guest.read_u64(IDT + u64::from(vector) * 16)
     }
 
     /// Lets code at privilege level `cpl` run next, with the flat segments of that level.
-    pub(super) fn set_level(&mut self, cpl: u8) {
+    pub(crate) fn set_level(&mut self, cpl: u8) {
         let cpu = &mut self.guest.vcpu.cpu;
         let (code, data) =
             if cpl == 0 { (KERNEL_CODE, KERNEL_DATA) } else { (USER_CODE, USER_DATA) };
@@ -130,7 +134,7 @@ impl Kernel {
     }
 
     /// Assembles 64-bit code at [`CODE`], with HLT behind it.
-    pub(super) fn assemble(
+    pub(crate) fn assemble(
         &mut self,
         code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
     ) {
@@ -140,19 +144,19 @@ impl Kernel {
         });
     }
 
-    pub(super) fn vcpu(&mut self) -> &mut Vcpu {
+    pub(crate) fn vcpu(&mut self) -> &mut Vcpu {
         &mut self.guest.vcpu
     }
 
     /// Runs until a handler halts, and returns what it found.
-    pub(super) fn run_to_handler(&mut self) -> Frame {
+    pub(crate) fn run_to_handler(&mut self) -> Frame {
         let exit = self.guest.vcpu.run();
         assert_eq!(exit, Exit::Hlt);
         self.frame()
     }
 
     /// The frame of the handler that has just halted.
-    pub(super) fn frame(&self) -> Frame {
+    pub(crate) fn frame(&self) -> Frame {
         let cpu = &self.guest.vcpu.cpu;
         let offset = cpu.rip.wrapping_sub(1).wrapping_sub(HANDLERS);
         assert!(
@@ -179,7 +183,7 @@ impl Kernel {
     }
 
     /// Continues behind the HLT that ended the last run.
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         self.guest.vcpu.cpu.attention &= !attention::HALTED;
     }
 }

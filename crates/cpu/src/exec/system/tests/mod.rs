@@ -3,7 +3,7 @@
 mod debug;
 mod exceptions;
 mod interrupts;
-mod kernel;
+pub(crate) mod kernel;
 mod modes;
 mod paging;
 mod returns;

@@ -1,0 +1,13 @@
+//! Tests of SGX on a processor: bare-metal guests whose kernel builds enclaves with ENCLS and
+//! whose user enters them with ENCLU, through page tables.
+
+mod bits;
+mod breakpoints;
+mod checks;
+mod entry;
+mod host;
+mod memory;
+mod restricted;
+mod signature;
+mod stepping;
+mod threads;
