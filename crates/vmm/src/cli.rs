@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a virtual machine with its serial console on this terminal (Ctrl-A x quits)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Tell what this host offers and which accelerator a machine would use
     Info,
 }

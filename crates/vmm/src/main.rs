@@ -24,7 +24,7 @@ const SIGNALLED: i32 = 128;
 fn main() -> ExitCode {
     start_log();
     match cli::parse(std::env::args_os()) {
-        Ok(Command::Run(args)) => match run(args) {
+        Ok(Command::Run(args)) => match run(*args) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 eprintln!("cloister: {error:#}");
