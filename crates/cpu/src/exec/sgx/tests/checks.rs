@@ -150,10 +150,13 @@ fn encls_is_gp_without_paging_and_with_an_expand_down_ds() {
     assert!(page_fault(expand_down(0xc097, true)));
 }
 
+/// What makes a check fail.
+type Change = fn(&mut Cpu);
+
 #[test]
 fn enclu_checks_come_in_order() {
     // Each change is of an earlier check than all that come after it.
-    let changes: [(&str, fn(&mut Cpu), Ending); 4] = [
+    let changes: [(&str, Change, Ending); 4] = [
         ("no SGX1", |cpu| cpu.features.sgx = false, UD),
         ("TS", |cpu| cpu.cr0 |= Cr0::TS, NM),
         ("CPL 0", |cpu| set_level(cpu, 0), UD),

@@ -97,6 +97,12 @@ fn outside_elrange_epc_is_the_abort_page_even_from_inside() {
     assert_eq!((host.kernel.vcpu().cpu.gpr[8], host.epc(DATA)), (u64::MAX, 0));
 }
 
+/// What is changed before the enclave is entered.
+type Change = fn(&mut Host);
+
+/// The vector that ended the user's run, and its error code.
+type Outcome = (u8, Option<u64>);
+
 /// What the enclave's access `access(rdi)` with RDI at `at` becomes after `change`.
 fn access(at: u64, write: bool, change: impl FnOnce(&mut Host)) -> (u8, Option<u64>) {
     let mut host = Host::new();
@@ -122,7 +128,7 @@ fn access(at: u64, write: bool, change: impl FnOnce(&mut Host)) -> (u8, Option<u
 #[test]
 fn what_the_epcm_forbids_has_the_sgx_bit_and_what_the_page_tables_forbid_has_not() {
     let fine = (Vector::Ud as u8, None);
-    let cases: [(&str, u64, bool, fn(&mut Host), (u8, Option<u64>)); 13] = [
+    let cases: [(&str, u64, bool, Change, Outcome); 13] = [
         ("a read", DATA, false, |_| {}, fine),
         ("a write", DATA, true, |_| {}, fine),
         ("a read of R", READ_ONLY + 5, false, |_| {}, fine),
