@@ -33,7 +33,7 @@ pub enum PlatformDirError {
     #[error("{path} is not a directory: name one, or a path where it can be made", path = .0.display())]
     NotADirectory(PathBuf),
     /// Others may look into the directory or at the file.
-    #[error("{path} is open to others (mode {mode:03o}): run chmod {mend} {path}", path = .path.display())]
+    #[error("{path} is open to others (mode {mode:03o}): name one that is not, or run chmod {mend} {path}", path = .path.display())]
     Open {
         /// The directory or the file.
         path: PathBuf,

@@ -129,6 +129,35 @@ pub(super) fn unreadable_disk(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--disk", &["--disk", ""])
 }
 
+pub(super) fn cpu_flags(setup: &Setup) -> Result<()> {
+    let section = "id=epc0,size=64M";
+    for value in ["", "max", "host,sgx2", "host,+sgx3", "host,-sgx1,+sgx2", "host,-sgx2,+sgx2"] {
+        refused_after_kernel(setup, "--cpu", &["--sgx-epc", section, "--cpu", value])?;
+    }
+    refused_after_kernel(setup, "--cpu", &["--sgx-epc", section, "--cpu", "host,-sgx"])?;
+    refused_after_kernel(setup, "--cpu", &["--cpu", "host,+sgx2"])
+}
+
+pub(super) fn launch_keys(setup: &Setup) -> Result<()> {
+    let section = "id=epc0,size=64M";
+    for value in ["", "12", &"g".repeat(64), &"0".repeat(65)] {
+        refused_after_kernel(
+            setup,
+            "--launch-key",
+            &["--sgx-epc", section, "--launch-key", value],
+        )?;
+    }
+    refused_after_kernel(setup, "--launch-key", &["--launch-key", &"0".repeat(64)])
+}
+
+pub(super) fn platforms(setup: &Setup) -> Result<()> {
+    let file = setup.file("platform-file", b"")?;
+    for value in ["/nonexistent/platform", "/proc/platform", &file, "/"] {
+        refused_after_kernel(setup, "--platform", &["--platform", value])?;
+    }
+    Ok(())
+}
+
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])

@@ -4,6 +4,7 @@
 
 mod access;
 mod aex;
+mod boots;
 mod build;
 mod conditions;
 mod dynamic;
