@@ -20,6 +20,8 @@ pub(super) fn is_known_difference(
         return s == 13 && n != 13;
     }
     match instruction.mnemonic() {
+        // What is loaded by the time that MXCSR is refused is not specified.
+        Mnemonic::Xrstor | Mnemonic::Xrstor64 => n == 13 && s == 13,
         // The target is checked before the return address is pushed, as the manual has it
         // (SDM Vol. 2A, CALL).
         Mnemonic::Call => n == 13 && faults(s),

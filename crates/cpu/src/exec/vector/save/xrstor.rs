@@ -57,8 +57,12 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
         cpu.read_bytes(at, &mut area.bytes[BASE_SIZE..size], cpu.mmu_mode)?;
     }
     if plan.apply(&area, &mut cpu.fpu, &mut cpu.vector).is_none() {
-        // Intel processors have loaded x87 state by the time they refuse MXCSR.
+        // Intel processors have loaded x87 state by the time they refuse MXCSR, and of a compacted
+        // area the XMM registers, too.
         plan.apply_x87(&area, &mut cpu.fpu, &mut cpu.vector);
+        if area.quadword(HEADER + 8) & COMPACTED != 0 {
+            area.take_sse(&mut cpu.vector);
+        }
         return Err(cpu.gp(0));
     }
     Ok(())
