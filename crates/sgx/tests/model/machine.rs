@@ -1,6 +1,7 @@
 //! A logical processor for tests: page tables and memory in maps, registers in structures.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use cloister_sgx::encls::{self, leaf};
@@ -42,9 +43,29 @@ pub(crate) struct Memory {
     pub(crate) mode64: bool,
     /// The bytes of EPC pages that ordinary accesses saw; they see ones.
     pub(crate) aborted_reads: usize,
+    /// Limit of DS outside 64-bit mode; its base is 0.
+    pub(crate) ds_limit: u32,
+    /// Another logical processor in the midst of this one's leaf.
+    pub(crate) meddler: Option<Meddler>,
+}
+
+/// What another logical processor does at the moment when a leaf reaches a page.
+pub(crate) struct Meddler {
+    /// Linear address of the page.
+    pub(crate) page: u64,
+    pub(crate) act: Box<dyn FnOnce() + Send>,
 }
 
 impl Memory {
+    /// A leaf is about to access `la`.
+    fn reach(&mut self, la: La) {
+        if self.meddler.as_ref().is_some_and(|meddler| meddler.page == la.page().0)
+            && let Some(meddler) = self.meddler.take()
+        {
+            (meddler.act)();
+        }
+    }
+
     fn fault(&self, la: u64, present: bool, write: bool) -> Stop {
         let mut code = PageFaultCode::empty();
         code.set(PageFaultCode::PRESENT, present);
@@ -55,11 +76,11 @@ impl Memory {
 
     /// Puts bytes into ordinary memory, mapping it.
     pub(crate) fn put(&mut self, la: u64, bytes: &[u8]) {
-        for (offset, byte) in bytes.iter().enumerate() {
-            let at = la + offset as u64;
+        for (at, range) in chunks(la, bytes.len()) {
             self.mappings.entry(at & !0xfff).or_insert(Mapping::Ram { writable: true });
             let page = self.ram.entry(at & !0xfff).or_insert_with(|| Box::new([0; 4096]));
-            page[(at & 0xfff) as usize] = *byte;
+            let start = (at & 0xfff) as usize;
+            page[start..start + range.len()].copy_from_slice(&bytes[range]);
         }
     }
 
@@ -74,32 +95,51 @@ impl Memory {
     }
 }
 
+/// The parts of `len` bytes at `la` that lie in one page each: their addresses and their places
+/// among the bytes.
+fn chunks(la: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let at = la.wrapping_add(done as u64);
+        let size = (4096 - (at & 0xfff) as usize).min(len - done);
+        let range = done..done + size;
+        done += size;
+        (size != 0).then_some((at, range))
+    })
+}
+
 impl LeafPort for Memory {
-    fn linear(&mut self, ea: u64, _len: u64) -> Result<La, Stop> {
+    fn linear(&mut self, ea: u64, len: u64) -> Result<La, Stop> {
         if !self.mode64 {
-            return Ok(La(ea & 0xffff_ffff));
+            let offset = ea & 0xffff_ffff;
+            let within = offset + (len - 1) <= u64::from(self.ds_limit);
+            return if within { Ok(La(offset)) } else { Err(Stop::Fault(Exception::gp(0))) };
         }
         if is_canonical(ea) { Ok(La(ea)) } else { Err(Stop::Fault(Exception::gp(0))) }
     }
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
-        for (offset, byte) in buf.iter_mut().enumerate() {
-            let at = la.0 + offset as u64;
-            *byte = match self.mappings.get(&(at & !0xfff)) {
+        self.reach(la);
+        for (at, range) in chunks(la.0, buf.len()) {
+            let start = (at & 0xfff) as usize;
+            let end = start + range.len();
+            match self.mappings.get(&(at & !0xfff)) {
                 None => return Err(self.fault(at, false, false)),
-                Some(Mapping::Ram { .. }) => {
-                    self.ram.get(&(at & !0xfff)).map_or(0, |page| page[(at & 0xfff) as usize])
-                }
+                Some(Mapping::Ram { .. }) => match self.ram.get(&(at & !0xfff)) {
+                    Some(page) => buf[range].copy_from_slice(&page[start..end]),
+                    None => buf[range].fill(0),
+                },
                 Some(_) => {
-                    self.aborted_reads += 1;
-                    0xff
+                    self.aborted_reads += range.len();
+                    buf[range].fill(0xff);
                 }
-            };
+            }
         }
         Ok(())
     }
 
     fn write(&mut self, la: La, bytes: &[u8]) -> Result<(), Stop> {
+        self.reach(la);
         for offset in (0..bytes.len() as u64).step_by(8) {
             let at = la.0 + offset;
             match self.mappings.get(&(at & !0xfff)) {
@@ -119,6 +159,7 @@ impl LeafPort for Memory {
     }
 
     fn resolve_epc(&mut self, la: La, access: EpcAccess) -> Result<Option<EpcIndex>, Stop> {
+        self.reach(la);
         let write = access == EpcAccess::Write;
         match self.mappings.get(&la.page().0) {
             None => Err(self.fault(la.0, false, write)),
@@ -191,6 +232,8 @@ impl Machine {
                 user: false,
                 mode64: true,
                 aborted_reads: 0,
+                ds_limit: u32::MAX,
+                meddler: None,
             },
             state: EnclaveState::new(),
             cpu: ProcessorState {
@@ -275,6 +318,7 @@ impl Machine {
     ) -> Result<EncluOutcome, Stop> {
         self.memory.user = true;
         self.memory.mode64 = self.cpu.mode64;
+        self.memory.ds_limit = self.cpu.ds.limit;
         let mut cpu = self.cpu;
         cpu.gpr[RAX] = u64::from(number);
         cpu.gpr[RBX] = rbx;

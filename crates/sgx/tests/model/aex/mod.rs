@@ -1,0 +1,3 @@
+//! Asynchronous exits.
+
+mod exits;

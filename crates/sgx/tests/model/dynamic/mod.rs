@@ -1,0 +1,3 @@
+//! The leaves of SGX2.
+
+mod leaves;

@@ -1,0 +1,3 @@
+//! EENTER, ERESUME, EEXIT and EDECCSSA.
+
+mod eenter;

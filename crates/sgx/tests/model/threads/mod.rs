@@ -1,0 +1,3 @@
+//! Several logical processors on one platform.
+
+mod stress;
