@@ -6,6 +6,10 @@
 //! Locks follow the concurrency tables of SDM Vol. 3D, 38.1.6.1: shared or exclusive access to a
 //! page, and three kinds of exclusive access among families of leaves. All are try-locks: a
 //! conflict is an outcome of the leaf that meets it, never a wait.
+//!
+//! A processor that enters counts itself in and then looks at its SSA pages; one that blocks,
+//! restricts or changes a page marks the page and then looks at who is inside. One of the two must
+//! see the other, so both words are accessed in the sequentially consistent order.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -198,7 +202,7 @@ impl EpcmEntry {
         // states around the other reads mean that these belong together. Each retry means that
         // some other processor got on; four of them in a row is as good as an unused entry.
         for _ in 0..4 {
-            let state = self.state.load(Ordering::Acquire);
+            let state = self.state.load(Ordering::SeqCst);
             let secs = EpcIndex(self.secs.load(Ordering::Acquire));
             let address = self.address.load(Ordering::Acquire);
             if self.state.load(Ordering::Acquire) == state {
@@ -243,7 +247,7 @@ impl EpcmEntry {
         clear: EpcmFlags,
         page_type: Option<PageType>,
     ) -> EpcmFlags {
-        let changed = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+        let changed = self.state.fetch_update(Ordering::SeqCst, Ordering::Acquire, |state| {
             let mut state = (state & !clear.bits()) | set.bits();
             if let Some(page_type) = page_type {
                 state = state & !0xff00 | u32::from(page_type as u8) << 8;
@@ -271,7 +275,7 @@ impl EpcmEntry {
 
     /// SECS: the tracking word.
     pub(crate) fn tracking(&self) -> Tracking {
-        Tracking(self.tracking.load(Ordering::Acquire))
+        Tracking(self.tracking.load(Ordering::SeqCst))
     }
 
     /// SECS: replaces the tracking word by what `change` makes of it; `None` leaves it alone.
@@ -280,7 +284,7 @@ impl EpcmEntry {
         change: impl Fn(Tracking) -> Option<Tracking>,
     ) -> Option<Tracking> {
         self.tracking
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            .fetch_update(Ordering::SeqCst, Ordering::Acquire, |word| {
                 change(Tracking(word)).map(|new| new.0)
             })
             .ok()

@@ -33,7 +33,7 @@ pub(super) fn leaf(
 
     let gpr_page = entry.page(frame.gpr_page);
     let tf = cpu.rflags & Rflags::TF.bits() != 0;
-    let dbgoptin = entry.commit(state, cpu, frame, segments, tf)?;
+    let dbgoptin = entry.commit(state, cpu, frame, segments, tf);
     gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[RSP]);
     gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[RBP]);
     cpu.gpr[RAX] = u64::from(cssa);

@@ -3,6 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
+use cloister_x86::La;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -58,6 +59,40 @@ impl Drop for TcsClaim<'_> {
     }
 }
 
+/// A logical processor counted as inside an enclave that it has not entered yet. An entry that
+/// fails counts it out again.
+///
+/// It is counted before the SSA frame is checked: a page that is blocked, changed or removed after
+/// its check then waits for this processor, so that the frame that an entry latches stays in the
+/// EPC. Counted after the checks, the frame could be gone in between.
+struct CountedIn<'a> {
+    secs: &'a EpcmEntry,
+    epoch: u32,
+    held: bool,
+}
+
+impl<'a> CountedIn<'a> {
+    /// #GP(0), "the SECS is in use", while a page of the enclave is being removed.
+    fn take(secs: &'a EpcmEntry) -> Result<Self, Stop> {
+        let tracking = secs.update_tracking(|tracking| tracking.entered()).ok_or(GP)?;
+        Ok(Self { secs, epoch: tracking.epoch(), held: true })
+    }
+
+    /// Leaves the processor counted, from the epoch that is returned on.
+    fn keep(mut self) -> u32 {
+        self.held = false;
+        self.epoch
+    }
+}
+
+impl Drop for CountedIn<'_> {
+    fn drop(&mut self) {
+        if self.held {
+            self.secs.update_tracking(|tracking| tracking.left(self.epoch));
+        }
+    }
+}
+
 /// The pages of an SSA frame, latched by index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
@@ -81,7 +116,7 @@ pub(super) struct Entry<'a> {
     tcs_index: EpcIndex,
     tcs_la: u64,
     secs_index: EpcIndex,
-    secs_entry: &'a EpcmEntry,
+    counted: CountedIn<'a>,
     pub(super) tcs: Tcs,
     pub(super) base: u64,
     size: u64,
@@ -173,7 +208,7 @@ impl<'a> Entry<'a> {
             tcs_index: target.index,
             tcs_la: la.0,
             secs_index: view.secs,
-            secs_entry: platform.entry(view.secs),
+            counted: CountedIn::take(platform.entry(view.secs))?,
             tcs,
             base: secs_page.load(Secs::BASEADDR),
             size: secs_page.load(Secs::SIZE),
@@ -237,11 +272,9 @@ impl<'a> Entry<'a> {
         if self.claim.held { Ok(()) } else { Err(GP) }
     }
 
-    /// Enters, with RCX still the AEP: from here on the processor is in enclave mode. The general registers, RIP and the
-    /// flags other than TF are the caller's to load. Returns whether the entry is opted in to
-    /// debugging.
-    ///
-    /// Fails with #GP(0), "the SECS is in use", while a page of the enclave is being removed.
+    /// Enters, with RCX still the AEP: from here on the processor is in enclave mode. The general
+    /// registers, RIP and the flags other than TF are the caller's to load. Returns whether the
+    /// entry is opted in to debugging.
     pub(super) fn commit(
         self,
         state: &mut EnclaveState,
@@ -249,11 +282,7 @@ impl<'a> Entry<'a> {
         frame: Frame,
         segments: ThreadSegments,
         entry_tf: bool,
-    ) -> Result<bool, Stop> {
-        let epoch = {
-            let entered = self.secs_entry.update_tracking(|tracking| tracking.entered());
-            entered.ok_or(GP)?.epoch()
-        };
+    ) -> bool {
         let dbgoptin = self.tcs.flags.get() & TcsFlags::DBGOPTIN.bits() != 0;
         // CR_TCS_LA.AEP.
         let mask = if cpu.mode64 { u64::MAX } else { 0xffff_ffff };
@@ -274,7 +303,7 @@ impl<'a> Entry<'a> {
             saved_xcr0: cpu.osxsave.then_some(cpu.xcr0),
             saved_tf: entry_tf,
             dbgoptin,
-            epoch,
+            epoch: self.counted.keep(),
         });
         if cpu.osxsave {
             cpu.xcr0 = self.attributes.xfrm.get();
@@ -296,7 +325,7 @@ impl<'a> Entry<'a> {
             cpu.rflags &= !Rflags::TF.bits();
         }
         self.claim.keep();
-        Ok(dbgoptin)
+        dbgoptin
     }
 
     /// The page of the TCS.
@@ -332,28 +361,29 @@ pub(super) fn latch_frame(
 ) -> Result<Frame, Stop> {
     let frame_size = u64::from(geometry.ssaframesize) * 4096;
     let ssa = geometry.ssa_base.wrapping_add(frame_size.wrapping_mul(u64::from(index)));
-    let pages = area_size(geometry.xfrm).div_ceil(4096).min(XSAVE_PAGES);
+    let area = area_size(geometry.xfrm);
     let mut xsave_pages = [EpcIndex(0); XSAVE_PAGES];
-    for (number, latched) in xsave_pages.iter_mut().enumerate().take(pages) {
-        let ea = ssa.wrapping_add(number as u64 * 4096);
-        *latched = check_ssa_page(platform, port, geometry.secs, ea, 0)?;
+    for (number, latched) in xsave_pages.iter_mut().enumerate().take(area.div_ceil(4096)) {
+        let la = port.linear(ssa.wrapping_add(number as u64 * 4096), 1)?;
+        *latched = check_ssa_page(platform, port, geometry.secs, la)?;
     }
     let gpr = ssa.wrapping_add(frame_size).wrapping_sub(gprsgx::SIZE as u64);
-    let gpr_page =
-        check_ssa_page(platform, port, geometry.secs, gpr & !0xfff, gprsgx::OFFSET as u64)?;
+    let la = port.linear(gpr, 1)?;
+    let gpr_page = check_ssa_page(platform, port, geometry.secs, la)?;
+    // Outside 64-bit mode the end of the region is in the DS segment, too; in it, a region that
+    // begins in a page at a canonical address ends there.
+    port.linear(gpr.wrapping_add(gprsgx::SIZE as u64 - 1), 1)?;
     Ok(Frame { xsave_pages, gpr_page })
 }
 
 /// A page of an SSA frame is a regular page of the enclave, at its own address, readable and
-/// writable through both page tables and EPCM. Faults are reported at `offset` in the page.
+/// writable through both page tables and EPCM. Faults are reported at `la`.
 fn check_ssa_page(
     platform: &Platform,
     port: &mut impl LeafPort,
     secs: EpcIndex,
-    page_ea: u64,
-    offset: u64,
+    la: La,
 ) -> Result<EpcIndex, Stop> {
-    let la = port.linear(page_ea.wrapping_add(offset), 4096 - offset)?;
     let page = EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::User)?;
     let view = platform.entry(page.index).view();
     if view.is(PageType::Reg)

@@ -62,7 +62,7 @@ pub(super) fn leaf(
     // pseudo-code clears it before saving it.
     let tf = cpu.rflags & Rflags::TF.bits() != 0;
     if notify {
-        let dbgoptin = entry.commit(state, cpu, frame, segments, tf)?;
+        let dbgoptin = entry.commit(state, cpu, frame, segments, tf);
         gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[RSP]);
         gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[RBP]);
         cpu.gpr[RAX] = u64::from(cssa);
@@ -76,7 +76,7 @@ pub(super) fn leaf(
         });
     }
     let tcs_page = entry.tcs_page();
-    entry.commit(state, cpu, frame, segments, tf)?;
+    entry.commit(state, cpu, frame, segments, tf);
     set_cssa(tcs_page, top);
     restore_registers(cpu, &saved);
     cpu.rip = target;

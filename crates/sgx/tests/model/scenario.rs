@@ -34,8 +34,10 @@ pub(crate) const FOUR: u64 = BASE + 0xf000;
 pub(crate) const END: u64 = BASE + 0x2_0000;
 pub(crate) const AEP: u64 = 0x40_2000;
 
+/// An EPC page that becomes a version array.
+pub(crate) const VA: u32 = 158;
 /// An EPC page that stays unused.
-const UNUSED: u32 = 159;
+pub(crate) const UNUSED: u32 = 159;
 /// EPC pages that, together with the number of the page that is made unfit, become a pending page
 /// in its place, and the SECS and page of another enclave.
 const PENDING: u32 = 40;
@@ -346,6 +348,13 @@ impl Operand {
     /// Its EPCM entry does not allow the access, by each of the pseudo-code's tests in turn.
     pub(crate) fn inaccessible(self) -> Vec<Condition<Scenario>> {
         let permission = if self.write { Unfit::NoWrite } else { Unfit::NoRead };
+        let mut conditions = self.inaccessible_without_permission();
+        conditions.push(self.unfit(permission));
+        conditions
+    }
+
+    /// The same for a leaf that does not look at R and W.
+    pub(crate) fn inaccessible_without_permission(self) -> Vec<Condition<Scenario>> {
         let mut conditions: Vec<_> = [
             Unfit::NotValid,
             Unfit::Blocked,
@@ -353,7 +362,6 @@ impl Operand {
             Unfit::Pending,
             Unfit::Modified,
             Unfit::OtherAddress,
-            permission,
         ]
         .into_iter()
         .map(|unfit| self.unfit(unfit))
@@ -396,4 +404,56 @@ impl Operand {
         access.set(PageFaultCode::WRITE, self.write);
         access
     }
+}
+
+/// A page of the EPC as the operand of an ENCLS leaf, in the kernel's window on the EPC.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KernelOperand {
+    pub(crate) la: u64,
+    pub(crate) part: &'static str,
+}
+
+impl KernelOperand {
+    /// The page tables do not map it writable, or not to the EPC.
+    pub(crate) fn unresolved(self) -> Vec<Condition<Scenario>> {
+        let Self { la, part } = self;
+        [Unfit::Unmapped, Unfit::ReadOnly, Unfit::NotEpc]
+            .into_iter()
+            .map(|unfit| {
+                let fault = Err(unfit.fault(la, PageFaultCode::WRITE));
+                let name = format!("{part} {unfit:?}");
+                Condition::new(name, part, fault, move |scenario: &mut Scenario| {
+                    unfit.make(&mut scenario.machine, la, 0);
+                })
+            })
+            .collect()
+    }
+
+    /// The window shows EPC page `page` in its place, which the EPCM refuses.
+    pub(crate) fn replaced(
+        self,
+        name: &'static str,
+        page: u32,
+        prepare: impl Fn(&mut Machine) + 'static,
+    ) -> Condition<Scenario> {
+        let Self { la, part } = self;
+        let fault = Err(epcm_fault(la, PageFaultCode::WRITE));
+        Condition::new(format!("{part} {name}"), part, fault, move |scenario: &mut Scenario| {
+            prepare(&mut scenario.machine);
+            map(&mut scenario.machine, la, page);
+        })
+    }
+}
+
+/// EPA of the EPC page that [`KernelOperand::replaced`] shows as a version array.
+pub(crate) fn make_va(machine: &mut Machine) {
+    machine.encls(leaf::EPA, 3, Machine::window(VA), 0).expect("EPA completes");
+}
+
+/// The SECS of the enclave is not initialized.
+pub(crate) fn uninitialized(outcome: Outcome) -> Condition<Scenario> {
+    Condition::new("not initialized", "ATTRIBUTES.INIT", outcome, |scenario: &mut Scenario| {
+        let secs = scenario.machine.platform.page(EpcIndex(0));
+        secs.store(48, secs.load(48) & !1);
+    })
 }
