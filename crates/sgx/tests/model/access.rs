@@ -2,11 +2,16 @@
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::{Access, AccessOutcome, EpcIndex, check_access};
+use cloister_sgx::layout::{SecInfo, SecInfoFlags};
+use cloister_sgx::{
+    Access, AccessOutcome, AttributeFlags, EpcIndex, EpcmFlags, PageType, check_access,
+};
 use cloister_x86::{Exception, La, PageFaultCode};
+use zerocopy::IntoBytes as _;
 
 use crate::enclave::{BASE, CODE, DATA, Spec, TCS, started};
-use crate::machine::Machine;
+use crate::machine::{Machine, Mapping};
+use crate::scenario::{self, ONE, TWO, Unfit, VA, epc};
 
 const ALL: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 
@@ -109,4 +114,102 @@ fn leaving_the_enclave_closes_it() {
     machine.enclu(user::EEXIT, 0x40_3000, 0, 0).expect("EEXIT completes");
 
     assert_eq!(check(&machine, DATA, Some(4), Access::Read), AccessOutcome::AbortPage);
+}
+
+/// The access check for page TWO of the enclave after `change`, by kind of access.
+fn after(change: impl FnOnce(&mut Machine)) -> [AccessOutcome; 3] {
+    let mut machine = scenario::outside(AttributeFlags::empty());
+    scenario::enter(&mut machine);
+    change(&mut machine);
+    let page = match machine.memory.mappings.get(&TWO) {
+        Some(&Mapping::Epc { index, .. }) => Some(index.0),
+        _ => None,
+    };
+    ALL.map(|access| check(&machine, TWO, page, access))
+}
+
+#[test]
+fn each_flaw_of_a_page_refuses_every_access() {
+    for unfit in [
+        Unfit::NotEpc,
+        Unfit::NotValid,
+        Unfit::Blocked,
+        Unfit::OtherEnclave,
+        Unfit::Pending,
+        Unfit::Modified,
+        Unfit::OtherAddress,
+        Unfit::NoRead,
+    ] {
+        let outcomes = after(|machine| unfit.make(machine, TWO, epc(TWO)));
+        assert_eq!(outcomes, ALL.map(|access| refused(TWO, access)), "{unfit:?}");
+    }
+}
+
+#[test]
+fn pages_of_other_types_refuse_every_access() {
+    let secs = after(|machine| scenario::map(machine, TWO, 0));
+    let va = after(|machine| {
+        scenario::make_va(machine);
+        scenario::map(machine, TWO, VA);
+    });
+    let trimmed = after(|machine| {
+        // Accepted, so that the type alone is wrong.
+        let none = SecInfoFlags::empty();
+        scenario::modify(machine, leaf::EMODT, epc(TWO), none, PageType::Trim);
+        scenario::exit(machine);
+        scenario::track(machine);
+        scenario::enter(machine);
+        let secinfo = SecInfo::new(SecInfoFlags::MODIFIED, PageType::Trim);
+        machine.platform.page(EpcIndex(epc(ONE))).write(0, secinfo.as_bytes());
+        machine.enclu(user::EACCEPT, ONE, TWO, 0).expect("EACCEPT completes");
+        assert_eq!(machine.platform.epcm(EpcIndex(epc(TWO))).flags, EpcmFlags::VALID);
+    });
+    let mut threaded = scenario::outside(AttributeFlags::empty());
+    scenario::enter(&mut threaded);
+    let own = ALL.map(|access| check(&threaded, scenario::TCS, Some(1), access));
+
+    let expected = ALL.map(|access| refused(TWO, access));
+    assert_eq!([secs, va, trimmed], [expected; 3]);
+    assert_eq!(own, ALL.map(|access| refused(scenario::TCS, access)), "its own TCS");
+}
+
+#[test]
+fn each_permission_allows_its_kind_of_access() {
+    let [r, w, x] = [SecInfoFlags::R, SecInfoFlags::W, SecInfoFlags::X];
+    for (request, allowed) in [
+        (r, [true, false, false]),
+        (r | w, [true, true, false]),
+        (r | x, [true, false, true]),
+        (x, [false, false, true]),
+        (r | w | x, [true, true, true]),
+        (SecInfoFlags::empty(), [false, false, false]),
+    ] {
+        let outcomes = after(|machine| {
+            let all = SecInfo::new(r | w | x, PageType::Reg);
+            machine.platform.page(EpcIndex(epc(ONE))).write(0, all.as_bytes());
+            machine.enclu(user::EMODPE, ONE, TWO, 0).expect("EMODPE completes");
+            scenario::modify(machine, leaf::EMODPR, epc(TWO), request, PageType::Reg);
+        });
+
+        let passed = outcomes.map(|outcome| outcome == AccessOutcome::Allowed);
+        assert_eq!(passed, allowed, "{request:?}, PR pending");
+    }
+}
+
+#[test]
+fn the_ends_of_elrange_divide_enclave_accesses_from_others() {
+    let mut machine = scenario::outside(AttributeFlags::empty());
+    scenario::enter(&mut machine);
+    let last = scenario::END - 0x1000;
+
+    for access in ALL {
+        assert_eq!(check(&machine, last, None, access), refused(last, access), "no EPC page");
+    }
+    let gp = AccessOutcome::Fault(Exception::gp(0));
+    for la in [scenario::END, BASE - 0x1000] {
+        assert_eq!(check(&machine, la, None, Access::Read), AccessOutcome::Allowed);
+        assert_eq!(check(&machine, la, None, Access::Write), AccessOutcome::Allowed);
+        assert_eq!(check(&machine, la, None, Access::Execute), gp);
+        assert_eq!(check(&machine, la, Some(epc(TWO)), Access::Execute), gp, "before the EPC");
+    }
 }

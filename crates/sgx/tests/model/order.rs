@@ -35,6 +35,12 @@ impl<C> Condition<C> {
         self
     }
 
+    /// The condition breaks `part` in place of what it was said to break.
+    pub(crate) fn renamed(mut self, part: &'static str) -> Self {
+        self.parts = vec![part];
+        self
+    }
+
     /// Whether both can be broken at once, and which of them won can be seen.
     fn tells_apart(&self, other: &Self) -> bool {
         self.outcome != other.outcome && !self.parts.iter().any(|part| other.parts.contains(part))

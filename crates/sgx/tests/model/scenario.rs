@@ -13,7 +13,8 @@ use cloister_sgx::{
 };
 use cloister_x86::{Exception, PageFaultCode};
 
-use crate::enclave::{BASE, PAGEINFO, Page, SECINFO, Spec, tcs};
+pub(crate) use crate::enclave::BASE;
+use crate::enclave::{PAGEINFO, Page, SECINFO, Spec, tcs};
 use crate::machine::{GP, Machine, Mapping, epcm_fault};
 use crate::order::{Condition, Outcome};
 use crate::signer::Signer;
@@ -220,8 +221,18 @@ pub(crate) enum Unfit {
 }
 
 impl Unfit {
-    /// Makes the page at `la`, which is EPC page `page`, unfit.
+    /// Makes the page at `la`, which is EPC page `page`, unfit, even if the enclave was made
+    /// uninitialized before.
     pub(crate) fn make(self, machine: &mut Machine, la: u64, page: u32) {
+        let platform = machine.platform.clone();
+        let secs = platform.page(EpcIndex(0));
+        let flags = secs.load(48);
+        secs.store(48, flags | AttributeFlags::INIT.bits());
+        self.make_in_initialized(machine, la, page);
+        secs.store(48, flags);
+    }
+
+    fn make_in_initialized(self, machine: &mut Machine, la: u64, page: u32) {
         let la = la & !0xfff;
         let none = SecInfoFlags::empty();
         match self {

@@ -1,3 +1,5 @@
 //! Asynchronous exits.
 
+mod causes;
 mod exits;
+mod state;

@@ -10,13 +10,13 @@ use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{SecInfo, SecInfoFlags};
 use cloister_sgx::processor::RAX;
-use cloister_sgx::{AttributeFlags, EpcIndex, PageType, SgxStatus};
+use cloister_sgx::{AttributeFlags, EpcIndex, ExitingEvent, PageType, SgxStatus, Stop};
 use zerocopy::IntoBytes as _;
 
 use crate::machine::{GP, Machine};
 use crate::order::Outcome;
 use crate::scenario::{
-    AEP, FOUR, ONE, TCS, TCS_2, TWO, eaug, enter, epc, map, outside, spec, start,
+    AEP, FOUR, ONE, TCS, TCS_2, TWO, eaug, enter, epc, exit, map, outside, spec,
 };
 
 const RW: SecInfoFlags = SecInfoFlags::R.union(SecInfoFlags::W);
@@ -65,7 +65,17 @@ fn contend(
     first: impl Fn(&mut Machine) -> Outcome,
     second: impl Fn(&mut Machine) -> Outcome + Send + 'static,
 ) -> Outcome {
-    let (mut machine, mut other) = pair();
+    contend_on(pair(), usual, conflict, first, second)
+}
+
+/// The same with processors that are not inside.
+fn contend_on(
+    (mut machine, mut other): (Machine, Machine),
+    usual: Outcome,
+    conflict: Outcome,
+    first: impl Fn(&mut Machine) -> Outcome,
+    second: impl Fn(&mut Machine) -> Outcome + Send + 'static,
+) -> Outcome {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let opponent = thread::spawn(move || {
@@ -165,16 +175,42 @@ fn edeccssa_loses_to_a_leaf_that_changes_the_thread() {
     assert_eq!(contend(Ok(0), Err(GP), edeccssa, opponent), Err(GP));
 }
 
+/// A page comes and goes.
+fn eaug_and_eremove(machine: &mut Machine) -> Outcome {
+    // It may still be there, if somebody was inside when it was to go.
+    let _: Result<(), Stop> = eaug(machine, epc(NEW), NEW);
+    machine.encls(leaf::EREMOVE, 0, Machine::window(epc(NEW)), 0).map(|_| 0)
+}
+
 #[test]
-fn two_processors_share_an_enclave_that_is_built_once() {
-    let mut machine = crate::scenario::machine();
-    start(&mut machine, &spec(AttributeFlags::empty()));
-    let mut other = Machine::on(machine.platform.clone());
-    spec(AttributeFlags::empty()).map(&mut other, 0);
+fn eenter_loses_to_the_removal_of_a_page() {
+    let machine = outside(AttributeFlags::empty());
+    let other = Machine::on(machine.platform.clone());
+    let eenter = |machine: &mut Machine| {
+        machine.enclu(user::EENTER, TCS, AEP, 0)?;
+        exit(machine);
+        Ok(0)
+    };
+
+    let outcome = contend_on((machine, other), Ok(0), Err(GP), eenter, eaug_and_eremove);
+
+    assert_eq!(outcome, Err(GP));
+}
+
+#[test]
+fn eresume_loses_to_the_removal_of_a_page() {
+    let mut machine = outside(AttributeFlags::empty());
+    let other = Machine::on(machine.platform.clone());
     enter(&mut machine);
+    machine.xsave.image_mut(3).fill(0);
+    machine.aex(ExitingEvent::Interrupt).expect("inside");
+    let eresume = |machine: &mut Machine| {
+        machine.enclu(user::ERESUME, TCS, AEP, 0)?;
+        machine.aex(ExitingEvent::Interrupt).expect("inside");
+        Ok(0)
+    };
 
-    let same = other.enclu(user::EENTER, TCS, AEP, 0).map(drop);
-    let second = other.enclu(user::EENTER, TCS_2, AEP, 0).map(drop);
+    let outcome = contend_on((machine, other), Ok(0), Err(GP), eresume, eaug_and_eremove);
 
-    assert_eq!((same, second), (Err(GP), Ok(())));
+    assert_eq!(outcome, Err(GP));
 }
