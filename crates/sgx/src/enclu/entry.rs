@@ -1,16 +1,15 @@
 //! What EENTER and ERESUME have in common (SDM Vol. 3D, 38.4): the checks on segments, TCS and
 //! enclave, the latching of an SSA frame, and the switch into enclave mode.
 
-use core::sync::atomic::Ordering;
-
 use cloister_x86::La;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::attributes::{AttributeFlags, Attributes};
+use crate::enclu::claim::{CountedIn, TcsClaim};
 use crate::epc::{EpcIndex, EpcPage};
-use crate::epcm::{EpcmEntry, EpcmFlags, Lock, PageType};
+use crate::epcm::{EpcmFlags, Lock, PageType};
 use crate::layout::{Secs, Tcs, TcsFlags, gprsgx, tcs};
 use crate::operand::{EpcOperand, GP, Privilege, linear_aligned};
 use crate::platform::Platform;
@@ -21,77 +20,6 @@ use crate::xsave::area_size;
 
 const NOT_ACCESSIBLE: EpcmFlags = EpcmFlags::PENDING.union(EpcmFlags::MODIFIED);
 const READ_WRITE: EpcmFlags = EpcmFlags::R.union(EpcmFlags::W);
-
-/// STATE of a TCS, set to ACTIVE for the time of an entry. An entry that fails sets it back.
-///
-/// It is taken when the TCS is found valid, so that no other processor changes CSSA under the
-/// checks that follow; that it was taken already counts only where the SDM looks at it.
-struct TcsClaim<'a> {
-    page: &'a EpcPage,
-    held: bool,
-}
-
-impl<'a> TcsClaim<'a> {
-    fn take(page: &'a EpcPage) -> Self {
-        let state = &page.words[tcs::STATE / 8];
-        let held = state
-            .compare_exchange(
-                tcs::INACTIVE.to_le(),
-                tcs::ACTIVE.to_le(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            )
-            .is_ok();
-        Self { page, held }
-    }
-
-    /// Leaves STATE as ACTIVE.
-    fn keep(mut self) {
-        self.held = false;
-    }
-}
-
-impl Drop for TcsClaim<'_> {
-    fn drop(&mut self) {
-        if self.held {
-            self.page.words[tcs::STATE / 8].store(tcs::INACTIVE.to_le(), Ordering::Release);
-        }
-    }
-}
-
-/// A logical processor counted as inside an enclave that it has not entered yet. An entry that
-/// fails counts it out again.
-///
-/// It is counted before the SSA frame is checked: a page that is blocked, changed or removed after
-/// its check then waits for this processor, so that the frame that an entry latches stays in the
-/// EPC. Counted after the checks, the frame could be gone in between.
-struct CountedIn<'a> {
-    secs: &'a EpcmEntry,
-    epoch: u32,
-    held: bool,
-}
-
-impl<'a> CountedIn<'a> {
-    /// #GP(0), "the SECS is in use", while a page of the enclave is being removed.
-    fn take(secs: &'a EpcmEntry) -> Result<Self, Stop> {
-        let tracking = secs.update_tracking(|tracking| tracking.entered()).ok_or(GP)?;
-        Ok(Self { secs, epoch: tracking.epoch(), held: true })
-    }
-
-    /// Leaves the processor counted, from the epoch that is returned on.
-    fn keep(mut self) -> u32 {
-        self.held = false;
-        self.epoch
-    }
-}
-
-impl Drop for CountedIn<'_> {
-    fn drop(&mut self) {
-        if self.held {
-            self.secs.update_tracking(|tracking| tracking.left(self.epoch));
-        }
-    }
-}
 
 /// The pages of an SSA frame, latched by index.
 #[derive(Clone, Copy, Debug)]
@@ -269,7 +197,7 @@ impl<'a> Entry<'a> {
 
     /// "Ensure the enclave is not already active and this thread is the only one using the TCS".
     pub(super) const fn check_inactive(&self) -> Result<(), Stop> {
-        if self.claim.held { Ok(()) } else { Err(GP) }
+        if self.claim.held() { Ok(()) } else { Err(GP) }
     }
 
     /// Enters, with RCX still the AEP: from here on the processor is in enclave mode. The general

@@ -9,6 +9,7 @@ use crate::state::EnclaveState;
 use crate::status::SgxStatus;
 use crate::xsave::XsaveArea;
 
+mod claim;
 mod eaccept;
 mod eacceptcopy;
 mod edeccssa;

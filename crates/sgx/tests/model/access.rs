@@ -11,7 +11,8 @@ use zerocopy::IntoBytes as _;
 
 use crate::enclave::{BASE, CODE, DATA, Spec, TCS, started};
 use crate::machine::{Machine, Mapping};
-use crate::scenario::{self, ONE, TWO, Unfit, VA, epc};
+use crate::scenario::{self, ONE, TWO, VA, epc};
+use crate::unfit::Unfit;
 
 const ALL: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 

@@ -22,3 +22,4 @@ mod sequences;
 mod signer;
 mod storage;
 mod threads;
+mod unfit;

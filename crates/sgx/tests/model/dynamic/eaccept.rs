@@ -10,9 +10,9 @@ use crate::enclave::{Spec, tcs};
 use crate::machine::{GP, Machine, epcm_fault};
 use crate::order::{Condition, Outcome, violations};
 use crate::scenario::{
-    self, FOUR, Operand, Register, Scenario, TWO, Unfit, VA, eaug, enter, epc, exit, make_va, map,
-    modify, track,
+    self, FOUR, Scenario, TWO, VA, eaug, enter, epc, exit, make_va, map, modify, track,
 };
+use crate::unfit::{Operand, Register, Unfit};
 
 /// The pending page.
 const NEW: u64 = FOUR + 0x1000;

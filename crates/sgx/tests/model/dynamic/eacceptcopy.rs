@@ -8,9 +8,9 @@ use super::secinfo::{NONE, R, RW, SECINFO, W, X, put, request, reserved};
 use crate::machine::{GP, Machine};
 use crate::order::{Condition, Outcome, violations};
 use crate::scenario::{
-    FOUR, Operand, Register, Scenario, TCS_2, THREE, TWO, UNUSED, VA, eaug, epc, make_va, map,
-    modify,
+    FOUR, Scenario, TCS_2, THREE, TWO, UNUSED, VA, eaug, epc, make_va, map, modify,
 };
+use crate::unfit::{Operand, Register};
 
 /// The pending page.
 const NEW: u64 = FOUR + 0x1000;
@@ -87,7 +87,7 @@ fn eacceptcopy_checks_its_conditions_in_order() {
 #[test]
 fn a_page_of_another_enclave_is_a_mismatch() {
     let mut scenario = good();
-    crate::scenario::Unfit::OtherEnclave.make(&mut scenario.machine, NEW, epc(NEW));
+    crate::unfit::Unfit::OtherEnclave.make(&mut scenario.machine, NEW, epc(NEW));
 
     assert_eq!(scenario.enclu(user::EACCEPTCOPY), MISMATCH);
 }

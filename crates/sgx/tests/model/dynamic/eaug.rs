@@ -8,9 +8,8 @@ use cloister_x86::{Exception, PageFaultCode};
 use crate::enclave::{BASE, PAGEINFO, SECINFO};
 use crate::machine::{GP, Machine, epcm_fault};
 use crate::order::{Condition, Outcome, violations};
-use crate::scenario::{
-    END, FOUR, KernelOperand, Scenario, UNUSED, VA, epc, make_va, map, outside, uninitialized,
-};
+use crate::scenario::{END, FOUR, Scenario, UNUSED, VA, epc, make_va, map, outside};
+use crate::unfit::{KernelOperand, uninitialized};
 
 const NEW: u64 = FOUR + 0x1000;
 const PAGE: u32 = 30;

@@ -6,7 +6,8 @@ use cloister_sgx::{AttributeFlags, EpcIndex, EpcmFlags, PageType};
 use super::secinfo::{FLAGS, NONE, R, RW, SECINFO, W, X, put, reserved};
 use crate::machine::GP;
 use crate::order::{Condition, violations};
-use crate::scenario::{Operand, Register, Scenario, TWO, Unfit, epc};
+use crate::scenario::{Scenario, TWO, epc};
+use crate::unfit::{Operand, Register, Unfit};
 
 const TARGET: Operand = Operand { register: Register::Rcx, la: TWO, write: false };
 

@@ -9,9 +9,9 @@ use super::secinfo::{NONE, R, RW, W, X};
 use crate::machine::{GP, Machine};
 use crate::order::{Condition, Outcome, violations};
 use crate::scenario::{
-    FOUR, KernelOperand, Scenario, TCS_2, THREE, TWO, UNUSED, VA, eaug, epc, make_va, map, modify,
-    outside, uninitialized,
+    FOUR, Scenario, TCS_2, THREE, TWO, UNUSED, VA, eaug, epc, make_va, map, modify, outside,
 };
+use crate::unfit::{KernelOperand, uninitialized};
 
 /// A SECINFO that lies on a page of its own.
 pub(super) const SECINFO: u64 = 0x20_0000;

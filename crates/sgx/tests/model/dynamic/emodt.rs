@@ -9,9 +9,9 @@ use super::secinfo::NONE;
 use crate::machine::{GP, Machine, epcm_fault};
 use crate::order::{Condition, Outcome, violations};
 use crate::scenario::{
-    KernelOperand, Scenario, TCS_2, THREE, TWO, UNUSED, VA, epc, make_va, map, modify, outside,
-    uninitialized,
+    Scenario, TCS_2, THREE, TWO, UNUSED, VA, epc, make_va, map, modify, outside,
 };
+use crate::unfit::{KernelOperand, uninitialized};
 
 const TARGET: KernelOperand =
     KernelOperand { la: 0xffff_8000_0000_0000 + epc(TWO) as u64 * 4096, part: "page" };

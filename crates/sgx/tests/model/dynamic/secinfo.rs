@@ -6,7 +6,8 @@ use zerocopy::IntoBytes as _;
 
 use crate::machine::GP;
 use crate::order::{Condition, Outcome};
-use crate::scenario::{ONE, Operand, Register, Scenario, epc};
+use crate::scenario::{ONE, Scenario, epc};
+use crate::unfit::{Operand, Register};
 
 /// Where it lies.
 pub(super) const SECINFO: Operand =

@@ -8,8 +8,9 @@ use cloister_x86::PageFaultCode;
 use crate::machine::{GP, Machine, epcm_fault};
 use crate::order::{Condition, Outcome};
 use crate::scenario::{
-    AEP, CODE, ONE, Scenario, TCS, TCS_2, UNUSED, Unfit, VA, epc, make_va, map, modify, outside,
+    AEP, CODE, ONE, Scenario, TCS, TCS_2, UNUSED, VA, epc, make_va, map, modify, outside,
 };
+use crate::unfit::Unfit;
 
 /// The access of an entry to its TCS and SSA.
 pub(super) const WU: PageFaultCode = PageFaultCode::WRITE.union(PageFaultCode::USER);

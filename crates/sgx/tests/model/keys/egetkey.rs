@@ -7,7 +7,8 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::machine::GP;
 use crate::order::{Condition, Outcome, violations};
-use crate::scenario::{ONE, Operand, Register, Scenario, TWO, Unfit, epc};
+use crate::scenario::{ONE, Scenario, TWO, epc};
+use crate::unfit::{Operand, Register, Unfit};
 
 const KEYREQUEST: Operand = Operand { register: Register::Rbx, la: ONE + 0x200, write: false };
 const KEY: Operand = Operand { register: Register::Rcx, la: TWO + 0x10, write: true };

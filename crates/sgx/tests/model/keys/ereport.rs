@@ -5,7 +5,8 @@ use cloister_sgx::{AttributeFlags, EpcIndex, Stepping};
 
 use crate::machine::GP;
 use crate::order::{Condition, violations};
-use crate::scenario::{ONE, Operand, Register, Scenario, THREE, TWO, epc};
+use crate::scenario::{ONE, Scenario, THREE, TWO, epc};
+use crate::unfit::{Operand, Register};
 
 const TARGETINFO: Operand = Operand { register: Register::Rbx, la: ONE + 0x200, write: false };
 const REPORTDATA: Operand = Operand { register: Register::Rcx, la: TWO + 0x80, write: false };

@@ -121,7 +121,8 @@ fn the_other_keys_have_fixed_identities() {
 
 #[test]
 fn requested_values_enter_the_keys_of_table_38_66() {
-    let varied: [(&str, fn(&mut KeyRequest)); 6] = [
+    type Vary = fn(&mut KeyRequest);
+    let varied: [(&str, Vary); 6] = [
         ("ISVSVN", |request| request.isvsvn = 2.into()),
         ("CPUSVN", |request| request.cpusvn[0] = 1),
         ("ATTRIBUTEMASK", |request| request.attributemask.flags = 4.into()),
