@@ -1,12 +1,12 @@
 //! From bytes to ops.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, EncodingKind, FlowControl, Instruction, OpKind, Register};
 
 use crate::exec;
 use crate::mode::Mode;
 use crate::op::{
-    BLOCK_SLOT, LOCK, MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, MEM_SPECIAL, NO_MEMORY, Op, REPE, REPNE,
-    ZERO_SLOT,
+    BLOCK_SLOT, LEGACY, LOCK, MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, MEM_SPECIAL, NO_MEMORY, Op,
+    REPE, REPNE, VEX_128, VEX_256, ZERO_SLOT,
 };
 use crate::segment::seg;
 use crate::state::{Cpu, Exec};
@@ -82,6 +82,7 @@ fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
         mem_operand: NO_MEMORY,
         len,
         offset: offset as u16,
+        vex: LEGACY,
         extra: 0,
     }
 }
@@ -115,6 +116,7 @@ fn lower_one(instruction: &Instruction, mode: Mode, offset: usize) -> Op {
         | if instruction.has_rep_prefix() { REPE } else { 0 }
         | if instruction.has_repne_prefix() { REPNE } else { 0 };
     op.size = operand_size(instruction, mode);
+    op.vex = vector_form(instruction);
     op.addr_size = (mode.bitness() / 8) as u8;
     for n in 0..instruction.op_count() {
         match instruction.op_kind(n) {
@@ -186,12 +188,27 @@ fn operand_size(instruction: &Instruction, mode: Mode) -> u8 {
     }
 }
 
+/// VEX or not, and the vector length. VEX.L of instructions that ignore it says nothing.
+fn vector_form(instruction: &Instruction) -> u8 {
+    if instruction.encoding() != EncodingKind::VEX {
+        return LEGACY;
+    }
+    let wide = instruction.memory_size().size() == 32
+        || (0..instruction.op_count()).any(|n| {
+            instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_ymm()
+        });
+    if wide { VEX_256 } else { VEX_128 }
+}
+
 fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
     let slot = |register: Register| {
         if register == Register::None { ZERO_SLOT } else { register.number() as u8 }
     };
     let base = instruction.memory_base();
-    op.index = slot(instruction.memory_index());
+    // The index of a gather is a vector register: `lower_one` does not look at it.
+    let vector_index = instruction.memory_index().is_vector_register();
+    let index = if vector_index { Register::None } else { instruction.memory_index() };
+    op.index = slot(index);
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     op.disp = instruction.memory_displacement64();
     op.base = match base {
@@ -199,11 +216,11 @@ fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
         Register::RIP | Register::EIP => BLOCK_SLOT,
         _ => slot(base),
     };
-    let width = if base.is_gpr16() || instruction.memory_index().is_gpr16() {
+    let width = if base.is_gpr16() || index.is_gpr16() {
         2
-    } else if base.is_gpr32() || base == Register::EIP || instruction.memory_index().is_gpr32() {
+    } else if base.is_gpr32() || base == Register::EIP || index.is_gpr32() {
         4
-    } else if base == Register::None && instruction.memory_index() == Register::None {
+    } else if base == Register::None && index == Register::None {
         match instruction.memory_displ_size() {
             2 => 2,
             4 if mode.is_64() => 4,
@@ -215,7 +232,8 @@ fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
     };
     // A 64-bit absolute displacement of 32 bits is sign-extended, with a 67H prefix zero-extended:
     // iced has done either already.
-    op.addr_size = if mode.is_64() && base == Register::None && width == 4 { 8 } else { width };
+    let absolute = base == Register::None && index == Register::None && !vector_index;
+    op.addr_size = if mode.is_64() && absolute && width == 4 { 8 } else { width };
     op.special |= match op.addr_size {
         2 => MEM_ADDR16 | MEM_SPECIAL,
         4 => MEM_ADDR32 | MEM_SPECIAL,

@@ -9,6 +9,7 @@ impl Mode {
     const CODE32: u8 = 2;
     const STACK32: u8 = 4;
     const ENCLAVE: u8 = 8;
+    const REAL: u8 = 16;
 
     /// 64-bit code.
     #[must_use]
@@ -26,6 +27,19 @@ impl Mode {
     #[must_use]
     pub const fn with_enclave(self, enclave: bool) -> Self {
         Self(if enclave { self.0 | Self::ENCLAVE } else { self.0 & !Self::ENCLAVE })
+    }
+
+    /// The same mode as a real-address or virtual-8086 one, or not.
+    #[must_use]
+    pub const fn with_real(self, real: bool) -> Self {
+        Self(if real { self.0 | Self::REAL } else { self.0 & !Self::REAL })
+    }
+
+    /// Whether the mode is real-address or virtual-8086 mode, in which no instruction has a VEX
+    /// prefix (SDM Vol. 2A, table 2-14 and following).
+    #[must_use]
+    pub const fn is_real(self) -> bool {
+        self.0 & Self::REAL != 0
     }
 
     /// Whether CS.L is in force.

@@ -27,13 +27,20 @@ pub const REPE: u8 = 1 << 1;
 /// [`Op::prefix`]: REPNE.
 pub const REPNE: u8 = 1 << 2;
 
+/// [`Op::vex`]: no VEX prefix. Legacy SSE instructions keep bits 255:128 of a register.
+pub const LEGACY: u8 = 0;
+/// [`Op::vex`]: a VEX prefix and vectors of 128 bits, or scalars. A result clears bits 255:128.
+pub const VEX_128: u8 = 1;
+/// [`Op::vex`]: a VEX prefix and vectors of 256 bits.
+pub const VEX_256: u8 = 2;
+
 /// One decoded instruction, ready to run. 48 bytes.
 ///
 /// Operand conventions, set by [`crate::lower`]: `dst` is the register of operand 0 and `src` the
 /// register of operand 1 where these are registers (numbers 0 to 15; an 8-bit high register AH,
 /// CH, DH, BH is 4 to 7 with [`Op::high`] bit 0 for `dst`, bit 1 for `src`; its low register is
-/// that number minus 4); `third` is the register of operand 2 or, for VEX instructions, the next
-/// one. The immediate, sign- or zero-extended as the instruction does, is `imm`; a near branch has
+/// that number minus 4); `third` is the register of operand 2. (Vector instructions, whose
+/// `select` knows better which operand is which, have them otherwise.) The immediate, sign- or zero-extended as the instruction does, is `imm`; a near branch has
 /// its target relative to the block's start in `imm`. `mem_operand` says which operand is memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
@@ -74,6 +81,8 @@ pub struct Op {
     pub len: u8,
     /// Offset of the instruction from the start of its block, in bytes.
     pub offset: u16,
+    /// [`LEGACY`], [`VEX_128`] or [`VEX_256`].
+    pub vex: u8,
     /// Whatever a family's `select` wants to keep with the op.
     pub extra: u32,
 }

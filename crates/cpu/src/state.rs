@@ -161,7 +161,8 @@ impl Shared {
 /// machine answers, must agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    /// Bits that XCR0 may have.
+    /// Bits that XCR0 may have; without AVX there, the processor has none of the instructions that
+    /// need it.
     pub xcr0: Xfeatures,
     /// Physical-address width in bits, 36 to 52.
     pub physical_bits: u32,
@@ -171,7 +172,8 @@ pub struct Features {
 
 impl Default for Features {
     fn default() -> Self {
-        Self { xcr0: Xfeatures::X87 | Xfeatures::SSE, physical_bits: 46, sgx: false }
+        let xcr0 = Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX;
+        Self { xcr0, physical_bits: 46, sgx: false }
     }
 }
 
@@ -421,7 +423,7 @@ impl Cpu {
         self.efer.contains(Efer::LMA)
     }
 
-    /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, EFLAGS.AC and enclave mode: the
+    /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, EFLAGS.AC and VM, and enclave mode: the
     /// decoding mode and the rights of data accesses. To be called after each change of these.
     pub fn update_mode(&mut self) {
         let cs = self.segs[seg::CS].rights;
@@ -431,7 +433,8 @@ impl Cpu {
             Mode::legacy(cs.big(), self.segs[seg::SS].rights.big())
         };
         let inside = self.enclave.in_enclave();
-        self.mode = mode.with_enclave(inside);
+        let real = !self.cr0.contains(Cr0::PE) || self.system_flags.contains(Rflags::VM);
+        self.mode = mode.with_enclave(inside).with_real(real);
         self.mmu_mode = match self.cpl {
             3 if inside => MmuMode::Enclave,
             3 => MmuMode::User,

@@ -7,7 +7,7 @@ pub mod vector;
 pub mod x87;
 
 use cloister_x86::Exception;
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic};
 
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
@@ -16,6 +16,9 @@ use crate::state::{Cpu, Exec};
 /// The handler of a decoded instruction; `None` for one that this processor does not have.
 /// `op` is lowered already; a family may keep more with it.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
+    if !has_encoding(instruction, mode) {
+        return None;
+    }
     if mode.is_enclave()
         && let Some(handler) = sgx::restricted(instruction)
     {
@@ -26,6 +29,20 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         .or_else(|| x87::select(instruction, mode, op))
         .or_else(|| vector::select(instruction, mode, op))
         .or_else(|| sgx::select(instruction))
+}
+
+/// Whether the processor has the encoding: that with a VEX prefix, of the features that it
+/// announces, in protected mode. Families look at mnemonics, which other encodings share.
+fn has_encoding(instruction: &Instruction, mode: Mode) -> bool {
+    use CpuidFeature::{AES, AVX, AVX2, BMI1, BMI2, F16C, FMA, PCLMULQDQ};
+    match instruction.encoding() {
+        EncodingKind::Legacy => true,
+        EncodingKind::VEX if !mode.is_real() => {
+            let known = [AVX, AVX2, FMA, F16C, AES, PCLMULQDQ, BMI1, BMI2];
+            instruction.cpuid_features().iter().all(|feature| known.contains(feature))
+        }
+        _ => false,
+    }
 }
 
 /// Whether the instruction's handler writes `rip` itself (or never retires). A conditional branch

@@ -14,7 +14,7 @@ fn inexact_matters(env: &Env) -> bool {
 
 macro_rules! host_arithmetic {
     ($float:ty, $bits:ty, $wide:ty, $precision:literal, $max:literal,
-     $add:ident, $mul:ident, $div:ident, $sqrt:ident, $plain:ident, $odd:ident) => {
+     $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fma:ident, $plain:ident, $odd:ident) => {
         /// Normal or zero.
         #[inline]
         const fn $plain(x: $bits) -> bool {
@@ -102,10 +102,26 @@ macro_rules! host_arithmetic {
             }
             Some(root)
         }
+
+        /// Only while it does not matter whether the result is exact.
+        #[inline]
+        pub(super) fn $fma(env: &Env, a: $bits, b: $bits, c: $bits) -> Option<$bits> {
+            let plain = $plain(a) && $plain(b) && $plain(c);
+            if env.rounding != Rounding::Nearest || !plain || inexact_matters(env) {
+                return None;
+            }
+            let (x, y, z) =
+                (<$float>::from_bits(a), <$float>::from_bits(b), <$float>::from_bits(c));
+            let result = x.mul_add(y, z).to_bits();
+            let biased = result >> ($precision - 1) & $max;
+            (2..$max - 1).contains(&biased).then_some(result)
+        }
     };
 }
 
-host_arithmetic!(f32, u32, u64, 24, 0xff, add_f32, mul_f32, div_f32, sqrt_f32, plain_f32, odd_f32);
 host_arithmetic!(
-    f64, u64, u128, 53, 0x7ff, add_f64, mul_f64, div_f64, sqrt_f64, plain_f64, odd_f64
+    f32, u32, u64, 24, 0xff, add_f32, mul_f32, div_f32, sqrt_f32, fma_f32, plain_f32, odd_f32
+);
+host_arithmetic!(
+    f64, u64, u128, 53, 0x7ff, add_f64, mul_f64, div_f64, sqrt_f64, fma_f64, plain_f64, odd_f64
 );

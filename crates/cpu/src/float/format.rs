@@ -72,7 +72,8 @@ impl Operand {
     }
 }
 
-/// A binary floating-point format. Implemented by `u32` (binary32), `u64` (binary64) and [`F80`].
+/// A binary floating-point format. Implemented by `u16` (binary16), `u32` (binary32), `u64`
+/// (binary64) and [`F80`].
 pub trait Format: Copy + Eq + core::fmt::Debug {
     /// Significand bits, the integer bit included.
     const PRECISION: u32;
@@ -137,6 +138,13 @@ pub trait Format: Copy + Eq + core::fmt::Debug {
         None
     }
 
+    /// `a * b + c` rounded once, likewise.
+    #[doc(hidden)]
+    #[inline]
+    fn host_fma(_env: &Env, _a: Self, _b: Self, _c: Self) -> Option<Self> {
+        None
+    }
+
     /// The value with its sign inverted.
     fn negate(self) -> Self;
 }
@@ -181,6 +189,33 @@ fn unpack_binary(
     }
 }
 
+/// Binary16, which F16C only converts from and to.
+impl Format for u16 {
+    const PRECISION: u32 = 11;
+    const MAX_EXPONENT: i32 = 15;
+    const X87: bool = false;
+
+    #[inline]
+    fn unpack(self) -> Operand {
+        unpack_binary(
+            self >> 15 != 0,
+            i32::from(self >> 10 & 0x1f),
+            u64::from(self & 0x3ff),
+            Self::PRECISION,
+            Self::MAX_EXPONENT,
+        )
+    }
+
+    #[inline]
+    fn assemble(sign: bool, biased: u32, significand: u64) -> Self {
+        u16::from(sign) << 15 | (biased as u16) << 10 | ((significand >> 53) as u16 & 0x3ff)
+    }
+
+    fn negate(self) -> Self {
+        self ^ 1 << 15
+    }
+}
+
 impl Format for u32 {
     const PRECISION: u32 = 24;
     const MAX_EXPONENT: i32 = 127;
@@ -220,6 +255,11 @@ impl Format for u32 {
     #[inline]
     fn host_sqrt(env: &mut Env, a: Self) -> Option<Self> {
         fast::sqrt_f32(env, a)
+    }
+
+    #[inline]
+    fn host_fma(env: &Env, a: Self, b: Self, c: Self) -> Option<Self> {
+        fast::fma_f32(env, a, b, c)
     }
 
     fn negate(self) -> Self {
@@ -266,6 +306,11 @@ impl Format for u64 {
     #[inline]
     fn host_sqrt(env: &mut Env, a: Self) -> Option<Self> {
         fast::sqrt_f64(env, a)
+    }
+
+    #[inline]
+    fn host_fma(env: &Env, a: Self, b: Self, c: Self) -> Option<Self> {
+        fast::fma_f64(env, a, b, c)
     }
 
     fn negate(self) -> Self {

@@ -20,6 +20,11 @@ pub fn fma<F: Format>(
     negate_product: bool,
     negate_addend: bool,
 ) -> F {
+    let signed = |x: F, negate: bool| if negate { x.negate() } else { x };
+    let (x, z) = (signed(a, negate_product), signed(c, negate_addend));
+    if let Some(result) = F::host_fma(env, x, b, z) {
+        return result;
+    }
     let (a, b, c) = (operand(env, a), operand(env, b), operand(env, c));
     if let Some(nan) = propagate(env, [a, b, c]) {
         return nan;

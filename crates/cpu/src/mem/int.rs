@@ -57,9 +57,11 @@ plain!(u8, u16, u32, u64, u128);
 
 impl Plain for [u64; 4] {
     const SIZE: usize = 32;
+    #[inline(always)]
     fn from_bytes(bytes: &[u8]) -> Self {
         std::array::from_fn(|i| u64::from_bytes(&bytes[i * 8..i * 8 + 8]))
     }
+    #[inline(always)]
     fn put_bytes(self, bytes: &mut [u8]) {
         for (word, chunk) in self.iter().zip(bytes.chunks_exact_mut(8)) {
             word.put_bytes(chunk);

@@ -297,10 +297,12 @@ fn require_osxsave(cpu: &mut Cpu) -> Exec {
 
 fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     require_osxsave(cpu)?;
-    if cpu.gpr[1] as u32 != 0 {
-        return Err(cpu.gp(0));
-    }
-    let value = cpu.xcr0.bits();
+    let value = match cpu.gpr[1] as u32 {
+        0 => cpu.xcr0,
+        1 => cpu.xcr0 & cpu.xinuse(),
+        _ => return Err(cpu.gp(0)),
+    };
+    let value = value.bits();
     cpu.gpr[0] = value & 0xffff_ffff;
     cpu.gpr[2] = value >> 32;
     Ok(())

@@ -49,7 +49,7 @@ impl Cpu {
             exit: None,
             device_log: Vec::new(),
             device_next: 0,
-            mode: Mode::legacy(false, false),
+            mode: Mode::legacy(false, false).with_real(true),
             cpl: 0,
             segs,
             gdtr: table,

@@ -10,6 +10,9 @@
 /// 128 bits, the low quadword first.
 pub type Lane = [u64; 2];
 
+/// 256 bits, the low lane first.
+pub type Wide = [Lane; 2];
+
 /// What a [`Lane`] is divided into.
 pub trait Element: Copy {
     /// All elements of a lane, the lowest first.

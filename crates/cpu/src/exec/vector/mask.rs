@@ -11,14 +11,14 @@ use crate::state::{Cpu, Exec};
 /// The handler of a byte-masked store.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
     match instruction.mnemonic() {
-        Mnemonic::Maskmovdqu => Some(maskmovdqu),
+        Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => Some(maskmovdqu),
         Mnemonic::Maskmovq => Some(maskmovq),
         _ => None,
     }
 }
 
 fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let (data, mask) = (cpu.vector.xmm(op.src), cpu.vector.xmm(op.third));
     store_masked(cpu, op, 16, data, mask)
 }

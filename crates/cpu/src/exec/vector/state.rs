@@ -1,10 +1,12 @@
 //! XMM and YMM registers and MXCSR, and what must hold before an instruction may touch them.
 
-use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
 use cloister_x86::{Exception, Vector};
 
-use super::lane::Lane;
+use super::lane::{Lane, Wide};
 use crate::exec::x87::status;
+use crate::exit::Stop;
+use crate::op::{LEGACY, Op, VEX_256};
 use crate::state::{Cpu, Exec};
 
 /// MXCSR after power-up and INIT: all exceptions masked (SDM Vol. 1, 10.2.3).
@@ -43,6 +45,41 @@ impl VectorState {
         let register = &mut self.ymm[usize::from(number & 15)];
         [register[0], register[1]] = value;
     }
+
+    /// Reads a YMM register.
+    #[inline(always)]
+    #[must_use]
+    pub fn ymm(&self, number: u8) -> Wide {
+        let [a, b, c, d] = self.ymm[usize::from(number & 15)];
+        [[a, b], [c, d]]
+    }
+
+    /// Writes a YMM register.
+    #[inline(always)]
+    pub fn set_ymm(&mut self, number: u8, [[a, b], [c, d]]: Wide) {
+        self.ymm[usize::from(number & 15)] = [a, b, c, d];
+    }
+
+    /// Writes the result of an instruction of 128 bits or less: with a VEX prefix it clears the
+    /// rest of the YMM register, without it keeps it.
+    #[inline(always)]
+    pub fn set_low<const FORM: u8>(&mut self, number: u8, value: Lane) {
+        if FORM == LEGACY {
+            self.set_xmm(number, value);
+        } else {
+            self.set_ymm(number, [value, [0; 2]]);
+        }
+    }
+
+    /// [`VectorState::set_low`] of operand 0.
+    #[inline(always)]
+    pub fn set_dst(&mut self, op: &Op, value: Lane) {
+        if op.vex == LEGACY {
+            self.set_xmm(op.dst, value);
+        } else {
+            self.set_ymm(op.dst, [value, [0; 2]]);
+        }
+    }
 }
 
 impl Cpu {
@@ -64,11 +101,68 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn refuse_sse(&mut self) -> crate::exit::Stop {
+    fn refuse_sse(&mut self) -> Stop {
         if self.cr0.contains(Cr0::EM) || !self.cr4.contains(Cr4::OSFXSR) {
             return self.ud();
         }
         self.raise(Exception::new(Vector::Nm))
+    }
+
+    /// What every instruction with a VEX prefix that touches vector registers checks first (SDM
+    /// Vol. 2A, tables 2-18 and following): CR4.OSXSAVE and XCR0, then CR0.TS. CR0.EM and
+    /// CR4.OSFXSR do not count.
+    ///
+    /// # Errors
+    ///
+    /// #UD or #NM.
+    #[inline(always)]
+    pub fn check_avx(&mut self) -> Exec {
+        const STATE: u64 = Xfeatures::SSE.union(Xfeatures::AVX).bits();
+        let blocked = self.cr0.bits() & Cr0::TS.bits()
+            | !self.cr4.bits() & Cr4::OSXSAVE.bits()
+            | !self.xcr0.bits() & STATE;
+        if blocked != 0 {
+            return Err(self.refuse_avx());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_avx(&mut self) -> Stop {
+        if !self.cr4.contains(Cr4::OSXSAVE) || !self.xcr0.contains(Xfeatures::SSE | Xfeatures::AVX)
+        {
+            return self.ud();
+        }
+        self.raise(Exception::new(Vector::Nm))
+    }
+
+    /// [`Cpu::check_sse`] or [`Cpu::check_avx`], as the form demands.
+    ///
+    /// # Errors
+    ///
+    /// #UD or #NM.
+    #[inline(always)]
+    pub fn check_form<const FORM: u8>(&mut self) -> Exec {
+        if FORM == LEGACY { self.check_sse() } else { self.check_avx() }
+    }
+
+    /// [`Cpu::check_form`] of an op.
+    ///
+    /// # Errors
+    ///
+    /// #UD or #NM.
+    #[inline(always)]
+    pub fn check_vector(&mut self, op: &Op) -> Exec {
+        if op.vex == LEGACY { self.check_sse() } else { self.check_avx() }
+    }
+
+    /// Reads a vector register as wide as the op's vectors are; what is above is zero.
+    #[inline(always)]
+    #[must_use]
+    pub fn vector_register(&self, op: &Op, number: u8) -> Wide {
+        let [low, high] = self.vector.ymm(number);
+        if op.vex == VEX_256 { [low, high] } else { [low, [0; 2]] }
     }
 
     /// What every instruction that touches MMX registers checks first (SDM Vol. 3A, 12.1 and

@@ -3,38 +3,41 @@
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
-use super::form::{M128_ANY, REGISTER};
+use super::form::by_form;
 use super::lane::{Element, Lane};
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a string comparison.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Pcmpestri, Pcmpestri64, Pcmpestrm, Pcmpestrm64, Pcmpistri, Pcmpistrm};
+    use Mnemonic::{
+        Pcmpestri, Pcmpestri64, Pcmpestrm, Pcmpestrm64, Pcmpistri, Pcmpistrm, Vpcmpestri,
+        Vpcmpestri64, Vpcmpestrm, Vpcmpestrm64, Vpcmpistri, Vpcmpistrm,
+    };
     /// Lengths by `$length`, result by `$finish`, source by the memory operand.
     macro_rules! string {
         ($length:ident, $finish:ident) => {{
-            fn run<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-                cpu.check_sse()?;
-                let b = cpu.xmm_source::<KIND>(op)?;
+            fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+                cpu.check_form::<FORM>()?;
+                let b = cpu.xmm_source::<FORM, KIND>(op)?;
                 let a = cpu.vector.xmm(op.dst);
                 let imm = op.imm as u8;
                 let (a_len, b_len) = $length(cpu, a, b, imm);
                 let result = compare(a, b, a_len, b_len, imm);
                 set_flags(cpu, result, a_len, b_len, imm);
-                $finish(cpu, result, imm);
+                $finish::<FORM>(cpu, result, imm);
                 Ok(())
             }
-            if op.mem_operand == NO_MEMORY { run::<REGISTER> as Handler } else { run::<M128_ANY> }
+            by_form!(op, run, M128_ANY)
         }};
     }
     Some(match instruction.mnemonic() {
-        Pcmpestri => string!(explicit_lengths, finish_index),
-        Pcmpestri64 => string!(explicit_lengths_64, finish_index),
-        Pcmpestrm => string!(explicit_lengths, finish_mask),
-        Pcmpestrm64 => string!(explicit_lengths_64, finish_mask),
-        Pcmpistri => string!(implicit_lengths, finish_index),
-        Pcmpistrm => string!(implicit_lengths, finish_mask),
+        Pcmpestri | Vpcmpestri => string!(explicit_lengths, finish_index),
+        Pcmpestri64 | Vpcmpestri64 => string!(explicit_lengths_64, finish_index),
+        Pcmpestrm | Vpcmpestrm => string!(explicit_lengths, finish_mask),
+        Pcmpestrm64 | Vpcmpestrm64 => string!(explicit_lengths_64, finish_mask),
+        Pcmpistri | Vpcmpistri => string!(implicit_lengths, finish_index),
+        Pcmpistrm | Vpcmpistrm => string!(implicit_lengths, finish_mask),
         _ => return None,
     })
 }
@@ -122,7 +125,7 @@ fn set_flags(cpu: &mut Cpu, result: u32, a_len: usize, b_len: usize, imm: u8) {
 }
 
 /// ECX: the lowest or highest element that matches, or their number if none does.
-fn finish_index(cpu: &mut Cpu, result: u32, imm: u8) {
+fn finish_index<const FORM: u8>(cpu: &mut Cpu, result: u32, imm: u8) {
     let index = match result {
         0 => capacity(imm) as u32,
         _ if imm & 0x40 != 0 => 31 - result.leading_zeros(),
@@ -132,13 +135,13 @@ fn finish_index(cpu: &mut Cpu, result: u32, imm: u8) {
 }
 
 /// XMM0: a mask of bits or of elements.
-fn finish_mask(cpu: &mut Cpu, result: u32, imm: u8) {
+fn finish_mask<const FORM: u8>(cpu: &mut Cpu, result: u32, imm: u8) {
     let mask = match imm & 0x41 {
         0x40 => u8::join(std::array::from_fn(|i| if result >> i & 1 != 0 { !0 } else { 0 })),
         0x41 => u16::join(std::array::from_fn(|i| if result >> i & 1 != 0 { !0 } else { 0 })),
         _ => [u64::from(result), 0],
     };
-    cpu.vector.set_xmm(0, mask);
+    cpu.vector.set_low::<FORM>(0, mask);
 }
 
 #[cfg(test)]

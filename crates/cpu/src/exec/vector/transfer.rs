@@ -7,7 +7,7 @@ use super::form::{mmx, sse, value_of, with_low, with_low32};
 use super::lane::{Element, Lane};
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128, VEX_256};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a data transfer instruction.
@@ -15,46 +15,73 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Lddqu, Movapd, Movaps, Movd, Movddup, Movdq2q, Movdqa, Movdqu, Movhlps, Movhpd, Movhps,
         Movlhps, Movlpd, Movlps, Movmskpd, Movmskps, Movntdq, Movntdqa, Movntpd, Movntps, Movntq,
-        Movq, Movq2dq, Movsd, Movshdup, Movsldup, Movss, Movupd, Movups, Pmovmskb,
+        Movq, Movq2dq, Movsd, Movshdup, Movsldup, Movss, Movupd, Movups, Pmovmskb, Vlddqu, Vmovapd,
+        Vmovaps, Vmovd, Vmovddup, Vmovdqa, Vmovdqu, Vmovhlps, Vmovhpd, Vmovhps, Vmovlhps, Vmovlpd,
+        Vmovlps, Vmovmskpd, Vmovmskps, Vmovntdq, Vmovntdqa, Vmovntpd, Vmovntps, Vmovq, Vmovsd,
+        Vmovshdup, Vmovsldup, Vmovss, Vmovupd, Vmovups, Vpmovmskb,
     };
     let to_memory = op.mem_operand == 0;
     Some(match instruction.mnemonic() {
-        Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq if to_memory => store_aligned,
-        Movaps | Movapd | Movdqa | Movntdqa => sse!(op, M128, |_, b| b),
-        Movups | Movupd | Movdqu if to_memory => store_unaligned,
-        Movups | Movupd | Movdqu | Lddqu => sse!(op, M128_ANY, |_, b| b),
-        Movss if to_memory => store_low::<u32>,
-        Movss if op.mem_operand == NO_MEMORY => {
+        Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq | Vmovaps | Vmovapd | Vmovdqa
+        | Vmovntps | Vmovntpd | Vmovntdq
+            if to_memory =>
+        {
+            store::<true>(op)
+        }
+        Movaps | Movapd | Movdqa | Movntdqa | Vmovaps | Vmovapd | Vmovdqa | Vmovntdqa => {
+            sse!(op, M128_ALIGNED, |_, b| b)
+        }
+        Movups | Movupd | Movdqu | Vmovups | Vmovupd | Vmovdqu if to_memory => store::<false>(op),
+        Movups | Movupd | Movdqu | Lddqu | Vmovups | Vmovupd | Vmovdqu | Vlddqu => {
+            sse!(op, M128_ANY, |_, b| b)
+        }
+        Movss | Vmovss if to_memory => store_low::<u32>,
+        Movss | Vmovss if op.mem_operand == NO_MEMORY => {
             sse!(op, M32, |a, b| with_low32(a, b[0] as u32))
         }
-        Movss => sse!(op, M32, |_, b| b),
+        Movss | Vmovss => sse!(op, M32, |_, b| b),
         // MOVSD is also the name of a string instruction.
-        Movsd => match instruction.code() {
-            Code::Movsd_xmmm64_xmm if to_memory => store_low::<u64>,
-            Code::Movsd_xmmm64_xmm | Code::Movsd_xmm_xmmm64 if op.mem_operand == NO_MEMORY => {
-                sse!(op, M64, |a, b| with_low(a, b[0]))
+        Movsd | Vmovsd => match instruction.code() {
+            Code::Movsd_xmmm64_xmm | Code::VEX_Vmovsd_m64_xmm if to_memory => store_low::<u64>,
+            Code::Movsd_xmm_xmmm64 | Code::VEX_Vmovsd_xmm_m64 if op.mem_operand != NO_MEMORY => {
+                sse!(op, M64, |_, b| b)
             }
-            Code::Movsd_xmm_xmmm64 => sse!(op, M64, |_, b| b),
+            Code::Movsd_xmmm64_xmm
+            | Code::Movsd_xmm_xmmm64
+            | Code::VEX_Vmovsd_xmm_xmm_xmm
+            | Code::VEX_Vmovsd_xmm_xmm_xmm_0F11 => sse!(op, M64, |a, b| with_low(a, b[0])),
             _ => return None,
         },
-        Movlps | Movlpd if to_memory => store_low::<u64>,
-        Movlps | Movlpd => sse!(op, M64, |a, b| with_low(a, b[0])),
-        Movhps | Movhpd if to_memory => store_high,
-        Movhps | Movhpd | Movlhps => sse!(op, M64, |a, b| [a[0], b[0]]),
-        Movhlps => sse!(op, M64, |a, b| [b[1], a[1]]),
-        Movddup => sse!(op, M64, |_, b| [b[0]; 2]),
-        Movshdup => sse!(op, M128, |_, b| b.map(|q| q >> 32 | q & !0xffff_ffff)),
-        Movsldup => sse!(op, M128, |_, b| b.map(|q| q << 32 | q & 0xffff_ffff)),
-        Movd | Movq => return move_scalar(instruction, op),
+        Movlps | Movlpd | Vmovlps | Vmovlpd if to_memory => store_low::<u64>,
+        Movlps | Movlpd | Vmovlps | Vmovlpd => sse!(op, M64, |a, b| with_low(a, b[0])),
+        Movhps | Movhpd | Vmovhps | Vmovhpd if to_memory => store_high,
+        Movhps | Movhpd | Movlhps | Vmovhps | Vmovhpd | Vmovlhps => {
+            sse!(op, M64, |a, b| [a[0], b[0]])
+        }
+        Movhlps | Vmovhlps => sse!(op, M64, |a, b| [b[1], a[1]]),
+        Vmovddup if op.vex == VEX_256 => sse!(op, M128, |_, b| [b[0]; 2]),
+        Movddup | Vmovddup => sse!(op, M64, |_, b| [b[0]; 2]),
+        Movshdup | Vmovshdup => sse!(op, M128, |_, b| b.map(|q| q >> 32 | q & !0xffff_ffff)),
+        Movsldup | Vmovsldup => sse!(op, M128, |_, b| b.map(|q| q << 32 | q & 0xffff_ffff)),
+        Movd | Movq | Vmovd | Vmovq => return move_scalar(instruction, op),
         Movdq2q => movdq2q,
         Movq2dq => movq2dq,
         Movntq => store_mmx::<u64>,
-        Movmskps => mask_to_register::<u32>,
-        Movmskpd => mask_to_register::<u64>,
-        Pmovmskb if instruction.op1_register().is_mm() => pmovmskb_mmx,
-        Pmovmskb => mask_to_register::<u8>,
+        Movmskps | Vmovmskps => mask_to_register::<u32>,
+        Movmskpd | Vmovmskpd => mask_to_register::<u64>,
+        Pmovmskb | Vpmovmskb if instruction.op1_register().is_mm() => pmovmskb_mmx,
+        Pmovmskb | Vpmovmskb => mask_to_register::<u8>,
         _ => return None,
     })
+}
+
+/// The handler of a store of a whole vector.
+fn store<const ALIGNED: bool>(op: &Op) -> Handler {
+    match op.vex {
+        LEGACY => store_vector::<LEGACY, ALIGNED>,
+        VEX_128 => store_vector::<VEX_128, ALIGNED>,
+        _ => store_vector::<VEX_256, ALIGNED>,
+    }
 }
 
 fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -68,53 +95,72 @@ fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
         Code::Movq_rm64_mm if op.mem_operand == NO_MEMORY => mmx_to_register::<u64>,
         Code::Movd_rm32_mm => store_mmx::<u32>,
         Code::Movq_rm64_mm | Code::Movq_mmm64_mm => store_mmx::<u64>,
-        Code::Movd_xmm_rm32 if op.mem_operand == NO_MEMORY => register_to_xmm::<u32>,
-        Code::Movd_xmm_rm32 => sse!(op, M32, |_, b| b),
-        Code::Movq_xmm_rm64 if op.mem_operand == NO_MEMORY => register_to_xmm::<u64>,
-        Code::Movq_xmm_rm64 | Code::Movq_xmm_xmmm64 => sse!(op, M64, |_, b| [b[0], 0]),
-        Code::Movq_xmmm64_xmm if op.mem_operand == NO_MEMORY => sse!(op, M64, |_, b| [b[0], 0]),
-        Code::Movd_rm32_xmm if op.mem_operand == NO_MEMORY => xmm_to_register::<u32>,
-        Code::Movq_rm64_xmm if op.mem_operand == NO_MEMORY => xmm_to_register::<u64>,
-        Code::Movd_rm32_xmm => store_low::<u32>,
-        Code::Movq_rm64_xmm | Code::Movq_xmmm64_xmm => store_low::<u64>,
+        Code::Movd_xmm_rm32 | Code::VEX_Vmovd_xmm_rm32 if op.mem_operand == NO_MEMORY => {
+            register_to_xmm::<u32>
+        }
+        Code::Movd_xmm_rm32 | Code::VEX_Vmovd_xmm_rm32 => sse!(op, M32, |_, b| b),
+        Code::Movq_xmm_rm64 | Code::VEX_Vmovq_xmm_rm64 if op.mem_operand == NO_MEMORY => {
+            register_to_xmm::<u64>
+        }
+        Code::Movq_xmm_rm64
+        | Code::VEX_Vmovq_xmm_rm64
+        | Code::Movq_xmm_xmmm64
+        | Code::VEX_Vmovq_xmm_xmmm64 => sse!(op, M64, |_, b| [b[0], 0]),
+        Code::Movq_xmmm64_xmm | Code::VEX_Vmovq_xmmm64_xmm if op.mem_operand == NO_MEMORY => {
+            sse!(op, M64, |_, b| [b[0], 0])
+        }
+        Code::Movd_rm32_xmm | Code::VEX_Vmovd_rm32_xmm if op.mem_operand == NO_MEMORY => {
+            xmm_to_register::<u32>
+        }
+        Code::Movq_rm64_xmm | Code::VEX_Vmovq_rm64_xmm if op.mem_operand == NO_MEMORY => {
+            xmm_to_register::<u64>
+        }
+        Code::Movd_rm32_xmm | Code::VEX_Vmovd_rm32_xmm => store_low::<u32>,
+        Code::Movq_rm64_xmm
+        | Code::VEX_Vmovq_rm64_xmm
+        | Code::Movq_xmmm64_xmm
+        | Code::VEX_Vmovq_xmmm64_xmm => store_low::<u64>,
         _ => return None,
     })
 }
 
-fn store_aligned(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
-    let la = cpu.linear_aligned(op, AccessKind::Write)?;
-    let value = cpu.vector.xmm(op.src);
-    cpu.store(la, value_of(value))
-}
-
-fn store_unaligned(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
-    let value = cpu.vector.xmm(op.src);
-    cpu.store_operand(op, value_of(value))
+/// A store of a whole vector, at a multiple of its size where `ALIGNED`.
+fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_form::<FORM>()?;
+    if FORM == VEX_256 {
+        let value = cpu.vector.ymm(op.src);
+        return cpu.store_ymm::<ALIGNED>(op, value);
+    }
+    let value = value_of(cpu.vector.xmm(op.src));
+    if ALIGNED {
+        let la = cpu.linear_aligned(op, 16, AccessKind::Write)?;
+        cpu.store(la, value)
+    } else {
+        cpu.store_operand(op, value)
+    }
 }
 
 fn store_low<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value = cpu.vector.xmm(op.src)[0];
     cpu.store_operand(op, T::trunc(value))
 }
 
 fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value = cpu.vector.xmm(op.src)[1];
     cpu.store_operand(op, value)
 }
 
 fn register_to_xmm<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value: T = cpu.src(op);
-    cpu.vector.set_xmm(op.dst, [value.zext(), 0]);
+    cpu.vector.set_dst(op, [value.zext(), 0]);
     Ok(())
 }
 
 fn xmm_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value = T::trunc(cpu.vector.xmm(op.src)[0]);
     cpu.set_dst(op, value);
     Ok(())
@@ -183,15 +229,16 @@ fn byte_mask(quadword: u64) -> u64 {
 }
 
 fn mask_to_register<T: Element + Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
-    let lane = cpu.vector.xmm(op.src);
-    let mask = if T::BITS == 8 {
-        byte_mask(lane[0]) | byte_mask(lane[1]) << 8
-    } else {
-        u64::from(sign_mask::<T>(lane))
-    };
+    cpu.check_vector(op)?;
+    let [low, high] = cpu.vector_register(op, op.src).map(|lane| {
+        if T::BITS == 8 {
+            byte_mask(lane[0]) | byte_mask(lane[1]) << 8
+        } else {
+            u64::from(sign_mask::<T>(lane))
+        }
+    });
     // A 64-bit destination is zero-extended, too.
-    cpu.set_dst(op, mask);
+    cpu.set_dst(op, low | high << (128 / T::BITS));
     Ok(())
 }
 

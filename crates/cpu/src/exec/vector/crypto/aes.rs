@@ -13,14 +13,19 @@ use crate::op::{Handler, Op};
 
 /// The handler of an AES instruction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Aesdec, Aesdeclast, Aesenc, Aesenclast, Aesimc, Aeskeygenassist};
+    use Mnemonic::{
+        Aesdec, Aesdeclast, Aesenc, Aesenclast, Aesimc, Aeskeygenassist, Vaesdec, Vaesdeclast,
+        Vaesenc, Vaesenclast, Vaesimc, Vaeskeygenassist,
+    };
     Some(match instruction.mnemonic() {
-        Aesenc => sse!(op, M128, aesenc),
-        Aesenclast => sse!(op, M128, aesenclast),
-        Aesdec => sse!(op, M128, aesdec),
-        Aesdeclast => sse!(op, M128, aesdeclast),
-        Aesimc => sse!(op, M128, |_, b| aesimc(b)),
-        Aeskeygenassist => sse_imm!(op, M128, |_, b, imm| aeskeygenassist(b, imm)),
+        Aesenc | Vaesenc => sse!(op, M128, aesenc),
+        Aesenclast | Vaesenclast => sse!(op, M128, aesenclast),
+        Aesdec | Vaesdec => sse!(op, M128, aesdec),
+        Aesdeclast | Vaesdeclast => sse!(op, M128, aesdeclast),
+        Aesimc | Vaesimc => sse!(op, M128, |_, b| aesimc(b)),
+        Aeskeygenassist | Vaeskeygenassist => {
+            sse_imm!(op, M128, |_, b, imm| aeskeygenassist(b, imm))
+        }
         _ => return None,
     })
 }

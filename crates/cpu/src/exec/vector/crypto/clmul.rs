@@ -8,7 +8,8 @@ use crate::op::{Handler, Op};
 
 /// The handler of PCLMULQDQ.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    (instruction.mnemonic() == Mnemonic::Pclmulqdq).then(|| sse_imm!(op, M128, pclmulqdq))
+    let multiplies = matches!(instruction.mnemonic(), Mnemonic::Pclmulqdq | Mnemonic::Vpclmulqdq);
+    multiplies.then(|| sse_imm!(op, M128, pclmulqdq))
 }
 
 /// PCLMULQDQ: bit 0 of the immediate picks the quadword of `a`, bit 4 that of `b`.

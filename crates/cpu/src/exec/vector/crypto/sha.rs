@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::{self, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{Handler, LEGACY, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a SHA instruction.
@@ -25,7 +25,7 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
 
 fn handle_sha256rnds2<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let words = cpu.vector.xmm(0);
-    form::binary::<KIND>(cpu, op, |a, b| sha256rnds2(a, b, words))
+    form::binary::<LEGACY, KIND>(cpu, op, |a, b| sha256rnds2(a, b, words))
 }
 
 fn choose(x: u32, y: u32, z: u32) -> u32 {

@@ -9,12 +9,12 @@ use crate::op::{Handler, Op};
 
 /// The handler of an approximation.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Rcpps, Rcpss, Rsqrtps, Rsqrtss};
+    use Mnemonic::{Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss};
     Some(match instruction.mnemonic() {
-        Rcpps => sse!(op, M128, |_, b| map(b, reciprocal)),
-        Rcpss => sse!(op, M32, |a, b| with_low32(a, reciprocal(b[0] as u32))),
-        Rsqrtps => sse!(op, M128, |_, b| map(b, reciprocal_root)),
-        Rsqrtss => sse!(op, M32, |a, b| with_low32(a, reciprocal_root(b[0] as u32))),
+        Rcpps | Vrcpps => sse!(op, M128, |_, b| map(b, reciprocal)),
+        Rcpss | Vrcpss => sse!(op, M32, |a, b| with_low32(a, reciprocal(b[0] as u32))),
+        Rsqrtps | Vrsqrtps => sse!(op, M128, |_, b| map(b, reciprocal_root)),
+        Rsqrtss | Vrsqrtss => sse!(op, M32, |a, b| with_low32(a, reciprocal_root(b[0] as u32))),
         _ => return None,
     })
 }

@@ -4,58 +4,70 @@ use cloister_x86::regs::Rflags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::exec::vector::form::{M32, M64, REGISTER, sse_float_imm, with_low, with_low32};
-use crate::exec::vector::lane::zip_with;
+use crate::exec::vector::lane::{Lane, zip_with};
 use crate::float::{Comparison, Env, Format, Relation, compare};
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a comparison.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Cmppd, Cmpps, Cmpsd, Cmpss, Comisd, Comiss, Ucomisd, Ucomiss};
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    use Mnemonic::{
+        Cmppd, Cmpps, Cmpsd, Cmpss, Comisd, Comiss, Ucomisd, Ucomiss, Vcmppd, Vcmpps, Vcmpsd,
+        Vcmpss, Vcomisd, Vcomiss, Vucomisd, Vucomiss,
+    };
     let memory = op.mem_operand != NO_MEMORY;
+    macro_rules! compare {
+        ($kind:ident, $f:expr) => {{
+            // Without a VEX prefix there are eight predicates.
+            op.imm &= if op.vex == LEGACY { 7 } else { 0x1f };
+            sse_float_imm!(op, $kind, $f)
+        }};
+    }
     Some(match instruction.mnemonic() {
-        Cmpps => sse_float_imm!(op, M128, |env: &mut Env, a, b, imm| {
-            zip_with(env, a, b, |env, a: u32, b| if holds(env, a, b, imm) { !0 } else { 0 })
+        Cmpps | Vcmpps => compare!(M128, |env: &mut Env, a, b, predicate| {
+            zip_with(env, a, b, |env, a: u32, b| if holds(env, a, b, predicate) { !0 } else { 0 })
         }),
-        Cmppd => sse_float_imm!(op, M128, |env: &mut Env, a, b, imm| {
-            zip_with(env, a, b, |env, a: u64, b| if holds(env, a, b, imm) { !0 } else { 0 })
+        Cmppd | Vcmppd => compare!(M128, |env: &mut Env, a, b, predicate| {
+            zip_with(env, a, b, |env, a: u64, b| if holds(env, a, b, predicate) { !0 } else { 0 })
         }),
-        Cmpss => sse_float_imm!(op, M32, |env: &mut Env, a: [u64; 2], b: [u64; 2], imm| {
-            let holds = holds(env, a[0] as u32, b[0] as u32, imm);
+        Cmpss | Vcmpss => compare!(M32, |env: &mut Env, a: Lane, b: Lane, predicate| {
+            let holds = holds(env, a[0] as u32, b[0] as u32, predicate);
             with_low32(a, if holds { !0 } else { 0 })
         }),
         // CMPSD is also the name of a string instruction.
-        Cmpsd if instruction.code() == Code::Cmpsd_xmm_xmmm64_imm8 => {
-            sse_float_imm!(op, M64, |env: &mut Env, a: [u64; 2], b: [u64; 2], imm| {
-                with_low(a, if holds(env, a[0], b[0], imm) { !0 } else { 0 })
+        Vcmpsd | Cmpsd if op.vex != LEGACY || instruction.code() == Code::Cmpsd_xmm_xmmm64_imm8 => {
+            compare!(M64, |env: &mut Env, a: Lane, b: Lane, predicate| {
+                with_low(a, if holds(env, a[0], b[0], predicate) { !0 } else { 0 })
             })
         }
-        Comiss if memory => comiss::<M32>,
-        Comiss => comiss::<REGISTER>,
-        Ucomiss if memory => ucomiss::<M32>,
-        Ucomiss => ucomiss::<REGISTER>,
-        Comisd if memory => comisd::<M64>,
-        Comisd => comisd::<REGISTER>,
-        Ucomisd if memory => ucomisd::<M64>,
-        Ucomisd => ucomisd::<REGISTER>,
+        Comiss | Vcomiss if memory => comiss::<M32>,
+        Comiss | Vcomiss => comiss::<REGISTER>,
+        Ucomiss | Vucomiss if memory => ucomiss::<M32>,
+        Ucomiss | Vucomiss => ucomiss::<REGISTER>,
+        Comisd | Vcomisd if memory => comisd::<M64>,
+        Comisd | Vcomisd => comisd::<REGISTER>,
+        Ucomisd | Vucomisd if memory => ucomisd::<M64>,
+        Ucomisd | Vucomisd => ucomisd::<REGISTER>,
         _ => return None,
     })
 }
 
-/// Whether a predicate of CMPPS holds: bit 2 of the immediate negates equal, less, less or equal
-/// and unordered; the less-than ones object to quiet NaNs (SDM Vol. 2A, table 3-1).
+/// Whether a predicate of CMPPS holds (SDM Vol. 2A, table 3-1): bits 1:0 choose among equal, less,
+/// less or equal and unordered, bit 3 inverts the answer for unordered operands, bit 2 then the
+/// whole. The less-than ones object to quiet NaNs, or with bit 4 the others.
 #[inline(always)]
-pub fn holds<F: Format>(env: &mut Env, a: F, b: F, imm: u8) -> bool {
-    let comparison =
-        if matches!(imm & 3, 1 | 2) { Comparison::Signaling } else { Comparison::Quiet };
+pub fn holds<F: Format>(env: &mut Env, a: F, b: F, predicate: u8) -> bool {
+    let bit = |n: u8| predicate >> n & 1 != 0;
+    let signaling = matches!(predicate & 3, 1 | 2) != bit(4);
+    let comparison = if signaling { Comparison::Signaling } else { Comparison::Quiet };
     let relation = compare(env, a, b, comparison);
-    let holds = match imm & 3 {
+    let basic = match predicate & 3 {
         0 => relation == Relation::Equal,
         1 => relation == Relation::Less,
         2 => matches!(relation, Relation::Less | Relation::Equal),
         _ => relation == Relation::Unordered,
     };
-    holds != (imm & 4 != 0)
+    (basic != (bit(3) && relation == Relation::Unordered)) != bit(2)
 }
 
 #[inline(always)]
@@ -74,8 +86,8 @@ fn set_flags<F: Format>(cpu: &mut Cpu, a: F, b: F, comparison: Comparison) -> Ex
 macro_rules! ordered {
     ($($name:ident, $t:ty, $comparison:ident);*) => {$(
         fn $name<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-            cpu.check_sse()?;
-            let b = cpu.xmm_source::<KIND>(op)?[0] as $t;
+            cpu.check_vector(op)?;
+            let b = cpu.xmm_source::<VEX_128, KIND>(op)?[0] as $t;
             let a = cpu.vector.xmm(op.dst)[0] as $t;
             set_flags(cpu, a, b, Comparison::$comparison)
         }

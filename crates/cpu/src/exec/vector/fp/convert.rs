@@ -2,8 +2,10 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use crate::exec::vector::form::{sse_float, with_low, with_low32};
-use crate::exec::vector::lane::{Element, Lane, map_with};
+use crate::exec::vector::form::{
+    sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
+};
+use crate::exec::vector::lane::{Lane, map_with};
 use crate::float::{Env, convert, from_i32, from_i64};
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
@@ -13,50 +15,69 @@ use crate::state::{Cpu, Exec};
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Cvtdq2pd, Cvtdq2ps, Cvtpd2ps, Cvtpi2pd, Cvtpi2ps, Cvtps2pd, Cvtsd2ss, Cvtsi2sd, Cvtsi2ss,
-        Cvtss2sd,
+        Cvtss2sd, Vcvtdq2pd, Vcvtdq2ps, Vcvtpd2ps, Vcvtps2pd, Vcvtsd2ss, Vcvtsi2sd, Vcvtsi2ss,
+        Vcvtss2sd,
     };
     let memory = op.mem_operand != NO_MEMORY;
     Some(match instruction.mnemonic() {
-        Cvtss2sd => sse_float!(op, M32, |env, a, b| with_low(a, convert(env, b[0] as u32))),
-        Cvtsd2ss => sse_float!(op, M64, |env, a, b| with_low32(a, convert(env, b[0]))),
-        Cvtps2pd => sse_float!(op, M64, |env, _, b| cvtps2pd(env, b)),
-        Cvtpd2ps => sse_float!(op, M128, |env, _, b| cvtpd2ps(env, b)),
-        Cvtdq2ps => sse_float!(op, M128, |env, _, b| {
+        Cvtss2sd | Vcvtss2sd => {
+            sse_float!(op, M32, |env, a, b| with_low(a, convert(env, b[0] as u32)))
+        }
+        Cvtsd2ss | Vcvtsd2ss => sse_float!(op, M64, |env, a, b| with_low32(a, convert(env, b[0]))),
+        Cvtps2pd | Vcvtps2pd => sse_float_widen!(op, cvtps2pd),
+        Cvtpd2ps | Vcvtpd2ps => sse_float_narrow!(op, cvtpd2ps),
+        Cvtdq2ps | Vcvtdq2ps => sse_float!(op, M128, |env, _, b| {
             map_with(env, b, |env, x: u32| from_i32(env, x as i32))
         }),
-        Cvtdq2pd => sse_float!(op, M64, |env, _, b| cvtdq2pd(env, b[0])),
+        Cvtdq2pd | Vcvtdq2pd => sse_float_widen!(op, cvtdq2pd),
         Cvtpi2ps if memory => cvtpi2ps::<true>,
         Cvtpi2ps => cvtpi2ps::<false>,
         Cvtpi2pd if memory => cvtpi2pd_memory,
         Cvtpi2pd => cvtpi2pd_register,
-        Cvtsi2ss | Cvtsi2sd => match (instruction.code(), memory) {
-            (Code::Cvtsi2ss_xmm_rm32, false) => cvtsi2ss::<u32, false>,
-            (Code::Cvtsi2ss_xmm_rm32, true) => cvtsi2ss::<u32, true>,
-            (Code::Cvtsi2ss_xmm_rm64, false) => cvtsi2ss::<u64, false>,
-            (Code::Cvtsi2ss_xmm_rm64, true) => cvtsi2ss::<u64, true>,
-            (Code::Cvtsi2sd_xmm_rm32, false) => cvtsi2sd::<u32, false>,
-            (Code::Cvtsi2sd_xmm_rm32, true) => cvtsi2sd::<u32, true>,
-            (Code::Cvtsi2sd_xmm_rm64, false) => cvtsi2sd::<u64, false>,
-            (Code::Cvtsi2sd_xmm_rm64, true) => cvtsi2sd::<u64, true>,
+        Cvtsi2ss | Cvtsi2sd | Vcvtsi2ss | Vcvtsi2sd => match (instruction.code(), memory) {
+            (Code::Cvtsi2ss_xmm_rm32 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm32, false) => {
+                cvtsi2ss::<u32, false>
+            }
+            (Code::Cvtsi2ss_xmm_rm32 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm32, true) => {
+                cvtsi2ss::<u32, true>
+            }
+            (Code::Cvtsi2ss_xmm_rm64 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm64, false) => {
+                cvtsi2ss::<u64, false>
+            }
+            (Code::Cvtsi2ss_xmm_rm64 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm64, true) => {
+                cvtsi2ss::<u64, true>
+            }
+            (Code::Cvtsi2sd_xmm_rm32 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm32, false) => {
+                cvtsi2sd::<u32, false>
+            }
+            (Code::Cvtsi2sd_xmm_rm32 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm32, true) => {
+                cvtsi2sd::<u32, true>
+            }
+            (Code::Cvtsi2sd_xmm_rm64 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm64, false) => {
+                cvtsi2sd::<u64, false>
+            }
+            (Code::Cvtsi2sd_xmm_rm64 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm64, true) => {
+                cvtsi2sd::<u64, true>
+            }
             _ => return None,
         },
         _ => return None,
     })
 }
 
-/// CVTPS2PD: the low two elements.
+/// CVTPS2PD: two elements.
 #[inline(always)]
-pub fn cvtps2pd(env: &mut Env, b: Lane) -> Lane {
-    let low = convert(env, b[0] as u32);
-    [low, convert(env, (b[0] >> 32) as u32)]
+pub fn cvtps2pd(env: &mut Env, b: u64) -> Lane {
+    let low = convert(env, b as u32);
+    [low, convert(env, (b >> 32) as u32)]
 }
 
-/// CVTPD2PS: two elements, with zeros above.
+/// CVTPD2PS: two elements.
 #[inline(always)]
-pub fn cvtpd2ps(env: &mut Env, b: Lane) -> Lane {
+pub fn cvtpd2ps(env: &mut Env, b: Lane) -> u64 {
     let low: u32 = convert(env, b[0]);
     let high: u32 = convert(env, b[1]);
-    u32::join([low, high, 0, 0])
+    u64::from(low) | u64::from(high) << 32
 }
 
 /// CVTDQ2PD and CVTPI2PD: two signed doublewords.
@@ -66,20 +87,20 @@ pub fn cvtdq2pd(env: &mut Env, b: u64) -> Lane {
 }
 
 fn cvtsi2ss<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
-    let old = cpu.vector.xmm(op.dst);
-    cpu.vector.set_xmm(op.dst, with_low32(old, result));
+    let old = cpu.vector.xmm(op.third);
+    cpu.vector.set_dst(op, with_low32(old, result));
     Ok(())
 }
 
 fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
-    let old = cpu.vector.xmm(op.dst);
-    cpu.vector.set_xmm(op.dst, with_low(old, result));
+    let old = cpu.vector.xmm(op.third);
+    cpu.vector.set_dst(op, with_low(old, result));
     Ok(())
 }
 

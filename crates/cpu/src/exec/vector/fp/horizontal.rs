@@ -9,16 +9,23 @@ use crate::op::{Handler, Op};
 
 /// The handler of an instruction that combines neighbours or alternates.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Addsubpd, Addsubps, Haddpd, Haddps, Hsubpd, Hsubps};
+    use Mnemonic::{
+        Addsubpd, Addsubps, Haddpd, Haddps, Hsubpd, Hsubps, Vaddsubpd, Vaddsubps, Vhaddpd, Vhaddps,
+        Vhsubpd, Vhsubps,
+    };
     Some(match instruction.mnemonic() {
-        Addsubps => sse_float!(op, M128, addsubps),
-        Addsubpd => {
+        Addsubps | Vaddsubps => sse_float!(op, M128, addsubps),
+        Addsubpd | Vaddsubpd => {
             sse_float!(op, M128, |env, a, b| { [sub(env, a[0], b[0]), add(env, a[1], b[1])] })
         }
-        Haddps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, add)),
-        Hsubps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, sub)),
-        Haddpd => sse_float!(op, M128, |env, a, b| [add(env, a[0], a[1]), add(env, b[0], b[1])]),
-        Hsubpd => sse_float!(op, M128, |env, a, b| [sub(env, a[0], a[1]), sub(env, b[0], b[1])]),
+        Haddps | Vhaddps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, add)),
+        Hsubps | Vhsubps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, sub)),
+        Haddpd | Vhaddpd => {
+            sse_float!(op, M128, |env, a, b| [add(env, a[0], a[1]), add(env, b[0], b[1])])
+        }
+        Hsubpd | Vhsubpd => {
+            sse_float!(op, M128, |env, a, b| [sub(env, a[0], a[1]), sub(env, b[0], b[1])])
+        }
         _ => return None,
     })
 }

@@ -1,10 +1,13 @@
-//! Packed and scalar floating point, from SSE to SSE4.1 (SDM Vol. 1, 10.4, 11.4.1, 12.3, 12.10).
+//! Packed and scalar floating point, from SSE to FMA and F16C (SDM Vol. 1, 10.4, 11.4.1, 12.3,
+//! 12.10, 14.4 and 14.5).
 
 pub mod approximate;
 pub mod arithmetic;
 pub mod compare;
 pub mod convert;
 pub mod dot;
+pub mod fused;
+pub mod half;
 pub mod horizontal;
 pub mod round;
 pub mod to_integer;
@@ -14,7 +17,7 @@ use iced_x86::Instruction;
 use crate::op::{Handler, Op};
 
 /// The handler of a floating-point instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     arithmetic::select(instruction, op)
         .or_else(|| approximate::select(instruction, op))
         .or_else(|| compare::select(instruction, op))
@@ -23,6 +26,8 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
         .or_else(|| round::select(instruction, op))
         .or_else(|| horizontal::select(instruction, op))
         .or_else(|| dot::select(instruction, op))
+        .or_else(|| half::select(instruction, op))
+        .or_else(|| fused::select(instruction, op))
 }
 
 /// The four shapes of an operation `f(env, a, b)` on single and double precision elements.

@@ -9,18 +9,18 @@ use crate::op::{Handler, Op};
 
 /// The handler of a rounding instruction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Roundpd, Roundps, Roundsd, Roundss};
+    use Mnemonic::{Roundpd, Roundps, Roundsd, Roundss, Vroundpd, Vroundps, Vroundsd, Vroundss};
     Some(match instruction.mnemonic() {
-        Roundps => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+        Roundps | Vroundps => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
             map_with(env, b, |env, x: u32| round(env, x, imm))
         }),
-        Roundpd => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+        Roundpd | Vroundpd => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
             map_with(env, b, |env, x: u64| round(env, x, imm))
         }),
-        Roundss => sse_float_imm!(op, M32, |env: &mut Env, a, b: Lane, imm| {
+        Roundss | Vroundss => sse_float_imm!(op, M32, |env: &mut Env, a, b: Lane, imm| {
             with_low32(a, round(env, b[0] as u32, imm))
         }),
-        Roundsd => sse_float_imm!(op, M64, |env: &mut Env, a, b: Lane, imm| {
+        Roundsd | Vroundsd => sse_float_imm!(op, M64, |env: &mut Env, a, b: Lane, imm| {
             with_low(a, round(env, b[0], imm))
         }),
         _ => return None,

@@ -3,17 +3,18 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float};
+use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float, sse_float_narrow};
 use crate::exec::vector::lane::{Element, Lane, map_with};
 use crate::float::{Env, Format, Rounding, to_i32, to_i64};
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a conversion to integers.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Cvtpd2dq, Cvtpd2pi, Cvtps2dq, Cvtps2pi, Cvtsd2si, Cvtss2si, Cvttpd2dq, Cvttpd2pi,
-        Cvttps2dq, Cvttps2pi, Cvttsd2si, Cvttss2si,
+        Cvttps2dq, Cvttps2pi, Cvttsd2si, Cvttss2si, Vcvtpd2dq, Vcvtps2dq, Vcvtsd2si, Vcvtss2si,
+        Vcvttpd2dq, Vcvttps2dq, Vcvttsd2si, Vcvttss2si,
     };
     let memory = op.mem_operand != NO_MEMORY;
     let wide = instruction.op0_register().is_gpr64();
@@ -36,18 +37,20 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
         }};
     }
     Some(match instruction.mnemonic() {
-        Cvtss2si => scalar!(u32, M32, false),
-        Cvttss2si => scalar!(u32, M32, true),
-        Cvtsd2si => scalar!(u64, M64, false),
-        Cvttsd2si => scalar!(u64, M64, true),
-        Cvtps2dq => sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, env.rounding)),
-        Cvttps2dq => sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, Rounding::Zero)),
-        Cvtpd2dq => sse_float!(op, M128, |env, _, b| cvtpd2dq(env, b, env.rounding)),
-        Cvttpd2dq => sse_float!(op, M128, |env, _, b| cvtpd2dq(env, b, Rounding::Zero)),
+        Cvtss2si | Vcvtss2si => scalar!(u32, M32, false),
+        Cvttss2si | Vcvttss2si => scalar!(u32, M32, true),
+        Cvtsd2si | Vcvtsd2si => scalar!(u64, M64, false),
+        Cvttsd2si | Vcvttsd2si => scalar!(u64, M64, true),
+        Cvtps2dq | Vcvtps2dq => sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, env.rounding)),
+        Cvttps2dq | Vcvttps2dq => {
+            sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, Rounding::Zero))
+        }
+        Cvtpd2dq | Vcvtpd2dq => sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, env.rounding)),
+        Cvttpd2dq | Vcvttpd2dq => sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, Rounding::Zero)),
         Cvtps2pi => mmx!(M64, |env, b| cvtps2pi(env, b[0], env.rounding)),
         Cvttps2pi => mmx!(M64, |env, b| cvtps2pi(env, b[0], Rounding::Zero)),
-        Cvtpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, env.rounding)[0]),
-        Cvttpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, Rounding::Zero)[0]),
+        Cvtpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, env.rounding)),
+        Cvttpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, Rounding::Zero)),
         _ => return None,
     })
 }
@@ -58,12 +61,12 @@ pub fn cvtps2dq(env: &mut Env, b: Lane, rounding: Rounding) -> Lane {
     map_with(env, b, |env, x: u32| to_i32(env, x, rounding) as u32)
 }
 
-/// CVTPD2DQ and CVTTPD2DQ: two elements, with zeros above.
+/// CVTPD2DQ and CVTTPD2DQ: two elements.
 #[inline(always)]
-pub fn cvtpd2dq(env: &mut Env, b: Lane, rounding: Rounding) -> Lane {
+pub fn cvtpd2dq(env: &mut Env, b: Lane, rounding: Rounding) -> u64 {
     let low = to_i32(env, b[0], rounding);
     let high = to_i32(env, b[1], rounding);
-    i32::join([low, high, 0, 0])
+    i32::join([low, high, 0, 0])[0]
 }
 
 /// CVTPS2PI and CVTTPS2PI: the low two elements.
@@ -95,8 +98,8 @@ fn to_register<T: Scalar, const KIND: u8, const TRUNCATE: bool, const WIDE: bool
     cpu: &mut Cpu,
     op: &Op,
 ) -> Exec {
-    cpu.check_sse()?;
-    let x = T::low(cpu.xmm_source::<KIND>(op)?[0]);
+    cpu.check_vector(op)?;
+    let x = T::low(cpu.xmm_source::<VEX_128, KIND>(op)?[0]);
     let value = cpu.simd(|env| {
         let rounding = if TRUNCATE { Rounding::Zero } else { env.rounding };
         if WIDE { to_i64(env, x, rounding) as u64 } else { to_i32(env, x, rounding) as u32 as u64 }
@@ -109,7 +112,7 @@ fn to_register<T: Scalar, const KIND: u8, const TRUNCATE: bool, const WIDE: bool
 fn to_mmx<const KIND: u8>(cpu: &mut Cpu, op: &Op, f: impl Fn(&mut Env, Lane) -> u64) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
-    let b = cpu.xmm_source::<KIND>(op)?;
+    let b = cpu.xmm_source::<LEGACY, KIND>(op)?;
     // The change to MMX operation comes before any #XM.
     cpu.enter_mmx();
     let result = cpu.simd(|env| f(env, b))?;

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exec::vector::form::sse;
+use crate::exec::vector::form::sse_widen;
 use crate::exec::vector::lane::Element;
 use crate::op::{Handler, Op};
 
@@ -10,29 +10,30 @@ use crate::op::{Handler, Op};
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Pmovsxbd, Pmovsxbq, Pmovsxbw, Pmovsxdq, Pmovsxwd, Pmovsxwq, Pmovzxbd, Pmovzxbq, Pmovzxbw,
-        Pmovzxdq, Pmovzxwd, Pmovzxwq,
+        Pmovzxdq, Pmovzxwd, Pmovzxwq, Vpmovsxbd, Vpmovsxbq, Vpmovsxbw, Vpmovsxdq, Vpmovsxwd,
+        Vpmovsxwq, Vpmovzxbd, Vpmovzxbq, Vpmovzxbw, Vpmovzxdq, Vpmovzxwd, Vpmovzxwq,
     };
     macro_rules! extend {
-        ($kind:ident, $from:ty, $to:ty) => {
-            sse!(op, $kind, |_, b| {
+        ($bytes:literal, $from:ty, $to:ty) => {
+            sse_widen!(op, $bytes, |b| {
                 let b = <$from>::split(b);
                 <$to>::join(std::array::from_fn(|i| b[i].into()))
             })
         };
     }
     Some(match instruction.mnemonic() {
-        Pmovsxbw => extend!(M64, i8, i16),
-        Pmovsxbd => extend!(M32, i8, i32),
-        Pmovsxbq => extend!(M16, i8, i64),
-        Pmovsxwd => extend!(M64, i16, i32),
-        Pmovsxwq => extend!(M32, i16, i64),
-        Pmovsxdq => extend!(M64, i32, i64),
-        Pmovzxbw => extend!(M64, u8, u16),
-        Pmovzxbd => extend!(M32, u8, u32),
-        Pmovzxbq => extend!(M16, u8, u64),
-        Pmovzxwd => extend!(M64, u16, u32),
-        Pmovzxwq => extend!(M32, u16, u64),
-        Pmovzxdq => extend!(M64, u32, u64),
+        Pmovsxbw | Vpmovsxbw => extend!(8, i8, i16),
+        Pmovsxbd | Vpmovsxbd => extend!(4, i8, i32),
+        Pmovsxbq | Vpmovsxbq => extend!(2, i8, i64),
+        Pmovsxwd | Vpmovsxwd => extend!(8, i16, i32),
+        Pmovsxwq | Vpmovsxwq => extend!(4, i16, i64),
+        Pmovsxdq | Vpmovsxdq => extend!(8, i32, i64),
+        Pmovzxbw | Vpmovzxbw => extend!(8, u8, u16),
+        Pmovzxbd | Vpmovzxbd => extend!(4, u8, u32),
+        Pmovzxbq | Vpmovzxbq => extend!(2, u8, u64),
+        Pmovzxwd | Vpmovzxwd => extend!(8, u16, u32),
+        Pmovzxwq | Vpmovzxwq => extend!(4, u16, u64),
+        Pmovzxdq | Vpmovzxdq => extend!(8, u32, u64),
         _ => return None,
     })
 }

@@ -8,7 +8,10 @@ use crate::op::{Handler, Op};
 
 /// The handler of a horizontal instruction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Mpsadbw, Phaddd, Phaddsw, Phaddw, Phminposuw, Phsubd, Phsubsw, Phsubw};
+    use Mnemonic::{
+        Mpsadbw, Phaddd, Phaddsw, Phaddw, Phminposuw, Phsubd, Phsubsw, Phsubw, Vmpsadbw, Vphaddd,
+        Vphaddsw, Vphaddw, Vphminposuw, Vphsubd, Vphsubsw, Vphsubw,
+    };
     /// Both forms: the MMX one operates on the two registers as the halves of one lane.
     macro_rules! horizontal {
         ($f:expr) => {
@@ -20,14 +23,14 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
         };
     }
     Some(match instruction.mnemonic() {
-        Phaddw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_add)),
-        Phaddsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_add)),
-        Phaddd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_add)),
-        Phsubw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_sub)),
-        Phsubsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_sub)),
-        Phsubd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_sub)),
-        Mpsadbw => sse_imm!(op, M128, mpsadbw),
-        Phminposuw => sse!(op, M128, |_, b| phminposuw(b)),
+        Phaddw | Vphaddw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_add)),
+        Phaddsw | Vphaddsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_add)),
+        Phaddd | Vphaddd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_add)),
+        Phsubw | Vphsubw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_sub)),
+        Phsubsw | Vphsubsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_sub)),
+        Phsubd | Vphsubd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_sub)),
+        Mpsadbw | Vmpsadbw => sse_imm!(op, M128, mpsadbw, 3),
+        Phminposuw | Vphminposuw => sse!(op, M128, |_, b| phminposuw(b)),
         _ => return None,
     })
 }

@@ -12,6 +12,8 @@ use crate::state::{Cpu, Exec};
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Extractps, Insertps, Pextrb, Pextrd, Pextrq, Pextrw, Pinsrb, Pinsrd, Pinsrq, Pinsrw,
+        Vextractps, Vinsertps, Vpextrb, Vpextrd, Vpextrq, Vpextrw, Vpinsrb, Vpinsrd, Vpinsrq,
+        Vpinsrw,
     };
     let memory = op.mem_operand != NO_MEMORY;
     macro_rules! by_memory {
@@ -27,29 +29,31 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
                 pinsrw_mmx::<false>
             }
         }
-        Pinsrb => by_memory!(insert, u8),
-        Pinsrw => by_memory!(insert, u16),
-        Pinsrd => by_memory!(insert, u32),
-        Pinsrq => by_memory!(insert, u64),
+        Pinsrb | Vpinsrb => by_memory!(insert, u8),
+        Pinsrw | Vpinsrw => by_memory!(insert, u16),
+        Pinsrd | Vpinsrd => by_memory!(insert, u32),
+        Pinsrq | Vpinsrq => by_memory!(insert, u64),
         Pextrw if instruction.op1_register().is_mm() => pextrw_mmx,
-        Pextrb => by_memory!(extract, u8),
-        Pextrw => by_memory!(extract, u16),
-        Pextrd | Extractps => by_memory!(extract, u32),
-        Pextrq => by_memory!(extract, u64),
+        Pextrb | Vpextrb => by_memory!(extract, u8),
+        Pextrw | Vpextrw => by_memory!(extract, u16),
+        Pextrd | Extractps | Vpextrd | Vextractps => by_memory!(extract, u32),
+        Pextrq | Vpextrq => by_memory!(extract, u64),
         // Memory has one element, so that bits 7:6 of the immediate do not count.
-        Insertps if memory => sse_imm!(op, M32, |a, b, imm: u8| insertps(a, b, imm & 0x3f)),
-        Insertps => sse_imm!(op, M32, insertps),
+        Insertps | Vinsertps if memory => {
+            sse_imm!(op, M32, |a, b, imm: u8| insertps(a, b, imm & 0x3f))
+        }
+        Insertps | Vinsertps => sse_imm!(op, M32, insertps),
         _ => return None,
     })
 }
 
 fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value: T = element_source::<T, MEMORY>(cpu, op)?;
-    let mut elements = T::split(cpu.vector.xmm(op.dst));
+    let mut elements = T::split(cpu.vector.xmm(op.third));
     let count = elements.as_ref().len();
     elements.as_mut()[op.imm as usize % count] = value;
-    cpu.vector.set_xmm(op.dst, T::join(elements));
+    cpu.vector.set_dst(op, T::join(elements));
     Ok(())
 }
 
@@ -59,7 +63,7 @@ fn element_source<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<T>
 }
 
 fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let elements = T::split(cpu.vector.xmm(op.src));
     let elements = elements.as_ref();
     let value = elements[op.imm as usize % elements.len()];

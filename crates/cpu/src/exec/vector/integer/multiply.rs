@@ -9,18 +9,19 @@ use crate::op::{Handler, Op};
 /// The handler of a multiplication.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
-        Pmaddubsw, Pmaddwd, Pmuldq, Pmulhrsw, Pmulhuw, Pmulhw, Pmulld, Pmullw, Pmuludq,
+        Pmaddubsw, Pmaddwd, Pmuldq, Pmulhrsw, Pmulhuw, Pmulhw, Pmulld, Pmullw, Pmuludq, Vpmaddubsw,
+        Vpmaddwd, Vpmuldq, Vpmulhrsw, Vpmulhuw, Vpmulhw, Vpmulld, Vpmullw, Vpmuludq,
     };
     Some(match instruction.mnemonic() {
-        Pmullw => packed!(instruction, op, |a, b| zip(a, b, u16::wrapping_mul)),
-        Pmulld => packed!(instruction, op, |a, b| zip(a, b, u32::wrapping_mul)),
-        Pmulhw => packed!(instruction, op, pmulhw),
-        Pmulhuw => packed!(instruction, op, pmulhuw),
-        Pmulhrsw => packed!(instruction, op, pmulhrsw),
-        Pmuludq => packed!(instruction, op, pmuludq),
-        Pmuldq => packed!(instruction, op, pmuldq),
-        Pmaddwd => packed!(instruction, op, pmaddwd),
-        Pmaddubsw => packed!(instruction, op, pmaddubsw),
+        Pmullw | Vpmullw => packed!(instruction, op, |a, b| zip(a, b, u16::wrapping_mul)),
+        Pmulld | Vpmulld => packed!(instruction, op, |a, b| zip(a, b, u32::wrapping_mul)),
+        Pmulhw | Vpmulhw => packed!(instruction, op, pmulhw),
+        Pmulhuw | Vpmulhuw => packed!(instruction, op, pmulhuw),
+        Pmulhrsw | Vpmulhrsw => packed!(instruction, op, pmulhrsw),
+        Pmuludq | Vpmuludq => packed!(instruction, op, pmuludq),
+        Pmuldq | Vpmuldq => packed!(instruction, op, pmuldq),
+        Pmaddwd | Vpmaddwd => packed!(instruction, op, pmaddwd),
+        Pmaddubsw | Vpmaddubsw => packed!(instruction, op, pmaddubsw),
         _ => return None,
     })
 }

@@ -11,6 +11,9 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Packssdw, Packsswb, Packusdw, Packuswb, Punpckhbw, Punpckhdq, Punpckhqdq, Punpckhwd,
         Punpcklbw, Punpckldq, Punpcklqdq, Punpcklwd, Unpckhpd, Unpckhps, Unpcklpd, Unpcklps,
+        Vpackssdw, Vpacksswb, Vpackusdw, Vpackuswb, Vpunpckhbw, Vpunpckhdq, Vpunpckhqdq,
+        Vpunpckhwd, Vpunpcklbw, Vpunpckldq, Vpunpcklqdq, Vpunpcklwd, Vunpckhpd, Vunpckhps,
+        Vunpcklpd, Vunpcklps,
     };
     let is_mmx = instruction.op0_register().is_mm();
     macro_rules! pack {
@@ -38,18 +41,18 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
         };
     }
     Some(match instruction.mnemonic() {
-        Packsswb => pack!(packsswb),
-        Packssdw => pack!(packssdw),
-        Packuswb => pack!(packuswb),
-        Packusdw => pack!(packusdw),
-        Punpcklbw => low!(u8),
-        Punpcklwd => low!(u16),
-        Punpckldq | Unpcklps => low!(u32),
-        Punpcklqdq | Unpcklpd => sse!(op, M128, |a, b| [a[0], b[0]]),
-        Punpckhbw => high!(u8),
-        Punpckhwd => high!(u16),
-        Punpckhdq | Unpckhps => high!(u32),
-        Punpckhqdq | Unpckhpd => sse!(op, M128, |a, b| [a[1], b[1]]),
+        Packsswb | Vpacksswb => pack!(packsswb),
+        Packssdw | Vpackssdw => pack!(packssdw),
+        Packuswb | Vpackuswb => pack!(packuswb),
+        Packusdw | Vpackusdw => pack!(packusdw),
+        Punpcklbw | Vpunpcklbw => low!(u8),
+        Punpcklwd | Vpunpcklwd => low!(u16),
+        Punpckldq | Unpcklps | Vpunpckldq | Vunpcklps => low!(u32),
+        Punpcklqdq | Unpcklpd | Vpunpcklqdq | Vunpcklpd => sse!(op, M128, |a, b| [a[0], b[0]]),
+        Punpckhbw | Vpunpckhbw => high!(u8),
+        Punpckhwd | Vpunpckhwd => high!(u16),
+        Punpckhdq | Unpckhps | Vpunpckhdq | Vunpckhps => high!(u32),
+        Punpckhqdq | Unpckhpd | Vpunpckhqdq | Vunpckhpd => sse!(op, M128, |a, b| [a[1], b[1]]),
         _ => return None,
     })
 }

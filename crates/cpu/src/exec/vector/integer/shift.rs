@@ -2,47 +2,77 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::exec::vector::form::packed;
-use crate::exec::vector::lane::{Lane, map};
-use crate::op::{Handler, Op};
+use crate::exec::vector::form::{by_form, mmx, sse, sse_imm};
+use crate::exec::vector::lane::{Lane, map, zip};
+use crate::op::{Handler, Op, VEX_256};
 use crate::state::{Cpu, Exec};
 
 /// The handler of a shift: the count is a register, memory (both 64 bits of it) or an immediate.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Pslld, Pslldq, Psllq, Psllw, Psrad, Psraw, Psrld, Psrldq, Psrlq, Psrlw};
+    use Mnemonic::{
+        Pslld, Pslldq, Psllq, Psllw, Psrad, Psraw, Psrld, Psrldq, Psrlq, Psrlw, Vpslld, Vpslldq,
+        Vpsllq, Vpsllvd, Vpsllvq, Vpsllw, Vpsrad, Vpsravd, Vpsraw, Vpsrld, Vpsrldq, Vpsrlq,
+        Vpsrlvd, Vpsrlvq, Vpsrlw,
+    };
+    let by_immediate =
+        [instruction.op1_kind(), instruction.op2_kind()].contains(&OpKind::Immediate8);
+    let is_mmx = instruction.op0_register().is_mm();
     macro_rules! shift {
         ($f:ident) => {
-            if instruction.op1_kind() != OpKind::Immediate8 {
-                packed!(instruction, op, |a, b: Lane| $f(a, b[0]))
-            } else if instruction.op0_register().is_mm() {
-                |cpu, op| by_immediate_mmx(cpu, op, |a| $f([a, 0], op.imm & 0xff)[0])
-            } else {
-                |cpu, op| by_immediate(cpu, op, |a| $f(a, op.imm & 0xff))
+            match (is_mmx, by_immediate) {
+                (true, false) => mmx!(op, u64, |a, b| $f([a, 0], b)[0]),
+                (true, true) => {
+                    |cpu, op| by_immediate_mmx(cpu, op, |a| $f([a, 0], op.imm & 0xff)[0])
+                }
+                (false, false) => by_count!(op, $f),
+                (false, true) => shift_imm!($f, u64),
             }
         };
     }
+    macro_rules! shift_imm {
+        ($f:ident, $t:ty) => {
+            sse_imm!(op, M128, |a, _, imm: u8| $f(a, <$t>::from(imm)))
+        };
+    }
     Some(match instruction.mnemonic() {
-        Psllw => shift!(psllw),
-        Pslld => shift!(pslld),
-        Psllq => shift!(psllq),
-        Psrlw => shift!(psrlw),
-        Psrld => shift!(psrld),
-        Psrlq => shift!(psrlq),
-        Psraw => shift!(psraw),
-        Psrad => shift!(psrad),
-        Pslldq => |cpu, op| by_immediate(cpu, op, |a| pslldq(a, op.imm as u8)),
-        Psrldq => |cpu, op| by_immediate(cpu, op, |a| psrldq(a, op.imm as u8)),
+        Psllw | Vpsllw => shift!(psllw),
+        Pslld | Vpslld => shift!(pslld),
+        Psllq | Vpsllq => shift!(psllq),
+        Psrlw | Vpsrlw => shift!(psrlw),
+        Psrld | Vpsrld => shift!(psrld),
+        Psrlq | Vpsrlq => shift!(psrlq),
+        Psraw | Vpsraw => shift!(psraw),
+        Psrad | Vpsrad => shift!(psrad),
+        Pslldq | Vpslldq => shift_imm!(pslldq, u8),
+        Psrldq | Vpsrldq => shift_imm!(psrldq, u8),
+        Vpsllvd => sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a << n } else { 0 })),
+        Vpsllvq => sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a << n } else { 0 })),
+        Vpsrlvd => sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a >> n } else { 0 })),
+        Vpsrlvq => sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a >> n } else { 0 })),
+        Vpsravd => sse!(op, M128, |a, b| zip(a, b, |a: i32, n| a >> (n as u32).min(31))),
         _ => return None,
     })
 }
 
-#[inline(always)]
-fn by_immediate(cpu: &mut Cpu, op: &Op, f: impl Fn(Lane) -> Lane) -> Exec {
-    cpu.check_sse()?;
-    let a = cpu.vector.xmm(op.dst);
-    cpu.vector.set_xmm(op.dst, f(a));
-    Ok(())
+/// The handler of a shift of all elements by the low quadword of the last operand, which has 128
+/// bits whatever the vector length is.
+macro_rules! by_count {
+    ($op:expr, $f:ident) => {{
+        fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+            cpu.check_form::<FORM>()?;
+            let [count, _] = cpu.xmm_source::<FORM, KIND>(op)?;
+            let [low, high] = cpu.vector.ymm(op.third);
+            if FORM == VEX_256 {
+                cpu.vector.set_ymm(op.dst, [$f(low, count), $f(high, count)]);
+            } else {
+                cpu.vector.set_low::<FORM>(op.dst, $f(low, count));
+            }
+            Ok(())
+        }
+        by_form!($op, run, M128)
+    }};
 }
+use by_count;
 
 #[inline(always)]
 fn by_immediate_mmx(cpu: &mut Cpu, op: &Op, f: impl Fn(u64) -> u64) -> Exec {

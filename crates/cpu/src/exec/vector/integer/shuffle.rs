@@ -2,55 +2,64 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exec::vector::form::{mmx, mmx_imm, sse, sse_imm};
+use crate::exec::vector::form::{by_form, mmx, mmx_imm, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, Op};
+use crate::op::{Handler, Op, VEX_256};
+use crate::state::{Cpu, Exec};
 
 /// The handler of a shuffle or blend.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
     use Mnemonic::{
         Blendpd, Blendps, Blendvpd, Blendvps, Palignr, Pblendvb, Pblendw, Pshufb, Pshufd, Pshufhw,
-        Pshuflw, Pshufw, Shufpd, Shufps,
+        Pshuflw, Pshufw, Shufpd, Shufps, Vblendpd, Vblendps, Vblendvpd, Vblendvps, Vpalignr,
+        Vpblendd, Vpblendvb, Vpblendw, Vpshufb, Vpshufd, Vpshufhw, Vpshuflw, Vshufpd, Vshufps,
     };
     let is_mmx = instruction.op0_register().is_mm();
     Some(match instruction.mnemonic() {
-        Pshufb if is_mmx => mmx!(op, u64, pshufb_mmx),
-        Pshufb => sse!(op, M128, pshufb),
-        Pshufd => sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm)),
-        Shufps => sse_imm!(op, M128, shuffle_doublewords),
-        Shufpd => sse_imm!(op, M128, shufpd),
-        Pshuflw => sse_imm!(op, M128, |_, b: Lane, imm| [shuffle_words(b[0], imm), b[1]]),
-        Pshufhw => sse_imm!(op, M128, |_, b: Lane, imm| [b[0], shuffle_words(b[1], imm)]),
+        Pshufb | Vpshufb if is_mmx => mmx!(op, u64, pshufb_mmx),
+        Pshufb | Vpshufb => sse!(op, M128, pshufb),
+        Pshufd | Vpshufd => sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm)),
+        Shufps | Vshufps => sse_imm!(op, M128, shuffle_doublewords),
+        Shufpd | Vshufpd => sse_imm!(op, M128, shufpd, 2),
+        Pshuflw | Vpshuflw => {
+            sse_imm!(op, M128, |_, b: Lane, imm| [shuffle_words(b[0], imm), b[1]])
+        }
+        Pshufhw | Vpshufhw => {
+            sse_imm!(op, M128, |_, b: Lane, imm| [b[0], shuffle_words(b[1], imm)])
+        }
         Pshufw => mmx_imm!(op, u64, |_, b, imm| shuffle_words(b, imm)),
-        Palignr if is_mmx => mmx_imm!(op, u64, palignr_mmx),
-        Palignr => sse_imm!(op, M128, palignr),
-        Pblendw => sse_imm!(op, M128, blend::<u16>),
-        Blendps => sse_imm!(op, M128, blend::<u32>),
-        Blendpd => sse_imm!(op, M128, blend::<u64>),
-        Pblendvb => variable_blend!(op, i8),
-        Blendvps => variable_blend!(op, i32),
-        Blendvpd => variable_blend!(op, i64),
+        Palignr | Vpalignr if is_mmx => mmx_imm!(op, u64, palignr_mmx),
+        Palignr | Vpalignr => sse_imm!(op, M128, palignr),
+        Pblendw | Vpblendw => sse_imm!(op, M128, blend::<u16>),
+        Blendps | Vblendps | Vpblendd => sse_imm!(op, M128, blend::<u32>, 4),
+        Blendpd | Vblendpd => sse_imm!(op, M128, blend::<u64>, 2),
+        Pblendvb | Vpblendvb => variable_blend!(op, i8),
+        Blendvps | Vblendvps => variable_blend!(op, i32),
+        Blendvpd | Vblendvpd => variable_blend!(op, i64),
         _ => return None,
     })
 }
 
-/// Blends by the sign bits of XMM0, the implicit third operand.
+/// Blends by the sign bits of a register: XMM0 without a VEX prefix.
 macro_rules! variable_blend {
     ($op:expr, $t:ty) => {{
-        fn run<const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
-            op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
-            let mask = cpu.vector.xmm(0);
-            $crate::exec::vector::form::binary::<KIND>(cpu, op, |a, b| {
-                blend_by_sign::<$t>(a, b, mask, |m| m < 0)
-            })
+        fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+            cpu.check_form::<FORM>()?;
+            let blend = |a, b, mask| blend_by_sign::<$t>(a, b, mask, |m| m < 0);
+            let mask = cpu.vector.ymm(op.extra as u8);
+            if FORM == VEX_256 {
+                let b = cpu.ymm_source::<KIND>(op)?;
+                let a = cpu.vector.ymm(op.third);
+                let result = [blend(a[0], b[0], mask[0]), blend(a[1], b[1], mask[1])];
+                cpu.vector.set_ymm(op.dst, result);
+            } else {
+                let b = cpu.xmm_source::<FORM, KIND>(op)?;
+                let a = cpu.vector.xmm(op.third);
+                cpu.vector.set_low::<FORM>(op.dst, blend(a, b, mask[0]));
+            }
+            Ok(())
         }
-        if $op.mem_operand == $crate::op::NO_MEMORY {
-            run::<{ $crate::exec::vector::form::REGISTER }> as Handler
-        } else {
-            run::<{ $crate::exec::vector::form::M128 }>
-        }
+        by_form!($op, run, M128)
     }};
 }
 use variable_blend;

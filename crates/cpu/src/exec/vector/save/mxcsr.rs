@@ -9,14 +9,14 @@ use crate::state::{Cpu, Exec};
 /// The handler of LDMXCSR or STMXCSR.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
     match instruction.mnemonic() {
-        Mnemonic::Ldmxcsr => Some(ldmxcsr),
-        Mnemonic::Stmxcsr => Some(stmxcsr),
+        Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => Some(ldmxcsr),
+        Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr => Some(stmxcsr),
         _ => None,
     }
 }
 
 fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value: u32 = cpu.load_operand(op)?;
     if value & !MXCSR_MASK != 0 {
         return Err(cpu.gp(0));
@@ -26,7 +26,7 @@ fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_sse()?;
+    cpu.check_vector(op)?;
     let value = cpu.vector.mxcsr;
     cpu.store_operand(op, value)
 }

@@ -61,6 +61,13 @@ impl Cpu {
         Xfeatures::from_bits_retain(mask) & self.xcr0
     }
 
+    /// XINUSE: the components that are not in their initial configuration (SDM Vol. 1, 13.6).
+    #[must_use]
+    pub fn xinuse(&self) -> Xfeatures {
+        let all_registers = self.mode.is_64();
+        in_use(&self.fpu, &self.vector, Format { wide: all_registers, all_registers })
+    }
+
     /// Size of an area with these components.
     pub(super) const fn area_size(components: Xfeatures) -> usize {
         if components.contains(Xfeatures::AVX) { MAX_SIZE } else { BASE_SIZE }

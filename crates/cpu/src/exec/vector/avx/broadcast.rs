@@ -1,0 +1,58 @@
+//! VBROADCAST and VPBROADCAST: one element everywhere (SDM Vol. 2C).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::form::{M8, M16, M32, M64, M128, REGISTER, by_form_and_memory};
+use crate::exec::vector::lane::{Element, Lane};
+use crate::op::{Handler, Op, VEX_128, VEX_256};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a broadcast.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{
+        Vbroadcastf128, Vbroadcasti128, Vbroadcastsd, Vbroadcastss, Vpbroadcastb, Vpbroadcastd,
+        Vpbroadcastq, Vpbroadcastw,
+    };
+    macro_rules! broadcast {
+        ($t:ty, $kind:ident) => {{
+            fn run<const FORM: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+                if MEMORY {
+                    broadcast::<FORM, $kind>(cpu, op, splat::<$t>)
+                } else {
+                    broadcast::<FORM, REGISTER>(cpu, op, splat::<$t>)
+                }
+            }
+            by_form_and_memory!(op, run)
+        }};
+    }
+    Some(match instruction.mnemonic() {
+        Vpbroadcastb => broadcast!(u8, M8),
+        Vpbroadcastw => broadcast!(u16, M16),
+        Vpbroadcastd | Vbroadcastss => broadcast!(u32, M32),
+        Vpbroadcastq | Vbroadcastsd => broadcast!(u64, M64),
+        Vbroadcastf128 | Vbroadcasti128 => |cpu, op| broadcast::<VEX_256, M128>(cpu, op, |b| b),
+        _ => return None,
+    })
+}
+
+/// The lowest element in all places of a lane.
+#[inline(always)]
+fn splat<T: Element>(b: Lane) -> Lane {
+    let mut elements = T::split(b);
+    let elements_mut = elements.as_mut();
+    elements_mut.fill(elements_mut[0]);
+    T::join(elements)
+}
+
+#[inline(always)]
+fn broadcast<const FORM: u8, const KIND: u8>(
+    cpu: &mut Cpu,
+    op: &Op,
+    f: impl Fn(Lane) -> Lane,
+) -> Exec {
+    cpu.check_avx()?;
+    let lane = f(cpu.xmm_source::<VEX_128, KIND>(op)?);
+    let high = if FORM == VEX_256 { lane } else { [0; 2] };
+    cpu.vector.set_ymm(op.dst, [lane, high]);
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! VGATHERDPS and its relatives (SDM Vol. 2C): elements from addresses of their own, chosen by a
+//! mask that records what is done. The decoder knows none with the same register twice.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::element::{self, chosen, get, set};
+use crate::exit::Stop;
+use crate::mem::Int;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op, VEX_256, ZERO_SLOT};
+use crate::state::{Cpu, Exec};
+
+/// The handler of a gather. [`Op::extra`] becomes the index register, in bits 7:0, and the number
+/// of elements.
+pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    use Mnemonic::{
+        Vgatherdpd, Vgatherdps, Vgatherqpd, Vgatherqps, Vpgatherdd, Vpgatherdq, Vpgatherqd,
+        Vpgatherqq,
+    };
+    let (handler, widest): (Handler, u32) = match instruction.mnemonic() {
+        Vgatherdps | Vpgatherdd => (gather::<u32, u32>, 4),
+        Vgatherdpd | Vpgatherdq => (gather::<u64, u32>, 8),
+        Vgatherqps | Vpgatherqd => (gather::<u32, u64>, 8),
+        Vgatherqpd | Vpgatherqq => (gather::<u64, u64>, 8),
+        _ => return None,
+    };
+    let index = instruction.memory_index();
+    let number = index.number() as u8;
+    if index.is_ymm() {
+        op.vex = VEX_256;
+    }
+    op.extra = u32::from(number) | (vector_size(op) / widest) << 8;
+    op.index = ZERO_SLOT;
+    Some(handler)
+}
+
+/// Bytes of the longest of destination and index.
+const fn vector_size(op: &Op) -> u32 {
+    if op.vex == VEX_256 { 32 } else { 16 }
+}
+
+fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_avx()?;
+    let count = (op.extra >> 8) as usize;
+    let indices = cpu.vector.ymm[(op.extra & 15) as usize];
+    let mask = cpu.vector.ymm[usize::from(op.third & 15)];
+    let mut result = cpu.vector.ymm[usize::from(op.dst & 15)];
+    for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {
+        let offset = get::<I>(&indices, i).sext() << (op.scale & 3);
+        let loaded = cpu
+            .linear_plus(op, offset, T::SIZE, AccessKind::Read)
+            .and_then(|la| element::load::<T>(cpu, la));
+        match loaded {
+            Ok(value) => set(&mut result, i, value),
+            Err(Stop::Fault) => {
+                // What comes before the element that faults stays done. Another stop starts the
+                // instruction over, with the answers of the devices that it has read.
+                if op.vex != VEX_256 && (0..i).any(|j| chosen::<T>(&mask, j)) {
+                    (result[2], result[3]) = (0, 0);
+                }
+                // The mask has all ones or zeros then in each element, even where there is
+                // nothing to gather.
+                let mut left = [0; 4];
+                let elements = vector_size(op) as usize / T::SIZE;
+                for j in (i..elements).filter(|&j| chosen::<T>(&mask, j)) {
+                    set(&mut left, j, T::trunc(u64::MAX));
+                }
+                cpu.vector.ymm[usize::from(op.dst & 15)] = result;
+                cpu.vector.ymm[usize::from(op.third & 15)] = left;
+                return Err(Stop::Fault);
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+    // Zeros above the last element.
+    for (n, quadword) in result.iter_mut().enumerate() {
+        let ones = (count * T::SIZE).saturating_sub(8 * n).min(8) as u32;
+        *quadword &= u64::MAX.checked_shr(64 - 8 * ones).unwrap_or(0);
+    }
+    cpu.vector.ymm[usize::from(op.dst & 15)] = result;
+    cpu.vector.ymm[usize::from(op.third & 15)] = [0; 4];
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The two halves of a YMM register: VINSERTF128, VEXTRACTF128, VPERM2F128 and their integer twins
+//! (SDM Vol. 2C).
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::exec::vector::form::{M128, REGISTER, value_of, wide_imm};
+use crate::exec::vector::lane::Wide;
+use crate::op::{Handler, NO_MEMORY, Op, VEX_128};
+use crate::state::{Cpu, Exec};
+
+/// The handler of an instruction that moves halves.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{Vextractf128, Vextracti128, Vinsertf128, Vinserti128, Vperm2f128, Vperm2i128};
+    let memory = op.mem_operand != NO_MEMORY;
+    Some(match instruction.mnemonic() {
+        Vinsertf128 | Vinserti128 if memory => insert::<M128>,
+        Vinsertf128 | Vinserti128 => insert::<REGISTER>,
+        Vextractf128 | Vextracti128 if memory => extract_to_memory,
+        Vextractf128 | Vextracti128 => extract,
+        Vperm2f128 | Vperm2i128 => wide_imm!(op, permute),
+        _ => return None,
+    })
+}
+
+fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_avx()?;
+    let half = cpu.xmm_source::<VEX_128, KIND>(op)?;
+    let mut result = cpu.vector.ymm(op.third);
+    result[(op.imm & 1) as usize] = half;
+    cpu.vector.set_ymm(op.dst, result);
+    Ok(())
+}
+
+fn extract(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_avx()?;
+    let half = cpu.vector.ymm(op.src)[(op.imm & 1) as usize];
+    cpu.vector.set_low::<VEX_128>(op.dst, half);
+    Ok(())
+}
+
+fn extract_to_memory(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.check_avx()?;
+    let half = cpu.vector.ymm(op.src)[(op.imm & 1) as usize];
+    cpu.store_operand(op, value_of(half))
+}
+
+/// VPERM2F128: for each half, four bits choose one of `a` and `b`, or zero.
+#[inline(always)]
+#[must_use]
+pub fn permute(a: Wide, b: Wide, imm: u8) -> Wide {
+    let halves = [a[0], a[1], b[0], b[1]];
+    [imm, imm >> 4].map(|pick| if pick & 8 != 0 { [0; 2] } else { halves[usize::from(pick & 3)] })
+}

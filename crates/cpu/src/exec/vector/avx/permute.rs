@@ -1,0 +1,58 @@
+//! VPERMILPS, VPERMILPD in each lane; VPERMD, VPERMPS, VPERMQ, VPERMPD across them (SDM Vol. 2C).
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use crate::exec::vector::form::{sse, sse_imm, wide_imm};
+use crate::exec::vector::integer::shuffle::{shuffle_doublewords, shufpd};
+use crate::exec::vector::lane::{Element, Lane, Wide};
+use crate::op::{Handler, Op};
+
+/// The handler of a permutation.
+pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    use Mnemonic::{Vpermd, Vpermilpd, Vpermilps, Vpermpd, Vpermps, Vpermq};
+    let by_immediate = instruction.op2_kind() == OpKind::Immediate8;
+    Some(match instruction.mnemonic() {
+        Vpermilps if by_immediate => {
+            sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm))
+        }
+        Vpermilps => sse!(op, M128, vpermilps),
+        Vpermilpd if by_immediate => sse_imm!(op, M128, |_, b, imm| shufpd(b, b, imm), 2),
+        Vpermilpd => sse!(op, M128, vpermilpd),
+        Vpermd | Vpermps => wide_imm!(op, |a, b, _| vpermd(a, b)),
+        Vpermq | Vpermpd => wide_imm!(op, |_, b, imm| vpermq(b, imm)),
+        _ => return None,
+    })
+}
+
+/// VPERMILPS: doublewords of `a` chosen by bits 1:0 of those of `b`.
+#[inline(always)]
+#[must_use]
+pub fn vpermilps(a: Lane, b: Lane) -> Lane {
+    let a = u32::split(a);
+    u32::join(u32::split(b).map(|pick| a[(pick & 3) as usize]))
+}
+
+/// VPERMILPD: quadwords of `a` chosen by bit 1 of those of `b`.
+#[inline(always)]
+#[must_use]
+pub fn vpermilpd(a: Lane, b: Lane) -> Lane {
+    b.map(|pick| a[(pick >> 1 & 1) as usize])
+}
+
+/// VPERMD: doublewords of `b` chosen by bits 2:0 of those of `a`.
+#[inline(always)]
+#[must_use]
+pub fn vpermd(a: Wide, b: Wide) -> Wide {
+    let b = b.map(u32::split);
+    a.map(|picks| {
+        u32::join(u32::split(picks).map(|pick| b[(pick >> 2 & 1) as usize][(pick & 3) as usize]))
+    })
+}
+
+/// VPERMQ: quadwords of `b` chosen by two bits of the immediate each.
+#[inline(always)]
+#[must_use]
+pub fn vpermq(b: Wide, imm: u8) -> Wide {
+    let pick = |n: u8| b[usize::from(imm >> (2 * n + 1) & 1)][usize::from(imm >> (2 * n) & 1)];
+    [[pick(0), pick(1)], [pick(2), pick(3)]]
+}
