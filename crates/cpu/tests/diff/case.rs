@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) gs_base: u64,
     /// FXSAVE image: x87, MXCSR, XMM.
     pub(crate) fx: Fx,
+    /// Bits 255:128 of YMM0 to YMM15: zero, and not looked at, where the host has no AVX.
+    pub(crate) high: [[u8; 16]; 16],
     /// Scratch memory at [`DATA`].
     pub(crate) data: [u8; DATA_LEN],
 }

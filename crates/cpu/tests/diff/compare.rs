@@ -72,6 +72,11 @@ pub(crate) fn differences(
             out.push(format!("xmm{i}: native {a:02x?}, soft {b:02x?}"));
         }
     }
+    for (i, (a, b)) in n.high.iter().zip(&s.high).enumerate() {
+        if a != b && !is_approximation(instruction, a, b) {
+            out.push(format!("high half of ymm{i}: native {a:02x?}, soft {b:02x?}"));
+        }
+    }
     let unlike = host.is_amd() && amd::has_image(instruction);
     if n.data != s.data && !unlike && !is_undefined_memory(instruction, before) {
         let at = n.data.iter().zip(&s.data).position(|(a, b)| a != b).unwrap_or(0);
@@ -291,7 +296,17 @@ fn within_an_ulp(instruction: &Instruction, a: &[u8; 16], b: &[u8; 16]) -> bool 
 /// (SDM Vol. 2B, RCPPS).
 fn is_approximation(instruction: &Instruction, a: &[u8; 16], b: &[u8; 16]) -> bool {
     use Mnemonic as M;
-    if !matches!(instruction.mnemonic(), M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss) {
+    if !matches!(
+        instruction.mnemonic(),
+        M::Rcpps
+            | M::Rcpss
+            | M::Rsqrtps
+            | M::Rsqrtss
+            | M::Vrcpps
+            | M::Vrcpss
+            | M::Vrsqrtps
+            | M::Vrsqrtss
+    ) {
         return false;
     }
     a.chunks_exact(4).zip(b.chunks_exact(4)).all(|(a, b)| {

@@ -7,7 +7,8 @@ pub(crate) fn codes() -> Vec<Code> {
     Code::values().filter(|&code| is_tested(code)).collect()
 }
 
-fn is_tested(code: Code) -> bool {
+/// Whether an encoding is among them.
+pub(crate) fn is_tested(code: Code) -> bool {
     let info = code.op_code();
     if !info.is_instruction() || !info.mode64() || !info.cpl3() {
         return false;
@@ -62,6 +63,10 @@ fn has_feature(feature: CpuidFeature) -> bool {
             | F::BMI1
             | F::BMI2
             | F::ADX
+            | F::AVX
+            | F::AVX2
+            | F::FMA
+            | F::F16C
             | F::AES
             | F::PCLMULQDQ
             | F::SHA

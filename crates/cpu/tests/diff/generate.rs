@@ -1,12 +1,15 @@
 //! Makes instructions of an encoding, with states that reach its special cases.
 
 use iced_x86::{
-    Code, Encoder, FlowControl, Instruction, OpCodeOperandKind as Kind, OpKind, Register,
+    Code, Encoder, EncodingKind, FlowControl, Instruction, OpCodeOperandKind as Kind, OpKind,
+    Register,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, State};
+use super::encodings::is_tested;
+use super::host::Host;
 use super::prepare::prepare;
 
 /// Draws of one seed.
@@ -63,11 +66,14 @@ fn numbered(base: Register, n: u64) -> Register {
 }
 
 /// A random case of an encoding, or `None` if the drawn operands cannot be encoded.
-pub(crate) fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
+pub(crate) fn case(code: Code, host: &Host, random: &mut Random) -> Option<(Case, Instruction)> {
     let info = code.op_code();
     let mut instruction = Instruction::default();
     instruction.set_code(code);
     let mut state = state(random);
+    if host.has_avx() {
+        state.high.fill_with(|| vector(random));
+    }
     let mut memory = false;
     for n in 0..info.op_count() {
         memory |= operand(&mut instruction, n, info.op_kind(n), &mut state, random)?;
@@ -87,7 +93,10 @@ pub(crate) fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction
     prepare(&instruction, &mut state, random);
     let mut encoder = Encoder::new(64);
     encoder.encode(&instruction, CODE).ok()?;
-    let bytes = encoder.take_buffer();
+    let mut bytes = encoder.take_buffer();
+    if info.encoding() == EncodingKind::VEX && random.one_in(24) {
+        damage(&mut bytes, random);
+    }
     if bytes.len() > 15 {
         return None;
     }
@@ -97,13 +106,37 @@ pub(crate) fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction
     let fault = Fault { vector: 0, code: 0, address: 0 };
     // Decode again: the encoder may have chosen among equal forms, and flags information wants
     // the instruction as it stands.
-    let mut decoder = iced_x86::Decoder::with_ip(64, &bytes, CODE, iced_x86::DecoderOptions::NONE);
+    let mut decoder =
+        iced_x86::Decoder::with_ip(64, &encoded, CODE, iced_x86::DecoderOptions::NONE);
     let decoded = decoder.decode();
-    if decoded.code() != code && decoded.flow_control() != FlowControl::Next {
+    let branches = !decoded.is_invalid() && decoded.flow_control() != FlowControl::Next;
+    if decoded.code() != code && branches {
         // Near branches with an operand-size prefix: AMD processors truncate RIP, Intel's ignore it.
         return None;
     }
-    Some((Case { code: encoded, code_len: bytes.len(), state, fault }, decoded))
+    // What is not even an instruction has to be #UD. No other may begin behind a damaged one.
+    let comparable = decoded.is_invalid()
+        || decoded.code() == code
+        || decoded.len() >= bytes.len() && is_tested(decoded.code());
+    comparable.then_some((Case { code: encoded, code_len: bytes.len(), state, fault }, decoded))
+}
+
+/// Changes a VEX prefix, or puts another prefix before it: another instruction, or none.
+fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+    let Some(vex) = bytes.iter().position(|byte| matches!(byte, 0xc4 | 0xc5)) else { return };
+    match random.below(4) {
+        0 => bytes.insert(vex, random.pick(&[0x66, 0xf2, 0xf3, 0x40, 0x48, 0xf0])),
+        _ => {
+            // Not the bits that extend the register numbers of a memory operand.
+            let (at, bits) = if bytes[vex] == 0xc5 || random.one_in(2) {
+                let at = if bytes[vex] == 0xc5 { vex + 1 } else { vex + 2 };
+                (at, if bytes[vex] == 0xc5 { 7 } else { 8 })
+            } else {
+                (vex + 1, 5)
+            };
+            bytes[at] ^= 1 << random.below(bits);
+        }
+    }
 }
 
 fn is_string(kind: Kind) -> bool {
@@ -135,6 +168,7 @@ fn operand(
         | Kind::r64_or_mem
         | Kind::mm_or_mem
         | Kind::xmm_or_mem
+        | Kind::ymm_or_mem
             if wants_memory =>
         {
             memory(instruction, n, state, random);
@@ -161,9 +195,16 @@ fn operand(
         Kind::mm_or_mem | Kind::mm_reg | Kind::mm_rm => {
             register(numbered(Register::MM0, random.below(8)));
         }
-        Kind::xmm_or_mem | Kind::xmm_reg | Kind::xmm_rm => {
+        Kind::xmm_or_mem | Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_vvvv | Kind::xmm_is4 => {
             register(numbered(Register::XMM0, any16));
         }
+        Kind::ymm_or_mem | Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_vvvv | Kind::ymm_is4 => {
+            register(numbered(Register::YMM0, any16));
+        }
+        Kind::mem_vsib32x => return Some(vsib(instruction, n, Register::XMM0, 4, state, random)),
+        Kind::mem_vsib64x => return Some(vsib(instruction, n, Register::XMM0, 8, state, random)),
+        Kind::mem_vsib32y => return Some(vsib(instruction, n, Register::YMM0, 4, state, random)),
+        Kind::mem_vsib64y => return Some(vsib(instruction, n, Register::YMM0, 8, state, random)),
         Kind::al => register(Register::AL),
         Kind::cl => register(Register::CL),
         Kind::ax => register(Register::AX),
@@ -320,6 +361,43 @@ fn memory(instruction: &mut Instruction, n: u32, state: &mut State, random: &mut
     state.gpr[base.number()] = wanted.wrapping_sub(offset);
 }
 
+/// Memory with a vector of indices, of which most stay in the scratch pages: always memory.
+fn vsib(
+    instruction: &mut Instruction,
+    n: u32,
+    first: Register,
+    size: usize,
+    state: &mut State,
+    random: &mut Random,
+) -> bool {
+    let wanted = DATA + DATA_LEN as u64 / 2;
+    let index = random.below(16) as usize;
+    let scale = 1 << random.below(4);
+    let wild = if random.one_in(3) { 16 } else { u64::MAX };
+    for i in 0..32 / size {
+        let value =
+            if random.one_in(wild) { random.next() } else { (random.below(900)).wrapping_sub(450) };
+        let half = if i * size < 16 { &mut state.fx.xmm[index] } else { &mut state.high[index] };
+        let at = i * size % 16;
+        half[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+    instruction.set_op_kind(n, OpKind::Memory);
+    instruction.set_memory_displ_size(8);
+    instruction.set_memory_index(first + index as u32);
+    instruction.set_memory_index_scale(scale);
+    if random.one_in(8) {
+        instruction.set_memory_displacement64(wanted);
+        return true;
+    }
+    let segment = segment(instruction, state, random);
+    let base = random.pick(&GPR64);
+    let displacement = i64::from(random.next() as i8) as u64;
+    instruction.set_memory_base(base);
+    instruction.set_memory_displacement64(displacement);
+    state.gpr[base.number()] = wanted.wrapping_sub(segment).wrapping_sub(displacement);
+    true
+}
+
 fn state(random: &mut Random) -> State {
     let mut state = State {
         gpr: [0; 16],
@@ -328,6 +406,7 @@ fn state(random: &mut Random) -> State {
         fs_base: segment_base(random),
         gs_base: segment_base(random),
         fx: fx(random),
+        high: [[0; 16]; 16],
         data: [0; DATA_LEN],
     };
     for value in &mut state.gpr {

@@ -40,6 +40,11 @@ impl Host {
         self.is_amd
     }
 
+    /// Whether it has YMM registers, and its kernel lets user mode use them.
+    pub(crate) fn has_avx(&self) -> bool {
+        self.has_feature(CpuidFeature::AVX)
+    }
+
     /// Whether the host executes an encoding.
     pub(crate) fn has(&self, code: Code) -> bool {
         code.cpuid_features().iter().all(|&feature| self.has_feature(feature))
@@ -60,10 +65,15 @@ impl Host {
             F::POPCNT => (self.leaf_1.ecx, 23),
             F::AES => (self.leaf_1.ecx, 25),
             F::XSAVE => (self.leaf_1.ecx, 27),
+            F::FMA => (self.leaf_1.ecx, 12),
+            // With OSXSAVE, which is one bit below.
+            F::AVX => (self.leaf_1.ecx & self.leaf_1.ecx << 1, 28),
+            F::F16C => (self.leaf_1.ecx, 29),
             F::RDRAND => (self.leaf_1.ecx, 30),
             // What counts is whether the kernel lets user mode use it.
             F::FSGSBASE => (self.hwcap2, 1),
             F::BMI1 => (self.leaf_7.ebx, 3),
+            F::AVX2 => (self.leaf_7.ebx, 5),
             F::BMI2 => (self.leaf_7.ebx, 8),
             F::RDSEED => (self.leaf_7.ebx, 18),
             F::ADX => (self.leaf_7.ebx, 19),

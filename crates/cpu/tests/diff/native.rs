@@ -264,6 +264,35 @@ extern "C" fn on_signal(
     }
 }
 
+/// Bit of the component that has the upper halves of the YMM registers.
+const AVX_STATE: u64 = 4;
+/// The kernel's magic number in the part of the image that is software's: an XSAVE header follows.
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+
+/// Whether the kernel's image has an XSAVE header.
+fn has_header(fx: &Fx) -> bool {
+    fx.rest[48..52] == FP_XSTATE_MAGIC1.to_le_bytes()
+}
+
+/// XSTATE_BV of the image.
+unsafe fn xsave_header(fx: *mut Fx) -> *mut u64 {
+    // SAFETY: the header is behind the 512 bytes that are always there.
+    unsafe { fx.cast::<u8>().add(512).cast() }
+}
+
+/// XSTATE_BV of the image and the upper halves of the YMM registers, if it has them.
+unsafe fn avx_state<'a>(fx: *mut Fx) -> Option<(&'a mut u64, &'a mut [[u8; 16]; 16])> {
+    // SAFETY: the kernel says behind its magic number which components the image has, in the
+    // standard format, in which CPUID says where they are.
+    unsafe {
+        if !has_header(&*fx) || (*fx).rest[56] & AVX_STATE as u8 == 0 {
+            return None;
+        }
+        let offset = std::arch::x86_64::__cpuid_count(0xd, 2).ebx as usize;
+        Some((&mut *xsave_header(fx), &mut *fx.cast::<u8>().add(offset).cast()))
+    }
+}
+
 unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
     let greg = |n: i32| machine.gregs[n as usize] as u64;
     for (value, n) in case.state.gpr.iter_mut().zip(GREG) {
@@ -288,6 +317,11 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
     let rest = case.state.fx.rest;
     case.state.fx = *fx;
     case.state.fx.rest = rest;
+    // SAFETY: the kernel's image.
+    if let Some((header, high)) = unsafe { avx_state(ptr::from_ref(fx).cast_mut()) } {
+        // A component in its initial configuration is not in the image.
+        case.state.high = if *header & AVX_STATE != 0 { *high } else { [[0; 16]; 16] };
+    }
     // SAFETY: mapped in `serve`.
     unsafe {
         ptr::copy_nonoverlapping(DATA as *const u8, case.state.data.as_mut_ptr(), DATA_LEN);
@@ -306,13 +340,14 @@ unsafe fn install(case: &Case, machine: &mut libc::mcontext_t, fx: &mut Fx) {
     let rest = fx.rest;
     *fx = case.state.fx;
     fx.rest = rest;
-    // SAFETY: mapped in `serve`; the XSAVE header follows the 512 bytes where the kernel's magic
-    // number says that there is one.
+    // SAFETY: mapped in `serve`, and the kernel's image.
     unsafe {
-        let magic = u32::from_le_bytes([rest[48], rest[49], rest[50], rest[51]]);
-        if magic == 0x4650_5853 {
-            let header = ptr::from_mut(fx).cast::<u8>().add(512).cast::<u64>();
-            *header |= 3;
+        if has_header(fx) {
+            *xsave_header(fx) |= 3;
+        }
+        if let Some((header, high)) = avx_state(fx) {
+            *header |= AVX_STATE;
+            *high = case.state.high;
         }
         ptr::copy_nonoverlapping(case.state.data.as_ptr(), DATA as *mut u8, DATA_LEN);
         let at = CODE_WINDOW.add((CODE & 0xfff) as usize);

@@ -20,7 +20,9 @@ pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut
             let sp = state.gpr[4];
             at_address(state, sp, &flags.to_le_bytes());
         }
-        Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr if !random.one_in(8) => {
+        Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr | Mnemonic::Vldmxcsr | Mnemonic::Vstmxcsr
+            if !random.one_in(8) =>
+        {
             let mxcsr = random.next() as u32 & 0xffff;
             let at = address_of(instruction, state);
             at_address(state, at, &mxcsr.to_le_bytes());
@@ -100,22 +102,22 @@ fn valid_mxcsr(random: &mut Random) -> [u8; 4] {
     (random.next() as u32 & 0xffff).to_le_bytes()
 }
 
-/// EDX:EAX of an XSAVE instruction: x87 and SSE state, and components that no processor has. The
+/// EDX:EAX of an XSAVE instruction: x87, SSE and AVX state, and components that no processor has. The
 /// host has others that the interpreter does not have here.
 fn request_components(state: &mut State, random: &mut Random) {
-    state.gpr[0] = random.next() & !0xffff_ffff | random.below(4);
+    state.gpr[0] = random.next() & !0xffff_ffff | random.below(8);
     state.gpr[2] = random.next() & !0x4000_0000;
 }
 
 /// An XSAVE header, valid mostly (SDM Vol. 1, 13.4.2).
 fn xsave_header(random: &mut Random) -> [u8; 64] {
     let mut header = [0; 64];
-    let mut bitmap = random.below(4);
+    let mut bitmap = random.below(8);
     if random.one_in(16) {
         // No processor has this component.
         bitmap |= 1 << 61;
     }
-    let compaction = if random.one_in(3) { 1 << 63 | random.below(4) } else { 0 };
+    let compaction = if random.one_in(3) { 1 << 63 | random.below(8) } else { 0 };
     header[..8].copy_from_slice(&bitmap.to_le_bytes());
     header[8..16].copy_from_slice(&compaction.to_le_bytes());
     if random.one_in(16) {

@@ -13,6 +13,7 @@ use cloister_x86::Gpa;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 
 use super::case::{CODE, Case, DATA, DATA_LEN, Fault, RETIRED};
+use super::host::Host;
 
 const PAGES: usize = 64;
 const CODE_GPA: u64 = 0x10000;
@@ -74,7 +75,7 @@ pub(crate) struct Soft {
 
 impl Soft {
     /// A processor in 64-bit user mode.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(host: &Host) -> Self {
         let layout = std::alloc::Layout::from_size_align(PAGES * 4096, 4096).unwrap();
         // SAFETY: the layout has a size.
         let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
@@ -84,7 +85,8 @@ impl Soft {
             next_table: AtomicU64::new(TABLES + 0x1000),
         });
         let shared = cloister_cpu::Shared::new(ram.clone(), None, 1, 1_000_000_000);
-        let features = Features { xcr0: Xfeatures::X87 | Xfeatures::SSE, ..Features::default() };
+        let mut features = Features::default();
+        features.xcr0.set(Xfeatures::AVX, host.has_avx());
         let mut vcpu = Vcpu::new(shared, 0, features);
         let soft_ram = &ram;
         soft_ram.map(CODE & !0xfff, CODE_GPA, 5);
@@ -172,6 +174,10 @@ impl Soft {
             ymm[0] = u64::from_le_bytes(xmm[..8].try_into().unwrap());
             ymm[1] = u64::from_le_bytes(xmm[8..].try_into().unwrap());
         }
+        for (ymm, high) in cpu.vector.ymm.iter_mut().zip(&state.high) {
+            ymm[2] = u64::from_le_bytes(high[..8].try_into().unwrap());
+            ymm[3] = u64::from_le_bytes(high[8..].try_into().unwrap());
+        }
     }
 
     fn collect(&self, case: &mut Case) {
@@ -196,6 +202,10 @@ impl Soft {
         for (ymm, xmm) in cpu.vector.ymm.iter().zip(&mut fx.xmm) {
             xmm[..8].copy_from_slice(&ymm[0].to_le_bytes());
             xmm[8..].copy_from_slice(&ymm[1].to_le_bytes());
+        }
+        for (ymm, high) in cpu.vector.ymm.iter().zip(&mut state.high) {
+            high[..8].copy_from_slice(&ymm[2].to_le_bytes());
+            high[8..].copy_from_slice(&ymm[3].to_le_bytes());
         }
         self.ram.read(DATA_GPA, &mut state.data);
     }

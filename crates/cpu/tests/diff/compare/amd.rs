@@ -36,6 +36,8 @@ pub(super) fn is_known_difference(
         }
         // The ten bytes are one store: nothing of it is done where its end faults.
         Mnemonic::Fstp | Mnemonic::Fbstp if n == s && faults(n) => true,
+        // What a gather leaves behind when it faults, beyond the elements that it has.
+        _ if instruction.is_vsib() => n == 14 && s == 14,
         // A store that an unmasked numeric exception prevents faults where its address is bad.
         _ if is_x87(instruction.code()) => {
             let error_summary = soft.state.fx.status & 0x80 != 0;
@@ -66,7 +68,11 @@ pub(super) fn is_same_fault(instruction: &Instruction, native: u64, soft: u64) -
             instruction.is_string_instruction() && native != RETIRED && soft != RETIRED
         }
         // Bytes that the mask leaves out can fault (SDM Vol. 2B, MASKMOVDQU).
-        M::Maskmovq | M::Maskmovdqu => native == 14 && matches!(soft, 14 | RETIRED),
+        M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => {
+            native == 14 && matches!(soft, 14 | RETIRED)
+        }
+        // Which byte CR2 names.
+        M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq => native == 14 && soft == 14,
         _ => has_image(instruction) && native == 14 && soft == 14,
     }
 }
