@@ -41,7 +41,7 @@ pub struct Capabilities {
 }
 
 impl Default for Capabilities {
-    /// SGX1 and SGX2 with EXINFO, every attribute but CET, x87 and SSE state, and enclaves of up
+    /// SGX1 and SGX2 with EXINFO, every attribute but CET, x87, SSE and AVX state, and enclaves of up
     /// to 2 GiB (32-bit) and 64 GiB (64-bit).
     fn default() -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Default for Capabilities {
                 | AttributeFlags::PROVISIONKEY
                 | AttributeFlags::EINITTOKEN_KEY
                 | AttributeFlags::KSS,
-            xfrm: 3,
+            xfrm: 7,
             max_enclave_size_not64: 31,
             max_enclave_size_64: 36,
         }

@@ -42,10 +42,14 @@ const LEAF_1_EDX: u32 =
     bits!(0, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27);
 const LEAF_1_EDX_APIC: u32 = bits!(9);
 const LEAF_1_EDX_HTT: u32 = bits!(28);
+/// Leaf 1, ECX, where XCR0 may have AVX: FMA, AVX, F16C.
+const LEAF_1_ECX_AVX: u32 = bits!(12, 28, 29);
 const LEAF_1_ECX_OSXSAVE: u32 = bits!(27);
 /// Leaf 7, EBX: FSGSBASE, TSC_ADJUST, BMI1, SMEP, BMI2, ERMS, INVPCID, RDSEED, ADX, SMAP,
 /// CLFLUSHOPT, CLWB, SHA.
 const LEAF_7_EBX: u32 = bits!(0, 1, 3, 7, 8, 9, 10, 18, 19, 20, 23, 24, 29);
+/// Leaf 7, EBX, where XCR0 may have AVX: AVX2.
+const LEAF_7_EBX_AVX: u32 = bits!(5);
 /// Leaf 7, ECX: UMIP, RDPID.
 const LEAF_7_ECX: u32 = bits!(2, 22);
 /// Leaf 7, EDX: FSRM, IBRS and IBPB, ARCH_CAPABILITIES. Enhanced IBRS spares the guest retpolines.
@@ -131,7 +135,10 @@ impl CpuidTable {
             // ARAT: the local APIC timer runs in every state.
             0x06 => regs(bits!(2), 0, 0, 0),
             0x07 => match subleaf {
-                0 => regs(2, LEAF_7_EBX, LEAF_7_ECX, LEAF_7_EDX),
+                0 => {
+                    let avx = if self.has_avx() { LEAF_7_EBX_AVX } else { 0 };
+                    regs(2, LEAF_7_EBX | avx, LEAF_7_ECX, LEAF_7_EDX)
+                }
                 2 => regs(0, 0, 0, LEAF_7_2_EDX),
                 _ => CpuidResult::default(),
             },
@@ -143,10 +150,17 @@ impl CpuidTable {
         }
     }
 
+    const fn has_avx(&self) -> bool {
+        self.xfeatures.contains(Xfeatures::AVX)
+    }
+
     fn version_and_features(&self, state: &CpuidState) -> CpuidResult {
         let addressable = self.cpus.next_power_of_two();
         let ebx = state.apic_id << 24 | addressable << 16 | (LINE / 8) << 8;
         let mut ecx = LEAF_1_ECX;
+        if self.has_avx() {
+            ecx |= LEAF_1_ECX_AVX;
+        }
         if state.cr4.contains(Cr4::OSXSAVE) {
             ecx |= LEAF_1_ECX_OSXSAVE;
         }
@@ -204,7 +218,7 @@ impl CpuidTable {
                 (self.xfeatures.bits() >> 32) as u32,
             ),
             1 => regs(XSAVE_INSTRUCTIONS, xsave_size(state.xcr0), 0, 0),
-            2 if self.xfeatures.contains(Xfeatures::AVX) => regs(256, AVX_OFFSET, 0, 0),
+            2 if self.has_avx() => regs(256, AVX_OFFSET, 0, 0),
             _ => CpuidResult::default(),
         }
     }

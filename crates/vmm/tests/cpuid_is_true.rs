@@ -4,6 +4,7 @@
 use cloister_cpu::exec::select;
 use cloister_cpu::lower::lower;
 use cloister_cpu::mode::Mode;
+use cloister_cpu::state::Features;
 use cloister_vmm::cpuid::{CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::{Cr4, Xfeatures};
@@ -86,7 +87,7 @@ fn executes(bytes: &[u8]) -> bool {
 
 #[test]
 fn announced_features_are_those_that_execute() {
-    let xfeatures = Xfeatures::X87 | Xfeatures::SSE;
+    let xfeatures = Features::default().xcr0;
     let table = CpuidTable::new(1, xfeatures);
     let state = CpuidState { apic_id: 0, apic_enabled: true, cr4: Cr4::OSXSAVE, xcr0: xfeatures };
 

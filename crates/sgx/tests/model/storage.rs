@@ -65,7 +65,7 @@ fn cpuid_enumerates_the_capabilities() {
     let leaf1 = platform.capabilities().cpuid_leaf1();
 
     assert_eq!((leaf0.eax, leaf0.ebx, leaf0.edx), (3, 1, 0x241f));
-    assert_eq!((leaf1.eax, leaf1.ebx, leaf1.ecx, leaf1.edx), (0xb6, 0, 3, 0));
+    assert_eq!((leaf1.eax, leaf1.ebx, leaf1.ecx, leaf1.edx), (0xb6, 0, 7, 0));
 }
 
 #[test]

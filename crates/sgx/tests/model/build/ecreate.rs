@@ -123,7 +123,7 @@ fn operands() -> Vec<Check> {
 fn contents() -> Vec<Check> {
     vec![
         Check::new(15, "XFRM without SSE", |case| attributes(case, MODE64, 1), FAULTS),
-        Check::new(16, "XFRM not announced", |case| attributes(case, MODE64, 7), FAULTS),
+        Check::new(16, "XFRM not announced", |case| attributes(case, MODE64, 0x203), FAULTS),
         Check::new(16, "XFRM bit 63", |case| attributes(case, MODE64, 3 | 1 << 63), FAULTS),
         Check::new(
             16,
