@@ -7,7 +7,7 @@ use cloister_cpu::mode::Mode;
 use cloister_cpu::state::Features;
 use cloister_vmm::cpuid::{CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
-use cloister_x86::regs::{Cr4, Xfeatures};
+use cloister_x86::regs::Cr4;
 use iced_x86::Decoder;
 
 /// A register of a CPUID leaf.
