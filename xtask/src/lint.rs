@@ -186,8 +186,9 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Formatting, clippy and documentation of the workspace and of the guest programs.
 fn cargo_checks() -> Vec<String> {
-    let checks: [(&str, &[&str]); 5] = [
+    let checks: [(&str, &[&str]); 6] = [
         ("cargo fmt", &["fmt", "--all", "--check"]),
+        ("cargo fmt of fuzz/", &["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
         (
             "cargo fmt of guest/",
             &["fmt", "--all", "--check", "--manifest-path", "guest/Cargo.toml"],

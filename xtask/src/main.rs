@@ -9,6 +9,7 @@ mod cpio;
 mod demo;
 mod diff;
 mod enclave;
+mod fuzz;
 mod guest;
 mod guest_tests;
 mod image;
@@ -18,6 +19,7 @@ mod machine;
 mod process;
 mod repository;
 mod selftests;
+mod sequences;
 mod signer;
 mod testing;
 
@@ -46,6 +48,10 @@ enum Chore {
     Ci,
     /// Instruction semantics next to this machine's own processor
     Diff(diff::Options),
+    /// The fuzz targets of the SGX model
+    Fuzz(fuzz::Options),
+    /// Random sequences of SGX leaves against the model's invariants
+    Sequences(sequences::Options),
     /// Boot time and loops next to QEMU's TCG and to this machine
     Bench(bench::Options),
     /// Fetch and build what the guests need, and boot nothing
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Chore::Lint(options) => lint::run(&options),
         Chore::Ci => ci::run(),
         Chore::Diff(options) => diff::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Sequences(options) => sequences::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Fetch => image::fetch_all(),
     };

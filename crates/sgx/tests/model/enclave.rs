@@ -156,7 +156,17 @@ impl Spec {
 
     /// A SIGSTRUCT made by `sgxs` with this ATTRIBUTEMASK.
     pub(crate) fn sigstruct_with_mask(&self, signer: &Signer, mask: u64) -> SigStruct {
-        let mut author = sgxs::sigstruct::Signer::new(EnclaveHash::new(self.mrenclave()));
+        self.sigstruct_of(self.mrenclave(), signer, mask)
+    }
+
+    /// The same for another MRENCLAVE.
+    pub(crate) fn sigstruct_of(
+        &self,
+        mrenclave: [u8; 32],
+        signer: &Signer,
+        mask: u64,
+    ) -> SigStruct {
+        let mut author = sgxs::sigstruct::Signer::new(EnclaveHash::new(mrenclave));
         let flags = self.attributes.flags.get();
         author
             .attributes_flags(sgx_isa::AttributesFlags::from_bits_truncate(flags), mask)

@@ -86,12 +86,14 @@ impl Memory {
 
     /// Bytes of ordinary memory.
     pub(crate) fn get(&self, la: u64, len: usize) -> Vec<u8> {
-        (0..len as u64)
-            .map(|offset| {
-                let at = la + offset;
-                self.ram.get(&(at & !0xfff)).map_or(0, |page| page[(at & 0xfff) as usize])
-            })
-            .collect()
+        let mut bytes = vec![0; len];
+        for (at, range) in chunks(la, len) {
+            if let Some(page) = self.ram.get(&(at & !0xfff)) {
+                let start = (at & 0xfff) as usize;
+                bytes[range.clone()].copy_from_slice(&page[start..start + range.len()]);
+            }
+        }
+        bytes
     }
 }
 
@@ -140,19 +142,18 @@ impl LeafPort for Memory {
 
     fn write(&mut self, la: La, bytes: &[u8]) -> Result<(), Stop> {
         self.reach(la);
-        for offset in (0..bytes.len() as u64).step_by(8) {
-            let at = la.0 + offset;
+        for (at, _) in chunks(la.0, bytes.len()) {
             match self.mappings.get(&(at & !0xfff)) {
                 None => return Err(self.fault(at, false, true)),
                 Some(Mapping::Ram { writable: false }) => return Err(self.fault(at, true, true)),
                 Some(_) => {}
             }
         }
-        for (offset, byte) in bytes.iter().enumerate() {
-            let at = la.0 + offset as u64;
+        for (at, range) in chunks(la.0, bytes.len()) {
             if let Some(Mapping::Ram { .. }) = self.mappings.get(&(at & !0xfff)) {
                 let page = self.ram.entry(at & !0xfff).or_insert_with(|| Box::new([0; 4096]));
-                page[(at & 0xfff) as usize] = *byte;
+                let start = (at & 0xfff) as usize;
+                page[start..start + range.len()].copy_from_slice(&bytes[range]);
             }
         }
         Ok(())

@@ -1,0 +1,4 @@
+//! EGETKEY with any KEYREQUEST.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::keyrequest(data));

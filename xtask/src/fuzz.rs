@@ -1,0 +1,66 @@
+//! `cargo xtask fuzz`: the fuzz targets of the SGX model.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{process, repository};
+
+/// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
+const TARGETS: [(&str, u32); 4] =
+    [("leaf_operands", 4096), ("sigstruct", 64), ("einittoken", 64), ("keyrequest", 96)];
+
+/// Options of `cargo xtask fuzz`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only this target
+    #[arg(value_parser = TARGETS.map(|(name, _)| name))]
+    target: Option<String>,
+    /// How long each target runs
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Processes for each target
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: u64,
+}
+
+/// Runs fuzz targets, one after the other.
+///
+/// # Errors
+/// cargo-fuzz is not installed, or a target found something.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !process::exists(&["cargo", "fuzz"]) {
+        bail!("cargo-fuzz is not installed; install it with: cargo install cargo-fuzz --locked");
+    }
+    if !process::exists(&["c++"]) {
+        bail!("libFuzzer needs a C++ compiler; install one with: apt-get install g++");
+    }
+    for (name, longest) in TARGETS {
+        if options.target.as_ref().is_some_and(|target| target != name) {
+            continue;
+        }
+        process::step(&format!("Fuzz target {name} for {} s", options.seconds));
+        let start = Instant::now();
+        let mut cargo = process::cargo();
+        cargo
+            .current_dir(repository::root())
+            // The coverage that libFuzzer needs is an unstable option of a stable compiler.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["fuzz", "run", "--sanitizer", "none", name, "--"])
+            .arg(format!("-max_total_time={}", options.seconds))
+            .arg(format!("-max_len={longest}"))
+            // Long inputs from the beginning: deep states need many decisions.
+            .args(["-len_control=0", "-timeout=20"]);
+        if options.jobs > 1 {
+            cargo.arg(format!("-fork={}", options.jobs));
+        }
+        if let Err(error) = process::show(&mut cargo) {
+            let artifacts = Path::new("fuzz/artifacts").join(name);
+            bail!("{name} found something; the input is in {} ({error})", artifacts.display());
+        }
+        process::done(start);
+    }
+    Ok(())
+}
