@@ -119,8 +119,9 @@ fn add(count: &mut Count, command: &mut std::process::Command, what: &str) -> Re
 fn tally(lines: &[String]) -> Count {
     let mut count = Count::default();
     for line in lines {
-        let line = line.trim_start();
-        let summary = line.starts_with("Summary [") || line.starts_with("test result:");
+        // A failed test's own output, which nextest shows indented, is no summary.
+        let summary =
+            line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
         if !summary {
             continue;
         }
@@ -194,5 +195,7 @@ mod tests {
     #[test]
     fn other_lines_do_not_count() {
         assert_eq!(tally(&["9 passed".to_owned()]), Count::default());
+        let shown = "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured";
+        assert_eq!(tally(&[shown.to_owned()]), Count::default());
     }
 }

@@ -14,13 +14,7 @@ use crate::state::{Cpu, Exec};
 /// The handler of an instruction that loads or stores a table register.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
     use iced_x86::Code::{Lgdt_m1632_16, Lidt_m1632_16};
-    // LGDT and LIDT with a 16-bit operand size load 24 bits of base.
-    op.extra = match instruction.code() {
-        Lgdt_m1632_16 | Lidt_m1632_16 => 2,
-        _ if mode.is_64() => 8,
-        _ => 4,
-    };
-    Some(match instruction.mnemonic() {
+    let handler: Handler = match instruction.mnemonic() {
         Mnemonic::Lgdt => lgdt,
         Mnemonic::Lidt => lidt,
         Mnemonic::Sgdt => sgdt,
@@ -30,7 +24,14 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         Mnemonic::Sldt => store_selector::<{ seg::LDTR }>,
         Mnemonic::Str => store_selector::<{ seg::TR }>,
         _ => return None,
-    })
+    };
+    // LGDT and LIDT with a 16-bit operand size load 24 bits of base.
+    op.extra = match instruction.code() {
+        Lgdt_m1632_16 | Lidt_m1632_16 => 2,
+        _ if mode.is_64() => 8,
+        _ => 4,
+    };
+    Some(handler)
 }
 
 impl Cpu {
