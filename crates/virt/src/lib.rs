@@ -1,7 +1,8 @@
 //! SGX virtualization: what a hypervisor adds to [`cloister_sgx`] so that virtual machines can
 //! use it.
 //!
-//! * [`EpcPool`]: the host's EPC, shared by all virtual machines.
+//! * [`EpcPool`] and [`EpcAccount`]: the host's EPC, shared by all virtual machines, and what each of
+//!   them may take.
 //! * [`VirtualEpc`]: an EPC section of a guest, raw pages that the guest itself manages, backed by
 //!   the pool when they are first used (the idea of Linux's `/dev/sgx_vepc`).
 //! * [`SgxVm`] and [`SgxVcpu`]: what the guest may do, and the MSRs that are its own.
@@ -11,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod cpuid;
 pub mod encls;
 mod guest;
@@ -19,9 +21,10 @@ mod pool;
 mod vepc;
 mod vm;
 
+pub use account::{AccountStatistics, EpcAccount, EpcLimits, LimitError};
 pub use cpuid::SgxCpuid;
 pub use guest::{GuestCpu, GuestFault};
 pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};
-pub use pool::{EpcExhausted, EpcPool, PoolStatistics};
+pub use pool::{EpcExhausted, EpcPool, NodeStatistics, PoolStatistics};
 pub use vepc::{Backing, RemoveError, VirtualEpc};
 pub use vm::{MAX_SECTIONS, SectionConfig, SgxVm, VmError};

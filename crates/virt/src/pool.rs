@@ -1,14 +1,23 @@
 //! The host's EPC: who has which page.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cloister_sgx::{EpcIndex, Platform, SgxStatus};
+use cloister_sgx::{EpcIndex, Platform};
 use thiserror::Error;
 
-/// The pool has no page left.
+use crate::account::{EpcAccount, EpcLimits, Ledger, LimitError};
+
+/// A virtual machine cannot have another page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("the host's EPC is exhausted")]
-pub struct EpcExhausted;
+pub enum EpcExhausted {
+    /// All pages are in use, or reserved by other machines.
+    #[error("the host's EPC is exhausted")]
+    Host,
+    /// The machine has as many as it may.
+    #[error("the virtual machine's quota of EPC is used up")]
+    Quota,
+}
 
 /// Pages of a pool, counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -17,13 +26,27 @@ pub struct PoolStatistics {
     pub total: usize,
     /// Pages given out, zombies and leaked pages included.
     pub used: usize,
+    /// Pages not in use that only the machines which reserved them can have.
+    pub reserved: usize,
     /// SECS pages of released sections that wait for children in another section to go.
     pub zombies: usize,
     /// Pages that EREMOVE refused for a reason other than children; never used again.
     pub leaked: usize,
 }
 
-/// All EPC pages of a platform, given out one by one to virtual EPC sections.
+/// Pages of a NUMA node of the host, counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeStatistics {
+    /// The node.
+    pub node: u32,
+    /// All of its pages.
+    pub total: usize,
+    /// Pages given out.
+    pub used: usize,
+}
+
+/// All EPC pages of a platform, given out one by one to the sections of virtual machines, each of
+/// which has an [`EpcAccount`].
 ///
 /// Pages that were never given out are not listed anywhere, so a pool of any size is made at once;
 /// a page that came back is used again first, because host memory is behind it already. Giving
@@ -32,28 +55,76 @@ pub struct PoolStatistics {
 pub struct EpcPool {
     platform: Arc<Platform>,
     state: Mutex<State>,
-    /// SECS pages that wait for children in sections not released yet
-    /// (`zombie_secs_pages` in Linux). Locked before `state`.
-    zombies: Mutex<Vec<EpcIndex>>,
 }
 
+/// `statistics.reserved` is the sum of what the accounts are promised beyond what they use, and
+/// never more than the pages that are not in use.
 #[derive(Debug)]
 struct State {
     /// In the order of their pages.
     sections: Vec<Section>,
-    used: usize,
-    leaked: usize,
+    statistics: PoolStatistics,
 }
 
 impl State {
+    const fn unused(&self) -> usize {
+        self.statistics.total - self.statistics.used
+    }
+
+    /// Pages that nobody uses or was promised.
+    const fn available(&self) -> usize {
+        self.unused() - self.statistics.reserved
+    }
+
     fn take(&mut self, wanted: impl Fn(&Section) -> bool) -> Option<EpcIndex> {
         self.sections.iter_mut().filter(|section| wanted(section)).find_map(Section::take)
+    }
+
+    /// Changes an account, and what is reserved with it.
+    fn change(&mut self, ledger: &mut Ledger, change: impl FnOnce(&mut Self, &mut Ledger)) {
+        self.statistics.reserved -= ledger.outstanding();
+        change(self, ledger);
+        self.statistics.reserved += ledger.outstanding();
+    }
+
+    /// A page of `node` if there is one left, else any, for an account that may have another.
+    fn allocate(
+        &mut self,
+        ledger: &mut Ledger,
+        limits: EpcLimits,
+        node: u32,
+    ) -> Result<EpcIndex, EpcExhausted> {
+        if ledger.statistics.used >= limits.quota {
+            return Err(EpcExhausted::Quota);
+        }
+        if ledger.outstanding() == 0 && self.available() == 0 {
+            return Err(EpcExhausted::Host);
+        }
+        let index = self
+            .take(|section| section.node == node)
+            .or_else(|| self.take(|section| section.node != node))
+            .ok_or(EpcExhausted::Host)?;
+        self.change(ledger, |state, ledger| {
+            state.statistics.used += 1;
+            ledger.statistics.used += 1;
+        });
+        Ok(index)
+    }
+
+    fn free(&mut self, ledger: &mut Ledger, index: EpcIndex) {
+        let section = self.sections.partition_point(|section| section.end <= index.0);
+        self.sections[section].free.push(index);
+        self.change(ledger, |state, ledger| {
+            state.statistics.used -= 1;
+            ledger.statistics.used -= 1;
+        });
     }
 }
 
 #[derive(Debug)]
 struct Section {
     node: u32,
+    first: u32,
     /// Pages from here on were never given out.
     next: u32,
     end: u32,
@@ -71,6 +142,10 @@ impl Section {
         }
         self.next += 1;
         Some(EpcIndex(self.next - 1))
+    }
+
+    fn used(&self) -> usize {
+        (self.next - self.first) as usize - self.free.len()
     }
 }
 
@@ -96,6 +171,12 @@ impl FreeList {
         self.blocks.push(block);
     }
 
+    fn len(&self) -> usize {
+        // Blocks below the last are full.
+        let last = self.blocks.last().map_or(0, Vec::len);
+        self.blocks.len().saturating_sub(1) * BLOCK + last
+    }
+
     fn pop(&mut self) -> Option<EpcIndex> {
         let block = self.blocks.last_mut()?;
         let index = block.pop();
@@ -110,18 +191,18 @@ impl EpcPool {
     /// A pool of all pages of a platform, none of them in use.
     #[must_use]
     pub fn new(platform: Arc<Platform>) -> Arc<Self> {
-        let sections = platform
-            .sections()
-            .iter()
-            .map(|section| Section {
-                node: section.node,
-                next: section.first.0,
-                end: section.first.0 + section.pages,
-                free: FreeList::default(),
-            })
-            .collect();
-        let state = State { sections, used: 0, leaked: 0 };
-        Arc::new(Self { platform, state: Mutex::new(state), zombies: Mutex::default() })
+        let sections = platform.sections().iter().map(|section| Section {
+            node: section.node,
+            first: section.first.0,
+            next: section.first.0,
+            end: section.first.0 + section.pages,
+            free: FreeList::default(),
+        });
+        let state = State {
+            sections: sections.collect(),
+            statistics: PoolStatistics { total: platform.pages(), ..PoolStatistics::default() },
+        };
+        Arc::new(Self { platform, state: Mutex::new(state) })
     }
 
     /// The platform whose pages these are.
@@ -130,74 +211,161 @@ impl EpcPool {
         &self.platform
     }
 
+    /// An account without limits for the virtual machine `name`.
+    #[must_use]
+    pub fn unlimited(self: &Arc<Self>, name: impl Into<String>) -> Arc<EpcAccount> {
+        Arc::new(EpcAccount::new(self.clone(), name.into(), EpcLimits::NONE))
+    }
+
+    /// An account with these limits for the virtual machine `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`].
+    pub fn open(
+        self: &Arc<Self>,
+        name: impl Into<String>,
+        limits: EpcLimits,
+    ) -> Result<Arc<EpcAccount>, LimitError> {
+        let EpcLimits { reservation, quota } = limits;
+        if reservation > quota {
+            return Err(LimitError::AboveQuota { reservation, quota });
+        }
+        let account = EpcAccount::new(self.clone(), name.into(), limits);
+        self.promise(&account, reservation)
+            .map_err(|available| LimitError::Unavailable { reservation, available })?;
+        Ok(Arc::new(account))
+    }
+
+    /// Sets the pages that an account can count on, those that it has included. The error is the
+    /// number of pages that could be promised beyond those in use.
+    fn promise(&self, account: &EpcAccount, floor: usize) -> Result<(), usize> {
+        let mut state = self.lock();
+        let mut ledger = account.ledger();
+        let available = state.available() + ledger.outstanding();
+        if floor.saturating_sub(ledger.statistics.used) > available {
+            return Err(available);
+        }
+        state.change(&mut ledger, |_, ledger| ledger.floor = floor);
+        Ok(())
+    }
+
+    /// Keeps pages for an account, so that it can take `more` one by one or none at all: one that
+    /// wants too many does not take those of others before it learns so. Ends with
+    /// [`Self::unkeep`].
+    ///
+    /// # Errors
+    ///
+    /// [`EpcExhausted`].
+    pub(crate) fn keep(&self, account: &EpcAccount, more: usize) -> Result<(), EpcExhausted> {
+        let limits = account.limits();
+        let wanted = account.statistics().used.saturating_add(more);
+        let outcome = if wanted > limits.quota {
+            Err(EpcExhausted::Quota)
+        } else {
+            self.promise(account, wanted.max(limits.reservation)).map_err(|_| EpcExhausted::Host)
+        };
+        outcome.inspect_err(|reason| refused(account, &mut account.ledger(), *reason))
+    }
+
+    /// Keeps no more than the reservation.
+    pub(crate) fn unkeep(&self, account: &EpcAccount) {
+        let mut state = self.lock();
+        state.change(&mut account.ledger(), |_, ledger| {
+            ledger.floor = account.limits().reservation;
+        });
+    }
+
     /// Takes a page, from NUMA node `node` if it has one left, else from any other. The page is
     /// not valid in the EPCM; its bytes are whatever they were.
     ///
     /// # Errors
     ///
     /// [`EpcExhausted`].
-    pub fn allocate(&self, node: u32) -> Result<EpcIndex, EpcExhausted> {
-        let mut state = self.lock();
-        let index = state
-            .take(|section| section.node == node)
-            .or_else(|| state.take(|section| section.node != node))
-            .ok_or(EpcExhausted)?;
-        state.used += 1;
-        Ok(index)
+    pub(crate) fn allocate(
+        &self,
+        account: &EpcAccount,
+        node: u32,
+    ) -> Result<EpcIndex, EpcExhausted> {
+        let outcome = self.lock().allocate(&mut account.ledger(), account.limits(), node);
+        outcome.inspect_err(|reason| refused(account, &mut account.ledger(), *reason))
     }
 
     /// Takes a page back that EREMOVE has made unused.
-    pub(crate) fn free(&self, index: EpcIndex) {
-        let mut state = self.lock();
-        let section = state.sections.partition_point(|section| section.end <= index.0);
-        state.sections[section].free.push(index);
-        state.used -= 1;
+    pub(crate) fn free(&self, account: &EpcAccount, index: EpcIndex) {
+        self.lock().free(&mut account.ledger(), index);
     }
 
     /// Gives a page up for good: EREMOVE refused it, so using it again could break an enclave.
-    pub(crate) fn leak(&self) {
-        self.lock().leaked += 1;
+    pub(crate) fn leak(&self, account: &EpcAccount) {
+        self.lock().statistics.leaked += 1;
+        account.ledger().statistics.leaked += 1;
     }
 
-    /// Takes over SECS pages that EREMOVE refused because of children, which must be in sections
-    /// that were not released yet, and tries again every such page there is: the release that has
-    /// just ended may have removed the last child of any.
-    ///
-    /// The list stays locked meanwhile, so of two releases at the same time the later one sees
-    /// what the earlier one left.
-    pub(crate) fn retry_zombies(&self, more: impl Iterator<Item = EpcIndex>) {
-        let mut zombies = self.lock_zombies();
-        zombies.extend(more);
-        zombies.retain(|&secs| {
-            let removed = self.platform.eremove(secs) == Ok(SgxStatus::Success);
-            if removed {
-                self.free(secs);
-            }
-            !removed
-        });
+    /// Counts SECS pages that wait for their children.
+    pub(crate) fn add_zombies(&self, account: &EpcAccount, count: usize) {
+        self.lock().statistics.zombies += count;
+        account.ledger().statistics.zombies += count;
+    }
+
+    /// Takes back a page that waited for its children.
+    pub(crate) fn free_zombie(&self, account: &EpcAccount, index: EpcIndex) {
+        let mut state = self.lock();
+        let mut ledger = account.ledger();
+        state.free(&mut ledger, index);
+        state.statistics.zombies -= 1;
+        ledger.statistics.zombies -= 1;
+    }
+
+    /// Ends an account: nothing is reserved for it, and SECS pages that wait do so for ever.
+    pub(crate) fn close(&self, account: &EpcAccount) {
+        let mut state = self.lock();
+        let mut ledger = account.ledger();
+        state.change(&mut ledger, |_, ledger| ledger.floor = 0);
+        let zombies = std::mem::take(&mut ledger.statistics.zombies);
+        state.statistics.zombies -= zombies;
+        state.statistics.leaked += zombies;
+        drop(state);
+        if zombies != 0 {
+            tracing::error!(
+                vm = account.name(),
+                zombies,
+                "SECS pages whose children are leaked: leaked"
+            );
+        }
     }
 
     /// Counts the pages.
     #[must_use]
     pub fn statistics(&self) -> PoolStatistics {
-        let zombies = self.lock_zombies();
-        let state = self.lock();
-        PoolStatistics {
-            total: self.platform.pages(),
-            used: state.used,
-            zombies: zombies.len(),
-            leaked: state.leaked,
-        }
+        self.lock().statistics
     }
 
-    // Every change under either lock is complete before anything can panic.
+    /// Counts the pages of each node, in the order of the nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeStatistics> {
+        let mut nodes = BTreeMap::new();
+        for section in &self.lock().sections {
+            let node = section.node;
+            let counts = nodes.entry(node).or_insert(NodeStatistics { node, total: 0, used: 0 });
+            counts.total += (section.end - section.first) as usize;
+            counts.used += section.used();
+        }
+        nodes.into_values().collect()
+    }
 
     fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock_zombies(&self) -> MutexGuard<'_, Vec<EpcIndex>> {
-        self.zombies.lock().unwrap_or_else(PoisonError::into_inner)
+/// Counts that a machine wanted a page and got none. The host learns of the first time; how often it
+/// happens is the guest's choice.
+fn refused(account: &EpcAccount, ledger: &mut Ledger, reason: EpcExhausted) {
+    ledger.statistics.refused += 1;
+    if ledger.statistics.refused == 1 {
+        tracing::warn!(vm = account.name(), used = ledger.statistics.used, "{reason}");
     }
 }
 
@@ -213,8 +381,10 @@ mod tests {
         (0..count).for_each(|page| list.push(EpcIndex(page)));
 
         assert!(list.blocks.iter().all(|block| block.capacity() == BLOCK));
+        assert_eq!(list.len(), count as usize);
         let popped: Vec<u32> = std::iter::from_fn(|| list.pop()).map(|index| index.0).collect();
         assert_eq!(popped, (0..count).rev().collect::<Vec<_>>());
         assert!(list.blocks.is_empty());
+        assert_eq!(list.len(), 0);
     }
 }

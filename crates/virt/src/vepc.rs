@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use cloister_sgx::{EpcIndex, SgxStatus};
 use cloister_x86::{Exception, Gpa, PAGE_SIZE};
 use thiserror::Error;
 
-use crate::pool::{EpcExhausted, EpcPool};
+use crate::account::EpcAccount;
+use crate::pool::EpcExhausted;
 
 /// Entries of each level of the map of a section, but for the topmost.
 const ENTRIES: usize = 512;
@@ -20,6 +22,13 @@ type Directory = [OnceLock<Box<Leaf>>; ENTRIES];
 
 /// Pages that a [`Directory`] covers.
 const DIRECTORY_PAGES: usize = ENTRIES * ENTRIES;
+
+/// Pages that are removed before other threads get their turn.
+const TURN: usize = 128;
+
+/// Leaked pages of one release that are named in the log; the others are counted in one more line,
+/// because a guest chooses how many they are.
+const NAMED_LEAKS: usize = 16;
 
 /// What is behind a page of virtual EPC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +54,7 @@ pub struct RemoveError {
 /// map of an untouched section of 512 GiB is a table of 512 empty entries.
 #[derive(Debug)]
 pub struct VirtualEpc {
-    pool: Arc<EpcPool>,
+    account: Arc<EpcAccount>,
     base: Gpa,
     pages: usize,
     node: u32,
@@ -55,13 +64,13 @@ pub struct VirtualEpc {
 }
 
 impl VirtualEpc {
-    /// A section of `pages` pages at guest-physical address `base`, backed from `pool` with pages
-    /// of host node `node` where possible.
+    /// A section of `pages` pages at guest-physical address `base` of the machine that `account` is
+    /// of, backed with pages of host node `node` where possible.
     #[must_use]
-    pub fn new(pool: Arc<EpcPool>, base: Gpa, pages: usize, node: u32) -> Self {
+    pub fn new(account: Arc<EpcAccount>, base: Gpa, pages: usize, node: u32) -> Self {
         let map =
             std::iter::repeat_with(OnceLock::new).take(pages.div_ceil(DIRECTORY_PAGES)).collect();
-        Self { pool, base, pages, node, map, populating: Mutex::new(()) }
+        Self { account, base, pages, node, map, populating: Mutex::new(()) }
     }
 
     /// First guest-physical address.
@@ -126,24 +135,25 @@ impl VirtualEpc {
         }
         // The record first: an allocation that fails after the page was taken would lose it.
         let record = self.make_record(number);
-        Some(self.pool.allocate(self.node).inspect(|index| {
-            record.store(index.0 + 1, Ordering::Release);
-        }))
+        let outcome = self.account.pool().allocate(&self.account, self.node);
+        Some(outcome.inspect(|index| record.store(index.0 + 1, Ordering::Release)))
     }
 
-    /// Backs every page.
+    /// Backs every page, or none that is not backed yet: a section that the pool has not enough
+    /// pages for takes none away from other machines.
     ///
     /// # Errors
     ///
-    /// [`EpcExhausted`]; the pages backed so far stay so.
+    /// [`EpcExhausted`].
     pub fn preallocate(&self) -> Result<(), EpcExhausted> {
-        for number in 0..self.pages {
+        let pool = self.account.pool();
+        pool.keep(&self.account, self.pages - self.backed().count())?;
+        let outcome = (0..self.pages).try_for_each(|number| {
             let gpa = self.base.wrapping_add(number as u64 * PAGE_SIZE);
-            if let Some(outcome) = self.populate(gpa) {
-                outcome?;
-            }
-        }
-        Ok(())
+            self.populate(gpa).map_or(Ok(()), |outcome| outcome.map(drop))
+        });
+        pool.unkeep(&self.account);
+        outcome
     }
 
     /// All backed pages: address, EPC index and record.
@@ -163,6 +173,17 @@ impl VirtualEpc {
         })
     }
 
+    /// [`Self::backed`] for work on pages of which there may be millions: other threads of the host
+    /// get their turn (`cond_resched` in Linux).
+    fn yielding(&self) -> impl Iterator<Item = (Gpa, EpcIndex, &AtomicU32)> {
+        self.backed().enumerate().map(|(n, page)| {
+            if n % TURN == TURN - 1 {
+                thread::yield_now();
+            }
+            page
+        })
+    }
+
     /// Makes every page of the section unused, as a guest's reset needs it; the backing stays.
     /// Returns how many SECS pages are left because children of theirs exist: after one more call
     /// on each section of the guest none is (`SGX_IOC_VEPC_REMOVE_ALL`).
@@ -172,8 +193,8 @@ impl VirtualEpc {
     /// [`RemoveError`] if a page is in use: the guest's processors have to stop first.
     pub fn remove_all(&self) -> Result<usize, RemoveError> {
         let mut left = 0;
-        for (gpa, index, _) in self.backed() {
-            match self.pool.platform().eremove(index) {
+        for (gpa, index, _) in self.yielding() {
+            match self.account.pool().platform().eremove(index) {
                 Ok(SgxStatus::Success) => {}
                 Ok(SgxStatus::ChildPresent) => left += 1,
                 Ok(_) | Err(_) => return Err(RemoveError { gpa }),
@@ -185,11 +206,11 @@ impl VirtualEpc {
     /// One page after the other, so that a large section keeps nobody from the pool for longer
     /// than a page takes. Returns the pages that EREMOVE refuses.
     fn release(&self) -> impl Iterator<Item = (Gpa, EpcIndex, Result<SgxStatus, Exception>)> {
-        self.backed().filter_map(|(gpa, index, record)| {
-            let outcome = self.pool.platform().eremove(index);
+        self.yielding().filter_map(|(gpa, index, record)| {
+            let outcome = self.account.pool().platform().eremove(index);
             if outcome == Ok(SgxStatus::Success) {
                 record.store(0, Ordering::Release);
-                self.pool.free(index);
+                self.account.pool().free(&self.account, index);
                 return None;
             }
             Some((gpa, index, outcome))
@@ -203,6 +224,7 @@ impl Drop for VirtualEpc {
     /// still has children has them in another section, and waits for that as a zombie. A page
     /// that is refused for any other reason is given up.
     fn drop(&mut self) {
+        let vm = self.account.name();
         self.release().for_each(drop);
         let mut zombies = Vec::new();
         let mut leaked = 0_usize;
@@ -211,17 +233,16 @@ impl Drop for VirtualEpc {
                 zombies.push(index);
                 continue;
             }
-            self.pool.leak();
+            self.account.pool().leak(&self.account);
             leaked += 1;
-            // A guest chooses how many pages are refused, so one line has to do for all of them.
-            if leaked == 1 {
-                tracing::error!(%gpa, page = index.0, ?outcome, "EREMOVE refused an EPC page: leaked");
+            if leaked <= NAMED_LEAKS {
+                tracing::error!(vm, %gpa, page = index.0, code = ?outcome, "EREMOVE refused an EPC page: leaked");
             }
         }
-        if leaked > 1 {
-            tracing::error!(base = %self.base, leaked, "EREMOVE refused EPC pages: leaked");
+        if leaked > NAMED_LEAKS {
+            tracing::error!(vm, base = %self.base, leaked, "EREMOVE refused EPC pages: leaked");
         }
-        self.pool.retry_zombies(zombies.into_iter());
+        self.account.retry_zombies(zombies);
     }
 }
 
@@ -230,6 +251,7 @@ mod tests {
     use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity};
 
     use super::*;
+    use crate::pool::EpcPool;
 
     const GIB: u64 = 1 << 30;
 
@@ -237,7 +259,7 @@ mod tests {
         let identity = PlatformIdentity::from_seed(&[1; 32]);
         let platform = Platform::new(PlatformConfig::single(host_pages, identity)).unwrap();
         let pool = EpcPool::new(Arc::new(platform));
-        VirtualEpc::new(pool, Gpa(1 << 40), (gib * GIB / PAGE_SIZE) as usize, 0)
+        VirtualEpc::new(pool.unlimited("vm"), Gpa(1 << 40), (gib * GIB / PAGE_SIZE) as usize, 0)
     }
 
     /// Directories and leaves that exist.

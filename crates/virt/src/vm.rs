@@ -8,9 +8,10 @@ use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
 
+use crate::account::EpcAccount;
 use crate::cpuid::SgxCpuid;
 use crate::msr::SgxVcpu;
-use crate::pool::{EpcExhausted, EpcPool};
+use crate::pool::EpcExhausted;
 use crate::vepc::{Backing, RemoveError, VirtualEpc};
 
 /// EPC sections that a guest can have: the number that Linux reads (`SGX_MAX_EPC_SECTIONS`).
@@ -53,28 +54,31 @@ pub enum VmError {
     /// The host's EPC does not suffice to preallocate a section.
     #[error("the host's EPC does not suffice to preallocate section {0}")]
     Exhausted(usize),
+    /// The machine's quota does not suffice to preallocate a section.
+    #[error("the machine's quota of EPC does not suffice to preallocate section {0}")]
+    Quota(usize),
 }
 
 /// SGX of a virtual machine: its sections and its policy.
 #[derive(Debug)]
 pub struct SgxVm {
-    pool: Arc<EpcPool>,
+    account: Arc<EpcAccount>,
     sections: Vec<VirtualEpc>,
     cpuid: SgxCpuid,
 }
 
 impl SgxVm {
-    /// A virtual machine with these sections whose CPUID says `cpuid`.
+    /// A virtual machine with these sections, which draw on `account`, whose CPUID says `cpuid`.
     ///
     /// # Errors
     ///
     /// [`VmError`].
     pub fn new(
-        pool: Arc<EpcPool>,
+        account: Arc<EpcAccount>,
         sections: &[SectionConfig],
         cpuid: SgxCpuid,
     ) -> Result<Self, VmError> {
-        cpuid.check(pool.platform()).map_err(VmError::Cpuid)?;
+        cpuid.check(account.pool().platform()).map_err(VmError::Cpuid)?;
         if sections.len() > MAX_SECTIONS {
             return Err(VmError::Count(sections.len()));
         }
@@ -92,19 +96,28 @@ impl SgxVm {
                 return Err(VmError::Overlap(n));
             }
             let pages = usize::try_from(size / PAGE_SIZE).map_err(|_| VmError::Size(n))?;
-            let section = VirtualEpc::new(pool.clone(), base, pages, node);
+            let section = VirtualEpc::new(account.clone(), base, pages, node);
             if preallocate {
-                section.preallocate().map_err(|EpcExhausted| VmError::Exhausted(n))?;
+                section.preallocate().map_err(|reason| match reason {
+                    EpcExhausted::Host => VmError::Exhausted(n),
+                    EpcExhausted::Quota => VmError::Quota(n),
+                })?;
             }
             made.push(section);
         }
-        Ok(Self { pool, sections: made, cpuid })
+        Ok(Self { account, sections: made, cpuid })
     }
 
     /// The platform under the virtual machine.
     #[must_use]
     pub fn platform(&self) -> &Arc<Platform> {
-        self.pool.platform()
+        self.account.pool().platform()
+    }
+
+    /// What the machine may take of the host's EPC, and has.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<EpcAccount> {
+        &self.account
     }
 
     /// The sections in order.

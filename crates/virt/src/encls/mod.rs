@@ -10,6 +10,7 @@ use cloister_x86::{Exception, Gpa, PageFaultCode, Vector};
 
 use crate::guest::{GuestCpu, GuestFault};
 use crate::msr::SgxVcpu;
+use crate::pool::EpcExhausted;
 use crate::vm::SgxVm;
 
 /// What the VMM does after an exit for ENCLS.
@@ -21,8 +22,8 @@ pub enum Action {
     Inject(Exception),
     /// Run the instruction again.
     Retry,
-    /// The pool has no page for the guest-physical page: the host decides what happens to the guest.
-    Exhausted(Gpa),
+    /// There is no EPC for this guest-physical page: the host decides what happens to the guest.
+    Exhausted(Gpa, EpcExhausted),
 }
 
 /// Why a leaf did not retire.
@@ -32,7 +33,7 @@ enum Refusal {
     /// A fault that the leaf raised on the host.
     Leaf(Exception),
     /// No EPC for this page.
-    Exhausted(Gpa),
+    Exhausted(Gpa, EpcExhausted),
 }
 
 impl From<GuestFault> for Refusal {
@@ -67,7 +68,7 @@ pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, guest: &mut impl GuestCpu) -> Action {
         Err(Refusal::Guest(GuestFault::Exception(exception))) => Action::Inject(exception),
         Err(Refusal::Guest(GuestFault::Retry)) => Action::Retry,
         Err(Refusal::Leaf(exception)) => Action::Inject(convert_fault(vm, exception)),
-        Err(Refusal::Exhausted(gpa)) => Action::Exhausted(gpa),
+        Err(Refusal::Exhausted(gpa, reason)) => Action::Exhausted(gpa, reason),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn epc_page(
     let gpa = guest.translate(gva, true)?;
     match vm.populate(gpa) {
         Some(Ok(index)) => Ok((La(gva.0), index)),
-        Some(Err(_)) => Err(Refusal::Exhausted(gpa.page())),
+        Some(Err(reason)) => Err(Refusal::Exhausted(gpa.page(), reason)),
         None => {
             let code = PageFaultCode::PRESENT | PageFaultCode::WRITE | PageFaultCode::SGX;
             Err(Refusal::Leaf(Exception::pf(gva.0, code)))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cloister_sgx::layout::PageInfo;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
-use cloister_virt::{Backing, EpcExhausted, EpcPool, VirtualEpc};
+use cloister_virt::{Backing, EpcAccount, EpcExhausted, EpcLimits, EpcPool, VirtualEpc};
 use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -22,6 +22,11 @@ const HOST: [(u32, u32); 2] = [(24, 0), (16, 1)];
 const TOTAL: usize = 40;
 /// Three machines with two sections each.
 const SLOTS: usize = 6;
+const LIMITS: [EpcLimits; SLOTS / 2] = [
+    EpcLimits { reservation: 9, quota: 22 },
+    EpcLimits::NONE,
+    EpcLimits { reservation: 0, quota: 12 },
+];
 const PAGES: usize = 14;
 
 /// A page: section and number.
@@ -99,12 +104,14 @@ enum Use {
 struct World {
     pool: Arc<EpcPool>,
     kernel: Kernel,
+    accounts: [Arc<EpcAccount>; SLOTS / 2],
     sections: [Option<VirtualEpc>; SLOTS],
     /// What each section should have behind its pages.
     backed: [BTreeMap<usize, EpcIndex>; SLOTS],
     uses: BTreeMap<EpcIndex, Use>,
-    zombies: BTreeSet<EpcIndex>,
-    leaked: BTreeSet<EpcIndex>,
+    /// With the machine that they are of.
+    zombies: BTreeMap<EpcIndex, usize>,
+    leaked: BTreeMap<EpcIndex, usize>,
 }
 
 const fn gpa(page: usize) -> Gpa {
@@ -116,19 +123,40 @@ impl World {
         let pool = host::pool_of(&HOST);
         Self {
             kernel: Kernel::new(pool.platform().clone()),
+            accounts: LIMITS.map(|limits| pool.open("vm", limits).expect("enough")),
             pool,
             sections: std::array::from_fn(|_| None),
             backed: std::array::from_fn(|_| BTreeMap::new()),
             uses: BTreeMap::new(),
-            zombies: BTreeSet::new(),
-            leaked: BTreeSet::new(),
+            zombies: BTreeMap::new(),
+            leaked: BTreeMap::new(),
         }
     }
 
+    fn used_by(&self, machine: usize) -> usize {
+        let backed = &self.backed[2 * machine..2 * machine + 2];
+        let lost = self.zombies.values().chain(self.leaked.values());
+        backed.iter().map(BTreeMap::len).sum::<usize>() + lost.filter(|&&of| of == machine).count()
+    }
+
     fn used(&self) -> usize {
-        self.backed.iter().map(BTreeMap::len).sum::<usize>()
-            + self.zombies.len()
-            + self.leaked.len()
+        (0..LIMITS.len()).map(|machine| self.used_by(machine)).sum()
+    }
+
+    /// Pages that are kept for the machines other than `machine`.
+    fn kept_from(&self, machine: usize) -> usize {
+        let others = (0..LIMITS.len()).filter(|&other| other != machine);
+        others.map(|other| LIMITS[other].reservation.saturating_sub(self.used_by(other))).sum()
+    }
+
+    /// Why the machine of a section cannot have `more` pages.
+    fn refusal(&self, slot: usize, more: usize) -> Option<EpcExhausted> {
+        let machine = slot / 2;
+        if self.used_by(machine) + more > LIMITS[machine].quota {
+            return Some(EpcExhausted::Quota);
+        }
+        let enough = self.used() + self.kept_from(machine) + more <= TOTAL;
+        (!enough).then_some(EpcExhausted::Host)
     }
 
     fn children(&self, secs: EpcIndex) -> usize {
@@ -138,18 +166,14 @@ impl World {
     /// First touch. `None` without such a section or without pages.
     fn touch(&mut self, (slot, page): Place) -> Option<EpcIndex> {
         let section = self.sections[slot].as_ref()?;
-        let exhausted = self.used() == TOTAL;
-        match section.populate(gpa(page)).expect("in the section") {
-            Ok(index) => {
-                let before = self.backed[slot].insert(page, index);
-                assert!(before.is_some_and(|before| before == index) || !exhausted);
-                Some(index)
-            }
-            Err(EpcExhausted) => {
-                assert!(exhausted && !self.backed[slot].contains_key(&page));
-                None
-            }
-        }
+        let fresh = !self.backed[slot].contains_key(&page);
+        let refusal = if fresh { self.refusal(slot, 1) } else { None };
+        let outcome = section.populate(gpa(page)).expect("in the section");
+        assert_eq!(outcome.err(), refusal);
+        let index = outcome.ok()?;
+        let before = self.backed[slot].insert(page, index);
+        assert!(fresh || before == Some(index));
+        Some(index)
     }
 
     /// What EREMOVE does and says.
@@ -166,11 +190,11 @@ impl World {
             return;
         }
         let base = Gpa(host::EPC_GPA);
-        let section = VirtualEpc::new(self.pool.clone(), base, PAGES, node);
+        let section = VirtualEpc::new(self.accounts[slot / 2].clone(), base, PAGES, node);
         if preallocate {
-            let enough = self.used() + PAGES <= TOTAL;
-            assert_eq!(section.preallocate().is_ok(), enough);
-            if !enough {
+            let refusal = self.refusal(slot, PAGES);
+            assert_eq!(section.preallocate().err(), refusal);
+            if refusal.is_some() {
                 return;
             }
             for page in 0..PAGES {
@@ -194,16 +218,17 @@ impl World {
         drop(section);
         drop(guard);
         let pages: Vec<EpcIndex> = std::mem::take(&mut self.backed[slot]).into_values().collect();
-        self.leaked.extend(held);
+        let machine = slot / 2;
+        self.leaked.extend(held.map(|index| (index, machine)));
         for pass in 1..=2 {
             for &index in pages.iter().filter(|&&index| held != Some(index)) {
                 if self.removal(index) == SgxStatus::ChildPresent && pass == 2 {
-                    self.zombies.insert(index);
+                    self.zombies.insert(index, machine);
                 }
             }
         }
-        for secs in self.zombies.clone() {
-            if self.removal(secs) == SgxStatus::Success {
+        for (secs, of) in self.zombies.clone() {
+            if of == machine && self.removal(secs) == SgxStatus::Success {
                 self.zombies.remove(&secs);
             }
         }
@@ -273,6 +298,15 @@ impl World {
         assert_eq!(statistics.used, self.used());
         assert_eq!(statistics.zombies, self.zombies.len());
         assert_eq!(statistics.leaked, self.leaked.len());
+        assert_eq!(statistics.reserved, self.kept_from(usize::MAX));
+        for (machine, account) in self.accounts.iter().enumerate() {
+            assert_eq!(account.statistics().used, self.used_by(machine));
+        }
+        for (counts, (total, node)) in self.pool.nodes().iter().zip(HOST) {
+            assert_eq!((counts.total, counts.node), (total as usize, node));
+        }
+        let nodes: usize = self.pool.nodes().iter().map(|counts| counts.used).sum();
+        assert_eq!(nodes, statistics.used);
         let mut owned = BTreeSet::new();
         for (section, backed) in self.sections.iter().zip(&self.backed) {
             let Some(section) = section else { continue };
@@ -285,7 +319,7 @@ impl World {
                 }
             }
         }
-        for index in self.zombies.union(&self.leaked) {
+        for index in self.zombies.keys().chain(self.leaked.keys()) {
             assert!(owned.insert(*index), "{index:?} was given out again");
         }
         for page in 0..TOTAL as u32 {
@@ -301,9 +335,11 @@ impl World {
         (0..SLOTS).for_each(|slot| self.close(slot, None));
         self.check();
         assert!(self.zombies.is_empty());
-        let rest: BTreeSet<EpcIndex> = std::iter::from_fn(|| self.pool.allocate(0).ok()).collect();
+        drop(self.accounts);
+        assert_eq!(self.pool.statistics().reserved, 0);
+        let (_section, rest) = host::drain(&self.pool.unlimited("another"), 0);
         assert_eq!(rest.len(), TOTAL - self.leaked.len());
-        assert!(rest.is_disjoint(&self.leaked));
+        assert!(!rest.iter().any(|index| self.leaked.contains_key(index)));
     }
 }
 

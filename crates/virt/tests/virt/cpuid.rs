@@ -14,7 +14,7 @@ const OTHER: CpuidResult = CpuidResult { eax: !0, ebx: !4, ecx: !(1 << 30), edx:
 fn vm(sections: &[(u64, u64)], cpuid: SgxCpuid) -> SgxVm {
     let sections: Vec<_> =
         sections.iter().map(|&(base, size)| host::section(base, size / 4096)).collect();
-    SgxVm::new(host::pool(1), &sections, cpuid).expect("a valid machine")
+    SgxVm::new(host::pool(1).unlimited("vm"), &sections, cpuid).expect("a valid machine")
 }
 
 /// What Linux makes of a subleaf (`sgx_page_cache_init` and `sgx_calc_section_metric`): nothing

@@ -66,7 +66,7 @@ fn the_leaves_of_epc_oversubscription_run_where_cpuid_announces_them() {
     announced.capabilities.features |= oversubscription;
     let guest = |cpuid: SgxCpuid| {
         let sections = [host::section(host::EPC_GPA, 16)];
-        let vm = SgxVm::new(EpcPool::new(platform.clone()), &sections, cpuid);
+        let vm = SgxVm::new(EpcPool::new(platform.clone()).unlimited("vm"), &sections, cpuid);
         Guest::new(Arc::new(vm.expect("a valid machine")))
     };
     let (none, both) = (guest(host::everything()), guest(announced));

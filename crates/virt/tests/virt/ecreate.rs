@@ -6,7 +6,7 @@ use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::{PageInfo, SecInfo, Secs};
 use cloister_sgx::{AttributeFlags, MISCSELECT_EXINFO, PageType, SgxFeatures};
 use cloister_virt::encls::Action;
-use cloister_virt::{SgxCpuid, SgxVm};
+use cloister_virt::{EpcExhausted, SgxCpuid, SgxVm};
 use cloister_x86::{Exception, Gpa, La, PageFaultCode};
 
 use crate::enclave::{create, pageinfo, place, secinfo, secs};
@@ -268,13 +268,17 @@ fn a_host_that_cannot_tell_now_makes_the_guest_run_the_leaf_again() {
 
 #[test]
 fn without_epc_for_the_target_the_host_learns_which_page_it_was() {
-    let vm = SgxVm::new(host::pool(1), &[host::section(host::EPC_GPA, 4)], host::everything());
+    let vm = SgxVm::new(
+        host::pool(1).unlimited("vm"),
+        &[host::section(host::EPC_GPA, 4)],
+        host::everything(),
+    );
     let mut guest = Guest::new(Arc::new(vm.expect("a valid machine")));
 
     assert_eq!(create(&mut guest, &secs(), 0), DONE);
     let action = create(&mut guest, &secs(), 2);
 
-    assert_eq!(action, Action::Exhausted(Gpa(host::EPC_GPA + 2 * 4096)));
+    assert_eq!(action, Action::Exhausted(Gpa(host::EPC_GPA + 2 * 4096), EpcExhausted::Host));
 }
 
 #[test]

@@ -143,7 +143,8 @@ fn on_a_locked_host_the_guest_has_the_hosts_hash_and_cannot_see_it() {
     let pool = cloister_virt::EpcPool::new(platform.into());
     let mut cpuid = host::everything();
     cpuid.launch_control = false;
-    let vm = SgxVm::new(pool, &[host::section(host::EPC_GPA, 8)], cpuid).expect("a machine");
+    let vm = SgxVm::new(pool.unlimited("vm"), &[host::section(host::EPC_GPA, 8)], cpuid)
+        .expect("a machine");
     let mut guest = Guest::new(vm.into());
     create(&mut guest, &secs(), 0);
 

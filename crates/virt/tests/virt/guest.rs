@@ -168,7 +168,7 @@ impl Guest {
                 Err(Stop::Conflict) => return Action::Retry,
                 Err(Stop::EpcMiss { gpa }) => match vm.populate(gpa).expect("EPC") {
                     Ok(_) => {}
-                    Err(_) => return Action::Exhausted(gpa),
+                    Err(reason) => return Action::Exhausted(gpa, reason),
                 },
             }
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use cloister_sgx::{
-    AttributeFlags, Capabilities, EpcSectionConfig, MISCSELECT_EXINFO, Platform, PlatformConfig,
-    PlatformIdentity, SgxFeatures,
+    AttributeFlags, Capabilities, EpcIndex, EpcSectionConfig, MISCSELECT_EXINFO, Platform,
+    PlatformConfig, PlatformIdentity, SgxFeatures,
 };
-use cloister_virt::{EpcPool, SectionConfig, SgxCpuid, SgxVm};
+use cloister_virt::{EpcAccount, EpcPool, SectionConfig, SgxCpuid, SgxVm, VirtualEpc};
 use cloister_x86::{Gpa, PAGE_SIZE};
 
 /// Guest-physical address of the first section.
@@ -45,6 +45,15 @@ pub(crate) fn pool_of(sections: &[(u32, u32)]) -> Arc<EpcPool> {
     EpcPool::new(Arc::new(Platform::new(config).expect("a valid platform")))
 }
 
+/// Every page that an account can still have, and the section that has them now.
+pub(crate) fn drain(account: &Arc<EpcAccount>, node: u32) -> (VirtualEpc, Vec<EpcIndex>) {
+    let total = account.pool().statistics().total as u64;
+    let section = VirtualEpc::new(account.clone(), Gpa(0), total as usize, node);
+    let touch = |page| section.populate(Gpa(page * PAGE_SIZE)).expect("in the section").ok();
+    let pages = (0..total).map_while(touch).collect();
+    (section, pages)
+}
+
 /// All of the platform, the provisioning key too.
 pub(crate) fn everything() -> SgxCpuid {
     SgxCpuid::all_of(&capabilities(), true)
@@ -57,5 +66,8 @@ pub(crate) const fn section(base: u64, pages: u64) -> SectionConfig {
 
 /// A virtual machine with one section of 16 pages on a host of 32.
 pub(crate) fn vm(cpuid: SgxCpuid) -> Arc<SgxVm> {
-    Arc::new(SgxVm::new(pool(32), &[section(EPC_GPA, 16)], cpuid).expect("a valid machine"))
+    Arc::new(
+        SgxVm::new(pool(32).unlimited("vm"), &[section(EPC_GPA, 16)], cpuid)
+            .expect("a valid machine"),
+    )
 }

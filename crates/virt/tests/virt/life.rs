@@ -7,7 +7,7 @@ use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::PageInfo;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
 use cloister_virt::{
-    Backing, EpcExhausted, EpcPool, RemoveError, SectionConfig, SgxVm, VirtualEpc,
+    Backing, EpcAccount, EpcExhausted, EpcPool, RemoveError, SectionConfig, SgxVm, VirtualEpc,
 };
 use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
 
@@ -17,8 +17,8 @@ use crate::host::{self, EPC_GPA};
 use crate::kernel::Kernel;
 use crate::signer::Signer;
 
-fn section(pool: &Arc<EpcPool>, pages: usize) -> VirtualEpc {
-    VirtualEpc::new(pool.clone(), Gpa(EPC_GPA), pages, 0)
+fn section(account: &Arc<EpcAccount>, pages: usize) -> VirtualEpc {
+    VirtualEpc::new(account.clone(), Gpa(EPC_GPA), pages, 0)
 }
 
 const fn gpa(page: u64) -> Gpa {
@@ -38,7 +38,8 @@ fn counts(pool: &EpcPool) -> (usize, usize, usize) {
 #[test]
 fn a_page_is_backed_when_it_is_first_touched_and_keeps_its_backing() {
     let pool = host::pool(8);
-    let section = section(&pool, 4);
+    let account = pool.unlimited("vm");
+    let section = section(&account, 4);
     assert_eq!(section.backing(gpa(2)), Some(Backing::None));
 
     let index = touch(&section, 2);
@@ -53,7 +54,8 @@ fn a_page_is_backed_when_it_is_first_touched_and_keeps_its_backing() {
 #[test]
 fn an_address_outside_is_no_epc() {
     let pool = host::pool(8);
-    let section = section(&pool, 4);
+    let account = pool.unlimited("vm");
+    let section = section(&account, 4);
 
     for outside in [Gpa(0), Gpa(EPC_GPA - 1), gpa(4), Gpa(u64::MAX)] {
         assert_eq!(section.backing(outside), None, "{outside}");
@@ -66,7 +68,7 @@ fn an_address_outside_is_no_epc() {
 fn a_preallocated_section_is_backed_from_the_beginning() {
     let pool = host::pool(8);
     let config = SectionConfig { preallocate: true, ..host::section(EPC_GPA, 5) };
-    let vm = SgxVm::new(pool.clone(), &[config], host::everything()).expect("enough");
+    let vm = SgxVm::new(pool.unlimited("vm"), &[config], host::everything()).expect("enough");
 
     assert_eq!(counts(&pool), (5, 0, 0));
     assert!((0..5).all(|page| matches!(vm.backing(gpa(page)), Some(Backing::Page(_)))));
@@ -77,18 +79,38 @@ fn a_preallocated_section_is_backed_from_the_beginning() {
 #[test]
 fn exhaustion_tells_the_guest_that_wants_more_and_harms_no_other() {
     let pool = host::pool(4);
-    let large = section(&pool, 16);
-    let small = section(&pool, 16);
+    let account = pool.unlimited("vm");
+    let large = section(&account, 16);
+    let small = section(&pool.unlimited("another"), 16);
     let kept = touch(&small, 0);
+    for page in 0..3 {
+        touch(&large, page);
+    }
 
-    let outcome = large.preallocate();
+    let outcome = large.populate(gpa(3));
 
-    assert_eq!(outcome, Err(EpcExhausted));
-    assert_eq!(small.populate(gpa(1)), Some(Err(EpcExhausted)));
+    assert_eq!(outcome, Some(Err(EpcExhausted::Host)));
+    assert_eq!(account.statistics().refused, 1);
+    assert_eq!(small.populate(gpa(1)), Some(Err(EpcExhausted::Host)));
     assert_eq!(small.populate(gpa(0)), Some(Ok(kept)));
     drop(large);
     assert!(matches!(small.populate(gpa(1)), Some(Ok(_))));
     assert_eq!(counts(&pool), (2, 0, 0));
+}
+
+#[test]
+fn a_section_that_cannot_be_preallocated_takes_no_page_of_others() {
+    let pool = host::pool(8);
+    let account = pool.unlimited("vm");
+    let large = section(&account, 16);
+    let kept = touch(&large, 5);
+
+    let outcome = large.preallocate();
+
+    assert_eq!(outcome, Err(EpcExhausted::Host));
+    assert_eq!(large.backing(gpa(5)), Some(Backing::Page(kept)));
+    assert_eq!(counts(&pool), (1, 0, 0));
+    assert_eq!(pool.statistics().reserved, 0);
 }
 
 #[test]
@@ -115,8 +137,9 @@ fn leaves_that_do_not_exit_back_their_operands_too() {
 #[test]
 fn release_takes_an_secs_after_its_children() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let section = section(&pool, 8);
+    let section = section(&account, 8);
     let pages: Vec<_> = (0..8).map(|page| touch(&section, page)).collect();
     kernel.create(pages[0]).expect("ECREATE");
     for page in 1..4 {
@@ -133,8 +156,9 @@ fn release_takes_an_secs_after_its_children() {
 #[test]
 fn an_secs_with_children_in_another_section_is_a_zombie_until_the_last_is_gone() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let (home, abroad, far) = (section(&pool, 4), section(&pool, 4), section(&pool, 4));
+    let (home, abroad, far) = (section(&account, 4), section(&account, 4), section(&account, 4));
     let (secs, near) = (touch(&home, 0), touch(&home, 1));
     let (second, third) = (touch(&abroad, 0), touch(&far, 0));
     kernel.create(secs).expect("ECREATE");
@@ -155,8 +179,9 @@ fn an_secs_with_children_in_another_section_is_a_zombie_until_the_last_is_gone()
 #[test]
 fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let (home, abroad) = (section(&pool, 4), section(&pool, 4));
+    let (home, abroad) = (section(&account, 4), section(&account, 4));
     let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
     kernel.create(secs).expect("ECREATE");
     kernel.add(secs, child, 0, PageType::Reg).expect("EADD");
@@ -164,7 +189,7 @@ fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
 
     assert_eq!(kernel.remove(child), Ok(SgxStatus::Success));
     assert_eq!(counts(&pool), (2, 1, 0));
-    drop(section(&pool, 1));
+    drop(section(&account, 1));
 
     assert_eq!(counts(&pool), (1, 0, 0));
 }
@@ -172,8 +197,9 @@ fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
 #[test]
 fn children_that_go_first_leave_no_zombie() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let (home, abroad) = (section(&pool, 4), section(&pool, 4));
+    let (home, abroad) = (section(&account, 4), section(&account, 4));
     let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
     kernel.create(secs).expect("ECREATE");
     kernel.add(secs, child, 0, PageType::Reg).expect("EADD");
@@ -187,9 +213,10 @@ fn children_that_go_first_leave_no_zombie() {
 #[test]
 fn sections_released_at_the_same_time_leave_no_zombie_behind() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
     for _ in 0..2_000 {
-        let sections = [section(&pool, 4), section(&pool, 4)];
+        let sections = [section(&account, 4), section(&account, 4)];
         let secs = [touch(&sections[0], 0), touch(&sections[1], 0)];
         for (n, secs) in secs.into_iter().enumerate() {
             let child = touch(&sections[1 - n], 1);
@@ -214,8 +241,9 @@ fn sections_released_at_the_same_time_leave_no_zombie_behind() {
 #[test]
 fn pages_with_a_processor_inside_are_leaked_and_never_used_again() {
     let pool = host::pool(8);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let section = section(&pool, 4);
+    let section = section(&account, 4);
     let [secs, tcs, ssa] = [0, 1, 2].map(|page| touch(&section, page));
     touch(&section, 3);
     kernel.threaded(secs, tcs, ssa);
@@ -225,7 +253,9 @@ fn pages_with_a_processor_inside_are_leaked_and_never_used_again() {
 
     assert_eq!(counts(&pool), (3, 1, 2), "TCS and SSA frame leaked, SECS a zombie, one returned");
     kernel.exit(inside);
-    let rest: Vec<_> = std::iter::from_fn(|| pool.allocate(0).ok()).collect();
+    drop(account);
+    assert_eq!(counts(&pool), (3, 0, 3), "nobody will ever remove the children of the SECS");
+    let (_section, rest) = host::drain(&pool.unlimited("another"), 0);
     assert_eq!(rest.len(), 5);
     assert!(!rest.iter().any(|page| [secs, tcs, ssa].contains(page)));
 }
@@ -233,25 +263,27 @@ fn pages_with_a_processor_inside_are_leaked_and_never_used_again() {
 #[test]
 fn a_page_that_another_leaf_holds_throughout_is_leaked() {
     let pool = host::pool(8);
-    let section = section(&pool, 2);
-    let (held, other) = (touch(&section, 0), touch(&section, 1));
+    let account = pool.unlimited("vm");
+    let released = section(&account, 2);
+    let (held, other) = (touch(&released, 0), touch(&released, 1));
     let guard = pool
         .platform()
         .begin_ecreate(held, La(0), &PageInfo::default(), || Ok::<_, Exception>(secinfo()))
         .expect("an unused page");
 
-    drop(section);
+    drop(released);
     drop(guard);
 
     assert_eq!(counts(&pool), (1, 0, 1));
-    assert_eq!(pool.allocate(0), Ok(other));
+    assert_eq!(touch(&section(&account, 1), 0), other);
 }
 
 #[test]
 fn remove_all_counts_the_secs_pages_that_need_another_pass_and_keeps_the_backing() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let section = section(&pool, 8);
+    let section = section(&account, 8);
     let pages: Vec<_> = (0..6).map(|page| touch(&section, page)).collect();
     // Two SECS before their children, one after.
     for (secs, child) in [(0, 1), (2, 3), (5, 4)] {
@@ -270,8 +302,9 @@ fn remove_all_counts_the_secs_pages_that_need_another_pass_and_keeps_the_backing
 #[test]
 fn remove_all_names_a_page_in_use_and_succeeds_once_the_processor_left() {
     let pool = host::pool(16);
+    let account = pool.unlimited("vm");
     let mut kernel = Kernel::new(pool.platform().clone());
-    let section = section(&pool, 8);
+    let section = section(&account, 8);
     let [secs, tcs, ssa] = [4, 5, 6].map(|page| touch(&section, page));
     kernel.threaded(secs, tcs, ssa);
     let inside = kernel.enter();
@@ -288,7 +321,7 @@ fn after_a_reset_no_page_is_valid_and_the_guest_builds_again() {
     // The SECS in the first section, children in both.
     let pool = host::pool(32);
     let sections = [host::section(EPC_GPA, 3), host::section(EPC_GPA + (1 << 20), 8)];
-    let vm = SgxVm::new(pool.clone(), &sections, host::everything()).expect("a machine");
+    let vm = SgxVm::new(pool.unlimited("vm"), &sections, host::everything()).expect("a machine");
     let mut guest = Guest::new(Arc::new(vm));
     guest.trust(Signer::trusted());
     let signed = sigstruct(&secs(), 4, Signer::trusted());
@@ -316,7 +349,8 @@ fn a_machine_killed_with_its_secs_in_either_section_returns_every_page() {
         let pool = host::pool(16);
         let mut kernel = Kernel::new(pool.platform().clone());
         let sections = [host::section(EPC_GPA, 4), host::section(EPC_GPA + (1 << 20), 4)];
-        let vm = SgxVm::new(pool.clone(), &sections, host::everything()).expect("a machine");
+        let vm =
+            SgxVm::new(pool.unlimited("vm"), &sections, host::everything()).expect("a machine");
         let pages = sections.map(|section| vm.populate(section.base).expect("EPC").expect("one"));
         let (secs, child) = if secs_first { (pages[0], pages[1]) } else { (pages[1], pages[0]) };
         kernel.create(secs).expect("ECREATE");

@@ -34,7 +34,7 @@ fn sections_that_cannot_be_are_refused_by_their_place() {
     for (name, sections, expected) in table {
         let pool = host::pool(32);
 
-        let error = SgxVm::new(pool.clone(), sections, host::everything()).expect_err(name);
+        let error = SgxVm::new(pool.unlimited("vm"), sections, host::everything()).expect_err(name);
 
         assert_eq!(error, expected, "{name}");
         assert_eq!(pool.statistics().used, 0, "{name}");
@@ -45,7 +45,7 @@ fn sections_that_cannot_be_are_refused_by_their_place() {
 fn neighbours_and_sections_in_any_order_are_fine() {
     let sections = [section(EPC_GPA + (4 << 12), 4), section(EPC_GPA, 4), section(1 << 51, 1)];
 
-    assert!(SgxVm::new(host::pool(32), &sections, host::everything()).is_ok());
+    assert!(SgxVm::new(host::pool(32).unlimited("vm"), &sections, host::everything()).is_ok());
 }
 
 type Change = fn(&mut SgxCpuid);
@@ -68,7 +68,7 @@ fn a_cpuid_that_contradicts_itself_or_exceeds_the_platform_is_refused_with_the_r
         let mut cpuid = host::everything();
         change(&mut cpuid);
 
-        let error = SgxVm::new(host::pool(1), &[], cpuid).expect_err(reason);
+        let error = SgxVm::new(host::pool(1).unlimited("vm"), &[], cpuid).expect_err(reason);
 
         assert!(error.to_string().contains(reason), "{error} is not about {reason}");
     }
@@ -81,8 +81,8 @@ fn launch_control_needs_a_host_whose_hash_can_be_written() {
     let with = host::everything();
     let without = SgxCpuid { launch_control: false, ..with };
 
-    let error = SgxVm::new(pool.clone(), &[], with).expect_err("SGX_LC on a locked host");
+    let error = SgxVm::new(pool.unlimited("vm"), &[], with).expect_err("SGX_LC on a locked host");
 
     assert!(error.to_string().contains("SGX_LC"), "{error}");
-    assert!(SgxVm::new(pool, &[], without).is_ok());
+    assert!(SgxVm::new(pool.unlimited("vm"), &[], without).is_ok());
 }

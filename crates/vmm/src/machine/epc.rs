@@ -87,6 +87,7 @@ pub(super) fn virtual_epc(
         })
         .collect();
     let pool = EpcPool::new(Arc::new(platform));
-    let vm = SgxVm::new(pool, &sections, cpuid).map_err(EpcError::Sections)?;
+    let account = pool.unlimited("guest");
+    let vm = SgxVm::new(account, &sections, cpuid).map_err(EpcError::Sections)?;
     Ok(Some(Arc::new(vm)))
 }

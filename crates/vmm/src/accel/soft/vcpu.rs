@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloister_cpu::Exit;
 use cloister_cpu::segment::{Rights, Segment, TableRegister, seg};
-use cloister_virt::{EpcExhausted, RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
+use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
 use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, Gpa};
 
@@ -189,7 +189,7 @@ impl SoftVcpu {
             }
             encls::Action::Inject(exception) => Ok(self.vcpu.inject(exception)),
             encls::Action::Retry => Ok(Ok(())),
-            encls::Action::Exhausted(gpa) => Err(VcpuError::EpcExhausted(gpa)),
+            encls::Action::Exhausted(gpa, _) => Err(VcpuError::EpcExhausted(gpa)),
         }
     }
 
@@ -200,7 +200,7 @@ impl SoftVcpu {
     /// There is none.
     fn back_epc(&self, gpa: Gpa) -> Result<(), VcpuError> {
         match self.sgx.as_ref().and_then(|sgx| sgx.vm.populate(gpa)) {
-            Some(Err(EpcExhausted)) => Err(VcpuError::EpcExhausted(gpa)),
+            Some(Err(_)) => Err(VcpuError::EpcExhausted(gpa)),
             Some(Ok(_)) | None => Ok(()),
         }
     }
