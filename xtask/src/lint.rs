@@ -1,7 +1,9 @@
 //! `cargo xtask lint`: the rules of the architecture, then formatting, clippy and
 //! documentation. Each broken rule is one line.
 
+mod rules_table;
 mod sdm_map;
+mod virt_rules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -95,7 +97,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The rules that cargo knows nothing of.
 fn architecture() -> Result<Vec<String>> {
-    process::step("Architecture: arrows, file sizes, names, the map of the SDM");
+    process::step(
+        "Architecture: arrows, file sizes, names, the map of the SDM, the rules of virtualization",
+    );
     let text = process::capture(process::cargo().args([
         "metadata",
         "--format-version",
@@ -123,6 +127,7 @@ fn architecture() -> Result<Vec<String>> {
         }
     }
     broken.extend(sdm_map::check(&root)?);
+    broken.extend(virt_rules::check(&root));
     Ok(broken)
 }
 

@@ -123,3 +123,13 @@ fn with_sgx_off_an_announced_leaf_is_gp_whatever_its_operands() {
     }
     assert!(guest.reads.is_empty());
 }
+
+#[test]
+fn an_exit_that_no_rule_asked_for_is_gp() {
+    let mut guest = Guest::new(host::vm(host::everything()));
+
+    for leaf in [leaf::EADD, leaf::EREMOVE, leaf::ETRACK, leaf::EAUG, leaf::EMODT] {
+        assert_eq!(guest.exit(leaf, 0, 0, 0), GP, "leaf {leaf:#x}");
+    }
+    assert!(guest.reads.is_empty());
+}

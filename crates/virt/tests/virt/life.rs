@@ -195,6 +195,26 @@ fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
 }
 
 #[test]
+fn a_zombie_is_no_business_of_other_machines() {
+    let pool = host::pool(16);
+    let account = pool.unlimited("vm");
+    let mut kernel = Kernel::new(pool.platform().clone());
+    let (home, abroad) = (section(&account, 4), section(&account, 4));
+    let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
+    kernel.create(secs).expect("ECREATE");
+    kernel.add(secs, child, 0, PageType::Reg).expect("EADD");
+    drop(home);
+    assert_eq!(kernel.remove(child), Ok(SgxStatus::Success));
+
+    drop(section(&pool.unlimited("another"), 1));
+    assert_eq!(account.statistics().zombies, 1, "nobody looked");
+    drop(section(&account, 1));
+
+    assert_eq!(account.statistics().zombies, 0);
+    assert_eq!(counts(&pool), (1, 0, 0));
+}
+
+#[test]
 fn children_that_go_first_leave_no_zombie() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");

@@ -102,3 +102,52 @@ impl GuestCpu for StoppedAtEncls<'_> {
             && self.0.kicker.events.load(Ordering::SeqCst) & event::APIC != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cloister_cpu::segment::{Rights, Segment};
+    use cloister_cpu::state::{Features, Shared};
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::super::memory::SoftMemory;
+    use super::*;
+
+    const FLAT: u32 = 0xc093;
+    const EXPAND_DOWN: u32 = 0xc097;
+
+    /// The linear address of a page at `ea` of a processor that is not in 64-bit mode.
+    fn page_in(ds: Segment, paging: bool, ea: u64) -> Result<Gva, GuestFault> {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let memory = SoftMemory::new(&ram, None).unwrap();
+        let shared = Shared::new(Arc::new(memory), None, 1, 1_000_000_000);
+        let mut vcpu = cloister_cpu::Vcpu::new(shared, 0, Features::default());
+        vcpu.cpu.cr0.set(Cr0::PG, paging);
+        vcpu.cpu.segs[seg::DS] = ds;
+        StoppedAtEncls(&mut vcpu.cpu).linear(ea, 4096)
+    }
+
+    #[test]
+    fn outside_64_bit_mode_operands_are_in_ds() {
+        let gp = Err(GuestFault::Exception(Exception::gp(0)));
+        let ds =
+            |base, limit, rights| Segment { selector: 0x10, base, limit, rights: Rights(rights) };
+        let flat = ds(0, u32::MAX, FLAT);
+        let table = [
+            ("flat", flat, 0x2000, Ok(Gva(0x2000))),
+            ("the high half of the register", flat, 0xf_0000_2000, Ok(Gva(0x2000))),
+            ("the last page", flat, 0xffff_f000, Ok(Gva(0xffff_f000))),
+            ("beyond 4 GiB", flat, 0xffff_f001, gp),
+            ("a base", ds(0x1000_0000, 0x2fff, FLAT), 0x2000, Ok(Gva(0x1000_2000))),
+            ("a byte beyond the limit", ds(0x1000_0000, 0x2ffe, FLAT), 0x2000, gp),
+            ("a base that wraps", ds(0xffff_f000, u32::MAX, FLAT), 0x2000, Ok(Gva(0x1000))),
+            ("expand-down", ds(0, u32::MAX, EXPAND_DOWN), 0x2000, gp),
+            ("unusable", ds(0, u32::MAX, FLAT | Rights::UNUSABLE), 0x2000, gp),
+        ];
+        for (name, ds, ea, expected) in table {
+            assert_eq!(page_in(ds, true, ea), expected, "{name}");
+        }
+        assert_eq!(page_in(flat, false, 0x2000), gp, "without paging");
+    }
+}
