@@ -120,7 +120,7 @@ fn the_first_page_that_a_machine_cannot_have_is_logged_with_the_machine_and_the_
 #[expect(clippy::print_stderr, reason = "the times are what a long run is for")]
 fn a_machine_gets_pages_while_a_large_section_of_another_is_released() {
     let set = std::env::var("CLOISTER_RELEASE_PAGES").ok();
-    let pages: u32 = set.map_or(1 << 16, |pages| pages.parse().expect("a number"));
+    let pages: u32 = set.map_or(1 << 13, |pages| pages.parse().expect("a number"));
     // No more than the large section takes and one page at a time.
     let pool = host::pool(pages + 1);
     let large = VirtualEpc::new(pool.unlimited("large"), gpa(0), pages as usize, 0);
