@@ -100,7 +100,7 @@ impl Machine {
 
     fn touch(&mut self, dice: &mut Dice) {
         let page = dice.next(2 * PAGES as usize) as u64;
-        let gpa = Gpa(EPC_GPA + (page / PAGES << 20) + page % PAGES * PAGE_SIZE);
+        let gpa = Gpa(EPC_GPA + ((page / PAGES) << 20) + page % PAGES * PAGE_SIZE);
         let used = self.vm.account().statistics().used;
         if let Ok(index) = self.vm.populate(gpa).expect("EPC") {
             let before = self.backed.insert(gpa, index);
@@ -243,7 +243,7 @@ fn a_thousand_machines_on_one_pool_return_every_page_but_those_in_use() {
         let runs: Vec<_> = (0..THREADS)
             .map(|n| {
                 let pool = &pool;
-                let dice = Dice(seed ^ (n as u64) << 56);
+                let dice = Dice(seed ^ ((n as u64) << 56));
                 scope.spawn(move || run(pool, (0..count).skip(n).step_by(THREADS), dice))
             })
             .collect();
