@@ -26,6 +26,7 @@ use crate::op::{Handler, LEGACY, Op};
 /// XMM0 there).
 fn arrange(instruction: &Instruction, op: &mut Op) {
     let is_register = |n| n < instruction.op_count() && instruction.op_kind(n) == OpKind::Register;
+    op.extra = 0;
     if op.vex == LEGACY {
         // MASKMOVDQU has its memory first, and registers behind it.
         if is_register(0) {
