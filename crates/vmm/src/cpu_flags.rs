@@ -94,8 +94,11 @@ const fn flag(name: &'static str, needs: Option<&'static str>, bit: Bit) -> Flag
 
 const SGX1: Option<&str> = Some("sgx1");
 
+/// A processor has the leaves of EPC oversubscription in both of its instructions or in neither.
+const OVERSUBSCRIPTION: SgxFeatures = SgxFeatures::OVERSUB_ENCLV.union(SgxFeatures::OVERSUB_ENCLS);
+
 /// Every flag.
-const FLAGS: [Flag; 12] = [
+const FLAGS: [Flag; 13] = [
     flag("sgx", None, Bit::Sgx),
     flag("sgx1", Some("sgx"), Bit::Feature(SgxFeatures::SGX1)),
     flag("sgx2", SGX1, Bit::Feature(SgxFeatures::SGX2)),
@@ -105,6 +108,7 @@ const FLAGS: [Flag; 12] = [
     flag("sgx-provisionkey", SGX1, Bit::Attribute(AttributeFlags::PROVISIONKEY)),
     flag("sgx-tokenkey", SGX1, Bit::Attribute(AttributeFlags::EINITTOKEN_KEY)),
     flag("sgx-kss", SGX1, Bit::Attribute(AttributeFlags::KSS)),
+    flag("sgx-oversub", SGX1, Bit::Feature(OVERSUBSCRIPTION)),
     flag("sgx-edeccssa", SGX1, Bit::Feature(SgxFeatures::EDECCSSA)),
     flag("sgx-aex-notify", SGX1, Bit::Attribute(AttributeFlags::AEXNOTIFY)),
     flag("sgx-exinfo", SGX1, Bit::Misc(MISCSELECT_EXINFO)),
@@ -280,13 +284,14 @@ mod tests {
 
     #[test]
     fn bits_are_where_cpuid_has_them() {
-        // SDM Vol. 3D, 34.7.2; EDECCSSA and AEXNOTIFY are not on by default.
-        let more = CpuConfig::parse("host,-sgx2,+sgx-edeccssa,+sgx-aex-notify").unwrap();
+        // SDM Vol. 3D, 34.7.2; oversubscription, EDECCSSA and AEXNOTIFY are not on by default.
+        let more =
+            CpuConfig::parse("host,-sgx2,+sgx_oversub,+sgx-edeccssa,+sgx-aex-notify").unwrap();
         let less = CpuConfig::parse("host,-sgx_kss,-sgx-exinfo,-sgx_provisionkey").unwrap();
 
         let leaf0 = |config: &CpuConfig| config.capabilities.cpuid_leaf0();
         let leaf1 = |config: &CpuConfig| config.capabilities.cpuid_leaf1();
-        assert_eq!((leaf0(&more).eax, leaf0(&more).ebx), (1 << 11 | 1, 1));
+        assert_eq!((leaf0(&more).eax, leaf0(&more).ebx), (1 << 11 | 3 << 5 | 1, 1));
         assert_eq!(leaf1(&more).eax, 0x4b6);
         assert_eq!((leaf0(&less).eax, leaf0(&less).ebx), (3, 0));
         assert_eq!(leaf1(&less).eax, 0x26);
@@ -318,14 +323,19 @@ mod tests {
             (
                 "host,+avx512f",
                 "there is no flag avx512f: the flags are sgx, sgx1, sgx2, sgxlc, sgx-debug, \
-                 sgx-mode64, sgx-provisionkey, sgx-tokenkey, sgx-kss, sgx-edeccssa, \
-                 sgx-aex-notify, sgx-exinfo",
+                 sgx-mode64, sgx-provisionkey, sgx-tokenkey, sgx-kss, sgx-oversub, \
+                 sgx-edeccssa, sgx-aex-notify, sgx-exinfo",
             ),
             ("host,+sgx2,-sgx2", "the flag sgx2 is given twice: leave one out"),
             ("host,-sgx-kss,-sgx_kss", "the flag sgx-kss is given twice: leave one out"),
             (
                 "host,-sgx1,+sgx2",
                 "sgx2 needs sgx1, which -sgx1 takes away: leave out one of +sgx2 and -sgx1",
+            ),
+            (
+                "host,-sgx1,+sgx-oversub",
+                "sgx-oversub needs sgx1, which -sgx1 takes away: \
+                 leave out one of +sgx-oversub and -sgx1",
             ),
             (
                 "host,+sgx-kss,-sgx",
