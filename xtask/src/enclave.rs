@@ -16,11 +16,15 @@ use crate::signer::{Hasher, Signer};
 const PAGE: usize = 4096;
 /// Bytes of ELRANGE; guest/enclave/src/main.rs says the same.
 const ELRANGE_SIZE: u64 = 0x4_0000;
-/// SSA frames of the thread: one for its faults, one for the handler's.
+/// Threads, whose pages lie one after the other from the beginning of ELRANGE.
+const THREADS: u64 = 4;
+/// Bytes of a thread's pages.
+const THREAD_SIZE: u64 = 0x4000;
+/// SSA frames of a thread: one for its faults, one for the handler's.
 const SSA_FRAMES: u32 = 2;
-/// Offset of the first SSA frame.
+/// From a TCS to its first SSA frame, in bytes.
 const SSA_OFFSET: u64 = 0x1000;
-/// Offset of the page that is read from outside and faults on demand.
+/// From a TCS to its page of data, in bytes.
 const PROBE_OFFSET: u64 = 0x3000;
 
 /// A signed enclave.
@@ -63,25 +67,11 @@ pub(crate) fn sign(program: &Path) -> Result<Signed> {
     Ok(Signed { stream, mrenclave: hash.hash(), sigstruct: sigstruct.to_vec() })
 }
 
-/// TCS, SSA frames, probe page, then the segments of the ELF file.
+/// The threads, then the segments of the ELF file.
 fn pages(elf: &[u8]) -> Result<Vec<Page>> {
-    let read_write = SecinfoFlags::R | SecinfoFlags::W;
     let entry = u64_at(elf, 24)?;
-    let tcs = Tcs {
-        ossa: SSA_OFFSET,
-        nssa: SSA_FRAMES,
-        oentry: entry,
-        // Segment limits count in 32-bit enclaves only, where they end a page.
-        fslimit: 0xfff,
-        gslimit: 0xfff,
-        ..Tcs::default()
-    };
-    let tcs: &[u8] = tcs.as_ref();
-    let mut pages = vec![page(0, PageType::Tcs.into(), tcs)];
-    for frame in 0..u64::from(SSA_FRAMES) {
-        pages.push(page(SSA_OFFSET + frame * PAGE as u64, read_write | PageType::Reg.into(), &[]));
-    }
-    pages.push(page(PROBE_OFFSET, read_write | PageType::Reg.into(), &[]));
+    let mut pages: Vec<Page> =
+        (0..THREADS).flat_map(|thread| thread_pages(thread * THREAD_SIZE, entry)).collect();
     for segment in segments(elf)? {
         let flags = segment.flags | PageType::Reg.into();
         for (index, contents) in segment.contents.chunks(PAGE).enumerate() {
@@ -91,6 +81,27 @@ fn pages(elf: &[u8]) -> Result<Vec<Page>> {
     let last = pages.last().map_or(0, |page| page.offset);
     ensure!(last < ELRANGE_SIZE, "it does not fit into ELRANGE of {ELRANGE_SIZE:#x} bytes");
     Ok(pages)
+}
+
+/// TCS, SSA frames and page of data.
+fn thread_pages(offset: u64, entry: u64) -> Vec<Page> {
+    let data = SecinfoFlags::R | SecinfoFlags::W | PageType::Reg.into();
+    let tcs = Tcs {
+        ossa: offset + SSA_OFFSET,
+        nssa: SSA_FRAMES,
+        oentry: entry,
+        // Segment limits count in 32-bit enclaves only, where they end a page.
+        fslimit: 0xfff,
+        gslimit: 0xfff,
+        ..Tcs::default()
+    };
+    let tcs: &[u8] = tcs.as_ref();
+    let mut pages = vec![page(offset, PageType::Tcs.into(), tcs)];
+    for frame in 0..u64::from(SSA_FRAMES) {
+        pages.push(page(offset + SSA_OFFSET + frame * PAGE as u64, data, &[]));
+    }
+    pages.push(page(offset + PROBE_OFFSET, data, &[]));
+    pages
 }
 
 fn page(offset: u64, flags: SecinfoFlags, start: &[u8]) -> Page {

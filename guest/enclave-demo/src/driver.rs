@@ -17,6 +17,8 @@ const SGX_IOC_ENCLAVE_INIT: u64 = 0x4008_a402;
 /// Measure with EEXTEND.
 const SGX_PAGE_MEASURE: u64 = 1;
 
+/// ATTRIBUTES.DEBUG.
+pub(crate) const DEBUG: u64 = 1 << 1;
 /// ATTRIBUTES.MODE64BIT.
 const MODE64BIT: u64 = 1 << 2;
 /// x87 and SSE.
@@ -65,7 +67,8 @@ pub(crate) struct Enclave {
 
 impl Enclave {
     /// ECREATE, EADD and EEXTEND of every page, EINIT, and the mappings.
-    pub(crate) fn build(image: &Image) -> Result<Self, String> {
+    /// `attributes` are those besides MODE64BIT.
+    pub(crate) fn build(image: &Image, attributes: u64) -> Result<Self, String> {
         let device = OpenOptions::new()
             .read(true)
             .write(true)
@@ -78,7 +81,7 @@ impl Enclave {
             ssa_frame_size: image.ssa_frame_size,
             misc_select: 0,
             reserved: [0; 24],
-            attributes: MODE64BIT,
+            attributes: MODE64BIT | attributes,
             xfrm: XFRM,
             rest: [0; 4032],
         };
@@ -95,7 +98,7 @@ impl Enclave {
         Ok(Self { base, _device: device })
     }
 
-    /// The linear address of ELRANGE and of the TCS.
+    /// The linear address of ELRANGE.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }

@@ -1,53 +1,41 @@
 //! Builds, enters and leaves an enclave through `/dev/sgx_enclave` and the vDSO,
-//! and prints what happens line by line for `cargo xtask demo` to check.
+//! and prints what happens line by line for xtask to check.
 //!
-//! Usage: `enclave-demo [DIRECTORY]`; the directory (default `/enclave`) holds
-//! `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
+//! Usage: `enclave-demo [TASK [ARGUMENT]]`, a task being
+//!
+//! - `tour` (the default): measure, enter, fault and leave, as `cargo xtask demo` shows;
+//! - `seal`: seal a message inside the enclave and print it;
+//! - `open HEX`: open a sealed message inside the enclave;
+//! - `debug`: read and write a debug enclave through `/proc/self/mem`;
+//! - `threads`: four threads in the enclave at once.
+//!
+//! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
 
+mod debugger;
 mod driver;
 mod image;
+mod sealing;
+mod thread;
+mod threads;
+mod tour;
 mod vdso;
 
 use std::process::ExitCode;
 
-use driver::Enclave;
 use image::Image;
-use vdso::{EENTER, EEXIT, ERESUME, EnterEnclave, Run};
 
-/// What the host asks of the enclave. The same layout is in guest/enclave.
-#[repr(C)]
-struct Request {
-    op: u64,
-    input: u64,
-    input_len: u64,
-    result: u64,
-    output: [u8; 432],
-}
-
-const OP_HASH: u64 = 1;
-const OP_REPORT: u64 = 2;
-const OP_FAULT: u64 = 3;
-const OP_STORE: u64 = 4;
-const OP_LOAD: u64 = 5;
-
-/// Offset in ELRANGE of the page that is read from outside and faults.
+/// Where the image is.
+const DIRECTORY: &str = "/enclave";
+/// Offset in ELRANGE of the first thread's page of data.
 const PROBE_OFFSET: usize = 0x3000;
-/// What the enclave's exception handler puts into RAX.
-const RESUMED: u64 = 0x600d_c0de;
-/// Offset of MRENCLAVE in a REPORT (SDM vol. 3D, table 35-21).
-const REPORT_MRENCLAVE: usize = 64;
-/// What is hashed inside the enclave.
-const MESSAGE: &str = "the quick brown fox runs in an enclave";
-/// What the enclave keeps in the probe page.
-const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 
-/// Vectors of the exceptions the demo provokes.
+/// Vectors of the exceptions that are provoked.
 const VECTOR_UD: u16 = 6;
 const VECTOR_PF: u16 = 14;
 
 fn main() -> ExitCode {
-    let directory = std::env::args().nth(1).unwrap_or_else(|| "/enclave".to_owned());
-    match run(&directory) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
         Ok(()) => {
             println!("enclave-demo: done");
             ExitCode::SUCCESS
@@ -59,129 +47,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(directory: &str) -> Result<(), String> {
-    let image = Image::load(directory)?;
-    let enter = EnterEnclave::find().ok_or("the vDSO has no __vdso_sgx_enter_enclave")?;
-    let enclave = Enclave::build(&image)?;
-    println!(
-        "enclave-demo: enclave of {} pages initialized at {:#x}, ELRANGE of {} KiB",
-        image.pages.len(),
-        enclave.base(),
-        image.size / 1024
-    );
-    let thread = Thread { enclave: &enclave, enter };
-
-    let mut request = thread.call(OP_REPORT, 0, 0)?;
-    let measured = &request.output[REPORT_MRENCLAVE..REPORT_MRENCLAVE + 32];
-    println!("enclave-demo: MRENCLAVE in the REPORT: {}", hex(measured));
-    println!("enclave-demo: MRENCLAVE by sgxs:       {}", hex(&image.mrenclave));
-    ensure(measured == image.mrenclave, "the two MRENCLAVE values differ")?;
-
-    request = thread.call(OP_HASH, MESSAGE.as_ptr() as u64, MESSAGE.len() as u64)?;
-    let inside = &request.output[..32];
-    println!("enclave-demo: SHA-256 computed inside:  {}", hex(inside));
-    let outside = guest_sha256::digest(MESSAGE.as_bytes());
-    println!("enclave-demo: SHA-256 computed outside: {}", hex(&outside));
-    ensure(inside == outside, "the enclave's result is wrong")?;
-
-    look_from_outside(&thread)?;
-    handle_fault_inside(&thread)?;
-    handle_fault_outside(&thread)
-}
-
-/// The abort page: reads give ones, writes are dropped (SDM vol. 3D, 35.5).
-fn look_from_outside(thread: &Thread<'_>) -> Result<(), String> {
-    let stored = thread.call(OP_STORE, SECRET, 0)?.result;
-    ensure(stored == SECRET, "the enclave does not read back what it stored")?;
-    let seen = thread.enclave.read(PROBE_OFFSET);
-    println!("enclave-demo: enclave memory from outside: {}", hex(&seen));
-    ensure(seen.iter().all(|&byte| byte == 0xff), "enclave memory is visible from outside")?;
-    thread.enclave.write(PROBE_OFFSET, 0);
-    let kept = thread.call(OP_LOAD, 0, 0)?.result;
-    println!("enclave-demo: after a write from outside the enclave reads {kept:#x}");
-    ensure(kept == SECRET, "a write from outside changed enclave memory")
-}
-
-/// UD2 in the enclave: AEX, then EENTER on the second SSA frame, whose handler
-/// repairs the first, then ERESUME.
-fn handle_fault_inside(thread: &Thread<'_>) -> Result<(), String> {
-    let mut request = Request::new(OP_FAULT, 0, 0);
-    let run = thread.enter(EENTER, &mut request)?;
-    // An AEX leaves ERESUME in RAX, which the vDSO reports.
-    ensure(run.function == ERESUME, "UD2 in the enclave did not end the enclave's run")?;
-    ensure(run.exception_vector == VECTOR_UD, "UD2 in the enclave did not raise #UD")?;
-    let mut repair = Request::new(OP_FAULT, 0, 0);
-    let handled = thread.enter(EENTER, &mut repair)?;
-    ensure(handled.function == EEXIT, "the enclave's exception handler did not come back")?;
-    ensure(repair.result == 1, "the enclave's exception handler did not know the fault")?;
-    println!(
-        "enclave-demo: #UD in the enclave at offset {:#x}, EXITINFO {:#x}, handled inside",
-        repair.input, repair.input_len
-    );
-    let resumed = thread.enter(ERESUME, &mut request)?;
-    ensure(resumed.function == EEXIT, "ERESUME did not lead to EEXIT")?;
-    println!("enclave-demo: resumed after #UD, the enclave returned {:#x}", request.result);
-    ensure(request.result == RESUMED, "the resumed enclave lost the handler's change")
-}
-
-/// A store to a page that the host took the write permission from: the host
-/// repairs the mapping and ERESUME runs the store again.
-fn handle_fault_outside(thread: &Thread<'_>) -> Result<(), String> {
-    thread.enclave.protect(PROBE_OFFSET, libc::PROT_READ)?;
-    let mut request = Request::new(OP_STORE, !SECRET, 0);
-    let run = thread.enter(EENTER, &mut request)?;
-    ensure(run.function == ERESUME, "the store to a read-only page did not fault")?;
-    ensure(run.exception_vector == VECTOR_PF, "the store did not raise #PF")?;
-    println!(
-        "enclave-demo: #PF in the enclave at offset {:#x}, error code {:#x}, repaired by the host",
-        run.exception_addr.wrapping_sub(thread.enclave.base()),
-        run.exception_error_code
-    );
-    thread.enclave.protect(PROBE_OFFSET, libc::PROT_READ | libc::PROT_WRITE)?;
-    let resumed = thread.enter(ERESUME, &mut request)?;
-    ensure(resumed.function == EEXIT, "ERESUME did not lead to EEXIT")?;
-    println!("enclave-demo: resumed after #PF, the enclave returned {:#x}", request.result);
-    ensure(request.result == !SECRET, "the resumed store had no effect")
-}
-
-/// The one thread of the enclave: its TCS is the first page.
-struct Thread<'a> {
-    enclave: &'a Enclave,
-    enter: EnterEnclave,
-}
-
-impl Thread<'_> {
-    /// Enters the enclave for one operation that must end in EEXIT.
-    fn call(&self, op: u64, input: u64, input_len: u64) -> Result<Request, String> {
-        let mut request = Request::new(op, input, input_len);
-        let run = self.enter(EENTER, &mut request)?;
-        if run.function == EEXIT {
-            Ok(request)
-        } else {
-            Err(format!(
-                "operation {op} ended in exception {} with error code {:#x} at {:#x}",
-                run.exception_vector, run.exception_error_code, run.exception_addr
-            ))
-        }
-    }
-
-    /// EENTER or ERESUME; the returned `function` is EEXIT if the enclave left by
-    /// itself, else the leaf that was interrupted by the exception.
-    fn enter(&self, function: u32, request: &mut Request) -> Result<Run, String> {
-        let mut run = Run::new(self.enclave.base());
-        let address: *mut Request = request;
-        let status = self.enter.call(address as u64, function, &mut run);
-        match status {
-            0 => Ok(run),
-            status if status == -libc::EFAULT => Ok(run),
-            status => Err(format!("__vdso_sgx_enter_enclave returned {status}")),
-        }
-    }
-}
-
-impl Request {
-    fn new(op: u64, input: u64, input_len: u64) -> Self {
-        Self { op, input, input_len, result: 0, output: [0; 432] }
+fn run(arguments: &[String]) -> Result<(), String> {
+    let image = Image::load(DIRECTORY)?;
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] | ["tour"] => tour::run(&image),
+        ["seal"] => sealing::seal(&image),
+        ["open", sealed] => sealing::open(&image, sealed),
+        ["debug"] => debugger::run(&image),
+        ["threads"] => threads::run(&image),
+        _ => Err(format!("there is no task {}", words.join(" "))),
     }
 }
 

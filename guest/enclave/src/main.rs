@@ -1,10 +1,10 @@
 //! The enclave that `cargo xtask demo` measures, signs and runs.
 //!
 //! It has no operating system and no relocations, so it works wherever ELRANGE
-//! is placed. `enclave.ld` lays it out; `xtask/src/enclave.rs` puts the TCS and
-//! the SSA frames in front of it. One thread, two SSA frames: the first belongs
-//! to [`enclave_main`], the second to [`enclave_exception`], which the host
-//! enters after a fault in the first.
+//! is placed. `enclave.ld` lays it out; `xtask/src/enclave.rs` puts the threads in
+//! front of it: for each a TCS, two SSA frames and a page of data. The first SSA
+//! frame belongs to [`enclave_main`], the second to [`enclave_exception`], which
+//! the host enters after a fault in the first.
 #![no_std]
 #![no_main]
 #![expect(
@@ -12,15 +12,20 @@
     reason = "an enclave's entry, ENCLU and untrusted pointers have no safe form"
 )]
 
+mod leaves;
+mod seal;
+mod work;
+
 use core::arch::{asm, global_asm};
-use core::cell::UnsafeCell;
 use core::panic::PanicInfo;
 use core::ptr;
 
 use guest_sha256::Sha256;
 
-/// Where TCS, SSA frames and the probe page lie, in bytes from the TCS.
+/// Where a thread's page of data lies, in bytes from its TCS.
 const PROBE_OFFSET: u64 = 0x3000;
+/// From one TCS to the next, in bytes.
+const THREAD_SIZE: u64 = 0x4000;
 /// Size of ELRANGE in bytes; xtask/src/enclave.rs says the same to ECREATE.
 const ELRANGE_SIZE: u64 = 0x4_0000;
 /// GPRSGX of SSA frame 0: the last 184 bytes of the frame's one page
@@ -58,6 +63,15 @@ const OP_FAULT: u64 = 3;
 const OP_STORE: u64 = 4;
 /// Read the probe page.
 const OP_LOAD: u64 = 5;
+/// Seal the message of 32 bytes that the input is; the sealed message goes to the
+/// output.
+const OP_SEAL: u64 = 6;
+/// Open what OP_SEAL has sealed; the result is 1 and the message goes to the
+/// output, or the result is 0.
+const OP_OPEN: u64 = 7;
+/// Wait until `input` threads are in the enclave, then work until `input_len` AEXs
+/// have happened; the result is the number of rounds.
+const OP_WORK: u64 = 8;
 
 /// Result of a request that names no operation or points into the enclave.
 const REFUSED: u64 = u64::MAX;
@@ -70,9 +84,15 @@ global_asm!(
 enclave_entry:
     // EENTER: RAX = CSSA, RBX = TCS, RCX = where EEXIT returns to.
     cld
+    // ELRANGE is aligned to its size, so the thread's number is in its address.
+    mov edx, ebx
+    and edx, {elrange_mask}
+    shr edx, {thread_shift}
+    imul edx, edx, 0x5000
     test rax, rax
     jnz 2f
     lea rsp, [rip + main_stack_top]
+    add rsp, rdx
     push rbx
     push rcx
     mov rsi, rbx
@@ -86,6 +106,7 @@ enclave_entry:
     jmp 3f
 2:
     lea rsp, [rip + handler_stack_top]
+    add rsp, rdx
     push rbx
     push rcx
     mov rsi, rbx
@@ -105,6 +126,9 @@ enclave_entry:
     xor r9d, r9d
     xor r10d, r10d
     xor r11d, r11d
+    .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    xorps xmm\number, xmm\number
+    .endr
     mov eax, 4
     enclu
     ud2
@@ -115,23 +139,11 @@ enclave_entry:
 main_stack_top:
     .skip 0x1000
 handler_stack_top:
-    "#
+    .skip 3 * 0x5000
+    "#,
+    elrange_mask = const ELRANGE_SIZE - 1,
+    thread_shift = const THREAD_SIZE.trailing_zeros(),
 );
-
-/// TARGETINFO, REPORTDATA and REPORT need 512-, 128- and 512-byte alignment
-/// (SDM vol. 3D, EREPORT).
-#[repr(C, align(512))]
-struct Aligned<const N: usize>([u8; N]);
-
-/// Memory that EREPORT writes.
-struct Output(UnsafeCell<Aligned<OUTPUT_SIZE>>);
-
-// SAFETY: the enclave has one TCS, so one thread.
-unsafe impl Sync for Output {}
-
-static TARGETINFO: Aligned<512> = Aligned([0; 512]);
-static REPORTDATA: Aligned<64> = Aligned([0; 64]);
-static REPORT: Output = Output(UnsafeCell::new(Aligned([0; OUTPUT_SIZE])));
 
 /// Called by the entry for CSSA = 0.
 ///
@@ -140,7 +152,7 @@ static REPORT: Output = Output(UnsafeCell::new(Aligned([0; OUTPUT_SIZE])));
 /// enclave's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
-    let base = tcs;
+    let base = elrange(tcs);
     if !outside(base, request as u64, size_of::<Request>() as u64) {
         return;
     }
@@ -160,23 +172,18 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
         OP_HASH if outside(base, input, input_len) => {
             let mut hash = Sha256::default();
             for i in 0..input_len {
-                // SAFETY: `outside` has shown that the range does not touch
-                // ELRANGE; if it is not mapped, the enclave faults and the host
-                // sees it.
-                hash.push(unsafe { ptr::read_volatile((input + i) as *const u8) });
+                hash.push(take(input + i));
             }
             give(output, &hash.finish());
             input_len
         }
         OP_REPORT => {
-            report();
-            // SAFETY: one thread, so nobody writes REPORT while it is copied.
-            give(output, unsafe { &(*REPORT.0.get()).0 });
+            leaves::report(|report| give(output, report));
             0
         }
         OP_FAULT => fault(),
         OP_STORE => {
-            let probe = (base + PROBE_OFFSET) as *mut u64;
+            let probe = (tcs + PROBE_OFFSET) as *mut u64;
             // SAFETY: the probe page belongs to the enclave and nothing in Rust
             // lives there.
             unsafe {
@@ -186,12 +193,54 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
         }
         OP_LOAD => {
             // SAFETY: as for OP_STORE.
-            unsafe { ptr::read_volatile((base + PROBE_OFFSET) as *const u64) }
+            unsafe { ptr::read_volatile((tcs + PROBE_OFFSET) as *const u64) }
+        }
+        OP_SEAL if outside(base, input, seal::MESSAGE_SIZE as u64) => {
+            let mut message = [0; seal::MESSAGE_SIZE];
+            (input..).zip(&mut message).for_each(|(from, byte)| *byte = take(from));
+            match seal::seal(&message) {
+                Some(sealed) => {
+                    give(output, &sealed);
+                    sealed.len() as u64
+                }
+                None => REFUSED,
+            }
+        }
+        OP_OPEN if outside(base, input, seal::SEALED_SIZE as u64) => {
+            let mut sealed = [0; seal::SEALED_SIZE];
+            (input..).zip(&mut sealed).for_each(|(from, byte)| *byte = take(from));
+            match seal::open(&sealed) {
+                Some(message) => {
+                    give(output, &message);
+                    1
+                }
+                None => 0,
+            }
+        }
+        OP_WORK => {
+            work::wait_for(input);
+            // SAFETY: the thread runs on its frame 0, which is no Rust object.
+            let mut exits = unsafe { work::Exits::of_frame(tcs + GPRSGX0) };
+            let (rounds, digest) = work::until((tcs - base) / THREAD_SIZE, &mut exits, input_len);
+            give(output, &digest);
+            rounds
         }
         _ => REFUSED,
     };
     // SAFETY: checked above; a plain field outside the enclave.
     unsafe { ptr::write_volatile(&raw mut (*request).result, result) }
+}
+
+/// Where ELRANGE begins, which holds `address`.
+fn elrange(address: u64) -> u64 {
+    address & !(ELRANGE_SIZE - 1)
+}
+
+/// Reads a byte of an input that [`outside`] has judged.
+fn take(address: u64) -> u8 {
+    // SAFETY: the address does not lie in ELRANGE; if it is not mapped, the enclave
+    // faults and the host sees it.
+    unsafe { ptr::read_volatile(address as *const u8) }
 }
 
 /// Copies to the output of a request, which the caller has checked. Byte by byte:
@@ -210,7 +259,8 @@ fn give(output: *mut u8, bytes: &[u8]) {
 /// `tcs` is the TCS that was entered, its SSA frame 0 holds the interrupted state.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn enclave_exception(request: *mut Request, tcs: u64) {
-    if !outside(tcs, request as u64, size_of::<Request>() as u64) {
+    let base = elrange(tcs);
+    if !outside(base, request as u64, size_of::<Request>() as u64) {
         return;
     }
     let gprsgx = tcs + GPRSGX0;
@@ -221,7 +271,7 @@ unsafe extern "C" fn enclave_exception(request: *mut Request, tcs: u64) {
     unsafe {
         let at = ptr::read_volatile(rip);
         let info = ptr::read_volatile(exitinfo);
-        let opcode = if outside(tcs, at, 2) { 0 } else { ptr::read_volatile(at as *const u16) };
+        let opcode = if outside(base, at, 2) { 0 } else { ptr::read_volatile(at as *const u16) };
         // 0F 0B is UD2; EXITINFO: VALID, type 3 (hardware exception), vector 6.
         let known = opcode == 0x0b0f && info == 0x8000_0306;
         if known {
@@ -239,24 +289,6 @@ fn outside(base: u64, start: u64, len: u64) -> bool {
     match start.checked_add(len) {
         Some(end) => end <= base || start >= base + ELRANGE_SIZE,
         None => false,
-    }
-}
-
-/// ENCLU[EREPORT] with a TARGETINFO of zeros: nobody can verify the MAC, but the
-/// body names this enclave.
-fn report() {
-    // SAFETY: the three operands are enclave memory, aligned and sized as
-    // EREPORT wants; RBX is the compiler's, so it is exchanged around the leaf.
-    unsafe {
-        asm!(
-            "xchg rbx, {target}",
-            "enclu",
-            "xchg rbx, {target}",
-            target = inout(reg) TARGETINFO.0.as_ptr() => _,
-            inout("rax") 0_u64 => _,
-            in("rcx") REPORTDATA.0.as_ptr(),
-            in("rdx") REPORT.0.get(),
-        );
     }
 }
 

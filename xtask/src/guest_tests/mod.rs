@@ -63,6 +63,9 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("the_sgx_driver_comes_up_without_an_error", sgx::driver),
     test("the_demo_enclave_runs_as_expected", sgx::demo),
     test("the_demo_enclave_runs_on_four_processors", sgx::demo_on_four_processors),
+    test("sealed_data_survive_a_restart_and_are_bound_to_their_platform", sgx::sealing),
+    test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
+    test("four_threads_are_in_an_enclave_at_once", sgx::threads),
     test("linux_sgx_selftests_pass", sgx::selftests),
     test("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),
 ];

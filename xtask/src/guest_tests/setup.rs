@@ -1,6 +1,7 @@
 //! What the guest tests share: the machine, the image, a folder for files.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -105,6 +106,20 @@ impl Setup {
         let path = self.folder.join(name);
         fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path.display().to_string())
+    }
+
+    /// A path where no folder is, whatever earlier tests left.
+    ///
+    /// # Errors
+    /// What is there cannot be removed.
+    pub(crate) fn no_folder(&self, name: &str) -> Result<String> {
+        let path = self.folder.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(path.display().to_string()),
+        }
     }
 
     /// The kernel's path as an argument.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Setup;
 use super::setup::expect;
@@ -53,6 +53,64 @@ fn demo_on(setup: &Setup, cpus: u32) -> Result<()> {
         expect(&transcript, &text)?;
     }
     Ok(())
+}
+
+/// Three boots: what is sealed on one platform opens on it again, and nowhere else.
+pub(super) fn sealing(setup: &Setup) -> Result<()> {
+    let (one, other) = (setup.no_folder("platform-one")?, setup.no_folder("platform-other")?);
+    let machine = |task: &str| setup.tasks(task).option(EPC.0, EPC.1);
+    let on = |folder: &str, task: &str| machine(task).option("--platform", folder);
+
+    let made = setup.boot_to_power_off(&on(&one, "enclave-demo:seal"))?;
+    let line = made.find("enclave-demo: sealed ").context("nothing was sealed")?;
+    let sealed = line.rsplit(' ').next().unwrap_or_default();
+    // One bit of the ciphertext.
+    let digit = if sealed[64..].starts_with('0') { "1" } else { "0" };
+    let changed = format!("{}{digit}{}", &sealed[..64], &sealed[65..]);
+    let task = format!("enclave-demo:open:{sealed}");
+    let again =
+        setup.boot_to_power_off(&on(&one, &format!("{task},enclave-demo:open:{changed}")))?;
+    let elsewhere = setup.boot_to_power_off(&on(&other, &task))?;
+    let nowhere = setup.boot_to_power_off(&machine(&task))?;
+
+    let (opened, refused) = ("enclave-demo: opened: ", "FAILED: the seal's tag does not match");
+    expect(&again, &format!("{opened}a secret that survives a restart"))?;
+    expect(&again, refused)?;
+    for transcript in [&elsewhere, &nowhere] {
+        expect(transcript, refused)?;
+        ensure!(transcript.find(opened).is_none(), "it opened on another platform");
+    }
+    Ok(())
+}
+
+pub(super) fn debugger(setup: &Setup) -> Result<()> {
+    let boot = setup.tasks("enclave-demo:debug").option(EPC.0, EPC.1);
+
+    let transcript = setup.boot_to_power_off(&boot)?;
+
+    for text in [
+        "the debugger read 0x5ec2e75ec2e75ec2, and wrote what the enclave reads as 0x89abcdefc2e75ec2",
+        "the debugger set TCS.FLAGS to 0x1, and OENTRY stays 0x10000",
+        "the debugger mended #UD at 0x",
+        "the enclave returned 0xdeb6dead",
+        "an enclave without DEBUG gives the debugger EIO",
+        "init: end enclave-demo 0",
+    ] {
+        expect(&transcript, text)?;
+    }
+    Ok(())
+}
+
+pub(super) fn threads(setup: &Setup) -> Result<()> {
+    let mut boot = setup.tasks("enclave-demo:threads").option(EPC.0, EPC.1);
+    boot.cpus = 4;
+
+    let transcript = setup.boot_to_power_off(&boot)?;
+
+    for thread in 0..4 {
+        expect(&transcript, &format!("enclave-demo: thread {thread} through 20 AEXs: "))?;
+    }
+    expect(&transcript, "init: end enclave-demo 0")
 }
 
 pub(super) fn selftests(setup: &Setup) -> Result<()> {

@@ -1,0 +1,103 @@
+//! EREPORT and EGETKEY.
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+
+/// KEYREQUEST.KEYNAME of the seal key (SDM vol. 3D, table 35-24).
+const SEAL_KEY: u16 = 4;
+/// KEYREQUEST.KEYPOLICY: the key is this enclave's alone.
+const POLICY_MRENCLAVE: u16 = 1;
+/// ATTRIBUTES.INIT and ATTRIBUTES.DEBUG: a debug enclave gets another key.
+const INIT_AND_DEBUG: u64 = 3;
+
+/// TARGETINFO, REPORTDATA and REPORT need 512-, 128- and 512-byte alignment
+/// (SDM vol. 3D, EREPORT), a key 16-byte alignment (EGETKEY).
+#[repr(C, align(512))]
+struct Aligned<const N: usize>([u8; N]);
+
+static TARGETINFO: Aligned<512> = Aligned([0; 512]);
+static REPORTDATA: Aligned<64> = Aligned([0; 64]);
+
+/// KEYREQUEST up to its last reserved bytes (SDM vol. 3D, table 35-23).
+#[repr(C)]
+struct KeyRequest {
+    key_name: u16,
+    key_policy: u16,
+    isv_svn: u16,
+    reserved: u16,
+    cpu_svn: [u8; 16],
+    attribute_mask: [u64; 2],
+    key_id: [u8; 32],
+    misc_mask: u32,
+    config_svn: u16,
+}
+
+/// A whole KEYREQUEST.
+const KEYREQUEST_SIZE: usize = 512;
+
+/// ENCLU[EREPORT] with a TARGETINFO of zeros: nobody can verify the MAC, but the
+/// body names this enclave.
+pub(crate) fn report(give: impl FnOnce(&[u8; 432])) {
+    let mut report = MaybeUninit::<Aligned<432>>::uninit();
+    // SAFETY: the three operands are enclave memory, aligned and sized as
+    // EREPORT wants; RBX is the compiler's, so it is exchanged around the leaf.
+    // EREPORT writes all of the REPORT, or faults.
+    let report = unsafe {
+        asm!(
+            "xchg rbx, {target}",
+            "enclu",
+            "xchg rbx, {target}",
+            target = inout(reg) &raw const TARGETINFO => _,
+            inout("rax") 0_u64 => _,
+            in("rcx") &raw const REPORTDATA,
+            in("rdx") report.as_mut_ptr(),
+        );
+        report.assume_init_ref()
+    };
+    give(&report.0);
+}
+
+/// ENCLU[EGETKEY]: the seal key of this enclave on this platform for `key_id`, or
+/// `None` if the processor refuses.
+pub(crate) fn seal_key(key_id: [u8; 32]) -> Option<[u8; 16]> {
+    // Security versions of 0 are never above the current ones, so that the key
+    // stays the same after an update.
+    let request = KeyRequest {
+        key_name: SEAL_KEY,
+        key_policy: POLICY_MRENCLAVE,
+        isv_svn: 0,
+        reserved: 0,
+        cpu_svn: [0; 16],
+        attribute_mask: [INIT_AND_DEBUG, 0],
+        key_id,
+        misc_mask: 0,
+        config_svn: 0,
+    };
+    let mut place = MaybeUninit::<Aligned<KEYREQUEST_SIZE>>::uninit();
+    let mut key = Aligned([0; 16]);
+    let status: u64;
+    // SAFETY: REP STOSB stays within `place`, which is large enough for the request
+    // and aligned for it. Both operands are enclave memory, aligned and sized as
+    // EGETKEY wants; RBX is exchanged as above.
+    unsafe {
+        // Where the compiler writes so many zeros it calls memset, which would go
+        // through a table that somebody had to relocate.
+        asm!(
+            "rep stosb",
+            inout("rdi") place.as_mut_ptr() => _,
+            inout("rcx") KEYREQUEST_SIZE => _,
+            in("al") 0_u8,
+            options(nostack, preserves_flags),
+        );
+        place.as_mut_ptr().cast::<KeyRequest>().write(request);
+        asm!(
+            "xchg rbx, {request}",
+            "enclu",
+            "xchg rbx, {request}",
+            request = inout(reg) place.as_ptr() => _,
+            inout("rax") 1_u64 => status,
+            in("rcx") &raw mut key,
+        );
+    }
+    (status == 0).then_some(key.0)
+}
