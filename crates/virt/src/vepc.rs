@@ -24,7 +24,7 @@ type Directory = [OnceLock<Box<Leaf>>; ENTRIES];
 const DIRECTORY_PAGES: usize = ENTRIES * ENTRIES;
 
 /// Pages that are removed before other threads get their turn.
-const TURN: usize = 128;
+const TURN: usize = 4096;
 
 /// Leaked pages of one release that are named in the log; the others are counted in one more line,
 /// because a guest chooses how many they are.
