@@ -12,6 +12,7 @@ mod system;
 mod tasks;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -82,7 +83,8 @@ fn program(name: &str, arguments: &[&str]) -> i32 {
         command.current_dir(folder);
     }
     match command.status() {
-        Ok(status) => status.code().unwrap_or(128),
+        // As a shell has it for a program that a signal ended.
+        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         Err(error) => {
             println!("init: cannot run /bin/{name}: {error}");
             127
