@@ -27,6 +27,11 @@ const SSA_OFFSET: u64 = 0x1000;
 /// From a TCS to its page of data, in bytes.
 const PROBE_OFFSET: u64 = 0x3000;
 
+/// XFRM of every enclave.
+const X87_AND_SSE: u64 = 3;
+/// XFRM.AVX.
+const AVX: u64 = 4;
+
 /// A signed enclave.
 pub(crate) struct Signed {
     /// ECREATE, EADD and EEXTEND as the `sgxs` crate writes them.
@@ -61,7 +66,10 @@ pub(crate) fn sign(program: &Path) -> Result<Signed> {
     }
     let hash = EnclaveHash::from_stream::<_, Hasher>(&mut Cursor::new(&stream))?;
     let signer = Signer::get()?;
-    let signed = sigstruct::Signer::new(hash).sign::<_, Hasher>(&signer)?;
+    let mut sigstruct = sigstruct::Signer::new(hash);
+    // Whoever builds the enclave chooses DEBUG, which the mask leaves out by default, and AVX.
+    sigstruct.attributes_xfrm(X87_AND_SSE, !(X87_AND_SSE | AVX));
+    let signed = sigstruct.sign::<_, Hasher>(&signer)?;
     sigstruct::verify::<_, Hasher>(&signed, &signer).context("the SIGSTRUCT does not verify")?;
     let sigstruct: &[u8] = signed.as_ref();
     Ok(Signed { stream, mrenclave: hash.hash(), sigstruct: sigstruct.to_vec() })

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Error, Result as IoResult};
 use std::os::unix::fs::FileExt;
 
-use crate::driver::{DEBUG, Enclave};
+use crate::driver::{Attributes, Enclave};
 use crate::image::Image;
 use crate::thread::{OP_FAULT, OP_LOAD, OP_STORE, Request, Thread};
 use crate::vdso::{EENTER, EEXIT, ERESUME};
@@ -28,13 +28,13 @@ const MENDED: u64 = 0xdeb6_dead;
 
 /// Reads and writes a debug enclave, and tries it with another.
 pub(crate) fn run(image: &Image) -> Result<(), String> {
-    let enclave = Enclave::build(image, DEBUG)?;
+    let enclave = Enclave::build(image, Attributes::DEBUG)?;
     let memory = Memory::of(&enclave)?;
     let thread = Thread::new(&enclave, 0)?;
     read_and_write_data(&thread, &memory)?;
     opt_in(&memory)?;
     mend_a_fault(&thread, &memory)?;
-    let other = Enclave::build(image, 0)?;
+    let other = Enclave::build(image, Attributes::PLAIN)?;
     refuse_others(&Thread::new(&other, 0)?, &Memory::of(&other)?)
 }
 

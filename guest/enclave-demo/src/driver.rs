@@ -17,12 +17,25 @@ const SGX_IOC_ENCLAVE_INIT: u64 = 0x4008_a402;
 /// Measure with EEXTEND.
 const SGX_PAGE_MEASURE: u64 = 1;
 
-/// ATTRIBUTES.DEBUG.
-pub(crate) const DEBUG: u64 = 1 << 1;
+/// SECS.ATTRIBUTES (SDM vol. 3D, table 35-3).
+#[derive(Clone, Copy)]
+pub(crate) struct Attributes {
+    flags: u64,
+    xfrm: u64,
+}
+
 /// ATTRIBUTES.MODE64BIT.
 const MODE64BIT: u64 = 1 << 2;
-/// x87 and SSE.
-const XFRM: u64 = 3;
+
+impl Attributes {
+    /// 64-bit, x87 and SSE.
+    pub(crate) const PLAIN: Self = Self { flags: MODE64BIT, xfrm: 3 };
+    /// Open to a debugger.
+    pub(crate) const DEBUG: Self = Self { flags: MODE64BIT | 1 << 1, xfrm: 3 };
+    /// With the state of AVX besides.
+    pub(crate) const AVX: Self = Self { flags: MODE64BIT, xfrm: 7 };
+}
+
 /// SECINFO.FLAGS: page type TCS.
 const PAGE_TYPE_TCS: u64 = 1;
 
@@ -67,8 +80,7 @@ pub(crate) struct Enclave {
 
 impl Enclave {
     /// ECREATE, EADD and EEXTEND of every page, EINIT, and the mappings.
-    /// `attributes` are those besides MODE64BIT.
-    pub(crate) fn build(image: &Image, attributes: u64) -> Result<Self, String> {
+    pub(crate) fn build(image: &Image, attributes: Attributes) -> Result<Self, String> {
         let device = OpenOptions::new()
             .read(true)
             .write(true)
@@ -81,8 +93,8 @@ impl Enclave {
             ssa_frame_size: image.ssa_frame_size,
             misc_select: 0,
             reserved: [0; 24],
-            attributes: MODE64BIT | attributes,
-            xfrm: XFRM,
+            attributes: attributes.flags,
+            xfrm: attributes.xfrm,
             rest: [0; 4032],
         };
         let mut create: [u64; 1] = [(&raw const secs) as u64];

@@ -7,7 +7,8 @@
 //! - `seal`: seal a message inside the enclave and print it;
 //! - `open HEX`: open a sealed message inside the enclave;
 //! - `debug`: read and write a debug enclave through `/proc/self/mem`;
-//! - `threads`: four threads in the enclave at once.
+//! - `threads`: four threads in the enclave at once;
+//! - `vectors`: AVX registers in the enclave.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
 
@@ -19,6 +20,7 @@ mod thread;
 mod threads;
 mod tour;
 mod vdso;
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["open", sealed] => sealing::open(&image, sealed),
         ["debug"] => debugger::run(&image),
         ["threads"] => threads::run(&image),
+        ["vectors"] => vectors::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }
 }

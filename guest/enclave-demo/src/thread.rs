@@ -1,7 +1,7 @@
 //! Threads of the enclave and what they are asked for.
 
 use crate::driver::Enclave;
-use crate::vdso::{EENTER, EEXIT, EnterEnclave, Run};
+use crate::vdso::{EENTER, EEXIT, EnterEnclave, Registers, Run};
 
 /// How many threads the enclave has.
 pub(crate) const THREADS: u64 = 4;
@@ -26,6 +26,7 @@ pub(crate) const OP_LOAD: u64 = 5;
 pub(crate) const OP_SEAL: u64 = 6;
 pub(crate) const OP_OPEN: u64 = 7;
 pub(crate) const OP_WORK: u64 = 8;
+pub(crate) const OP_VECTORS: u64 = 9;
 
 /// A thread of the enclave.
 pub(crate) struct Thread<'a> {
@@ -58,15 +59,35 @@ impl<'a> Thread<'a> {
 
     /// EENTER or ERESUME; the returned `function` is EEXIT if the enclave left by
     /// itself, else the leaf that was interrupted by the exception.
+    #[inline(never)]
     pub(crate) fn enter(&self, function: u32, request: &mut Request) -> Result<Run, String> {
         let mut run = Run::new(self.tcs);
         let address: *mut Request = request;
         let status = self.enter.call(address as u64, function, &mut run);
-        match status {
-            0 => Ok(run),
-            status if status == -libc::EFAULT => Ok(run),
-            status => Err(format!("__vdso_sgx_enter_enclave returned {status}")),
-        }
+        ended(status, run)
+    }
+
+    /// As [`Thread::enter`], with what the AVX registers hold right after it.
+    #[inline(never)]
+    pub(crate) fn enter_and_look(
+        &self,
+        function: u32,
+        request: &mut Request,
+    ) -> Result<(Run, Registers), String> {
+        let mut run = Run::new(self.tcs);
+        let mut seen = [0xff; size_of::<Registers>()];
+        let address: *mut Request = request;
+        let status = self.enter.call_and_look(address as u64, function, &mut run, &mut seen);
+        Ok((ended(status, run)?, seen))
+    }
+}
+
+/// -EFAULT is an exception, which `run` describes.
+fn ended(status: i32, run: Run) -> Result<Run, String> {
+    if status == 0 || status == -libc::EFAULT {
+        Ok(run)
+    } else {
+        Err(format!("__vdso_sgx_enter_enclave returned {status}"))
     }
 }
 

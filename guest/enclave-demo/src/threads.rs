@@ -5,7 +5,7 @@ use std::io::Error;
 use std::mem;
 use std::thread;
 
-use crate::driver::Enclave;
+use crate::driver::{Attributes, Enclave};
 use crate::image::Image;
 use crate::thread::{OP_WORK, THREADS, Thread};
 use crate::{ensure, hex};
@@ -16,7 +16,7 @@ const EXITS: u64 = 20;
 /// The enclave lets no thread leave before all have come, and each hashes until it
 /// has been interrupted often enough; so as many hashes outside must give the same.
 pub(crate) fn run(image: &Image) -> Result<(), String> {
-    let enclave = &Enclave::build(image, 0)?;
+    let enclave = &Enclave::build(image, Attributes::PLAIN)?;
     thread::scope(|scope| {
         let work: Vec<_> =
             (0..THREADS).map(|number| scope.spawn(move || work(enclave, number))).collect();

@@ -1,6 +1,6 @@
 //! Measures, enters, faults and leaves the enclave: what `cargo xtask demo` shows.
 
-use crate::driver::Enclave;
+use crate::driver::{Attributes, Enclave};
 use crate::image::Image;
 use crate::thread::{OP_FAULT, OP_HASH, OP_LOAD, OP_REPORT, OP_STORE, Request, Thread};
 use crate::vdso::{EENTER, EEXIT, ERESUME};
@@ -17,7 +17,7 @@ const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 
 /// Every step, each with its line.
 pub(crate) fn run(image: &Image) -> Result<(), String> {
-    let enclave = Enclave::build(image, 0)?;
+    let enclave = Enclave::build(image, Attributes::PLAIN)?;
     println!(
         "enclave-demo: enclave of {} pages initialized at {:#x}, ELRANGE of {} KiB",
         image.pages.len(),

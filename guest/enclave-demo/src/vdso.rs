@@ -50,6 +50,42 @@ impl Run {
     }
 }
 
+/// YMM0 to YMM15.
+pub(crate) type Registers = [u8; 512];
+
+/// Calls the vDSO's function, then does what the last lines say with R12 = `seen`.
+///
+/// The address is the vDSO's function, its seventh argument is on the stack. After an
+/// AEX every register but RSP and RBP holds synthetic state, so all others are
+/// declared as changed; the vDSO restores RBX.
+macro_rules! enter {
+    ($address:expr, $request:expr, $function:expr, $run:expr, $seen:expr, $($after:literal),+) => {{
+        let status: i32;
+        asm!(
+            "push r12",
+            "push r15",
+            "call r14",
+            "add rsp, 8",
+            "pop r12",
+            "cld",
+            $($after,)+
+            inlateout("r12") $seen => _,
+            inlateout("r14") $address => _,
+            inlateout("r15") std::ptr::from_mut::<Run>($run) => _,
+            in("rdi") $request,
+            in("rsi") 0_u64,
+            in("rdx") 0_u64,
+            in("ecx") $function,
+            in("r8") 0_u64,
+            in("r9") 0_u64,
+            lateout("eax") status,
+            lateout("r13") _,
+            clobber_abi("sysv64"),
+        );
+        status
+    }};
+}
+
 /// The vDSO function.
 #[derive(Clone, Copy)]
 pub(crate) struct EnterEnclave {
@@ -71,33 +107,41 @@ impl EnterEnclave {
 
     /// Enters the enclave with RDI = `request`. Returns 0 or a negative errno;
     /// -EFAULT means that `run` describes an exception.
+    ///
+    /// ERESUME must find the stack as deep as EENTER did: it does not change U_RSP and
+    /// U_RBP in the SSA frame, to which AEX and EEXIT go back. So this is a call of its
+    /// own, and so is all between it and the function that enters and resumes.
+    #[inline(never)]
     pub(crate) fn call(self, request: u64, function: u32, run: &mut Run) -> i32 {
-        let status: i32;
-        // SAFETY: the address is the vDSO's function, its seventh argument is on
-        // the stack. After an AEX every register but RSP and RBP holds synthetic
-        // state, so all others are declared as changed; the vDSO restores RBX.
+        let seen = std::ptr::null_mut::<u8>();
+        // SAFETY: nothing is written to `seen`.
+        unsafe { enter!(self.address, request, function, run, seen, "") }
+    }
+
+    /// As [`EnterEnclave::call`], and stores the AVX registers as they are right
+    /// behind it. The processor must have AVX.
+    #[inline(never)]
+    pub(crate) fn call_and_look(
+        self,
+        request: u64,
+        function: u32,
+        run: &mut Run,
+        seen: &mut Registers,
+    ) -> i32 {
+        let seen = seen.as_mut_ptr();
+        // SAFETY: the 16 registers fill `seen`.
         unsafe {
-            asm!(
-                "sub rsp, 8",
-                "push r15",
-                "call r14",
-                "add rsp, 16",
-                "cld",
-                inlateout("r14") self.address => _,
-                inlateout("r15") std::ptr::from_mut(run) => _,
-                in("rdi") request,
-                in("rsi") 0_u64,
-                in("rdx") 0_u64,
-                in("ecx") function,
-                in("r8") 0_u64,
-                in("r9") 0_u64,
-                lateout("eax") status,
-                lateout("r12") _,
-                lateout("r13") _,
-                clobber_abi("sysv64"),
-            );
+            enter!(
+                self.address,
+                request,
+                function,
+                run,
+                seen,
+                ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                "vmovdqu [r12 + 32 * \\number], ymm\\number",
+                ".endr"
+            )
         }
-        status
     }
 }
 

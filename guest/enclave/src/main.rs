@@ -14,6 +14,7 @@
 
 mod leaves;
 mod seal;
+mod vectors;
 mod work;
 
 use core::arch::{asm, global_asm};
@@ -72,6 +73,9 @@ const OP_OPEN: u64 = 7;
 /// Wait until `input` threads are in the enclave, then work until `input_len` AEXs
 /// have happened; the result is the number of rounds.
 const OP_WORK: u64 = 8;
+/// Fill the AVX registers, wait until `input_len` AEXs have happened, and raise #UD;
+/// the result is how many registers are unchanged behind it.
+const OP_VECTORS: u64 = 9;
 
 /// Result of a request that names no operation or points into the enclave.
 const REFUSED: u64 = u64::MAX;
@@ -99,8 +103,7 @@ enclave_entry:
     call enclave_main
     pop rcx
     pop rbx
-    // U_RSP and U_RBP of the frame in use, not those of the entry: an ERESUME
-    // from another depth of the host's stack replaces them.
+    // U_RSP and U_RBP of the frame in use: EENTER saved them.
     mov rdx, [rbx + 0x1fd8]
     mov rbp, [rbx + 0x1fe0]
     jmp 3f
@@ -224,6 +227,10 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
             let (rounds, digest) = work::until((tcs - base) / THREAD_SIZE, &mut exits, input_len);
             give(output, &digest);
             rounds
+        }
+        OP_VECTORS => {
+            // SAFETY: as for OP_WORK.
+            unsafe { vectors::kept(tcs + GPRSGX0, input_len) }
         }
         _ => REFUSED,
     };

@@ -66,6 +66,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("sealed_data_survive_a_restart_and_are_bound_to_their_platform", sgx::sealing),
     test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
     test("four_threads_are_in_an_enclave_at_once", sgx::threads),
+    test("avx_registers_of_an_enclave_survive_an_aex_and_stay_inside", sgx::vectors),
     test("linux_sgx_selftests_pass", sgx::selftests),
     test("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),
 ];

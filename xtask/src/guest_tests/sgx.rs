@@ -64,7 +64,8 @@ pub(super) fn sealing(setup: &Setup) -> Result<()> {
     let made = setup.boot_to_power_off(&on(&one, "enclave-demo:seal"))?;
     let line = made.find("enclave-demo: sealed ").context("nothing was sealed")?;
     let sealed = line.rsplit(' ').next().unwrap_or_default();
-    // One bit of the ciphertext.
+    ensure!(sealed.len() == 192, "{sealed:?} is no sealed message");
+    // Another first digit of the ciphertext, which follows 32 bytes of KEYID.
     let digit = if sealed[64..].starts_with('0') { "1" } else { "0" };
     let changed = format!("{}{digit}{}", &sealed[..64], &sealed[65..]);
     let task = format!("enclave-demo:open:{sealed}");
@@ -110,6 +111,16 @@ pub(super) fn threads(setup: &Setup) -> Result<()> {
     for thread in 0..4 {
         expect(&transcript, &format!("enclave-demo: thread {thread} through 20 AEXs: "))?;
     }
+    expect(&transcript, "init: end enclave-demo 0")
+}
+
+pub(super) fn vectors(setup: &Setup) -> Result<()> {
+    let boot = setup.tasks("enclave-demo:vectors").option(EPC.0, EPC.1);
+
+    let transcript = setup.boot_to_power_off(&boot)?;
+
+    expect(&transcript, "enclave-demo: XFRM 7: 16 registers kept, none seen outside")?;
+    expect(&transcript, "enclave-demo: XFRM 3: AVX raises #UD at offset 0x")?;
     expect(&transcript, "init: end enclave-demo 0")
 }
 
