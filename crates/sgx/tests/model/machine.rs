@@ -15,6 +15,8 @@ use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, Gpa, La, PageFaultCode};
 use zerocopy::{Immutable, IntoBytes};
 
+use crate::meanwhile::Turn;
+
 /// Where the test's "kernel" maps the whole EPC, page by page.
 pub(crate) const EPC_WINDOW: u64 = 0xffff_8000_0000_0000;
 /// Where it keeps operands: PAGEINFO, SECINFO, source page, SIGSTRUCT, token.
@@ -45,24 +47,15 @@ pub(crate) struct Memory {
     pub(crate) aborted_reads: usize,
     /// Limit of DS outside 64-bit mode; its base is 0.
     pub(crate) ds_limit: u32,
-    /// Another logical processor in the midst of this one's leaf.
-    pub(crate) meddler: Option<Meddler>,
-}
-
-/// What another logical processor does at the moment when a leaf reaches a page.
-pub(crate) struct Meddler {
-    /// Linear address of the page.
-    pub(crate) page: u64,
-    pub(crate) act: Box<dyn FnOnce() + Send>,
+    /// Another logical processor's turn in the middle of this one's leaf.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl Memory {
     /// A leaf is about to access `la`.
     fn reach(&mut self, la: La) {
-        if self.meddler.as_ref().is_some_and(|meddler| meddler.page == la.page().0)
-            && let Some(meddler) = self.meddler.take()
-        {
-            (meddler.act)();
+        if let Some(turn) = self.turn.take_if(|turn| turn.page == la.page().0) {
+            turn.pass();
         }
     }
 
@@ -234,7 +227,7 @@ impl Machine {
                 mode64: true,
                 aborted_reads: 0,
                 ds_limit: u32::MAX,
-                meddler: None,
+                turn: None,
             },
             state: EnclaveState::new(),
             cpu: ProcessorState {

@@ -11,8 +11,8 @@ use cloister_x86::PageFaultCode;
 
 use super::{RW, W, occupy};
 use crate::enclave::{PAGEINFO, Page, SECINFO, SOURCE, Spec};
-use crate::interleaved::encls_with_turn;
 use crate::machine::{GP, Machine, OPERANDS, epcm_fault};
+use crate::meanwhile::meanwhile;
 use crate::signer::Signer;
 
 const EVICTED: u64 = OPERANDS + 0x8000;
@@ -32,22 +32,26 @@ fn machine() -> Machine {
 
 /// Evicts [`OTHER`], exclusively held meanwhile, as is VA, though shared; what `turn` does on
 /// another processor while the page is written out.
-fn while_evicting<T>(machine: &mut Machine, turn: impl FnOnce(&mut Machine) -> T) -> T {
+fn while_evicting<T: Send>(
+    machine: &mut Machine,
+    turn: impl FnOnce(&mut Machine) -> T + Send,
+) -> T {
     machine.memory.put(EVICTED, &[0; 4096]);
     machine.memory.put(PCMD, &[0; 128]);
     let pageinfo = PageInfo { srcpge: EVICTED.into(), secinfo: PCMD.into(), ..PageInfo::default() };
     machine.operand(PAGEINFO, &pageinfo);
     let mut second = Machine::on(machine.platform.clone());
-    let mut outcome = None;
-    let ewb = [u64::from(leaf::EWB), PAGEINFO, Machine::window(OTHER), Machine::window(VA)];
-    let status = encls_with_turn(machine, ewb, EVICTED, || outcome = Some(turn(&mut second)));
-    assert_eq!(status.map(|outcome| outcome.status), Ok(Some(SgxStatus::Success)));
-    outcome.expect("the turn was taken")
+    let ewb = |machine: &mut Machine| {
+        machine.status(leaf::EWB, PAGEINFO, Machine::window(OTHER), Machine::window(VA))
+    };
+    let (status, outcome) = meanwhile(machine, EVICTED, ewb, || turn(&mut second));
+    assert_eq!(status, SgxStatus::Success);
+    outcome
 }
 
 /// Adds page 12 to the enclave of page 0: what `turn` does on another processor while the source
 /// is read. The SECS is shared then and the new page held.
-fn while_adding<T>(machine: &mut Machine, turn: impl FnOnce(&mut Machine) -> T) -> T {
+fn while_adding<T: Send>(machine: &mut Machine, turn: impl FnOnce(&mut Machine) -> T + Send) -> T {
     let spec = Spec::simple();
     machine.operand(SECINFO, &SecInfo::new(RW, PageType::Reg));
     let pageinfo = PageInfo {
@@ -58,11 +62,14 @@ fn while_adding<T>(machine: &mut Machine, turn: impl FnOnce(&mut Machine) -> T) 
     };
     machine.operand(PAGEINFO, &pageinfo);
     let mut second = Machine::on(machine.platform.clone());
-    let mut outcome = None;
-    let eadd = [u64::from(leaf::EADD), PAGEINFO, Machine::window(12), 0];
-    let status = encls_with_turn(machine, eadd, SOURCE, || outcome = Some(turn(&mut second)));
-    assert_eq!(status.map(|outcome| outcome.status), Ok(None));
-    outcome.expect("the turn was taken")
+    let (added, outcome) = meanwhile(machine, SOURCE, eadd, || turn(&mut second));
+    assert_eq!(added.map(|added| added.status), Ok(None));
+    outcome
+}
+
+/// Adds page 12 as [`PAGEINFO`] says.
+fn eadd(machine: &mut Machine) -> Result<LeafOutcome, Stop> {
+    machine.encls(leaf::EADD, PAGEINFO, Machine::window(12), 0)
 }
 
 fn refused(outcome: Result<LeafOutcome, Stop>) -> Result<(), Stop> {
@@ -182,14 +189,12 @@ fn an_initialization_meanwhile_ends_the_adding_of_a_page() {
     machine.operand(PAGEINFO, &pageinfo);
     let mut second = Machine::on(machine.platform.clone());
     second.memory.le_hash = Signer::a().mrsigner();
-    let mut status = None;
 
-    let eadd = [u64::from(leaf::EADD), PAGEINFO, Machine::window(12), 0];
-    let added = encls_with_turn(&mut machine, eadd, SOURCE, || {
-        status = Some(spec.einit(&mut second, 0, &sigstruct, &EinitToken::none()));
+    let (added, status) = meanwhile(&mut machine, SOURCE, eadd, || {
+        spec.einit(&mut second, 0, &sigstruct, &EinitToken::none())
     });
 
-    assert_eq!(status, Some(Ok(SgxStatus::Success)));
+    assert_eq!(status, Ok(SgxStatus::Success));
     assert_eq!(refused(added), Err(GP));
     assert!(!machine.platform.epcm(EpcIndex(12)).valid());
 }

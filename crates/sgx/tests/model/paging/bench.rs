@@ -1,15 +1,15 @@
 //! Tables of conditions: each is a change to a good set of operands that makes exactly one check
 //! of a leaf fail.
 
-use cloister_sgx::encls::{self, leaf};
+use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
-use cloister_sgx::{EnclsRegs, EpcIndex, LeafOutcome, PageType, SgxStatus, Stop, enclv};
+use cloister_sgx::{EpcIndex, LeafOutcome, PageType, SgxStatus, Stop, enclv};
 use cloister_x86::{Exception, PageFaultCode};
 
-use super::meanwhile::Meanwhile;
 use super::store::{EVICTED, PCMD, add_va, oversubscribed, slot};
 use crate::enclave::{PAGEINFO, Page, SECINFO, SOURCE, Spec};
 use crate::machine::{GP, Machine, OPERANDS};
+use crate::meanwhile::meanwhile;
 
 /// The enclave of the good operands: its SECS and three pages.
 pub(super) const SECS: u32 = 0;
@@ -182,15 +182,14 @@ impl Bench {
         rdx: u64,
         at: u64,
     ) -> Result<LeafOutcome, Stop> {
-        let regs =
-            EnclsRegs { eax: number, rbx: PAGEINFO, rcx: Machine::window(page), rdx, mode64: true };
-        let platform = other.platform.clone();
-        let mut outcome = None;
-        let then = || outcome = Some(self.execute());
-        let mut port = Meanwhile { memory: &mut other.memory, at, then: Some(then) };
-        let held = encls::execute(&platform, &mut port, &regs);
+        let (held, outcome) = meanwhile(
+            &mut other,
+            at,
+            |other| other.encls(number, PAGEINFO, Machine::window(page), rdx),
+            || self.execute(),
+        );
         held.expect("the other processor's leaf completes");
-        outcome.expect("the other processor accesses memory")
+        outcome
     }
 
     /// Executes the leaf and applies what it returns to registers full of ones: RAX and RFLAGS.

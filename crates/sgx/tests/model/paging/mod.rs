@@ -10,7 +10,6 @@ mod erdinfo;
 mod etrack;
 mod ewb;
 mod flips;
-mod meanwhile;
 mod operands;
 mod races;
 mod replay;

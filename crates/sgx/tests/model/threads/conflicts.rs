@@ -1,15 +1,14 @@
 //! The concurrency tables (SDM Vol. 3D, tables 38-6 and 38-7): what the loser of a conflict gets.
 //! One leaf runs while another one is in the midst of its own.
 
-use std::sync::{Arc, Mutex};
-
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{PageInfo, SecInfoFlags};
 use cloister_sgx::{AttributeFlags, EpcIndex, PageType, SgxStatus, Stop};
 
 use crate::enclave::PAGEINFO;
-use crate::machine::{GP, Machine, Meddler, OPERANDS};
+use crate::machine::{GP, Machine, OPERANDS};
+use crate::meanwhile::meanwhile;
 use crate::order::Outcome;
 use crate::scenario::{
     AEP, FOUR, SSA, TCS, TCS_2, VA, eaug, enter, epc, exit, make_va, modify, outside, spec, track,
@@ -29,29 +28,8 @@ fn another(machine: &Machine) -> Machine {
     other
 }
 
-/// Lets another processor run `act` when `machine` reaches `page`; the outcome appears in the
-/// returned place.
-fn meddle<T: Send + 'static>(
-    machine: &mut Machine,
-    page: u64,
-    act: impl FnOnce(&mut Machine) -> T + Send + 'static,
-) -> Arc<Mutex<Option<T>>> {
-    let outcome = Arc::new(Mutex::new(None));
-    let place = outcome.clone();
-    let mut other = another(machine);
-    let act = move || {
-        let result = act(&mut other);
-        // A processor that is inside stays there.
-        core::mem::forget(other);
-        *place.lock().expect("no panic") = Some(result);
-    };
-    machine.memory.meddler = Some(Meddler { page, act: Box::new(act) });
-    outcome
-}
-
-/// What the other processor got.
-fn met<T>(outcome: &Mutex<Option<T>>) -> T {
-    outcome.lock().expect("no panic").take().expect("the leaf reached the page")
+fn eenter(machine: &mut Machine) -> Result<(), Stop> {
+    machine.enclu(user::EENTER, TCS, AEP, 0).map(drop)
 }
 
 fn ewb(machine: &mut Machine, page: u32) -> Outcome {
@@ -77,32 +55,29 @@ fn emod(machine: &mut Machine, number: u32, page: u32) -> Outcome {
 }
 
 /// The outcome for another processor of `act` while EENTER checks the SSA of a thread.
-fn during_entry<T: Send + 'static>(
-    act: impl FnOnce(&mut Machine) -> T + Send + 'static,
-) -> (T, Result<(), Stop>) {
+fn during_entry<T: Send>(act: impl FnOnce(&mut Machine) -> T + Send) -> (T, Result<(), Stop>) {
     let mut machine = outside(AttributeFlags::empty());
     make_va(&mut machine);
-    let outcome = meddle(&mut machine, SSA, act);
-    let entered = machine.enclu(user::EENTER, TCS, AEP, 0).map(drop);
-    (met(&outcome), entered)
+    let mut other = another(&machine);
+    let (entered, outcome) = meanwhile(&mut machine, SSA, eenter, || act(&mut other));
+    (outcome, entered)
 }
 
 /// The outcome of `act` while EWB writes page `page`, which nobody uses, to memory.
-fn during_eviction<T: Send + 'static>(
-    page: u32,
-    act: impl FnOnce(&mut Machine) -> T + Send + 'static,
-) -> T {
+fn during_eviction<T: Send>(page: u32, act: impl FnOnce(&mut Machine) -> T + Send) -> T {
     let mut machine = outside(AttributeFlags::empty());
     make_va(&mut machine);
     eblock(&mut machine, page);
     track(&mut machine);
-    let outcome = meddle(&mut machine, EVICTED, act);
-    assert_eq!(ewb(&mut machine, page), Ok(0));
-    met(&outcome)
+    let mut other = another(&machine);
+    let evict = |machine: &mut Machine| ewb(machine, page);
+    let (evicted, outcome) = meanwhile(&mut machine, EVICTED, evict, || act(&mut other));
+    assert_eq!(evicted, Ok(0));
+    outcome
 }
 
 /// The outcome of `act` while EAUG of EPC page 30 reads a SECINFO.
-fn during_addition<T: Send + 'static>(act: impl FnOnce(&mut Machine) -> T + Send + 'static) -> T {
+fn during_addition<T: Send>(act: impl FnOnce(&mut Machine) -> T + Send) -> T {
     let mut machine = outside(AttributeFlags::empty());
     let secinfo = OPERANDS + 0x3_0000;
     machine.memory.put(secinfo, &[0; 64]);
@@ -113,10 +88,11 @@ fn during_addition<T: Send + 'static>(act: impl FnOnce(&mut Machine) -> T + Send
         ..PageInfo::default()
     };
     machine.operand(PAGEINFO, &pageinfo);
-    let outcome = meddle(&mut machine, secinfo, act);
-    let added = machine.encls(leaf::EAUG, PAGEINFO, Machine::window(30), 0);
+    let mut other = another(&machine);
+    let add = |machine: &mut Machine| machine.encls(leaf::EAUG, PAGEINFO, Machine::window(30), 0);
+    let (added, outcome) = meanwhile(&mut machine, secinfo, add, || act(&mut other));
     assert_eq!(added, Err(GP), "a shadow stack without CET");
-    met(&outcome)
+    outcome
 }
 
 #[test]
@@ -187,12 +163,17 @@ fn nothing_is_added_to_an_enclave_whose_secs_is_locked() {
     for page in 1..=epc(FOUR) {
         machine.eremove(page);
     }
-    let added = meddle(&mut machine, EVICTED, |other| eaug(other, 30, FOUR + 0x1000));
+    let mut other = another(&machine);
 
-    let evicted = ewb(&mut machine, 0);
+    let (evicted, added) = meanwhile(
+        &mut machine,
+        EVICTED,
+        |machine| ewb(machine, 0),
+        || eaug(&mut other, 30, FOUR + 0x1000),
+    );
 
     assert_eq!(evicted, Ok(0));
-    assert_eq!(met(&added), Err(GP));
+    assert_eq!(added, Err(GP));
 }
 
 #[test]
@@ -200,19 +181,19 @@ fn a_frame_page_stays_from_its_check_until_the_thread_has_left() {
     let mut machine = outside(AttributeFlags::empty());
     make_va(&mut machine);
     let frame = epc(SSA);
-    // The first page of the frame has been checked when the second one is reached.
-    let removed = meddle(&mut machine, SSA + 0x1000, move |other| {
-        let removed = other.eremove(frame);
-        eblock(other, frame);
-        let tracked = track(other);
-        (removed, tracked, ewb(other, frame))
-    });
+    let mut other = another(&machine);
 
-    let entered = machine.enclu(user::EENTER, TCS, AEP, 0).map(drop);
+    // The first page of the frame has been checked when the second one is reached.
+    let (entered, removed) = meanwhile(&mut machine, SSA + 0x1000, eenter, || {
+        let removed = other.eremove(frame);
+        eblock(&mut other, frame);
+        let tracked = track(&mut other);
+        (removed, tracked, ewb(&mut other, frame))
+    });
 
     let not_tracked = Ok(SgxStatus::NotTracked as u64);
     assert_eq!(entered, Ok(()));
-    assert_eq!(met(&removed), (SgxStatus::EnclaveAct, SgxStatus::Success, not_tracked));
+    assert_eq!(removed, (SgxStatus::EnclaveAct, SgxStatus::Success, not_tracked));
     assert!(machine.platform.epcm(EpcIndex(frame)).valid());
     exit(&mut machine);
     assert_eq!(ewb(&mut machine, frame), Ok(0));
@@ -234,12 +215,12 @@ fn an_entry_that_fails_leaves_nobody_inside() {
 fn a_failed_entry_of_an_earlier_epoch_is_counted_out_of_it() {
     let mut machine = outside(AttributeFlags::empty());
     machine.memory.mappings.remove(&(SSA + 0x1000));
-    let tracked = meddle(&mut machine, SSA + 0x1000, track);
+    let mut other = another(&machine);
 
-    let entered = machine.enclu(user::EENTER, TCS, AEP, 0);
+    let (entered, tracked) = meanwhile(&mut machine, SSA + 0x1000, eenter, || track(&mut other));
 
     assert!(entered.is_err());
-    assert_eq!(met(&tracked), SgxStatus::Success);
+    assert_eq!(tracked, SgxStatus::Success);
     assert_eq!(track(&mut machine), SgxStatus::Success, "nobody of the previous epoch is inside");
 }
 
