@@ -132,6 +132,18 @@ impl Turn<'_, '_> {
         }
     }
 
+    /// Executes a leaf, with other operands (RBX, RCX, RDX) if the turn is hostile.
+    fn execute<R>(
+        &mut self,
+        mut operands: [u64; 3],
+        leaf: impl FnOnce(&mut Machine, [u64; 3]) -> R,
+    ) -> R {
+        let undo = if self.hostile { self.spoil(&mut operands) } else { Undo::Nothing };
+        let outcome = leaf(self.machine, operands);
+        self.undo(undo);
+        outcome
+    }
+
     /// Executes an ENCLS leaf, with other operands if the turn is hostile.
     pub(crate) fn encls(
         &mut self,
@@ -140,12 +152,9 @@ impl Turn<'_, '_> {
         rcx: u64,
         rdx: u64,
     ) -> Result<LeafOutcome, Stop> {
-        let mut operands = [rbx, rcx, rdx];
-        let undo = if self.hostile { self.spoil(&mut operands) } else { Undo::Nothing };
-        let [rbx, rcx, rdx] = operands;
-        let outcome = self.machine.encls(number, rbx, rcx, rdx);
-        self.undo(undo);
-        outcome
+        self.execute([rbx, rcx, rdx], |machine, [rbx, rcx, rdx]| {
+            machine.encls(number, rbx, rcx, rdx)
+        })
     }
 
     /// Executes an ENCLV leaf, with other operands if the turn is hostile.
@@ -156,12 +165,9 @@ impl Turn<'_, '_> {
         rcx: u64,
         rdx: u64,
     ) -> Result<LeafOutcome, Stop> {
-        let mut operands = [rbx, rcx, rdx];
-        let undo = if self.hostile { self.spoil(&mut operands) } else { Undo::Nothing };
-        let [rbx, rcx, rdx] = operands;
-        let outcome = self.machine.enclv(number, rbx, rcx, rdx);
-        self.undo(undo);
-        outcome
+        self.execute([rbx, rcx, rdx], |machine, [rbx, rcx, rdx]| {
+            machine.enclv(number, rbx, rcx, rdx)
+        })
     }
 
     /// Executes an ENCLU leaf, with other operands if the turn is hostile.
@@ -172,12 +178,9 @@ impl Turn<'_, '_> {
         rcx: u64,
         rdx: u64,
     ) -> Result<EncluOutcome, Stop> {
-        let mut operands = [rbx, rcx, rdx];
-        let undo = if self.hostile { self.spoil(&mut operands) } else { Undo::Nothing };
-        let [rbx, rcx, rdx] = operands;
-        let outcome = self.machine.enclu(number, rbx, rcx, rdx);
-        self.undo(undo);
-        outcome
+        self.execute([rbx, rcx, rdx], |machine, [rbx, rcx, rdx]| {
+            machine.enclu(number, rbx, rcx, rdx)
+        })
     }
 
     /// PAGEINFO at its place: `linaddr`, the source page, SECINFO and the SECS in page `secs`.
