@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use sgx_isa::{PageType, SecinfoFlags, Tcs};
+use sgx_isa::{AttributesFlags, PageType, SecinfoFlags, Tcs};
 use sgxs::sgxs::{CanonicalSgxsWriter, MeasECreate, PageChunk, SecinfoTruncated};
 use sgxs::sigstruct::{self, EnclaveHash};
 
@@ -67,7 +67,9 @@ pub(crate) fn sign(program: &Path) -> Result<Signed> {
     let hash = EnclaveHash::from_stream::<_, Hasher>(&mut Cursor::new(&stream))?;
     let signer = Signer::get()?;
     let mut sigstruct = sigstruct::Signer::new(hash);
-    // Whoever builds the enclave chooses DEBUG, which the mask leaves out by default, and AVX.
+    // Whoever builds the enclave chooses DEBUG, the provisioning key, and AVX.
+    let chosen = AttributesFlags::DEBUG | AttributesFlags::PROVISIONKEY;
+    sigstruct.attributes_flags(AttributesFlags::MODE64BIT, !chosen.bits());
     sigstruct.attributes_xfrm(X87_AND_SSE, !(X87_AND_SSE | AVX));
     let signed = sigstruct.sign::<_, Hasher>(&signer)?;
     sigstruct::verify::<_, Hasher>(&signed, &signer).context("the SIGSTRUCT does not verify")?;

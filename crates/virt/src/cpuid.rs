@@ -6,6 +6,7 @@ use cloister_x86::cpuid::{
 };
 use cloister_x86::{Gpa, PAGE_SIZE};
 
+use crate::provision::ProvisioningRight;
 use crate::vepc::VirtualEpc;
 
 /// CPUID.12H subleaf 2 and up: a subleaf that describes an EPC section (EAX bits 3:0).
@@ -22,17 +23,19 @@ pub struct SgxCpuid {
     pub capabilities: Capabilities,
     /// CPUID.7.0:ECX.SGX_LC: the guest may write IA32_SGXLEPUBKEYHASH0-3.
     pub launch_control: bool,
+    /// Without it, no SECS can have PROVISIONKEY, and CPUID must not say otherwise.
+    pub provisioning: Option<ProvisioningRight>,
 }
 
 impl SgxCpuid {
-    /// All that `platform` can do, but for provisioning keys unless `provisioning`.
+    /// All that `platform` can do, but for provisioning keys without the right to them.
     #[must_use]
-    pub fn all_of(platform: &Capabilities, provisioning: bool) -> Self {
+    pub fn all_of(platform: &Capabilities, provisioning: Option<ProvisioningRight>) -> Self {
         let mut capabilities = *platform;
-        if !provisioning {
+        if provisioning.is_none() {
             capabilities.attributes.remove(AttributeFlags::PROVISIONKEY);
         }
-        Self { capabilities, launch_control: true }
+        Self { capabilities, launch_control: true, provisioning }
     }
 
     /// Whether ENCLS leaf `leaf` is one that the guest's CPUID announces
@@ -77,6 +80,9 @@ impl SgxCpuid {
         }
         if !host.attributes.contains(guest.attributes) {
             return Err("ATTRIBUTES has bits that the platform has not");
+        }
+        if guest.attributes.contains(AttributeFlags::PROVISIONKEY) && self.provisioning.is_none() {
+            return Err("PROVISIONKEY needs the right to give it");
         }
         // SDM Vol. 3D, 39.7.3: x87 and SSE state always.
         if guest.xfrm & 3 != 3 || guest.xfrm & !host.xfrm != 0 {

@@ -6,6 +6,7 @@
 //! * [`VirtualEpc`]: an EPC section of a guest, raw pages that the guest itself manages, backed by
 //!   the pool when they are first used (the idea of Linux's `/dev/sgx_vepc`).
 //! * [`SgxVm`] and [`SgxVcpu`]: what the guest may do, and the MSRs that are its own.
+//! * [`ProvisioningRight`]: who may give a guest the provisioning key.
 //! * [`encls`]: ENCLS leaves that exited because policy has a say in them: ECREATE and EINIT.
 //!
 //! It knows no CPU implementation and no VMM: guests are reached through [`GuestCpu`].
@@ -18,6 +19,7 @@ pub mod encls;
 mod guest;
 mod msr;
 mod pool;
+mod provision;
 mod vepc;
 mod vm;
 
@@ -26,5 +28,6 @@ pub use cpuid::SgxCpuid;
 pub use guest::{GuestCpu, GuestFault};
 pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};
 pub use pool::{EpcExhausted, EpcPool, NodeStatistics, PoolStatistics};
+pub use provision::{Owner, ProvisionError, ProvisioningRight};
 pub use vepc::{Backing, RemoveError, VirtualEpc};
 pub use vm::{MAX_SECTIONS, SectionConfig, SgxVm, VmError};

@@ -1,6 +1,7 @@
 //! `--cpu`: what the guest's CPUID says of SGX, by the names that QEMU gives the bits.
 //!
-//! `host` is all that this machine's processors do by default; flags behind it add (`+`) or take
+//! `host` is all that this machine's processors do by default; `sgx-provisionkey` has to be asked for,
+//! as in QEMU, and takes a right (see docs/platform.md). Flags behind it add (`+`) or take
 //! away (`-`) one bit each. What is taken away takes along what needs it and was not asked for;
 //! what was asked for and needs it makes a contradiction.
 
@@ -24,13 +25,11 @@ pub struct CpuConfig {
 }
 
 impl Default for CpuConfig {
+    /// All that a platform has by default, but for the provisioning key, which takes a right.
     fn default() -> Self {
-        Self {
-            sgx: true,
-            launch_control: true,
-            capabilities: Capabilities::default(),
-            wanted: None,
-        }
+        let mut capabilities = Capabilities::default();
+        capabilities.attributes.remove(AttributeFlags::PROVISIONKEY);
+        Self { sgx: true, launch_control: true, capabilities, wanted: None }
     }
 }
 
@@ -245,14 +244,13 @@ mod tests {
         FLAGS.iter().map(|flag| flag.name).filter(|name| config.has(name)).collect()
     }
 
-    const DEFAULT: [&str; 10] = [
+    const DEFAULT: [&str; 9] = [
         "sgx",
         "sgx1",
         "sgx2",
         "sgxlc",
         "sgx-debug",
         "sgx-mode64",
-        "sgx-provisionkey",
         "sgx-tokenkey",
         "sgx-kss",
         "sgx-exinfo",
@@ -284,9 +282,9 @@ mod tests {
 
     #[test]
     fn bits_are_where_cpuid_has_them() {
-        // SDM Vol. 3D, 34.7.2; oversubscription, EDECCSSA and AEXNOTIFY are not on by default.
-        let more =
-            CpuConfig::parse("host,-sgx2,+sgx_oversub,+sgx-edeccssa,+sgx-aex-notify").unwrap();
+        // SDM Vol. 3D, 34.7.2; oversubscription, EDECCSSA, AEXNOTIFY and PROVISIONKEY are not on by default.
+        let more = "host,-sgx2,+sgx_oversub,+sgx-edeccssa,+sgx-aex-notify,+sgx_provisionkey";
+        let more = CpuConfig::parse(more).unwrap();
         let less = CpuConfig::parse("host,-sgx_kss,-sgx-exinfo,-sgx_provisionkey").unwrap();
 
         let leaf0 = |config: &CpuConfig| config.capabilities.cpuid_leaf0();

@@ -1,7 +1,8 @@
 //! `--platform`: a directory that makes machines one SGX platform, today and tomorrow.
 //!
-//! It holds the file `identity`, which is made on first use and only read afterwards. See
-//! docs/platform.md.
+//! It holds the file `identity`, which is made on first use and only read afterwards, and the file
+//! `provision`, which is made with it and which machines that give their guest the provisioning key
+//! must be able to open. See docs/platform.md.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -12,8 +13,10 @@ use cloister_sgx::PlatformFuses;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// The file in the directory.
-const FILE: &str = "identity";
+/// The platform's keys.
+const IDENTITY: &str = "identity";
+/// The authority over the provisioning key; empty.
+const PROVISION: &str = "provision";
 /// What the file begins with, up to the number of its version.
 const TITLE: &str = "cloister platform identity ";
 /// The version that is written and read.
@@ -76,14 +79,31 @@ pub fn open(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => check_directory(path)?,
         Err(error) => return Err(PlatformDirError::Make(path.to_owned(), error)),
     }
-    let file = path.join(FILE);
+    let file = path.join(IDENTITY);
     match read(&file) {
         Err(PlatformDirError::Read(_, error)) if error.kind() == ErrorKind::NotFound => {
+            // First, so that a platform that has its identity lacks it only by its owner's will.
+            make_provision(&provision_file(path))?;
             make(path, &file)?;
             // Another machine's, if that was faster.
             read(&file)
         }
         outcome => outcome,
+    }
+}
+
+/// The file that is the authority over the provisioning key of the platform in `directory`.
+#[must_use]
+pub fn provision_file(directory: &Path) -> PathBuf {
+    directory.join(PROVISION)
+}
+
+fn make_provision(path: &Path) -> Result<(), PlatformDirError> {
+    match write(path, "") {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(PlatformDirError::Write(path.to_owned(), error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -150,7 +170,7 @@ fn make(directory: &Path, path: &Path) -> Result<(), PlatformDirError> {
 /// A name that no other machine uses, nor one that died before it removed its draft.
 fn draft_name(directory: &Path) -> Result<PathBuf, PlatformDirError> {
     let random = PlatformFuses::draw().map_err(PlatformDirError::Random)?.owner_epoch;
-    Ok(directory.join(format!("{FILE}.{}", hex(&random))))
+    Ok(directory.join(format!("{IDENTITY}.{}", hex(&random))))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -14,6 +14,8 @@ const SGX_IOC_ENCLAVE_CREATE: u64 = 0x4008_a400;
 const SGX_IOC_ENCLAVE_ADD_PAGES: u64 = 0xc030_a401;
 /// _IOW(0xA4, 2, struct sgx_enclave_init).
 const SGX_IOC_ENCLAVE_INIT: u64 = 0x4008_a402;
+/// _IOW(0xA4, 3, struct sgx_enclave_provision).
+const SGX_IOC_ENCLAVE_PROVISION: u64 = 0x4008_a403;
 /// Measure with EEXTEND.
 const SGX_PAGE_MEASURE: u64 = 1;
 
@@ -26,6 +28,8 @@ pub(crate) struct Attributes {
 
 /// ATTRIBUTES.MODE64BIT.
 const MODE64BIT: u64 = 1 << 2;
+/// ATTRIBUTES.PROVISIONKEY.
+const PROVISIONKEY: u64 = 1 << 4;
 
 impl Attributes {
     /// 64-bit, x87 and SSE.
@@ -34,6 +38,8 @@ impl Attributes {
     pub(crate) const DEBUG: Self = Self { flags: MODE64BIT | 1 << 1, xfrm: 3 };
     /// With the state of AVX besides.
     pub(crate) const AVX: Self = Self { flags: MODE64BIT, xfrm: 7 };
+    /// With the provisioning key.
+    pub(crate) const PROVISION: Self = Self { flags: MODE64BIT | PROVISIONKEY, xfrm: 3 };
 }
 
 /// SECINFO.FLAGS: page type TCS.
@@ -99,6 +105,10 @@ impl Enclave {
         };
         let mut create: [u64; 1] = [(&raw const secs) as u64];
         ioctl(&device, SGX_IOC_ENCLAVE_CREATE, &mut create, "SGX_IOC_ENCLAVE_CREATE")?;
+        // ECREATE sets what the driver allows.
+        if attributes.flags & PROVISIONKEY != 0 {
+            allow_provisioning(&device)?;
+        }
         for page in &image.pages {
             add(&device, page)?;
         }
@@ -150,6 +160,14 @@ fn reserve(size: u64) -> Result<u64, String> {
         return Err(format!("cannot reserve ELRANGE: {}", Error::last_os_error()));
     }
     Ok((area as u64).next_multiple_of(size))
+}
+
+/// Shows the driver that this process may open `/dev/sgx_provision`.
+fn allow_provisioning(device: &File) -> Result<(), String> {
+    let authority = File::open("/dev/sgx_provision")
+        .map_err(|error| format!("cannot open /dev/sgx_provision: {error}"))?;
+    let mut request: [u64; 1] = [authority.as_raw_fd() as u64];
+    ioctl(device, SGX_IOC_ENCLAVE_PROVISION, &mut request, "SGX_IOC_ENCLAVE_PROVISION")
 }
 
 fn add(device: &File, page: &Page) -> Result<(), String> {

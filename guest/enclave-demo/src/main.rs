@@ -8,13 +8,15 @@
 //! - `open HEX`: open a sealed message inside the enclave;
 //! - `debug`: read and write a debug enclave through `/proc/self/mem`;
 //! - `threads`: four threads in the enclave at once;
-//! - `vectors`: AVX registers in the enclave.
+//! - `vectors`: AVX registers in the enclave;
+//! - `provision`: ask for the provisioning key, without and with the right to it.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
 
 mod debugger;
 mod driver;
 mod image;
+mod provisioning;
 mod sealing;
 mod thread;
 mod threads;
@@ -59,6 +61,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["debug"] => debugger::run(&image),
         ["threads"] => threads::run(&image),
         ["vectors"] => vectors::run(&image),
+        ["provision"] => provisioning::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }
 }

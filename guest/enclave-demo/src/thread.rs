@@ -27,6 +27,7 @@ pub(crate) const OP_SEAL: u64 = 6;
 pub(crate) const OP_OPEN: u64 = 7;
 pub(crate) const OP_WORK: u64 = 8;
 pub(crate) const OP_VECTORS: u64 = 9;
+pub(crate) const OP_PROVISION: u64 = 10;
 
 /// A thread of the enclave.
 pub(crate) struct Thread<'a> {

@@ -3,8 +3,14 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-/// KEYREQUEST.KEYNAME of the seal key (SDM vol. 3D, table 35-24).
-const SEAL_KEY: u16 = 4;
+/// KEYREQUEST.KEYNAME (SDM vol. 3D, table 35-24).
+#[derive(Clone, Copy)]
+#[repr(u16)]
+enum KeyName {
+    Provision = 1,
+    Seal = 4,
+}
+
 /// KEYREQUEST.KEYPOLICY: the key is this enclave's alone.
 const POLICY_MRENCLAVE: u16 = 1;
 /// ATTRIBUTES.INIT and ATTRIBUTES.DEBUG: a debug enclave gets another key.
@@ -57,14 +63,24 @@ pub(crate) fn report(give: impl FnOnce(&[u8; 432])) {
     give(&report.0);
 }
 
-/// ENCLU[EGETKEY]: the seal key of this enclave on this platform for `key_id`, or
-/// `None` if the processor refuses.
+/// The seal key of this enclave on this platform for `key_id`, or `None` if the processor
+/// refuses.
 pub(crate) fn seal_key(key_id: [u8; 32]) -> Option<[u8; 16]> {
+    get_key(KeyName::Seal, POLICY_MRENCLAVE, key_id).ok()
+}
+
+/// The provisioning key of this enclave's signer on this platform, or the processor's error code.
+pub(crate) fn provision_key() -> Result<[u8; 16], u64> {
+    get_key(KeyName::Provision, 0, [0; 32])
+}
+
+/// ENCLU[EGETKEY].
+fn get_key(name: KeyName, key_policy: u16, key_id: [u8; 32]) -> Result<[u8; 16], u64> {
     // Security versions of 0 are never above the current ones, so that the key
     // stays the same after an update.
     let request = KeyRequest {
-        key_name: SEAL_KEY,
-        key_policy: POLICY_MRENCLAVE,
+        key_name: name as u16,
+        key_policy,
         isv_svn: 0,
         reserved: 0,
         cpu_svn: [0; 16],
@@ -99,5 +115,5 @@ pub(crate) fn seal_key(key_id: [u8; 32]) -> Option<[u8; 16]> {
             in("rcx") &raw mut key,
         );
     }
-    (status == 0).then_some(key.0)
+    if status == 0 { Ok(key.0) } else { Err(status) }
 }

@@ -76,6 +76,9 @@ const OP_WORK: u64 = 8;
 /// Fill the AVX registers, wait until `input_len` AEXs have happened, and raise #UD;
 /// the result is how many registers are unchanged behind it.
 const OP_VECTORS: u64 = 9;
+/// Ask for the provisioning key; the result is EGETKEY's error code, or 0 and the key's
+/// SHA-256 goes to the output.
+const OP_PROVISION: u64 = 10;
 
 /// Result of a request that names no operation or points into the enclave.
 const REFUSED: u64 = u64::MAX;
@@ -220,6 +223,15 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
                 None => 0,
             }
         }
+        OP_PROVISION => match leaves::provision_key() {
+            Ok(key) => {
+                let mut hash = Sha256::default();
+                hash.update(&key);
+                give(output, &hash.finish());
+                0
+            }
+            Err(code) => code,
+        },
         OP_WORK => {
             work::wait_for(input);
             // SAFETY: the thread runs on its frame 0, which is no Rust object.

@@ -1,6 +1,9 @@
 //! Wrong options: one line on standard error that names the option and the mend,
 //! exit code 1, and nothing on standard output.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Result, ensure};
 
 use super::Setup;
@@ -46,7 +49,7 @@ pub(super) fn empty_kernel(setup: &Setup) -> Result<()> {
 }
 
 pub(super) fn truncated_kernel(setup: &Setup) -> Result<()> {
-    let kernel = std::fs::read(&setup.image.kernel)?;
+    let kernel = fs::read(&setup.image.kernel)?;
     for length in [64, 0x202, 4096, kernel.len() / 2] {
         let path = setup.file("truncated", &kernel[..length])?;
         refused(setup, "--kernel", &["--kernel", &path])?;
@@ -156,6 +159,17 @@ pub(super) fn platforms(setup: &Setup) -> Result<()> {
         refused_after_kernel(setup, "--platform", &["--platform", value])?;
     }
     Ok(())
+}
+
+pub(super) fn provisioning(setup: &Setup) -> Result<()> {
+    const EPC: &str = "id=epc0,size=1M";
+    let folder = setup.no_folder("platform-without-provision")?;
+    let options = ["--sgx-epc", EPC, "--cpu", "host,+sgx-provisionkey", "--platform", &folder];
+    fs::create_dir_all(format!("{folder}/provision"))?;
+    fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+    refused_after_kernel(setup, "is not a file", &options)?;
+    fs::remove_dir(format!("{folder}/provision"))?;
+    refused_after_kernel(setup, "install -m 600", &options)
 }
 
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {

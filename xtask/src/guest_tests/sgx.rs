@@ -84,6 +84,31 @@ pub(super) fn sealing(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// The key is the platform's, whichever machine asks, and comes with the flag alone.
+pub(super) fn provisioning(setup: &Setup) -> Result<()> {
+    const FLAG: &str = "host,+sgx-provisionkey";
+    let platform = setup.no_folder("platform-provision")?;
+    let plain = setup.tasks("enclave-demo:provision").option(EPC.0, EPC.1);
+    let on_platform = plain.clone().option("--platform", &platform);
+
+    let first = setup.boot_to_power_off(&on_platform.clone().option("--cpu", FLAG))?;
+    let again = setup.boot_to_power_off(&on_platform.clone().option("--cpu", FLAG))?;
+    let own = setup.boot_to_power_off(&plain.option("--cpu", FLAG))?;
+    let without = setup.boot_to_power_off(&on_platform)?;
+
+    let key = "enclave-demo: provisioning key with SHA-256 ";
+    let given = first.find(key).context("no provisioning key was given")?;
+    ensure!(again.find(given).is_some(), "another machine of the platform had another key");
+    ensure!(own.find(key).is_some_and(|own| own != given), "two platforms share a key");
+    ensure!(without.find(key).is_none(), "the key was given without the flag");
+    for transcript in [&first, &again, &own, &without] {
+        expect(transcript, "enclave-demo: without the attribute: SGX_INVALID_ATTRIBUTE")?;
+        expect(transcript, "init: end enclave-demo 0")?;
+    }
+    // The driver's word for an ECREATE that faulted.
+    expect(&without, "no enclave with the attribute: SGX_IOC_ENCLAVE_CREATE: Input/output error")
+}
+
 pub(super) fn debugger(setup: &Setup) -> Result<()> {
     let boot = setup.tasks("enclave-demo:debug").option(EPC.0, EPC.1);
 

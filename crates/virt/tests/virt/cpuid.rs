@@ -56,7 +56,7 @@ fn other_leaves_are_left_alone() {
 #[test]
 fn leaf_12h_enumerates_what_the_guest_has_bit_by_bit() {
     let full = vm(&[], host::everything());
-    let mut cpuid = SgxCpuid::all_of(&host::capabilities(), false);
+    let mut cpuid = SgxCpuid::all_of(&host::capabilities(), None);
     cpuid.capabilities.features = SgxFeatures::SGX1;
     cpuid.capabilities.attributes.remove(AttributeFlags::KSS);
     cpuid.capabilities.xfrm = 3;

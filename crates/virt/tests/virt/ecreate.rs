@@ -104,7 +104,7 @@ fn the_largest_sizes_that_cpuid_announces_are_allowed() {
 
 #[test]
 fn without_provisioning_the_key_is_refused_and_the_rest_is_not() {
-    let mut guest = Guest::new(host::vm(SgxCpuid::all_of(&host::capabilities(), false)));
+    let mut guest = Guest::new(host::vm(SgxCpuid::all_of(&host::capabilities(), None)));
     let mut provisioned = secs();
     set(&mut provisioned, AttributeFlags::PROVISIONKEY);
     let mut token_key = secs();

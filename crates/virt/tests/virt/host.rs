@@ -6,7 +6,9 @@ use cloister_sgx::{
     AttributeFlags, Capabilities, EpcIndex, EpcSectionConfig, MISCSELECT_EXINFO, Platform,
     PlatformConfig, PlatformIdentity, SgxFeatures,
 };
-use cloister_virt::{EpcAccount, EpcPool, SectionConfig, SgxCpuid, SgxVm, VirtualEpc};
+use cloister_virt::{
+    EpcAccount, EpcPool, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm, VirtualEpc,
+};
 use cloister_x86::{Gpa, PAGE_SIZE};
 
 /// Guest-physical address of the first section.
@@ -56,7 +58,7 @@ pub(crate) fn drain(account: &Arc<EpcAccount>, node: u32) -> (VirtualEpc, Vec<Ep
 
 /// All of the platform, the provisioning key too.
 pub(crate) fn everything() -> SgxCpuid {
-    SgxCpuid::all_of(&capabilities(), true)
+    SgxCpuid::all_of(&capabilities(), Some(ProvisioningRight::of_own_platform()))
 }
 
 /// A section of `pages` pages at guest-physical address `base`.

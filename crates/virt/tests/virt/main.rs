@@ -14,6 +14,7 @@ mod life;
 mod many;
 mod msr;
 mod pool;
+mod provision;
 mod race;
 mod release;
 mod signer;

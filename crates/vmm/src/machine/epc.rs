@@ -4,14 +4,18 @@ use std::io;
 use std::sync::Arc;
 
 use cloister_sgx::{
-    DEFAULT_LE_HASH, Platform, PlatformConfig, PlatformFuses, PlatformIdentity, SgxFeatures,
+    AttributeFlags, DEFAULT_LE_HASH, Platform, PlatformConfig, PlatformFuses, PlatformIdentity,
+    SgxFeatures,
 };
-use cloister_virt::{EpcPool, SectionConfig, SgxCpuid, SgxVm, VmError};
+use cloister_virt::{
+    EpcPool, ProvisionError, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm, VmError,
+};
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
 
 use crate::config::{EpcConfig, MachineConfig};
 use crate::layout::Layout;
+use crate::platform_dir::provision_file;
 
 /// Host NUMA node of all EPC: the software platform has one.
 const NODE: u32 = 0;
@@ -44,6 +48,20 @@ pub(super) fn check(sections: &[EpcConfig]) -> Result<(), EpcError> {
     pages(sections).map(drop)
 }
 
+/// The right to the provisioning key, if the machine is to have it.
+pub(super) fn provisioning(
+    config: &MachineConfig,
+) -> Result<Option<ProvisioningRight>, ProvisionError> {
+    let asked = config.cpu.capabilities.attributes.contains(AttributeFlags::PROVISIONKEY);
+    if !asked || config.epc.is_empty() {
+        return Ok(None);
+    }
+    match &config.platform {
+        Some(directory) => ProvisioningRight::open(&provision_file(directory)).map(Some),
+        None => Ok(Some(ProvisioningRight::of_own_platform())),
+    }
+}
+
 /// Makes the virtual EPC of a machine on a platform with the keys that `fuses` stand for, or of a
 /// platform that ends with the process. The platform has as much EPC as the guest: pages cost the
 /// host nothing until they are used. It can do what the guest's CPUID says and nothing else, since
@@ -51,6 +69,7 @@ pub(super) fn check(sections: &[EpcConfig]) -> Result<(), EpcError> {
 pub(super) fn virtual_epc(
     config: &MachineConfig,
     fuses: Option<PlatformFuses>,
+    provisioning: Option<ProvisioningRight>,
     layout: &Layout,
 ) -> Result<Option<Arc<SgxVm>>, EpcError> {
     if config.epc.is_empty() {
@@ -74,6 +93,7 @@ pub(super) fn virtual_epc(
     let cpuid = SgxCpuid {
         capabilities: config.cpu.capabilities,
         launch_control: config.cpu.launch_control,
+        provisioning,
     };
     let sections: Vec<SectionConfig> = config
         .epc

@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloister_virt::SgxVm;
+use cloister_virt::{ProvisionError, SgxVm};
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
@@ -56,6 +56,9 @@ pub enum MachineError {
     /// The directory of the SGX platform.
     #[error("--platform: {0}")]
     Platform(PlatformDirError),
+    /// The right to the provisioning key.
+    #[error("--cpu: +sgx-provisionkey: {0}, or leave the flag out")]
+    Provision(ProvisionError),
     /// Virtual EPC.
     #[error("--sgx-epc: {0}")]
     Epc(EpcError),
@@ -118,7 +121,8 @@ impl Machine {
         // Last of what may be refused: it may make something.
         let fuses = config.platform.as_deref().map(platform_dir::open).transpose();
         let fuses = fuses.map_err(MachineError::Platform)?;
-        let sgx = epc::virtual_epc(&config, fuses, &layout).map_err(MachineError::Epc)?;
+        let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
+        let sgx = epc::virtual_epc(&config, fuses, right, &layout).map_err(MachineError::Epc)?;
         Ok(Self { config, layout, ram, source, disks, sgx })
     }
 

@@ -40,7 +40,10 @@ fn set_mode(path: &Path, mode: u32) {
 
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -53,6 +56,21 @@ fn a_platform_is_made_for_its_owner_alone_and_found_again() {
 
     assert_eq!(made, found);
     assert_eq!((mode(&path), mode(&path.join("identity"))), (0o700, 0o600));
+    assert_eq!(names(&path), ["identity", "provision"]);
+}
+
+#[test]
+fn the_provision_file_is_made_with_the_platform_and_never_again() {
+    let scratch = Scratch::new("provision");
+    let path = scratch.platform();
+    open(&path).unwrap();
+    let made = fs::read(provision_file(&path)).unwrap();
+    let made_mode = mode(&provision_file(&path));
+    fs::remove_file(provision_file(&path)).unwrap();
+
+    open(&path).unwrap();
+
+    assert_eq!((made, made_mode), (Vec::new(), 0o600));
     assert_eq!(names(&path), ["identity"]);
 }
 
@@ -114,7 +132,7 @@ fn machines_that_start_at_once_get_one_identity() {
         });
 
         assert!(found.iter().all(|fuses| *fuses == found[0]));
-        assert_eq!(names(&path), ["identity"]);
+        assert_eq!(names(&path), ["identity", "provision"]);
     }
 }
 
