@@ -82,7 +82,8 @@ impl SerialPort {
 
     fn write_register(&mut self, register: u8, value: u8) {
         match self.uart.write(register, value) {
-            Ok(()) => self.output_failed = false,
+            // Only a register that prints can tell that printing works again.
+            Ok(()) => self.output_failed &= register != TRANSMIT,
             // Said once per run of failures, or a closed pipe would fill the log.
             Err(error) if !self.output_failed => {
                 self.output_failed = true;
@@ -92,6 +93,9 @@ impl SerialPort {
         }
     }
 }
+
+/// The register whose bytes are printed.
+const TRANSMIT: u8 = 0;
 
 /// The receive FIFO of vm-superio's UART.
 const FIFO: usize = 64;
@@ -349,6 +353,19 @@ mod tests {
         port.read(SCR, &mut data);
 
         assert_eq!(data, [0x77]);
+    }
+
+    #[test]
+    fn a_driver_that_prints_to_nobody_is_said_once() {
+        let mut port = SerialPort::new(Arc::new(Edges::default()), Box::new(Broken));
+
+        // As Linux prints: interrupts are enabled and disabled around each byte.
+        port.write(RBR_THR, b"a");
+        for value in [0, 2] {
+            port.write(IER, &[value]);
+        }
+
+        assert!(port.output_failed, "the next byte would be logged again");
     }
 
     #[test]
