@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
 //! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
-//! SGX model.
+//! SGX model and the host's EPC.
 
 mod leaves;
+mod pool;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// Only the leaves of the SGX model
     #[arg(long)]
     leaves: bool,
+    /// Only the host's EPC
+    #[arg(long, conflicts_with = "leaves")]
+    pool: bool,
     /// Boots of each machine; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
@@ -39,13 +43,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.leaves {
         return leaves::run();
     }
+    if options.pool {
+        return pool::run();
+    }
     let image = Image::get(Contents::Demo)?;
     let qemu = Machine::Qemu(qemu()?);
     let cloister = Machine::build("release")?;
 
     let ratio = boots(&image, &cloister, &qemu, options.repeat)?;
     loops(&image, &cloister, &qemu)?;
+    pool::start(&image, &cloister)?;
     leaves::run()?;
+    pool::run()?;
     println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (at most {MAX_BOOT_RATIO})");
     ensure!(ratio <= MAX_BOOT_RATIO, "the boot-to-init ratio is above {MAX_BOOT_RATIO}");
     Ok(())
