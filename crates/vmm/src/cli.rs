@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
     ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu, parse_cpus,
-    parse_launch_key, parse_memory,
+    parse_launch_key, parse_memory, parse_sandbox,
 };
 
 /// A virtual machine monitor that gives its guests Intel SGX.
@@ -74,9 +74,21 @@ pub struct RunArgs {
     /// Exit with code 2 when the guest resets, instead of booting it again
     #[arg(long)]
     no_reboot: bool,
+    /// Confine the process to the system calls it needs: on or off
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    sandbox: String,
 }
 
 impl RunArgs {
+    /// Whether the process is to be confined.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Sandbox`].
+    pub fn sandbox(&self) -> Result<bool, ConfigError> {
+        parse_sandbox(&self.sandbox)
+    }
+
     /// The machine that these options describe.
     ///
     /// # Errors

@@ -122,6 +122,9 @@ pub enum ConfigError {
     /// `--launch-key` is no hash.
     #[error("--launch-key: {0:?} is no SHA-256 of a key: write its 64 hexadecimal digits")]
     LaunchKey(String),
+    /// `--sandbox` is neither on nor off.
+    #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
+    Sandbox(String),
     /// `--launch-key` without EPC.
     #[error(
         "--launch-key: it is for guests with SGX, which EPC makes: add --sgx-epc, or leave it out"
@@ -166,6 +169,19 @@ pub fn parse_cpu(text: &str) -> Result<CpuConfig, ConfigError> {
 /// [`ConfigError::LaunchKey`].
 pub fn parse_launch_key(text: &str) -> Result<[u8; 32], ConfigError> {
     unhex(text).ok_or_else(|| ConfigError::LaunchKey(text.to_owned()))
+}
+
+/// Reads the value of `--sandbox`.
+///
+/// # Errors
+///
+/// [`ConfigError::Sandbox`].
+pub fn parse_sandbox(text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ConfigError::Sandbox(text.to_owned())),
+    }
 }
 
 impl DiskConfig {

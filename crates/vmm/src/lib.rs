@@ -14,5 +14,6 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod platform_dir;
+pub mod sandbox;
 pub mod size;
 pub mod terminal;

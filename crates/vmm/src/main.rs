@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
 use cloister_vmm::info;
 use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::sandbox::{Sandbox, ThreadKind};
 use cloister_vmm::terminal::{self, RawMode};
 use tracing::level_filters::LevelFilter;
 
@@ -47,9 +48,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
+    let sandbox = args.sandbox()?;
     let machine = Machine::new(args.into_config()?)?;
+    // Every file is open; the threads come behind it.
+    let sandbox = if sandbox { Sandbox::new()? } else { Sandbox::off() };
+    sandbox.enter(ThreadKind::Main)?;
     let control = Control::new(io::stdout());
-    terminal::on_stop_signal({
+    terminal::on_stop_signal(sandbox.clone(), {
         let control = control.clone();
         move |signal| {
             // A second signal does not wait for the guest's processors.
@@ -59,11 +64,11 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             }
         }
     })?;
-    terminal::read_input(control.clone())?;
+    terminal::read_input(sandbox.clone(), control.clone())?;
     let raw = RawMode::enter().context(
         "standard input: the terminal refuses raw mode: give the console a pipe or </dev/null",
     )?;
-    let outcome = machine.run(&control);
+    let outcome = machine.run(&control, &sandbox);
     drop(raw);
     Ok(match outcome? {
         Outcome::PowerOff => SUCCESS,

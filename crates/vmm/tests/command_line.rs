@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A directory of its own for one test, removed at its end.
 struct Scratch(PathBuf);
@@ -164,4 +166,93 @@ fn info_has_a_line_for_each_thing_and_the_accelerator() {
         words,
         ["KVM", "SGX", "/dev/sgx_vepc", "/dev/sgx_enclave", "/dev/sgx_provision", "Accelerator"]
     );
+}
+
+/// A machine that idles, ended with the test.
+struct Idle(Child);
+
+impl Idle {
+    fn start(scratch: &Scratch, args: &[&str]) -> Self {
+        let mut kernel = bzimage();
+        // XLF_KERNEL_64 would have it entered behind its end.
+        kernel[0x236] = 0;
+        let kernel = scratch.file("vmlinuz", &kernel);
+        let child = Command::new(env!("CARGO_BIN_EXE_cloister"))
+            .args(["run", "--kernel", &kernel, "--cpus", "2"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// Name and status of each thread, once the processors and their filters are there.
+    fn threads(&self) -> Vec<(String, String)> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let tasks = format!("/proc/{}/task", self.0.id());
+        loop {
+            let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+            let threads: Vec<_> = fs::read_dir(&tasks)
+                .unwrap()
+                .map(|task| task.unwrap().path())
+                .map(|task| (read(task.join("comm")).trim().to_owned(), read(task.join("status"))))
+                .collect();
+            let busy = |(name, status): &(String, String)| {
+                name.starts_with("vcpu") && !status.contains("State:\tS")
+            };
+            let processors = threads.iter().filter(|(name, _)| name.starts_with("vcpu")).count();
+            if processors == 2 && !threads.iter().any(busy) {
+                return threads;
+            }
+            assert!(Instant::now() < deadline, "{threads:#?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A field of /proc/PID/status.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().trim()
+}
+
+#[test]
+fn every_thread_of_a_machine_that_runs_has_filters_and_no_capability() {
+    let scratch = Scratch::new("confined");
+    let machine = Idle::start(&scratch, &["--sgx-epc", "id=epc0,size=1M"]);
+
+    let threads = machine.threads();
+
+    let names: Vec<&str> = threads.iter().map(|(name, _)| &**name).collect();
+    for kind in ["cloister", "signals", "console-input", "rtc", "vcpu0", "vcpu1"] {
+        assert!(names.contains(&kind), "no thread {kind} among {names:?}");
+    }
+    for (name, status) in &threads {
+        // Both of the main thread, and both of its own kind.
+        let filters = if name == "cloister" { "2" } else { "4" };
+        assert_eq!(field(status, "Seccomp"), "2", "{name}");
+        assert_eq!(field(status, "Seccomp_filters"), filters, "{name}");
+        assert_eq!(field(status, "NoNewPrivs"), "1", "{name}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(field(status, set), "0000000000000000", "{name} {set}");
+        }
+    }
+}
+
+#[test]
+fn with_sandbox_off_no_thread_has_a_filter() {
+    let scratch = Scratch::new("unconfined");
+    let machine = Idle::start(&scratch, &["--sandbox", "off"]);
+
+    let threads = machine.threads();
+
+    assert!(threads.iter().all(|(_, status)| field(status, "Seccomp") == "0"), "{threads:#?}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cloister_vmm::config::{EpcConfig, MachineConfig};
 use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
+use cloister_vmm::sandbox::Sandbox;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -77,7 +78,7 @@ fn random_kernels_never_panic_and_always_end() {
 
         let (ended, end) = mpsc::channel();
         let ender = control.clone();
-        let runner = thread::spawn(move || ended.send(machine.run(&ender)));
+        let runner = thread::spawn(move || ended.send(machine.run(&ender, &Sandbox::off())));
         thread::sleep(RUN);
         control.quit();
         let outcome = end.recv_timeout(PATIENCE);

@@ -172,6 +172,13 @@ pub(super) fn provisioning(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "install -m 600", &options)
 }
 
+pub(super) fn sandbox(setup: &Setup) -> Result<()> {
+    for value in ["", "yes", "ON"] {
+        refused_after_kernel(setup, "--sandbox", &["--sandbox", value])?;
+    }
+    Ok(())
+}
+
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])

@@ -27,6 +27,7 @@ use crate::devices::virtio::{Block, BlockError};
 use crate::layout::Layout;
 use crate::memory::{RamError, map_ram};
 use crate::platform_dir::{self, PlatformDirError};
+use crate::sandbox::Sandbox;
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,14 +128,14 @@ impl Machine {
     }
 
     /// Boots, and boots again after each reset, until the machine ends. `control` has its consoles
-    /// and ends it.
+    /// and ends it; `sandbox` confines its threads.
     ///
     /// # Errors
     ///
     /// [`RunError`] when the kernel does not fit or the host fails the machine.
-    pub fn run(&self, control: &Control) -> Result<Outcome, RunError> {
+    pub fn run(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
         loop {
-            let outcome = self.boot(control)?;
+            let outcome = self.boot(control, sandbox)?;
             match outcome {
                 Outcome::Reset | Outcome::TripleFault if !self.config.no_reboot => {
                     tracing::info!(?outcome, "booting again");

@@ -16,6 +16,7 @@ use crate::devices::{
     SerialInput, SerialPort, SharedDevice, Unconnected,
 };
 use crate::layout::{IOAPIC_BASE, POWER_PORT, VIRTIO_GSI, VIRTIO_MMIO_BASE};
+use crate::sandbox::Sandbox;
 
 /// Why the devices cannot be put together.
 #[derive(Debug, Error)]
@@ -58,6 +59,7 @@ impl Platform {
         vm: &dyn Vm,
         power: &Arc<PowerSwitch>,
         screen: &Screen,
+        sandbox: &Sandbox,
     ) -> Result<Self, PlatformError> {
         let (mut io, mut mmio) = (IoBus::new(), MmioBus::new());
         let ioapic = Arc::new(IoApic::new(vm.msi_sink()));
@@ -68,7 +70,7 @@ impl Platform {
 
         let rtc = Arc::new(Mutex::new(Rtc::new(line(&ioapic, RTC_GSI))));
         io.insert(RTC_PORT, RTC_LEN, rtc.clone())?;
-        let clock = RtcTimer::start(rtc)?;
+        let clock = RtcTimer::start(rtc, sandbox.clone())?;
 
         let last_printed = Arc::new(AtomicBool::new(false));
         let output = |virtio| {

@@ -15,6 +15,7 @@ use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
 use crate::acpi::{self, AcpiError};
 use crate::boot::BootError;
 use crate::devices::{PowerEvent, PowerSwitch};
+use crate::sandbox::{Sandbox, ThreadKind};
 
 /// Why a machine ended that should have gone on, or did not start.
 #[derive(Debug, Error)]
@@ -78,7 +79,7 @@ impl Drop for StopOnDrop<'_> {
 
 impl Machine {
     /// One boot, from loading the kernel to the end of the last processor's thread.
-    pub(super) fn boot(&self, control: &Control) -> Result<Outcome, RunError> {
+    pub(super) fn boot(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
         let rsdp = acpi::write_tables(
             &self.ram,
             &acpi::Platform {
@@ -99,13 +100,13 @@ impl Machine {
             let stop = stop.clone();
             move |_| stop.request()
         }));
-        let platform = Platform::new(self, &*vm, &power, &control.screen())?;
+        let platform = Platform::new(self, &*vm, &power, &control.screen(), sandbox)?;
         let vcpus = (0..self.config.cpus)
             .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
             .collect::<Result<Vec<_>, _>>()?;
 
         let finished = if control.begin(stop.clone(), platform.inputs.clone()) {
-            run_all(vcpus, &platform, &stop)
+            run_all(vcpus, &platform, &stop, sandbox)
         } else {
             Ok(())
         };
@@ -121,14 +122,21 @@ impl Machine {
 }
 
 /// Runs each processor on a thread of its own until all have ended; the first error is returned.
-fn run_all(vcpus: Vec<Box<dyn Vcpu>>, platform: &Platform, stop: &Stop) -> Result<(), RunError> {
+fn run_all(
+    vcpus: Vec<Box<dyn Vcpu>>,
+    platform: &Platform,
+    stop: &Stop,
+    sandbox: &Sandbox,
+) -> Result<(), RunError> {
     thread::scope(|scope| {
         let mut threads = Vec::with_capacity(vcpus.len());
         let mut outcome = Ok(());
         for (cpu, vcpu) in (0..).zip(vcpus) {
-            let thread = thread::Builder::new()
-                .name(format!("vcpu{cpu}"))
-                .spawn_scoped(scope, move || run_vcpu(vcpu, platform, stop));
+            let thread =
+                thread::Builder::new().name(format!("vcpu{cpu}")).spawn_scoped(scope, move || {
+                    sandbox.confine(ThreadKind::Vcpu);
+                    run_vcpu(vcpu, platform, stop)
+                });
             match thread {
                 Ok(thread) => threads.push((cpu, thread)),
                 Err(source) => {

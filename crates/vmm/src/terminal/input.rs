@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::escape::{Action, Escape, HELP};
+use crate::sandbox::{Sandbox, ThreadKind};
 
 /// How long to wait for a guest that does not read its serial port.
 const RETRY: Duration = Duration::from_millis(10);
@@ -24,8 +25,9 @@ pub trait Consumer: Send {
 /// # Errors
 ///
 /// The host gives no thread.
-pub fn read_input(consumer: impl Consumer + 'static) -> io::Result<()> {
+pub fn read_input(sandbox: Sandbox, consumer: impl Consumer + 'static) -> io::Result<()> {
     thread::Builder::new().name("console-input".into()).spawn(move || {
+        sandbox.confine(ThreadKind::Console);
         let escape = io::stdin().is_terminal().then(Escape::default);
         pump(&mut io::stdin().lock(), escape, &consumer);
     })?;

@@ -7,5 +7,6 @@ mod signals;
 
 pub use escape::{Action, Escape, HELP};
 pub use input::{Consumer, read_input};
+pub(crate) use raw::restore_from_signal;
 pub use raw::{RawMode, restore};
 pub use signals::on_stop_signal;

@@ -51,8 +51,18 @@ impl Drop for RawMode {
 
 /// Gives standard input the settings back that it had before raw mode. A second call does nothing.
 pub fn restore() {
-    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(saved) = saved {
+    give_back(&mut SAVED.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The same in a signal handler: it waits for no lock, which the interrupted thread may hold.
+pub(crate) fn restore_from_signal() {
+    if let Ok(mut saved) = SAVED.try_lock() {
+        give_back(&mut saved);
+    }
+}
+
+fn give_back(saved: &mut Option<Termios>) {
+    if let Some(saved) = saved.take() {
         // Nobody is left to tell: the terminal is gone.
         let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &saved);
     }

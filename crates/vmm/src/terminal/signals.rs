@@ -9,6 +9,8 @@ use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, c_void, siginfo_t};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 use vmm_sys_util::signal::register_signal_handler;
 
+use crate::sandbox::{Sandbox, ThreadKind};
+
 const SIGNALS: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 static EVENT: OnceLock<EventFd> = OnceLock::new();
@@ -19,13 +21,14 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// # Errors
 ///
 /// It was called before in this process, or the host gives no event, handler or thread.
-pub fn on_stop_signal(stop: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+pub fn on_stop_signal(sandbox: Sandbox, stop: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     EVENT.set(EventFd::new(EFD_CLOEXEC)?).map_err(|_| io::ErrorKind::AlreadyExists)?;
     for signal in SIGNALS {
         register_signal_handler(signal, note)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
     thread::Builder::new().name("signals".into()).spawn(move || {
+        sandbox.confine(ThreadKind::Signals);
         while let Some(Ok(_)) = EVENT.get().map(EventFd::read) {
             stop(RECEIVED.load(Ordering::SeqCst));
         }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::devices::chaos::Chaos;
+use crate::sandbox::Sandbox;
 
 /// 2026-09-21 14:13:20, a Monday.
 const START: u64 = 1_790_000_000;
@@ -291,7 +292,7 @@ fn timer_thread_raises_what_the_guest_enables() {
     }
     let (sender, rung) = channel();
     let rtc = Arc::new(Mutex::new(Rtc::new(Arc::new(Ring(Mutex::new(sender))))));
-    let timer = RtcTimer::start(rtc.clone()).unwrap();
+    let timer = RtcTimer::start(rtc.clone(), Sandbox::off()).unwrap();
 
     rtc.lock().unwrap().write(0, &[REG_B, B_24_HOURS | B_PIE]);
     let first = rung.recv_timeout(Duration::from_secs(20));

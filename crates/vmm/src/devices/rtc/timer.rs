@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::Rtc;
+use crate::sandbox::{Sandbox, ThreadKind};
 
 /// Raises the interrupts of an [`Rtc`] in time. Its thread sleeps while none is enabled, and ends
 /// when this is dropped.
@@ -16,15 +17,18 @@ pub struct RtcTimer {
 }
 
 impl RtcTimer {
-    /// Starts the thread for `rtc`.
+    /// Starts the thread for `rtc`, confined by `sandbox`.
     ///
     /// # Errors
     /// The host has no thread to give.
-    pub fn start(rtc: Arc<Mutex<Rtc>>) -> io::Result<Self> {
+    pub fn start(rtc: Arc<Mutex<Rtc>>, sandbox: Sandbox) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("rtc".into()).spawn({
             let (rtc, stop) = (rtc.clone(), stop.clone());
-            move || run(&rtc, &stop)
+            move || {
+                sandbox.confine(ThreadKind::Clock);
+                run(&rtc, &stop);
+            }
         })?;
         Ok(Self { rtc, stop, thread: Some(thread) })
     }

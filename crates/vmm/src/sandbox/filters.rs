@@ -1,0 +1,227 @@
+//! Which thread may do what.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+use std::fmt;
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
+    SeccompCondition as Condition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::SandboxError;
+
+/// What a thread is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum ThreadKind {
+    /// Starts the others and waits for them; what it may not do, none of them may.
+    Main,
+    /// Runs a processor and serves its devices.
+    Vcpu,
+    /// Raises the clock's interrupts.
+    Clock,
+    /// Reads what is typed.
+    Console,
+    /// Waits for signals.
+    Signals,
+}
+
+impl ThreadKind {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Main, Self::Vcpu, Self::Clock, Self::Console, Self::Signals];
+
+    /// Its name in messages.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Vcpu => "vcpu",
+            Self::Clock => "clock",
+            Self::Console => "console",
+            Self::Signals => "signals",
+        }
+    }
+
+    /// What it may do beyond [`EVERY_THREAD`].
+    fn calls(self) -> Vec<&'static [c_long]> {
+        match self {
+            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, END],
+            Self::Vcpu => vec![DEVICES, READ, NOTIFY],
+            Self::Clock => vec![NOTIFY],
+            Self::Console | Self::Signals => vec![READ, NOTIFY, WAIT_FOR_INPUT],
+        }
+    }
+}
+
+impl fmt::Display for ThreadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Memory, locks, time, the end of a thread, panics and log lines: what the standard library and
+/// the C library do anywhere.
+const EVERY_THREAD: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_gettid,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    libc::SYS_sigaltstack,
+    libc::SYS_write,
+    libc::SYS_close,
+    // Filters are added, never taken away.
+    libc::SYS_seccomp,
+];
+
+/// Files of disks and consoles that are open.
+const DEVICES: &[c_long] = &[
+    libc::SYS_fallocate,
+    libc::SYS_fcntl,
+    libc::SYS_fdatasync,
+    libc::SYS_fstat,
+    libc::SYS_fsync,
+    libc::SYS_lseek,
+    libc::SYS_membarrier,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_writev,
+];
+
+const READ: &[c_long] = &[libc::SYS_read, libc::SYS_readv];
+
+/// Event counters, and stores that other processors have to see.
+const NOTIFY: &[c_long] = &[libc::SYS_eventfd2, libc::SYS_membarrier];
+
+const WAIT_FOR_INPUT: &[c_long] = &[libc::SYS_ppoll];
+
+const START_THREADS: &[c_long] =
+    &[libc::SYS_clone, libc::SYS_clone3, libc::SYS_set_tid_address, libc::SYS_prlimit64];
+
+/// Names in the file system that end with the process.
+const END: &[c_long] = &[libc::SYS_unlinkat];
+
+#[cfg(target_arch = "x86_64")]
+const END_OF_X86: &[c_long] = &[libc::SYS_unlink];
+
+/// System calls that take the name of a file.
+const NAMES: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlinkat,
+];
+
+/// Those that only old architectures have.
+#[cfg(target_arch = "x86_64")]
+const OLD_NAMES: &[c_long] =
+    &[libc::SYS_open, libc::SYS_access, libc::SYS_readlink, libc::SYS_stat, libc::SYS_lstat];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_NAMES: &[c_long] = &[];
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn architecture() -> Result<TargetArch, SandboxError> {
+    ARCH.try_into().map_err(|_| SandboxError::Architecture)
+}
+
+/// Refuses what takes the name of a file, and allows all else.
+pub(super) fn names() -> Result<BpfProgram, SandboxError> {
+    let rules = NAMES.iter().chain(OLD_NAMES).map(|&call| (call, Vec::new())).collect();
+    let refused = SeccompAction::Errno(libc::EACCES as u32);
+    program(rules, SeccompAction::Allow, refused).map_err(failed(ThreadKind::Main))
+}
+
+/// Allows what the kind of thread needs; anything else raises SIGSYS.
+pub(super) fn by_kind() -> Result<[BpfProgram; ThreadKind::ALL.len()], SandboxError> {
+    architecture()?;
+    let mut programs = Vec::with_capacity(ThreadKind::ALL.len());
+    for kind in ThreadKind::ALL {
+        let rules = rules(kind).map_err(failed(kind))?;
+        let program = program(rules, SeccompAction::Trap, SeccompAction::Allow);
+        programs.push(program.map_err(failed(kind))?);
+    }
+    Ok(programs.try_into().unwrap_or_else(|_| unreachable!("one for each kind")))
+}
+
+fn failed(kind: ThreadKind) -> impl Fn(BackendError) -> SandboxError {
+    move |reason| SandboxError::Filter { kind, reason }
+}
+
+fn program(
+    rules: Rules,
+    mismatch: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    let architecture = ARCH.try_into()?;
+    SeccompFilter::new(rules, mismatch, matched, architecture)?.try_into()
+}
+
+fn rules(kind: ThreadKind) -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES]);
+    rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
+    #[cfg(target_arch = "x86_64")]
+    if kind == ThreadKind::Main {
+        rules.extend(END_OF_X86.iter().map(|&call| (call, Vec::new())));
+    }
+    rules.extend(conditional()?);
+    Ok(rules)
+}
+
+/// System calls that depend on their arguments, in every thread.
+fn conditional() -> Result<Rules, BackendError> {
+    let argument = |number: u8, op: Op, value: u64| {
+        Condition::new(number, Len::Dword, op, value).and_then(|one| SeccompRule::new(vec![one]))
+    };
+    let executable = Op::MaskedEq(libc::PROT_EXEC as u64);
+    let by_descriptor = Op::MaskedEq(libc::AT_EMPTY_PATH as u64);
+    let descriptor = libc::AT_EMPTY_PATH as u64;
+    let this_process = u64::from(std::process::id());
+    let one_of = |number: u8, values: &[u64]| {
+        values.iter().map(|&value| argument(number, Op::Eq, value)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Rules::from([
+        // No thread makes code.
+        (libc::SYS_mmap, vec![argument(2, executable.clone(), 0)?]),
+        (libc::SYS_mprotect, vec![argument(2, executable, 0)?]),
+        // A panic that aborts.
+        (libc::SYS_tgkill, vec![argument(0, Op::Eq, this_process)?]),
+        (libc::SYS_newfstatat, vec![argument(3, by_descriptor.clone(), descriptor)?]),
+        (libc::SYS_statx, vec![argument(2, by_descriptor, descriptor)?]),
+        // A terminal is looked at, and given its settings back.
+        (libc::SYS_ioctl, one_of(1, TERMINAL)?),
+        (libc::SYS_prctl, one_of(0, THREAD_SETTINGS)?),
+    ]))
+}
+
+/// Requests of ioctl(2).
+const TERMINAL: &[u64] =
+    &[libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2, libc::TIOCGWINSZ];
+
+/// Options of prctl(2): a thread's name, and what a filter begins with.
+const THREAD_SETTINGS: &[u64] =
+    &[libc::PR_SET_NAME as u64, libc::PR_SET_NO_NEW_PRIVS as u64, PR_SET_VMA];
+
+/// Names of memory, which some allocators set.
+const PR_SET_VMA: u64 = 0x5356_4d41;

@@ -1,0 +1,111 @@
+//! What is left to the process once a machine runs: files that are open already, and for each kind
+//! of thread the system calls that it needs. See docs/sandbox.md.
+
+mod filters;
+mod violation;
+
+use std::sync::Arc;
+use std::{io, process};
+
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
+};
+use seccompiler::BpfProgram;
+use thiserror::Error;
+
+pub use filters::ThreadKind;
+
+use crate::terminal;
+
+/// Why the process cannot be confined. Each message names the option at fault.
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    /// The host's processor has no filters here.
+    #[error("--sandbox: there are no filters for this host's processor: write --sandbox off")]
+    Architecture,
+    /// A filter cannot be made.
+    #[error("--sandbox: cannot make the filter of {kind} threads: {reason}: write --sandbox off")]
+    Filter {
+        /// Whose.
+        kind: ThreadKind,
+        /// What is wrong with it.
+        reason: seccompiler::BackendError,
+    },
+    /// The host has no seccomp, or forbids it.
+    #[error("--sandbox: the host refuses a filter: {0}: write --sandbox off")]
+    Refused(seccompiler::Error),
+    /// The host does not take capabilities back.
+    #[error("--sandbox: cannot drop capabilities: {0}: write --sandbox off")]
+    Capabilities(io::Error),
+    /// No handler for SIGSYS.
+    #[error("--sandbox: cannot handle SIGSYS: {0}: write --sandbox off")]
+    Handler(io::Error),
+}
+
+/// The confinement of a process. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Sandbox(Option<Arc<Filters>>);
+
+/// Programs that the kernel runs at each system call.
+#[derive(Debug)]
+struct Filters {
+    /// What opens or looks up files by their names is refused, as where there is no such file:
+    /// libraries cope.
+    names: BpfProgram,
+    /// By [`ThreadKind`]: what is not listed ends the process.
+    kinds: [BpfProgram; ThreadKind::ALL.len()],
+}
+
+impl Sandbox {
+    /// No confinement.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Makes the filters, and drops all capabilities of the calling thread and of those that it will
+    /// start: to be called when every file is open and before any thread is started.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`].
+    pub fn new() -> Result<Self, SandboxError> {
+        let filters = Filters { names: filters::names()?, kinds: filters::by_kind()? };
+        violation::report_and_end().map_err(SandboxError::Handler)?;
+        drop_capabilities().map_err(SandboxError::Capabilities)?;
+        Ok(Self(Some(Arc::new(filters))))
+    }
+
+    /// Confines the calling thread, and those that it will start, for good.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Refused`].
+    pub fn enter(&self, kind: ThreadKind) -> Result<(), SandboxError> {
+        let Some(filters) = &self.0 else { return Ok(()) };
+        violation::name_thread(kind);
+        seccompiler::apply_filter(&filters.names).map_err(SandboxError::Refused)?;
+        seccompiler::apply_filter(&filters.kinds[kind as usize]).map_err(SandboxError::Refused)
+    }
+}
+
+impl Sandbox {
+    /// Confines the calling thread, or ends the process: no thread runs without its filter.
+    pub fn confine(&self, kind: ThreadKind) {
+        if let Err(error) = self.enter(kind) {
+            terminal::restore();
+            tracing::error!("{error}");
+            process::exit(1);
+        }
+    }
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    clear_ambient_capability_set()?;
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
