@@ -11,7 +11,7 @@
 //! restricts or changes a page marks the page and then looks at who is inside. One of the two must
 //! see the other, so both words are accessed in the sequentially consistent order.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bitflags::bitflags;
 use zerocopy::FromBytes;
@@ -92,6 +92,14 @@ pub struct EpcmView {
 }
 
 impl EpcmView {
+    /// A page that is not in use.
+    pub(crate) const UNUSED: Self = Self {
+        flags: EpcmFlags::empty(),
+        page_type: PageType::Secs,
+        secs: EpcIndex(0),
+        address: 0,
+    };
+
     /// Whether the entry is VALID.
     #[must_use]
     pub const fn valid(&self) -> bool {
@@ -167,7 +175,11 @@ impl EpcmEntry {
 
     /// Exclusive access to the page, unless someone has shared or exclusive access.
     pub(crate) fn try_exclusive(&self) -> Option<Lock<'_>> {
-        self.acquire(LOCK_EXCLUSIVE, |word| word & (LOCK_EXCLUSIVE | LOCK_SHARED_MASK) == 0)
+        let lock =
+            self.acquire(LOCK_EXCLUSIVE, |word| word & (LOCK_EXCLUSIVE | LOCK_SHARED_MASK) == 0);
+        // Who sees what the holder writes into the page sees as well that the entry was not VALID.
+        fence(Ordering::Release);
+        lock
     }
 
     /// Exclusive access among the leaves of `family` only.
@@ -198,25 +210,30 @@ impl EpcmEntry {
 
     /// What the entry says now. An entry that is being replaced meanwhile reads as not VALID.
     pub(crate) fn view(&self) -> EpcmView {
+        // Each retry means that some other processor got on; four of them in a row is as good as an
+        // unused entry.
+        self.unchanged(|| ()).map_or(EpcmView::UNUSED, |(view, ())| view)
+    }
+
+    /// What the entry says, and what `read` finds of the page and of its entry while it says that.
+    /// `None` if the entry changed in each of four tries.
+    pub(crate) fn unchanged<T>(&self, read: impl Fn() -> T) -> Option<(EpcmView, T)> {
         // Whoever replaces an entry clears VALID first and counts up when setting it, so equal
-        // states around the other reads mean that these belong together. Each retry means that
-        // some other processor got on; four of them in a row is as good as an unused entry.
-        for _ in 0..4 {
+        // states around the other reads mean that these belong together.
+        (0..4).find_map(|_| {
             let state = self.state.load(Ordering::SeqCst);
             let secs = EpcIndex(self.secs.load(Ordering::Acquire));
             let address = self.address.load(Ordering::Acquire);
-            if self.state.load(Ordering::Acquire) == state {
-                let flags = EpcmFlags::from_bits_truncate(state & 0xff);
-                let page_type = PageType::from_u8((state >> 8) as u8).unwrap_or(PageType::Secs);
-                return EpcmView { flags, page_type, secs, address };
+            let found = read();
+            // Pairs with the fence of an exclusive holder.
+            fence(Ordering::Acquire);
+            if self.state.load(Ordering::Acquire) != state {
+                return None;
             }
-        }
-        EpcmView {
-            flags: EpcmFlags::empty(),
-            page_type: PageType::Secs,
-            secs: EpcIndex(0),
-            address: 0,
-        }
+            let flags = EpcmFlags::from_bits_truncate(state & 0xff);
+            let page_type = PageType::from_u8((state >> 8) as u8).unwrap_or(PageType::Secs);
+            Some((EpcmView { flags, page_type, secs, address }, found))
+        })
     }
 
     /// Makes the entry VALID with these contents. The caller has exclusive access and found the

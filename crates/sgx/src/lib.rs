@@ -62,7 +62,8 @@
 //!
 //! One that intercepts ECREATE or EINIT copies the operands once and calls
 //! [`Platform::begin_ecreate`], with the guest's capabilities, or [`Platform::einit`]; [`Platform::eremove`] takes
-//! pages back.
+//! pages back. [`Platform::epcm`] and [`Platform::enclave`] look at pages and enclaves without any
+//! leaf noticing.
 //!
 //! # Example
 //!
@@ -89,6 +90,7 @@ pub mod enclv;
 mod epc;
 mod epcm;
 mod identity;
+mod inspect;
 mod keys;
 pub mod layout;
 mod measurement;
@@ -111,6 +113,7 @@ pub use enclu::{EncluOutcome, Stepping};
 pub use epc::{EPC_PAGE_SIZE, EpcIndex, EpcPage};
 pub use epcm::{EpcmFlags, EpcmView, PageType};
 pub use identity::{PlatformFuses, PlatformIdentity};
+pub use inspect::{EnclaveIdentity, EnclaveView};
 pub use platform::{
     DEFAULT_LE_HASH, EpcSection, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
 };

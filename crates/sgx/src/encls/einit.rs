@@ -1,5 +1,7 @@
 //! ENCLS\[EINIT\] (SDM Vol. 3D, 38.3, EINIT): makes an enclave ready to be entered.
 
+use core::sync::atomic::{Ordering, fence};
+
 use cloister_x86::{Exception, La};
 use zerocopy::IntoBytes as _;
 
@@ -219,6 +221,7 @@ fn commit(
     secs.isvfamilyid = sigstruct.isvfamilyid;
     secs.padding = padding;
     page.write(0, secs.as_bytes());
-    // Initialized, last.
+    // Initialized, last, also for who looks without a lock.
+    fence(Ordering::Release);
     page.store(Secs::ATTRIBUTES, secs.attributes.flags.get() | AttributeFlags::INIT.bits());
 }

@@ -12,6 +12,7 @@ mod dynamic;
 mod enclave;
 mod entry;
 mod fuzz;
+mod inspect;
 mod keys;
 mod launch;
 mod layouts;
