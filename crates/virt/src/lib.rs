@@ -7,6 +7,7 @@
 //!   the pool when they are first used (the idea of Linux's `/dev/sgx_vepc`).
 //! * [`SgxVm`] and [`SgxVcpu`]: what the guest may do, and the MSRs that are its own.
 //! * [`ProvisioningRight`]: who may give a guest the provisioning key.
+//! * [`EpcCensus`]: what is in the sections of a machine that runs, for the operator.
 //! * [`encls`]: ENCLS leaves that exited because policy has a say in them: ECREATE and EINIT.
 //!
 //! It knows no CPU implementation and no VMM: guests are reached through [`GuestCpu`].
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod census;
 mod cpuid;
 pub mod encls;
 mod guest;
@@ -24,6 +26,7 @@ mod vepc;
 mod vm;
 
 pub use account::{AccountStatistics, EpcAccount, EpcLimits, LimitError};
+pub use census::{EnclaveCensus, EpcCensus, LISTED_ENCLAVES, PageCounts, SectionCensus};
 pub use cpuid::SgxCpuid;
 pub use guest::{GuestCpu, GuestFault};
 pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};

@@ -1,6 +1,6 @@
 //! Virtual EPC: a section of a guest, backed page by page.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -61,6 +61,7 @@ pub struct VirtualEpc {
     map: Box<[OnceLock<Box<Directory>>]>,
     /// Held while a page is given its backing.
     populating: Mutex<()>,
+    faults: AtomicU64,
 }
 
 impl VirtualEpc {
@@ -70,7 +71,15 @@ impl VirtualEpc {
     pub fn new(account: Arc<EpcAccount>, base: Gpa, pages: usize, node: u32) -> Self {
         let map =
             std::iter::repeat_with(OnceLock::new).take(pages.div_ceil(DIRECTORY_PAGES)).collect();
-        Self { account, base, pages, node, map, populating: Mutex::new(()) }
+        Self {
+            account,
+            base,
+            pages,
+            node,
+            map,
+            populating: Mutex::new(()),
+            faults: AtomicU64::new(0),
+        }
     }
 
     /// First guest-physical address.
@@ -121,22 +130,45 @@ impl VirtualEpc {
         Some(stored.checked_sub(1).map_or(Backing::None, |index| Backing::Page(EpcIndex(index))))
     }
 
-    /// Gives the page at `gpa` its backing, unless it has one. `None` if it is not in this
-    /// section.
+    /// Host NUMA node that pages are taken from first.
+    #[must_use]
+    pub const fn node(&self) -> u32 {
+        self.node
+    }
+
+    /// EPC faults: how often the guest touched a page without backing, whether it then got one or
+    /// not. Pages that are preallocated cause none.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Gives the page at `gpa`, which the guest touches, its backing, unless it has one. `None` if
+    /// it is not in this section.
     ///
     /// # Errors
     ///
     /// [`EpcExhausted`].
     pub fn populate(&self, gpa: Gpa) -> Option<Result<EpcIndex, EpcExhausted>> {
         let number = self.number(gpa)?;
-        let _guard = self.populating.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Backing::Page(index)) = self.backing(gpa) {
             return Some(Ok(index));
         }
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        Some(self.back(number))
+    }
+
+    /// Gives a page its backing, unless it has one.
+    fn back(&self, number: usize) -> Result<EpcIndex, EpcExhausted> {
+        let _guard = self.populating.lock().unwrap_or_else(PoisonError::into_inner);
         // The record first: an allocation that fails after the page was taken would lose it.
         let record = self.make_record(number);
-        let outcome = self.account.pool().allocate(&self.account, self.node);
-        Some(outcome.inspect(|index| record.store(index.0 + 1, Ordering::Release)))
+        if let Some(index) = record.load(Ordering::Acquire).checked_sub(1) {
+            return Ok(EpcIndex(index));
+        }
+        let index = self.account.pool().allocate(&self.account, self.node)?;
+        record.store(index.0 + 1, Ordering::Release);
+        Ok(index)
     }
 
     /// Backs every page, or none that is not backed yet: a section that the pool has not enough
@@ -148,10 +180,7 @@ impl VirtualEpc {
     pub fn preallocate(&self) -> Result<(), EpcExhausted> {
         let pool = self.account.pool();
         pool.keep(&self.account, self.pages - self.backed().count())?;
-        let outcome = (0..self.pages).try_for_each(|number| {
-            let gpa = self.base.wrapping_add(number as u64 * PAGE_SIZE);
-            self.populate(gpa).map_or(Ok(()), |outcome| outcome.map(drop))
-        });
+        let outcome = (0..self.pages).try_for_each(|number| self.back(number).map(drop));
         pool.unkeep(&self.account);
         outcome
     }
@@ -175,7 +204,7 @@ impl VirtualEpc {
 
     /// [`Self::backed`] for work on pages of which there may be millions: other threads of the host
     /// get their turn (`cond_resched` in Linux).
-    fn yielding(&self) -> impl Iterator<Item = (Gpa, EpcIndex, &AtomicU32)> {
+    pub(crate) fn yielding(&self) -> impl Iterator<Item = (Gpa, EpcIndex, &AtomicU32)> {
         self.backed().enumerate().map(|(n, page)| {
             if n % TURN == TURN - 1 {
                 thread::yield_now();

@@ -106,6 +106,11 @@ impl Kernel {
         self.encls(leaf::EREMOVE, 0, window(target)).map(|status| status.expect("a status"))
     }
 
+    /// EBLOCK.
+    pub(crate) fn block(&mut self, target: EpcIndex) -> Result<SgxStatus, Stop> {
+        self.encls(leaf::EBLOCK, 0, window(target)).map(|status| status.expect("a status"))
+    }
+
     /// An enclave of a TCS and its SSA frame, as good as initialized.
     pub(crate) fn threaded(&mut self, secs: EpcIndex, tcs: EpcIndex, ssa: EpcIndex) {
         self.create(secs).expect("ECREATE");

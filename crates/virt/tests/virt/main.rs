@@ -1,6 +1,7 @@
 //! SGX virtualization, exercised as a VMM uses it. Guests are RAM, page tables and a processor
 //! that stops at ENCLS; enclaves are measured and signed by `sgxs` and `rsa`.
 
+mod census;
 mod conservation;
 mod cpuid;
 mod dispatch;
