@@ -96,11 +96,13 @@ impl RunArgs {
     /// [`ConfigError`] for the first value that cannot be used.
     pub fn into_config(self) -> Result<MachineConfig, ConfigError> {
         Ok(MachineConfig {
+            name: None,
             kernel: self.kernel,
             initrd: self.initrd,
             cmdline: self.append,
             ram: parse_memory(&self.memory)?,
             cpus: parse_cpus(&self.cpus)?,
+            nodes: Vec::new(),
             disks: self
                 .disk
                 .iter()
@@ -169,18 +171,20 @@ mod tests {
         assert_eq!(
             args.into_config().unwrap(),
             MachineConfig {
+                name: None,
                 kernel: "k".into(),
                 initrd: Some("i".into()),
                 cmdline: "console=hvc0".into(),
                 ram: 1 << 30,
                 cpus: 4,
+                nodes: vec![],
                 disks: vec![
                     DiskConfig { path: "a".into(), readonly: false },
                     DiskConfig { path: "b".into(), readonly: true },
                 ],
                 epc: vec![
-                    EpcConfig { id: "epc0".into(), size: 64 << 20, prealloc: false },
-                    EpcConfig { id: "epc1".into(), size: 32 << 20, prealloc: true },
+                    EpcConfig { id: "epc0".into(), size: 64 << 20, prealloc: false, node: 0 },
+                    EpcConfig { id: "epc1".into(), size: 32 << 20, prealloc: true, node: 0 },
                 ],
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 launch_key: None,

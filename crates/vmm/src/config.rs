@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::layout::{Layout, LayoutError};
+use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
 use crate::size::{SizeError, parse_size};
 
@@ -36,11 +37,15 @@ pub struct EpcConfig {
     pub size: u64,
     /// Back every page before the guest starts, instead of on first touch.
     pub prealloc: bool,
+    /// NUMA node of the guest that it is on.
+    pub node: u32,
 }
 
 /// A machine to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineConfig {
+    /// Its name, for monitoring.
+    pub name: Option<String>,
     /// Kernel: bzImage, or ELF with a PVH entry.
     pub kernel: PathBuf,
     /// Initial RAM disk.
@@ -51,6 +56,8 @@ pub struct MachineConfig {
     pub ram: u64,
     /// Number of processors.
     pub cpus: u32,
+    /// NUMA nodes; none stand for one that has everything.
+    pub nodes: Vec<NodeConfig>,
     /// Disks, in the order of their virtio-mmio slots.
     pub disks: Vec<DiskConfig>,
     /// EPC sections, in address order.
@@ -110,6 +117,9 @@ pub enum ConfigError {
     /// The sections cannot be laid out.
     #[error("--sgx-epc: {0}")]
     EpcLayout(LayoutError),
+    /// The NUMA nodes are not what the machine consists of.
+    #[error("-numa: {0}")]
+    Nodes(#[from] NodeError),
     /// `--cpu` is not the model and flags.
     #[error("--cpu: {0}")]
     Cpu(#[from] CpuFlagError),
@@ -236,12 +246,13 @@ impl EpcConfig {
                 Some("on") => true,
                 Some(other) => return Err(ConfigError::EpcPrealloc(other.to_owned())),
             },
+            node: 0,
         })
     }
 }
 
 /// QEMU's rule for ids, so that one command line can name the same sections to both.
-fn is_identifier(text: &str) -> bool {
+pub(crate) fn is_identifier(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
@@ -262,6 +273,7 @@ impl MachineConfig {
             }
         }
         self.check_sgx()?;
+        nodes::check(&self.nodes, self.cpus, self.ram, &self.epc)?;
         let sizes: Vec<u64> = self.epc.iter().map(|section| section.size).collect();
         Layout::new(self.ram, &sizes).map_err(|error| match error {
             LayoutError::TooSmall(_) | LayoutError::RamTooLarge(_) => {
@@ -293,11 +305,13 @@ mod tests {
 
     fn config(ram: u64, epc: &[&str]) -> MachineConfig {
         MachineConfig {
+            name: None,
             kernel: "vmlinuz".into(),
             initrd: None,
             cmdline: DEFAULT_CMDLINE.into(),
             ram,
             cpus: 1,
+            nodes: Vec::new(),
             disks: Vec::new(),
             epc: epc.iter().map(|text| EpcConfig::parse(text).unwrap()).collect(),
             cpu: CpuConfig::default(),
@@ -315,7 +329,7 @@ mod tests {
             ("id=e,size=1G,prealloc=on", "e", 1 << 30, true),
             ("prealloc=off,id=e,size=1G", "e", 1 << 30, false),
         ] {
-            let expected = EpcConfig { id: id.into(), size, prealloc };
+            let expected = EpcConfig { id: id.into(), size, prealloc, node: 0 };
             assert_eq!(EpcConfig::parse(text), Ok(expected), "{text}");
         }
     }

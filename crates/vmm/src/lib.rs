@@ -13,6 +13,7 @@ pub mod info;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod nodes;
 pub mod platform_dir;
 pub mod sandbox;
 pub mod size;

@@ -61,13 +61,15 @@ fn random_kernels_never_panic_and_always_end() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         fs::write(&path, kernel(&mut rng)).unwrap();
         let machine = Machine::new(MachineConfig {
+            name: None,
             kernel: path.clone(),
             initrd: None,
             cmdline: String::new(),
             ram: 4 << 20,
             cpus: 1 + rng.next_u32() % 2,
+            nodes: Vec::new(),
             disks: Vec::new(),
-            epc: vec![EpcConfig { id: "epc".into(), size: 1 << 20, prealloc: false }],
+            epc: vec![EpcConfig { id: "epc".into(), size: 1 << 20, prealloc: false, node: 0 }],
             cpu: CpuConfig::default(),
             launch_key: None,
             platform: None,

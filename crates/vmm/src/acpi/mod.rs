@@ -10,6 +10,7 @@ use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::layout::{ACPI_END, ACPI_START, Layout};
+use crate::nodes::NodeConfig;
 
 const OEM_ID: [u8; 6] = *b"CLOIST";
 const OEM_TABLE_ID: [u8; 8] = *b"CLOISTER";
@@ -25,6 +26,10 @@ pub struct Platform<'a> {
     pub layout: &'a Layout,
     /// Processors, APIC IDs from 0.
     pub cpus: u32,
+    /// NUMA nodes; none stand for one that has everything.
+    pub nodes: &'a [NodeConfig],
+    /// The node of each EPC section, in the layout's order; one that is not named is on node 0.
+    pub epc_nodes: &'a [u32],
     /// Virtio-mmio slots that hold a device.
     pub virtio_slots: usize,
 }

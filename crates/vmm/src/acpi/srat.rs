@@ -1,14 +1,15 @@
 //! System Resource Affinity Table (ACPI 6.4, 5.2.16): processors, RAM and EPC by node. Linux
 //! looks up the node of an EPC section here.
 
+use std::iter;
+
 use acpi_tables::Aml;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::srat::MemoryAffinity;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
+use crate::nodes;
 
-/// Everything is on one node.
-const NODE: u32 = 0;
 /// Bytes of the table's header and its twelve reserved bytes.
 const FIXED_LEN: u32 = 48;
 
@@ -16,12 +17,13 @@ pub(super) fn table(platform: &Platform<'_>) -> Sdt {
     let mut table = Sdt::new(*b"SRAT", FIXED_LEN, 3, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     // The first reserved field is one, for backward compatibility (table 5.50).
     table.write_u32(36, 1);
-    for id in 0..platform.cpus as u8 {
-        table.append_slice(&processor_affinity(id, NODE));
+    for (id, node) in (0..).zip(nodes::homes(platform.nodes, platform.cpus)) {
+        table.append_slice(&processor_affinity(id, node));
     }
-    let ram = platform.layout.ram();
-    for range in ram.iter().chain(platform.layout.epc()) {
-        let affinity = MemoryAffinity::new(NODE, range.start, range.end - range.start).enabled();
+    let epc_nodes = platform.epc_nodes.iter().copied().chain(iter::repeat(0));
+    let epc = epc_nodes.zip(platform.layout.epc().iter().cloned());
+    for (node, range) in nodes::ram(platform.nodes, platform.layout).into_iter().chain(epc) {
+        let affinity = MemoryAffinity::new(node, range.start, range.end - range.start).enabled();
         table.append_slice(&bytes_of(&affinity as &dyn Aml));
     }
     table

@@ -5,7 +5,7 @@ const MIB: u64 = 1 << 20;
 
 fn image(cpus: u32, slots: usize, epc: &[u64]) -> Vec<u8> {
     let layout = Layout::new(512 * MIB, epc).unwrap();
-    build(&Platform { layout: &layout, cpus, virtio_slots: slots })
+    build(&Platform { layout: &layout, cpus, nodes: &[], epc_nodes: &[], virtio_slots: slots })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -97,13 +97,15 @@ fn the_madt_has_each_local_apic_the_ioapic_and_no_8259() {
     );
 }
 
-#[test]
-fn the_srat_places_processors_ram_and_epc_on_node_0() {
-    let layout = Layout::new(4 << 30, &[64 * MIB, 32 * MIB]).unwrap();
-    let image = build(&Platform { layout: &layout, cpus: 2, virtio_slots: 0 });
+/// A processor's APIC ID, node and flags.
+type Processor = (u8, u8, u32);
+/// A memory range's node, base, length and flags.
+type Memory = (u32, u64, u64, u8);
 
+/// The processors and the memory of the SRAT.
+fn affinities(platform: &Platform<'_>) -> (Vec<Processor>, Vec<Memory>) {
+    let image = build(platform);
     let srat = find(&image, b"SRAT");
-
     let mut at = 48;
     let (mut processors, mut memory) = (Vec::new(), Vec::new());
     while at < srat.len() {
@@ -115,15 +117,50 @@ fn the_srat_places_processors_ram_and_epc_on_node_0() {
         }
         at += entry.len();
     }
+    (processors, memory)
+}
+
+const HIGH: u64 = 1 << 32;
+
+#[test]
+fn without_nodes_the_srat_places_processors_ram_and_epc_on_node_0() {
+    let layout = Layout::new(4 << 30, &[64 * MIB, 32 * MIB]).unwrap();
+    let platform =
+        Platform { layout: &layout, cpus: 2, nodes: &[], epc_nodes: &[0, 0], virtio_slots: 0 };
+
+    let (processors, memory) = affinities(&platform);
+
     assert_eq!(processors, [(0, 0, 1), (1, 0, 1)]);
-    let high = 1 << 32;
     assert_eq!(
         memory,
         [
             (0, 0, LOW_RAM_LIMIT, 1),
-            (0, high, high - LOW_RAM_LIMIT, 1),
-            (0, high + (1 << 30), 64 * MIB, 1),
-            (0, high + (1 << 30) + 64 * MIB, 32 * MIB, 1),
+            (0, HIGH, HIGH - LOW_RAM_LIMIT, 1),
+            (0, HIGH + (1 << 30), 64 * MIB, 1),
+            (0, HIGH + (1 << 30) + 64 * MIB, 32 * MIB, 1),
+        ]
+    );
+}
+
+#[test]
+fn the_srat_places_processors_ram_and_epc_on_their_nodes() {
+    let layout = Layout::new(4 << 30, &[64 * MIB, 32 * MIB]).unwrap();
+    let nodes =
+        [NodeConfig { cpus: vec![1], ram: 1 << 30 }, NodeConfig { cpus: vec![0, 2], ram: 3 << 30 }];
+    let platform =
+        Platform { layout: &layout, cpus: 3, nodes: &nodes, epc_nodes: &[1, 0], virtio_slots: 0 };
+
+    let (processors, memory) = affinities(&platform);
+
+    assert_eq!(processors, [(0, 1, 1), (1, 0, 1), (2, 1, 1)]);
+    assert_eq!(
+        memory,
+        [
+            (0, 0, 1 << 30, 1),
+            (1, 1 << 30, 2 << 30, 1),
+            (1, HIGH, 1 << 30, 1),
+            (1, HIGH + (1 << 30), 64 * MIB, 1),
+            (0, HIGH + (1 << 30) + 64 * MIB, 32 * MIB, 1),
         ]
     );
 }

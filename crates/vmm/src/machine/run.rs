@@ -80,11 +80,14 @@ impl Drop for StopOnDrop<'_> {
 impl Machine {
     /// One boot, from loading the kernel to the end of the last processor's thread.
     pub(super) fn boot(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
+        let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
         let rsdp = acpi::write_tables(
             &self.ram,
             &acpi::Platform {
                 layout: &self.layout,
                 cpus: self.config.cpus,
+                nodes: &self.config.nodes,
+                epc_nodes: &epc_nodes,
                 virtio_slots: virtio_slots(self.disks.len()),
             },
         )?;
