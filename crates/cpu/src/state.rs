@@ -1,6 +1,6 @@
 //! The state of a logical processor, and what the processors of a machine share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,9 @@ pub struct Shared {
     /// Frequency of the time stamp counter in Hz.
     pub tsc_hz: u64,
     /// When the time stamp counter was 0.
-    pub started: Instant,
+    started: Instant,
+    /// Nanoseconds since then that the machine's clock did not run.
+    skipped: AtomicU64,
     /// Serializes locked operations that the host has no atomic instruction for.
     pub(crate) split_lock: Mutex<()>,
     /// Code tracking of EPC pages, by EPC index.
@@ -144,16 +146,30 @@ impl Shared {
             kickers: (0..cpus).map(|_| Arc::new(Kicker::default())).collect(),
             tsc_hz,
             started: Instant::now(),
+            skipped: AtomicU64::new(0),
             split_lock: Mutex::new(()),
             epc_track: CodeTrack::array(epc_pages),
         })
     }
 
+    /// The machine's clock, in nanoseconds: what its time stamp counters and timers go by.
+    #[must_use]
+    pub fn nanos(&self) -> u64 {
+        let passed = self.started.elapsed().as_nanos() as u64;
+        passed.saturating_sub(self.skipped.load(Ordering::Relaxed))
+    }
+
+    /// Takes `time` back from the machine's clock: the last so much did not pass for the guest. Called
+    /// while no processor runs, and each takes notice before it runs again: its thread is started or
+    /// woken by way of a lock.
+    pub fn skip(&self, time: Duration) {
+        self.skipped.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
     /// The time stamp counter, before a processor's own offset.
     #[must_use]
     pub fn tsc(&self) -> u64 {
-        let nanos = self.started.elapsed().as_nanos();
-        (nanos * u128::from(self.tsc_hz) / 1_000_000_000) as u64
+        (u128::from(self.nanos()) * u128::from(self.tsc_hz) / 1_000_000_000) as u64
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod soft;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloister_x86::Gpa;
 use thiserror::Error;
@@ -30,6 +31,10 @@ pub trait Vm: Send + Sync {
     /// Makes [`Vcpu::run`] of every processor return [`VmEvent::Interrupted`] soon, and of those
     /// that are not running when they run next. Called from any thread.
     fn interrupt_all(&self);
+
+    /// Takes `time` back from the guest's clock, by which its time stamp counters and timers go: that
+    /// much has not passed for it. Called while no processor runs.
+    fn skip_time(&self, time: Duration);
 }
 
 /// One processor.

@@ -15,6 +15,9 @@ pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
 pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
-pub use power::{KeyboardReset, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
+pub use power::{
+    KeyboardReset, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerEvent, PowerSwitch,
+    RESET_VALUE, S5_SLEEP_TYPE,
+};
 pub use rtc::{RTC_CENTURY, RTC_GSI, RTC_LEN, RTC_PORT, Rtc, RtcTimer};
 pub use serial::{COM1_GSI, COM1_LEN, COM1_PORT, SerialInput, SerialPort};

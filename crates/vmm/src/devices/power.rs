@@ -1,5 +1,5 @@
-//! Power-off and reset: the ACPI registers of a hardware-reduced platform, and the keyboard
-//! controller's reset pulse.
+//! Power-off and reset: the ACPI registers of a hardware-reduced platform, its power button, and the
+//! keyboard controller's reset pulse.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use vm_superio::{I8042Device, Trigger};
 
 use super::bus::Device;
+use super::irq::IrqLine;
 
 /// What the guest asks of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +136,27 @@ impl Device for PowerControl {
         for (at, &byte) in (offset..).zip(data) {
             self.write_register(at, byte);
         }
+    }
+}
+
+/// Interrupt of the power button: edge-triggered, active high, that of the Generic Event Device in
+/// the DSDT. On a PC it is the interrupt of ACPI's fixed hardware, which is not here.
+pub const POWER_BUTTON_GSI: u32 = 9;
+
+/// The power button (ACPI 6.4, section 4.8.2.2.1.2): the Generic Event Device tells the guest that it
+/// was pressed, and what follows is up to the guest.
+#[derive(Clone)]
+pub struct PowerButton(Arc<dyn IrqLine>);
+
+impl PowerButton {
+    /// A button that interrupts on `line`.
+    pub fn new(line: Arc<dyn IrqLine>) -> Self {
+        Self(line)
+    }
+
+    /// Presses it, once.
+    pub fn press(&self) {
+        self.0.pulse();
     }
 }
 

@@ -1,12 +1,24 @@
-//! The handle on a machine that runs: input for its console, and the way to end it.
+//! The handle on a machine that runs: input for its console, and the way to stop, reset and end it.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Pid;
+use thiserror::Error;
 
 use super::console::{ConsoleInputs, Screen};
+use super::event::{MachineEvent, RunState, ShutdownCause};
+use super::gate::Gate;
 use super::run::Stop;
+use crate::devices::PowerButton;
 use crate::terminal::Consumer;
+
+/// How long [`Control::stop`] waits for a processor that is in the middle of a device access which
+/// the host holds up, such as output to a terminal that does not take it, and
+/// [`Control::cpu_threads`] for a boot.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A handle on a machine. A clone is the same handle.
 #[derive(Clone)]
@@ -14,17 +26,32 @@ pub struct Control(Arc<Shared>);
 
 struct Shared {
     screen: Screen,
-    quit: AtomicBool,
+    /// Why the machine is to end, if it is.
+    quit: OnceLock<ShutdownCause>,
     /// The signal that asked to end the machine; 0 for none.
     signal: AtomicI32,
+    /// The machine is to be reset.
+    reset: AtomicBool,
+    gate: Arc<Gate>,
+    /// Locked over each transition, so that events come in the order of what they tell.
+    state: Mutex<RunState>,
     boot: Mutex<Option<Boot>>,
+    watchers: Mutex<Vec<Watcher>>,
 }
 
+type Watcher = Box<dyn Fn(MachineEvent) + Send>;
+
 /// What belongs to the boot that runs.
-struct Boot {
-    stop: Arc<Stop>,
-    inputs: ConsoleInputs,
+pub(super) struct Boot {
+    pub(super) stop: Arc<Stop>,
+    pub(super) inputs: ConsoleInputs,
+    pub(super) button: PowerButton,
 }
+
+/// The machine has come to its end: it cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("the machine has come to its end")]
+pub struct Ended;
 
 impl Control {
     /// A handle for one machine, whose consoles print to `screen`.
@@ -32,9 +59,13 @@ impl Control {
     pub fn new(screen: impl Write + Send + 'static) -> Self {
         Self(Arc::new(Shared {
             screen: Arc::new(Mutex::new(screen)),
-            quit: AtomicBool::new(false),
+            quit: OnceLock::new(),
             signal: AtomicI32::new(0),
+            reset: AtomicBool::new(false),
+            gate: Arc::default(),
+            state: Mutex::new(RunState::Running),
             boot: Mutex::new(None),
+            watchers: Mutex::new(Vec::new()),
         }))
     }
 
@@ -42,19 +73,33 @@ impl Control {
         self.0.screen.clone()
     }
 
-    /// Ends the machine, or keeps it from starting.
+    pub(super) fn gate(&self) -> Arc<Gate> {
+        self.0.gate.clone()
+    }
+
+    /// Calls `watcher` for each event from now on, on the thread where it happens. It must return
+    /// soon and call nothing of this handle.
+    pub fn watch(&self, watcher: impl Fn(MachineEvent) + Send + 'static) {
+        lock(&self.0.watchers).push(Box::new(watcher));
+    }
+
+    /// Ends the machine, or keeps it from starting, because the user wants it.
     pub fn quit(&self) {
-        self.0.quit.store(true, Ordering::SeqCst);
-        if let Some(boot) = &*self.boot() {
-            boot.stop.request();
-        }
+        self.quit_because(ShutdownCause::HostUi);
+    }
+
+    /// Ends the machine, or keeps it from starting. The first cause stands.
+    pub fn quit_because(&self, cause: ShutdownCause) {
+        // Err: another cause came before.
+        let _ = self.0.quit.set(cause);
+        self.end_boot();
     }
 
     /// Ends the machine because of a signal. Returns whether one had asked for it before.
     #[must_use]
     pub fn quit_for(&self, signal: i32) -> bool {
         let again = self.0.signal.swap(signal, Ordering::SeqCst) != 0;
-        self.quit();
+        self.quit_because(ShutdownCause::HostSignal);
         again
     }
 
@@ -62,6 +107,79 @@ impl Control {
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         Some(self.0.signal.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+
+    /// Resets the machine, as its guest could: it boots again, or ends where it is not to boot
+    /// again. A stopped machine stays stopped, at the beginning.
+    pub fn reset(&self) {
+        self.0.reset.store(true, Ordering::SeqCst);
+        self.end_boot();
+    }
+
+    /// Stops the processors between two instructions and with them the guest's clock. Returns when
+    /// none runs any more. A processor whose device access the host holds up for longer than a
+    /// second is not waited for: it stops when that is over, before its next instruction.
+    pub fn stop(&self) {
+        let mut state = self.lock_state();
+        if *state != RunState::Running {
+            return;
+        }
+        self.0.gate.close();
+        if let Some(boot) = &*self.boot() {
+            boot.stop.interrupt();
+        }
+        if !self.0.gate.wait_until_still(PATIENCE) {
+            tracing::warn!("a processor is held up in a device access and stops later");
+        }
+        *state = RunState::Paused;
+        self.tell(MachineEvent::Stop);
+    }
+
+    /// Lets the processors go on after [`Control::stop`]. For the guest no time has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`].
+    pub fn resume(&self) -> Result<(), Ended> {
+        let mut state = self.lock_state();
+        match *state {
+            RunState::Running => return Ok(()),
+            RunState::Shutdown => return Err(Ended),
+            RunState::Paused | RunState::Prelaunch => {}
+        }
+        *state = RunState::Running;
+        self.tell(MachineEvent::Resume);
+        // Under the lock, so that the time is taken back from the clock that stood still.
+        let boot = self.boot();
+        self.0.gate.open(|time| {
+            if let Some(boot) = &*boot {
+                boot.stop.skip_time(time);
+            }
+        });
+        Ok(())
+    }
+
+    /// Presses the power button.
+    pub fn powerdown(&self) {
+        self.tell(MachineEvent::Powerdown);
+        // Not under the lock: the button delivers an interrupt on this thread.
+        let button = self.boot().as_ref().map(|boot| boot.button.clone());
+        if let Some(button) = button {
+            button.press();
+        }
+    }
+
+    /// What the machine is doing.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        *self.lock_state()
+    }
+
+    /// The host's threads of processors 0 to `cpus - 1`; `None` while the machine is between two
+    /// boots.
+    #[must_use]
+    pub fn cpu_threads(&self, cpus: u32) -> Option<Vec<Pid>> {
+        self.0.gate.threads(cpus, PATIENCE)
     }
 
     /// Sends bytes to the guest's console and returns how many were taken. Before the guest
@@ -74,22 +192,64 @@ impl Control {
     }
 
     /// Names what a new boot is reached by. Returns whether it may start.
-    pub(super) fn begin(&self, stop: Arc<Stop>, inputs: ConsoleInputs) -> bool {
-        *self.boot() = Some(Boot { stop, inputs });
-        !self.quit_requested()
+    pub(super) fn begin(&self, boot: Boot) -> bool {
+        let mut current = self.boot();
+        self.0.gate.renew();
+        *current = Some(boot);
+        self.quit_cause().is_none() && !self.0.reset.load(Ordering::SeqCst)
     }
 
-    pub(super) fn end(&self) {
+    /// Ends the boot. Returns whether it was [`Control::reset`] that ended it.
+    pub(super) fn end(&self) -> bool {
         *self.boot() = None;
+        self.0.reset.swap(false, Ordering::SeqCst)
     }
 
-    pub(super) fn quit_requested(&self) -> bool {
-        self.0.quit.load(Ordering::SeqCst)
+    /// The machine was reset, and boots again.
+    pub(super) fn was_reset(&self, cause: ShutdownCause) {
+        let mut state = self.lock_state();
+        if *state == RunState::Paused {
+            *state = RunState::Prelaunch;
+        }
+        self.tell(MachineEvent::Reset(cause));
     }
 
-    fn boot(&self) -> std::sync::MutexGuard<'_, Option<Boot>> {
-        self.0.boot.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The machine has come to its end.
+    pub(super) fn has_ended(&self, cause: ShutdownCause) {
+        *self.lock_state() = RunState::Shutdown;
+        self.tell(MachineEvent::Shutdown(cause));
     }
+
+    /// Why the machine is to end, if it is.
+    #[must_use]
+    pub fn quit_cause(&self) -> Option<ShutdownCause> {
+        self.0.quit.get().copied()
+    }
+
+    fn end_boot(&self) {
+        if let Some(boot) = &*self.boot() {
+            boot.stop.request();
+        }
+    }
+
+    fn tell(&self, event: MachineEvent) {
+        tracing::debug!(?event, "machine");
+        for watcher in &*lock(&self.0.watchers) {
+            watcher(event);
+        }
+    }
+
+    fn boot(&self) -> MutexGuard<'_, Option<Boot>> {
+        lock(&self.0.boot)
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, RunState> {
+        lock(&self.0.state)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Consumer for Control {

@@ -3,11 +3,14 @@
 mod console;
 mod control;
 mod epc;
+mod event;
+mod gate;
 mod platform;
 mod run;
 
-pub use control::Control;
+pub use control::{Control, Ended};
 pub use epc::EpcError;
+pub use event::{MachineEvent, RunState, ShutdownCause};
 pub use run::RunError;
 
 use std::fs::{File, OpenOptions};
@@ -135,15 +138,27 @@ impl Machine {
     /// [`RunError`] when the kernel does not fit or the host fails the machine.
     pub fn run(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
         loop {
-            let outcome = self.boot(control, sandbox)?;
-            match outcome {
-                Outcome::Reset | Outcome::TripleFault if !self.config.no_reboot => {
-                    tracing::info!(?outcome, "booting again");
-                    if let Some(sgx) = &self.sgx {
-                        sgx.reset().map_err(RunError::Epc)?;
-                    }
+            let ended = self.boot(control, sandbox).and_then(|(outcome, cause)| {
+                let again = matches!(outcome, Outcome::Reset | Outcome::TripleFault);
+                let again = again && !self.config.no_reboot;
+                if again && let Some(sgx) = &self.sgx {
+                    sgx.reset().map_err(RunError::Epc)?;
                 }
-                _ => return Ok(outcome),
+                Ok((outcome, cause, again))
+            });
+            match ended {
+                Ok((outcome, cause, true)) => {
+                    tracing::info!(?outcome, "booting again");
+                    control.was_reset(cause);
+                }
+                Ok((outcome, cause, false)) => {
+                    control.has_ended(cause);
+                    return Ok(outcome);
+                }
+                Err(error) => {
+                    control.has_ended(ShutdownCause::HostError);
+                    return Err(error);
+                }
             }
         }
     }

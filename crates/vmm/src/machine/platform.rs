@@ -12,8 +12,8 @@ use crate::accel::Vm;
 use crate::devices::virtio::{BlockError, Console, Entropy, MmioSlot, MmioTransport, VirtioDevice};
 use crate::devices::{
     BusError, COM1_GSI, COM1_LEN, COM1_PORT, GuestRam, IOAPIC_LEN, IoApic, IoBus, IrqLine,
-    KeyboardReset, MmioBus, PowerControl, PowerSwitch, RTC_GSI, RTC_LEN, RTC_PORT, Rtc, RtcTimer,
-    SerialInput, SerialPort, SharedDevice, Unconnected,
+    KeyboardReset, MmioBus, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerSwitch, RTC_GSI,
+    RTC_LEN, RTC_PORT, Rtc, RtcTimer, SerialInput, SerialPort, SharedDevice, Unconnected,
 };
 use crate::layout::{IOAPIC_BASE, POWER_PORT, VIRTIO_GSI, VIRTIO_MMIO_BASE};
 use crate::sandbox::Sandbox;
@@ -38,6 +38,7 @@ pub(super) struct Platform {
     pub(super) mmio: MmioBus,
     pub(super) ioapic: Arc<IoApic>,
     pub(super) inputs: ConsoleInputs,
+    pub(super) power_button: PowerButton,
     /// Raises the clock's interrupts as long as it lives.
     _clock: RtcTimer,
 }
@@ -93,7 +94,8 @@ impl Platform {
         }
 
         let inputs = ConsoleInputs { serial: SerialInput::new(serial), virtio, last_printed };
-        Ok(Self { io, mmio, ioapic, inputs, _clock: clock })
+        let power_button = PowerButton::new(line(&ioapic, POWER_BUTTON_GSI));
+        Ok(Self { io, mmio, ioapic, inputs, power_button, _clock: clock })
     }
 }
 

@@ -4,11 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use cloister_virt::RemoveError;
 use thiserror::Error;
 
-use super::control::Control;
+use super::control::{Boot, Control};
+use super::event::ShutdownCause;
+use super::gate::Gate;
 use super::platform::{Platform, PlatformError, virtio_slots};
 use super::{Machine, Outcome};
 use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
@@ -53,6 +56,7 @@ pub(super) struct Stop {
     requested: AtomicBool,
     triple_fault: AtomicBool,
     vm: Arc<dyn Vm>,
+    gate: Arc<Gate>,
 }
 
 impl Stop {
@@ -61,6 +65,17 @@ impl Stop {
         // First the flag: an interrupted processor looks at it.
         self.requested.store(true, Ordering::SeqCst);
         self.vm.interrupt_all();
+        self.gate.wake();
+    }
+
+    /// Makes every processor come to the gate.
+    pub(super) fn interrupt(&self) {
+        self.vm.interrupt_all();
+    }
+
+    /// Takes `time`, in which no processor ran, back from the guest's clock.
+    pub(super) fn skip_time(&self, time: Duration) {
+        self.vm.skip_time(time);
     }
 
     fn requested(&self) -> bool {
@@ -78,8 +93,12 @@ impl Drop for StopOnDrop<'_> {
 }
 
 impl Machine {
-    /// One boot, from loading the kernel to the end of the last processor's thread.
-    pub(super) fn boot(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
+    /// One boot, from loading the kernel to the end of the last processor's thread, and why it ended.
+    pub(super) fn boot(
+        &self,
+        control: &Control,
+        sandbox: &Sandbox,
+    ) -> Result<(Outcome, ShutdownCause), RunError> {
         let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
         let rsdp = acpi::write_tables(
             &self.ram,
@@ -98,6 +117,7 @@ impl Machine {
             requested: AtomicBool::new(false),
             triple_fault: AtomicBool::new(false),
             vm: vm.clone(),
+            gate: control.gate(),
         });
         let power = Arc::new(PowerSwitch::new({
             let stop = stop.clone();
@@ -108,18 +128,28 @@ impl Machine {
             .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
             .collect::<Result<Vec<_>, _>>()?;
 
-        let finished = if control.begin(stop.clone(), platform.inputs.clone()) {
-            run_all(vcpus, &platform, &stop, sandbox)
-        } else {
-            Ok(())
+        let boot = Boot {
+            stop: stop.clone(),
+            inputs: platform.inputs.clone(),
+            button: platform.power_button.clone(),
         };
-        control.end();
+        let finished =
+            if control.begin(boot) { run_all(vcpus, &platform, &stop, sandbox) } else { Ok(()) };
+        let reset = control.end();
         finished?;
         Ok(match power.take() {
-            _ if stop.triple_fault.load(Ordering::SeqCst) => Outcome::TripleFault,
-            Some(PowerEvent::PowerOff) => Outcome::PowerOff,
-            Some(PowerEvent::Reset) => Outcome::Reset,
-            None => Outcome::Quit,
+            _ if stop.triple_fault.load(Ordering::SeqCst) => {
+                (Outcome::TripleFault, ShutdownCause::GuestReset)
+            }
+            Some(PowerEvent::PowerOff) => (Outcome::PowerOff, ShutdownCause::GuestShutdown),
+            Some(PowerEvent::Reset) => (Outcome::Reset, ShutdownCause::GuestReset),
+            None => match control.quit_cause() {
+                Some(cause) => (Outcome::Quit, cause),
+                None => {
+                    debug_assert!(reset, "a boot ended by itself");
+                    (Outcome::Reset, ShutdownCause::HostQmpSystemReset)
+                }
+            },
         })
     }
 }
@@ -138,7 +168,7 @@ fn run_all(
             let thread =
                 thread::Builder::new().name(format!("vcpu{cpu}")).spawn_scoped(scope, move || {
                     sandbox.confine(ThreadKind::Vcpu);
-                    run_vcpu(vcpu, platform, stop)
+                    run_vcpu(cpu, vcpu, platform, stop)
                 });
             match thread {
                 Ok(thread) => threads.push((cpu, thread)),
@@ -158,8 +188,15 @@ fn run_all(
 }
 
 /// Serves one processor's events until the boot ends.
-fn run_vcpu(mut vcpu: Box<dyn Vcpu>, platform: &Platform, stop: &Stop) -> Result<(), RunError> {
+fn run_vcpu(
+    cpu: u32,
+    mut vcpu: Box<dyn Vcpu>,
+    platform: &Platform,
+    stop: &Stop,
+) -> Result<(), RunError> {
+    let passage = stop.gate.enter(cpu);
     let _ends_with_this_thread = StopOnDrop(stop);
+    passage.pass(|| stop.requested());
     while !stop.requested() {
         match vcpu.run()? {
             VmEvent::IoRead { port, data } => {
@@ -187,8 +224,8 @@ fn run_vcpu(mut vcpu: Box<dyn Vcpu>, platform: &Platform, stop: &Stop) -> Result
                 stop.triple_fault.store(true, Ordering::SeqCst);
                 stop.request();
             }
-            // The loop's condition looks at why.
-            VmEvent::Interrupted => {}
+            // To end, which the loop's condition looks at, or to wait while the machine is stopped.
+            VmEvent::Interrupted => passage.pass(|| stop.requested()),
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! A machine's software processors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloister_cpu::Shared;
 use cloister_cpu::state::Features;
@@ -80,6 +81,10 @@ impl Vm for SoftVm {
         for kicker in &self.shared.kickers {
             kicker.request_exit();
         }
+    }
+
+    fn skip_time(&self, time: Duration) {
+        self.shared.skip(time);
     }
 }
 

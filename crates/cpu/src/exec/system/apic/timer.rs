@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::local::lvt;
-use crate::state::{Cpu, Shared};
+use crate::state::Cpu;
 
 /// Frequency of the APIC timer before its divider: the core crystal clock that CPUID leaf 15H has
 /// to report in ECX, which makes TSC frequency = crystal * EBX / EAX of that leaf.
@@ -22,7 +22,7 @@ pub(super) struct Timer {
     pub(super) divide: u32,
     /// IA32_TSC_DEADLINE, 0 when disarmed.
     deadline: u64,
-    /// When it fires next, in nanoseconds of [`Shared::started`].
+    /// When it fires next, on the clock of [`Shared::nanos`](crate::state::Shared::nanos).
     due: Option<u64>,
 }
 
@@ -38,10 +38,6 @@ impl Timer {
         let clocks = u128::from(count) * u128::from(self.divisor());
         (clocks * NANOS / u128::from(APIC_TIMER_HZ)) as u64
     }
-}
-
-fn nanos(shared: &Shared) -> u64 {
-    shared.started.elapsed().as_nanos() as u64
 }
 
 impl Cpu {
@@ -67,7 +63,7 @@ impl Cpu {
         }
         self.apic.timer.initial_count = count;
         let span = self.apic.timer.span(count);
-        self.apic.timer.due = (count != 0).then(|| nanos(&self.shared).saturating_add(span.max(1)));
+        self.apic.timer.due = (count != 0).then(|| self.shared.nanos().saturating_add(span.max(1)));
     }
 
     /// Writes the divide configuration register. A count under way goes on from where it is.
@@ -76,7 +72,7 @@ impl Cpu {
         self.apic.timer.divide = value & 0xb;
         if self.apic.timer.due.is_some() && self.timer_mode() != MODE_TSC_DEADLINE {
             let span = self.apic.timer.span(left);
-            self.apic.timer.due = Some(nanos(&self.shared).saturating_add(span));
+            self.apic.timer.due = Some(self.shared.nanos().saturating_add(span));
         }
     }
 
@@ -86,7 +82,7 @@ impl Cpu {
         let (Some(due), false) = (timer.due, self.timer_mode() == MODE_TSC_DEADLINE) else {
             return 0;
         };
-        let left = u128::from(due.saturating_sub(nanos(&self.shared)));
+        let left = u128::from(due.saturating_sub(self.shared.nanos()));
         let count = left * u128::from(APIC_TIMER_HZ) / NANOS / u128::from(timer.divisor());
         (count as u32).min(timer.initial_count)
     }
@@ -108,7 +104,7 @@ impl Cpu {
             let distance = deadline.saturating_sub(self.tsc());
             let wait = u128::from(distance) * NANOS / u128::from(self.shared.tsc_hz.max(1)) + 1;
             let wait = if distance == 0 { 0 } else { wait };
-            nanos(&self.shared).saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+            self.shared.nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
         });
         // An expired deadline fires before the next instruction.
         poll_timer(self);
@@ -127,7 +123,7 @@ impl Cpu {
 /// Fires the timer if it is due.
 pub fn poll_timer(cpu: &mut Cpu) {
     let Some(due) = cpu.apic.timer.due else { return };
-    let now = nanos(&cpu.shared);
+    let now = cpu.shared.nanos();
     if now < due {
         return;
     }
@@ -154,7 +150,7 @@ pub fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
         return None;
     }
     let due = cpu.apic.timer.due?;
-    Some(Duration::from_nanos(due.saturating_sub(nanos(&cpu.shared))))
+    Some(Duration::from_nanos(due.saturating_sub(cpu.shared.nanos())))
 }
 
 #[cfg(test)]

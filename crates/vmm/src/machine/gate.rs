@@ -1,0 +1,117 @@
+//! The gate at which the processors of a stopped machine wait.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+use rustix::thread::gettid;
+
+/// The gate. Each processor's thread comes to it before its first instruction and whenever it is
+/// interrupted, and waits there as long as it is closed.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    /// The host's threads of the processors, by APIC ID.
+    threads: BTreeMap<u32, Pid>,
+    /// How many of them wait.
+    waiting: usize,
+    /// When the last of those that wait came.
+    still_since: Option<Instant>,
+}
+
+impl Gate {
+    /// Enters the calling thread as that of processor `cpu`, until what is returned is dropped.
+    pub(super) fn enter(&self, cpu: u32) -> Passage<'_> {
+        self.lock().threads.insert(cpu, gettid());
+        self.changed.notify_all();
+        Passage { gate: self, cpu }
+    }
+
+    /// Closes the gate: a processor that comes to it waits.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Waits until every processor waits at the gate, `limit` at most, and returns whether all do.
+    pub(super) fn wait_until_still(&self, limit: Duration) -> bool {
+        let moving = |state: &mut State| state.waiting < state.threads.len();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, moving);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Opens the gate. Before anybody passes, `take_back` gets the time for which no processor
+    /// was moving.
+    pub(super) fn open(&self, take_back: impl FnOnce(Duration)) {
+        let mut state = self.lock();
+        if let Some(since) = state.still_since.take() {
+            take_back(since.elapsed());
+        }
+        state.closed = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Forgets for how long nothing moved: the processors begin anew.
+    pub(super) fn renew(&self) {
+        self.lock().still_since = None;
+    }
+
+    /// Makes every thread at the gate look again whether it is to end.
+    pub(super) fn wake(&self) {
+        // Taking the lock orders this before or after a waiter's last look.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// The host's threads of processors 0 to `cpus - 1`, for which this waits `limit` at most.
+    /// `None` if they are not all there then.
+    pub(super) fn threads(&self, cpus: u32, limit: Duration) -> Option<Vec<Pid>> {
+        let missing = |state: &mut State| state.threads.len() < cpus as usize;
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, missing);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!timeout.timed_out()).then(|| state.threads.values().copied().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing can panic between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A processor's thread, as the gate knows it.
+#[derive(Debug)]
+pub(super) struct Passage<'a> {
+    gate: &'a Gate,
+    cpu: u32,
+}
+
+impl Passage<'_> {
+    /// Waits while the gate is closed and the thread is not to end.
+    pub(super) fn pass(&self, ending: impl Fn() -> bool) {
+        let mut state = self.gate.lock();
+        if !state.closed || ending() {
+            return;
+        }
+        state.waiting += 1;
+        state.still_since = Some(Instant::now());
+        self.gate.changed.notify_all();
+        while state.closed && !ending() {
+            state = self.gate.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+}
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        self.gate.lock().threads.remove(&self.cpu);
+        self.gate.changed.notify_all();
+    }
+}
