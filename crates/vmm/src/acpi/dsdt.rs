@@ -4,19 +4,23 @@ use std::ops::Range;
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, BufferData, Device, EISAName, IO, Interrupt,
-    Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Arg, BufferData, Device, EISAName, Equal, IO, If,
+    Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
 use crate::devices::virtio::MmioSlot;
-use crate::devices::{COM1_GSI, COM1_LEN, COM1_PORT, RTC_GSI, RTC_LEN, RTC_PORT, S5_SLEEP_TYPE};
+use crate::devices::{
+    COM1_GSI, COM1_LEN, COM1_PORT, POWER_BUTTON_GSI, RTC_GSI, RTC_LEN, RTC_PORT, S5_SLEEP_TYPE,
+};
 use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE};
 
 const HEADER_LEN: u32 = 36;
 /// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).
 const PRESENT: u8 = 0x0f;
+/// Notification value of a power button that was pressed (ACPI 6.4, table 5.197).
+const BUTTON_PRESSED: u8 = 0x80;
 
 pub(super) fn table(platform: &Platform<'_>) -> Sdt {
     let mut table = Sdt::new(*b"DSDT", HEADER_LEN, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -27,6 +31,8 @@ pub(super) fn table(platform: &Platform<'_>) -> Sdt {
     let mut devices: Vec<Box<dyn Aml>> = (0..platform.cpus).map(processor).collect();
     devices.push(serial());
     devices.push(real_time_clock());
+    devices.push(power_button());
+    devices.push(generic_events());
     devices.extend((0..platform.virtio_slots as u32).map(virtio));
     if !platform.layout.epc().is_empty() {
         devices.push(epc(platform.layout.epc()));
@@ -79,6 +85,31 @@ fn real_time_clock() -> Box<dyn Aml> {
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
             &Name::new("_CRS".into(), &resources),
+        ],
+    )
+}
+
+/// The control-method power button (ACPI 6.4, 4.8.2.2.1.2): what it is, and no more.
+fn power_button() -> Box<dyn Aml> {
+    device("PWRB", vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))])
+}
+
+/// The Generic Event Device (ACPI 6.4, 5.6.9): a hardware-reduced platform has no other way to tell
+/// events. `_EVT` gets the number of the interrupt that came.
+fn generic_events() -> Box<dyn Aml> {
+    let interrupt = Interrupt::new(true, true, false, false, POWER_BUTTON_GSI);
+    let resources = ResourceTemplate::new(vec![&interrupt]);
+    let button = Path::new("PWRB");
+    let notify = Notify::new(&button, &BUTTON_PRESSED);
+    let event = Equal::new(&Arg(0), &POWER_BUTTON_GSI);
+    let dispatch = If::new(&event, vec![&notify]);
+    device(
+        "GED_",
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_UID".into(), &0_u8),
+            &Name::new("_CRS".into(), &resources),
+            &Method::new("_EVT".into(), 1, true, vec![&dispatch]),
         ],
     )
 }

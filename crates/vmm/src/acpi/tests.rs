@@ -194,6 +194,31 @@ fn the_dsdt_has_a_device_for_each_processor_and_virtio_slot() {
     assert!(contains(dsdt, b"C010") && contains(dsdt, b"VR0A"));
 }
 
+#[test]
+fn the_power_button_is_notified_by_the_event_device_on_its_interrupt() {
+    // PNP0C0C as a compressed EISA ID (ACPI 6.4, 19.3.4), and an extended interrupt descriptor:
+    // consumer, edge, active high, exclusive, one interrupt, number 9 (6.4.3.6).
+    let button = [0x41, 0xd0, 0x0c, 0x0c];
+    let interrupt = [0x89, 6, 0, 0x03, 1, 9, 0, 0, 0];
+    // Method (_EVT, 1, Serialized) { If (Arg0 == 9) { Notify (PWRB, 0x80) } } (20.2.5).
+    let method = [
+        &[0x14, 0x13][..],
+        b"_EVT",
+        &[0x09, 0xa0, 0x0c, 0x93, 0x68, 0x0a, 9, 0x86],
+        b"PWRB",
+        &[0x0a, 0x80],
+    ]
+    .concat();
+
+    let image = image(1, 0, &[]);
+
+    let dsdt = dsdt(&image);
+    assert!(contains(dsdt, b"ACPI0013"));
+    for part in [&button[..], &interrupt, &method] {
+        assert!(contains(dsdt, part), "{part:x?}");
+    }
+}
+
 /// Writes the tables for a disassembler: `CLOISTER_ACPI_DUMP=DIR cargo test acpi -- --ignored`,
 /// then `iasl -d` on each file.
 #[test]
