@@ -12,6 +12,7 @@ use crate::config::{
     ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu, parse_cpus,
     parse_launch_key, parse_memory, parse_sandbox,
 };
+use crate::qmp::Listen;
 
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
@@ -77,6 +78,9 @@ pub struct RunArgs {
     /// Confine the process to the system calls it needs: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]
     sandbox: String,
+    /// Socket of a QMP monitor, by which programs control the machine
+    #[arg(long, value_name = "unix:PATH[,wait=on|off]", allow_hyphen_values = true)]
+    qmp: Vec<String>,
 }
 
 impl RunArgs {
@@ -87,6 +91,15 @@ impl RunArgs {
     /// [`ConfigError::Sandbox`].
     pub fn sandbox(&self) -> Result<bool, ConfigError> {
         parse_sandbox(&self.sandbox)
+    }
+
+    /// Where the monitors of the machine listen.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Qmp`].
+    pub fn monitors(&self) -> Result<Vec<Listen>, ConfigError> {
+        self.qmp.iter().map(|text| Ok(Listen::parse(text)?)).collect()
     }
 
     /// The machine that these options describe.

@@ -8,6 +8,7 @@ use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::layout::{Layout, LayoutError};
 use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
+use crate::qmp::ListenError;
 use crate::size::{SizeError, parse_size};
 
 /// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
@@ -140,6 +141,9 @@ pub enum ConfigError {
         "--launch-key: it is for guests with SGX, which EPC makes: add --sgx-epc, or leave it out"
     )]
     LaunchKeyWithoutEpc,
+    /// `--qmp` is no socket.
+    #[error("--qmp: {0}")]
+    Qmp(#[from] ListenError),
 }
 
 /// Reads the value of `--memory`.

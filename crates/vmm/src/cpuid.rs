@@ -2,6 +2,9 @@
 //! the software processor executes. The SGX leaves, 12H and the SGX bits of leaf 7, are the
 //! virtualization layer's.
 
+use std::sync::Arc;
+
+use cloister_virt::SgxVm;
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::{Cr4, Xfeatures};
 
@@ -103,6 +106,39 @@ pub struct CpuidState {
 pub struct CpuidTable {
     cpus: u32,
     xfeatures: Xfeatures,
+}
+
+/// What CPUID says in a guest: the leaves of its machine, and its SGX.
+#[derive(Clone, Debug)]
+pub struct GuestCpuid {
+    table: CpuidTable,
+    sgx: Option<Arc<SgxVm>>,
+}
+
+impl GuestCpuid {
+    /// The leaves of `table`, and `sgx` if the guest has any.
+    #[must_use]
+    pub const fn new(table: CpuidTable, sgx: Option<Arc<SgxVm>>) -> Self {
+        Self { table, sgx }
+    }
+
+    /// What CPUID returns.
+    #[must_use]
+    pub fn query(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
+        let result = self.table.query(leaf, subleaf, state);
+        match &self.sgx {
+            Some(sgx) => sgx.amend_cpuid(leaf, subleaf, result),
+            None => result,
+        }
+    }
+
+    /// What CPUID returns on the bootstrap processor after reset. Leaves that tell of SGX are the
+    /// same on every processor at any time.
+    #[must_use]
+    pub fn query_at_reset(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        let (cr4, xcr0) = (Cr4::empty(), Xfeatures::X87);
+        self.query(leaf, subleaf, &CpuidState { apic_id: 0, apic_enabled: true, cr4, xcr0 })
+    }
 }
 
 impl CpuidTable {

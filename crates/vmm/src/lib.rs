@@ -15,6 +15,7 @@ pub mod machine;
 pub mod memory;
 pub mod nodes;
 pub mod platform_dir;
+pub mod qmp;
 pub mod sandbox;
 pub mod size;
 pub mod terminal;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
 use cloister_vmm::info;
 use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
 use cloister_vmm::terminal::{self, RawMode};
 use tracing::level_filters::LevelFilter;
@@ -49,7 +50,9 @@ fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let sandbox = args.sandbox()?;
+    let monitors = args.monitors()?;
     let machine = Machine::new(args.into_config()?)?;
+    let sockets = bind(&monitors)?;
     // Every file is open; the threads come behind it.
     let sandbox = if sandbox { Sandbox::new()? } else { Sandbox::off() };
     sandbox.enter(ThreadKind::Main)?;
@@ -64,6 +67,8 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             }
         }
     })?;
+    // Dropped last of all, when the terminal is as it was.
+    let _monitors = start_monitors(sockets, &machine, &control, &sandbox)?;
     terminal::read_input(sandbox.clone(), control.clone())?;
     let raw = RawMode::enter().context(
         "standard input: the terminal refuses raw mode: give the console a pipe or </dev/null",
@@ -75,6 +80,31 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         Outcome::Quit => control.signal().map_or(SUCCESS, |signal| (SIGNALLED + signal) as u8),
         Outcome::Reset | Outcome::TripleFault => GUEST_RESET,
     })
+}
+
+/// Makes the sockets of the monitors.
+fn bind(monitors: &[Listen]) -> anyhow::Result<Vec<Socket>> {
+    let sockets: Result<_, _> = monitors.iter().map(Socket::bind).collect();
+    sockets.map_err(|error| anyhow::anyhow!("--qmp: {error}"))
+}
+
+/// Starts the monitors, and waits for the clients of those that are to wait.
+fn start_monitors(
+    sockets: Vec<Socket>,
+    machine: &Machine,
+    control: &Control,
+    sandbox: &Sandbox,
+) -> anyhow::Result<Vec<Server>> {
+    let start = |socket| Server::start(socket, Context::new(machine, control), sandbox.clone());
+    let servers: Vec<Server> = sockets
+        .into_iter()
+        .map(start)
+        .collect::<Result<_, _>>()
+        .map_err(|error| anyhow::anyhow!("--qmp: {error}"))?;
+    for server in &servers {
+        server.wait_for_client(|| control.quit_cause().is_some());
+    }
+    Ok(servers)
 }
 
 /// Logs to standard error what CLOISTER_LOG asks for: off, error, warn (the default), info, debug

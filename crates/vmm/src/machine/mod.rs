@@ -26,6 +26,7 @@ use crate::accel::VcpuError;
 use crate::accel::soft::{SoftConfig, SoftVm};
 use crate::boot::{BootError, BootSource, Initrd, KernelImage};
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
+use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
 use crate::layout::Layout;
 use crate::memory::{RamError, map_ram};
@@ -163,12 +164,30 @@ impl Machine {
         }
     }
 
+    /// What the machine was made from.
+    #[must_use]
+    pub const fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// The guest's SGX, if it has any.
+    #[must_use]
+    pub const fn sgx(&self) -> Option<&Arc<SgxVm>> {
+        self.sgx.as_ref()
+    }
+
+    /// What CPUID says in the guest.
+    #[must_use]
+    pub fn cpuid(&self) -> GuestCpuid {
+        self.processors().cpuid()
+    }
+
     fn accelerator(&self) -> Result<SoftVm, VcpuError> {
-        SoftVm::new(&SoftConfig {
-            ram: self.ram.clone(),
-            cpus: self.config.cpus,
-            sgx: self.sgx.clone(),
-        })
+        SoftVm::new(&self.processors())
+    }
+
+    fn processors(&self) -> SoftConfig {
+        SoftConfig { ram: self.ram.clone(), cpus: self.config.cpus, sgx: self.sgx.clone() }
     }
 }
 

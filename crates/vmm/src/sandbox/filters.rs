@@ -26,11 +26,13 @@ pub enum ThreadKind {
     Console,
     /// Waits for signals.
     Signals,
+    /// Serves a client of the monitor.
+    Qmp,
 }
 
 impl ThreadKind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Main, Self::Vcpu, Self::Clock, Self::Console, Self::Signals];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Main, Self::Vcpu, Self::Clock, Self::Console, Self::Signals, Self::Qmp];
 
     /// Its name in messages.
     pub(super) const fn name(self) -> &'static str {
@@ -40,16 +42,18 @@ impl ThreadKind {
             Self::Clock => "clock",
             Self::Console => "console",
             Self::Signals => "signals",
+            Self::Qmp => "qmp",
         }
     }
 
     /// What it may do beyond [`EVERY_THREAD`].
     fn calls(self) -> Vec<&'static [c_long]> {
         match self {
-            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, END],
+            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS, END],
             Self::Vcpu => vec![DEVICES, READ, NOTIFY],
             Self::Clock => vec![NOTIFY],
             Self::Console | Self::Signals => vec![READ, NOTIFY, WAIT_FOR_INPUT],
+            Self::Qmp => vec![READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS],
         }
     }
 }
@@ -114,14 +118,17 @@ const NOTIFY: &[c_long] = &[libc::SYS_eventfd2, libc::SYS_membarrier];
 
 const WAIT_FOR_INPUT: &[c_long] = &[libc::SYS_ppoll];
 
+/// Of a socket that listens already.
+const CLIENTS: &[c_long] = &[libc::SYS_accept4];
+
 const START_THREADS: &[c_long] =
     &[libc::SYS_clone, libc::SYS_clone3, libc::SYS_set_tid_address, libc::SYS_prlimit64];
 
 /// Names in the file system that end with the process.
-const END: &[c_long] = &[libc::SYS_unlinkat];
-
 #[cfg(target_arch = "x86_64")]
-const END_OF_X86: &[c_long] = &[libc::SYS_unlink];
+const END: &[c_long] = &[libc::SYS_statx, libc::SYS_unlink, libc::SYS_unlinkat];
+#[cfg(not(target_arch = "x86_64"))]
+const END: &[c_long] = &[libc::SYS_statx, libc::SYS_unlinkat];
 
 /// System calls that take the name of a file.
 const NAMES: &[c_long] = &[
@@ -178,18 +185,13 @@ fn program(
 }
 
 fn rules(kind: ThreadKind) -> Result<Rules, BackendError> {
-    let mut rules = Rules::new();
+    let mut rules = conditional()?;
     let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
-    #[cfg(target_arch = "x86_64")]
-    if kind == ThreadKind::Main {
-        rules.extend(END_OF_X86.iter().map(|&call| (call, Vec::new())));
-    }
-    rules.extend(conditional()?);
     Ok(rules)
 }
 
-/// System calls that depend on their arguments, in every thread.
+/// System calls that depend on their arguments, in threads whose lists do not have them.
 fn conditional() -> Result<Rules, BackendError> {
     let argument = |number: u8, op: Op, value: u64| {
         Condition::new(number, Len::Dword, op, value).and_then(|one| SeccompRule::new(vec![one]))

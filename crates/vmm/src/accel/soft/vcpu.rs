@@ -12,7 +12,7 @@ use super::msr::MsrBank;
 use super::sgx::StoppedAtEncls;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::boot::{self, EntryState};
-use crate::cpuid::{CpuidState, CpuidTable};
+use crate::cpuid::{CpuidState, GuestCpuid};
 
 /// Encodings of registers that boot protocols pass something in.
 const RBX: usize = 3;
@@ -38,7 +38,7 @@ pub(super) struct SoftVcpu {
     vcpu: cloister_cpu::Vcpu,
     id: u32,
     msrs: MsrBank,
-    cpuid: CpuidTable,
+    cpuid: GuestCpuid,
     sgx: Option<Sgx>,
     pending: Pending,
     /// Little-endian value of a device access.
@@ -49,7 +49,7 @@ impl SoftVcpu {
     pub(super) fn new(
         mut vcpu: cloister_cpu::Vcpu,
         id: u32,
-        cpuid: CpuidTable,
+        cpuid: GuestCpuid,
         sgx: Option<Arc<SgxVm>>,
         entry: Option<&EntryState>,
     ) -> Self {
@@ -88,11 +88,7 @@ impl SoftVcpu {
             cr4: cpu.cr4,
             xcr0: cpu.xcr0,
         };
-        let mut result = self.cpuid.query(leaf, subleaf, &state);
-        if let Some(sgx) = &self.sgx {
-            result = sgx.vm.amend_cpuid(leaf, subleaf, result);
-        }
-        self.vcpu.finish_cpuid(result);
+        self.vcpu.finish_cpuid(self.cpuid.query(leaf, subleaf, &state));
     }
 
     /// # Errors

@@ -13,7 +13,7 @@ use super::memory::SoftMemory;
 use super::vcpu::SoftVcpu;
 use crate::accel::{Vcpu, VcpuError, Vm};
 use crate::boot::EntryState;
-use crate::cpuid::{CpuidTable, TSC_HZ};
+use crate::cpuid::{CpuidTable, GuestCpuid, TSC_HZ};
 use crate::devices::{DmaObserver, MsiSink};
 use crate::layout::PHYS_BITS;
 
@@ -28,11 +28,19 @@ pub struct SoftConfig {
     pub sgx: Option<Arc<SgxVm>>,
 }
 
+impl SoftConfig {
+    /// What CPUID says on these processors.
+    #[must_use]
+    pub fn cpuid(&self) -> GuestCpuid {
+        GuestCpuid::new(CpuidTable::new(self.cpus, Features::default().xcr0), self.sgx.clone())
+    }
+}
+
 /// The processors of a machine, executed in software.
 pub struct SoftVm {
     shared: Arc<Shared>,
     memory: Arc<SoftMemory>,
-    cpuid: CpuidTable,
+    cpuid: GuestCpuid,
     features: Features,
     sgx: Option<Arc<SgxVm>>,
 }
@@ -56,7 +64,7 @@ impl SoftVm {
         Ok(Self {
             shared: Shared::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
             memory,
-            cpuid: CpuidTable::new(config.cpus, features.xcr0),
+            cpuid: config.cpuid(),
             features,
             sgx: config.sgx.clone(),
         })
@@ -66,7 +74,7 @@ impl SoftVm {
 impl Vm for SoftVm {
     fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError> {
         let vcpu = cloister_cpu::Vcpu::new(self.shared.clone(), id, self.features);
-        Ok(Box::new(SoftVcpu::new(vcpu, id, self.cpuid, self.sgx.clone(), entry)))
+        Ok(Box::new(SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry)))
     }
 
     fn msi_sink(&self) -> Arc<dyn MsiSink> {

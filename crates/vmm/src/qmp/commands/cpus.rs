@@ -1,0 +1,44 @@
+//! Commands about processors.
+
+use serde::Serialize;
+
+use super::{Outcome, give};
+use crate::qmp::context::Context;
+use crate::qmp::request::{Arguments, QmpError};
+
+/// `CpuInfoFast`.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct CpuInfo {
+    cpu_index: u32,
+    qom_path: String,
+    /// The thread of the host that executes it.
+    thread_id: i32,
+    props: CpuProperties,
+    target: &'static str,
+}
+
+/// `CpuInstanceProperties`: where the processor is in the topology that CPUID tells.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct CpuProperties {
+    socket_id: u32,
+    core_id: u32,
+    thread_id: u32,
+}
+
+/// `query-cpus-fast`.
+pub(super) fn query_cpus_fast(context: &Context, _: &Arguments) -> Outcome {
+    let threads = context.control.cpu_threads(context.config.cpus).ok_or_else(|| {
+        QmpError::generic("the machine is between two boots and has no threads: ask again")
+    })?;
+    let infos = (0..).zip(threads).map(|(cpu, thread)| CpuInfo {
+        cpu_index: cpu,
+        // What QEMU calls processors of the command line, for clients that look for it.
+        qom_path: format!("/machine/unattached/device[{cpu}]"),
+        thread_id: thread.as_raw_nonzero().get(),
+        props: CpuProperties { socket_id: 0, core_id: cpu, thread_id: 0 },
+        target: "x86_64",
+    });
+    give(infos.collect::<Vec<_>>())
+}

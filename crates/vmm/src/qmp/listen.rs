@@ -1,0 +1,191 @@
+//! The value of `--qmp`, and the socket that it names.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::server::ServeError;
+
+/// Longest path of a Unix socket in bytes: `sun_path` of unix(7) without its NUL.
+const MAX_PATH: usize = 107;
+
+/// Where to listen for clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// The socket's file.
+    pub path: PathBuf,
+    /// Wait for a client before the machine starts.
+    pub wait: bool,
+}
+
+/// Why the value of `--qmp` cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ListenError {
+    /// It does not begin with a kind of socket that there is.
+    #[error("{0:?} is no Unix socket: write unix:PATH[,wait=on|off]")]
+    Kind(String),
+    /// No path.
+    #[error("the path of the socket is missing: write unix:PATH[,wait=on|off]")]
+    NoPath,
+    /// The path is longer than a socket's address can be.
+    #[error("the path has {0} bytes and a socket's at most {MAX_PATH}: name a shorter one")]
+    LongPath(usize),
+    /// A word behind the path that has no meaning.
+    #[error("unknown option {0:?}: behind the path only wait=on or wait=off may follow")]
+    Option(String),
+    /// `wait=` twice.
+    #[error("wait is given twice: leave one out")]
+    WaitTwice,
+}
+
+impl Listen {
+    /// Clients at the socket `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NoPath`] and [`ListenError::LongPath`].
+    pub fn new(path: impl Into<PathBuf>, wait: bool) -> Result<Self, ListenError> {
+        let path = path.into();
+        match path.as_os_str().len() {
+            0 => Err(ListenError::NoPath),
+            1..=MAX_PATH => Ok(Self { path, wait }),
+            long => Err(ListenError::LongPath(long)),
+        }
+    }
+
+    /// Reads the value of `--qmp`: `unix:PATH[,wait=on|off]`. As in QEMU, a comma in the path is
+    /// written twice.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`].
+    pub fn parse(text: &str) -> Result<Self, ListenError> {
+        let rest = text.strip_prefix("unix:").ok_or_else(|| ListenError::Kind(text.to_owned()))?;
+        let mut words = rest.split(',');
+        let mut path = words.next().unwrap_or_default().to_owned();
+        let mut options = Vec::new();
+        while let Some(word) = words.next() {
+            // An empty word is between two commas, which are one of the path.
+            if options.is_empty()
+                && word.is_empty()
+                && let Some(more) = words.next()
+            {
+                path = path + "," + more;
+            } else {
+                options.push(word);
+            }
+        }
+        let mut wait = None;
+        for option in options {
+            let value = match option {
+                "wait=on" => true,
+                "wait=off" => false,
+                _ => return Err(ListenError::Option(option.to_owned())),
+            };
+            if wait.replace(value).is_some() {
+                return Err(ListenError::WaitTwice);
+            }
+        }
+        Self::new(path, wait.unwrap_or(false))
+    }
+}
+
+/// A socket that clients can connect to.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) listener: UnixListener,
+    pub(super) file: SocketFile,
+    /// Wait for a client before the machine starts.
+    pub(super) wait: bool,
+}
+
+impl Socket {
+    /// Makes the socket. A socket that is there is replaced, as QEMU does: it is what a process
+    /// left that ended without cleaning up.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn bind(listen: &Listen) -> Result<Self, ServeError> {
+        let Listen { path, wait } = listen;
+        let refused = |reason| ServeError::Bind { path: path.clone(), reason };
+        match fs::symlink_metadata(path) {
+            Ok(there) if there.file_type().is_socket() => fs::remove_file(path).map_err(refused)?,
+            Ok(_) => return Err(ServeError::NotSocket(path.clone())),
+            // Whatever else is wrong with the path, bind says.
+            Err(_) => {}
+        }
+        // Where the file is, whatever the working directory is later.
+        let file = std::path::absolute(path).map_err(refused)?;
+        let listener = UnixListener::bind(path).map_err(refused)?;
+        let identity = identity(&file).map_err(refused)?;
+        Ok(Self { listener, file: SocketFile { path: file, identity }, wait: *wait })
+    }
+}
+
+/// The file of a socket, removed when this is dropped, unless another process has replaced it.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the QMP socket stays behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_a_path_and_perhaps_whether_to_wait() {
+        for (text, path, wait) in [
+            ("unix:qmp.sock", "qmp.sock", false),
+            ("unix:/run/a b,wait=on", "/run/a b", true),
+            ("unix:q,wait=off", "q", false),
+            ("unix:a,,b,wait=on", "a,b", true),
+            ("unix:a,,", "a,", false),
+        ] {
+            assert_eq!(Listen::parse(text), Ok(Listen { path: path.into(), wait }), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_wrong_value_is_one_line_with_the_mend() {
+        let long = format!("unix:{}", "x".repeat(108));
+        for (text, line) in [
+            ("", r#""" is no Unix socket: write unix:PATH[,wait=on|off]"#),
+            ("tcp:1", r#""tcp:1" is no Unix socket: write unix:PATH[,wait=on|off]"#),
+            ("unix:", "the path of the socket is missing: write unix:PATH[,wait=on|off]"),
+            ("unix:,wait=on", "the path of the socket is missing: write unix:PATH[,wait=on|off]"),
+            (
+                "unix:q,wait=maybe",
+                r#"unknown option "wait=maybe": behind the path only wait=on or wait=off may follow"#,
+            ),
+            (
+                "unix:q,",
+                r#"unknown option "": behind the path only wait=on or wait=off may follow"#,
+            ),
+            ("unix:q,wait=on,wait=on", "wait is given twice: leave one out"),
+            (&long, "the path has 108 bytes and a socket's at most 107: name a shorter one"),
+        ] {
+            assert_eq!(Listen::parse(text).unwrap_err().to_string(), line, "{text}");
+        }
+    }
+}
