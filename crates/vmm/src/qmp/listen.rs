@@ -122,6 +122,7 @@ impl Socket {
         // Where the file is, whatever the working directory is later.
         let file = std::path::absolute(path).map_err(refused)?;
         let listener = UnixListener::bind(path).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
         let identity = identity(&file).map_err(refused)?;
         Ok(Self { listener, file: SocketFile { path: file, identity }, wait: *wait })
     }

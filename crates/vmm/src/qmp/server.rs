@@ -83,7 +83,6 @@ impl Server {
     /// [`ServeError::Host`].
     pub fn start(socket: Socket, context: Context, sandbox: Sandbox) -> Result<Self, ServeError> {
         let Socket { listener, file, wait } = socket;
-        listener.set_nonblocking(true).map_err(ServeError::Host)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| ServeError::Host(error.into()))?;
         let shared = Arc::new(Shared {

@@ -98,7 +98,6 @@ const EVERY_THREAD: &[c_long] = &[
 /// Files of disks and consoles that are open.
 const DEVICES: &[c_long] = &[
     libc::SYS_fallocate,
-    libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_fstat,
     libc::SYS_fsync,
@@ -214,6 +213,7 @@ fn conditional() -> Result<Rules, BackendError> {
         // A terminal is looked at, and given its settings back.
         (libc::SYS_ioctl, one_of(1, TERMINAL)?),
         (libc::SYS_prctl, one_of(0, THREAD_SETTINGS)?),
+        (libc::SYS_fcntl, one_of(1, DESCRIPTORS)?),
     ]))
 }
 
@@ -224,6 +224,10 @@ const TERMINAL: &[u64] =
 /// Options of prctl(2): a thread's name, and what a filter begins with.
 const THREAD_SETTINGS: &[u64] =
     &[libc::PR_SET_NAME as u64, libc::PR_SET_NO_NEW_PRIVS as u64, PR_SET_VMA];
+
+/// Commands of fcntl(2): whether a descriptor is open, which builds with checks ask before they close
+/// it, and another of the same file.
+const DESCRIPTORS: &[u64] = &[libc::F_GETFD as u64, libc::F_DUPFD_CLOEXEC as u64];
 
 /// Names of memory, which some allocators set.
 const PR_SET_VMA: u64 = 0x5356_4d41;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, clippy::print_stdout, reason = "maps memory, and prints what it did")]
 
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -47,8 +48,9 @@ fn confined_process() {
     ended.join().unwrap();
 }
 
-/// Memory, time, output and locks.
+/// Memory, time, output, locks and the end of a descriptor.
 fn ordinary_work() {
+    drop(io::stderr().as_fd().try_clone_to_owned().unwrap());
     let large: Vec<u8> = vec![1; 8 << 20];
     thread::sleep(Duration::from_millis(1));
     println!("{}", large.iter().map(|&byte| u64::from(byte)).sum::<u64>());
