@@ -71,5 +71,6 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("four_threads_are_in_an_enclave_at_once", sgx::threads),
     test("avx_registers_of_an_enclave_survive_an_aex_and_stay_inside", sgx::vectors),
     test("linux_sgx_selftests_pass", sgx::selftests),
+    test("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     test("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),
 ];

@@ -197,14 +197,13 @@ impl Monitor {
         if !ready {
             return;
         }
-        match &mut self.client {
-            Some(client) => {
-                if !client.read() {
-                    self.client = None;
-                }
+        if let Some(client) = &mut self.client {
+            let there = client.read();
+            if !there {
+                self.client = None;
             }
-            None if end.is_none() => self.accept(),
-            None => {}
+        } else if end.is_none() {
+            self.accept();
         }
     }
 
