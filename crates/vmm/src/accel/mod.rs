@@ -5,6 +5,7 @@ pub mod soft;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_virt::EpcExhausted;
 use cloister_x86::Gpa;
 use thiserror::Error;
 
@@ -93,9 +94,14 @@ pub enum VmEvent<'a> {
 /// The host failed a processor.
 #[derive(Debug, Error)]
 pub enum VcpuError {
-    /// No EPC is left to back a page of virtual EPC.
-    #[error("no EPC of the host is left for the guest's page at {0}")]
-    EpcExhausted(Gpa),
+    /// There is no EPC to back a page of virtual EPC.
+    #[error("no EPC for the guest's page at {gpa}: {reason}")]
+    EpcExhausted {
+        /// The page.
+        gpa: Gpa,
+        /// Whose limit it was.
+        reason: EpcExhausted,
+    },
     /// The host has no memory for what an accelerator keeps about guest RAM.
     #[error("the host has no memory to keep track of so much guest RAM")]
     Memory,

@@ -185,7 +185,7 @@ impl SoftVcpu {
             }
             encls::Action::Inject(exception) => Ok(self.vcpu.inject(exception)),
             encls::Action::Retry => Ok(Ok(())),
-            encls::Action::Exhausted(gpa, _) => Err(VcpuError::EpcExhausted(gpa)),
+            encls::Action::Exhausted(gpa, reason) => Err(VcpuError::EpcExhausted { gpa, reason }),
         }
     }
 
@@ -196,7 +196,7 @@ impl SoftVcpu {
     /// There is none.
     fn back_epc(&self, gpa: Gpa) -> Result<(), VcpuError> {
         match self.sgx.as_ref().and_then(|sgx| sgx.vm.populate(gpa)) {
-            Some(Err(_)) => Err(VcpuError::EpcExhausted(gpa)),
+            Some(Err(reason)) => Err(VcpuError::EpcExhausted { gpa, reason }),
             Some(Ok(_)) | None => Ok(()),
         }
     }
