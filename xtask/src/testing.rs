@@ -1,11 +1,13 @@
 //! `cargo xtask test`: the crates' own tests, then guests.
 
+use std::sync::Mutex;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::guest_tests::{Setup, TESTS};
+use crate::guest_tests::{GuestTest, Setup, TESTS};
 use crate::image::{Contents, Image};
 use crate::machine::Machine;
 use crate::process;
@@ -26,7 +28,7 @@ pub(crate) struct Options {
     /// Only guest tests whose name contains this
     #[arg(long, value_name = "TEXT", conflicts_with = "units")]
     only: Option<String>,
-    /// Show the guests' consoles
+    /// Show the guests' consoles, one guest at a time
     #[arg(long)]
     show: bool,
     /// Name the guest tests and run nothing
@@ -138,7 +140,7 @@ fn tally(lines: &[String]) -> Count {
     count
 }
 
-/// The tests in guests, one after the other.
+/// The tests in guests: as many at a time as the host has processors, then those that want it all.
 fn guests(options: &Options) -> Result<Count> {
     let wanted = options.only.as_deref().unwrap_or_default();
     let selected: Vec<_> = TESTS.iter().filter(|test| test.name.contains(wanted)).collect();
@@ -148,11 +150,32 @@ fn guests(options: &Options) -> Result<Count> {
     let image = Image::get(Contents::Tests)?;
     let machine = Machine::build(PROFILE)?;
     let setup = Setup::new(machine, image, options.show)?;
-    process::step(&format!("{} tests in guests", selected.len()));
+    let jobs = if options.show { 1 } else { thread::available_parallelism()?.get() };
+    process::step(&format!("{} tests in guests, {jobs} at a time", selected.len()));
+    let (alone, together): (Vec<_>, Vec<_>) = selected.into_iter().partition(|test| test.alone);
     let mut count = Count::default();
-    for test in selected {
+    for (tests, jobs) in [(together, jobs), (alone, 1)] {
+        let next = Mutex::new(tests.into_iter());
+        let counts = thread::scope(|scope| {
+            let work = || run_each(&setup, || next.lock().ok()?.next());
+            let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
+        });
+        for one in counts {
+            let Ok(one) = one else { bail!("a test panicked (see above)") };
+            count.passed += one.passed;
+            count.failed += one.failed;
+        }
+    }
+    Ok(count)
+}
+
+/// Runs the tests that `next` gives, until there are no more.
+fn run_each<'a>(setup: &Setup, next: impl Fn() -> Option<&'a GuestTest>) -> Count {
+    let mut count = Count::default();
+    while let Some(test) = next() {
         let start = Instant::now();
-        let outcome = (test.body)(&setup);
+        let outcome = (test.body)(setup);
         let seconds = start.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {
@@ -165,7 +188,7 @@ fn guests(options: &Options) -> Result<Count> {
             }
         }
     }
-    Ok(count)
+    count
 }
 
 fn indent(error: &anyhow::Error) -> String {
