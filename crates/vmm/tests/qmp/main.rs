@@ -1,0 +1,10 @@
+//! The monitor and the control of a machine, with small guests that run on real processors.
+
+mod client;
+mod conversation;
+mod guests;
+mod machine;
+mod power;
+mod robustness;
+mod run_state;
+mod sgx;
