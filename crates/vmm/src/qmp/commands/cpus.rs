@@ -22,6 +22,9 @@ struct CpuInfo {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct CpuProperties {
+    /// Its NUMA node, if the machine has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<usize>,
     socket_id: u32,
     core_id: u32,
     thread_id: u32,
@@ -32,12 +35,13 @@ pub(super) fn query_cpus_fast(context: &Context, _: &Arguments) -> Outcome {
     let threads = context.control.cpu_threads(context.config.cpus).ok_or_else(|| {
         QmpError::generic("the machine is between two boots and has no threads: ask again")
     })?;
+    let node_of = |cpu| context.config.nodes.iter().position(|node| node.cpus.contains(&cpu));
     let infos = (0..).zip(threads).map(|(cpu, thread)| CpuInfo {
         cpu_index: cpu,
         // What QEMU calls processors of the command line, for clients that look for it.
         qom_path: format!("/machine/unattached/device[{cpu}]"),
         thread_id: thread.as_raw_nonzero().get(),
-        props: CpuProperties { socket_id: 0, core_id: cpu, thread_id: 0 },
+        props: CpuProperties { node_id: node_of(cpu), socket_id: 0, core_id: cpu, thread_id: 0 },
         target: "x86_64",
     });
     give(infos.collect::<Vec<_>>())

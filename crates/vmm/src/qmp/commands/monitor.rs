@@ -64,7 +64,10 @@ pub(super) fn query_commands(_: &Context, _: &Arguments) -> Outcome {
     give(names.map(|name| json!({ "name": name })).collect::<Vec<_>>())
 }
 
-/// `query-name`. No machine has a name.
-pub(super) fn query_name(_: &Context, _: &Arguments) -> Outcome {
-    done()
+/// `query-name`.
+pub(super) fn query_name(context: &Context, _: &Arguments) -> Outcome {
+    match &context.config.name {
+        Some(name) => give(json!({ "name": name })),
+        None => done(),
+    }
 }

@@ -56,9 +56,6 @@ struct CpuidLeaf {
     edx: u32,
 }
 
-/// NUMA node of the guest that all sections are on.
-const NODE: u32 = 0;
-
 /// `query-sgx`: the SGX of the guest.
 pub(super) fn query_sgx(context: &Context, _: &Arguments) -> Outcome {
     let mut cpuid = Vec::new();
@@ -97,7 +94,7 @@ pub(super) fn query_sgx(context: &Context, _: &Arguments) -> Outcome {
 fn section(leaf: CpuidResult, config: Option<&EpcConfig>) -> SgxEpcSection {
     SgxEpcSection {
         id: config.map(|config| config.id.clone()),
-        node: NODE,
+        node: config.map_or(0, |config| config.node),
         size: u64::from(leaf.edx & 0xf_ffff) << 32 | u64::from(leaf.ecx & !0xfff),
     }
 }
