@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu, parse_cpus,
-    parse_launch_key, parse_memory, parse_sandbox,
+    BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu,
+    parse_cpus, parse_launch_key, parse_memory, parse_sandbox,
 };
 use crate::qmp::Listen;
 
@@ -36,14 +36,15 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Kernel: a bzImage, or an ELF file with a PVH entry
+    /// [default: what the first disk's boot loader configuration names]
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line
-    #[arg(long, value_name = "STRING", default_value = DEFAULT_CMDLINE, allow_hyphen_values = true)]
-    append: String,
+    /// Kernel command line [default: console=ttyS0]
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    append: Option<String>,
     /// RAM, as a number and K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "512M", allow_hyphen_values = true)]
     memory: String,
@@ -110,9 +111,7 @@ impl RunArgs {
     pub fn into_config(self) -> Result<MachineConfig, ConfigError> {
         Ok(MachineConfig {
             name: None,
-            kernel: self.kernel,
-            initrd: self.initrd,
-            cmdline: self.append,
+            boot: boot(self.kernel, self.initrd, self.append)?,
             ram: parse_memory(&self.memory)?,
             cpus: parse_cpus(&self.cpus)?,
             nodes: Vec::new(),
@@ -131,6 +130,24 @@ impl RunArgs {
             platform: self.platform,
             no_reboot: self.no_reboot,
         })
+    }
+}
+
+/// What to boot. That a disk is there is judged with the rest of the machine.
+fn boot(
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    append: Option<String>,
+) -> Result<BootConfig, ConfigError> {
+    match (kernel, initrd, append) {
+        (Some(kernel), initrd, append) => Ok(BootConfig::Kernel {
+            kernel,
+            initrd,
+            cmdline: append.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+        }),
+        (None, Some(_), _) => Err(ConfigError::WithoutKernel("--initrd")),
+        (None, None, Some(_)) => Err(ConfigError::WithoutKernel("--append")),
+        (None, None, None) => Ok(BootConfig::Disk),
     }
 }
 
@@ -185,9 +202,11 @@ mod tests {
             args.into_config().unwrap(),
             MachineConfig {
                 name: None,
-                kernel: "k".into(),
-                initrd: Some("i".into()),
-                cmdline: "console=hvc0".into(),
+                boot: BootConfig::Kernel {
+                    kernel: "k".into(),
+                    initrd: Some("i".into()),
+                    cmdline: "console=hvc0".into(),
+                },
                 ram: 1 << 30,
                 cpus: 4,
                 nodes: vec![],
@@ -214,17 +233,36 @@ mod tests {
         let config = args.into_config().unwrap();
 
         assert_eq!((config.cpus, config.ram), (1, crate::config::DEFAULT_RAM));
-        assert_eq!(config.cmdline, "console=ttyS0");
+        assert_eq!(
+            config.boot,
+            BootConfig::Kernel {
+                kernel: "k".into(),
+                initrd: None,
+                cmdline: "console=ttyS0".into(),
+            }
+        );
+    }
+
+    #[test]
+    fn without_a_kernel_the_disk_is_booted_and_its_own_options_are_refused() {
+        let into_config = |line: &str| {
+            let Ok(Command::Run(args)) = parse_line(line) else { panic!("{line}") };
+            args.into_config()
+        };
+
+        assert_eq!(into_config("cloister run --disk d").unwrap().boot, BootConfig::Disk);
+        for (line, option) in [
+            ("cloister run --disk d --initrd i --append a", "--initrd"),
+            ("cloister run --disk d --append a", "--append"),
+        ] {
+            assert_eq!(into_config(line), Err(ConfigError::WithoutKernel(option)), "{line}");
+        }
+        assert_eq!(into_config("cloister run").unwrap().layout(), Err(ConfigError::NothingToBoot));
     }
 
     #[test]
     fn usage_errors_are_one_line() {
         for (line, expected) in [
-            (
-                "cloister run",
-                "the following required arguments were not provided: --kernel <FILE>: \
-                 see cloister --help",
-            ),
             (
                 "cloister run --kernel k --frobnicate",
                 "unexpected argument '--frobnicate' found: see cloister --help",

@@ -42,17 +42,29 @@ pub struct EpcConfig {
     pub node: u32,
 }
 
+/// Where a machine's kernel comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BootConfig {
+    /// Files of the host.
+    Kernel {
+        /// Kernel: bzImage, or ELF with a PVH entry.
+        kernel: PathBuf,
+        /// Initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Kernel command line.
+        cmdline: String,
+    },
+    /// The first disk: what its boot loader's configuration names, read again at each boot.
+    Disk,
+}
+
 /// A machine to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineConfig {
     /// Its name, for monitoring.
     pub name: Option<String>,
-    /// Kernel: bzImage, or ELF with a PVH entry.
-    pub kernel: PathBuf,
-    /// Initial RAM disk.
-    pub initrd: Option<PathBuf>,
-    /// Kernel command line.
-    pub cmdline: String,
+    /// What it boots.
+    pub boot: BootConfig,
     /// RAM in bytes.
     pub ram: u64,
     /// Number of processors.
@@ -85,6 +97,14 @@ pub enum ConfigError {
     /// `--cpus` is not a number from 1 to [`MAX_CPUS`].
     #[error("--cpus: {0:?} is not a number of processors: write 1 to {MAX_CPUS}")]
     Cpus(String),
+    /// Neither a kernel nor a disk that may have one.
+    #[error("there is nothing to boot: add --kernel FILE, or --disk IMG with an installed system")]
+    NothingToBoot,
+    /// `--initrd` or `--append` without `--kernel`.
+    #[error(
+        "{0}: it goes with --kernel: add --kernel FILE, or leave {0} out to boot what the disk says"
+    )]
+    WithoutKernel(&'static str),
     /// More disks than slots.
     #[error("--disk: {0} disks are more than the {MAX_DISKS} that fit: leave some out")]
     TooManyDisks(usize),
@@ -268,6 +288,9 @@ impl MachineConfig {
     ///
     /// [`ConfigError`] names the option at fault.
     pub fn layout(&self) -> Result<Layout, ConfigError> {
+        if self.boot == BootConfig::Disk && self.disks.is_empty() {
+            return Err(ConfigError::NothingToBoot);
+        }
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::TooManyDisks(self.disks.len()));
         }
@@ -310,9 +333,11 @@ mod tests {
     fn config(ram: u64, epc: &[&str]) -> MachineConfig {
         MachineConfig {
             name: None,
-            kernel: "vmlinuz".into(),
-            initrd: None,
-            cmdline: DEFAULT_CMDLINE.into(),
+            boot: BootConfig::Kernel {
+                kernel: "vmlinuz".into(),
+                initrd: None,
+                cmdline: DEFAULT_CMDLINE.into(),
+            },
             ram,
             cpus: 1,
             nodes: Vec::new(),

@@ -121,7 +121,9 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--kernel: cannot read missing",
         ),
         (&["--kernel", &kernel, "--frobnicate"], "unexpected argument '--frobnicate' found"),
-        (&[], "the following required arguments were not provided: --kernel <FILE>"),
+        (&[], "there is nothing to boot: add --kernel FILE, or --disk IMG"),
+        (&["--disk", &script, "--append", "quiet"], "--append: it goes with --kernel: add"),
+        (&["--disk", &script, "--initrd", &initrd], "--initrd: it goes with --kernel: add"),
     ];
     let before = fs::read_dir(&scratch.0).unwrap().count();
 

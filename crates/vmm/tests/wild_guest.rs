@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use cloister_vmm::config::{EpcConfig, MachineConfig};
+use cloister_vmm::config::{BootConfig, EpcConfig, MachineConfig};
 use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
 use cloister_vmm::sandbox::Sandbox;
@@ -62,9 +62,7 @@ fn random_kernels_never_panic_and_always_end() {
         fs::write(&path, kernel(&mut rng)).unwrap();
         let machine = Machine::new(MachineConfig {
             name: None,
-            kernel: path.clone(),
-            initrd: None,
-            cmdline: String::new(),
+            boot: BootConfig::Kernel { kernel: path.clone(), initrd: None, cmdline: String::new() },
             ram: 4 << 20,
             cpus: 1 + rng.next_u32() % 2,
             nodes: Vec::new(),

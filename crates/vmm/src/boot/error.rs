@@ -7,6 +7,7 @@ use linux_loader::loader;
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
+use super::disk::DiskBootError;
 use crate::size::format_size;
 
 /// What stops a boot, under the option that is at fault.
@@ -21,6 +22,14 @@ pub enum BootError {
     /// The command line.
     #[error("--append: {0}")]
     CommandLine(CommandLineError),
+    /// The disk, where it has to name the kernel.
+    #[error("--disk: {path}: {reason}", path = .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// Why nothing on it can be booted.
+        reason: DiskBootError,
+    },
     /// A boot structure of the first MiB could not be written.
     #[error("cannot write the boot structures to guest RAM")]
     Ram(#[from] GuestMemoryError),

@@ -45,6 +45,12 @@ impl Initrd {
         Self(bytes)
     }
 
+    /// Its bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Loads it as high as it goes in `room`, at a page boundary, and returns where it lies.
     pub(super) fn load(
         &self,

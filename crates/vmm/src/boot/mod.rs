@@ -1,6 +1,7 @@
 //! Loading a kernel into guest RAM and the processor state it is entered with.
 
 mod bzimage;
+mod disk;
 mod entry;
 mod error;
 mod image;
@@ -9,6 +10,7 @@ mod placement;
 mod pvh;
 mod reset_vector;
 
+pub use disk::{DiskBootError, find as find_on_disk};
 pub use entry::{EntryState, Segment};
 pub use error::{BootError, CommandLineError, InitrdError, KernelError};
 pub use image::KernelImage;
@@ -18,7 +20,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::layout::Layout;
 
-/// Everything a boot loads; read once, so that a reset boots the same bytes again.
+/// Everything a boot loads.
 #[derive(Debug)]
 pub struct BootSource {
     /// The kernel.

@@ -7,6 +7,7 @@ mod event;
 mod gate;
 mod platform;
 mod run;
+mod source;
 
 pub use control::{Control, Ended};
 pub use epc::EpcError;
@@ -22,9 +23,10 @@ use cloister_virt::{ProvisionError, SgxVm};
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
+use self::source::Source;
 use crate::accel::VcpuError;
 use crate::accel::soft::{SoftConfig, SoftVm};
-use crate::boot::{BootError, BootSource, Initrd, KernelImage};
+use crate::boot::BootError;
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
@@ -99,7 +101,7 @@ pub struct Machine {
     config: MachineConfig,
     layout: Layout,
     ram: GuestMemoryMmap,
-    source: BootSource,
+    source: Source,
     disks: Vec<Disk>,
     sgx: Option<Arc<SgxVm>>,
 }
@@ -112,15 +114,12 @@ impl Machine {
     /// [`MachineError`] names the option that cannot be served.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
         let layout = config.layout()?;
-        let kernel = KernelImage::open(&config.kernel).map_err(BootError::from)?;
-        let initrd = config
-            .initrd
-            .as_ref()
-            .map(|path| Initrd::open(path, layout.low_ram_end()))
-            .transpose()
-            .map_err(BootError::from)?;
-        let disks = config.disks.iter().map(Disk::open).collect::<Result<_, _>>()?;
-        let source = BootSource { kernel, initrd, cmdline: config.cmdline.clone() };
+        let files = Source::files(&config.boot, layout.low_ram_end())?;
+        let disks = config.disks.iter().map(Disk::open).collect::<Result<Vec<_>, _>>()?;
+        let source = match files {
+            Some(source) => source,
+            None => Source::disk(&disks, layout.low_ram_end())?,
+        };
         let ram = map_ram(&layout)?;
         epc::check(&config.epc).map_err(MachineError::Epc)?;
         // Last of what may be refused: it may make something.

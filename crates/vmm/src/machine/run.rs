@@ -110,7 +110,7 @@ impl Machine {
                 virtio_slots: virtio_slots(self.disks.len()),
             },
         )?;
-        let entry = self.source.load(&self.ram, &self.layout, rsdp)?;
+        let entry = self.source.load(self, rsdp)?;
 
         let vm: Arc<dyn Vm> = Arc::new(self.accelerator()?);
         let stop = Arc::new(Stop {

@@ -1,0 +1,282 @@
+use std::fs;
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fatfs::FatType;
+use gpt::partition_types::{EFI, LINUX_FS, Type};
+use proptest::prelude::*;
+
+use super::fat::tests::fat;
+use super::find::read;
+use super::region::Region;
+use super::search::search;
+use super::volumes::Volumes;
+
+const UUID: &str = "0123abcd-8139-11d1-9106-a43f08d823a6";
+const LOW_RAM: u64 = 64 << 20;
+/// Features whose checksums would hide changes from the reader.
+const WITH_CHECKSUMS: &str = "metadata_csum";
+const WITHOUT_CHECKSUMS: &str = "^metadata_csum,^has_journal";
+
+/// An ext4 file system of 4 MiB made by `mke2fs`.
+fn ext4(features: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("cloister-ext4-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let (root, image) = (folder.join("root"), folder.join("image"));
+    for (path, contents) in files {
+        let path: PathBuf = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match contents.strip_prefix(b"-> ") {
+            Some(target) => {
+                let target = std::str::from_utf8(target).unwrap();
+                std::os::unix::fs::symlink(target, path).unwrap();
+            }
+            None => fs::write(path, contents).unwrap(),
+        }
+    }
+    let made = Command::new("mke2fs")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["-q", "-F", "-t", "ext4", "-b", "1024", "-L", "root", "-U", UUID, "-O", features])
+        .arg("-d")
+        .arg(&root)
+        .arg(&image)
+        .arg("4M")
+        .output()
+        .expect("the tests need mke2fs of e2fsprogs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let bytes = fs::read(&image).unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    bytes
+}
+
+/// A disk with a GPT and these partitions.
+fn disk(partitions: &[(Type, Vec<u8>)]) -> Vec<u8> {
+    let contents: usize = partitions.iter().map(|(_, bytes)| bytes.len() + (2 << 20)).sum();
+    let mut table = gpt::GptConfig::new()
+        .writable(true)
+        .create_from_device(Cursor::new(vec![0; contents + (1 << 20)]), None)
+        .unwrap();
+    let mut starts = Vec::new();
+    for (kind, bytes) in partitions {
+        let len = bytes.len() as u64;
+        let id = table.add_partition("", len, kind.clone(), 0, None).unwrap();
+        starts.push(table.partitions()[&id].first_lba as usize * 512);
+    }
+    let mut image = table.write().unwrap().into_inner();
+    for (start, (_, bytes)) in starts.into_iter().zip(partitions) {
+        image[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+    image
+}
+
+/// The smallest bzImage.
+fn kernel() -> Vec<u8> {
+    let mut file = vec![0; 0x600];
+    file[0x1f1] = 1;
+    file[0x1f4] = 0x20;
+    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
+    file[0x211] = 1;
+    file[0x236] = 1;
+    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
+    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
+    file
+}
+
+/// The command line and the configuration that says so.
+fn found(image: Vec<u8>) -> (String, String) {
+    let found = search(&Volumes::open(&Region::of(image))).unwrap();
+    (found.choice.cmdline, found.by)
+}
+
+fn error(image: Vec<u8>) -> String {
+    read(&Region::of(image), LOW_RAM).unwrap_err().to_string()
+}
+
+const GRUB: &[u8] = b"menuentry a { linux /boot/vmlinuz root=a; initrd /boot/one /boot/two; }";
+
+fn root(extra: &[(&str, &[u8])]) -> Vec<u8> {
+    let files: &[(&str, &[u8])] = &[
+        ("/boot/grub/grub.cfg", GRUB),
+        ("/boot/vmlinuz-6.1", &kernel()),
+        ("/boot/vmlinuz", b"-> vmlinuz-6.1"),
+        ("/boot/one", b"12345"),
+        ("/boot/two", b"-> /boot/../boot/three"),
+        ("/boot/three", b"678"),
+    ];
+    ext4(WITH_CHECKSUMS, &[files, extra].concat())
+}
+
+#[test]
+fn a_root_partition_of_ext4_boots_with_its_initrds_one_after_the_other() {
+    for image in [disk(&[(LINUX_FS, root(&[]))]), root(&[])] {
+        let source = read(&Region::of(image), LOW_RAM).unwrap();
+
+        assert_eq!(source.cmdline, "BOOT_IMAGE=/boot/vmlinuz root=a console=ttyS0");
+        assert_eq!(source.initrd.unwrap().bytes(), b"12345\0\0\x00678");
+    }
+}
+
+#[test]
+fn a_boot_partition_of_its_own_is_found() {
+    let boot: &[(&str, &[u8])] =
+        &[("/grub2/grub.cfg", b"linux /vmlinuz b"), ("/vmlinuz", &kernel())];
+    let image = disk(&[
+        (LINUX_FS, ext4(WITH_CHECKSUMS, boot)),
+        (LINUX_FS, ext4("extent", &[("/etc/x", b"")])),
+    ]);
+
+    assert_eq!(
+        found(image),
+        ("BOOT_IMAGE=/vmlinuz b".into(), "/grub2/grub.cfg of hd0,gpt1".into())
+    );
+}
+
+#[test]
+fn an_efi_system_partition_leads_to_the_root_by_uuid() {
+    let stub = format!(
+        "search.fs_uuid {UUID} root hd3,gpt7\nset prefix=($root)'/boot/grub'\nconfigfile \
+         $prefix/grub.cfg\n"
+    );
+    let esp = fat(FatType::Fat16, &[("/EFI/debian/grub.cfg", stub.as_bytes())]);
+    let other: &[(&str, &[u8])] =
+        &[("/boot/grub/grub.cfg", b"linux /vmlinuz wrong"), ("/vmlinuz", &kernel())];
+    let other = fat(FatType::Fat16, other);
+
+    let found = found(disk(&[(LINUX_FS, other), (LINUX_FS, root(&[])), (EFI, esp)]));
+
+    assert_eq!(
+        found,
+        ("BOOT_IMAGE=/boot/vmlinuz root=a".into(), "/EFI/debian/grub.cfg of hd0,gpt3".into())
+    );
+}
+
+#[test]
+fn entries_of_the_boot_loader_specification_are_found() {
+    let entry = b"title x\nlinux /v\noptions root=/dev/vda2 console=hvc0\n";
+    let kernel = kernel();
+    let entries: &[(&str, &[u8])] = &[
+        ("/loader/loader.conf", b"default x-1*"),
+        ("/loader/entries/x-1.conf", entry),
+        ("/loader/entries/x-2.conf", b"linux /none"),
+        ("/v", &kernel),
+    ];
+    let with_systemd_boot = [entries, &[("/EFI/systemd/systemd-bootx64.efi", b"MZ")]].concat();
+    let cmdline = "root=/dev/vda2 console=hvc0".to_owned();
+    let by = "/loader/entries of hd0,gpt1".to_owned();
+
+    let alone = found(disk(&[(EFI, fat(FatType::Fat16, entries))]));
+    let chosen =
+        found(disk(&[(EFI, fat(FatType::Fat16, &with_systemd_boot)), (LINUX_FS, root(&[]))]));
+    let not_chosen = found(disk(&[(EFI, fat(FatType::Fat16, entries)), (LINUX_FS, root(&[]))]));
+
+    assert_eq!(alone, (cmdline.clone(), by.clone()));
+    assert_eq!(chosen, (cmdline, by));
+    assert_eq!(not_chosen.1, "/boot/grub/grub.cfg of hd0,gpt2");
+}
+
+#[test]
+fn a_configuration_of_no_use_gives_way_to_the_next() {
+    let esp = fat(FatType::Fat16, &[("/EFI/old/grub.cfg", b"if")]);
+
+    let found = found(disk(&[(EFI, esp), (LINUX_FS, root(&[]))]));
+
+    assert_eq!(found.1, "/boot/grub/grub.cfg of hd0,gpt2");
+}
+
+#[test]
+fn what_cannot_be_booted_is_one_line_that_names_what_is_there() {
+    let empty = ext4(WITH_CHECKSUMS, &[("/etc/hostname", b"x")]);
+    let grub =
+        |script: &[u8]| ext4(WITH_CHECKSUMS, &[("/boot/grub/grub.cfg", script), ("/v", b"x")]);
+    let mut btrfs = vec![0; 1 << 20];
+    btrfs[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
+    for (image, line) in [
+        (
+            vec![0; 1 << 20],
+            "no partition has a kernel to boot: looked for grub.cfg and Boot Loader Specification \
+             entries in hd0 (no file system that is read here): name one with --kernel",
+        ),
+        (
+            disk(&[(LINUX_FS, btrfs), (LINUX_FS, empty)]),
+            "no partition has a kernel to boot: looked for grub.cfg and Boot Loader Specification \
+             entries in hd0,gpt1 (btrfs, which is not read here), hd0,gpt2 (ext4): name one with \
+             --kernel",
+        ),
+        (
+            grub(b"menuentry x { chainloader +1; }"),
+            "no kernel can be booted from it: the default entry \"x\" of /boot/grub/grub.cfg of \
+             hd0 uses chainloader, and only Linux is booted here: name one with --kernel",
+        ),
+        (
+            grub(b"linux /v"),
+            "/v of hd0, which /boot/grub/grub.cfg of hd0 names, does not boot: the file is \
+             neither a bzImage nor an ELF kernel: name the vmlinuz of a Linux package",
+        ),
+    ] {
+        assert_eq!(error(image), line);
+    }
+}
+
+#[test]
+fn links_without_an_end_are_no_files() {
+    let files: &[(&str, &[u8])] =
+        &[("/boot/grub/grub.cfg", b"linux /a"), ("/a", b"-> b"), ("/b", b"-> a")];
+
+    let line = error(ext4(WITH_CHECKSUMS, files));
+
+    assert!(
+        line.contains("names a kernel that is not there, /a") || line.contains("no menu"),
+        "{line}"
+    );
+}
+
+#[test]
+fn initrds_that_no_ram_holds_are_refused_before_they_are_read() {
+    let error = read(&Region::of(root(&[])), 0x700).unwrap_err().to_string();
+    let kernel = read(&Region::of(root(&[])), 0x500).unwrap_err().to_string();
+
+    assert!(error.contains("/boot/two") || error.contains("console"), "{error}");
+    assert!(kernel.contains("1536 bytes are more than the 1280"), "{kernel}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn changed_disks_boot_or_say_why_not(
+        seed in any::<u64>(),
+        superblock in prop::collection::vec((1024_usize..2048, any::<u8>()), 0..4),
+        metadata in prop::collection::vec((2048_usize..1 << 19, any::<u8>()), 0..400),
+    ) {
+        use std::sync::OnceLock;
+        static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+        let image = IMAGE.get_or_init(|| {
+            let kernel = kernel();
+            let names: Vec<String> = (0..60).map(|n| format!("/boot/grub/file number {n}")).collect();
+            let mut files: Vec<(&str, &[u8])> =
+                names.iter().map(|name| (&**name, &b"x"[..])).collect();
+            files.extend([("/boot/grub/grub.cfg", GRUB), ("/boot/vmlinuz", &kernel)]);
+            files.extend([("/boot/one", &b"1"[..]), ("/boot/two", &b"-> one"[..])]);
+            ext4(WITHOUT_CHECKSUMS, &files)
+        });
+        let mut image = image.clone();
+        for (at, value) in superblock.into_iter().chain(metadata) {
+            image[at] = value;
+        }
+        // Where the tables are dense, single bits.
+        let mut state = seed | 1;
+        for _ in 0..seed % 64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = 2048 + (state >> 33) as usize % (256 << 10);
+            image[at] ^= 1 << (state >> 60 & 7);
+        }
+
+        let _ = read(&Region::of(image), LOW_RAM);
+    }
+}
