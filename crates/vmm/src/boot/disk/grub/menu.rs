@@ -55,10 +55,11 @@ fn choose(mut run: Run<'_>, file: &str, depth: u32) -> Result<Choice, GrubError>
     let menu = std::mem::take(&mut run.menu);
     if menu.is_empty() {
         // Commands without a menu may boot by themselves.
-        return match run.loaded.take() {
-            Some(choice) => Ok(choice),
-            None => Err(GrubError::NoEntry(file.to_owned())),
-        };
+        let (file, failure) = (file.to_owned(), run.loaded.failure.take());
+        return run.loaded.take().ok_or(match failure {
+            Some(what) => GrubError::Commands { file, what },
+            None => GrubError::NoEntry(file),
+        });
     }
     let default = run.variables.remove("default").unwrap_or_default();
     let (entry, rest) = select(&menu, &default);
@@ -81,10 +82,12 @@ fn choose(mut run: Run<'_>, file: &str, depth: u32) -> Result<Choice, GrubError>
     if matches!(entry.action, Action::Submenu(_)) || !run.menu.is_empty() {
         return choose(run, file, depth + 1);
     }
-    let what = run.loaded.other();
-    run.loaded.take().map(|choice| Choice { title: entry.title.clone(), ..choice }).ok_or_else(
-        || GrubError::NotLinux { file: file.to_owned(), title: entry.title.clone(), what },
-    )
+    let what = run.loaded.failure.take().unwrap_or_else(|| "loads no kernel".to_owned());
+    let title = entry.title.clone();
+    match run.loaded.take() {
+        Some(choice) => Ok(Choice { title, ..choice }),
+        None => Err(GrubError::NotLinux { file: file.to_owned(), title, what }),
+    }
 }
 
 /// The entry that `default` means, by number, title or id, else the first; and what of `default`

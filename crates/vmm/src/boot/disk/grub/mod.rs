@@ -40,6 +40,14 @@ pub(super) enum GrubError {
     /// No menu entry and no kernel.
     #[error("{0} has no menu entry")]
     NoEntry(String),
+    /// No menu entry, and the commands load something else, or nothing.
+    #[error("{file} {what}")]
+    Commands {
+        /// With its device.
+        file: String,
+        /// What they do instead.
+        what: String,
+    },
     /// The default entry loads something else, or nothing.
     #[error("the default entry {title:?} of {file} {what}")]
     NotLinux {

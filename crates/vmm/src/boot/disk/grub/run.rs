@@ -52,11 +52,6 @@ impl Loaded {
         let (kernel, cmdline) = kernel?;
         Some(Choice { title: String::new(), kernel, initrds, cmdline })
     }
-
-    /// What was done instead of loading Linux.
-    pub(super) fn other(&self) -> String {
-        self.failure.clone().unwrap_or_else(|| "loads no kernel".into())
-    }
 }
 
 /// A script as it runs.
