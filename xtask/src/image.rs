@@ -80,7 +80,9 @@ impl Image {
 }
 
 fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
-    let modules = kernel.modules(&["virtio_mmio", "virtio_blk", "virtio_rng", "virtio_console"])?;
+    let virtio = ["virtio_mmio", "virtio_blk", "virtio_rng", "virtio_console"];
+    let power_button = ["button", "evdev"];
+    let modules = kernel.modules(&[&virtio[..], &power_button].concat())?;
     for (index, path) in modules.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         root.file(&format!("modules/{index:02}-{name}"), 0o644, process::read(path)?);

@@ -17,6 +17,7 @@ mod kernel;
 mod lint;
 mod machine;
 mod process;
+mod python;
 mod repository;
 mod selftests;
 mod sequences;

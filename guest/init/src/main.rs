@@ -8,6 +8,7 @@
 //!
 //! Every task prints `init: begin NAME` and `init: end NAME CODE`, which xtask parses.
 
+mod button;
 mod system;
 mod tasks;
 

@@ -91,6 +91,26 @@ pub(crate) fn device_number(path: &Path) -> Result<(u32, u32)> {
     Ok((libc::major(stat.st_rdev), libc::minor(stat.st_rdev)))
 }
 
+/// EAX, EBX, ECX and EDX of a CPUID leaf.
+pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let (eax, ebx, ecx, edx): (u32, u64, u32, u32);
+    // SAFETY: CPUID changes these four registers only, and RBX, which inline assembly must not name, is
+    // put back.
+    unsafe {
+        std::arch::asm!(
+            "mov {rbx}, rbx",
+            "cpuid",
+            "xchg {rbx}, rbx",
+            rbx = out(reg) ebx,
+            inout("eax") leaf => eax,
+            inout("ecx") subleaf => ecx,
+            out("edx") edx,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    [eax, ebx as u32, ecx, edx]
+}
+
 fn check(status: i64) -> Result<()> {
     if status < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }

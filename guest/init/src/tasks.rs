@@ -10,13 +10,13 @@ use std::thread;
 
 use guest_sha256::Sha256;
 
-use crate::system;
+use crate::{button, system};
 
 /// A task: gets its arguments, prints what it finds.
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 8] = [
+pub(crate) const TASKS: [(&str, Task); 10] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
@@ -25,6 +25,8 @@ pub(crate) const TASKS: [(&str, Task); 8] = [
     ("disk", disk),
     ("entropy", entropy),
     ("hvc", hvc),
+    ("cpuid", cpuid),
+    ("button", button::wait),
 ];
 
 /// Loads every file of `/modules` in name order; xtask has numbered them so that
@@ -192,4 +194,26 @@ fn entropy(_: &[&str]) -> Result<(), String> {
 fn hvc(_: &[&str]) -> Result<(), String> {
     fs::write("/dev/hvc0", "hvc: a line through virtio-console\n")
         .map_err(|error| format!("cannot write to /dev/hvc0: {error}"))
+}
+
+/// What CPUID says of SGX: `cpuid: LEAF SUBLEAF EAX EBX ECX EDX`, each in decimal.
+fn cpuid(_: &[&str]) -> Result<(), String> {
+    const FEATURES: u32 = 7;
+    const SGX: u32 = 0x12;
+    const FIRST_SECTION: u32 = 2;
+    let show = |leaf, subleaf| {
+        let [eax, ebx, ecx, edx] = system::cpuid(leaf, subleaf);
+        println!("cpuid: {leaf} {subleaf} {eax} {ebx} {ecx} {edx}");
+        (eax, ebx)
+    };
+    if show(FEATURES, 0).1 >> 2 & 1 == 0 {
+        return Ok(());
+    }
+    show(SGX, 0);
+    show(SGX, 1);
+    let mut subleaf = FIRST_SECTION;
+    while show(SGX, subleaf).0 & 0xf == 1 {
+        subleaf += 1;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod devices;
 mod epc;
+mod monitor;
 mod power;
 mod setup;
 mod sgx;
@@ -56,6 +57,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_reset_with_no_reboot_ends_with_exit_code_2", power::reset_with_no_reboot),
     test("a_panic_reset_with_no_reboot_ends_with_exit_code_2", power::panic_reset),
     test("a_reset_boots_the_kernel_again", power::reset_boots_again),
+    alone("pythons_qmp_client_stops_resets_and_powers_down_a_guest", monitor::python_client),
+    alone("query_sgx_says_what_cpuid_in_the_guest_says", monitor::sgx_is_what_cpuid_says),
     alone("four_processors_come_online_and_share_memory", devices::four_processors),
     test("a_virtio_disk_is_read_byte_for_byte", devices::disk_read),
     test("a_write_to_a_virtio_disk_reaches_its_file", devices::disk_write),
