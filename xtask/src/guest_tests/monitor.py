@@ -64,7 +64,11 @@ async def drive(socket):
         await client.execute("system_powerdown")
         await event(listener)
         await event(listener)
-    await client.disconnect()
+    try:
+        await client.disconnect()
+    except EOFError:
+        # The machine is gone, and the connection with it.
+        pass
 
 
 asyncio.run(asyncio.wait_for(drive(sys.argv[1]), TIMEOUT))
