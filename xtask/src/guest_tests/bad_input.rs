@@ -179,6 +179,20 @@ pub(super) fn sandbox(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn monitors(setup: &Setup) -> Result<()> {
+    let file = setup.file("monitor-file", b"")?;
+    let there = format!("unix:{file}");
+    let long = format!("unix:{}", "x".repeat(108));
+    for value in
+        ["", "tcp:127.0.0.1:1", "unix:", "unix:q,wait=maybe", "unix:/nonexistent/q", "unix:/"]
+            .into_iter()
+            .chain([there.as_str(), &long])
+    {
+        refused_after_kernel(setup, "--qmp", &["--qmp", value])?;
+    }
+    Ok(())
+}
+
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])

@@ -51,6 +51,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("wrong_platform_directories_are_refused", bad_input::platforms),
     test("without_the_provision_file_its_key_is_refused", bad_input::provisioning),
     test("wrong_sandbox_values_are_refused", bad_input::sandbox),
+    test("wrong_monitor_sockets_are_refused", bad_input::monitors),
     test("unknown_options_are_refused", bad_input::unknown_options),
     test("info_names_the_accelerator_and_why", bad_input::info),
     test("power_off_ends_with_exit_code_0", power::power_off),

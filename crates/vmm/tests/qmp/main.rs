@@ -5,6 +5,7 @@ mod conversation;
 mod guests;
 mod machine;
 mod power;
+mod process;
 mod robustness;
 mod run_state;
 mod sgx;
