@@ -155,7 +155,31 @@ pub fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::testing::{Guest, Start};
+
+    #[test]
+    fn time_that_is_taken_back_passed_on_no_processor() {
+        const TAKEN: Duration = Duration::from_millis(50);
+        // Its TSC counts nanoseconds.
+        let mut guest = Guest::with_cpus(Start::Kernel64, 2);
+        let other = guest.processor(1);
+        let wall = Instant::now();
+        let cpu = &mut guest.vcpu.cpu;
+        cpu.set_lvt_timer(MODE_TSC_DEADLINE << 17 | 0x40);
+        let before = cpu.tsc();
+        cpu.set_tsc_deadline(before + NANOS as u64);
+
+        std::thread::sleep(TAKEN);
+        cpu.shared.skip(TAKEN);
+        let passed = [cpu.tsc(), other.cpu.tsc()].map(|tsc| Duration::from_nanos(tsc - before));
+        let left = time_to_timer(cpu);
+
+        assert!(passed[0] <= passed[1] && passed[1] + TAKEN <= wall.elapsed(), "{passed:?}");
+        assert!(left.is_some_and(|left| left + wall.elapsed() >= Duration::from_secs(1) + TAKEN));
+    }
 
     #[test]
     fn divide_configuration_gives_the_divisors_of_the_manual() {
