@@ -28,7 +28,7 @@ fn malformed(rng: &mut ChaCha8Rng) -> Vec<u8> {
             let mut bytes = vec![0; length];
             rng.fill_bytes(&mut bytes);
             bytes.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = 0);
-            bytes[0] = 0x80 | bytes[0];
+            bytes[0] |= 0x80;
             bytes
         }
         1 => b"{:".iter().copied().chain((0..length).map(|_| some(rng, b"{}[]\",:0e\\"))).collect(),
