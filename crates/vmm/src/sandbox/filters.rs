@@ -210,8 +210,6 @@ fn conditional() -> Result<Rules, BackendError> {
         (libc::SYS_tgkill, vec![argument(0, Op::Eq, this_process)?]),
         (libc::SYS_newfstatat, vec![argument(3, by_descriptor.clone(), descriptor)?]),
         (libc::SYS_statx, vec![argument(2, by_descriptor, descriptor)?]),
-        // Builds with debug assertions ask whether what they close is open.
-        (libc::SYS_fcntl, one_of(1, &[libc::F_GETFD as u64])?),
         // A terminal is looked at, and given its settings back.
         (libc::SYS_ioctl, one_of(1, TERMINAL)?),
         (libc::SYS_prctl, one_of(0, THREAD_SETTINGS)?),
