@@ -1,14 +1,14 @@
 //! The value of `--qmp`, and the socket that it names.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
 use super::server::ServeError;
+use crate::own_file::OwnFile;
 
 /// Longest path of a Unix socket in bytes: `sun_path` of unix(7) without its NUL.
 const MAX_PATH: usize = 107;
@@ -97,10 +97,10 @@ impl Listen {
 /// A socket that clients can connect to.
 #[derive(Debug)]
 pub struct Socket {
-    pub(super) listener: UnixListener,
-    pub(super) file: SocketFile,
+    pub(crate) listener: UnixListener,
+    pub(crate) file: OwnFile,
     /// Wait for a client before the machine starts.
-    pub(super) wait: bool,
+    pub(crate) wait: bool,
 }
 
 impl Socket {
@@ -123,30 +123,8 @@ impl Socket {
         let file = std::path::absolute(path).map_err(refused)?;
         let listener = UnixListener::bind(path).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
-        let identity = identity(&file).map_err(refused)?;
-        Ok(Self { listener, file: SocketFile { path: file, identity }, wait: *wait })
-    }
-}
-
-/// The file of a socket, removed when this is dropped, unless another process has replaced it.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-/// Device and inode.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the QMP socket stays behind");
-        }
+        let file = OwnFile::new(file).map_err(refused)?;
+        Ok(Self { listener, file, wait: *wait })
     }
 }
 

@@ -19,8 +19,9 @@ use thiserror::Error;
 
 use super::context::Context;
 use super::events::EventQueue;
-use super::listen::{Socket, SocketFile};
+use super::listen::Socket;
 use super::session::Session;
+use crate::own_file::OwnFile;
 use crate::sandbox::{Sandbox, ThreadKind};
 
 /// How long a client has at the machine's end to read what is left for it.
@@ -61,7 +62,7 @@ pub struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     wait: bool,
-    _file: SocketFile,
+    _file: OwnFile,
 }
 
 /// What the thread and others share.

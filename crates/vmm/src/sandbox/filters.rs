@@ -22,7 +22,7 @@ pub enum ThreadKind {
     Vcpu,
     /// Raises the clock's interrupts.
     Clock,
-    /// Reads what is typed.
+    /// Reads what is typed, or what the client of the console's socket sends.
     Console,
     /// Waits for signals.
     Signals,
@@ -49,10 +49,20 @@ impl ThreadKind {
     /// What it may do beyond [`EVERY_THREAD`].
     fn calls(self) -> Vec<&'static [c_long]> {
         match self {
-            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS, END],
+            Self::Main => vec![
+                START_THREADS,
+                DEVICES,
+                READ,
+                NOTIFY,
+                WAIT_FOR_INPUT,
+                CLIENTS,
+                LEAVE_TERMINAL,
+                END,
+            ],
             Self::Vcpu => vec![DEVICES, READ, NOTIFY],
             Self::Clock => vec![NOTIFY],
-            Self::Console | Self::Signals => vec![READ, NOTIFY, WAIT_FOR_INPUT],
+            Self::Console => vec![READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS],
+            Self::Signals => vec![READ, NOTIFY, WAIT_FOR_INPUT],
             Self::Qmp => vec![READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS],
         }
     }
@@ -122,6 +132,12 @@ const CLIENTS: &[c_long] = &[libc::SYS_accept4];
 
 const START_THREADS: &[c_long] =
     &[libc::SYS_clone, libc::SYS_clone3, libc::SYS_set_tid_address, libc::SYS_prlimit64];
+
+/// Standard input and outputs of a daemon.
+#[cfg(target_arch = "x86_64")]
+const LEAVE_TERMINAL: &[c_long] = &[libc::SYS_dup2, libc::SYS_dup3];
+#[cfg(not(target_arch = "x86_64"))]
+const LEAVE_TERMINAL: &[c_long] = &[libc::SYS_dup3];
 
 /// Names in the file system that end with the process.
 #[cfg(target_arch = "x86_64")]

@@ -34,7 +34,8 @@ pub fn read_input(sandbox: Sandbox, consumer: impl Consumer + 'static) -> io::Re
     Ok(())
 }
 
-fn pump(input: &mut dyn Read, mut escape: Option<Escape>, consumer: &dyn Consumer) {
+/// Passes `input` on to `consumer` until it ends, less what `escape` finds in it.
+pub(crate) fn pump(input: &mut dyn Read, mut escape: Option<Escape>, consumer: &dyn Consumer) {
     let mut buffer = [0; 4096];
     loop {
         let typed = match input.read(&mut buffer) {

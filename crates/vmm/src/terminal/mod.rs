@@ -6,6 +6,7 @@ mod raw;
 mod signals;
 
 pub use escape::{Action, Escape, HELP};
+pub(crate) use input::pump;
 pub use input::{Consumer, read_input};
 pub(crate) use raw::restore_from_signal;
 pub use raw::{RawMode, restore};
