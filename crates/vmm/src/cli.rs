@@ -1,4 +1,4 @@
-//! The command line: `cloister run` and `cloister info`.
+//! The command line: `cloister run`, `cloister qemu` and `cloister info`.
 //!
 //! Option values are read as text and judged by [`config`](crate::config), so that every wrong
 //! value is one line that names the option and the mend.
@@ -28,6 +28,13 @@ pub struct Cli {
 pub enum Command {
     /// Run a virtual machine with its serial console on this terminal (Ctrl-A x quits)
     Run(Box<RunArgs>),
+    /// Run a virtual machine that QEMU's options describe (cloister qemu -help lists them)
+    #[command(disable_help_flag = true)]
+    Qemu {
+        /// QEMU's options
+        #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Tell what this host offers and which accelerator a machine would use
     Info,
 }
@@ -224,6 +231,17 @@ mod tests {
                 no_reboot: true,
             }
         );
+    }
+
+    #[test]
+    fn words_behind_qemu_are_kept_as_they_are() {
+        for words in ["-help", "--help -version", "-m 2G --smp 4 disk -- -h", ""] {
+            let Ok(Command::Qemu { words: kept }) = parse_line(&format!("cloister qemu {words}"))
+            else {
+                panic!("{words}")
+            };
+            assert_eq!(kept, words.split_whitespace().collect::<Vec<_>>());
+        }
     }
 
     #[test]

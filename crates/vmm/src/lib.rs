@@ -19,6 +19,7 @@ pub mod nodes;
 mod own_file;
 pub mod pidfile;
 pub mod platform_dir;
+pub mod qemu;
 pub mod qmp;
 pub mod sandbox;
 pub mod size;

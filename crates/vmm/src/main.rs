@@ -2,16 +2,21 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use cloister_vmm::chardev::Backend;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
+use cloister_vmm::daemon::{self, Daemon, Side};
 use cloister_vmm::info;
 use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::pidfile::PidFile;
+use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
-use cloister_vmm::terminal::{self, RawMode};
+use cloister_vmm::terminal;
 use tracing::level_filters::LevelFilter;
 
 /// The guest powered off, or the user quit.
@@ -26,13 +31,8 @@ const SIGNALLED: i32 = 128;
 fn main() -> ExitCode {
     start_log();
     match cli::parse(std::env::args_os()) {
-        Ok(Command::Run(args)) => match run(*args) {
-            Ok(code) => ExitCode::from(code),
-            Err(error) => {
-                eprintln!("cloister: {error:#}");
-                ExitCode::from(FAILURE)
-            }
-        },
+        Ok(Command::Run(args)) => end(run(*args), |line| line),
+        Ok(Command::Qemu { words }) => end(qemu(words), |line| in_options_of_qemu(&line)),
         Ok(Command::Info) => {
             print!("{}", info::HostInfo::gather());
             ExitCode::from(SUCCESS)
@@ -48,15 +48,83 @@ fn main() -> ExitCode {
     }
 }
 
+/// The exit code of a command; what went wrong is said in one line, in the command's own `words`.
+fn end(ended: anyhow::Result<u8>, words: impl Fn(String) -> String) -> ExitCode {
+    ExitCode::from(ended.unwrap_or_else(|error| {
+        eprintln!("cloister: {}", words(format!("{error:#}")));
+        FAILURE
+    }))
+}
+
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let sandbox = args.sandbox()?;
     let monitors = args.monitors()?;
     let machine = Machine::new(args.into_config()?)?;
-    let sockets = bind(&monitors)?;
-    // Every file is open; the threads come behind it.
+    let files = Files { monitors: bind(&monitors)?, console: Backend::Stdio, pidfile: None };
+    run_machine(&machine, files, sandbox, None)
+}
+
+fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
+    let invocation = match qemu::parse(words)? {
+        Request::Run(invocation) => *invocation,
+        Request::Help => {
+            print!("{}", qemu::help());
+            return Ok(SUCCESS);
+        }
+        Request::Version => {
+            println!("cloister {}", env!("CARGO_PKG_VERSION"));
+            return Ok(SUCCESS);
+        }
+    };
+    // Before anything that belongs to one process: threads, locks, its number.
+    let daemon = if invocation.daemonize {
+        match daemon::detach().context("-daemonize: the host gives no process")? {
+            Side::Started { ready: true } => return Ok(SUCCESS),
+            // The daemon has said why.
+            Side::Started { ready: false } => return Ok(FAILURE),
+            Side::Daemon(daemon) => Some(daemon),
+        }
+    } else {
+        None
+    };
+    if let Some(name) = &invocation.process_name {
+        daemon::name_process(name).context("-name: the host refuses the process's name")?;
+    }
+    let machine = Machine::new(invocation.machine)?;
+    let files = Files {
+        monitors: bind(&invocation.monitors)?,
+        console: invocation.serial.open().context("-serial")?,
+        pidfile: invocation
+            .pidfile
+            .map(|path| PidFile::write(&path))
+            .transpose()
+            .context("-pidfile")?,
+    };
+    run_machine(&machine, files, invocation.sandbox, daemon)
+}
+
+/// What the process opened beside what the guest sees.
+struct Files {
+    monitors: Vec<Socket>,
+    console: Backend,
+    pidfile: Option<PidFile>,
+}
+
+/// Runs a machine to its end. Every file is open.
+fn run_machine(
+    machine: &Machine,
+    files: Files,
+    sandbox: bool,
+    daemon: Option<Daemon>,
+) -> anyhow::Result<u8> {
+    let Files { monitors, console, pidfile: _pidfile } = files;
+    if let Some(daemon) = &daemon {
+        daemon.leave_directory().context("-daemonize: cannot leave the directory")?;
+    }
+    // The threads come behind it.
     let sandbox = if sandbox { Sandbox::new()? } else { Sandbox::off() };
     sandbox.enter(ThreadKind::Main)?;
-    let control = Control::new(io::stdout());
+    let control = Control::new(console.output()?);
     terminal::on_stop_signal(sandbox.clone(), {
         let control = control.clone();
         move |signal| {
@@ -68,11 +136,11 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         }
     })?;
     // Dropped last of all, when the terminal is as it was.
-    let _monitors = start_monitors(sockets, &machine, &control, &sandbox)?;
-    terminal::read_input(sandbox.clone(), control.clone())?;
-    let raw = RawMode::enter().context(
-        "standard input: the terminal refuses raw mode: give the console a pipe or </dev/null",
-    )?;
+    let _monitors = start_monitors(monitors, machine, &control, &sandbox)?;
+    let raw = console.start(&control, &sandbox)?;
+    if let Some(daemon) = daemon {
+        daemon.ready().context("-daemonize: cannot leave the terminal")?;
+    }
     let outcome = machine.run(&control, &sandbox);
     drop(raw);
     Ok(match outcome? {

@@ -1,0 +1,181 @@
+//! What is behind character devices: `-serial`, `-qmp`, `-monitor`, `-display`, `-nographic`.
+
+use super::QemuError;
+use super::list::OptionList;
+use crate::chardev::Chardev;
+use crate::qmp::Listen;
+
+const SERIAL: &str = "-serial";
+const QMP: &str = "-qmp";
+const MONITOR: &str = "-monitor";
+const DISPLAY: &str = "-display";
+
+/// Backends that QEMU has besides.
+const BACKENDS: [&str; 15] = [
+    "braille",
+    "chardev",
+    "con",
+    "dbus",
+    "fdset",
+    "msmouse",
+    "parport",
+    "pipe",
+    "pty",
+    "spicevmc",
+    "tcp",
+    "telnet",
+    "udp",
+    "vc",
+    "websocket",
+];
+/// Displays that QEMU has besides.
+const DISPLAYS: [&str; 9] =
+    ["cocoa", "curses", "dbus", "default", "egl-headless", "gtk", "sdl", "spice-app", "vnc"];
+/// Keys of a socket that only QEMU has.
+const SOCKET_IN_QEMU: &[&str] = &[
+    "abstract",
+    "fd",
+    "ipv4",
+    "ipv6",
+    "nodelay",
+    "reconnect",
+    "reconnect-ms",
+    "telnet",
+    "tight",
+    "tls-authz",
+    "tls-creds",
+    "websocket",
+];
+
+/// What the options say, as they are read.
+#[derive(Default, Debug)]
+pub(super) struct Chardevs {
+    pub(super) serial: Option<Chardev>,
+    pub(super) monitors: Vec<Listen>,
+    pub(super) nographic: bool,
+    pub(super) nodefaults: bool,
+}
+
+impl Chardevs {
+    /// Reads a `-serial`.
+    pub(super) fn serial(&mut self, text: &str) -> Result<(), QemuError> {
+        let backend = match text.split_once(':') {
+            _ if matches!(text, "stdio" | "mon:stdio") => Chardev::Stdio,
+            _ if matches!(text, "null" | "none") => Chardev::Null,
+            Some(("file", "")) => {
+                return Err(QemuError::value(
+                    SERIAL,
+                    "file: the name is missing",
+                    "write file:PATH",
+                ));
+            }
+            Some(("file", path)) => Chardev::File(path.into()),
+            Some(("unix", rest)) => Chardev::Unix(listen(SERIAL, rest)?),
+            _ => {
+                let mend = "write stdio, mon:stdio, null, none, file:PATH or \
+                            unix:PATH,server=on,wait=off";
+                return Err(refuse_backend(SERIAL, text, mend));
+            }
+        };
+        if self.serial.replace(backend).is_some() {
+            let why = "there is a second one and the machine has one port";
+            return Err(QemuError::value(SERIAL, why, "leave one out"));
+        }
+        Ok(())
+    }
+
+    /// Reads a `-qmp`.
+    pub(super) fn qmp(&mut self, text: &str) -> Result<(), QemuError> {
+        let Some(rest) = text.strip_prefix("unix:") else {
+            return Err(refuse_backend(QMP, text, "write unix:PATH,server=on,wait=off"));
+        };
+        self.monitors.push(listen(QMP, rest)?);
+        Ok(())
+    }
+
+    /// The console of the machine. Without a word of it, it is on the terminal: there is no window.
+    pub(super) fn console(&self, daemonize: bool) -> Result<Chardev, QemuError> {
+        if daemonize && self.nographic {
+            let why = "it puts the console on the terminal, which -daemonize leaves";
+            return Err(QemuError::value("-nographic", why, "write -display none"));
+        }
+        match &self.serial {
+            Some(Chardev::Stdio) if daemonize => {
+                let why = "stdio is the terminal, which -daemonize leaves";
+                let mend = "write file:PATH, unix:PATH,server=on,wait=off or null";
+                Err(QemuError::value(SERIAL, why, mend))
+            }
+            Some(chardev) => Ok(chardev.clone()),
+            None if daemonize || self.nodefaults => Ok(Chardev::Null),
+            None => Ok(Chardev::Stdio),
+        }
+    }
+}
+
+/// Reads a `-monitor`: there is none for people.
+pub(super) fn monitor(text: &str) -> Result<(), QemuError> {
+    match text {
+        "none" | "null" => Ok(()),
+        _ => {
+            let why = format!("{text:?}: Cloister has QMP and no monitor for people");
+            Err(QemuError::value(MONITOR, why, "write none, and perhaps -qmp"))
+        }
+    }
+}
+
+/// Reads a `-display`: there is none.
+pub(super) fn display(text: &str) -> Result<(), QemuError> {
+    let name = text.split([',', '=']).next().unwrap_or_default();
+    let why = match name {
+        "none" if text == "none" => return Ok(()),
+        name if DISPLAYS.contains(&name) => format!("QEMU has {name} and Cloister does not"),
+        _ => format!("there is no {text:?}"),
+    };
+    Err(QemuError::value(DISPLAY, why, "write none or -nographic"))
+}
+
+/// Reads an option whose only value here is that there is none of it.
+pub(super) fn none(option: &'static str, text: &str) -> Result<(), QemuError> {
+    match text {
+        "none" => Ok(()),
+        _ => Err(QemuError::value(
+            option,
+            format!("Cloister does not do {text:?}"),
+            "write none or leave it out",
+        )),
+    }
+}
+
+fn refuse_backend(option: &'static str, text: &str, mend: &str) -> QemuError {
+    let name = text.split([':', ',']).next().unwrap_or_default();
+    let is_device = text.starts_with("/dev/");
+    let why = if is_device || BACKENDS.contains(&name) || matches!(name, "file" | "mon" | "stdio") {
+        let name = if is_device { text } else { name };
+        format!("QEMU has {} here and Cloister does not", name.escape_debug())
+    } else {
+        format!("there is no {text:?}")
+    };
+    QemuError::value(option, why, mend)
+}
+
+/// Reads what follows `unix:`.
+fn listen(option: &'static str, text: &str) -> Result<Listen, QemuError> {
+    let mut list = OptionList::parse(option, Some("path"), text);
+    let path = list.require("path", "unix:PATH,server=on,wait=off")?;
+    if path.is_empty() {
+        let why = "unix: the path is missing";
+        return Err(QemuError::value(option, why, "write unix:PATH,server=on,wait=off"));
+    }
+    if list.take_bool("server")? != Some(true) {
+        let why = "unix: QEMU connects to a server here and Cloister does not";
+        return Err(QemuError::value(option, why, "add server=on"));
+    }
+    // QEMU waits for a client unless it is told not to.
+    let wait = list.take_bool("wait")?.unwrap_or(true);
+    list.finish(SOCKET_IN_QEMU, &["path", "server", "wait"])?;
+    Listen::new(path, wait).map_err(|error| {
+        let error = error.to_string();
+        let (why, mend) = error.rsplit_once(": ").unwrap_or((&error, "name another"));
+        QemuError::value(option, format!("unix: {why}"), mend)
+    })
+}

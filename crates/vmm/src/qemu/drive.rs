@@ -1,0 +1,132 @@
+//! `-drive`: raw images behind virtio-blk.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::QemuError;
+use super::list::OptionList;
+use crate::config::DiskConfig;
+
+const DRIVE: &str = "-drive";
+const EXAMPLE: &str = "-drive file=FILE,if=virtio,format=raw";
+const KEYS: &[&str] = &["file", "if", "format", "readonly", "id", "media", "cache", "snapshot"];
+const IN_QEMU: &[&str] = &[
+    "addr",
+    "aio",
+    "auto-read-only",
+    "bps",
+    "bps_*",
+    "bus",
+    "cache.*",
+    "copy-on-read",
+    "cyls",
+    "detect-zeroes",
+    "discard",
+    "driver",
+    "file.*",
+    "force-share",
+    "group",
+    "heads",
+    "index",
+    "iops",
+    "iops_*",
+    "node-name",
+    "offset",
+    "read-only",
+    "rerror",
+    "secs",
+    "serial",
+    "size",
+    "stats-*",
+    "throttling.*",
+    "trans",
+    "unit",
+    "werror",
+];
+/// Values of `if=` that QEMU has besides.
+const INTERFACES: [&str; 7] = ["ide", "scsi", "sd", "mtd", "floppy", "pflash", "none"];
+/// Formats of images that QEMU has besides.
+const FORMATS: [&str; 15] = [
+    "bochs",
+    "cloop",
+    "dmg",
+    "host_device",
+    "luks",
+    "parallels",
+    "qcow",
+    "qcow2",
+    "qed",
+    "replication",
+    "vdi",
+    "vhdx",
+    "vmdk",
+    "vpc",
+    "vvfat",
+];
+/// How images of other formats begin, for a drive whose format is not named.
+const MAGICS: [(&[u8], &str); 6] = [
+    (b"QFI\xfb\0\0\0\x01", "qcow"),
+    (b"QFI\xfb", "qcow2"),
+    (b"QED\0", "qed"),
+    (b"KDMV", "vmdk"),
+    (b"vhdxfile", "vhdx"),
+    (b"LUKS\xba\xbe", "luks"),
+];
+
+/// Reads a `-drive`.
+pub(super) fn drive(text: &str) -> Result<DiskConfig, QemuError> {
+    let mut list = OptionList::parse(DRIVE, None, text);
+    let file = list.require("file", EXAMPLE)?;
+    if file.is_empty() {
+        return Err(QemuError::value(DRIVE, "file is empty", format!("write {EXAMPLE}")));
+    }
+    judge_interface(&list.require("if", EXAMPLE)?)?;
+    let format = list.take("format")?;
+    judge_format(&file, format.as_deref())?;
+    let readonly = list.take_bool("readonly")?.unwrap_or(false);
+    // A name that nothing here can refer to.
+    list.take("id")?;
+    list.allow(&[("media", "disk"), ("cache", "writeback"), ("snapshot", "off")])?;
+    list.finish(IN_QEMU, KEYS)?;
+    Ok(DiskConfig { path: file.into(), readonly })
+}
+
+fn judge_interface(name: &str) -> Result<(), QemuError> {
+    let why = match name {
+        "virtio" => return Ok(()),
+        name if INTERFACES.contains(&name) => {
+            format!("QEMU has if={name} and Cloister does not")
+        }
+        name => format!("if: {name:?} is no interface"),
+    };
+    Err(QemuError::value(DRIVE, why, "write if=virtio"))
+}
+
+fn judge_format(file: &str, format: Option<&str>) -> Result<(), QemuError> {
+    let other = match format {
+        Some("raw") => return Ok(()),
+        Some(name) if FORMATS.contains(&name) => name,
+        Some(name) => {
+            let why = format!("format: {name:?} is no format");
+            return Err(QemuError::value(DRIVE, why, "write format=raw"));
+        }
+        None => match probe(Path::new(file)) {
+            Some(name) => name,
+            None => return Ok(()),
+        },
+    };
+    Err(QemuError::value(
+        DRIVE,
+        format!("{}: QEMU reads {other} and Cloister raw images only", file.escape_debug()),
+        format!("convert it with qemu-img convert -f {other} -O raw"),
+    ))
+}
+
+/// The format of an image that is not raw, by its first bytes. One that cannot be read is for the
+/// machine to refuse.
+fn probe(file: &Path) -> Option<&'static str> {
+    let mut start = Vec::new();
+    File::open(file).and_then(|file| file.take(8).read_to_end(&mut start)).ok()?;
+    MAGICS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
+}
