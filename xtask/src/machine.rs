@@ -19,7 +19,9 @@ pub(crate) struct Boot {
     pub(crate) append: String,
     pub(crate) memory: String,
     pub(crate) cpus: u32,
-    /// Options of Cloister alone: `--sgx-epc`, `--disk` and so on.
+    /// Cloister is told in QEMU's options, by `cloister qemu`.
+    pub(crate) qemu_options: bool,
+    /// Options of Cloister alone: `--sgx-epc`, `--disk` and so on, or QEMU's where those are used.
     pub(crate) options: Vec<String>,
     /// End when the guest resets.
     pub(crate) no_reboot: bool,
@@ -35,6 +37,7 @@ impl Boot {
             append: append.to_owned(),
             memory: "512M".to_owned(),
             cpus: 1,
+            qemu_options: false,
             options: Vec::new(),
             no_reboot: true,
             limit: Duration::from_secs(180),
@@ -91,6 +94,18 @@ impl Machine {
     pub(crate) fn command(&self, boot: &Boot) -> Command {
         let append = format!("console=ttyS0 {}", boot.append);
         match self {
+            Self::Cloister(program) if boot.qemu_options => {
+                let mut command = Command::new(program);
+                command.args(["qemu", "-nographic", "-m", &boot.memory]);
+                command.args(["-smp", &boot.cpus.to_string()]);
+                command.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initrd);
+                command.args(["-append", &append]);
+                command.args(&boot.options);
+                if boot.no_reboot {
+                    command.arg("-no-reboot");
+                }
+                command
+            }
             Self::Cloister(program) => {
                 let mut command = Command::new(program);
                 command.arg("run");

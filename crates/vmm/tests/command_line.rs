@@ -1,65 +1,14 @@
 //! The `cloister` command as a user meets it: exit codes, and one line for each mistake.
 
+mod fixture;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A directory of its own for one test, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cloister-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, contents: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, contents).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn cloister(args: &[&str], directory: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cloister"))
-        .args(args)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// The smallest bzImage: setup header and one sector of HLT, loaded at 1 MiB.
-fn bzimage() -> Vec<u8> {
-    let mut file = vec![0; 0x600];
-    file[0x1f1] = 1;
-    file[0x1f4] = 0x20;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
-    file[0x236] = 1;
-    file[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file[0x400..].fill(0xf4);
-    file
-}
+use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, text};
 
 #[test]
 fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
@@ -181,10 +130,7 @@ struct Idle(Child);
 
 impl Idle {
     fn start(scratch: &Scratch, args: &[&str]) -> Self {
-        let mut kernel = bzimage();
-        // XLF_KERNEL_64 would have it entered behind its end.
-        kernel[0x236] = 0;
-        let kernel = scratch.file("vmlinuz", &kernel);
+        let kernel = scratch.file("vmlinuz", &bzimage_that_runs(&[]));
         let child = Command::new(env!("CARGO_BIN_EXE_cloister"))
             .args(["run", "--kernel", &kernel, "--cpus", "2"])
             .args(args)

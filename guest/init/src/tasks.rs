@@ -16,12 +16,13 @@ use crate::{button, system};
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 10] = [
+pub(crate) const TASKS: [(&str, Task); 11] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
     ("dmesg", dmesg),
     ("cpus", cpus),
+    ("nodes", nodes),
     ("disk", disk),
     ("entropy", entropy),
     ("hvc", hvc),
@@ -143,6 +144,31 @@ fn cpus(_: &[&str]) -> Result<(), String> {
     }
     let expected = ROUNDS * count as u64;
     println!("cpus: sum {} of {expected}", counter.load(Ordering::Relaxed));
+    Ok(())
+}
+
+/// The NUMA nodes: processors, RAM and EPC of each.
+fn nodes(_: &[&str]) -> Result<(), String> {
+    let folder = Path::new("/sys/devices/system/node");
+    let read = |path: &str| {
+        fs::read_to_string(folder.join(path))
+            .map_err(|error| format!("cannot read {path} of {}: {error}", folder.display()))
+    };
+    let online = read("online")?;
+    println!("nodes: online {}", online.trim());
+    for node in 0.. {
+        let name = format!("node{node}");
+        if !folder.join(&name).exists() {
+            return Ok(());
+        }
+        let cpus = read(&format!("{name}/cpulist"))?;
+        let memory = read(&format!("{name}/meminfo"))?;
+        // "Node 0 MemTotal:         123456 kB"
+        let total = memory.lines().find_map(|line| line.split_once("MemTotal:"));
+        let kib = total.and_then(|(_, text)| text.split_whitespace().next()).unwrap_or("?");
+        let epc = read(&format!("{name}/x86/sgx_total_bytes"))?;
+        println!("nodes: {name} cpus {} ram {kib} KiB epc {} bytes", cpus.trim(), epc.trim());
+    }
     Ok(())
 }
 

@@ -11,10 +11,13 @@ use super::Setup;
 /// Runs `cloister run` with arguments that must be refused with a line that starts
 /// with `cloister: ` and has what is wrong and the mend, parted by a colon.
 fn refused(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
-    let mut line = vec!["run"];
-    line.extend(arguments);
-    let output = setup.cloister(&line)?;
-    let shown = arguments.join(" ");
+    command_refused(setup, option, &[&["run"], arguments].concat())
+}
+
+/// As [`refused`], for any command.
+fn command_refused(setup: &Setup, option: &str, line: &[&str]) -> Result<()> {
+    let output = setup.cloister(line)?;
+    let shown = line.join(" ");
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code() == Some(1),
@@ -196,6 +199,33 @@ pub(super) fn monitors(setup: &Setup) -> Result<()> {
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])
+}
+
+pub(super) fn qemu_options(setup: &Setup) -> Result<()> {
+    let kernel = setup.kernel();
+    let object = "memory-backend-epc,id=mem1,size=64M";
+    let cases: &[(&str, &[&str])] = &[
+        ("-vnc", &["-vnc", ":0"]),
+        ("-frobnicate", &["-frobnicate"]),
+        ("-m", &["-m", "64X"]),
+        ("-smp", &["-smp", "0"]),
+        ("-enable-kvm", &["-enable-kvm"]),
+        ("-object", &["-object", object]),
+        ("-object", &["-object", "memory-backend-file,id=a,size=64M,mem-path=/x"]),
+        ("-sgx-epc", &["-sgx-epc", "id=epc1,memdev=mem1"]),
+        ("-machine", &["-object", object, "-M", "sgx-epc.0.memdev=mem1,sgx-epc.0.node=1"]),
+        ("-numa", &["-numa", "node,mem=64M"]),
+        ("-drive", &["-drive", "file=/nonexistent/disk.img,if=virtio"]),
+        ("-drive", &["-drive", "file=disk.img,if=virtio,format=qcow2"]),
+        ("-pidfile", &["-pidfile", "/nonexistent/pid"]),
+        ("-nographic", &["-nographic", "-daemonize"]),
+        ("-serial", &["-serial", "pty"]),
+        ("-qmp", &["-qmp", "tcp:localhost:4444,server=on"]),
+    ];
+    for (option, arguments) in cases {
+        command_refused(setup, option, &[&["qemu", "-kernel", &kernel], *arguments].concat())?;
+    }
+    Ok(())
 }
 
 pub(super) fn info(setup: &Setup) -> Result<()> {

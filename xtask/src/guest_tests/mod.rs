@@ -5,6 +5,7 @@ mod devices;
 mod epc;
 mod monitor;
 mod power;
+mod qemu;
 mod setup;
 mod sgx;
 
@@ -53,6 +54,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("wrong_sandbox_values_are_refused", bad_input::sandbox),
     test("wrong_monitor_sockets_are_refused", bad_input::monitors),
     test("unknown_options_are_refused", bad_input::unknown_options),
+    test("wrong_options_of_qemu_are_refused", bad_input::qemu_options),
     test("info_names_the_accelerator_and_why", bad_input::info),
     test("power_off_ends_with_exit_code_0", power::power_off),
     test("a_reset_with_no_reboot_ends_with_exit_code_2", power::reset_with_no_reboot),
@@ -80,6 +82,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
     alone("four_threads_are_in_an_enclave_at_once", sgx::threads),
     test("avx_registers_of_an_enclave_survive_an_aex_and_stay_inside", sgx::vectors),
+    alone("the_line_of_the_2021_series_runs_the_demo_enclave", qemu::series),
+    alone("nodes_have_their_processors_ram_and_epc", qemu::nodes),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

@@ -102,12 +102,12 @@ pub enum QemuError {
         /// What to do.
         mend: String,
     },
-    /// There is nothing to boot.
+    /// Neither a kernel nor a drive.
     #[error(
-        "-kernel: it is missing, and booting from a drive is not possible yet: name a bzImage or \
-         an ELF file with a PVH entry"
+        "-kernel: there is nothing to boot: add it, or -drive file=IMG,if=virtio with an installed \
+         system"
     )]
-    NoKernel,
+    NothingToBoot,
     /// The machine as a whole.
     #[error("{}", wording::in_options_of_qemu(&.0.to_string()))]
     Config(#[from] ConfigError),

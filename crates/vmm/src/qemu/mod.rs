@@ -26,7 +26,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::chardev::Chardev;
-use crate::config::{DiskConfig, MachineConfig, parse_launch_key};
+use crate::config::{BootConfig, ConfigError, DiskConfig, MachineConfig, parse_launch_key};
 use crate::cpu_flags::CpuConfig;
 use crate::qmp::Listen;
 use chardev::Chardevs;
@@ -312,11 +312,18 @@ impl Line {
         let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
         self.backends.finish()?;
         let serial = self.chardevs.console(self.daemonize)?;
+        let boot = match (self.kernel, self.initrd, self.append) {
+            (Some(kernel), initrd, append) => {
+                BootConfig::Kernel { kernel, initrd, cmdline: append.unwrap_or_default() }
+            }
+            (None, Some(_), _) => return Err(ConfigError::WithoutKernel("--initrd").into()),
+            (None, None, Some(_)) => return Err(ConfigError::WithoutKernel("--append").into()),
+            (None, None, None) if self.drives.is_empty() => return Err(QemuError::NothingToBoot),
+            (None, None, None) => BootConfig::Disk,
+        };
         let machine = MachineConfig {
             name: self.name,
-            kernel: self.kernel.ok_or(QemuError::NoKernel)?,
-            initrd: self.initrd,
-            cmdline: self.append.unwrap_or_default(),
+            boot,
             ram,
             cpus,
             nodes,
