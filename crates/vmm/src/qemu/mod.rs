@@ -7,6 +7,7 @@ mod chardev;
 mod drive;
 mod epc;
 mod error;
+mod line;
 mod list;
 mod machine;
 mod names;
@@ -26,18 +27,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::chardev::Chardev;
-use crate::config::{BootConfig, ConfigError, DiskConfig, MachineConfig, parse_launch_key};
-use crate::cpu_flags::CpuConfig;
+use crate::config::{MachineConfig, parse_launch_key};
 use crate::qmp::Listen;
-use chardev::Chardevs;
 use epc::SgxEpc;
-use list::OptionList;
-use machine::MachineOptions;
-use numa::Numa;
-use object::{Backends, Kind};
-
-/// RAM without `-m`, in bytes, as in QEMU.
-const DEFAULT_RAM: u64 = 128 << 20;
+use line::{Line, once};
 
 /// What a line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -181,31 +174,6 @@ const OPTIONS: &[Known] = &[
     }),
 ];
 
-/// What the options say, family by family, as they are read.
-#[derive(Default)]
-struct Line {
-    machine: MachineOptions,
-    cpu: Option<CpuConfig>,
-    cpus: Option<u32>,
-    ram: Option<u64>,
-    backends: Backends,
-    sgx_epc: Vec<SgxEpc>,
-    numa: Numa,
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    append: Option<String>,
-    drives: Vec<DiskConfig>,
-    chardevs: Chardevs,
-    no_reboot: bool,
-    name: Option<String>,
-    process_name: Option<String>,
-    pidfile: Option<PathBuf>,
-    daemonize: bool,
-    sandbox: Option<bool>,
-    platform: Option<PathBuf>,
-    launch_key: Option<[u8; 32]>,
-}
-
 /// Reads the words behind `cloister qemu`.
 ///
 /// # Errors
@@ -214,7 +182,8 @@ struct Line {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuError> {
     let mut line = Line::default();
     let mut words = words.into_iter().map(|word| {
-        word.into_string().map_err(|word| QemuError::NotUtf8(word.to_string_lossy().into_owned()))
+        word.into_string()
+            .map_err(|word| QemuError::NotUtf8(word.to_string_lossy().escape_debug().to_string()))
     });
     while let Some(word) = words.next().transpose()? {
         let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
@@ -252,97 +221,4 @@ pub fn help() -> String {
         text += &format!("  -{:15} {}\n", known.name, known.help);
     }
     text
-}
-
-/// Notes the value of an option that is given once at most.
-fn once<T>(option: &'static str, slot: &mut Option<T>, value: T) -> Result<(), QemuError> {
-    match slot.replace(value) {
-        Some(_) => Err(QemuError::Twice(option)),
-        None => Ok(()),
-    }
-}
-
-impl Line {
-    /// Reads a `-name`.
-    fn name(&mut self, text: &str) -> Result<(), QemuError> {
-        const NAME: &str = "-name";
-        let mut list = OptionList::parse(NAME, Some("guest"), text);
-        if let Some(name) = list.take("guest")? {
-            once(NAME, &mut self.name, name)?;
-        }
-        if let Some(name) = list.take("process")? {
-            if name.contains('\0') {
-                let why = "process: the name has a zero byte";
-                return Err(QemuError::value(NAME, why, "leave it out"));
-            }
-            once(NAME, &mut self.process_name, name)?;
-        }
-        list.allow(&[("debug-threads", "on")])?;
-        list.finish(&[], &["guest", "process", "debug-threads"])
-    }
-
-    /// Reads a `-sandbox`: what its other keys may forbid is forbidden.
-    fn sandbox(&mut self, text: &str) -> Result<(), QemuError> {
-        const SANDBOX: &str = "-sandbox";
-        const FORBIDDEN: [&str; 4] = ["obsolete", "elevateprivileges", "spawn", "resourcecontrol"];
-        let mut list = OptionList::parse(SANDBOX, Some("enable"), text);
-        let on = list.take_bool("enable")?.unwrap_or(true);
-        list.allow(&FORBIDDEN.map(|key| (key, "deny")))?;
-        list.finish(&[], &["enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"])?;
-        once(SANDBOX, &mut self.sandbox, on)
-    }
-
-    /// Joins the families to a machine.
-    fn finish(mut self) -> Result<Invocation, QemuError> {
-        let ram = self.ram.unwrap_or(DEFAULT_RAM);
-        let cpus = self.cpus.unwrap_or(1);
-        let facts = self.machine.finish()?;
-        let nodes = self.numa.finish(cpus, &mut self.backends)?;
-        if let Some(id) = facts.memory_backend {
-            let backend = self.backends.take("-machine", "memory-backend", &id, Kind::Ram)?;
-            if !nodes.is_empty() {
-                let why = "memory-backend is given and -numa says where the RAM is";
-                return Err(QemuError::value("-machine", why, "leave one of them out"));
-            }
-            if backend.size != ram {
-                let why = format!("memory-backend: {id} is not of the size of -m");
-                return Err(QemuError::value("-machine", why, "make them equal"));
-            }
-        }
-        let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
-        self.backends.finish()?;
-        let serial = self.chardevs.console(self.daemonize)?;
-        let boot = match (self.kernel, self.initrd, self.append) {
-            (Some(kernel), initrd, append) => {
-                BootConfig::Kernel { kernel, initrd, cmdline: append.unwrap_or_default() }
-            }
-            (None, Some(_), _) => return Err(ConfigError::WithoutKernel("--initrd").into()),
-            (None, None, Some(_)) => return Err(ConfigError::WithoutKernel("--append").into()),
-            (None, None, None) if self.drives.is_empty() => return Err(QemuError::NothingToBoot),
-            (None, None, None) => BootConfig::Disk,
-        };
-        let machine = MachineConfig {
-            name: self.name,
-            boot,
-            ram,
-            cpus,
-            nodes,
-            disks: self.drives,
-            epc,
-            cpu: self.cpu.unwrap_or_default(),
-            launch_key: self.launch_key,
-            platform: self.platform,
-            no_reboot: self.no_reboot,
-        };
-        machine.layout().map_err(QemuError::from)?;
-        Ok(Invocation {
-            machine,
-            serial,
-            monitors: self.chardevs.monitors,
-            sandbox: self.sandbox.unwrap_or(true),
-            process_name: self.process_name,
-            pidfile: self.pidfile,
-            daemonize: self.daemonize,
-        })
-    }
 }

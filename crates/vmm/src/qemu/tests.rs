@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::EpcConfig;
+use crate::config::{BootConfig, DiskConfig, EpcConfig};
+use crate::cpu_flags::CpuConfig;
 use crate::nodes::NodeConfig;
 
 const MIB: u64 = 1 << 20;
@@ -48,15 +49,16 @@ fn section(id: &str, size: u64, prealloc: bool, node: u32) -> EpcConfig {
 
 #[test]
 fn the_line_of_the_2021_series_is_a_machine() {
-    let found = read(
+    let found = read_alone(
         "-smp 4 -m 2G -drive file=IMG,if=virtio -cpu host,+sgx_provisionkey \
          -sgx-epc id=epc1,memdev=mem1 -object memory-backend-epc,id=mem1,size=64M,prealloc",
     );
 
     assert_eq!(
         found,
-        Ok(Invocation {
+        Ok(Request::Run(Box::new(Invocation {
             machine: MachineConfig {
+                boot: BootConfig::Disk,
                 ram: 2 << 30,
                 cpus: 4,
                 disks: vec![DiskConfig { path: "IMG".into(), readonly: false }],
@@ -70,7 +72,7 @@ fn the_line_of_the_2021_series_is_a_machine() {
             process_name: None,
             pidfile: None,
             daemonize: false,
-        })
+        })))
     );
 }
 
