@@ -205,7 +205,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuE
             Action::Alone(action) => action(&mut line)?,
             Action::With(action) => {
                 let argument = words.next().transpose()?;
-                let argument = argument.ok_or_else(|| QemuError::NoArgument(known.name))?;
+                let argument = argument.ok_or(QemuError::NoArgument(known.name))?;
                 action(&mut line, &argument)?;
             }
         }
