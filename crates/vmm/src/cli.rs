@@ -1,4 +1,4 @@
-//! The command line: `cloister run`, `cloister qemu` and `cloister info`.
+//! The command line: `cloister run`, `cloister qemu`, `cloister epc` and `cloister info`.
 //!
 //! Option values are read as text and judged by [`config`](crate::config), so that every wrong
 //! value is one line that names the option and the mend.
@@ -12,6 +12,7 @@ use crate::config::{
     BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu,
     parse_cpus, parse_launch_key, parse_memory, parse_sandbox,
 };
+use crate::epc_view::EpcArgs;
 use crate::qmp::Listen;
 
 /// A virtual machine monitor that gives its guests Intel SGX.
@@ -35,6 +36,8 @@ pub enum Command {
         #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Show the EPC of machines that run, each second (q quits)
+    Epc(EpcArgs),
     /// Tell what this host offers and which accelerator a machine would use
     Info,
 }

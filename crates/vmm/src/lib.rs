@@ -11,6 +11,7 @@ pub mod cpu_flags;
 pub mod cpuid;
 pub mod daemon;
 pub mod devices;
+pub mod epc_view;
 pub mod info;
 pub mod layout;
 pub mod machine;

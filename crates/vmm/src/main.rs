@@ -10,13 +10,13 @@ use anyhow::Context as _;
 use cloister_vmm::chardev::Backend;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
 use cloister_vmm::daemon::{self, Daemon, Side};
-use cloister_vmm::info;
 use cloister_vmm::machine::{Control, Machine, Outcome};
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
 use cloister_vmm::terminal;
+use cloister_vmm::{epc_view, info};
 use tracing::level_filters::LevelFilter;
 
 /// The guest powered off, or the user quit.
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => end(run(*args), |line| line),
         Ok(Command::Qemu { words }) => end(qemu(words), |line| in_options_of_qemu(&line)),
+        Ok(Command::Epc(args)) => {
+            end(epc_view::run(&args).map(|()| SUCCESS).map_err(Into::into), |line| line)
+        }
         Ok(Command::Info) => {
             print!("{}", info::HostInfo::gather());
             ExitCode::from(SUCCESS)

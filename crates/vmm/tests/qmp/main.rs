@@ -2,6 +2,7 @@
 
 mod client;
 mod conversation;
+mod epc;
 mod guests;
 mod machine;
 mod power;

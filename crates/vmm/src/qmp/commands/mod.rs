@@ -2,6 +2,7 @@
 //! with its parameters.
 
 mod cpus;
+mod epc;
 mod monitor;
 mod power;
 mod sgx;
@@ -49,6 +50,11 @@ const COMMANDS: &[Command] = &[
     plain("query-cpus-fast", cpus::query_cpus_fast),
     plain("query-sgx", sgx::query_sgx),
     plain("query-sgx-capabilities", sgx::query_sgx_capabilities),
+    Command {
+        name: "x-query-sgx-epc",
+        parameters: &[Parameter { name: epc::PAGE_MAP, required: false }],
+        run: epc::query_sgx_epc,
+    },
 ];
 
 /// Runs a command.

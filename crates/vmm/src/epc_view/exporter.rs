@@ -1,0 +1,353 @@
+//! `GET /metrics` over HTTP/1.1, and nothing else: a server for a scraper on the same host.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+/// Connections at a time; others are told to come back.
+const CONNECTIONS: usize = 16;
+/// Bytes of a request's head at most.
+const MAX_HEAD: usize = 8 << 10;
+/// How long a client may take for its request, and again for the response.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before the next connection when the host has no descriptor for one.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Where metrics are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ExporterAddress {
+    /// A TCP port of a loopback address; port 0 is any that is free.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why metrics cannot be served.
+#[derive(Debug, Error)]
+pub enum ExporterError {
+    /// The address is neither of the two kinds.
+    #[error("--metrics: {0:?} is no address: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")]
+    Address(String),
+    /// An address that other hosts reach.
+    #[error("--metrics: {0} is open to other hosts: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")]
+    NotLoopback(SocketAddr),
+    /// The host refuses the address.
+    #[error("--metrics: cannot listen at {address}: {reason}: give another address")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the host said.
+        reason: io::Error,
+    },
+}
+
+impl ExporterAddress {
+    /// Reads the value of `--metrics`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError::Address`] and [`ExporterError::NotLoopback`].
+    pub fn parse(text: &str) -> Result<Self, ExporterError> {
+        let wrong = || ExporterError::Address(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err(wrong()) } else { Ok(Self::Unix(path.into())) };
+        }
+        let address: SocketAddr = match text.strip_prefix("localhost:") {
+            Some(port) => (Ipv4Addr::LOCALHOST, port.parse().map_err(|_| wrong())?).into(),
+            None => text.parse().map_err(|_| wrong())?,
+        };
+        if !address.ip().is_loopback() {
+            return Err(ExporterError::NotLoopback(address));
+        }
+        Ok(Self::Tcp(address))
+    }
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+#[derive(Debug)]
+enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Exporter {
+    listener: Listener,
+    /// The socket's file, which goes with the server.
+    path: Option<PathBuf>,
+}
+
+impl Exporter {
+    /// Listens. A Unix socket on which nobody listens any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError::Listen`].
+    pub fn bind(address: &ExporterAddress) -> Result<Self, ExporterError> {
+        let failed = |address: String| move |reason| ExporterError::Listen { address, reason };
+        match address {
+            ExporterAddress::Tcp(address) => {
+                let listener = TcpListener::bind(address).map_err(failed(address.to_string()))?;
+                Ok(Self { listener: Listener::Tcp(listener), path: None })
+            }
+            ExporterAddress::Unix(path) => {
+                let listener = listen(path).map_err(failed(format!("unix:{}", path.display())))?;
+                Ok(Self { listener: Listener::Unix(listener), path: Some(path.clone()) })
+            }
+        }
+    }
+
+    /// Where it listens: a URL, or the address of a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match (&self.listener, &self.path) {
+            (Listener::Tcp(listener), _) => listener.local_addr().map_or_else(
+                |error| error.to_string(),
+                |address| format!("http://{address}/metrics"),
+            ),
+            (Listener::Unix(_), Some(path)) => format!("unix:{}", path.display()),
+            (Listener::Unix(_), None) => String::new(),
+        }
+    }
+
+    /// The socket's file, to be removed when the server ends.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Serves what `scrape` returns until the process ends.
+    pub fn serve(self, scrape: impl Fn() -> String + Sync) {
+        let active = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            loop {
+                let Ok(mut connection) = self.accept() else {
+                    thread::sleep(RETRY);
+                    continue;
+                };
+                let (active, scrape) = (&active, &scrape);
+                if active.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS {
+                    active.fetch_sub(1, Ordering::SeqCst);
+                    // Into an empty buffer: that cannot take long.
+                    let _ =
+                        connection.respond("503 Service Unavailable", "too many clients\n", true);
+                    continue;
+                }
+                let spawned =
+                    thread::Builder::new().name("scrape".into()).spawn_scoped(scope, move || {
+                        // A client that goes away is no business of the others.
+                        let _ = connection.serve(scrape);
+                        active.fetch_sub(1, Ordering::SeqCst);
+                    });
+                if spawned.is_err() {
+                    active.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+
+    fn accept(&self) -> io::Result<Connection> {
+        let connection = match &self.listener {
+            Listener::Tcp(listener) => Connection::Tcp(listener.accept()?.0),
+            Listener::Unix(listener) => Connection::Unix(listener.accept()?.0),
+        };
+        match &connection {
+            Connection::Tcp(stream) => stream.set_write_timeout(Some(PATIENCE))?,
+            Connection::Unix(stream) => stream.set_write_timeout(Some(PATIENCE))?,
+        }
+        Ok(connection)
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
+            if !is_socket || UnixStream::connect(path).is_ok() {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        outcome => outcome,
+    }
+}
+
+/// What a request deserves: status, and whether the metrics are the body.
+fn judge(head: &[u8]) -> (&'static str, bool, bool) {
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = std::str::from_utf8(line).unwrap_or_default().trim_end_matches('\r');
+    let mut words = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return ("400 Bad Request", false, true);
+    };
+    if !matches!(version, "HTTP/1.0" | "HTTP/1.1") {
+        return ("400 Bad Request", false, true);
+    }
+    let body = method != "HEAD";
+    if !matches!(method, "GET" | "HEAD") {
+        return ("405 Method Not Allowed", false, true);
+    }
+    match target.split('?').next() {
+        Some("/metrics") => ("200 OK", true, body),
+        _ => ("404 Not Found", false, body),
+    }
+}
+
+impl Connection {
+    fn serve(&mut self, scrape: &(impl Fn() -> String + Sync)) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut head = Vec::new();
+        let (status, metrics, body) = loop {
+            let ends = |end: &[u8]| head.windows(end.len()).any(|window| window == end);
+            if ends(b"\r\n\r\n") || ends(b"\n\n") {
+                break judge(&head);
+            }
+            if head.len() > MAX_HEAD {
+                break ("431 Request Header Fields Too Large", false, true);
+            }
+            let mut buffer = [0; 1024];
+            match self.read_until(deadline, &mut buffer)? {
+                // Half a request, or none.
+                0 if head.is_empty() => return Ok(()),
+                0 => break ("400 Bad Request", false, true),
+                length => head.extend(&buffer[..length]),
+            }
+        };
+        let text = if metrics { scrape() } else { format!("{status}: GET /metrics\n") };
+        self.respond(status, &text, body)?;
+        // The client reads the response only if nothing that it sent is left unread.
+        self.finish(Instant::now() + PATIENCE)
+    }
+
+    /// Reads once, until `deadline` at most.
+    fn read_until(&mut self, deadline: Instant, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(left))?;
+                stream.read(buffer)
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(left))?;
+                stream.read(buffer)
+            }
+        }
+    }
+
+    fn respond(&mut self, status: &str, text: &str, body: bool) -> io::Result<()> {
+        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+             Content-Length: {}\r\n{allow}Connection: close\r\n\r\n",
+            text.len()
+        );
+        let body = if body { text } else { "" };
+        let all = [head.as_bytes(), body.as_bytes()].concat();
+        match self {
+            Self::Tcp(stream) => stream.write_all(&all),
+            Self::Unix(stream) => stream.write_all(&all),
+        }
+    }
+
+    /// Tells the client that no more comes, and passes over what it still sends.
+    fn finish(&mut self, deadline: Instant) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write)?,
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write)?,
+        }
+        let mut buffer = [0; 4096];
+        let mut passed = 0;
+        while passed < 1 << 20 {
+            match self.read_until(deadline, &mut buffer)? {
+                0 => break,
+                length => passed += length,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_loopback_port_or_a_unix_socket() {
+        for (text, expected) in [
+            ("127.0.0.1:9100", ExporterAddress::Tcp(([127, 0, 0, 1], 9100).into())),
+            ("127.1.2.3:0", ExporterAddress::Tcp(([127, 1, 2, 3], 0).into())),
+            ("localhost:9100", ExporterAddress::Tcp(([127, 0, 0, 1], 9100).into())),
+            (
+                "[::1]:80",
+                ExporterAddress::Tcp(SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 80))),
+            ),
+            ("unix:/run/x", ExporterAddress::Unix("/run/x".into())),
+            ("unix:a:1", ExporterAddress::Unix("a:1".into())),
+        ] {
+            assert_eq!(ExporterAddress::parse(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_one_line_that_names_the_option_and_the_mend() {
+        let mend = "write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
+        for text in [
+            "",
+            "9100",
+            ":9100",
+            "127.0.0.1",
+            "127.0.0.1:x",
+            "localhost:99999",
+            "unix:",
+            "/run/x",
+            "host:1",
+        ] {
+            let line = ExporterAddress::parse(text).unwrap_err().to_string();
+            assert_eq!(line, format!("--metrics: {text:?} is no address: {mend}"));
+        }
+        for text in ["0.0.0.0:9100", "[::]:9100", "10.0.0.1:80"] {
+            let line = ExporterAddress::parse(text).unwrap_err().to_string();
+            assert_eq!(line, format!("--metrics: {text} is open to other hosts: {mend}"));
+        }
+    }
+
+    #[test]
+    fn requests_get_what_they_deserve() {
+        for (request, status) in [
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\n", "200 OK"),
+            ("GET /metrics?x=1 HTTP/1.0\r\n", "200 OK"),
+            ("HEAD /metrics HTTP/1.1\n", "200 OK"),
+            ("GET / HTTP/1.1\r\n", "404 Not Found"),
+            ("GET /metrics/ HTTP/1.1\r\n", "404 Not Found"),
+            ("POST /metrics HTTP/1.1\r\n", "405 Method Not Allowed"),
+            ("GET /metrics HTTP/2\r\n", "400 Bad Request"),
+            ("GET /metrics\r\n", "400 Bad Request"),
+            ("GET  /metrics HTTP/1.1\r\n", "400 Bad Request"),
+            ("\r\n", "400 Bad Request"),
+            ("", "400 Bad Request"),
+        ] {
+            assert_eq!(judge(request.as_bytes()).0, status, "{request:?}");
+        }
+        assert_eq!(judge(b"\xff\xfe /metrics HTTP/1.1\r\n").0, "400 Bad Request");
+    }
+}

@@ -1,0 +1,236 @@
+//! A report as lines of 80 columns.
+
+use std::fmt::Write as _;
+
+use super::qmp_client::printable;
+use super::report::{EnclaveReport, EpcReport, SectionReport};
+
+/// Columns that a line has at most.
+const WIDTH: usize = 80;
+
+/// The lines that show `report`. `faults` is how many EPC faults each of its sections had in a
+/// second, once that is known: of one report alone it is not, and the faults so far are shown.
+#[must_use]
+pub fn table(report: &EpcReport, faults: Option<&[f64]>) -> Vec<String> {
+    let mut lines = vec![heading(report)];
+    if report.sections.is_empty() {
+        lines.push("  no EPC: the machine was started without --sgx-epc".to_owned());
+        return lines;
+    }
+    let last = if faults.is_some() { "FAULTS/S" } else { "FAULTS" };
+    lines.push(format!(
+        "{:<12}{:>8}{:>8}{:>8}{:>6}{:>6}{:>8}{:>6}{:>8}{last:>10}",
+        "SECTION", "TOTAL", "BACKED", "VALID", "SECS", "TCS", "REG", "VA", "BLOCKED"
+    ));
+    for (n, section) in report.sections.iter().enumerate() {
+        let rate = faults.map(|rates| rates.get(n).copied().unwrap_or_default());
+        lines.push(section_line(section, rate));
+    }
+    if report.enclaves.is_empty() {
+        return lines;
+    }
+    lines.push(format!("{:<64}{:>6}{:>4}{:>6}", "MRENCLAVE", "SIZE", "IN", "PAGES"));
+    lines.extend(report.enclaves.iter().map(enclave_line));
+    if report.enclaves_unlisted != 0 {
+        lines.push(format!("and {} more enclaves", report.enclaves_unlisted));
+    }
+    lines
+}
+
+fn heading(report: &EpcReport) -> String {
+    let (account, pool) = (&report.account, &report.pool);
+    let mut line = format!(
+        "{}: {} pages used, {} zombies, {} leaked",
+        printable(&report.name, 20),
+        shortened(account.used, 7),
+        shortened(account.zombies, 7),
+        shortened(account.leaked, 7),
+    );
+    if account.refused != 0 {
+        let _ = write!(line, ", {} refused", shortened(account.refused, 6));
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(line, "; host {}/{}", shortened(pool.used, 6), shortened(pool.total, 6));
+    cut(line)
+}
+
+fn section_line(section: &SectionReport, rate: Option<f64>) -> String {
+    let pages = &section.pages;
+    let faults = match rate {
+        Some(rate) if rate < 1e6 => format!("{rate:.1}"),
+        Some(rate) => shortened(rate as u64, 9),
+        None => shortened(section.faults, 9),
+    };
+    format!(
+        "{:<12}{:>8}{:>8}{:>8}{:>6}{:>6}{:>8}{:>6}{:>8}{faults:>10}",
+        printable(&section.id, 12),
+        shortened(pages.total, 7),
+        shortened(pages.backed, 7),
+        shortened(pages.valid, 7),
+        shortened(pages.secs, 5),
+        shortened(pages.tcs, 5),
+        shortened(pages.reg, 7),
+        shortened(pages.va, 5),
+        shortened(pages.blocked, 7),
+    )
+}
+
+fn enclave_line(enclave: &EnclaveReport) -> String {
+    let name = match &enclave.mrenclave {
+        Some(mrenclave) => printable(mrenclave, 64),
+        None => format!("(before EINIT, SECS at {:#x})", enclave.secs),
+    };
+    let pages = enclave.pages.iter().fold(0_u64, |sum, part| sum.saturating_add(part.count));
+    format!(
+        "{name:<64}{:>6}{:>4}{:>6}",
+        bytes(enclave.size),
+        shortened(enclave.threads_inside, 3),
+        shortened(pages, 5)
+    )
+}
+
+/// A number in at most `width` columns, at least 3: whole if it fits, else in thousands, millions
+/// and so on.
+fn shortened(number: u64, width: usize) -> String {
+    let whole = number.to_string();
+    if whole.len() <= width {
+        return whole;
+    }
+    let mut part = number as f64;
+    for unit in ["k", "M", "G", "T", "P", "E"] {
+        part /= 1000.0;
+        if part >= 999.5 {
+            continue;
+        }
+        for text in [format!("{part:.1}{unit}"), format!("{part:.0}{unit}")] {
+            if text.len() <= width {
+                return text;
+            }
+        }
+    }
+    "+".repeat(width)
+}
+
+/// A size of enclaves, which are powers of two.
+fn bytes(size: u64) -> String {
+    let units = ["B", "K", "M", "G", "T", "P", "E"];
+    let mut unit = 0;
+    let mut rest = size;
+    while rest >= 1024 && rest.is_multiple_of(1024) {
+        rest /= 1024;
+        unit += 1;
+    }
+    let text = format!("{rest}{}", units[unit]);
+    if text.len() <= 5 { text } else { shortened(size, 5) }
+}
+
+fn cut(line: String) -> String {
+    if line.chars().count() <= WIDTH { line } else { line.chars().take(WIDTH).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::{AccountReport, PagesReport, PoolReport};
+    use super::*;
+    use crate::epc_view::sample;
+
+    #[test]
+    fn a_report_is_a_heading_the_sections_and_the_enclaves() {
+        let report = sample::report();
+
+        let lines = table(&report, Some(&[12.0, 0.0]));
+
+        assert_eq!(
+            lines,
+            [
+                "guest: 1234 pages used, 1 zombies, 2 leaked, 3 refused; host 1300/32768",
+                "SECTION        TOTAL  BACKED   VALID  SECS   TCS     REG    VA BLOCKED  FAULTS/S",
+                "epc0           16384    1200    1100     2     4    1089     5      16      12.0",
+                "epc1           16384      34       0     0     0       0     0       0       0.0",
+                "MRENCLAVE                                                         SIZE  IN PAGES",
+                "abababababababababababababababababababababababababababababababab  256K   4    43",
+                "(before EINIT, SECS at 0x100001000)                                64G   0     1",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_rate_the_faults_so_far_are_shown() {
+        let lines = table(&sample::report(), None);
+
+        assert!(lines[1].ends_with("    FAULTS"), "{}", lines[1]);
+        assert!(lines[2].ends_with("      1200"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn a_machine_without_epc_says_so() {
+        let report = EpcReport { sections: Vec::new(), enclaves: Vec::new(), ..sample::report() };
+
+        let lines = table(&report, None);
+
+        assert_eq!(lines[1], "  no EPC: the machine was started without --sgx-epc");
+    }
+
+    #[test]
+    fn no_line_exceeds_80_columns_or_carries_an_escape_whatever_the_peer_says() {
+        let wild = "\u{1b}[2J\u{9b}31m".repeat(100);
+        let mut report = sample::report();
+        report.name = wild.clone();
+        let n = u64::MAX;
+        report.account = AccountReport {
+            used: n,
+            zombies: n,
+            leaked: n,
+            refused: n,
+            reservation: n,
+            quota: Some(n),
+        };
+        report.pool = PoolReport { total: n, used: n, reserved: n, zombies: n, leaked: n };
+        for section in &mut report.sections {
+            section.id = wild.clone();
+            section.pages = PagesReport {
+                total: n,
+                backed: n,
+                valid: n,
+                secs: n,
+                tcs: n,
+                reg: n,
+                va: n,
+                blocked: n,
+                ..PagesReport::default()
+            };
+            section.faults = n;
+        }
+        for enclave in &mut report.enclaves {
+            enclave.mrenclave = Some(wild.clone());
+            enclave.size = n;
+            enclave.threads_inside = n;
+            enclave.pages[0].count = n;
+        }
+        report.enclaves_unlisted = n;
+
+        for rates in [None, Some(&[f64::MAX, 1e5][..]), Some(&[])] {
+            for line in table(&report, rates) {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+                assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_shortened_only_when_they_must_be() {
+        for (number, width, text) in [
+            (0, 3, "0"),
+            (16384, 5, "16384"),
+            (134_217_728, 7, "134.2M"),
+            (16_777_216, 7, "16.8M"),
+            (99_999, 5, "99999"),
+            (100_000, 5, "100k"),
+            (12_345, 3, "12k"),
+            (999_999, 5, "1.0M"),
+            (u64::MAX, 3, "18E"),
+        ] {
+            assert_eq!(shortened(number, width), text, "{number} in {width}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What is in the EPC. QEMU has no such command, as the `x-` says.
+
+use serde_json::Value;
+
+use super::{Outcome, give};
+use crate::epc_view::EpcView;
+use crate::qmp::context::Context;
+use crate::qmp::request::{Arguments, QmpError};
+
+/// Whether the page maps are wanted; they are not without it.
+pub(super) const PAGE_MAP: &str = "page-map";
+
+/// `x-query-sgx-epc`: an [`EpcReport`](crate::epc_view::EpcReport).
+pub(super) fn query_sgx_epc(context: &Context, arguments: &Arguments) -> Outcome {
+    let page_map = match arguments.get(PAGE_MAP) {
+        None => false,
+        Some(&Value::Bool(wanted)) => wanted,
+        Some(_) => {
+            return Err(QmpError::generic(format!("the argument '{PAGE_MAP}' is no boolean")));
+        }
+    };
+    give(view(context).report(page_map))
+}
+
+fn view(context: &Context) -> EpcView {
+    match &context.sgx {
+        Some(sgx) => {
+            let ids = context.config.epc.iter().map(|section| section.id.clone()).collect();
+            EpcView::new(sgx.account().name(), sgx.clone(), ids)
+        }
+        None => EpcView::without_sgx(context.config.name.as_deref().unwrap_or("guest")),
+    }
+}
