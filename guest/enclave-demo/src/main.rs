@@ -7,7 +7,7 @@
 //! - `seal`: seal a message inside the enclave and print it;
 //! - `open HEX`: open a sealed message inside the enclave;
 //! - `debug`: read and write a debug enclave through `/proc/self/mem`;
-//! - `threads`: four threads in the enclave at once;
+//! - `threads [AEXS]`: four threads in the enclave at once, for that many interruptions;
 //! - `vectors`: AVX registers in the enclave;
 //! - `provision`: ask for the provisioning key, without and with the right to it.
 //!
@@ -59,7 +59,11 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["seal"] => sealing::seal(&image),
         ["open", sealed] => sealing::open(&image, sealed),
         ["debug"] => debugger::run(&image),
-        ["threads"] => threads::run(&image),
+        ["threads"] => threads::run(&image, threads::EXITS),
+        ["threads", exits] => {
+            let exits = exits.parse().map_err(|_| format!("{exits} is no number of AEXs"))?;
+            threads::run(&image, exits)
+        }
         ["vectors"] => vectors::run(&image),
         ["provision"] => provisioning::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),

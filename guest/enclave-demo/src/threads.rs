@@ -10,16 +10,16 @@ use crate::image::Image;
 use crate::thread::{OP_WORK, THREADS, Thread};
 use crate::{ensure, hex};
 
-/// AEXs that each thread works through.
-const EXITS: u64 = 20;
+/// AEXs that each thread works through unless told otherwise.
+pub(crate) const EXITS: u64 = 20;
 
 /// The enclave lets no thread leave before all have come, and each hashes until it
 /// has been interrupted often enough; so as many hashes outside must give the same.
-pub(crate) fn run(image: &Image) -> Result<(), String> {
+pub(crate) fn run(image: &Image, exits: u64) -> Result<(), String> {
     let enclave = &Enclave::build(image, Attributes::PLAIN)?;
     thread::scope(|scope| {
         let work: Vec<_> =
-            (0..THREADS).map(|number| scope.spawn(move || work(enclave, number))).collect();
+            (0..THREADS).map(|number| scope.spawn(move || work(enclave, number, exits))).collect();
         work.into_iter().try_for_each(|handle| {
             let line = handle.join().map_err(|_| "a thread panicked")??;
             println!("enclave-demo: {line}");
@@ -28,15 +28,15 @@ pub(crate) fn run(image: &Image) -> Result<(), String> {
     })
 }
 
-fn work(enclave: &Enclave, number: u64) -> Result<String, String> {
+fn work(enclave: &Enclave, number: u64, exits: u64) -> Result<String, String> {
     bind(number as usize).map_err(|error| format!("cannot bind to CPU {number}: {error}"))?;
-    let request = Thread::new(enclave, number)?.call(OP_WORK, THREADS, EXITS)?;
+    let request = Thread::new(enclave, number)?.call(OP_WORK, THREADS, exits)?;
     let mut digest = guest_sha256::digest(&number.to_le_bytes());
     for _ in 1..request.result {
         digest = guest_sha256::digest(&digest);
     }
     let inside = &request.output[..digest.len()];
-    let line = format!("thread {number} through {EXITS} AEXs: {}", hex(inside));
+    let line = format!("thread {number} through {exits} AEXs: {}", hex(inside));
     ensure(inside == digest, &format!("{line}, but outside {}", hex(&digest)))?;
     Ok(line + ", as outside")
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod devices;
 mod epc;
+mod epc_view;
 mod monitor;
 mod power;
 mod qemu;
@@ -81,6 +82,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("the_provisioning_key_is_the_platforms_and_takes_a_flag", sgx::provisioning),
     test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
     alone("four_threads_are_in_an_enclave_at_once", sgx::threads),
+    alone("the_epc_of_a_running_machine_is_seen_until_it_ends", epc_view::running),
     test("avx_registers_of_an_enclave_survive_an_aex_and_stay_inside", sgx::vectors),
     alone("the_line_of_the_2021_series_runs_the_demo_enclave", qemu::series),
     alone("nodes_have_their_processors_ram_and_epc", qemu::nodes),
