@@ -38,7 +38,10 @@ pub fn find(image: &File, low_ram: u64) -> Result<BootSource, DiskBootError> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("boot".into())
-        .spawn(move || sender.send(read(&disk, low_ram)))
+        .spawn(move || {
+            // Err: it took too long, and nobody waits any more.
+            let _ = sender.send(read(&disk, low_ram));
+        })
         .map_err(DiskBootError::Read)?;
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| {
         Err(match error {
