@@ -225,8 +225,20 @@ mod tests {
                     DiskConfig { path: "b".into(), readonly: true },
                 ],
                 epc: vec![
-                    EpcConfig { id: "epc0".into(), size: 64 << 20, prealloc: false, node: 0 },
-                    EpcConfig { id: "epc1".into(), size: 32 << 20, prealloc: true, node: 0 },
+                    EpcConfig {
+                        id: "epc0".into(),
+                        size: 64 << 20,
+                        prealloc: false,
+                        node: 0,
+                        host_node: 0
+                    },
+                    EpcConfig {
+                        id: "epc1".into(),
+                        size: 32 << 20,
+                        prealloc: true,
+                        node: 0,
+                        host_node: 0
+                    },
                 ],
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 launch_key: None,

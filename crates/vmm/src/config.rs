@@ -40,6 +40,8 @@ pub struct EpcConfig {
     pub prealloc: bool,
     /// NUMA node of the guest that it is on.
     pub node: u32,
+    /// Node of the platform that its pages are on.
+    pub host_node: u32,
 }
 
 /// Where a machine's kernel comes from.
@@ -271,6 +273,7 @@ impl EpcConfig {
                 Some(other) => return Err(ConfigError::EpcPrealloc(other.to_owned())),
             },
             node: 0,
+            host_node: 0,
         })
     }
 }
@@ -358,7 +361,7 @@ mod tests {
             ("id=e,size=1G,prealloc=on", "e", 1 << 30, true),
             ("prealloc=off,id=e,size=1G", "e", 1 << 30, false),
         ] {
-            let expected = EpcConfig { id: id.into(), size, prealloc, node: 0 };
+            let expected = EpcConfig { id: id.into(), size, prealloc, node: 0, host_node: 0 };
             assert_eq!(EpcConfig::parse(text), Ok(expected), "{text}");
         }
     }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn section(id: &str, node: u32) -> EpcConfig {
-        EpcConfig { id: id.into(), size: 64 << 20, prealloc: false, node }
+        EpcConfig { id: id.into(), size: 64 << 20, prealloc: false, node, host_node: 0 }
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn the_console_is_in_a_file_and_the_process_has_a_name_and_a_pidfile() {
     );
 
     let log =
-        wait_for("output", || fs::read(scratch.0.join("log")).ok().filter(|log| log.len() > 0));
+        wait_for("output", || fs::read(scratch.0.join("log")).ok().filter(|log| !log.is_empty()));
     let pid = fs::read_to_string(scratch.0.join("pid")).unwrap();
     let comm = fs::read_to_string(format!("/proc/{}/comm", running.0.id())).unwrap();
     let second = cloister(&["qemu", "-kernel", &kernel, "-pidfile", "pid"], &scratch.0);

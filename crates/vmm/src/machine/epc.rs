@@ -1,11 +1,12 @@
 //! The platform whose EPC is behind a machine's virtual EPC.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use cloister_sgx::{
-    AttributeFlags, DEFAULT_LE_HASH, Platform, PlatformConfig, PlatformFuses, PlatformIdentity,
-    SgxFeatures,
+    AttributeFlags, DEFAULT_LE_HASH, EpcSectionConfig, Platform, PlatformConfig, PlatformFuses,
+    PlatformIdentity, SgxFeatures,
 };
 use cloister_virt::{
     EpcPool, ProvisionError, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm, VmError,
@@ -16,9 +17,6 @@ use thiserror::Error;
 use crate::config::{EpcConfig, MachineConfig};
 use crate::layout::Layout;
 use crate::platform_dir::provision_file;
-
-/// Host NUMA node of all EPC: the software platform has one.
-const NODE: u32 = 0;
 
 /// Why a machine cannot have its virtual EPC.
 #[derive(Debug, Error)]
@@ -41,6 +39,15 @@ pub enum EpcError {
 fn pages(sections: &[EpcConfig]) -> Result<u32, EpcError> {
     let total: u64 = sections.iter().map(|section| section.size / PAGE_SIZE).sum();
     u32::try_from(total).map_err(|_| EpcError::TooLarge(total))
+}
+
+/// The platform's own sections: on each of its nodes as much as the guest has from there.
+fn platform_sections(sections: &[EpcConfig]) -> Vec<EpcSectionConfig> {
+    let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
+    for section in sections {
+        *nodes.entry(section.host_node).or_default() += (section.size / PAGE_SIZE) as u32;
+    }
+    nodes.into_iter().map(|(node, pages)| EpcSectionConfig { pages, node }).collect()
 }
 
 /// Whether a platform can have these sections.
@@ -87,6 +94,7 @@ pub(super) fn virtual_epc(
         default_le_hash: config.launch_key.unwrap_or(DEFAULT_LE_HASH),
         le_hash_writable: config.cpu.launch_control,
         capabilities,
+        sections: platform_sections(&config.epc),
         ..PlatformConfig::single(pages(&config.epc)?, identity)
     });
     let platform = platform.map_err(EpcError::Platform)?;
@@ -102,7 +110,7 @@ pub(super) fn virtual_epc(
         .map(|(section, range)| SectionConfig {
             base: Gpa(range.start),
             size: section.size,
-            node: NODE,
+            node: section.host_node,
             preallocate: section.prealloc,
         })
         .collect();

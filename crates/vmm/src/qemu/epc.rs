@@ -57,6 +57,7 @@ pub(super) fn sections(
             id: section.id.clone(),
             size: backend.size,
             prealloc: backend.prealloc,
+            host_node: backend.host_node,
             node: 0,
         });
     }
@@ -71,6 +72,7 @@ pub(super) fn sections(
             id: backend.id,
             size: backend.size,
             prealloc: backend.prealloc,
+            host_node: backend.host_node,
             node: node(*number, section.node.as_deref(), nodes)?,
         });
     }

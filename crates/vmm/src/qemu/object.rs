@@ -8,8 +8,8 @@ use crate::config::is_identifier;
 
 const M: &str = "-m";
 pub(super) const OBJECT: &str = "-object";
-/// The host's NUMA nodes: the software platform has one.
-const HOST_NODES: [u32; 1] = [0];
+/// Nodes of the platform: a software platform has as many as its sections name, up to QEMU's limit.
+const MAX_HOST_NODES: u32 = 128;
 
 const RAM: &str = "memory-backend-ram";
 const EPC: &str = "memory-backend-epc";
@@ -42,6 +42,8 @@ pub(super) struct Backend {
     pub(super) kind: Kind,
     pub(super) size: u64,
     pub(super) prealloc: bool,
+    /// Node of the platform.
+    pub(super) host_node: u32,
     used: bool,
 }
 
@@ -131,16 +133,16 @@ impl Backend {
         let (id, size) = id_and_size(&mut list, RAM_EXAMPLE)?;
         list.allow(&[("prealloc", "off"), ("share", "off"), ("merge", "off"), ("dump", "on")])?;
         list.finish(IN_QEMU, &["qom-type", "id", "size"])?;
-        Ok(Self { id, kind: Kind::Ram, size, prealloc: false, used: false })
+        Ok(Self { id, kind: Kind::Ram, size, prealloc: false, host_node: 0, used: false })
     }
 
     fn epc(mut list: OptionList) -> Result<Self, QemuError> {
         let (id, size) = id_and_size(&mut list, EPC_EXAMPLE)?;
         let prealloc = list.take_bool("prealloc")?.unwrap_or(false);
-        judge_binding(&mut list)?;
+        let host_node = host_node(&mut list)?;
         list.allow(&[("share", "on"), ("merge", "off"), ("dump", "off")])?;
         list.finish(IN_QEMU, &["qom-type", "id", "size", "prealloc", "host-nodes", "policy"])?;
-        Ok(Self { id, kind: Kind::Epc, size, prealloc, used: false })
+        Ok(Self { id, kind: Kind::Epc, size, prealloc, host_node, used: false })
     }
 }
 
@@ -157,41 +159,35 @@ fn id_and_size(list: &mut OptionList, example: &'static str) -> Result<(String, 
     Ok((id, bytes(OBJECT, "size", &size, Unit::Byte)?))
 }
 
-/// Takes out which nodes of the host the pages come from. Where there is one node, all policies
-/// over it are the same.
-fn judge_binding(list: &mut OptionList) -> Result<(), QemuError> {
-    let mut nodes = Vec::new();
+/// Takes out which node of the platform the pages come from. On one node all policies are the same.
+fn host_node(list: &mut OptionList) -> Result<u32, QemuError> {
+    let wrong = |why: String, mend: &str| Err(QemuError::value(OBJECT, why, mend));
+    let mut node = None;
     for text in list.take_all("host-nodes")? {
-        let (first, last) = range(&text).ok_or_else(|| {
-            let why = format!("host-nodes: {text:?} is no node");
-            QemuError::value(OBJECT, why, "write 0")
-        })?;
-        nodes.extend([first, last]);
+        let Some((first, last)) = range(&text).filter(|(_, last)| *last < MAX_HOST_NODES) else {
+            return wrong(format!("host-nodes: {text:?} is no node"), "write 0 to 127");
+        };
+        if first != last || node.replace(first).is_some() {
+            return wrong(
+                "host-nodes: a section is on one node of the platform".into(),
+                "name one",
+            );
+        }
     }
     let policy = list.take("policy")?;
-    let policy = policy.as_deref().unwrap_or("default");
-    match (policy, nodes.is_empty()) {
-        ("default", true) | ("bind" | "preferred" | "interleave", false) => {}
-        ("default", false) => {
-            let why = "host-nodes is given and policy is default";
-            return Err(QemuError::value(OBJECT, why, "add policy=bind"));
+    match (policy.as_deref().unwrap_or("default"), node) {
+        ("default", None) => Ok(0),
+        ("bind" | "preferred" | "interleave", Some(node)) => Ok(node),
+        ("default", Some(_)) => {
+            wrong("host-nodes is given and policy is default".into(), "add policy=bind")
         }
-        ("bind" | "preferred" | "interleave", true) => {
-            let why = format!("policy is {policy} and host-nodes is missing");
-            return Err(QemuError::value(OBJECT, why, "add host-nodes=0"));
+        (policy @ ("bind" | "preferred" | "interleave"), None) => {
+            wrong(format!("policy is {policy} and host-nodes is missing"), "add host-nodes=0")
         }
-        _ => {
-            let why = format!("policy: {policy:?} is no policy");
-            let mend = "write default, bind, preferred or interleave";
-            return Err(QemuError::value(OBJECT, why, mend));
-        }
-    }
-    match nodes.into_iter().find(|node| !HOST_NODES.contains(node)) {
-        Some(node) => {
-            let why = format!("host-nodes: the platform has no node {node}");
-            Err(QemuError::value(OBJECT, why, "write 0"))
-        }
-        None => Ok(()),
+        (policy, _) => wrong(
+            format!("policy: {policy:?} is no policy"),
+            "write default, bind, preferred or interleave",
+        ),
     }
 }
 

@@ -44,7 +44,7 @@ fn plain() -> MachineConfig {
 }
 
 fn section(id: &str, size: u64, prealloc: bool, node: u32) -> EpcConfig {
-    EpcConfig { id: id.into(), size, prealloc, node }
+    EpcConfig { id: id.into(), size, prealloc, node, host_node: 0 }
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_line_of_upstream_qemu_is_a_machine() {
          -m size=1536 -object memory-backend-ram,id=m0,size=512M \
          -object memory-backend-ram,id=m1,size=1G -numa node,nodeid=1,cpus=2-3,memdev=m1 \
          -numa node,nodeid=0,cpus=0,cpus=1,memdev=m0 \
-         -object memory-backend-epc,id=e0,size=64M,host-nodes=0,policy=bind \
+         -object memory-backend-epc,id=e0,size=64M,host-nodes=3,policy=bind \
          -object memory-backend-epc,id=e1,size=32M,prealloc=on \
          -M sgx-epc.0.memdev=e0,sgx-epc.0.node=1,sgx-epc.1.memdev=e1,sgx-epc.1.node=0 \
          -initrd i -append console=ttyS0,,x -display none -monitor none -vga none -nic none \
@@ -105,7 +105,10 @@ fn a_line_of_upstream_qemu_is_a_machine() {
                     NodeConfig { cpus: vec![2, 3], ram: 1024 * MIB },
                 ],
                 disks: vec![DiskConfig { path: "a,b".into(), readonly: true }],
-                epc: vec![section("e0", 64 * MIB, false, 1), section("e1", 32 * MIB, true, 0),],
+                epc: vec![
+                    EpcConfig { host_node: 3, ..section("e0", 64 * MIB, false, 1) },
+                    section("e1", 32 * MIB, true, 0),
+                ],
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 platform: Some("dir".into()),
                 no_reboot: true,
@@ -408,16 +411,16 @@ const MISTAKES: &[(&str, &str)] = &[
         "-object: QEMU has the key policy and Cloister does not: leave it out",
     ),
     (
-        "-object memory-backend-epc,id=m,size=64M,host-nodes=1,policy=bind",
-        "-object: host-nodes: the platform has no node 1: write 0",
+        "-object memory-backend-epc,id=m,size=64M,host-nodes=128,policy=bind",
+        r#"-object: host-nodes: "128" is no node: write 0 to 127"#,
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=0-3,policy=bind",
-        "-object: host-nodes: the platform has no node 3: write 0",
+        "-object: host-nodes: a section is on one node of the platform: name one",
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=near,policy=bind",
-        r#"-object: host-nodes: "near" is no node: write 0"#,
+        r#"-object: host-nodes: "near" is no node: write 0 to 127"#,
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=0",
