@@ -142,10 +142,10 @@ pub enum ConfigError {
     EpcLayout(LayoutError),
     /// The NUMA nodes are not what the machine consists of.
     #[error("-numa: {0}")]
-    Nodes(#[from] NodeError),
+    Nodes(NodeError),
     /// `--cpu` is not the model and flags.
     #[error("--cpu: {0}")]
-    Cpu(#[from] CpuFlagError),
+    Cpu(CpuFlagError),
     /// `--cpu` takes SGX away from a guest with EPC.
     #[error("--cpu: -sgx takes SGX away and --sgx-epc gives it EPC: leave one of them out")]
     EpcWithoutSgx,
@@ -165,7 +165,26 @@ pub enum ConfigError {
     LaunchKeyWithoutEpc,
     /// `--qmp` is no socket.
     #[error("--qmp: {0}")]
-    Qmp(#[from] ListenError),
+    Qmp(ListenError),
+}
+
+// Not by `#[from]`, which makes a source: the messages have it already.
+impl From<NodeError> for ConfigError {
+    fn from(error: NodeError) -> Self {
+        Self::Nodes(error)
+    }
+}
+
+impl From<CpuFlagError> for ConfigError {
+    fn from(error: CpuFlagError) -> Self {
+        Self::Cpu(error)
+    }
+}
+
+impl From<ListenError> for ConfigError {
+    fn from(error: ListenError) -> Self {
+        Self::Qmp(error)
+    }
 }
 
 /// Reads the value of `--memory`.

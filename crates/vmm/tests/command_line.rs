@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, text};
+use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, says_twice, text};
 
 #[test]
 fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
@@ -89,6 +89,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
         assert_eq!((text(&output.stdout), error.lines().count()), ("", 1), "{args:?}: {error}");
         assert!(error.starts_with(&format!("cloister: {start}")), "{args:?}: {error}");
+        assert!(!says_twice(error), "{args:?}: {error}");
     }
     assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), before, "files are left behind");
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, text};
+use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, says_twice, text};
 
 /// MOV DX, 3F8H; MOV AL, 'K'; OUT DX, AL.
 const PRINT_K: [u8; 7] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'K', 0xee];
@@ -73,6 +73,9 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
         (&["-kernel", "missing"], "-kernel: cannot read missing: No such file"),
         (&["-kernel", &kernel, "-initrd", "missing"], "-initrd: cannot read missing"),
         (&["-kernel", &kernel, "-m", "1"], "-m: 1M of RAM is too little"),
+        (&["-kernel", &kernel, "-smp", "0"], "-smp: \"0\" is not a number of processors: write"),
+        (&["-kernel", &kernel, "-cpu", "host,+sgx3"], "-cpu: there is no flag sgx3: did you"),
+        (&["-kernel", &kernel, "-numa", "node,mem=64M"], "-numa: the nodes have 64M of memory"),
         (
             &["-kernel", &kernel, "-drive", "file=missing,if=virtio"],
             "-drive: cannot open missing: No such file",
@@ -106,6 +109,7 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
         assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
         assert_eq!((text(&output.stdout), error.lines().count()), ("", 1), "{args:?}: {error}");
         assert!(error.starts_with(&format!("cloister: {start}")), "{args:?}: {error}");
+        assert!(!says_twice(error), "{args:?}: {error}");
     }
 }
 

@@ -110,7 +110,13 @@ pub enum QemuError {
     NothingToBoot,
     /// The machine as a whole.
     #[error("{}", wording::in_options_of_qemu(&.0.to_string()))]
-    Config(#[from] ConfigError),
+    Config(ConfigError),
+}
+
+impl From<ConfigError> for QemuError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 impl QemuError {

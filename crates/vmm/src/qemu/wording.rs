@@ -17,10 +17,18 @@ const NAMES: [(&str, &str); 13] = [
     ("--sandbox", "-sandbox"),
 ];
 
+/// What `cloister run` has to say of a value's form, and what QEMU's form is.
+const FORMS: [(&str, &str); 2] = [
+    (", after which only ,readonly may follow", ""),
+    ("add ,readonly behind one", "add readonly=on to one"),
+];
+
 /// A message that names options of `cloister run`, with QEMU's options in their place.
 #[must_use]
 pub fn in_options_of_qemu(message: &str) -> String {
     // Whole words: a file may be called anything.
+    let message =
+        FORMS.iter().fold(message.to_owned(), |text, (own, theirs)| text.replace(own, theirs));
     let words = message.split(' ').map(|word| {
         let (name, end) = match word.find([':', ',']) {
             Some(at) => word.split_at(at),
@@ -53,6 +61,14 @@ mod tests {
                 "it is for guests: add -object memory-backend-epc, or",
             ),
             ("--disk: cannot open /tmp/x--disk", "-drive: cannot open /tmp/x--disk"),
+            (
+                "--disk: cannot open x: name an image, after which only ,readonly may follow",
+                "-drive: cannot open x: name an image",
+            ),
+            (
+                "name an image, or add ,readonly behind one that may not be written",
+                "name an image, or add readonly=on to one that may not be written",
+            ),
         ] {
             assert_eq!(in_options_of_qemu(own), theirs);
         }
