@@ -1,9 +1,12 @@
 //! Where each boot gets its kernel from.
 
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Disk, Machine};
-use crate::boot::{BootError, BootSource, EntryState, Initrd, KernelImage, find_on_disk};
+use crate::boot::{
+    BootError, BootSource, DiskBootError, EntryState, Initrd, KernelImage, find_on_disk,
+};
 use crate::config::BootConfig;
 
 /// Where each boot gets its kernel from.
@@ -39,15 +42,28 @@ impl Source {
                     Some(source) => source,
                     None => read(&machine.disks, machine.layout.low_ram_end())?,
                 };
-                source.load(&machine.ram, &machine.layout, rsdp)
+                let loaded = source.load(&machine.ram, &machine.layout, rsdp);
+                // The options that these are of were not given.
+                loaded.map_err(|error| match error {
+                    BootError::Kernel(error) => no_room(&machine.disks, &error),
+                    BootError::Initrd(error) => no_room(&machine.disks, &error),
+                    BootError::CommandLine(error) => no_room(&machine.disks, &error),
+                    other => other,
+                })
             }
         }
     }
 }
 
 fn read(disks: &[Disk], low_ram: u64) -> Result<BootSource, BootError> {
-    // That there is one, the configuration was checked for.
-    let disk = &disks[0];
-    find_on_disk(&disk.file, low_ram)
-        .map_err(|reason| BootError::Disk { path: disk.config.path.clone(), reason })
+    find_on_disk(&disks[0].file, low_ram).map_err(|reason| on_disk(disks, reason))
+}
+
+fn no_room(disks: &[Disk], reason: &dyn Display) -> BootError {
+    on_disk(disks, DiskBootError::Load(reason.to_string()))
+}
+
+/// Names the disk. That there is one, the configuration was checked for.
+fn on_disk(disks: &[Disk], reason: DiskBootError) -> BootError {
+    BootError::Disk { path: disks[0].config.path.clone(), reason }
 }

@@ -41,6 +41,9 @@ pub enum DiskBootError {
         /// Why.
         reason: KernelError,
     },
+    /// What is named cannot be loaded into this machine.
+    #[error("what its boot loader would boot cannot be loaded: {0}")]
+    Load(String),
     /// Reading took longer than it may.
     #[error("its file systems cannot be read within {0} s: check them, or name one with --kernel")]
     TooSlow(u64),
