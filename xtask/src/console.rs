@@ -1,5 +1,7 @@
 //! The output of a running machine, line by line, with a deadline.
 
+mod session;
+
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -8,6 +10,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+pub(crate) use session::Session;
 
 /// What a machine did from its start to its end.
 #[derive(Debug)]

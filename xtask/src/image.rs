@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::apt::Archive;
+use crate::debian::Debian;
 use crate::guest::Programs;
 use crate::kernel::Kernel;
 use crate::{cpio, enclave, process, repository, selftests};
@@ -97,6 +98,7 @@ fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
 pub(crate) fn fetch_all() -> Result<()> {
     let start = Instant::now();
     let image = Image::get(Contents::Tests)?;
+    Debian::get()?;
     process::step(&format!("Kernel {} and {}", image.release, image.initrd.display()));
     process::done(start);
     Ok(())

@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod console;
 mod cpio;
+mod debian;
 mod demo;
 mod diff;
 mod enclave;

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-use crate::console::Transcript;
+use crate::console::{Session, Transcript};
 use crate::image::Image;
 use crate::machine::{Boot, Machine};
 use crate::{process, repository};
@@ -96,6 +96,22 @@ impl Setup {
             bail!("the machine under test is not cloister");
         };
         process::finish(Command::new(program).args(arguments).stdin(std::process::Stdio::null()))
+    }
+
+    /// Starts `cloister` for a dialogue with its guest.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn session(&self, arguments: &[&str]) -> Result<Session> {
+        let Machine::Cloister(program) = &self.machine else {
+            bail!("the machine under test is not cloister");
+        };
+        Session::start(Command::new(program).args(arguments), self.show)
+    }
+
+    /// Where a file of this name is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Writes a file and returns its path.

@@ -1,0 +1,83 @@
+//! A disk with an installed Debian 12: made by debootstrap, with systemd, the stock cloud kernel
+//! and GRUB's configuration, as `cloister run --disk` boots it.
+
+mod disk;
+mod overlay;
+mod root;
+mod tools;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::apt::Archive;
+use crate::guest::Programs;
+use crate::image::hex;
+use crate::{enclave, process, repository, selftests};
+use overlay::Overlay;
+use tools::Tools;
+
+/// The image, which nobody writes to: machines get copies.
+pub(crate) struct Debian {
+    image: PathBuf,
+}
+
+impl Debian {
+    /// The image that was made before if it holds the same, else a new one.
+    ///
+    /// # Errors
+    /// Packages that cannot be fetched, programs that do not compile, debootstrap's own.
+    pub(crate) fn get() -> Result<Self> {
+        let archive = Archive::open()?;
+        let programs = Programs::build()?;
+        let signed = enclave::sign(&programs.enclave)?;
+        let built = selftests::build(&archive)?;
+        let overlay = Overlay::new(&programs, signed, &built)?;
+
+        let folder = repository::cache().join("debian");
+        let (image, key_file) = (folder.join("debian-12.img"), folder.join("debian-12.key"));
+        let mut recipe = Sha256::new();
+        recipe.update(root::RECIPE);
+        recipe.update(disk::recipe());
+        overlay.describe(&mut recipe);
+        let key = hex(&recipe.finalize());
+        if image.exists() && fs::read_to_string(&key_file).is_ok_and(|made| made == key) {
+            return Ok(Self { image });
+        }
+
+        let tools = Tools::get(&archive)?;
+        process::step("Making a disk with Debian 12");
+        let start = Instant::now();
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let _ = fs::remove_file(&key_file);
+        let files = folder.join("files");
+        overlay.write(&files)?;
+        disk::partition(&image)?;
+        root::make(&tools, &folder, &files, &image)?;
+        fs::write(&key_file, key)?;
+        process::done(start);
+        Ok(Self { image })
+    }
+
+    /// A copy of the image, in its place if there is one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn copy(&self, path: &Path) -> Result<()> {
+        copy_sparse(&self.image, path)
+            .with_context(|| format!("cannot copy the image to {}", path.display()))
+    }
+}
+
+/// Copies a file; stretches of zeros take no room.
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    // Shares the blocks where the file system can.
+    let mut command = std::process::Command::new("cp");
+    command.args(["--reflink=auto", "--sparse=always", "--"]).arg(from).arg(to);
+    process::capture(&mut command)?;
+    File::options().write(true).open(to)?;
+    Ok(())
+}
