@@ -61,7 +61,8 @@ mke2fs -q -F -t ext4 -L root -U "$ROOT_UUID" -E "offset=$OFFSET" -d "$ROOT" "$IM
 /// fakechroot's settings while programs run in the root that is made.
 const ENVIRONMENT: &str = r#"
 subst=/usr/sbin/chroot=$fakechroot_bindir/chroot.fakechroot
-for program in /bin/mount /usr/bin/ischroot /sbin/ldconfig /usr/bin/mkfifo /bin/systemctl; do
+# What debootstrap would mount and unmount are the system's own /dev, /proc and /sys.
+for program in /bin/mount /bin/umount /usr/bin/mount /usr/bin/umount /usr/bin/ischroot /sbin/ldconfig /usr/bin/mkfifo /bin/systemctl; do
     subst=$subst:$program=/bin/true
 done
 FAKECHROOT_CMD_SUBST=$subst:/usr/bin/ldd=$SETTINGS/ldd
