@@ -140,8 +140,10 @@ impl Session {
             *text_of = without_controls(text_of);
         }
         let excess = self.recent.len().saturating_sub(KEPT);
-        let start = self.recent.ceil_char_boundary(excess);
-        self.recent.drain(..start);
+        let mut boundaries = excess..=self.recent.len();
+        if let Some(start) = boundaries.find(|&at| self.recent.is_char_boundary(at)) {
+            self.recent.drain(..start);
+        }
     }
 
     /// What the monitor said, for a message; the machine has ended.

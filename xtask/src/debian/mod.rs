@@ -6,7 +6,7 @@ mod overlay;
 mod root;
 mod tools;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -78,6 +78,5 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     let mut command = std::process::Command::new("cp");
     command.args(["--reflink=auto", "--sparse=always", "--"]).arg(from).arg(to);
     process::capture(&mut command)?;
-    File::options().write(true).open(to)?;
     Ok(())
 }
