@@ -12,7 +12,7 @@ use crate::selftests::{self, Verdict};
 
 /// The selftest that must not compete with the kernel's reclaimer (see the task `reclaimer` of
 /// `guest/init`).
-const BOUND: [&str; 1] = ["unclobbered_vdso_oversubscribed_remove"];
+pub(super) const BOUND: [&str; 1] = ["unclobbered_vdso_oversubscribed_remove"];
 
 const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
 
@@ -151,11 +151,11 @@ pub(super) fn vectors(setup: &Setup) -> Result<()> {
 }
 
 pub(super) fn selftests(setup: &Setup) -> Result<()> {
-    selftests_on(setup, 1)
+    all_pass(setup, &selftests_boot(setup)?.option(EPC.0, EPC.1))
 }
 
 pub(super) fn selftests_on_four_processors(setup: &Setup) -> Result<()> {
-    selftests_on(setup, 4)
+    all_pass(setup, &series_boot(setup)?)
 }
 
 /// Those that need SGX2, by what they say without it.
@@ -173,8 +173,7 @@ const SGX2_TESTS: [&str; 10] = [
 ];
 
 pub(super) fn selftests_without_sgx2(setup: &Setup) -> Result<()> {
-    let mut boot = selftests_boot(setup)?.option("--cpu", "host,-sgx2");
-    boot.cpus = 4;
+    let boot = series_boot(setup)?.option("-cpu", "host,-sgx2");
 
     let verdicts = selftests::parse(&setup.boot_to_power_off(&boot)?.lines)?;
 
@@ -185,12 +184,9 @@ pub(super) fn selftests_without_sgx2(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// All of Linux's selftests, none skipped.
-fn selftests_on(setup: &Setup, cpus: u32) -> Result<()> {
-    let mut boot = selftests_boot(setup)?;
-    boot.cpus = cpus;
-
-    let transcript = setup.boot_to_power_off(&boot)?;
+/// All of Linux's selftests pass, none is skipped.
+fn all_pass(setup: &Setup, boot: &Boot) -> Result<()> {
+    let transcript = setup.boot_to_power_off(boot)?;
 
     let verdicts = selftests::parse(&transcript.lines)?;
     let failed: Vec<_> =
@@ -200,8 +196,15 @@ fn selftests_on(setup: &Setup, cpus: u32) -> Result<()> {
 }
 
 fn selftests_boot(setup: &Setup) -> Result<Boot> {
-    let tasks = format!("reclaimer,test_sgx:{}", selftests::binding(&BOUND)?);
-    let mut boot = setup.tasks(&tasks).option(EPC.0, EPC.1);
+    let mut boot = setup.tasks(&format!("reclaimer,test_sgx:{}", selftests::binding(&BOUND)?));
     boot.limit = Duration::from_secs(400);
     Ok(boot)
+}
+
+/// The selftests on four processors, told in the options of the 2021 series.
+fn series_boot(setup: &Setup) -> Result<Boot> {
+    let boot = Boot { cpus: 4, qemu_options: true, ..selftests_boot(setup)? };
+    Ok(boot
+        .option("-sgx-epc", "id=epc1,memdev=mem1")
+        .option("-object", "memory-backend-epc,id=mem1,size=64M,prealloc"))
 }
