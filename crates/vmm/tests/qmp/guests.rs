@@ -67,21 +67,3 @@ pub(crate) const CONTENDING: &[u8] = &[
     0xee, // out dx, al
     0xeb, 0xf6, // jmp to lock inc
 ];
-
-/// A bzImage with `code` at its 32-bit entry.
-pub(crate) fn bzimage(code: &[u8]) -> Vec<u8> {
-    let mut file = vec![0; 0x600];
-    file[0x1f1] = 1;
-    file[0x1f4] = 0x20;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
-    file[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file[0x400..0x400 + code.len()].copy_from_slice(code);
-    file
-}

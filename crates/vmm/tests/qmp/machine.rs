@@ -16,7 +16,7 @@ use cloister_vmm::qmp::{Context, Listen, ServeError, Server, Socket};
 use cloister_vmm::sandbox::Sandbox;
 
 use crate::client::Client;
-use crate::guests::bzimage;
+use crate::kernel::bzimage_that_runs;
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ impl Running {
     /// Starts a machine that runs `code`, with more options of `cloister run`.
     pub(crate) fn start(code: &[u8], options: &[&str]) -> Self {
         let kernel = fresh_name().with_extension("kernel");
-        fs::write(&kernel, bzimage(code)).unwrap();
+        fs::write(&kernel, bzimage_that_runs(code)).unwrap();
         let words = ["cloister", "run", "--memory", "4M", "--kernel", kernel.to_str().unwrap()];
         let words = words.iter().chain(options).map(OsString::from);
         let Ok(Command::Run(args)) = cli::parse(words) else { panic!("{options:?}") };

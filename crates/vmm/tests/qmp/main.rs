@@ -4,6 +4,8 @@ mod client;
 mod conversation;
 mod epc;
 mod guests;
+#[path = "../fixture/kernel.rs"]
+mod kernel;
 mod machine;
 mod power;
 mod process;

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::guests::{DOTS, bzimage};
+use crate::guests::DOTS;
+use crate::kernel::bzimage_that_runs;
 use crate::machine::PATIENCE;
 
 /// `cloister run` with a monitor that waits for its client.
@@ -22,7 +23,7 @@ impl Process {
         let name = format!("cloister-monitor-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("kernel"), bzimage(DOTS)).unwrap();
+        fs::write(folder.join("kernel"), bzimage_that_runs(DOTS)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_cloister"))
             .args(["run", "--kernel", "kernel", "--memory", "4M", "--cpus", "2"])
             .args(["--sgx-epc", "id=a,size=1M", "--qmp", "unix:socket,wait=on"])
