@@ -2,7 +2,7 @@
 //! have, fakechroot gives programs another root directory. Both are Debian packages, unpacked.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -60,7 +60,8 @@ impl Tools {
     /// `settings` is the folder with fakechroot's settings for `$ENTER`.
     pub(super) fn shell(&self, script: &str, settings: &Path) -> Command {
         let bin = self.fakechroot.join("usr/sbin");
-        let mut command = Command::new(self.fakeroot.join("usr/bin/fakeroot-sysv"));
+        let mut command = powerless();
+        command.arg(self.fakeroot.join("usr/bin/fakeroot-sysv"));
         command.arg("--faked").arg(self.fakeroot.join("usr/bin/faked-sysv"));
         command.arg("--lib").arg(&self.libfakeroot).args(["sh", "-euc", script]);
         let paths = [&bin, &self.fakechroot.join("usr/bin")];
@@ -91,6 +92,21 @@ impl Tools {
             .env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
+}
+
+/// Runs a program, whose name and arguments follow, without the powers that root may have: what the
+/// packages' scripts take for their own system is the one that the image is made on.
+fn powerless() -> Command {
+    const WITHOUT: [&str; 4] = ["--bounding-set", "-all", "--inh-caps", "-all"];
+    let mut attempt = Command::new("setpriv");
+    attempt.args(WITHOUT).arg("true").stdin(Stdio::null()).stderr(Stdio::null());
+    if attempt.status().is_ok_and(|status| status.success()) {
+        let mut command = Command::new("setpriv");
+        command.args(WITHOUT);
+        return command;
+    }
+    // Nobody but root can give up the powers of future programs, or has any.
+    Command::new("env")
 }
 
 /// The system's own source of the release's packages.
