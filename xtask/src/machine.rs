@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::console::{self, Transcript};
 use crate::{process, repository};
@@ -87,7 +87,17 @@ impl Machine {
             "cloister",
         ]))?;
         process::done(start);
-        Ok(Self::Cloister(repository::target().join(profile).join("cloister")))
+        Self::built(profile)
+    }
+
+    /// The `cloister` that was compiled in a profile of the workspace.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn built(profile: &str) -> Result<Self> {
+        let program = repository::target().join(profile).join("cloister");
+        ensure!(program.exists(), "cloister was not built in profile {profile}");
+        Ok(Self::Cloister(program))
     }
 
     /// The command that boots.
