@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::debian::Debian;
 use crate::guest_tests::{GuestTest, Setup, TESTS};
 use crate::image::{Contents, Image};
 use crate::machine::Machine;
@@ -56,14 +57,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut count = Count::default();
     let mut obstacle = None;
+    // Beside the compiler: fetching waits for the network most of the time.
+    let whole = options.only.is_none();
+    let image = (!options.units).then(|| thread::spawn(move || images(whole)));
     if !options.guests && options.only.is_none() {
         match units() {
             Ok(units) => count = units,
             Err(error) => obstacle = Some(error),
         }
     }
-    if !options.units {
-        match guests(options) {
+    if let Some(image) = image {
+        let image = image.join().unwrap_or_else(|_| bail!("fetching panicked (see above)"));
+        match image.and_then(|image| guests(options, image)) {
             Ok(guests) => {
                 count.passed += guests.passed;
                 count.failed += guests.failed;
@@ -140,14 +145,22 @@ fn tally(lines: &[String]) -> Count {
     count
 }
 
+/// What the guests boot; the Debian disk too, if all tests are to run.
+fn images(whole: bool) -> Result<Image> {
+    let image = Image::get(Contents::Tests)?;
+    if whole {
+        Debian::get()?;
+    }
+    Ok(image)
+}
+
 /// The tests in guests: as many at a time as the host has processors, then those that want it all.
-fn guests(options: &Options) -> Result<Count> {
+fn guests(options: &Options, image: Image) -> Result<Count> {
     let wanted = options.only.as_deref().unwrap_or_default();
     let selected: Vec<_> = TESTS.iter().filter(|test| test.name.contains(wanted)).collect();
     if selected.is_empty() {
         bail!("no guest test's name contains {wanted}; --list names them");
     }
-    let image = Image::get(Contents::Tests)?;
     // Tests of the command have just built it; alone it would be built with other features.
     let only_guests = options.guests || options.only.is_some();
     let machine = if only_guests { Machine::build(PROFILE)? } else { Machine::built(PROFILE)? };
