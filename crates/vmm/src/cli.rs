@@ -121,7 +121,7 @@ impl RunArgs {
     pub fn into_config(self) -> Result<MachineConfig, ConfigError> {
         Ok(MachineConfig {
             name: None,
-            boot: boot(self.kernel, self.initrd, self.append)?,
+            boot: BootConfig::from_options(self.kernel, self.initrd, self.append, DEFAULT_CMDLINE)?,
             ram: parse_memory(&self.memory)?,
             cpus: parse_cpus(&self.cpus)?,
             nodes: Vec::new(),
@@ -140,24 +140,6 @@ impl RunArgs {
             platform: self.platform,
             no_reboot: self.no_reboot,
         })
-    }
-}
-
-/// What to boot. That a disk is there is judged with the rest of the machine.
-fn boot(
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    append: Option<String>,
-) -> Result<BootConfig, ConfigError> {
-    match (kernel, initrd, append) {
-        (Some(kernel), initrd, append) => Ok(BootConfig::Kernel {
-            kernel,
-            initrd,
-            cmdline: append.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
-        }),
-        (None, Some(_), _) => Err(ConfigError::WithoutKernel("--initrd")),
-        (None, None, Some(_)) => Err(ConfigError::WithoutKernel("--append")),
-        (None, None, None) => Ok(BootConfig::Disk),
     }
 }
 

@@ -60,6 +60,31 @@ pub enum BootConfig {
     Disk,
 }
 
+impl BootConfig {
+    /// What the options for it say together, with `default` as the command line of a kernel that is
+    /// given none. That a disk is there is judged with the rest of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::WithoutKernel`].
+    pub fn from_options(
+        kernel: Option<PathBuf>,
+        initrd: Option<PathBuf>,
+        append: Option<String>,
+        default: &str,
+    ) -> Result<Self, ConfigError> {
+        match (kernel, initrd, append) {
+            (Some(kernel), initrd, append) => {
+                let cmdline = append.unwrap_or_else(|| default.to_owned());
+                Ok(Self::Kernel { kernel, initrd, cmdline })
+            }
+            (None, Some(_), _) => Err(ConfigError::WithoutKernel("--initrd")),
+            (None, None, Some(_)) => Err(ConfigError::WithoutKernel("--append")),
+            (None, None, None) => Ok(Self::Disk),
+        }
+    }
+}
+
 /// A machine to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineConfig {
@@ -304,6 +329,12 @@ pub(crate) fn is_identifier(text: &str) -> bool {
 }
 
 impl MachineConfig {
+    /// What monitoring calls the machine.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or("guest")
+    }
+
     /// Checks what concerns several values together, and lays out the address map.
     ///
     /// # Errors

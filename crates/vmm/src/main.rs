@@ -15,7 +15,7 @@ use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
-use cloister_vmm::terminal;
+use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::{epc_view, info};
 use tracing::level_filters::LevelFilter;
 
@@ -25,8 +25,6 @@ const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 /// The guest reset or crashed, and was not to boot again.
 const GUEST_RESET: u8 = 2;
-/// What a shell adds to the number of the signal that ended a program.
-const SIGNALLED: i32 = 128;
 
 fn main() -> ExitCode {
     start_log();

@@ -204,7 +204,8 @@ fn parse(text: &str) -> Option<PlatformFuses> {
     (print(&fuses) == text).then_some(fuses)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two lower-case hexadecimal digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -18,14 +18,12 @@ use super::qmp_client::{QmpClient, QmpError};
 use super::report::EpcReport;
 use super::table::table;
 use crate::sandbox::Sandbox;
-use crate::terminal;
+use crate::terminal::{self, SIGNALLED};
 
 /// How often reports are shown.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 /// How long a machine may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
-/// What a shell adds to the number of the signal that ended a program.
-pub(super) const SIGNALLED: i32 = 128;
 
 /// Options of `cloister epc`.
 #[derive(Args, Debug)]

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
 
-use super::command::{EpcError, PERIOD, SIGNALLED, Watched};
+use super::command::{EpcError, PERIOD, Watched};
 use crate::sandbox::Sandbox;
-use crate::terminal::{self, RawMode};
+use crate::terminal::{self, RawMode, SIGNALLED};
 
 /// The alternate screen without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";

@@ -10,6 +10,7 @@ use super::report::{
     AccountReport, EnclavePages, EnclaveReport, EpcReport, PageMap, PagesReport, PoolReport,
     SectionReport, VERSION,
 };
+use crate::platform_dir::hex;
 
 /// What reports on the EPC of a machine are made from. A clone sees the same machine.
 #[derive(Clone, Debug)]
@@ -175,10 +176,6 @@ fn enclave_report(enclave: &EnclaveCensus, ids: &[String]) -> EnclaveReport {
             .map(|(&count, id)| EnclavePages { section: id.clone(), count: count as u64 })
             .collect(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub(super) fn virtual_epc(
         })
         .collect();
     let pool = EpcPool::new(Arc::new(platform));
-    let account = pool.unlimited(config.name.as_deref().unwrap_or("guest"));
+    let account = pool.unlimited(config.display_name());
     let vm = SgxVm::new(account, &sections, cpuid).map_err(EpcError::Sections)?;
     Ok(Some(Arc::new(vm)))
 }

@@ -9,7 +9,7 @@ use super::machine::MachineOptions;
 use super::numa::Numa;
 use super::object::{Backends, Kind};
 use super::{Invocation, QemuError};
-use crate::config::{BootConfig, ConfigError, DiskConfig, MachineConfig};
+use crate::config::{BootConfig, DiskConfig, MachineConfig};
 use crate::cpu_flags::CpuConfig;
 
 /// RAM without `-m`, in bytes, as in QEMU.
@@ -98,15 +98,10 @@ impl Line {
         let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
         self.backends.finish()?;
         let serial = self.chardevs.console(self.daemonize)?;
-        let boot = match (self.kernel, self.initrd, self.append) {
-            (Some(kernel), initrd, append) => {
-                BootConfig::Kernel { kernel, initrd, cmdline: append.unwrap_or_default() }
-            }
-            (None, Some(_), _) => return Err(ConfigError::WithoutKernel("--initrd").into()),
-            (None, None, Some(_)) => return Err(ConfigError::WithoutKernel("--append").into()),
-            (None, None, None) if self.drives.is_empty() => return Err(QemuError::NothingToBoot),
-            (None, None, None) => BootConfig::Disk,
-        };
+        let boot = BootConfig::from_options(self.kernel, self.initrd, self.append, "")?;
+        if boot == BootConfig::Disk && self.drives.is_empty() {
+            return Err(QemuError::NothingToBoot);
+        }
         let machine = MachineConfig {
             name: self.name,
             boot,

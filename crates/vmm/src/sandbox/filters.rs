@@ -163,24 +163,26 @@ const OLD_NAMES: &[c_long] = &[];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn architecture() -> Result<TargetArch, SandboxError> {
+/// The host's, if there are filters for it.
+pub(super) fn architecture() -> Result<TargetArch, SandboxError> {
     ARCH.try_into().map_err(|_| SandboxError::Architecture)
 }
 
 /// Refuses what takes the name of a file, and allows all else.
-pub(super) fn names() -> Result<BpfProgram, SandboxError> {
+pub(super) fn names(architecture: TargetArch) -> Result<BpfProgram, SandboxError> {
     let rules = NAMES.iter().chain(OLD_NAMES).map(|&call| (call, Vec::new())).collect();
     let refused = SeccompAction::Errno(libc::EACCES as u32);
-    program(rules, SeccompAction::Allow, refused).map_err(failed(ThreadKind::Main))
+    program(architecture, rules, SeccompAction::Allow, refused).map_err(failed(ThreadKind::Main))
 }
 
 /// Allows what the kind of thread needs; anything else raises SIGSYS.
-pub(super) fn by_kind() -> Result<[BpfProgram; ThreadKind::ALL.len()], SandboxError> {
-    architecture()?;
+pub(super) fn by_kind(
+    architecture: TargetArch,
+) -> Result<[BpfProgram; ThreadKind::ALL.len()], SandboxError> {
     let mut programs = Vec::with_capacity(ThreadKind::ALL.len());
     for kind in ThreadKind::ALL {
         let rules = rules(kind).map_err(failed(kind))?;
-        let program = program(rules, SeccompAction::Trap, SeccompAction::Allow);
+        let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
         programs.push(program.map_err(failed(kind))?);
     }
     Ok(programs.try_into().unwrap_or_else(|_| unreachable!("one for each kind")))
@@ -191,11 +193,11 @@ fn failed(kind: ThreadKind) -> impl Fn(BackendError) -> SandboxError {
 }
 
 fn program(
+    architecture: TargetArch,
     rules: Rules,
     mismatch: SeccompAction,
     matched: SeccompAction,
 ) -> Result<BpfProgram, BackendError> {
-    let architecture = ARCH.try_into()?;
     SeccompFilter::new(rules, mismatch, matched, architecture)?.try_into()
 }
 

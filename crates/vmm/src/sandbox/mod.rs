@@ -70,7 +70,9 @@ impl Sandbox {
     ///
     /// [`SandboxError`].
     pub fn new() -> Result<Self, SandboxError> {
-        let filters = Filters { names: filters::names()?, kinds: filters::by_kind()? };
+        let architecture = filters::architecture()?;
+        let names = filters::names(architecture)?;
+        let filters = Filters { names, kinds: filters::by_kind(architecture)? };
         violation::report_and_end().map_err(SandboxError::Handler)?;
         drop_capabilities().map_err(SandboxError::Capabilities)?;
         Ok(Self(Some(Arc::new(filters))))

@@ -8,10 +8,7 @@ use libc::{SIGSYS, c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::register_signal_handler;
 
 use super::ThreadKind;
-use crate::terminal;
-
-/// What a shell adds to the number of the signal that ended a program.
-const SIGNALLED: c_int = 128;
+use crate::terminal::{self, SIGNALLED};
 
 thread_local! {
     static THREAD: Cell<&'static str> = const { Cell::new("unknown") };

@@ -11,6 +11,9 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use crate::sandbox::{Sandbox, ThreadKind};
 
+/// What a shell adds to the number of the signal that ended a program.
+pub const SIGNALLED: c_int = 128;
+
 const SIGNALS: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 static EVENT: OnceLock<EventFd> = OnceLock::new();

@@ -28,6 +28,6 @@ fn view(context: &Context) -> EpcView {
             let ids = context.config.epc.iter().map(|section| section.id.clone()).collect();
             EpcView::new(sgx.account().name(), sgx.clone(), ids)
         }
-        None => EpcView::without_sgx(context.config.name.as_deref().unwrap_or("guest")),
+        None => EpcView::without_sgx(context.config.display_name()),
     }
 }

@@ -3,7 +3,9 @@
 
 use cloister_sgx::{Capabilities, SgxFeatures};
 use cloister_x86::PAGE_SIZE;
-use cloister_x86::cpuid::CpuidResult;
+use cloister_x86::cpuid::{
+    CpuidResult, FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, LEAF_EXTENDED_FEATURES, LEAF_SGX,
+};
 use serde::Serialize;
 
 use super::{Outcome, give};
@@ -11,14 +13,8 @@ use crate::config::EpcConfig;
 use crate::qmp::context::Context;
 use crate::qmp::request::Arguments;
 
-/// CPUID leaves that tell of SGX (SDM Vol. 3D, 34.7.2).
-const LEAF_FEATURES: u32 = 7;
-const LEAF_SGX: u32 = 0x12;
-/// Subleaf of the first section.
+/// Subleaf of leaf 12H that tells of the first section (SDM Vol. 3D, 34.7.2).
 const FIRST_SECTION: u32 = 2;
-/// CPUID.7.0:EBX.SGX and ECX.SGX_LC.
-const SGX: u32 = 1 << 2;
-const SGX_LC: u32 = 1 << 30;
 /// Bits 3:0 of EAX in the subleaf of a section.
 const SECTION_VALID: u32 = 1;
 const SECTION_TYPE: u32 = 0xf;
@@ -65,8 +61,8 @@ pub(super) fn query_sgx(context: &Context, _: &Arguments) -> Outcome {
         cpuid.push(CpuidLeaf { leaf, subleaf, eax, ebx, ecx, edx });
         result
     };
-    let features = query(LEAF_FEATURES, 0);
-    let sgx = features.ebx & SGX != 0;
+    let features = query(LEAF_EXTENDED_FEATURES, 0);
+    let sgx = features.ebx & FEATURE_7_EBX_SGX != 0;
     let leaves = if sgx { query(LEAF_SGX, 0).eax } else { 0 };
     let mut sections = Vec::new();
     if sgx {
@@ -84,7 +80,7 @@ pub(super) fn query_sgx(context: &Context, _: &Arguments) -> Outcome {
         sgx,
         sgx1: has(SgxFeatures::SGX1),
         sgx2: has(SgxFeatures::SGX2),
-        flc: features.ecx & SGX_LC != 0,
+        flc: features.ecx & FEATURE_7_ECX_SGX_LC != 0,
         sections,
         cpuid,
     })
