@@ -120,19 +120,23 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// What shows `lines` on a terminal of this size: those that do not fit are counted in the last row.
+/// What shows `lines` on a terminal of this size. The last row says what of them does not fit.
 fn frame(lines: &[String], rows: usize, columns: usize) -> String {
     let mut frame = HOME.to_owned();
     // The last line feed must not scroll.
     let room = rows.saturating_sub(1).max(1);
-    let shown = if lines.len() <= room { lines.len() } else { room - 1 };
+    let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let cut = lines.len() > room || width > columns;
+    let shown = if cut { lines.len().min(room - 1) } else { lines.len() };
     for line in &lines[..shown] {
         frame.extend(line.chars().take(columns));
         frame.push_str(END_OF_LINE);
     }
-    if shown < lines.len() {
-        let more = format!("({} more lines)", lines.len() - shown);
-        frame.extend(more.chars().take(columns));
+    if cut {
+        let more = (shown < lines.len()).then(|| format!("{} more lines", lines.len() - shown));
+        let narrow = (width > columns).then(|| format!("cut: it has {width} columns"));
+        let note = [more, narrow].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        frame.extend(format!("({note})").chars().take(columns));
         frame.push_str(END_OF_LINE);
     }
     frame + END_OF_FRAME
@@ -188,7 +192,16 @@ mod tests {
         assert_eq!(rows(23, 24, 80).len(), 23);
         let cut = rows(24, 24, 80);
         assert_eq!((cut.len(), cut[22].as_str()), (23, "(2 more lines)"));
-        assert_eq!(rows(3, 24, 4), ["line", "line", "line"]);
         assert_eq!(rows(3, 1, 80), ["(3 more lines)"]);
+    }
+
+    #[test]
+    fn a_frame_that_is_too_narrow_says_so() {
+        assert_eq!(rows(3, 24, 4), ["line", "line", "line", "(cut"]);
+        let lines = ["x".repeat(80), String::new()];
+
+        let frame = frame(&lines, 24, 40);
+
+        assert!(frame.contains("(cut: it has 80 columns)"), "{frame}");
     }
 }

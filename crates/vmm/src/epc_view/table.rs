@@ -32,7 +32,8 @@ pub fn table(report: &EpcReport, faults: Option<&[f64]>) -> Vec<String> {
     lines.push(format!("{:<64}{:>6}{:>4}{:>6}", "MRENCLAVE", "SIZE", "IN", "PAGES"));
     lines.extend(report.enclaves.iter().map(enclave_line));
     if report.enclaves_unlisted != 0 {
-        lines.push(format!("and {} more enclaves", report.enclaves_unlisted));
+        let (listed, more) = (report.enclaves.len(), report.enclaves_unlisted);
+        lines.push(format!("cut: and {more} more enclaves, as a report lists {listed}"));
     }
     lines
 }
@@ -41,7 +42,7 @@ fn heading(report: &EpcReport) -> String {
     let (account, pool) = (&report.account, &report.pool);
     let mut line = format!(
         "{}: {} pages used, {} zombies, {} leaked",
-        printable(&report.name, 20),
+        name(&report.name, 20),
         shortened(account.used, 7),
         shortened(account.zombies, 7),
         shortened(account.leaked, 7),
@@ -63,7 +64,7 @@ fn section_line(section: &SectionReport, rate: Option<f64>) -> String {
     };
     format!(
         "{:<12}{:>8}{:>8}{:>8}{:>6}{:>6}{:>8}{:>6}{:>8}{faults:>10}",
-        printable(&section.id, 12),
+        name(&section.id, 12),
         shortened(pages.total, 7),
         shortened(pages.backed, 7),
         shortened(pages.valid, 7),
@@ -87,6 +88,15 @@ fn enclave_line(enclave: &EnclaveReport) -> String {
         shortened(enclave.threads_inside, 3),
         shortened(pages, 5)
     )
+}
+
+/// A name in at most `width` columns. One that is cut ends in a mark.
+fn name(text: &str, width: usize) -> String {
+    let text = text.trim();
+    if text.chars().count() <= width {
+        return printable(text, width);
+    }
+    printable(text, width - 1) + "…"
 }
 
 /// A number in at most `width` columns, at least 3: whole if it fits, else in thousands, millions
@@ -215,6 +225,22 @@ mod tests {
                 assert!(!line.chars().any(char::is_control), "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        let mut report = sample::report();
+        report.name = "a-name-of-more-than-twenty-letters".to_owned();
+        report.sections[0].id = "epc-of-node-0".to_owned();
+        report.sections[1].id = "epc-of-twelv".to_owned();
+        report.enclaves_unlisted = 7;
+
+        let lines = table(&report, None);
+
+        assert!(lines[0].starts_with("a-name-of-more-than…: "), "{}", lines[0]);
+        assert!(lines[2].starts_with("epc-of-node…  "), "{}", lines[2]);
+        assert!(lines[3].starts_with("epc-of-twelv "), "{}", lines[3]);
+        assert_eq!(lines[7], "cut: and 7 more enclaves, as a report lists 2");
     }
 
     #[test]
