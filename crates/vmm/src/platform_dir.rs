@@ -4,12 +4,15 @@
 //! `provision`, which is made with it and which machines that give their guest the provisioning key
 //! must be able to open. See docs/platform.md.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use cloister_sgx::PlatformFuses;
+use rustix::process::geteuid;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -25,6 +28,11 @@ const VERSION: &str = "1";
 const MAX_FILE: u64 = 4096;
 /// Bits of a mode that let others in.
 const OTHERS: u32 = 0o077;
+/// Root's number.
+const ROOT: u32 = 0;
+/// How often one looks whether the directory is locked no more, and the pause before it looks again.
+const LOCK_TRIES: u32 = 250;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a directory cannot be a platform. Nothing in it was changed.
 #[derive(Debug, Error)]
@@ -35,7 +43,7 @@ pub enum PlatformDirError {
     /// The path is something else.
     #[error("{path} is not a directory: name one, or a path where it can be made", path = .0.display())]
     NotADirectory(PathBuf),
-    /// Others may look into the directory or at the file.
+    /// Others may look into the directory of a platform or at its file.
     #[error("{path} is open to others (mode {mode:03o}): name one that is not, or run chmod {mend} {path}", path = .path.display())]
     Open {
         /// The directory or the file.
@@ -44,6 +52,22 @@ pub enum PlatformDirError {
         mode: u32,
         /// What to make of them.
         mend: &'static str,
+    },
+    /// Others may look into a directory that is no platform's, and whose mode has its reasons.
+    #[error("{path} is no platform, and open to others (mode {mode:03o}): name a directory of its own, such as {path}/platform", path = .path.display())]
+    NoPlatform {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The directory or the file is another user's, who could change it.
+    #[error("{path} belongs to another user (number {owner}): name a directory of your own", path = .path.display())]
+    Owner {
+        /// The directory or the file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
     },
     /// The file cannot be read.
     #[error("cannot read {path}: {reason}: make it readable for this user, or name another directory", path = .0.display(), reason = .1)]
@@ -79,6 +103,8 @@ pub fn open(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => check_directory(path)?,
         Err(error) => return Err(PlatformDirError::Make(path.to_owned(), error)),
     }
+    // Whoever makes the platform has the directory locked.
+    let _locked = lock(path).inspect(|_| remove_drafts(path));
     let file = path.join(IDENTITY);
     match read(&file) {
         Err(PlatformDirError::Read(_, error)) if error.kind() == ErrorKind::NotFound => {
@@ -113,7 +139,69 @@ fn check_directory(path: &Path) -> Result<(), PlatformDirError> {
     if !metadata.is_dir() {
         return Err(PlatformDirError::NotADirectory(path.to_owned()));
     }
+    check_owner(path, &metadata)?;
+    if metadata.mode() & OTHERS != 0 && !is_platform(path) {
+        let mode = metadata.mode() & 0o777;
+        return Err(PlatformDirError::NoPlatform { path: path.to_owned(), mode });
+    }
     check_mode(path, metadata.mode(), "700")
+}
+
+/// Whether the directory has what this module writes, by this user's hand.
+fn is_platform(path: &Path) -> bool {
+    let mut start = [0; TITLE.len()];
+    let options = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path.join(IDENTITY));
+    options.is_ok_and(|file| {
+        let own = file.metadata().is_ok_and(|found| found.is_file() && found.uid() == user());
+        own && file.read_exact_at(&mut start, 0).is_ok() && start == TITLE.as_bytes()
+    })
+}
+
+/// The user whose rights the process has.
+fn user() -> u32 {
+    geteuid().as_raw()
+}
+
+/// Root may do anything anyhow; what any other user has, he may exchange.
+fn check_owner(path: &Path, found: &Metadata) -> Result<(), PlatformDirError> {
+    match found.uid() {
+        ROOT => Ok(()),
+        owner if owner == user() => Ok(()),
+        owner => Err(PlatformDirError::Owner { path: path.to_owned(), owner }),
+    }
+}
+
+/// Locks the directory, for which this waits a moment while another makes a platform of it. Without a
+/// lock all goes as well, but that what others have left cannot be told from what they are making.
+fn lock(path: &Path) -> Option<File> {
+    let directory = File::open(path).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
+/// Removes the drafts of machines that were killed before they could.
+fn remove_drafts(path: &Path) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix(IDENTITY)?.strip_prefix('.'));
+        let is_draft = digits.is_some_and(|digits| {
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        if is_draft && let Err(error) = fs::remove_file(entry.path()) {
+            // In a directory that can only be read it does no harm.
+            tracing::debug!(path = %entry.path().display(), %error, "a draft stays");
+        }
+    }
 }
 
 fn check_mode(path: &Path, mode: u32, mend: &'static str) -> Result<(), PlatformDirError> {
@@ -136,6 +224,7 @@ fn read(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
     if !metadata.is_file() {
         return Err(damaged());
     }
+    check_owner(path, &metadata)?;
     check_mode(path, metadata.mode(), "600")?;
     let mut text = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut text).map_err(unreadable)?;
@@ -167,7 +256,7 @@ fn make(directory: &Path, path: &Path) -> Result<(), PlatformDirError> {
         .map_err(|error| PlatformDirError::Write(path.to_owned(), error))
 }
 
-/// A name that no other machine uses, nor one that died before it removed its draft.
+/// A name that no other machine uses.
 fn draft_name(directory: &Path) -> Result<PathBuf, PlatformDirError> {
     let random = PlatformFuses::draw().map_err(PlatformDirError::Random)?.owner_epoch;
     Ok(directory.join(format!("{IDENTITY}.{}", hex(&random))))

@@ -137,7 +137,7 @@ fn machines_that_start_at_once_get_one_identity() {
 }
 
 #[test]
-fn a_draft_of_a_machine_that_died_is_no_obstacle() {
+fn drafts_of_machines_that_died_are_no_obstacle_and_removed() {
     let scratch = Scratch::new("draft");
     let path = scratch.platform();
     fs::create_dir(&path).unwrap();
@@ -145,8 +145,11 @@ fn a_draft_of_a_machine_that_died_is_no_obstacle() {
     fs::write(path.join("identity.0123456789abcdef"), "clois").unwrap();
 
     let made = open(&path).unwrap();
+    fs::write(path.join("identity.fedcba9876543210"), "clois").unwrap();
+    fs::write(path.join("identity.old"), "a file of the user's").unwrap();
 
     assert_eq!(open(&path).unwrap(), made);
+    assert_eq!(names(&path), ["identity", "identity.old", "provision"]);
 }
 
 #[test]
@@ -207,6 +210,47 @@ fn what_others_may_look_at_is_refused_with_the_mend() {
 
         assert!(directory.ends_with(&format!("run chmod 700 {}", path.display())), "{directory}");
         assert!(identity.ends_with(&format!("run chmod 600 {}", file.display())), "{identity}");
+    }
+    open(&path).unwrap();
+}
+
+#[test]
+fn a_directory_that_is_no_platform_keeps_its_mode() {
+    let scratch = Scratch::new("foreign");
+    let path = scratch.platform();
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("identity"), "a file of the user's").unwrap();
+    set_mode(&path, 0o755);
+
+    for path in [path.as_path(), scratch.0.as_path(), Path::new("/")] {
+        let line = open(path).unwrap_err().to_string();
+
+        assert!(line.contains("is no platform, and open to others"), "{line}");
+        assert!(!line.contains("chmod"), "{line}");
+    }
+}
+
+#[test]
+fn what_belongs_to_another_user_is_refused() {
+    if !geteuid().is_root() {
+        // Nobody else can give a file away; root's directories are there for everyone.
+        let line = open(Path::new("/")).unwrap_err().to_string();
+        assert!(line.contains("is no platform"), "{line}");
+        return;
+    }
+    let scratch = Scratch::new("owner");
+    let path = scratch.platform();
+    open(&path).unwrap();
+    let file = path.join("identity");
+
+    for owned in [&path, &file] {
+        std::os::unix::fs::chown(owned, Some(12345), None).unwrap();
+        let line = open(&path).unwrap_err().to_string();
+        std::os::unix::fs::chown(owned, Some(0), None).unwrap();
+
+        let name = owned.display();
+        let start = format!("{name} belongs to another user (number 12345): name a directory");
+        assert!(line.starts_with(&start), "{line}");
     }
     open(&path).unwrap();
 }
