@@ -12,6 +12,8 @@ pub mod cpuid;
 pub mod daemon;
 pub mod devices;
 pub mod epc_view;
+pub mod image_format;
+mod image_lock;
 pub mod info;
 pub mod layout;
 pub mod machine;

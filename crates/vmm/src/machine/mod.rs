@@ -16,6 +16,7 @@ pub use run::RunError;
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,10 +31,12 @@ use crate::boot::BootError;
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
+use crate::image_lock::LockError;
 use crate::layout::Layout;
 use crate::memory::{RamError, map_ram};
 use crate::platform_dir::{self, PlatformDirError};
 use crate::sandbox::Sandbox;
+use crate::{image_format, image_lock};
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +82,29 @@ pub enum MachineError {
         /// How it may be meant.
         mend: &'static str,
     },
+    /// A disk image that another machine or program has.
+    #[error("--disk: {path} is in use by another machine or program: end it, or {mend}", path = .path.display())]
+    DiskInUse {
+        /// The image.
+        path: PathBuf,
+        /// How both can have it.
+        mend: &'static str,
+    },
+    /// A disk image that is given twice.
+    #[error("--disk: {path} is given twice: leave one out, or add ,readonly behind both", path = .0.display())]
+    DiskTwice(PathBuf),
+    /// A disk image of another format.
+    #[error(
+        "--disk: {path} is a {format} image and disks are raw: \
+         convert it with qemu-img convert -f {format} -O raw",
+        path = .path.display()
+    )]
+    DiskFormat {
+        /// The image.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
     /// A file that is no disk image.
     #[error("--disk: {path}: {reason}: name a raw image of at least 512 bytes", path = .path.display())]
     Disk {
@@ -115,7 +141,7 @@ impl Machine {
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
         let layout = config.layout()?;
         let files = Source::files(&config.boot, layout.low_ram_end())?;
-        let disks = config.disks.iter().map(Disk::open).collect::<Result<Vec<_>, _>>()?;
+        let disks = Disk::open_all(&config.disks)?;
         let source = match files {
             Some(source) => source,
             None => Source::disk(&disks, layout.low_ram_end())?,
@@ -175,6 +201,13 @@ impl Machine {
         self.sgx.as_ref()
     }
 
+    /// Bytes of the largest disk.
+    #[must_use]
+    pub fn largest_disk(&self) -> u64 {
+        let sizes = self.disks.iter().map(|disk| disk.file.metadata());
+        sizes.flatten().map(|metadata| metadata.len()).max().unwrap_or(0)
+    }
+
     /// What CPUID says in the guest.
     #[must_use]
     pub fn cpuid(&self) -> GuestCpuid {
@@ -205,10 +238,46 @@ impl Disk {
                     MachineError::DiskOpen { path: path(), reason, mend }
                 },
             )?;
+        if let Some(format) = image_format::probe(&file) {
+            return Err(MachineError::DiskFormat { path: path(), format });
+        }
         let disk = Self { file, config: config.clone() };
         // Only to find out whether it can be a disk; each boot makes its own.
         disk.device(0).map_err(|reason| MachineError::Disk { path: path(), reason })?;
         Ok(disk)
+    }
+
+    /// Opens and locks all disks of a machine.
+    fn open_all(configs: &[DiskConfig]) -> Result<Vec<Self>, MachineError> {
+        let mut disks: Vec<Self> = Vec::new();
+        for config in configs {
+            let disk = Self::open(config)?;
+            match image_lock::lock(&disk.file, config.readonly) {
+                Ok(()) => {}
+                Err(LockError::InUse) => return Err(disk.in_use(&disks)),
+                Err(LockError::Unsupported(error)) => {
+                    let path = config.path.display();
+                    tracing::warn!(%path, %error, "the disk image cannot be locked");
+                }
+            }
+            disks.push(disk);
+        }
+        Ok(disks)
+    }
+
+    /// Who has the image, of which the machine has opened `others`.
+    fn in_use(&self, others: &[Self]) -> MachineError {
+        let path = self.config.path.clone();
+        let identity = |disk: &Self| disk.file.metadata().map(|file| (file.dev(), file.ino())).ok();
+        if others.iter().any(|other| identity(other) == identity(self)) {
+            return MachineError::DiskTwice(path);
+        }
+        let mend = if self.config.readonly {
+            "wait until it does not write to it any more"
+        } else {
+            "add ,readonly behind the image for all that have it"
+        };
+        MachineError::DiskInUse { path, mend }
     }
 
     /// The device of the `index`-th disk.

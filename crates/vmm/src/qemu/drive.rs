@@ -1,12 +1,13 @@
 //! `-drive`: raw images behind virtio-blk.
 
 use std::fs::File;
-use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::QemuError;
 use super::list::OptionList;
 use crate::config::DiskConfig;
+use crate::image_format;
 
 const DRIVE: &str = "-drive";
 const EXAMPLE: &str = "-drive file=FILE,if=virtio,format=raw";
@@ -64,15 +65,8 @@ const FORMATS: [&str; 15] = [
     "vpc",
     "vvfat",
 ];
-/// How images of other formats begin, for a drive whose format is not named.
-const MAGICS: [(&[u8], &str); 6] = [
-    (b"QFI\xfb\0\0\0\x01", "qcow"),
-    (b"QFI\xfb", "qcow2"),
-    (b"QED\0", "qed"),
-    (b"KDMV", "vmdk"),
-    (b"vhdxfile", "vhdx"),
-    (b"LUKS\xba\xbe", "luks"),
-];
+/// How a LUKS container begins. With `format=raw` the guest may have made one of the whole disk.
+const LUKS: &[u8; 6] = b"LUKS\xba\xbe";
 
 /// Reads a `-drive`.
 pub(super) fn drive(text: &str) -> Result<DiskConfig, QemuError> {
@@ -126,7 +120,10 @@ fn judge_format(file: &str, format: Option<&str>) -> Result<(), QemuError> {
 /// The format of an image that is not raw, by its first bytes. One that cannot be read is for the
 /// machine to refuse.
 fn probe(file: &Path) -> Option<&'static str> {
-    let mut start = Vec::new();
-    File::open(file).and_then(|file| file.take(8).read_to_end(&mut start)).ok()?;
-    MAGICS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
+    let image = File::open(file).ok()?;
+    let mut start = [0; LUKS.len()];
+    if image.read_exact_at(&mut start, 0).is_ok() && start == *LUKS {
+        return Some("luks");
+    }
+    image_format::probe(&image)
 }

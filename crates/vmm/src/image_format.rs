@@ -1,0 +1,85 @@
+//! Disk images of other programs' formats, which would be a heap of nonsense to a guest that gets their
+//! bytes as those of a disk.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Where an image of a format has which bytes.
+struct Magic {
+    /// The format's name for `qemu-img -f`.
+    name: &'static str,
+    offset: u64,
+    bytes: &'static [u8],
+}
+
+const fn magic(name: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
+    Magic { name, offset, bytes }
+}
+
+/// Formats that no disk's own contents begin with. (A disk that is encrypted by LUKS begins with the
+/// bytes of QEMU's format `luks`, and a VHD of fixed size is a disk with a sector behind it.)
+const MAGICS: &[Magic] = &[
+    magic("qcow", 0, b"QFI\xfb\0\0\0\x01"),
+    magic("qcow2", 0, b"QFI\xfb"),
+    magic("qed", 0, b"QED\0"),
+    magic("vmdk", 0, b"KDMV"),
+    magic("vmdk", 0, b"COWD"),
+    magic("vmdk", 0, b"# Disk DescriptorFile"),
+    magic("vhdx", 0, b"vhdxfile"),
+    magic("vpc", 0, b"conectix"),
+    magic("vdi", 0x40, b"\x7f\x10\xda\xbe"),
+    magic("parallels", 0, b"WithoutFreeSpace"),
+    magic("parallels", 0, b"WithouFreSpacExt"),
+];
+
+/// The format of an image that is not raw, by the bytes that it has for it. One that cannot be read is
+/// for its user to refuse.
+#[must_use]
+pub fn probe(image: &File) -> Option<&'static str> {
+    let has = |magic: &&Magic| {
+        let mut bytes = vec![0; magic.bytes.len()];
+        image.read_exact_at(&mut bytes, magic.offset).is_ok() && bytes == magic.bytes
+    };
+    MAGICS.iter().find(has).map(|magic| magic.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn probed(bytes: &[u8]) -> Option<&'static str> {
+        let path = std::env::temp_dir().join(format!("cloister-format-{}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        let found = probe(&File::open(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        found
+    }
+
+    #[test]
+    fn formats_are_told_by_their_magic_and_disks_are_raw() {
+        let mut vdi = b"<<< Oracle VM VirtualBox Disk Image >>>\n".to_vec();
+        vdi.resize(0x40, 0);
+        vdi.extend([0x7f, 0x10, 0xda, 0xbe, 1, 0, 1, 0]);
+        let mut mbr = vec![0xeb; 0x1fe];
+        mbr.extend([0x55, 0xaa]);
+        for (bytes, format) in [
+            (&b"QFI\xfb\0\0\0\x03\0\0\0\0"[..], Some("qcow2")),
+            (b"QFI\xfb\0\0\0\x01\0\0\0\0", Some("qcow")),
+            (b"QED\0rest", Some("qed")),
+            (b"KDMV\x01\0\0\0", Some("vmdk")),
+            (b"# Disk DescriptorFile\nversion=1\n", Some("vmdk")),
+            (b"vhdxfile", Some("vhdx")),
+            (b"conectix", Some("vpc")),
+            (b"WithoutFreeSpace\x02", Some("parallels")),
+            (&vdi, Some("vdi")),
+            (&mbr, None),
+            (b"LUKS\xba\xbe\0\x01", None),
+            (&[0; 512], None),
+            (b"", None),
+        ] {
+            assert_eq!(probed(bytes), format, "{bytes:x?}");
+        }
+    }
+}
