@@ -1,9 +1,6 @@
 //! The `cloister` command.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
-
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -16,8 +13,8 @@ use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
 use cloister_vmm::terminal::{self, SIGNALLED};
-use cloister_vmm::{epc_view, info};
-use tracing::level_filters::LevelFilter;
+use cloister_vmm::standard::{complain, print};
+use cloister_vmm::{epc_view, info, log};
 
 /// The guest powered off, or the user quit.
 const SUCCESS: u8 = 0;
@@ -27,23 +24,20 @@ const FAILURE: u8 = 1;
 const GUEST_RESET: u8 = 2;
 
 fn main() -> ExitCode {
-    start_log();
+    if let Err(error) = log::start() {
+        complain(&error.to_string());
+        return ExitCode::from(FAILURE);
+    }
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => end(run(*args), |line| line),
         Ok(Command::Qemu { words }) => end(qemu(words), |line| in_options_of_qemu(&line)),
         Ok(Command::Epc(args)) => {
             end(epc_view::run(&args).map(|()| SUCCESS).map_err(Into::into), |line| line)
         }
-        Ok(Command::Info) => {
-            print!("{}", info::HostInfo::gather());
-            ExitCode::from(SUCCESS)
-        }
-        Err(Refusal::Asked(text)) => {
-            print!("{text}");
-            ExitCode::from(SUCCESS)
-        }
+        Ok(Command::Info) => end(tell(&info::HostInfo::gather().to_string()), |line| line),
+        Err(Refusal::Asked(text)) => end(tell(&text), |line| line),
         Err(Refusal::Wrong(line)) => {
-            eprintln!("cloister: {line}");
+            complain(&line);
             ExitCode::from(FAILURE)
         }
     }
@@ -52,9 +46,16 @@ fn main() -> ExitCode {
 /// The exit code of a command; what went wrong is said in one line, in the command's own `words`.
 fn end(ended: anyhow::Result<u8>, words: impl Fn(String) -> String) -> ExitCode {
     ExitCode::from(ended.unwrap_or_else(|error| {
-        eprintln!("cloister: {}", words(format!("{error:#}")));
+        complain(&words(format!("{error:#}")));
         FAILURE
     }))
+}
+
+/// Prints what was asked for.
+fn tell(text: &str) -> anyhow::Result<u8> {
+    let printed = print(text);
+    printed.context("standard output: it cannot be written: give it a file with room, or a pipe")?;
+    Ok(SUCCESS)
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
@@ -68,14 +69,8 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
     let invocation = match qemu::parse(words)? {
         Request::Run(invocation) => *invocation,
-        Request::Help => {
-            print!("{}", qemu::help());
-            return Ok(SUCCESS);
-        }
-        Request::Version => {
-            println!("cloister {}", env!("CARGO_PKG_VERSION"));
-            return Ok(SUCCESS);
-        }
+        Request::Help => return tell(&qemu::help()),
+        Request::Version => return tell(&format!("cloister {}\n", env!("CARGO_PKG_VERSION"))),
     };
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
@@ -174,19 +169,4 @@ fn start_monitors(
         server.wait_for_client(|| control.quit_cause().is_some());
     }
     Ok(servers)
-}
-
-/// Logs to standard error what CLOISTER_LOG asks for: off, error, warn (the default), info, debug
-/// or trace.
-fn start_log() {
-    let level = std::env::var("CLOISTER_LOG")
-        .ok()
-        .and_then(|level| level.parse::<LevelFilter>().ok())
-        .unwrap_or(LevelFilter::WARN);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .without_time()
-        .init();
 }

@@ -18,6 +18,7 @@ use super::qmp_client::{QmpClient, QmpError};
 use super::report::EpcReport;
 use super::table::table;
 use crate::sandbox::Sandbox;
+use crate::standard::complain;
 use crate::terminal::{self, SIGNALLED};
 
 /// How often reports are shown.
@@ -257,7 +258,7 @@ fn stream(sockets: &[PathBuf], json: bool) -> Result<(), EpcError> {
             }
             machine.refresh()?;
             if machine.ended {
-                writeln!(io::stderr(), "cloister: {}", machine.end())?;
+                complain(&machine.end());
                 continue;
             }
             match (&machine.seen, json) {
