@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use cloister_vmm::chardev::Backend;
@@ -63,7 +64,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     let monitors = args.monitors()?;
     let machine = Machine::new(args.into_config()?)?;
     let files = Files { monitors: bind(&monitors)?, console: Backend::Stdio, pidfile: None };
-    run_machine(&machine, files, sandbox, None)
+    run_machine(Arc::new(machine), files, sandbox, None)
 }
 
 fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
@@ -96,7 +97,7 @@ fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
             .transpose()
             .context("-pidfile")?,
     };
-    run_machine(&machine, files, invocation.sandbox, daemon)
+    run_machine(Arc::new(machine), files, invocation.sandbox, daemon)
 }
 
 /// What the process opened beside what the guest sees.
@@ -108,7 +109,7 @@ struct Files {
 
 /// Runs a machine to its end. Every file is open.
 fn run_machine(
-    machine: &Machine,
+    machine: Arc<Machine>,
     files: Files,
     sandbox: bool,
     daemon: Option<Daemon>,
@@ -123,22 +124,20 @@ fn run_machine(
     let control = Control::new(console.output()?);
     terminal::on_stop_signal(sandbox.clone(), {
         let control = control.clone();
-        move |signal| {
-            // A second signal does not wait for the guest's processors.
-            if control.quit_for(signal) {
-                terminal::restore();
-                std::process::exit(SIGNALLED + signal);
-            }
-        }
+        move |signal| control.quit_for(signal)
     })?;
     // Dropped last of all, when the terminal is as it was.
-    let _monitors = start_monitors(monitors, machine, &control, &sandbox)?;
+    let monitors = start_monitors(monitors, &machine, &control, &sandbox)?;
     let raw = console.start(&control, &sandbox)?;
     if let Some(daemon) = daemon {
         daemon.ready().context("-daemonize: cannot leave the terminal")?;
     }
-    let outcome = machine.run(&control, &sandbox);
+    let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);
+    monitors.iter().for_each(Server::bid_farewell);
+    drop(monitors);
+    // The end of the process frees it faster, and whatever thread still holds it.
+    std::mem::forget(machine);
     Ok(match outcome? {
         Outcome::PowerOff => SUCCESS,
         Outcome::Quit => control.signal().map_or(SUCCESS, |signal| (SIGNALLED + signal) as u8),

@@ -1,12 +1,14 @@
 //! `-pidfile`: a file with the process's number, which one process at a time has.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use thiserror::Error;
 
+use crate::host_file::open_for_writing;
 use crate::own_file::OwnFile;
 
 /// Why there is no such file.
@@ -20,6 +22,9 @@ pub enum PidFileError {
         /// What the host said.
         reason: io::Error,
     },
+    /// Another user has it.
+    #[error("{path} belongs to another user: name another", path = .0.display())]
+    NotOwn(PathBuf),
     /// Another process has it.
     #[error("{path} is the file of a process that runs: end it, or name another", path = .0.display())]
     InUse(PathBuf),
@@ -41,10 +46,13 @@ impl PidFile {
     pub fn write(path: &Path) -> Result<Self, PidFileError> {
         let failed = |reason| PidFileError::Write { path: path.to_owned(), reason };
         let absolute = std::path::absolute(path).map_err(failed)?;
-        let mut options = OpenOptions::new();
         // Not truncated before it is locked.
-        options.write(true).create(true).truncate(false).mode(0o644);
-        let mut file = options.open(path).map_err(failed)?;
+        let mut file = open_for_writing(path, 0o644, false).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        // Whoever has a file could write another number into it.
+        if found.uid() != geteuid().as_raw() {
+            return Err(PidFileError::NotOwn(path.to_owned()));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(PidFileError::InUse(path.to_owned())),
@@ -59,6 +67,7 @@ impl PidFile {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -75,6 +84,26 @@ mod tests {
         assert_eq!(text, format!("{}\n", std::process::id()));
         assert!(second.contains("is the file of a process that runs"), "{second}");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_link_that_anybody_can_make_and_a_pipe_are_refused() {
+        let folder = std::env::temp_dir().join(format!("cloister-pids-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::write(folder.join("precious"), "precious").unwrap();
+        symlink(folder.join("precious"), folder.join("link")).unwrap();
+        let owner = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, folder.join("pipe"), pipe, owner, 0).unwrap();
+
+        let link = PidFile::write(&folder.join("link")).unwrap_err().to_string();
+        let pipe = PidFile::write(&folder.join("pipe")).unwrap_err().to_string();
+
+        assert!(link.contains("there is a link on the way, and anybody can make one in"), "{link}");
+        assert!(pipe.starts_with("cannot write"), "{pipe}");
+        assert_eq!(fs::read(folder.join("precious")).unwrap(), b"precious");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::host_file::open_for_writing;
 use crate::machine::Control;
 use crate::qmp::{Listen, ServeError, Socket};
 use crate::sandbox::Sandbox;
+use crate::standard::PolledOutput;
 use crate::terminal::{self, RawMode};
 
 /// What is to be behind the consoles.
@@ -68,7 +70,7 @@ impl Chardev {
             Self::Stdio => Backend::Stdio,
             Self::Null => Backend::Null,
             Self::File(path) => Backend::File(
-                File::create(path)
+                open_for_writing(path, 0o666, true)
                     .map_err(|reason| ChardevError::File { path: path.clone(), reason })?,
             ),
             Self::Unix(listen) => Backend::Unix(ConsoleSocket::new(Socket::bind(listen)?)),
@@ -77,6 +79,15 @@ impl Chardev {
 }
 
 impl Backend {
+    /// Bytes of the file that is behind it, if it is one.
+    #[must_use]
+    pub fn file_size(&self) -> u64 {
+        match self {
+            Self::File(file) => file.metadata().map_or(0, |metadata| metadata.len()),
+            _ => 0,
+        }
+    }
+
     /// Where the consoles print to.
     ///
     /// # Errors
@@ -84,9 +95,9 @@ impl Backend {
     /// The host has no further descriptor.
     pub fn output(&self) -> io::Result<Box<dyn Write + Send>> {
         Ok(match self {
-            Self::Stdio => Box::new(io::stdout()),
+            Self::Stdio => Box::new(PolledOutput::new(io::stdout())),
             Self::Null => Box::new(io::sink()),
-            Self::File(file) => Box::new(file.try_clone()?),
+            Self::File(file) => Box::new(PolledOutput::new(file.try_clone()?)),
             Self::Unix(socket) => Box::new(socket.output()),
         })
     }

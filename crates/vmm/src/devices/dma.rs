@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions};
 
+use super::halt::Halt;
+
 /// Learns which guest memory a device wrote.
 ///
 /// A processor that keeps decoded instructions must drop those of pages that a device overwrites,
@@ -19,12 +21,24 @@ pub trait DmaObserver: Send + Sync {
 pub struct GuestRam {
     memory: GuestMemoryMmap,
     observer: Option<Arc<dyn DmaObserver>>,
+    halt: Halt,
 }
 
 impl GuestRam {
     /// RAM whose device writes go to `observer`, if there is one.
     pub fn new(memory: GuestMemoryMmap, observer: Option<Arc<dyn DmaObserver>>) -> Self {
-        Self { memory, observer }
+        Self { memory, observer, halt: Halt::default() }
+    }
+
+    /// The same RAM for devices that leave off when `halt` is requested.
+    #[must_use]
+    pub fn until(self, halt: Halt) -> Self {
+        Self { halt, ..self }
+    }
+
+    /// Whether a device is to leave off what it is doing with the guest's buffers.
+    pub fn is_halted(&self) -> bool {
+        self.halt.requested()
     }
 
     /// The RAM itself. Whoever writes through it reports to [`GuestRam::report`].

@@ -4,6 +4,7 @@ mod bus;
 #[cfg(test)]
 mod chaos;
 mod dma;
+mod halt;
 mod ioapic;
 mod irq;
 mod power;
@@ -13,6 +14,7 @@ pub mod virtio;
 
 pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
+pub use halt::Halt;
 pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use power::{

@@ -280,6 +280,7 @@ fn draw(sockets: &[PathBuf], path: PathBuf) -> Result<(), EpcError> {
 }
 
 fn serve(sockets: &[PathBuf], address: &ExporterAddress) -> Result<(), EpcError> {
+    terminal::hold_stop_signals()?;
     let exporter = Exporter::bind(address)?;
     let path = exporter.path().map(ToOwned::to_owned);
     terminal::on_stop_signal(Sandbox::off(), move |signal| {

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::devices::SerialInput;
 use crate::devices::virtio::ConsoleInput;
+use crate::devices::{Halt, SerialInput};
 
 /// Which console printed last: the virtio console if set, else the serial port.
 pub(super) type LastPrinted = Arc<AtomicBool>;
@@ -19,12 +19,23 @@ pub(super) struct ConsoleOutput {
     pub(super) virtio: bool,
     pub(super) screen: Screen,
     pub(super) last_printed: LastPrinted,
+    pub(super) halt: Halt,
 }
 
 impl Write for ConsoleOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.last_printed.store(self.virtio, Ordering::Relaxed);
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        loop {
+            // Locked anew each time: the other console and a new boot print there too.
+            match self.screen.lock().unwrap_or_else(PoisonError::into_inner).write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+            if self.halt.requested() {
+                // There is nobody to read it in time.
+                return Ok(bytes.len());
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

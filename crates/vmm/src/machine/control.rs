@@ -37,6 +37,8 @@ struct Shared {
     state: Mutex<RunState>,
     boot: Mutex<Option<Boot>>,
     watchers: Mutex<Vec<Watcher>>,
+    /// Called once the machine is to end.
+    on_quit: Mutex<Vec<Box<dyn Fn() + Send>>>,
 }
 
 type Watcher = Box<dyn Fn(MachineEvent) + Send>;
@@ -54,7 +56,9 @@ pub(super) struct Boot {
 pub struct Ended;
 
 impl Control {
-    /// A handle for one machine, whose consoles print to `screen`.
+    /// A handle for one machine, whose consoles print to `screen`. A screen that takes nothing for a
+    /// moment says [`WouldBlock`](std::io::ErrorKind::WouldBlock) and is asked again, unless the
+    /// machine is to end.
     #[must_use]
     pub fn new(screen: impl Write + Send + 'static) -> Self {
         Self(Arc::new(Shared {
@@ -66,6 +70,7 @@ impl Control {
             state: Mutex::new(RunState::Running),
             boot: Mutex::new(None),
             watchers: Mutex::new(Vec::new()),
+            on_quit: Mutex::new(Vec::new()),
         }))
     }
 
@@ -90,17 +95,26 @@ impl Control {
 
     /// Ends the machine, or keeps it from starting. The first cause stands.
     pub fn quit_because(&self, cause: ShutdownCause) {
-        // Err: another cause came before.
-        let _ = self.0.quit.set(cause);
+        let first = self.0.quit.set(cause).is_ok();
         self.end_boot();
+        if first {
+            lock(&self.0.on_quit).iter().for_each(|watcher| watcher());
+        }
     }
 
-    /// Ends the machine because of a signal. Returns whether one had asked for it before.
-    #[must_use]
-    pub fn quit_for(&self, signal: i32) -> bool {
-        let again = self.0.signal.swap(signal, Ordering::SeqCst) != 0;
+    /// Calls `watcher`, which must return soon, when the machine is to end, or now if it is already.
+    pub(super) fn on_quit(&self, watcher: impl Fn() + Send + 'static) {
+        lock(&self.0.on_quit).push(Box::new(watcher));
+        // Behind the push, so that a quit at the same time is seen on one side at least.
+        if self.quit_cause().is_some() {
+            lock(&self.0.on_quit).iter().for_each(|watcher| watcher());
+        }
+    }
+
+    /// Ends the machine because of a signal. The first one stands.
+    pub fn quit_for(&self, signal: i32) {
+        let _ = self.0.signal.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
         self.quit_because(ShutdownCause::HostSignal);
-        again
     }
 
     /// The signal that ended the machine, if one did.
@@ -128,7 +142,8 @@ impl Control {
         if let Some(boot) = &*self.boot() {
             boot.stop.interrupt();
         }
-        if !self.0.gate.wait_until_still(PATIENCE) {
+        let ending = || self.quit_cause().is_some();
+        if !self.0.gate.wait_until_still(PATIENCE, ending) && !ending() {
             tracing::warn!("a processor is held up in a device access and stops later");
         }
         *state = RunState::Paused;
@@ -179,7 +194,7 @@ impl Control {
     /// boots.
     #[must_use]
     pub fn cpu_threads(&self, cpus: u32) -> Option<Vec<Pid>> {
-        self.0.gate.threads(cpus, PATIENCE)
+        self.0.gate.threads(cpus, PATIENCE, || self.quit_cause().is_some())
     }
 
     /// Sends bytes to the guest's console and returns how many were taken. Before the guest
@@ -214,9 +229,13 @@ impl Control {
         self.tell(MachineEvent::Reset(cause));
     }
 
-    /// The machine has come to its end.
+    /// The machine has come to its end. The first cause stands.
     pub(super) fn has_ended(&self, cause: ShutdownCause) {
-        *self.lock_state() = RunState::Shutdown;
+        let mut state = self.lock_state();
+        if *state == RunState::Shutdown {
+            return;
+        }
+        *state = RunState::Shutdown;
         self.tell(MachineEvent::Shutdown(cause));
     }
 

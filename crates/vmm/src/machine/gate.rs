@@ -39,11 +39,13 @@ impl Gate {
         self.lock().closed = true;
     }
 
-    /// Waits until every processor waits at the gate, `limit` at most, and returns whether all do.
-    pub(super) fn wait_until_still(&self, limit: Duration) -> bool {
-        let moving = |state: &mut State| state.waiting < state.threads.len();
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, moving);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    /// Waits until every processor waits at the gate, `limit` at most or until the machine is
+    /// `ending`, and returns whether all do.
+    pub(super) fn wait_until_still(&self, limit: Duration, ending: impl Fn() -> bool) -> bool {
+        let moving = |state: &State| state.waiting < state.threads.len();
+        let wait = |state: &mut State| moving(state) && !ending();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, wait);
+        !moving(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Opens the gate. Before anybody passes, `take_back` gets the time for which no processor
@@ -71,12 +73,18 @@ impl Gate {
     }
 
     /// The host's threads of processors 0 to `cpus - 1`, for which this waits `limit` at most.
-    /// `None` if they are not all there then.
-    pub(super) fn threads(&self, cpus: u32, limit: Duration) -> Option<Vec<Pid>> {
-        let missing = |state: &mut State| state.threads.len() < cpus as usize;
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, missing);
-        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        (!timeout.timed_out()).then(|| state.threads.values().copied().collect())
+    /// `None` if they are not all there then, or when the machine is `ending`.
+    pub(super) fn threads(
+        &self,
+        cpus: u32,
+        limit: Duration,
+        ending: impl Fn() -> bool,
+    ) -> Option<Vec<Pid>> {
+        let missing = |state: &State| state.threads.len() < cpus as usize;
+        let wait = |state: &mut State| missing(state) && !ending();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, wait);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        (!missing(&state)).then(|| state.threads.values().copied().collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,6 +8,7 @@ mod gate;
 mod platform;
 mod run;
 mod source;
+mod supervise;
 
 pub use control::{Control, Ended};
 pub use epc::EpcError;

@@ -11,7 +11,7 @@ use super::{Disk, Machine};
 use crate::accel::Vm;
 use crate::devices::virtio::{BlockError, Console, Entropy, MmioSlot, MmioTransport, VirtioDevice};
 use crate::devices::{
-    BusError, COM1_GSI, COM1_LEN, COM1_PORT, GuestRam, IOAPIC_LEN, IoApic, IoBus, IrqLine,
+    BusError, COM1_GSI, COM1_LEN, COM1_PORT, GuestRam, Halt, IOAPIC_LEN, IoApic, IoBus, IrqLine,
     KeyboardReset, MmioBus, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerSwitch, RTC_GSI,
     RTC_LEN, RTC_PORT, Rtc, RtcTimer, SerialInput, SerialPort, SharedDevice, Unconnected,
 };
@@ -53,13 +53,14 @@ pub(super) const fn virtio_slots(disks: usize) -> usize {
 }
 
 impl Platform {
-    /// Puts the devices of `machine` on new buses. Power requests go to `power`, and what the
-    /// guest prints goes to `screen`.
+    /// Puts the devices of `machine` on new buses. Power requests go to `power`, what the guest
+    /// prints goes to `screen`, and `halt` makes every device leave off what it is doing.
     pub(super) fn new(
         machine: &Machine,
         vm: &dyn Vm,
         power: &Arc<PowerSwitch>,
         screen: &Screen,
+        halt: &Halt,
         sandbox: &Sandbox,
     ) -> Result<Self, PlatformError> {
         let (mut io, mut mmio) = (IoBus::new(), MmioBus::new());
@@ -79,13 +80,14 @@ impl Platform {
                 virtio,
                 screen: screen.clone(),
                 last_printed: last_printed.clone(),
+                halt: halt.clone(),
             })
         };
         let serial = SerialPort::new(line(&ioapic, COM1_GSI), output(false));
         let serial = Arc::new(Mutex::new(serial));
         io.insert(COM1_PORT, COM1_LEN, serial.clone())?;
 
-        let ram = GuestRam::new(machine.ram.clone(), vm.dma_observer());
+        let ram = GuestRam::new(machine.ram.clone(), vm.dma_observer()).until(halt.clone());
         let mut slots = Slots { next: 0, ioapic: &ioapic, ram: &ram, bus: &mut mmio };
         slots.insert(Box::new(Entropy))?;
         let virtio = slots.insert_console(output(true))?;

@@ -17,7 +17,7 @@ use super::{Machine, Outcome};
 use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
 use crate::acpi::{self, AcpiError};
 use crate::boot::BootError;
-use crate::devices::{PowerEvent, PowerSwitch};
+use crate::devices::{Halt, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
 
 /// Why a machine ended that should have gone on, or did not start.
@@ -49,11 +49,21 @@ pub enum RunError {
     /// A bug: the processor's thread panicked, and has said so.
     #[error("processor {0} failed unexpectedly")]
     Panicked(u32),
+    /// The host has no thread for the machine.
+    #[error("cannot start a thread for the machine")]
+    MachineThread {
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A bug: the machine's thread panicked, and has said so.
+    #[error("the machine failed unexpectedly")]
+    Unexpected,
 }
 
 /// The request to stop that the threads of one boot share.
 pub(super) struct Stop {
-    requested: AtomicBool,
+    /// For the threads of the processors, and for the devices.
+    halt: Halt,
     triple_fault: AtomicBool,
     vm: Arc<dyn Vm>,
     gate: Arc<Gate>,
@@ -63,7 +73,7 @@ impl Stop {
     /// Makes every processor thread of the boot end.
     pub(super) fn request(&self) {
         // First the flag: an interrupted processor looks at it.
-        self.requested.store(true, Ordering::SeqCst);
+        self.halt.request();
         self.vm.interrupt_all();
         self.gate.wake();
     }
@@ -79,7 +89,7 @@ impl Stop {
     }
 
     fn requested(&self) -> bool {
-        self.requested.load(Ordering::SeqCst)
+        self.halt.requested()
     }
 }
 
@@ -114,7 +124,7 @@ impl Machine {
 
         let vm: Arc<dyn Vm> = Arc::new(self.accelerator()?);
         let stop = Arc::new(Stop {
-            requested: AtomicBool::new(false),
+            halt: Halt::default(),
             triple_fault: AtomicBool::new(false),
             vm: vm.clone(),
             gate: control.gate(),
@@ -123,7 +133,7 @@ impl Machine {
             let stop = stop.clone();
             move |_| stop.request()
         }));
-        let platform = Platform::new(self, &*vm, &power, &control.screen(), sandbox)?;
+        let platform = Platform::new(self, &*vm, &power, &control.screen(), &stop.halt, sandbox)?;
         let vcpus = (0..self.config.cpus)
             .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
             .collect::<Result<Vec<_>, _>>()?;

@@ -25,7 +25,11 @@ use crate::own_file::OwnFile;
 use crate::sandbox::{Sandbox, ThreadKind};
 
 /// How long a client has at the machine's end to read what is left for it.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the thread may take beyond that, in the middle of a command.
+const LAST_COMMAND: Duration = Duration::from_millis(250);
+/// How often one that waits for the thread looks.
+const END_LOOK: Duration = Duration::from_millis(2);
 /// How often one that waits for a client looks whether it is still to wait.
 const LOOK: Duration = Duration::from_millis(50);
 /// Pause after the host had no descriptor for a client.
@@ -124,13 +128,23 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    /// Lets the client read what is left, which dropping the monitor waits for. Several monitors bid
+    /// farewell at the same time.
+    pub fn bid_farewell(&self) {
         self.shared.ending.store(true, Ordering::SeqCst);
         self.shared.wake();
-        if let Some(thread) = self.thread.take() {
-            // The thread has no result; a panic of it was reported.
-            let _ = thread.join();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.bid_farewell();
+        let Some(thread) = self.thread.take() else { return };
+        // Not joined: it may be in a command that the host holds up.
+        let end = Instant::now() + FAREWELL + LAST_COMMAND;
+        while !thread.is_finished() && Instant::now() < end {
+            thread::sleep(END_LOOK);
         }
     }
 }

@@ -19,17 +19,33 @@ const SIGNALS: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 static EVENT: OnceLock<EventFd> = OnceLock::new();
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
-/// Calls `stop` with the signal's number, on a thread of its own, when a stop signal arrives.
+/// Keeps stop signals from ending the process at once: they wait for [`on_stop_signal`]. To be called
+/// before the process makes a file that goes with it.
 ///
 /// # Errors
 ///
-/// It was called before in this process, or the host gives no event, handler or thread.
-pub fn on_stop_signal(sandbox: Sandbox, stop: impl Fn(i32) + Send + 'static) -> io::Result<()> {
-    EVENT.set(EventFd::new(EFD_CLOEXEC)?).map_err(|_| io::ErrorKind::AlreadyExists)?;
+/// The host gives no event or handler.
+pub fn hold_stop_signals() -> io::Result<()> {
+    if EVENT.get().is_some() {
+        return Ok(());
+    }
+    // Err: another thread was faster.
+    let _ = EVENT.set(EventFd::new(EFD_CLOEXEC)?);
     for signal in SIGNALS {
         register_signal_handler(signal, note)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
+    Ok(())
+}
+
+/// Calls `stop` with the signal's number, on a thread of its own, when a stop signal arrives, or at
+/// once if one was held.
+///
+/// # Errors
+///
+/// The host gives no event, handler or thread.
+pub fn on_stop_signal(sandbox: Sandbox, stop: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+    hold_stop_signals()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         sandbox.confine(ThreadKind::Signals);
         while let Some(Ok(_)) = EVENT.get().map(EventFd::read) {

@@ -28,6 +28,8 @@ const MAX_RANGES: u32 = 16;
 const MAX_DISCARD_SECTORS: u32 = 1 << 22;
 /// Sectors of one range to write zeros to: 16 MiB, since a host file may have no quick way.
 const MAX_ZERO_SECTORS: u32 = 1 << 15;
+/// Bytes of a hole that are punched at a time: the host may have to free as many blocks.
+const PUNCH: u64 = 256 << 20;
 /// Bytes that are copied at a time between file and guest.
 const PIECE: usize = 64 << 10;
 

@@ -43,6 +43,9 @@ pub enum DeviceFault {
         /// Its first descriptor.
         head: u16,
     },
+    /// The machine is to end or to start over: the device leaves off, through no fault of the driver.
+    #[error("The boot is to end")]
+    Halted,
     /// Guest memory went away under a buffer that was there.
     #[error("A buffer cannot be reached")]
     Memory(#[from] GuestMemoryError),

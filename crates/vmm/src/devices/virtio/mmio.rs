@@ -121,6 +121,9 @@ impl MmioTransport {
         };
         queue.begin_turn();
         let outcome = self.device.serve(index, queue, &self.ram);
+        if matches!(outcome, Err(DeviceFault::Halted)) {
+            return;
+        }
         let told = queue.wants_interrupt(&self.ram);
         // A turn that was cut short goes on when the driver acknowledges an interrupt, so it gets
         // one even if it would rather not.

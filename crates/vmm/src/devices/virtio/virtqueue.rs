@@ -3,7 +3,7 @@
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
-use super::chain::Chain;
+use super::chain::{Chain, leave_off_if_halted};
 use super::device::DeviceFault;
 use crate::devices::dma::GuestRam;
 
@@ -103,8 +103,9 @@ impl Virtqueue {
     /// one that it adds.
     ///
     /// # Errors
-    /// The ring or the chain breaks the rules.
+    /// The ring or the chain breaks the rules, or the boot is to end.
     pub fn pop(&mut self, ram: &GuestRam) -> Result<Option<Chain>, DeviceFault> {
+        leave_off_if_halted(ram)?;
         let memory = ram.memory();
         loop {
             let Some(turn) = self.turn.checked_sub(1) else {

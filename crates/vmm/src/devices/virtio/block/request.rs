@@ -11,9 +11,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
-use super::{Block, MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZERO_SECTORS, SECTOR};
+use super::{Block, MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZERO_SECTORS, PUNCH, SECTOR};
 use crate::devices::dma::GuestRam;
-use crate::devices::virtio::chain::Chain;
+use crate::devices::virtio::chain::{Chain, leave_off_if_halted};
 use crate::devices::virtio::device::DeviceFault;
 
 /// Type, reserved, sector.
@@ -213,8 +213,8 @@ impl Block {
         }
         for (extent, unmap) in ranges {
             match work {
-                RangeWork::Discard => self.discard(extent)?,
-                RangeWork::WriteZeroes => self.write_zeroes(extent, unmap)?,
+                RangeWork::Discard => self.discard(extent, ram)?,
+                RangeWork::WriteZeroes => self.write_zeroes(extent, unmap, ram)?,
             }
         }
         self.settle()?;
@@ -227,15 +227,23 @@ impl Block {
     }
 
     /// A discard is advice: a host file that cannot be thinned out stays as it is.
-    fn discard(&self, extent: Extent) -> Result<(), Refusal> {
-        match self.punch(extent) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => Err(error.into()),
+    fn discard(&self, extent: Extent, ram: &GuestRam) -> Result<(), Refusal> {
+        let mut done = 0;
+        while done < extent.len {
+            leave_off_if_halted(ram)?;
+            let len = (extent.len - done).min(PUNCH);
+            match self.punch(Extent { offset: extent.offset + done, len }) {
+                Ok(()) => done += len,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
     }
 
     /// Zeros, by a hole where the driver allows one, or by the file system, or else byte by byte.
-    fn write_zeroes(&mut self, extent: Extent, unmap: bool) -> Result<(), Refusal> {
+    fn write_zeroes(&mut self, extent: Extent, unmap: bool, ram: &GuestRam) -> Result<(), Refusal> {
+        leave_off_if_halted(ram)?;
         let quick = if unmap {
             self.punch(extent)
         } else {
@@ -250,6 +258,7 @@ impl Block {
         self.piece.fill(0);
         let mut done = 0;
         while done < extent.len {
+            leave_off_if_halted(ram)?;
             let piece = piece_of(&mut self.piece, extent.len - done);
             self.file.write_all_at(piece, extent.offset + done)?;
             done += piece.len() as u64;
