@@ -227,11 +227,11 @@ impl Vcpu {
         have = have.min(MAX_INSTRUCTION);
         self.fetch(start, &mut bytes[..have])?;
         self.decoded.clear();
-        lower(&bytes[..have], self.cpu.mode, true, &mut self.decoded);
+        lower(&bytes[..have], self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
         if self.decoded.is_empty() {
             let next = self.cpu.linear_ip(self.cpu.rip.wrapping_add(have as u64));
             self.fetch(next, &mut bytes[have..])?;
-            lower(&bytes, self.cpu.mode, true, &mut self.decoded);
+            lower(&bytes, self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
         }
         self.cpu.alone = true;
         let outcome = run_ops(&mut self.cpu, &self.decoded, u64::MAX);
@@ -330,7 +330,8 @@ impl Vcpu {
             // mark what was decoded and read again.
             code.read(&mut bytes[..limit]);
             self.decoded.clear();
-            let len = lower(&bytes[..limit], self.cpu.mode, false, &mut self.decoded);
+            let (mode, features) = (self.cpu.mode, &self.cpu.features);
+            let len = lower(&bytes[..limit], mode, features, false, &mut self.decoded);
             if self.decoded.is_empty() {
                 return None;
             }
@@ -361,7 +362,7 @@ impl Vcpu {
             first.read(&mut bytes[..have]);
             second.read(&mut bytes[have..]);
             self.decoded.clear();
-            lower(&bytes, self.cpu.mode, true, &mut self.decoded);
+            lower(&bytes, self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
             let generations = (first.mark(have, several), second.mark(15 - have, several));
             if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
                 let source = |code: Code, generation| Source {
@@ -488,7 +489,7 @@ impl Vcpu {
             }
         }
         self.decoded.clear();
-        lower(&bytes, self.cpu.mode, true, &mut self.decoded) as u64
+        lower(&bytes, self.cpu.mode, &self.cpu.features, true, &mut self.decoded) as u64
     }
 }
 

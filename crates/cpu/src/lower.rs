@@ -1,6 +1,6 @@
 //! From bytes to ops.
 
-use iced_x86::{Decoder, DecoderOptions, EncodingKind, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, EncodingKind, FlowControl, Instruction, OpKind, Register};
 
 use crate::exec;
 use crate::mode::Mode;
@@ -9,20 +9,32 @@ use crate::op::{
     REPE, REPNE, VEX_128, VEX_256, ZERO_SLOT,
 };
 use crate::segment::seg;
-use crate::state::{Cpu, Exec};
+use crate::state::{Cpu, Exec, Features};
 
 /// Ops in a block before it is ended.
 const MAX_OPS: usize = 40;
 /// Conditional branches in a block before it is ended.
 const MAX_BRANCHES: usize = 4;
 
+/// A decoder of code as a processor with these features reads it. Instruction addresses count from
+/// its start: see `BLOCK_SLOT`.
+#[must_use]
+pub fn decoder<'a>(bytes: &'a [u8], mode: Mode, features: &Features) -> Decoder<'a> {
+    Decoder::with_ip(mode.bitness(), bytes, 0, features.decoder_options())
+}
+
 /// Decodes a block from `bytes`, which reach to the end of the page or are more than one
 /// instruction can have, or decodes one instruction (`single`): appends its ops and returns how
 /// many bytes were decoded. No op is appended if the first instruction does not end within the
 /// bytes.
-pub fn lower(bytes: &[u8], mode: Mode, single: bool, ops: &mut Vec<Op>) -> usize {
-    // Instruction addresses count from the block's start: see `BLOCK_SLOT`.
-    let mut decoder = Decoder::with_ip(mode.bitness(), bytes, 0, DecoderOptions::NONE);
+pub fn lower(
+    bytes: &[u8],
+    mode: Mode,
+    features: &Features,
+    single: bool,
+    ops: &mut Vec<Op>,
+) -> usize {
+    let mut decoder = decoder(bytes, mode, features);
     let mut instruction = Instruction::default();
     let mut end = 0;
     let mut branches = 0;
@@ -37,7 +49,7 @@ pub fn lower(bytes: &[u8], mode: Mode, single: bool, ops: &mut Vec<Op>) -> usize
             ops.push(invalid(end));
             return (end + 15).min(bytes.len());
         }
-        ops.push(lower_one(&instruction, mode, end));
+        ops.push(lower_one(&instruction, mode, features, end));
         end += instruction.len();
         if exec::writes_rip(&instruction) {
             return end;
@@ -100,7 +112,7 @@ fn terminator(offset: usize) -> Op {
     bare(advance, offset, 0)
 }
 
-fn lower_one(instruction: &Instruction, mode: Mode, offset: usize) -> Op {
+fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset: usize) -> Op {
     let mut op = bare(exec::invalid, offset, instruction.len() as u8);
     let numbers: [(u8, bool); 3] = std::array::from_fn(|n| {
         let n = n as u32;
@@ -155,7 +167,7 @@ fn lower_one(instruction: &Instruction, mode: Mode, offset: usize) -> Op {
             }
         }
     }
-    if let Some(handler) = exec::select(instruction, mode, &mut op) {
+    if let Some(handler) = exec::select(instruction, mode, features, &mut op) {
         op.run = handler;
     }
     op

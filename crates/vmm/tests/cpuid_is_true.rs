@@ -2,13 +2,12 @@
 //! would be #UD, and none that is there is hidden.
 
 use cloister_cpu::exec::select;
-use cloister_cpu::lower::lower;
+use cloister_cpu::lower::{decoder, lower};
 use cloister_cpu::mode::Mode;
 use cloister_cpu::state::Features;
 use cloister_vmm::cpuid::{CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::Cr4;
-use iced_x86::Decoder;
 
 /// A register of a CPUID leaf.
 type Field = fn(&CpuidResult) -> u32;
@@ -76,13 +75,13 @@ const FEATURES: &[Feature] = &[
 
 /// Whether the interpreter has a handler for an instruction.
 fn executes(bytes: &[u8]) -> bool {
-    let mode = Mode::code64();
-    let instruction = Decoder::new(64, bytes, 0).decode();
+    let (mode, features) = (Mode::code64(), Features::default());
+    let instruction = decoder(bytes, mode, &features).decode();
     assert!(!instruction.is_invalid() && instruction.len() == bytes.len(), "{bytes:x?}");
     let mut ops = Vec::new();
-    lower(bytes, mode, true, &mut ops);
+    lower(bytes, mode, &features, true, &mut ops);
     let mut op = ops[0];
-    select(&instruction, mode, &mut op).is_some()
+    select(&instruction, mode, &features, &mut op).is_some()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What instructions do: a folder for each group, a file for each family in the manual's order.
 
+pub mod announced;
 pub mod general;
 pub mod sgx;
 pub mod system;
@@ -7,16 +8,22 @@ pub mod vector;
 pub mod x87;
 
 use cloister_x86::Exception;
-use iced_x86::{CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::{Cpu, Exec, Features};
 
-/// The handler of a decoded instruction; `None` for one that this processor does not have.
-/// `op` is lowered already; a family may keep more with it.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    if !has_encoding(instruction, mode) {
+/// The handler of a decoded instruction; `None` for one that a processor with these features does
+/// not have. `op` is lowered already; a family may keep more with it.
+pub fn select(
+    instruction: &Instruction,
+    mode: Mode,
+    features: &Features,
+    op: &mut Op,
+) -> Option<Handler> {
+    // Families look at mnemonics, which encodings of other extensions share.
+    if !features.has_encoding(instruction, mode) {
         return None;
     }
     if mode.is_enclave()
@@ -29,20 +36,6 @@ pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Hand
         .or_else(|| x87::select(instruction, mode, op))
         .or_else(|| vector::select(instruction, mode, op))
         .or_else(|| sgx::select(instruction))
-}
-
-/// Whether the processor has the encoding: that with a VEX prefix, of the features that it
-/// announces, in protected mode. Families look at mnemonics, which other encodings share.
-fn has_encoding(instruction: &Instruction, mode: Mode) -> bool {
-    use CpuidFeature::{AES, AVX, AVX2, BMI1, BMI2, F16C, FMA, PCLMULQDQ};
-    match instruction.encoding() {
-        EncodingKind::Legacy => true,
-        EncodingKind::VEX if !mode.is_real() => {
-            let known = [AVX, AVX2, FMA, F16C, AES, PCLMULQDQ, BMI1, BMI2];
-            instruction.cpuid_features().iter().all(|feature| known.contains(feature))
-        }
-        _ => false,
-    }
 }
 
 /// Whether the instruction's handler writes `rip` itself (or never retires). A conditional branch

@@ -12,15 +12,11 @@ use crate::state::{Cpu, Exec};
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
     use Mnemonic::{
-        Cldemote, Clflush, Clflushopt, Clwb, Endbr32, Endbr64, Lfence, Mfence, Nop, Pause,
-        Prefetch, Prefetchit0, Prefetchit1, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2,
-        Prefetchw, Prefetchwt1, Reservednop, Sfence, Ud0, Ud1, Ud2,
+        Clflush, Clflushopt, Clwb, Lfence, Mfence, Nop, Pause, Reservednop, Sfence, Ud0, Ud1, Ud2,
     };
     Some(match instruction.mnemonic() {
-        // The operand of the multi-byte NOP and of hints is not accessed.
-        Nop | Reservednop | Pause | Endbr32 | Endbr64 | Prefetch | Prefetchit0 | Prefetchit1
-        | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetchwt1
-        | Cldemote => no_operation,
+        // The operand of the multi-byte NOP and of hints, prefetches among them, is not accessed.
+        Nop | Reservednop | Pause => no_operation,
         Clflush | Clflushopt | Clwb => flush_line,
         Lfence | Sfence => no_operation_fence,
         Mfence => full_fence,
