@@ -162,7 +162,7 @@ fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset:
             string => {
                 op.addr_size = string_address_size(string);
                 if has_segment(string) {
-                    lower_segment(&mut op, instruction.memory_segment(), mode);
+                    lower_segment(&mut op, instruction, mode);
                 }
             }
         }
@@ -234,9 +234,8 @@ fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
         4
     } else if base == Register::None && index == Register::None {
         match instruction.memory_displ_size() {
-            2 => 2,
-            4 if mode.is_64() => 4,
-            8 => 8,
+            // Its size is the address size.
+            size @ (2 | 4 | 8) => size as u8,
             _ => (mode.bitness() / 8) as u8,
         }
     } else {
@@ -254,15 +253,22 @@ fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
     if op.addr_size == 4 && !mode.is_64() || op.addr_size == 2 {
         op.disp &= 0xffff_ffff;
     }
-    lower_segment(op, instruction.memory_segment(), mode);
+    lower_segment(op, instruction, mode);
 }
 
-/// Sets the segment, which matters for FS and GS, and everywhere outside 64-bit mode.
-fn lower_segment(op: &mut Op, segment: Register, mode: Mode) {
-    op.seg = segment.number() as u8;
+/// Sets the segment of the memory operand or of a string's source.
+fn lower_segment(op: &mut Op, instruction: &Instruction, mode: Mode) {
+    let segment = instruction.memory_segment();
     if !mode.is_64() || matches!(segment, Register::FS | Register::GS) {
+        op.seg = segment.number() as u8;
         op.special |= MEM_SEGMENT | MEM_SPECIAL;
+        return;
     }
+    // Prefixes for the other segments say nothing (SDM Vol. 1, 3.4.2.1). What is left of
+    // segmentation is that a non-canonical stack address is #SS.
+    let base = instruction.memory_base().full_register();
+    let stack = matches!(base, Register::RSP | Register::RBP);
+    op.seg = if stack { seg::SS } else { seg::DS } as u8;
 }
 
 fn string_address_size(kind: OpKind) -> u8 {

@@ -1,3 +1,4 @@
 //! Tests of general-purpose instructions, by family.
 
+mod addressing;
 mod transfer;

@@ -1,0 +1,112 @@
+//! Addresses of memory operands.
+
+use cloister_x86::{Exception, Vector};
+
+use crate::segment::seg;
+use crate::testing::{CODE, DATA, Ending, Guest, Start};
+
+/// #UD of the instruction behind the code: everything before it retired.
+const RETIRED: Ending = Ending::Exception(Exception::ud());
+/// Not canonical, and a multiple of 16.
+const NOT_CANONICAL: u64 = 1 << 47;
+
+const fn refused(vector: Vector) -> Ending {
+    Ending::Exception(Exception::with_code(vector, 0))
+}
+
+#[test]
+fn a_32_bit_displacement_alone_is_whole_in_16_bit_code() {
+    let displacement = (DATA as u32 + 4).to_le_bytes();
+    let loads: [&[u8]; 3] = [
+        &[0x66, 0x67, 0x8b, 0x05], // MOV EAX, [disp32]
+        &[0x66, 0x67, 0xa1],       // MOV EAX, moffs32
+        &[0x66, 0x67, 0x8d, 0x05], // LEA EAX, [disp32]
+    ];
+    for (load, expected) in loads.into_iter().zip([0x89ab_cdef, 0x89ab_cdef, DATA + 4]) {
+        let mut guest = Guest::new(Start::Real16);
+        guest.vcpu.cpu.segs[seg::DS].limit = u32::MAX;
+        guest.write(DATA + 4, &0x89ab_cdef_u32.to_le_bytes());
+        guest.load_code(&[load, &displacement].concat());
+
+        let ending = guest.run();
+
+        assert_eq!(ending, RETIRED, "{load:x?}");
+        assert_eq!(guest.vcpu.cpu.gpr[0], expected, "{load:x?}");
+    }
+}
+
+#[test]
+fn a_32_bit_displacement_beyond_the_limit_is_refused_in_16_bit_code() {
+    for load in [&[0x67, 0x2e, 0xa1][..], &[0x66, 0x67, 0x2e, 0x8b, 0x05]] {
+        let mut guest = Guest::new(Start::Real16);
+        guest.load_code(&[load, &[0, 0x20, 1, 0]].concat());
+
+        let ending = guest.run();
+
+        assert_eq!(ending, refused(Vector::Gp), "{load:x?}");
+        assert_eq!(guest.vcpu.cpu.rip, CODE, "{load:x?}");
+    }
+}
+
+#[test]
+fn ignored_segment_prefixes_do_not_choose_between_stack_fault_and_general_protection() {
+    let operands: [(&[u8], Vector); 7] = [
+        (&[0x8b, 0x08], Vector::Gp),             // MOV ECX, [RAX]
+        (&[0x8b, 0x0c, 0x24], Vector::Ss),       // [RSP]
+        (&[0x8b, 0x4d, 0x00], Vector::Ss),       // [RBP]
+        (&[0x8b, 0x0c, 0x28], Vector::Gp),       // [RAX + RBP]
+        (&[0x41, 0x8b, 0x4d, 0x00], Vector::Gp), // [R13]
+        (&[0x0f, 0x10, 0x0c, 0x24], Vector::Ss), // MOVUPS XMM1, [RSP]
+        (&[0xac], Vector::Gp),                   // LODSB
+    ];
+    for (operand, vector) in operands {
+        for prefix in [&[][..], &[0x26], &[0x2e], &[0x36], &[0x3e]] {
+            let mut guest = Guest::new(Start::User64);
+            guest.load_code(&[prefix, operand].concat());
+            guest.vcpu.cpu.gpr[..16].fill(NOT_CANONICAL);
+            if operand == [0x8b, 0x0c, 0x28] {
+                guest.vcpu.cpu.gpr[0] = 0;
+            }
+
+            let ending = guest.run();
+
+            assert_eq!(ending, refused(vector), "{prefix:x?} {operand:x?}");
+        }
+    }
+}
+
+#[test]
+fn an_fs_or_gs_prefix_makes_a_stack_address_no_stack_reference() {
+    for prefix in [0x64, 0x65] {
+        let mut guest = Guest::new(Start::User64);
+        guest.load_code(&[0x36, prefix, 0x2e, 0x8b, 0x4d, 0x00]);
+        guest.vcpu.cpu.gpr[5] = NOT_CANONICAL;
+
+        let ending = guest.run();
+
+        assert_eq!(ending, refused(Vector::Gp), "{prefix:x}");
+    }
+}
+
+#[test]
+fn the_last_of_fs_and_gs_counts_whatever_comes_behind() {
+    let cases: [(&[u8], u64); 4] = [
+        (&[0x65, 0x64], 0x100),
+        (&[0x64, 0x65], 0x200),
+        (&[0x64, 0x2e], 0x100),
+        (&[0x64, 0x36, 0x65, 0x3e], 0x200),
+    ];
+    for (prefix, offset) in cases {
+        let mut guest = Guest::new(Start::User64);
+        guest.write_u64(DATA + 0x100, 0x100);
+        guest.write_u64(DATA + 0x200, 0x200);
+        guest.load_code(&[prefix, &[0x48, 0x8b, 0x08]].concat());
+        guest.vcpu.cpu.segs[seg::FS].base = DATA + 0x100;
+        guest.vcpu.cpu.segs[seg::GS].base = DATA + 0x200;
+
+        let ending = guest.run();
+
+        assert_eq!(ending, RETIRED, "{prefix:x?}");
+        assert_eq!(guest.vcpu.cpu.gpr[1], offset, "{prefix:x?}");
+    }
+}
