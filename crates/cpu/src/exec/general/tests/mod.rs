@@ -1,4 +1,5 @@
 //! Tests of general-purpose instructions, by family.
 
 mod addressing;
+mod operand_order;
 mod transfer;
