@@ -142,12 +142,8 @@ impl Cpu {
         }
         // Implicit supervisor accesses are not checked (SDM Vol. 3A, 6.15, #AC).
         let user = matches!(mode, MmuMode::User | MmuMode::Enclave);
-        if user
-            && self.alignment_checked()
-            && matches!(len, 2 | 4 | 8)
-            && la & (len as u64 - 1) != 0
-        {
-            return Err(self.raise(Exception::with_code(Vector::Ac, 0)));
+        if user && matches!(len, 2 | 4 | 8) {
+            self.check_alignment(la, len as u64)?;
         }
         let (la, len) = self.outside_suppression(la, len as u64);
         if self.dr7 & 0xff != 0 && len != 0 {
@@ -185,6 +181,21 @@ impl Cpu {
     #[must_use]
     pub fn alignment_checked(&self) -> bool {
         self.cpl == 3 && self.cr0.contains(Cr0::AM) && self.system_flags.contains(Rflags::AC)
+    }
+
+    /// #AC(0) where data accesses must be aligned and this one is not at a multiple of `to`, a power
+    /// of two. #GP(0) of a non-canonical address comes before it, #PF after it.
+    ///
+    /// # Errors
+    ///
+    /// #AC(0) and #GP(0).
+    #[inline]
+    pub fn check_alignment(&mut self, la: u64, to: u64) -> Exec {
+        if la & (to - 1) != 0 && self.alignment_checked() {
+            self.check_canonical(la)?;
+            return Err(self.raise(Exception::with_code(Vector::Ac, 0)));
+        }
+        Ok(())
     }
 
     /// Matches an access to `size` bytes of I/O ports with the I/O breakpoints.

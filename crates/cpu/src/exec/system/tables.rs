@@ -95,6 +95,9 @@ fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
     cpu.check_umip()?;
     let size = if op.extra == 8 { 10 } else { 6 };
     let la = cpu.linear(op, size, AccessKind::Write)?;
+    // Limit and base are aligned each for itself (SDM Vol. 3A, 3.5.1).
+    cpu.check_alignment(la, 2)?;
+    cpu.check_alignment(la.wrapping_add(2), size as u64 - 2)?;
     let mut bytes = [0; 10];
     bytes[..2].copy_from_slice(&table.limit.to_le_bytes());
     bytes[2..].copy_from_slice(&table.base.to_le_bytes());

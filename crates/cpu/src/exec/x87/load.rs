@@ -92,9 +92,11 @@ fn fld_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     push_quiet(cpu, op, value)
 }
 
+/// Reads ten bytes, whose alignment is that of eight (SDM Vol. 3A, table 6-7).
 fn load_ten(cpu: &mut Cpu, op: &Op) -> Exec<[u8; 10]> {
     let mut bytes = [0; 10];
     let address = cpu.linear(op, bytes.len(), AccessKind::Read)?;
+    cpu.check_alignment(address, 8)?;
     let mode = cpu.mmu_mode;
     cpu.read_bytes(address, &mut bytes, mode)?;
     Ok(bytes)

@@ -1,5 +1,6 @@
 //! Tests of system behaviour: bare-metal guests with descriptor tables, handlers and page tables.
 
+mod alignment;
 mod debug;
 mod exceptions;
 mod interrupts;

@@ -35,10 +35,7 @@ fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
     let la = cpu.linear(op, 512, kind)?;
-    cpu.check_canonical(la)?;
-    if la & 15 != 0 {
-        return Err(cpu.gp(0));
-    }
+    cpu.check_area(la, 16)?;
     Ok(la)
 }
 

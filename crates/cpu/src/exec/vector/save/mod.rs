@@ -11,6 +11,7 @@ pub mod xsave;
 use iced_x86::Instruction;
 
 use crate::op::Handler;
+use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that saves or restores state.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -18,4 +19,18 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
         .or_else(|| fxsave::select(instruction))
         .or_else(|| xsave::select(instruction))
         .or_else(|| xrstor::select(instruction))
+}
+
+impl Cpu {
+    /// Checks that an area may begin at `la`: #GP(0) where that is not canonical or no multiple of
+    /// `to`. Where alignment is checked, #AC(0) takes its place for some addresses, which the
+    /// manual leaves open (SDM Vol. 2A, FXSAVE); for Intel processors these are no multiples of 4.
+    fn check_area(&mut self, la: u64, to: u64) -> Exec {
+        self.check_canonical(la)?;
+        if la & (to - 1) == 0 {
+            return Ok(());
+        }
+        self.check_alignment(la, 4)?;
+        Err(self.gp(0))
+    }
 }

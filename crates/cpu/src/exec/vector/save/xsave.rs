@@ -79,10 +79,7 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
     let la = cpu.linear(op, size, AccessKind::Write)?;
-    cpu.check_canonical(la)?;
-    if la & 63 != 0 {
-        return Err(cpu.gp(0));
-    }
+    cpu.check_area(la, 64)?;
     let format = Format { wide, all_registers: cpu.mode.is_64() };
     let mut used = in_use(&cpu.fpu, &cpu.vector, format);
     let compact = matches!(variant, Variant::Xsavec | Variant::Xsaves);
