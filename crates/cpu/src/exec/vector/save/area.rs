@@ -278,6 +278,9 @@ impl Plan {
     }
 
     /// Carries the plan out. `None`, and nothing done: MXCSR has reserved bits, #GP(0).
+    ///
+    /// The manual leaves open what is loaded by then; some processors have loaded x87 state, and
+    /// of a compacted area the XMM registers.
     #[must_use]
     pub fn apply(self, area: &Area, fpu: &mut Fpu, vector: &mut VectorState) -> Option<()> {
         let mxcsr = match self.mxcsr {
@@ -287,9 +290,10 @@ impl Plan {
             None => vector.mxcsr,
         };
         vector.mxcsr = mxcsr;
-        self.apply_x87(area, fpu, vector);
-        let rest = self.initialize.difference(Xfeatures::X87);
-        initialize(fpu, vector, rest, area.format);
+        initialize(fpu, vector, self.initialize, area.format);
+        if self.load.contains(Xfeatures::X87) {
+            *fpu = area.x87();
+        }
         if self.load.contains(Xfeatures::SSE) {
             area.take_sse(vector);
         }
@@ -297,14 +301,6 @@ impl Plan {
             area.take_avx(vector);
         }
         Some(())
-    }
-
-    /// Carries out what the plan says of x87 state alone.
-    pub fn apply_x87(self, area: &Area, fpu: &mut Fpu, vector: &mut VectorState) {
-        initialize(fpu, vector, self.initialize & Xfeatures::X87, area.format);
-        if self.load.contains(Xfeatures::X87) {
-            *fpu = area.x87();
-        }
     }
 }
 

@@ -25,10 +25,7 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
     let la = cpu.linear(op, size, AccessKind::Read)?;
-    cpu.check_canonical(la)?;
-    if la & 63 != 0 {
-        return Err(cpu.gp(0));
-    }
+    cpu.check_area(la, 64)?;
     let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
     // XCOMP_BV comes first. The legacy region is not looked at for a component that it does not
     // have.
@@ -53,17 +50,11 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
     };
     let size = Cpu::area_size(plan.load);
     if size > BASE_SIZE {
-        let at = la.wrapping_add(BASE_SIZE as u64);
+        let at = cpu.wrap_la(la.wrapping_add(BASE_SIZE as u64));
         cpu.read_bytes(at, &mut area.bytes[BASE_SIZE..size], cpu.mmu_mode)?;
     }
-    if plan.apply(&area, &mut cpu.fpu, &mut cpu.vector).is_none() {
-        // Intel processors have loaded x87 state by the time they refuse MXCSR, and of a compacted
-        // area the XMM registers, too.
-        plan.apply_x87(&area, &mut cpu.fpu, &mut cpu.vector);
-        if area.quadword(HEADER + 8) & COMPACTED != 0 {
-            area.take_sse(&mut cpu.vector);
-        }
-        return Err(cpu.gp(0));
+    match plan.apply(&area, &mut cpu.fpu, &mut cpu.vector) {
+        Some(()) => Ok(()),
+        None => Err(cpu.gp(0)),
     }
-    Ok(())
 }

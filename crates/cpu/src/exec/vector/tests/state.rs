@@ -1,9 +1,10 @@
 //! AVX state in XSAVE areas (SDM Vol. 1, chapter 13).
 
 use cloister_x86::regs::Xfeatures;
+use cloister_x86::{Exception, Vector};
 use iced_x86::code_asm::*;
 
-use crate::testing::{DATA, Guest, Start};
+use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
 const XSTATE_BV: u64 = 512;
 const XCOMP_BV: u64 = 520;
@@ -78,7 +79,7 @@ fn xrstor_of_a_component_that_xcr0_lacks_is_refused() {
 
     refused.run();
 
-    assert_eq!(refused.vcpu.cpu.rip, crate::testing::CODE);
+    assert_eq!(refused.vcpu.cpu.rip, CODE);
 }
 
 #[test]
@@ -92,5 +93,59 @@ fn xgetbv_of_1_says_what_is_in_use() {
 
         assert_eq!(asked.vcpu.cpu.gpr[0] & 6, expected);
         assert_eq!(asked.vcpu.cpu.gpr[2], 0);
+    }
+}
+
+/// An instruction that loads MXCSR from the area at RBX, by its bytes and the area's XCOMP_BV.
+const LOADS_OF_MXCSR: [(&str, &[u8], u64); 8] = [
+    ("XRSTOR", &[0x0f, 0xae, 0x2b], 0),
+    ("XRSTOR64", &[0x48, 0x0f, 0xae, 0x2b], 0),
+    ("XRSTOR, compacted", &[0x0f, 0xae, 0x2b], 1 << 63 | 7),
+    ("XRSTOR64, compacted", &[0x48, 0x0f, 0xae, 0x2b], 1 << 63 | 7),
+    ("XRSTORS", &[0x0f, 0xc7, 0x1b], 1 << 63 | 7),
+    ("XRSTORS64", &[0x48, 0x0f, 0xc7, 0x1b], 1 << 63 | 7),
+    ("FXRSTOR", &[0x0f, 0xae, 0x0b], 0),
+    ("FXRSTOR64", &[0x48, 0x0f, 0xae, 0x0b], 0),
+];
+
+#[test]
+fn a_restore_that_refuses_mxcsr_changes_nothing() {
+    for (name, code, xcomp_bv) in LOADS_OF_MXCSR {
+        for components in [0, 1, 2, 3, 6, 7] {
+            let mut refused = guest(numbered(0..4));
+            refused.write(DATA, &[0x11; 512]);
+            refused.write_u64(DATA + 24, 0x1_0000);
+            // Of a compacted area without SSE state MXCSR is not loaded.
+            let present = if xcomp_bv == 0 { components } else { components | 2 };
+            refused.write_u64(DATA + XSTATE_BV, present);
+            refused.write_u64(DATA + XCOMP_BV, xcomp_bv);
+            refused.write(DATA + AVX, &[0x22; 256]);
+            refused.load_code(code);
+            refused.vcpu.cpu.fpu.top = 3;
+            let (fpu, vector) = (refused.vcpu.cpu.fpu.clone(), refused.vcpu.cpu.vector.clone());
+
+            let ending = refused.run();
+
+            let fault = Ending::Exception(Exception::with_code(Vector::Gp, 0));
+            assert_eq!(ending, fault, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.rip, CODE, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.fpu, fpu, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.vector, vector, "{name}, components {components}");
+        }
+    }
+}
+
+#[test]
+fn ldmxcsr_of_reserved_bits_changes_nothing() {
+    for code in [&[0x0f, 0xae, 0x13][..], &[0xc5, 0xf8, 0xae, 0x13]] {
+        let mut refused = guest(numbered(0..4));
+        refused.write_u64(DATA, 0x1_0000);
+        refused.load_code(code);
+
+        let ending = refused.run();
+
+        let fault = Ending::Exception(Exception::with_code(Vector::Gp, 0));
+        assert_eq!(ending, fault, "{code:x?}");
+        assert_eq!(refused.vcpu.cpu.vector.mxcsr, 0x1f80, "{code:x?}");
     }
 }
