@@ -44,11 +44,11 @@ fn store_masked(cpu: &mut Cpu, op: &Op, size: usize, data: Lane, mask: Lane) -> 
     };
     // In quadwords, the upper one first: that is the order in which Intel processors fault.
     for part in (0..size).step_by(8).rev() {
-        cpu.probe_write(start.wrapping_add(part as u64), 8)?;
+        cpu.probe_write(cpu.wrap_la(start.wrapping_add(part as u64)), 8)?;
     }
     for (i, &byte) in u8::split(data).iter().enumerate() {
         if mask >> i & 1 != 0 {
-            cpu.store(start.wrapping_add(i as u64), byte)?;
+            cpu.store(cpu.wrap_la(start.wrapping_add(i as u64)), byte)?;
         }
     }
     Ok(())

@@ -43,7 +43,8 @@ pub(super) fn load<T: Int>(cpu: &mut Cpu, la: u64) -> Exec<T> {
     }
     let mut value = 0;
     for i in 0..T::SIZE as u64 {
-        value |= u64::from(cpu.load::<u8>(la.wrapping_add(i))?) << (8 * i);
+        let at = cpu.wrap_la(la.wrapping_add(i));
+        value |= u64::from(cpu.load::<u8>(at)?) << (8 * i);
     }
     Ok(T::trunc(value))
 }
@@ -58,7 +59,8 @@ pub(super) fn store<T: Int>(cpu: &mut Cpu, la: u64, value: T) -> Exec {
         return cpu.store(la, value);
     }
     for i in 0..T::SIZE as u64 {
-        cpu.store(la.wrapping_add(i), (value.zext() >> (8 * i)) as u8)?;
+        let at = cpu.wrap_la(la.wrapping_add(i));
+        cpu.store(at, (value.zext() >> (8 * i)) as u8)?;
     }
     Ok(())
 }

@@ -66,7 +66,8 @@ fn store<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     // All of it can be written, or nothing is: the first and the last byte say so for each of at
     // most two pages.
     let start = linear::<T>(cpu, op, first, AccessKind::Write)?;
-    let end = linear::<T>(cpu, op, last, AccessKind::Write)?.wrapping_add(T::SIZE as u64 - 1);
+    let end = linear::<T>(cpu, op, last, AccessKind::Write)?;
+    let end = cpu.wrap_la(end.wrapping_add(T::SIZE as u64 - 1));
     cpu.probe_write(start, 1)?;
     cpu.probe_write(end, 1)?;
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {

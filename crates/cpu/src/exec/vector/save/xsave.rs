@@ -112,7 +112,8 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
         HEADER..HEADER + 16
     } else {
         let mut old = [0; 8];
-        cpu.read_bytes(la.wrapping_add(HEADER as u64), &mut old, cpu.mmu_mode)?;
+        let at = cpu.wrap_la(la.wrapping_add(HEADER as u64));
+        cpu.read_bytes(at, &mut old, cpu.mmu_mode)?;
         let kept = u64::from_le_bytes(old) & !requested.bits();
         area.put_quadword(HEADER, kept | (requested & used).bits());
         HEADER..HEADER + 8
@@ -146,5 +147,6 @@ fn write_part(cpu: &mut Cpu, la: u64, area: &Area, part: std::ops::Range<usize>)
     if part.is_empty() {
         return Ok(());
     }
-    cpu.write_bytes(la.wrapping_add(part.start as u64), &area.bytes[part], cpu.mmu_mode)
+    let at = cpu.wrap_la(la.wrapping_add(part.start as u64));
+    cpu.write_bytes(at, &area.bytes[part], cpu.mmu_mode)
 }
