@@ -252,12 +252,24 @@ pub fn pend_single_step(cpu: &mut Cpu) {
     cpu.pend_debug_trap(DR6_BS);
 }
 
-/// Forgets matches of an instruction that did not retire.
+/// Forgets matches of an instruction that did not retire: what was due `before` it is due again.
 pub fn cancel(cpu: &mut Cpu, before: u64) {
     cpu.debug_pending = before;
     if before == 0 {
         cpu.attention &= !attention::DEBUG_TRAP;
+    } else {
+        cpu.attention |= attention::DEBUG_TRAP;
     }
+}
+
+/// What MOV SS or POP SS held back when an event of the next instruction comes first. Nothing of it
+/// survives into the handler, as nothing pending does when an exception or INT1 is injected
+/// (SDM Vol. 3C, 26.6.3). Returned are the data and I/O breakpoints, which another debug exception
+/// takes along; the single step is lost.
+pub fn overtake(cpu: &mut Cpu) -> u64 {
+    let held = cpu.debug_pending;
+    cancel(cpu, 0);
+    held & DR6_B
 }
 
 /// Delivers the debug trap that is due.

@@ -106,7 +106,12 @@ fn combine(first: &Event, second: Exception) -> Option<Event> {
 ///
 /// [`Exit::TripleFault`].
 pub fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(), Exit> {
-    deliver(cpu, Event::fault(exception))
+    let mut event = Event::fault(exception);
+    let breakpoints = super::debug::overtake(cpu);
+    if exception.vector == Vector::Db {
+        event.address |= breakpoints;
+    }
+    deliver(cpu, event)
 }
 
 /// Delivers an event that comes between instructions.

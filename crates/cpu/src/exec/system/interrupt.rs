@@ -3,6 +3,7 @@
 use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
+use super::debug;
 use super::event::{Event, Kind, attempt};
 use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
@@ -56,5 +57,8 @@ fn into(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
     check_enclave(cpu, Vector::Db)?;
-    software(cpu, op, 1, Kind::PrivilegedSoftware)
+    let breakpoints = debug::overtake(cpu);
+    software(cpu, op, 1, Kind::PrivilegedSoftware)?;
+    debug::record(cpu, breakpoints);
+    Ok(())
 }

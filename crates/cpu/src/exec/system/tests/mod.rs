@@ -8,4 +8,5 @@ pub(crate) mod kernel;
 mod modes;
 mod paging;
 mod returns;
+mod stack_switch;
 mod translations;
