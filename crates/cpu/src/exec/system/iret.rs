@@ -203,13 +203,15 @@ pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, t
     };
 }
 
-/// After a return to an outer level: segments that it may not use become null
-/// (SDM Vol. 3A, 5.8.6).
+/// After a return to an outer level: segments that it may not use become null, and of a null
+/// selector the RPL is lost (SDM Vol. 3A, 5.8.6; Vol. 2A, IRET, RETURN-TO-OUTER-PRIVILEGE-LEVEL).
+/// Bases stay: those of FS and GS are in use with null selectors.
 pub fn invalidate_data_segments(cpu: &mut Cpu) {
     for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
-        let rights = cpu.segs[index].rights;
+        let Segment { selector, rights, .. } = cpu.segs[index];
         let conforming = rights.is_code() && rights.bit_ec();
-        if !rights.unusable() && !conforming && rights.dpl() < cpu.cpl {
+        let forbidden = !conforming && rights.dpl() < cpu.cpl;
+        if is_null(selector) || rights.unusable() || forbidden {
             cpu.segs[index].selector = 0;
             cpu.segs[index].rights = Rights(Rights::UNUSABLE);
         }

@@ -7,7 +7,7 @@ use super::kernel::{
     CODE64, DPL3, KERNEL_CODE, KERNEL_DATA, Kernel, PRESENT, RSP0, SPARE, USER_CODE, USER_CODE32,
     USER_DATA,
 };
-use crate::segment::seg;
+use crate::segment::{Rights, Segment, seg};
 use crate::testing::{CODE, DATA, STACK};
 
 const RF: u64 = Rflags::RF.bits();
@@ -42,6 +42,53 @@ fn iretq_to_the_user_loads_flags_stack_and_invalidates_kernel_segments() {
     assert_eq!(cpu.segs[seg::DS].selector, 0);
     assert!(cpu.segs[seg::DS].rights.unusable());
     assert_eq!(cpu.gpr[4], RSP0 - 48);
+}
+
+/// DS, ES, FS and GS with null selectors, of which `rpl` is the RPL, and bases.
+fn load_null_selectors(kernel: &mut Kernel, rpl: u16) {
+    for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
+        let rights = Rights(Rights::UNUSABLE);
+        let base = 0x1000 * index as u64;
+        kernel.vcpu().cpu.segs[index] = Segment { selector: rpl, base, limit: 0, rights };
+    }
+}
+
+#[test]
+fn returns_to_an_outer_level_make_null_selectors_zero_and_keep_their_bases() {
+    for rpl in 1..=3 {
+        for far in [false, true] {
+            let mut kernel = Kernel::new();
+            let [code, data] = [USER_CODE, USER_DATA].map(u64::from);
+            iretq(&mut kernel, [TARGET, code, 2, USER_STACK, data]);
+            if far {
+                kernel.guest.load_code(&[0x48, 0xcb]);
+                for (n, value) in [TARGET, code, USER_STACK, data].into_iter().enumerate() {
+                    kernel.guest.write_u64(STACK + n as u64 * 8, value);
+                }
+            }
+            load_null_selectors(&mut kernel, rpl);
+
+            let frame = kernel.run_to_handler();
+
+            assert_eq!((frame.rip, frame.cs), (TARGET, code), "far: {far}");
+            for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
+                let segment = kernel.vcpu().cpu.segs[index];
+                assert_eq!((segment.selector, segment.base), (0, 0x1000 * index as u64));
+                assert!(segment.rights.unusable());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_return_to_the_same_level_keeps_null_selectors() {
+    let mut kernel = Kernel::new();
+    iretq(&mut kernel, [TARGET, KERNEL_CODE.into(), 2, USER_STACK, KERNEL_DATA.into()]);
+    load_null_selectors(&mut kernel, 3);
+
+    kernel.vcpu().run();
+
+    assert_eq!(kernel.vcpu().cpu.segs[seg::DS].selector, 3);
 }
 
 #[test]
