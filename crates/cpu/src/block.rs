@@ -69,6 +69,15 @@ impl Block {
         self.source.is_fresh() && self.second.is_none_or(|second| second.is_fresh())
     }
 
+    /// Bytes of code that it was decoded from.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no block is empty")]
+    pub fn len(&self) -> usize {
+        // SAFETY: ops stay until blocks are dropped, and this block with them.
+        let ops = unsafe { self.ops.as_ref() };
+        ops.last().map_or(0, |op| usize::from(op.offset) + usize::from(op.len))
+    }
+
     /// What to run.
     #[must_use]
     pub fn run(&self) -> Run {

@@ -12,7 +12,7 @@ use cloister_x86::{Exception, Vector};
 use crate::block::{Block, Blocks, Run, Source, phys_key};
 use crate::exec::system::{apic, debug, event as delivery};
 use crate::exit::{Exit, Stop};
-use crate::lower::lower;
+use crate::lower::{MAX_LEN, lower};
 use crate::mem::host::copy_up;
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::mem::translate::Target;
@@ -23,8 +23,6 @@ use crate::state::{Cpu, Exec, Features, Shared, attention, event};
 
 /// Blocks between two looks at the clock.
 const BLOCKS_PER_LOOK: u32 = 256;
-/// Bytes of the longest instruction.
-const MAX_INSTRUCTION: usize = 15;
 /// Bytes looked at for one block: more than one instruction can have.
 const WINDOW: usize = 256;
 
@@ -179,12 +177,12 @@ impl Vcpu {
         // RF holds for one instruction, unless that is one that loads it.
         let resume = self.cpu.system_flags & Rflags::RF;
         self.cpu.system_flags.remove(Rflags::RF);
-        let start = self.cpu.rip;
+        self.cpu.between_iterations = false;
         let outcome = self.run_single();
         match outcome {
             Ok(()) | Err(Stop::Jump) => {
-                if outcome.is_err() && self.cpu.rip == start {
-                    // Between two iterations of a string instruction (SDM Vol. 3B, 17.3.1.1).
+                if self.cpu.between_iterations {
+                    // SDM Vol. 3B, 17.3.1.1.
                     self.cpu.system_flags.insert(Rflags::RF);
                 }
                 self.cpu.device_commit();
@@ -222,16 +220,22 @@ impl Vcpu {
 
     fn run_single(&mut self) -> Exec {
         let start = self.fetch_address()?;
-        let mut bytes = [0u8; MAX_INSTRUCTION];
-        let mut have = 4096 - (start & 0xfff) as usize;
-        have = have.min(MAX_INSTRUCTION);
+        let mut bytes = [0u8; MAX_LEN];
+        // What CS lets the processor fetch, and what of it is in the first page.
+        let most = self.bytes_to_limit(MAX_LEN);
+        let have = most.min(4096 - (start & 0xfff) as usize);
         self.fetch(start, &mut bytes[..have])?;
         self.decoded.clear();
         lower(&bytes[..have], self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
-        if self.decoded.is_empty() {
+        if self.decoded.is_empty() && have < most {
             let next = self.cpu.linear_ip(self.cpu.rip.wrapping_add(have as u64));
-            self.fetch(next, &mut bytes[have..])?;
-            lower(&bytes, self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
+            self.fetch(next, &mut bytes[have..most])?;
+            lower(&bytes[..most], self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
+        }
+        if self.decoded.is_empty() {
+            // It ends beyond the limit (SDM Vol. 3A, 5.3).
+            self.cpu.gpr[usize::from(BLOCK_SLOT)] = self.cpu.rip;
+            return Err(self.cpu.gp(0));
         }
         self.cpu.alone = true;
         let outcome = run_ops(&mut self.cpu, &self.decoded, u64::MAX);
@@ -304,6 +308,11 @@ impl Vcpu {
                 None => return self.decode_crossing(key, page),
             },
         };
+        if block.len() > self.bytes_to_limit(WINDOW) {
+            // It was decoded where CS reached further.
+            self.cpu.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        }
         if let Some(second) = block.second {
             // The instruction crosses into a page that may be another one by now.
             return match self.second_page(start)? {
@@ -348,22 +357,22 @@ impl Vcpu {
         let several = self.cpu.shared.kickers.len() > 1;
         let have = 4096 - first.offset;
         let start = self.fetch_address()?;
+        if self.bytes_to_limit(MAX_LEN) < MAX_LEN {
+            // It may end beyond the limit of CS: what runs it alone finds that out.
+            self.cpu.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        }
         let Some(second) = self.second_page(start)? else {
             self.cpu.attention |= attention::ALONE;
             return Err(Stop::Jump);
         };
-        if have >= MAX_INSTRUCTION {
-            // It ends at the limit of CS instead: what runs it alone finds that out.
-            self.cpu.attention |= attention::ALONE;
-            return Err(Stop::Jump);
-        }
-        let mut bytes = [0; MAX_INSTRUCTION];
+        let mut bytes = [0; MAX_LEN];
         loop {
             first.read(&mut bytes[..have]);
             second.read(&mut bytes[have..]);
             self.decoded.clear();
             lower(&bytes, self.cpu.mode, &self.cpu.features, true, &mut self.decoded);
-            let generations = (first.mark(have, several), second.mark(15 - have, several));
+            let generations = (first.mark(have, several), second.mark(MAX_LEN - have, several));
             if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
                 let source = |code: Code, generation| Source {
                     phys: code.phys,
@@ -389,12 +398,14 @@ impl Vcpu {
         })
     }
 
-    /// How many of the page's remaining bytes CS lets the processor fetch.
+    /// How many of `rest` bytes CS lets the processor fetch from RIP on, which is within its limit. Code
+    /// in a segment of 4 GiB wraps around, which the SDM leaves to the implementation (Vol. 3A, 5.3).
     fn bytes_to_limit(&self, rest: usize) -> usize {
-        if self.cpu.mode.is_64() {
+        let limit = self.cpu.segs[seg::CS].limit;
+        if self.cpu.mode.is_64() || limit == u32::MAX {
             return rest;
         }
-        let room = u64::from(self.cpu.segs[seg::CS].limit) - self.cpu.rip + 1;
+        let room = (u64::from(limit) + 1).saturating_sub(self.cpu.rip);
         rest.min(usize::try_from(room).unwrap_or(rest))
     }
 
@@ -475,14 +486,14 @@ impl Vcpu {
     }
 
     fn instruction_length(&mut self) -> u64 {
-        let mut bytes = [0u8; MAX_INSTRUCTION];
+        let mut bytes = [0u8; MAX_LEN];
         let start = self.cpu.linear_ip(self.cpu.rip);
-        let have = (4096 - (start & 0xfff) as usize).min(MAX_INSTRUCTION);
+        let have = (4096 - (start & 0xfff) as usize).min(MAX_LEN);
         if self.fetch(start, &mut bytes[..have]).is_err() {
             self.cpu.fault = None;
             return 0;
         }
-        if have < MAX_INSTRUCTION {
+        if have < MAX_LEN {
             let next = start.wrapping_add(have as u64);
             if self.fetch(next, &mut bytes[have..]).is_err() {
                 self.cpu.fault = None;

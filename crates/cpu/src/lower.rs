@@ -1,6 +1,6 @@
 //! From bytes to ops.
 
-use iced_x86::{Decoder, EncodingKind, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderError, EncodingKind, FlowControl, Instruction, OpKind, Register};
 
 use crate::exec;
 use crate::mode::Mode;
@@ -11,6 +11,8 @@ use crate::op::{
 use crate::segment::seg;
 use crate::state::{Cpu, Exec, Features};
 
+/// Bytes of the longest instruction.
+pub const MAX_LEN: usize = 15;
 /// Ops in a block before it is ended.
 const MAX_OPS: usize = 40;
 /// Conditional branches in a block before it is ended.
@@ -41,13 +43,15 @@ pub fn lower(
     loop {
         decoder.decode_out(&mut instruction);
         if instruction.is_invalid() {
-            let runs_out = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
-            if runs_out && bytes.len() - end < 15 {
+            let runs_out = decoder.last_error() == DecoderError::NoMoreBytes;
+            if runs_out && bytes.len() - end < MAX_LEN {
                 // The rest may be on the next page.
                 break;
             }
-            ops.push(invalid(end));
-            return (end + 15).min(bytes.len());
+            let long = instruction.len() == MAX_LEN && is_too_long(&bytes[end..], mode, features);
+            let fault = if long { exec::too_long } else { exec::invalid };
+            ops.push(bare(fault, end, instruction.len() as u8));
+            return (end + MAX_LEN).min(bytes.len());
         }
         ops.push(lower_one(&instruction, mode, features, end));
         end += instruction.len();
@@ -71,6 +75,32 @@ pub fn lower(
         ops.push(terminator(end));
     }
     end
+}
+
+/// Whether the instruction whose first 15 bytes begin `bytes`, and of which the decoder makes nothing, goes
+/// on behind them. It does not say so of 15 bytes, but of 14: without a prefix that changes
+/// neither the length nor what is valid.
+fn is_too_long(bytes: &[u8], mode: Mode, features: &Features) -> bool {
+    let is_segment = |byte: u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
+    let is_rex = |byte: u8| mode.is_64() && byte & 0xf0 == 0x40;
+    let is_prefix = |byte: &u8| {
+        is_segment(*byte) || is_rex(*byte) || matches!(byte, 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
+    };
+    let first: [u8; MAX_LEN] = std::array::from_fn(|n| bytes.get(n).copied().unwrap_or(0));
+    let run = first.iter().take_while(|byte| is_prefix(byte)).count();
+    let idle = (0..run).find(|&n| {
+        let behind = &first[n + 1..run];
+        let byte = first[n];
+        is_segment(byte) || behind.contains(&byte) || is_rex(byte) && !behind.is_empty()
+    });
+    // Where every prefix counts, so many bytes are the beginning of a defined instruction.
+    let Some(idle) = idle else { return true };
+    let mut rest = [0; MAX_LEN - 1];
+    rest[..idle].copy_from_slice(&first[..idle]);
+    rest[idle..].copy_from_slice(&first[idle + 1..]);
+    let mut decoder = decoder(&rest, mode, features);
+    decoder.decode_out(&mut Instruction::default());
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// An op without operands.
@@ -97,10 +127,6 @@ fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
         vex: LEGACY,
         extra: 0,
     }
-}
-
-fn invalid(offset: usize) -> Op {
-    bare(exec::invalid, offset, 0)
 }
 
 /// Ends a block whose last instruction is no branch.

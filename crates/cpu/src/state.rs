@@ -259,6 +259,8 @@ pub struct Cpu {
     pub debug_pending: u64,
     /// Whether a single-step trap follows the running instruction.
     pub(crate) single_step: bool,
+    /// Whether a string instruction stopped between two iterations.
+    pub(crate) between_iterations: bool,
     /// An NMI was delivered and no IRET came since.
     pub nmi_blocked: bool,
     /// PDPTE registers of PAE paging (SDM Vol. 3A, 4.4.1).

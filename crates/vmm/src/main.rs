@@ -13,8 +13,8 @@ use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Sandbox, ThreadKind};
-use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::standard::{complain, print};
+use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::{epc_view, info, log};
 
 /// The guest powered off, or the user quit.
@@ -55,7 +55,8 @@ fn end(ended: anyhow::Result<u8>, words: impl Fn(String) -> String) -> ExitCode 
 /// Prints what was asked for.
 fn tell(text: &str) -> anyhow::Result<u8> {
     let printed = print(text);
-    printed.context("standard output: it cannot be written: give it a file with room, or a pipe")?;
+    printed
+        .context("standard output: it cannot be written: give it a file with room, or a pipe")?;
     Ok(SUCCESS)
 }
 

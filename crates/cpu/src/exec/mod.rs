@@ -62,6 +62,15 @@ pub fn ends_block(instruction: &Instruction) -> bool {
     system::ends_block(instruction)
 }
 
+/// More bytes than an instruction may have: #GP(0) (SDM Vol. 3A, 6.15, "Interrupt 13").
+///
+/// # Errors
+///
+/// Always #GP(0).
+pub fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
+    Err(cpu.gp(0))
+}
+
 /// Bytes that are no instruction: #UD.
 ///
 /// # Errors

@@ -293,6 +293,7 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
         if trace || elements >= ELEMENTS_PER_LOOK || pages >= RUNS_PER_LOOK + elements {
             // Let the engine look at events, and come back.
             cpu.rip = cpu.op_rip(op);
+            cpu.between_iterations = true;
             return Err(Stop::Jump);
         }
     }

@@ -65,6 +65,7 @@ impl Cpu {
             dr7: 0x400,
             debug_pending: 0,
             single_step: false,
+            between_iterations: false,
             nmi_blocked: false,
             pdptes: [0; 4],
             msrs: super::msr::Msrs::default(),

@@ -86,6 +86,50 @@ fn single_step_stops_after_each_iteration_of_a_string_instruction() {
 }
 
 #[test]
+fn a_branch_to_itself_is_over_after_each_round_and_leaves_rf_clear() {
+    let mut kernel = Kernel::new();
+    kernel.guest.load_code(&[0xe2, 0xfe, 0xf4]); // 1: LOOP 1b; HLT
+    kernel.guest.assemble_at(HANDLERS + 16, 64, |a| {
+        a.hlt()?;
+        a.iretq()
+    });
+    kernel.vcpu().cpu.gpr[1] = 3;
+    kernel.vcpu().cpu.set_rflags(2 | TF);
+
+    for (rip, count) in [(CODE, 2), (CODE, 1), (CODE + 2, 0)] {
+        let frame = kernel.run_to_handler();
+
+        assert_eq!((frame.vector, frame.rip, frame.rflags), (1, rip, 2 | TF));
+        assert_eq!(kernel.vcpu().cpu.gpr[1], count);
+        kernel.wake();
+    }
+}
+
+#[test]
+fn a_breakpoint_on_a_branch_to_itself_hits_in_each_round() {
+    let mut kernel = Kernel::new();
+    kernel.guest.load_code(&[0xe2, 0xfe, 0xf4]); // 1: LOOP 1b; HLT
+    kernel.guest.assemble_at(HANDLERS + 16, 64, |a| {
+        a.hlt()?;
+        a.or(dword_ptr(rsp + 16), RF as i32)?;
+        a.iretq()
+    });
+    kernel.vcpu().cpu.gpr[1] = 3;
+    kernel.vcpu().cpu.dr[0] = CODE;
+    kernel.vcpu().cpu.write_dr7(G0);
+
+    for count in [3, 2, 1] {
+        let frame = kernel.run_to_handler();
+
+        assert_eq!((frame.vector, frame.rip, frame.rflags & RF), (1, CODE, 0));
+        assert_eq!(kernel.vcpu().cpu.gpr[1], count);
+        kernel.wake();
+    }
+    assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+    assert_eq!(kernel.vcpu().cpu.rip, CODE + 3);
+}
+
+#[test]
 fn int_n_under_single_step_does_not_trap() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.int(0x40));

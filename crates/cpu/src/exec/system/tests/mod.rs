@@ -3,6 +3,7 @@
 mod alignment;
 mod debug;
 mod exceptions;
+mod instruction_ends;
 mod interrupts;
 pub(crate) mod kernel;
 mod modes;
