@@ -182,6 +182,8 @@ pub struct Features {
     pub xcr0: Xfeatures,
     /// Physical-address width in bits, 36 to 52.
     pub physical_bits: u32,
+    /// CPUID.80000001H:EDX bit 20: EFER.NXE can be set.
+    pub execute_disable: bool,
     /// CPUID.12H.0:EAX.SGX1 as the guest sees it; without it ENCLS and ENCLU are #UD.
     pub sgx: bool,
 }
@@ -189,7 +191,7 @@ pub struct Features {
 impl Default for Features {
     fn default() -> Self {
         let xcr0 = Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX;
-        Self { xcr0, physical_bits: 46, sgx: false }
+        Self { xcr0, physical_bits: 46, execute_disable: true, sgx: false }
     }
 }
 

@@ -20,6 +20,8 @@ const TSC_MHZ: u32 = (TSC_HZ / 1_000_000) as u32;
 
 /// Highest basic leaf.
 const MAX_LEAF: u32 = 0x16;
+/// The highest basic leaf under IA32_MISC_ENABLE's "limit CPUID maxval" (SDM Vol. 4, MSR 1A0H).
+const LIMITED_LEAF: u32 = 2;
 /// Highest extended leaf.
 const MAX_EXTENDED_LEAF: u32 = 0x8000_0008;
 /// Highest hypervisor leaf.
@@ -61,8 +63,10 @@ const LEAF_7_EDX: u32 = bits!(4, 26, 29);
 const LEAF_7_2_EDX: u32 = bits!(4);
 /// Leaf 80000001H, ECX: LAHF in 64-bit mode, LZCNT, PREFETCHW.
 const EXTENDED_1_ECX: u32 = bits!(0, 5, 8);
-/// Leaf 80000001H, EDX: SYSCALL, execute disable, 1 GiB pages, RDTSCP, Intel 64.
-const EXTENDED_1_EDX: u32 = bits!(11, 20, 26, 27, 29);
+/// Leaf 80000001H, EDX: SYSCALL, 1 GiB pages, RDTSCP, Intel 64.
+const EXTENDED_1_EDX: u32 = bits!(11, 26, 27, 29);
+/// Leaf 80000001H, EDX: execute disable.
+const EXTENDED_1_EDX_XD: u32 = bits!(20);
 /// Leaf 0DH subleaf 1, EAX: XSAVEOPT, XSAVEC, XGETBV with ECX 1, XSAVES.
 const XSAVE_INSTRUCTIONS: u32 = bits!(0, 1, 2, 3);
 
@@ -99,6 +103,31 @@ pub struct CpuidState {
     pub cr4: Cr4,
     /// XCR0, for the size of the XSAVE area.
     pub xcr0: Xfeatures,
+    /// IA32_MISC_ENABLE bit 22: basic leaves end with leaf 2.
+    pub leaves_limited: bool,
+    /// IA32_MISC_ENABLE bit 34 clear: there is an execute-disable bit.
+    pub execute_disable: bool,
+}
+
+impl CpuidState {
+    /// The highest basic leaf.
+    const fn last_leaf(&self) -> u32 {
+        if self.leaves_limited { LIMITED_LEAF } else { MAX_LEAF }
+    }
+
+    /// What the processor with APIC ID `apic_id` has after reset.
+    #[must_use]
+    pub const fn at_reset(apic_id: u32) -> Self {
+        let (cr4, xcr0) = (Cr4::empty(), Xfeatures::X87);
+        Self {
+            apic_id,
+            apic_enabled: true,
+            cr4,
+            xcr0,
+            leaves_limited: false,
+            execute_disable: true,
+        }
+    }
 }
 
 /// The CPUID leaves of a machine.
@@ -127,8 +156,9 @@ impl GuestCpuid {
     pub fn query(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
         let result = self.table.query(leaf, subleaf, state);
         match &self.sgx {
-            Some(sgx) => sgx.amend_cpuid(leaf, subleaf, result),
-            None => result,
+            // All that tells of SGX is behind leaf 2.
+            Some(sgx) if !state.leaves_limited => sgx.amend_cpuid(leaf, subleaf, result),
+            _ => result,
         }
     }
 
@@ -136,8 +166,7 @@ impl GuestCpuid {
     /// same on every processor at any time.
     #[must_use]
     pub fn query_at_reset(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        let (cr4, xcr0) = (Cr4::empty(), Xfeatures::X87);
-        self.query(leaf, subleaf, &CpuidState { apic_id: 0, apic_enabled: true, cr4, xcr0 })
+        self.query(leaf, subleaf, &CpuidState::at_reset(0))
     }
 }
 
@@ -154,16 +183,16 @@ impl CpuidTable {
     #[must_use]
     pub fn query(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
         match leaf {
-            0..=MAX_LEAF => self.basic(leaf, subleaf, state),
+            0..=MAX_LEAF if leaf <= state.last_leaf() => self.basic(leaf, subleaf, state),
             0x4000_0000..=MAX_HYPERVISOR_LEAF => hypervisor(leaf),
-            0x8000_0000..=MAX_EXTENDED_LEAF => extended(leaf),
-            _ => self.basic(MAX_LEAF, subleaf, state),
+            0x8000_0000..=MAX_EXTENDED_LEAF => extended(leaf, state),
+            _ => self.basic(state.last_leaf(), subleaf, state),
         }
     }
 
     fn basic(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
         match leaf {
-            0x00 => regs(MAX_LEAF, word(b"Genu"), word(b"ntel"), word(b"ineI")),
+            0x00 => regs(state.last_leaf(), word(b"Genu"), word(b"ntel"), word(b"ineI")),
             0x01 => self.version_and_features(state),
             // Descriptor FFH: leaf 4 has the caches.
             0x02 => regs(0x0000_ff01, 0, 0, 0),
@@ -278,10 +307,13 @@ fn hypervisor(leaf: u32) -> CpuidResult {
     }
 }
 
-fn extended(leaf: u32) -> CpuidResult {
+fn extended(leaf: u32, state: &CpuidState) -> CpuidResult {
     match leaf {
         0x8000_0000 => regs(MAX_EXTENDED_LEAF, 0, 0, 0),
-        0x8000_0001 => regs(0, 0, EXTENDED_1_ECX, EXTENDED_1_EDX),
+        0x8000_0001 => {
+            let xd = if state.execute_disable { EXTENDED_1_EDX_XD } else { 0 };
+            regs(0, 0, EXTENDED_1_ECX, EXTENDED_1_EDX | xd)
+        }
         0x8000_0002..=0x8000_0004 => {
             let part = &BRAND[(leaf - 0x8000_0002) as usize * 16..];
             let at = |index: usize| word(&[0, 1, 2, 3].map(|byte| part[index * 4 + byte]));
@@ -308,8 +340,7 @@ const fn regs(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidResult {
 mod tests {
     use super::*;
 
-    const STATE: CpuidState =
-        CpuidState { apic_id: 2, apic_enabled: true, cr4: Cr4::empty(), xcr0: Xfeatures::X87 };
+    const STATE: CpuidState = CpuidState::at_reset(2);
 
     fn table() -> CpuidTable {
         CpuidTable::new(3, Xfeatures::X87.union(Xfeatures::SSE))
@@ -334,6 +365,29 @@ mod tests {
             text(&brand).trim_end_matches('\0'),
             "Intel Xeon Processor (Icelake), by Cloister"
         );
+    }
+
+    #[test]
+    fn limited_leaves_end_with_leaf_2() {
+        let limited = CpuidState { leaves_limited: true, ..STATE };
+        let leaf_2 = table().query(2, 0, &STATE);
+
+        assert_eq!(table().query(0, 0, &limited).eax, 2);
+        assert_eq!(table().query(1, 0, &limited), table().query(1, 0, &STATE));
+        for leaf in [3, 7, 0x16, 0x17, 0x9000_0000] {
+            assert_eq!(table().query(leaf, 0, &limited), leaf_2, "{leaf:#x}");
+        }
+        let extended = table().query(0x8000_0001, 0, &limited);
+        assert_eq!(extended, table().query(0x8000_0001, 0, &STATE));
+    }
+
+    #[test]
+    fn execute_disable_is_told_unless_it_is_switched_off() {
+        let off = CpuidState { execute_disable: false, ..STATE };
+        let told = |state| table().query(0x8000_0001, 0, state).edx;
+
+        assert_eq!(told(&STATE) ^ told(&off), 1 << 20);
+        assert_ne!(told(&STATE) & 1 << 20, 0);
     }
 
     #[test]

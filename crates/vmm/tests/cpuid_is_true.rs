@@ -88,7 +88,7 @@ fn executes(bytes: &[u8]) -> bool {
 fn announced_features_are_those_that_execute() {
     let xfeatures = Features::default().xcr0;
     let table = CpuidTable::new(1, xfeatures);
-    let state = CpuidState { apic_id: 0, apic_enabled: true, cr4: Cr4::OSXSAVE, xcr0: xfeatures };
+    let state = CpuidState { cr4: Cr4::OSXSAVE, xcr0: xfeatures, ..CpuidState::at_reset(0) };
 
     let wrong: Vec<String> = FEATURES
         .iter()

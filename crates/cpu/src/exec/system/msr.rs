@@ -205,6 +205,9 @@ impl Cpu {
             return Err(self.gp(0));
         }
         let nxe = (self.efer ^ new).contains(Efer::NXE);
+        if nxe && new.contains(Efer::NXE) && !self.features.execute_disable {
+            return Err(self.gp(0));
+        }
         self.efer = new | (self.efer & Efer::LMA);
         if nxe {
             self.tlb.flush_all();

@@ -14,8 +14,19 @@ const MTRRCAP: u64 = VARIABLE_MTRRS as u64 | 1 << 8 | 1 << 10;
 const DEF_TYPE_WRITE_BACK: u64 = 1 << 11 | 6;
 /// IA32_MISC_ENABLE: fast strings; BTS and PEBS unavailable (SDM Vol. 4, MSR 1A0H).
 const MISC_ENABLE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
-/// Bits of IA32_MISC_ENABLE that software may change: fast strings, LIMIT CPUID is not there.
-const MISC_ENABLE_WRITABLE: u64 = 1 << 0;
+/// IA32_MISC_ENABLE: CPUID ends with leaf 2.
+const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// IA32_MISC_ENABLE: there is no execute-disable bit.
+const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
+/// Bits of IA32_MISC_ENABLE that software may change. Besides these two and fast strings they are the
+/// switches of what this processor does not have: thermal control, SpeedStep, MONITOR, xTPR messages.
+const MISC_ENABLE_WRITABLE: u64 = 1 << 0
+    | 1 << 3
+    | 1 << 16
+    | 1 << 18
+    | MISC_ENABLE_LIMIT_CPUID
+    | 1 << 23
+    | MISC_ENABLE_XD_DISABLE;
 /// Microcode revision, in the upper half of IA32_BIOS_SIGN_ID.
 const MICROCODE_REVISION: u64 = 0x0d00_0404 << 32;
 /// IA32_SPEC_CTRL: IBRS, STIBP, SSBD, BHI_DIS_S.
@@ -49,6 +60,16 @@ impl Default for MsrBank {
 }
 
 impl MsrBank {
+    /// Whether CPUID ends with leaf 2.
+    pub(super) const fn limits_cpuid(&self) -> bool {
+        self.misc_enable & MISC_ENABLE_LIMIT_CPUID != 0
+    }
+
+    /// Whether the processor has the execute-disable bit.
+    pub(super) const fn has_execute_disable(&self) -> bool {
+        self.misc_enable & MISC_ENABLE_XD_DISABLE == 0
+    }
+
     /// RDMSR. `None` is #GP(0).
     pub(super) fn read(&self, index: u32) -> Option<u64> {
         Some(match index {
@@ -170,6 +191,31 @@ mod tests {
         for index in [0x214, 0x251, 0x270, msr::PRED_CMD, 0x1234, 0xc001_0015] {
             assert_eq!(bank.read(index), None, "{index:#x}");
         }
+    }
+
+    #[test]
+    fn the_switches_of_misc_enable_can_be_thrown_and_what_it_reports_cannot() {
+        let mut bank = MsrBank::default();
+        let before = bank.read(msr::MISC_ENABLE).unwrap();
+
+        for bit in 0..64 {
+            let writable = matches!(bit, 0 | 3 | 16 | 18 | 22 | 23 | 34);
+            assert_eq!(bank.write(msr::MISC_ENABLE, before ^ 1 << bit), writable, "{bit}");
+            let after = if writable { before ^ 1 << bit } else { before };
+            assert_eq!(bank.read(msr::MISC_ENABLE), Some(after), "{bit}");
+            assert!(bank.write(msr::MISC_ENABLE, before));
+        }
+    }
+
+    #[test]
+    fn misc_enable_tells_what_is_left_of_cpuid_and_execute_disable() {
+        let mut bank = MsrBank::default();
+        let before = bank.read(msr::MISC_ENABLE).unwrap();
+        assert!(!bank.limits_cpuid() && bank.has_execute_disable());
+
+        assert!(bank.write(msr::MISC_ENABLE, before | 1 << 22 | 1 << 34));
+
+        assert!(bank.limits_cpuid() && !bank.has_execute_disable());
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl SoftVcpu {
             apic_enabled: cpu.apic.enabled(),
             cr4: cpu.cr4,
             xcr0: cpu.xcr0,
+            leaves_limited: self.msrs.limits_cpuid(),
+            execute_disable: self.msrs.has_execute_disable(),
         };
         self.vcpu.finish_cpuid(self.cpuid.query(leaf, subleaf, &state));
     }
@@ -127,6 +129,7 @@ impl SoftVcpu {
             Some(WrmsrOutcome::NotHandled) | None => self.msrs.write(index, value),
         };
         if written {
+            self.vcpu.cpu.features.execute_disable = self.msrs.has_execute_disable();
             self.vcpu.skip();
             return Ok(());
         }

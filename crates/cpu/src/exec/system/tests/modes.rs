@@ -346,6 +346,20 @@ fn far_jumps_in_protected_mode_check_the_limit() {
 }
 
 #[test]
+fn nxe_cannot_be_set_where_execute_disable_is_switched_off() {
+    let mut kernel = Kernel::new();
+    let cpu = &mut kernel.vcpu().cpu;
+    cpu.efer.remove(Efer::NXE);
+    let (off, on) = (cpu.efer.bits(), (cpu.efer | Efer::NXE).bits());
+    cpu.features.execute_disable = false;
+
+    assert!(cpu.write_msr(msr::EFER, on).is_err());
+    assert_eq!((cpu.efer.bits(), cpu.write_msr(msr::EFER, off)), (off, Ok(true)));
+    cpu.features.execute_disable = true;
+    assert_eq!(cpu.write_msr(msr::EFER, on), Ok(true));
+}
+
+#[test]
 fn syscall_msrs_and_bases_refuse_non_canonical_addresses() {
     for index in [
         msr::LSTAR,
