@@ -1,6 +1,7 @@
 //! From the inbox into the local APIC, and from there to the processor (SDM Vol. 3A, 10.8).
 
 use super::super::event::{self, Event, Kind};
+use super::inbox::MOST_NMIS;
 use crate::exit::Exit;
 use crate::segment::seg;
 use crate::state::{Cpu, attention};
@@ -22,8 +23,9 @@ pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
     {
         start_up(cpu, vector);
     }
-    if mail.nmi && !cpu.apic.waits_for_sipi {
-        cpu.apic.nmi_pending = true;
+    if mail.nmis != 0 && !cpu.apic.waits_for_sipi {
+        let most = if cpu.nmi_blocked { MOST_NMIS - 1 } else { MOST_NMIS };
+        cpu.apic.nmis = most.min(cpu.apic.nmis + mail.nmis);
         cpu.attention |= attention::INTERRUPTS;
     }
     let mut requests = mail.requests;
@@ -61,8 +63,8 @@ pub fn deliver_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
     if cpu.apic.waits_for_sipi {
         return Ok(());
     }
-    if cpu.apic.nmi_pending && !cpu.nmi_blocked {
-        cpu.apic.nmi_pending = false;
+    if cpu.apic.nmis != 0 && !cpu.nmi_blocked {
+        cpu.apic.nmis -= 1;
         // A maskable interrupt may follow if the handler leaves IF set.
         cpu.attention |= attention::INTERRUPTS;
         return event::deliver(cpu, Event::plain(2, Kind::Nmi));

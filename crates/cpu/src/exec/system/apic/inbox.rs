@@ -1,6 +1,6 @@
 //! What other threads leave at a local APIC, without locks.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::bits::VectorSet;
 
@@ -11,7 +11,8 @@ pub struct Inbox {
     requests: [AtomicU64; 4],
     /// Trigger mode of each posted vector: bit set for level.
     level: [AtomicU64; 4],
-    nmi: AtomicBool,
+    /// NMIs, up to [`MOST_NMIS`].
+    nmis: AtomicU8,
     init: AtomicBool,
     /// [`SIPI_POSTED`] | vector, or 0.
     sipi: AtomicU32,
@@ -20,6 +21,9 @@ pub struct Inbox {
 }
 
 const SIPI_POSTED: u32 = 0x100;
+
+/// One NMI is handled and one waits for IRET; more are lost (SDM Vol. 3A, 6.7.1).
+pub(super) const MOST_NMIS: u8 = 2;
 
 /// How a local APIC is addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -57,7 +61,7 @@ impl Addressing {
 pub(super) struct Mail {
     pub(super) requests: VectorSet,
     pub(super) level: VectorSet,
-    pub(super) nmi: bool,
+    pub(super) nmis: u8,
     pub(super) init: bool,
     pub(super) sipi: Option<u8>,
 }
@@ -75,7 +79,9 @@ impl Inbox {
     }
 
     pub(super) fn post_nmi(&self) {
-        self.nmi.store(true, Ordering::SeqCst);
+        let one_more = |nmis: u8| (nmis < MOST_NMIS).then_some(nmis + 1);
+        // Err: there are as many as can be.
+        let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
     }
 
     pub(super) fn post_init(&self) {
@@ -100,7 +106,7 @@ impl Inbox {
         let mut mail = Mail {
             requests: VectorSet::default(),
             level: VectorSet::default(),
-            nmi: self.nmi.swap(false, Ordering::SeqCst),
+            nmis: self.nmis.swap(0, Ordering::SeqCst),
             init: self.init.swap(false, Ordering::SeqCst),
             sipi: match self.sipi.swap(0, Ordering::SeqCst) {
                 0 => None,

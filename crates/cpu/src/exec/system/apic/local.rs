@@ -58,7 +58,8 @@ pub struct LocalApic {
     pub(super) icr: u64,
     pub(super) lvt: [u32; lvt::COUNT],
     pub(super) timer: Timer,
-    pub(super) nmi_pending: bool,
+    /// NMIs that wait.
+    pub(super) nmis: u8,
     pub(super) waits_for_sipi: bool,
     /// Level-triggered vectors whose EOI the owner has not been told.
     pub(super) eois: VectorSet,
@@ -83,7 +84,7 @@ impl LocalApic {
             icr: 0,
             lvt: [lvt::MASKED; lvt::COUNT],
             timer: Timer::default(),
-            nmi_pending: false,
+            nmis: 0,
             waits_for_sipi: id != 0,
             eois: VectorSet::default(),
         }

@@ -114,6 +114,50 @@ fn a_second_nmi_waits_for_iret() {
 }
 
 #[test]
+fn of_nmis_that_arrive_together_one_is_handled_one_waits_and_more_are_lost() {
+    for (arrive, handled) in [(1, 1), (2, 2), (3, 2)] {
+        let mut kernel = kernel();
+        kernel.assemble(|a| a.nop());
+        kernel.guest.assemble_at(HANDLERS + 2 * 16, 64, |a| {
+            a.inc(ebx)?;
+            a.iretq()
+        });
+        for _ in 0..arrive {
+            kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+        }
+
+        assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+
+        let cpu = &kernel.vcpu().cpu;
+        assert_eq!((cpu.rip, cpu.gpr[3]), (CODE + 2, handled), "{arrive}");
+    }
+}
+
+#[test]
+fn of_nmis_that_arrive_while_one_is_handled_one_waits() {
+    let mut kernel = kernel();
+    kernel.assemble(|a| a.nop());
+    kernel.guest.assemble_at(HANDLERS + 2 * 16, 64, |a| {
+        a.inc(ebx)?;
+        a.hlt()?;
+        a.iretq()
+    });
+    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+    assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+
+    for _ in 0..2 {
+        kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+    }
+    for _ in 0..2 {
+        kernel.wake();
+        assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+    }
+
+    let cpu = &kernel.vcpu().cpu;
+    assert_eq!((cpu.rip, cpu.gpr[3]), (CODE + 2, 2));
+}
+
+#[test]
 fn mov_ss_holds_an_interrupt_off_for_one_instruction() {
     let mut kernel = kernel();
     kernel.assemble(|a| {
