@@ -131,8 +131,12 @@ impl Vcpu {
             if events & event::FLUSH_TLB != 0 {
                 cpu.tlb.flush_all();
             }
-            if events & event::APIC != 0 {
-                apic::take_inbox(cpu)?;
+            if events & event::APIC != 0
+                && let Err(exit) = apic::take_inbox(cpu)
+            {
+                // One exit at a time.
+                cpu.kicker.events.fetch_or(events & event::EXIT, Ordering::SeqCst);
+                return Err(exit);
             }
             if events & event::EXIT != 0 {
                 return Err(Exit::Requested);

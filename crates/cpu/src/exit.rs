@@ -101,6 +101,8 @@ pub enum Exit {
         /// The vector.
         vector: u8,
     },
+    /// INIT reached the bootstrap processor, which is at the reset vector now.
+    Init,
     /// A triple fault: the platform resets the machine.
     TripleFault,
     /// Someone called [`Kicker::request_exit`](crate::state::Kicker::request_exit).

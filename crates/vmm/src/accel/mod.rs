@@ -87,6 +87,9 @@ pub enum VmEvent<'a> {
     },
     /// A triple fault: the machine resets (SDM Vol. 3A, 6.15, "Interrupt 8").
     TripleFault,
+    /// INIT reached the bootstrap processor, which is at the reset vector now. The firmware that a PC
+    /// has there starts the machine over.
+    Init,
     /// [`Vm::interrupt_all`] was called.
     Interrupted,
 }

@@ -8,6 +8,7 @@ mod halt;
 mod ioapic;
 mod irq;
 mod power;
+mod reset;
 mod rtc;
 mod serial;
 pub mod virtio;
@@ -18,8 +19,9 @@ pub use halt::Halt;
 pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use power::{
-    KeyboardReset, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerEvent, PowerSwitch,
-    RESET_VALUE, S5_SLEEP_TYPE,
+    POWER_BUTTON_GSI, PowerButton, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE,
+    S5_SLEEP_TYPE,
 };
+pub use reset::{KeyboardController, ResetControl, SystemControl};
 pub use rtc::{RTC_CENTURY, RTC_GSI, RTC_LEN, RTC_PORT, Rtc, RtcTimer};
 pub use serial::{COM1_GSI, COM1_LEN, COM1_PORT, SerialInput, SerialPort};

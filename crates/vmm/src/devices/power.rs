@@ -1,11 +1,7 @@
-//! Power-off and reset: the ACPI registers of a hardware-reduced platform, its power button, and the
-//! keyboard controller's reset pulse.
+//! Power-off and reset: the ACPI registers of a hardware-reduced platform, and its power button.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-use vm_superio::{I8042Device, Trigger};
 
 use super::bus::Device;
 use super::irq::IrqLine;
@@ -160,45 +156,6 @@ impl PowerButton {
     }
 }
 
-struct ResetPulse(Arc<PowerSwitch>);
-
-impl Trigger for ResetPulse {
-    type E = Infallible;
-
-    fn trigger(&self) -> Result<(), Infallible> {
-        self.0.request(PowerEvent::Reset);
-        Ok(())
-    }
-}
-
-/// The keyboard controller's command port, as far as command FEH: the classic way to reset a PC.
-pub struct KeyboardReset(I8042Device<ResetPulse>);
-
-impl KeyboardReset {
-    /// The port that it answers at.
-    pub const PORT: u16 = 0x64;
-
-    /// The controller counts registers from port 60H.
-    const COMMAND_REGISTER: u8 = 4;
-
-    /// A command port that throws `switch`.
-    pub fn new(switch: Arc<PowerSwitch>) -> Self {
-        Self(I8042Device::new(ResetPulse(switch)))
-    }
-}
-
-impl Device for KeyboardReset {
-    fn read(&mut self, _offset: u64, data: &mut [u8]) {
-        data.fill_with(|| self.0.read(Self::COMMAND_REGISTER));
-    }
-
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        if let (0, Some(&command)) = (offset, data.first()) {
-            let Ok(()) = self.0.write(Self::COMMAND_REGISTER, command);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -262,21 +219,6 @@ mod tests {
 
         assert_eq!(switch.take(), Some(PowerEvent::Reset));
         assert_eq!(switch.take(), None);
-        assert_eq!(*woken.lock().unwrap(), [PowerEvent::Reset]);
-    }
-
-    #[test]
-    fn keyboard_command_fe_resets_and_others_do_not() {
-        let (switch, woken) = switch();
-        let mut keyboard = KeyboardReset::new(switch);
-
-        for command in (0..=255).filter(|&command| command != 0xfe) {
-            keyboard.write(0, &[command]);
-        }
-        keyboard.write(0, &[]);
-        assert_eq!(*woken.lock().unwrap(), []);
-        keyboard.write(0, &[0xfe, 0xff]);
-
         assert_eq!(*woken.lock().unwrap(), [PowerEvent::Reset]);
     }
 }

@@ -12,8 +12,9 @@ use crate::accel::Vm;
 use crate::devices::virtio::{BlockError, Console, Entropy, MmioSlot, MmioTransport, VirtioDevice};
 use crate::devices::{
     BusError, COM1_GSI, COM1_LEN, COM1_PORT, GuestRam, Halt, IOAPIC_LEN, IoApic, IoBus, IrqLine,
-    KeyboardReset, MmioBus, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerSwitch, RTC_GSI,
-    RTC_LEN, RTC_PORT, Rtc, RtcTimer, SerialInput, SerialPort, SharedDevice, Unconnected,
+    KeyboardController, MmioBus, POWER_BUTTON_GSI, PowerButton, PowerControl, PowerSwitch, RTC_GSI,
+    RTC_LEN, RTC_PORT, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort, SharedDevice,
+    SystemControl, Unconnected,
 };
 use crate::layout::{IOAPIC_BASE, POWER_PORT, VIRTIO_GSI, VIRTIO_MMIO_BASE};
 use crate::sandbox::Sandbox;
@@ -39,6 +40,7 @@ pub(super) struct Platform {
     pub(super) ioapic: Arc<IoApic>,
     pub(super) inputs: ConsoleInputs,
     pub(super) power_button: PowerButton,
+    pub(super) power: Arc<PowerSwitch>,
     /// Raises the clock's interrupts as long as it lives.
     _clock: RtcTimer,
 }
@@ -68,7 +70,11 @@ impl Platform {
         mmio.insert(IOAPIC_BASE, IOAPIC_LEN, shared(ioapic.clone()))?;
 
         io.insert(POWER_PORT, PowerControl::LEN, shared(PowerControl::new(power.clone())))?;
-        io.insert(KeyboardReset::PORT, 1, shared(KeyboardReset::new(power.clone())))?;
+        let keyboard = shared(KeyboardController::new(power.clone()));
+        io.insert(KeyboardController::PORT, KeyboardController::LEN, keyboard)?;
+        io.insert(SystemControl::PORT, 1, shared(SystemControl::new(power.clone())))?;
+        let reset_control = shared(ResetControl::new(power.clone()));
+        io.insert(ResetControl::PORT, ResetControl::LEN, reset_control)?;
 
         let rtc = Arc::new(Mutex::new(Rtc::new(line(&ioapic, RTC_GSI))));
         io.insert(RTC_PORT, RTC_LEN, rtc.clone())?;
@@ -97,7 +103,7 @@ impl Platform {
 
         let inputs = ConsoleInputs { serial: SerialInput::new(serial), virtio, last_printed };
         let power_button = PowerButton::new(line(&ioapic, POWER_BUTTON_GSI));
-        Ok(Self { io, mmio, ioapic, inputs, power_button, _clock: clock })
+        Ok(Self { io, mmio, ioapic, inputs, power_button, power: power.clone(), _clock: clock })
     }
 }
 

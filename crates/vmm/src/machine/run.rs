@@ -234,6 +234,7 @@ fn run_vcpu(
                 stop.triple_fault.store(true, Ordering::SeqCst);
                 stop.request();
             }
+            VmEvent::Init => platform.power.request(PowerEvent::Reset),
             // To end, which the loop's condition looks at, or to wait while the machine is stopped.
             VmEvent::Interrupted => passage.pass(|| stop.requested()),
         }

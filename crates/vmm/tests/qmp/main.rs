@@ -9,6 +9,7 @@ mod kernel;
 mod machine;
 mod power;
 mod process;
+mod resets;
 mod robustness;
 mod run_state;
 mod sgx;

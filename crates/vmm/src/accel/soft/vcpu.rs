@@ -231,6 +231,7 @@ impl Vcpu for SoftVcpu {
                     self.log_state("triple fault");
                     return Ok(VmEvent::TripleFault);
                 }
+                Exit::Init => return Ok(VmEvent::Init),
                 Exit::Requested => return Ok(VmEvent::Interrupted),
                 Exit::Cpuid { leaf, subleaf } => {
                     self.answer_cpuid(leaf, subleaf);

@@ -11,7 +11,7 @@ use cloister_x86::regs::Rflags;
 ///
 /// # Errors
 ///
-/// An exit that the owner has to act on.
+/// [`Exit::Init`].
 pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
     let kicker = cpu.kicker.clone();
     let mail = kicker.inbox.take();
@@ -33,7 +33,8 @@ pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
         requests.set(vector, false);
         cpu.apic_accept(vector, mail.level.contains(vector));
     }
-    Ok(())
+    // Others wait for a start-up IPI.
+    if mail.init && cpu.apic.is_bootstrap() { Err(Exit::Init) } else { Ok(()) }
 }
 
 /// A start-up IPI: the processor begins at `vector` * 4096 in real-address mode

@@ -94,7 +94,7 @@ impl LocalApic {
     /// (SDM Vol. 3A, 10.4.7.3).
     pub(crate) fn init(&mut self) {
         let mut new = Self { base: self.base, ..Self::new(self.id) };
-        new.waits_for_sipi = self.base & BASE_BSP == 0;
+        new.waits_for_sipi = !self.is_bootstrap();
         if new.is_x2apic() {
             new.ldr = x2apic_logical_id(new.id);
         }
@@ -130,6 +130,11 @@ impl LocalApic {
     #[must_use]
     pub fn enabled(&self) -> bool {
         self.base & BASE_ENABLE != 0
+    }
+
+    /// Whether it is that of the bootstrap processor.
+    pub(super) fn is_bootstrap(&self) -> bool {
+        self.base & BASE_BSP != 0
     }
 
     /// In x2APIC mode.

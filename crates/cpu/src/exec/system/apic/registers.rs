@@ -279,9 +279,11 @@ impl Cpu {
                 send(&self.shared, to, message);
             }
             1 => {
-                // Self: only fixed interrupts (SDM Vol. 3A, table 10-3).
+                // Other modes are no valid combination (SDM Vol. 3A, table 10-3); they do as they say.
                 if fixed {
                     self.apic_accept(message.vector, false);
+                } else {
+                    post(&self.shared, own, message);
                 }
             }
             shorthand => {

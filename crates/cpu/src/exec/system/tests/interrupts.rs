@@ -5,6 +5,7 @@ use iced_x86::code_asm::*;
 
 use super::kernel::{HANDLERS, Kernel};
 use crate::Exit;
+use crate::segment::seg;
 use crate::testing::CODE;
 
 const IF: u64 = Rflags::IF.bits();
@@ -244,4 +245,39 @@ fn a_disabled_apic_drops_interrupts_and_takes_nmis() {
 
     kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
     assert_eq!(kernel.run_to_handler().vector, 2);
+}
+
+const INIT: u64 = 5 << 8;
+const ICR: u32 = 0x830;
+
+#[test]
+fn init_takes_the_bootstrap_processor_to_the_reset_vector_and_is_told_to_the_owner() {
+    // From a device, to its own APIC ID, to itself, to all.
+    for icr in [None, Some(INIT), Some(INIT | 1 << 18), Some(INIT | 2 << 18)] {
+        let mut kernel = kernel();
+        kernel.assemble(|a| {
+            a.nop()?;
+            a.nop()
+        });
+        match icr {
+            Some(icr) => assert_eq!(kernel.vcpu().cpu.write_msr(ICR, icr), Ok(true)),
+            None => kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, INIT as u32),
+        }
+
+        assert_eq!(kernel.vcpu().run(), Exit::Init, "{icr:x?}");
+
+        let cpu = &kernel.vcpu().cpu;
+        assert_eq!((cpu.segs[seg::CS].base, cpu.rip), (0xffff_0000, 0xfff0), "{icr:x?}");
+        assert!(!cpu.apic.waits_for_sipi());
+    }
+}
+
+#[test]
+fn init_makes_another_processor_wait_for_a_start_up_ipi() {
+    let kernel = Kernel::with_cpus(2);
+    let mut other = kernel.guest.processor(1);
+    other.cpu.shared.deliver_msi(0xfee0_1000, INIT as u32);
+
+    assert_eq!(other.run(), Exit::Hlt);
+    assert!(other.cpu.apic.waits_for_sipi());
 }
