@@ -14,6 +14,8 @@ use crate::state::{Cpu, Exec, attention};
 const DR6_BD: u64 = 1 << 13;
 /// DR6.BS: single step.
 const DR6_BS: u64 = 1 << 14;
+/// DR6.BT: a switch to a task whose TSS has T set.
+const DR6_BT: u64 = 1 << 15;
 /// DR6 bits B0 to B3.
 const DR6_B: u64 = 0xf;
 /// DR6 bits that read as one (RTM, bit 16, among them: no RTM).
@@ -250,6 +252,11 @@ pub fn instruction_matches(cpu: &Cpu) -> u64 {
 /// A single-step trap is due before the next instruction.
 pub fn pend_single_step(cpu: &mut Cpu) {
     cpu.pend_debug_trap(DR6_BS);
+}
+
+/// A trap is due before the first instruction of a task (SDM Vol. 3B, 17.3.1.5).
+pub fn pend_task_trap(cpu: &mut Cpu) {
+    cpu.pend_debug_trap(DR6_BT);
 }
 
 /// Forgets matches of an instruction that did not retire: what was due `before` it is due again.

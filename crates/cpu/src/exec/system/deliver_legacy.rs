@@ -1,24 +1,24 @@
 //! Event delivery in protected mode outside IA-32e mode (SDM Vol. 3A, 6.12).
 
+use cloister_x86::Exception;
 use cloister_x86::regs::Rflags;
 
 use super::deliver_long::stack_mode;
 use super::descriptor::{is_null, selector_code, system_type};
 use super::event::{Event, Kind, enter_handler, pushed_flags};
 use super::stack::Stack;
+use super::{task, virtual_8086};
 use crate::segment::{Segment, seg};
 use crate::state::{Cpu, Exec};
 
-/// Delivers an event through a 16- or 32-bit gate.
-///
-/// A task gate is refused as a gate of a wrong type is: hardware task switches are not
-/// implemented.
+/// Delivers an event through a 16- or 32-bit gate, or a task gate. `Some`: the exception that the
+/// new task meets before its first instruction.
 ///
 /// # Errors
 ///
 /// #GP, #NP, #TS, #SS and #PF.
-pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
-    use system_type::{INTERRUPT_GATE, INTERRUPT_GATE16, TRAP_GATE, TRAP_GATE16};
+pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
+    use system_type::{INTERRUPT_GATE, INTERRUPT_GATE16, TASK_GATE, TRAP_GATE, TRAP_GATE16};
     let ext = event.ext();
     let entry = u32::from(event.vector) * 8;
     if entry + 7 > u32::from(cpu.idtr.limit) {
@@ -27,7 +27,7 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     let address = cpu.idtr.base.wrapping_add(u64::from(entry));
     let gate = super::descriptor::Descriptor { raw: cpu.read_system::<8>(address)?, address };
     let kind = gate.kind();
-    if !matches!(kind, INTERRUPT_GATE | TRAP_GATE | INTERRUPT_GATE16 | TRAP_GATE16) {
+    if !matches!(kind, INTERRUPT_GATE | TRAP_GATE | INTERRUPT_GATE16 | TRAP_GATE16 | TASK_GATE) {
         return Err(cpu.gp(event.idt_code()));
     }
     let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
@@ -36,6 +36,9 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     }
     if !gate.rights().present() {
         return Err(cpu.np(event.idt_code()));
+    }
+    if kind == TASK_GATE {
+        return task::switch::deliver(cpu, gate, event);
     }
     let wide = matches!(kind, INTERRUPT_GATE | TRAP_GATE);
     let eip = if wide { gate.gate_offset() } else { gate.gate_offset() & 0xffff };
@@ -56,6 +59,11 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
         return Err(cpu.np(code));
     }
     let new_cpl = if rights.bit_ec() { cpu.cpl } else { rights.dpl() };
+    // Virtual-8086 mode is left for privilege level 0 only.
+    let virtual_8086 = cpu.system_flags.contains(Rflags::VM);
+    if virtual_8086 && new_cpl != 0 {
+        return Err(cpu.gp(code));
+    }
     let inner = new_cpl < cpu.cpl;
     let mut stack = if inner { inner_stack(cpu, new_cpl, ext)? } else { Stack::current(cpu) };
     stack.code = ext;
@@ -64,16 +72,25 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
         return Err(cpu.gp(ext));
     }
     cpu.mark_accessed(&mut descriptor)?;
+    let selector_of = |index: usize| u64::from(cpu.segs[index].selector);
     let frame = [
-        u64::from(cpu.segs[seg::SS].selector),
+        selector_of(seg::GS),
+        selector_of(seg::FS),
+        selector_of(seg::DS),
+        selector_of(seg::ES),
+        selector_of(seg::SS),
         cpu.gpr[4],
         pushed_flags(cpu, event),
-        u64::from(cpu.segs[seg::CS].selector),
+        selector_of(seg::CS),
         cpu.rip,
         u64::from(event.error_code.unwrap_or(0)),
     ];
-    let first = if inner { 0 } else { 2 };
-    let last = if event.error_code.is_some() { 6 } else { 5 };
+    let first = match (virtual_8086, inner) {
+        (true, _) => 0,
+        (false, true) => 4,
+        (false, false) => 6,
+    };
+    let last = if event.error_code.is_some() { 10 } else { 9 };
     stack.push(cpu, if wide { 4 } else { 2 }, &frame[first..last])?;
 
     cpu.gpr[4] = stack.pointer;
@@ -81,12 +98,15 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     cpu.rip = eip;
     cpu.segs[seg::CS] = descriptor.segment(selector & !3 | u16::from(new_cpl));
     cpu.cpl = new_cpl;
+    if virtual_8086 {
+        virtual_8086::leave(cpu);
+    }
     let mut cleared = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
     if matches!(kind, INTERRUPT_GATE | INTERRUPT_GATE16) {
         cleared |= Rflags::IF;
     }
     enter_handler(cpu, cleared);
-    Ok(())
+    Ok(None)
 }
 
 /// The stack for privilege level `cpl` that the TSS names, checked (SDM Vol. 3A, 6.12.1).

@@ -127,9 +127,13 @@ pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
         let outcome = attempt(cpu, event);
         cpu.alone = false;
         match outcome {
-            Ok(()) => return Ok(()),
-            Err(Stop::Fault) => {
-                let second = cpu.fault.take().unwrap_or(Exception::new(Vector::Df));
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) | Err(Stop::Fault) => {
+                let second = match outcome {
+                    Ok(fault) => fault,
+                    Err(_) => cpu.fault.take(),
+                };
+                let second = second.unwrap_or(Exception::new(Vector::Df));
                 cpu.non_canonical_fault = false;
                 if second.vector == Vector::Pf {
                     // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
@@ -147,14 +151,15 @@ pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
     }
 }
 
-/// Delivers an event, or raises what delivery raises and commits nothing of it.
+/// Delivers an event, or raises what delivery raises and commits nothing of it. `Some`: it was
+/// delivered to a task, and this is what the task meets before its first instruction.
 ///
 /// For instructions that are events (INT n): the caller sets [`Cpu::rip`] to the return address.
 ///
 /// # Errors
 ///
 /// As the accesses and checks of SDM Vol. 3A, 6.12 and 6.14.
-pub fn attempt(cpu: &mut Cpu, event: Event) -> Exec {
+pub fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
     let mut event = event;
     crate::exec::sgx::before_event(cpu, &mut event);
     cpu.attention &= !attention::HALTED;
@@ -165,9 +170,9 @@ pub fn attempt(cpu: &mut Cpu, event: Event) -> Exec {
         _ => {}
     }
     let done = if !cpu.cr0.contains(Cr0::PE) {
-        deliver_real::deliver(cpu, &event)
+        deliver_real::deliver(cpu, &event).map(|()| None)
     } else if cpu.long_mode() {
-        deliver_long::deliver(cpu, &event)
+        deliver_long::deliver(cpu, &event).map(|()| None)
     } else {
         deliver_legacy::deliver(cpu, &event)
     };

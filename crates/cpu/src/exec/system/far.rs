@@ -3,7 +3,6 @@
 use iced_x86::{Code, Instruction};
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::regs::Cr0;
 
 use super::deliver_legacy::inner_stack;
 use super::deliver_long::{null_stack, stack_mode, tss_rsp};
@@ -13,6 +12,7 @@ use super::iret::{
     return_stack_segment,
 };
 use super::stack::Stack;
+use super::task;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::segment::{Segment, seg};
@@ -58,6 +58,8 @@ enum Target {
     Code { descriptor: Descriptor, selector: u16, rip: u64 },
     /// Through a call gate.
     Gate(Gate),
+    /// To another task.
+    Task(task::target::Target),
 }
 
 struct Gate {
@@ -82,6 +84,9 @@ fn resolve(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec<Target> {
         return Err(cpu.gp(code));
     };
     let rights = descriptor.rights();
+    if let Some(task) = task::target::of_branch(cpu, descriptor, selector)? {
+        return Ok(Target::Task(task));
+    }
     if !rights.is_code() {
         return resolve_gate(cpu, descriptor, selector).map(Target::Gate);
     }
@@ -100,8 +105,8 @@ fn resolve(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec<Target> {
     Ok(Target::Code { descriptor, selector: selector & !3 | u16::from(cpu.cpl), rip })
 }
 
-/// Checks a call gate and the code behind it. TSS descriptors and task gates are refused:
-/// IA-32e mode has no task switches, elsewhere they are not implemented.
+/// Checks a call gate and the code behind it. TSS descriptors and task gates come here in IA-32e
+/// mode, which has no task switches, and are refused.
 fn resolve_gate(cpu: &mut Cpu, gate: Descriptor, selector: u16) -> Exec<Gate> {
     let code = selector_code(selector);
     let long = cpu.long_mode();
@@ -175,7 +180,7 @@ fn enter(cpu: &mut Cpu, mut descriptor: Descriptor, selector: u16, rip: u64) -> 
 
 fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
-    if !cpu.cr0.contains(Cr0::PE) {
+    if cpu.mode.is_real() {
         return real_branch(cpu, rip, selector);
     }
     match resolve(cpu, rip, selector)? {
@@ -192,6 +197,7 @@ fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
             let selector = gate.selector & !3 | u16::from(cpu.cpl);
             enter(cpu, gate.descriptor, selector, gate.rip)
         }
+        Target::Task(target) => task::switch::jump(cpu, op, target),
     }
 }
 
@@ -208,7 +214,7 @@ fn call(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
     let back = [u64::from(cpu.segs[seg::CS].selector), cpu.next_rip(op)];
     let mut stack = Stack::current(cpu);
-    if !cpu.cr0.contains(Cr0::PE) {
+    if cpu.mode.is_real() {
         if rip > u64::from(cpu.segs[seg::CS].limit) {
             return Err(cpu.gp(0));
         }
@@ -233,6 +239,7 @@ fn call(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.gpr[4] = stack.pointer;
             Ok(())
         }
+        Target::Task(target) => task::switch::call(cpu, op, target),
     }
 }
 
@@ -285,7 +292,7 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
     let [rip, selector] = stack.pop(cpu, op.size)?;
     let selector = selector as u16;
-    if !cpu.cr0.contains(Cr0::PE) {
+    if cpu.mode.is_real() {
         if rip > u64::from(cpu.segs[seg::CS].limit) {
             return Err(cpu.gp(0));
         }

@@ -4,7 +4,7 @@ use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::debug;
-use super::event::{Event, Kind, attempt};
+use super::event::{Event, Kind, attempt, deliver_exception};
 use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
 
@@ -22,10 +22,15 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 /// On an error the engine puts `rip` back to this instruction, as the fault of INT n reports it.
 fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
     cpu.rip = cpu.next_rip(op);
-    attempt(cpu, Event::plain(vector, kind))
+    match attempt(cpu, Event::plain(vector, kind))? {
+        None => Ok(()),
+        // The instruction is over: what faults is the task that it switched to.
+        Some(fault) => deliver_exception(cpu, fault).map_err(|exit| cpu.exit_with(exit)),
+    }
 }
 
 fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+    super::virtual_8086::check_iopl(cpu)?;
     software(cpu, op, op.imm as u8, Kind::SoftwareInterrupt)
 }
 

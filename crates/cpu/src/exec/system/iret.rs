@@ -1,11 +1,12 @@
 //! IRET, IRETD and IRETQ (SDM Vol. 2A, IRET).
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
 use super::stack::Stack;
+use super::{task, virtual_8086};
 use crate::op::{Handler, Op};
 use crate::segment::{Rights, Segment, seg};
 use crate::state::{Cpu, Exec, attention};
@@ -35,19 +36,18 @@ const ALWAYS: u64 = Rflags::CF.bits()
 const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !cpu.cr0.contains(Cr0::PE) {
+    if cpu.mode.is_real() {
         return real(cpu, op);
     }
     if cpu.system_flags.contains(Rflags::NT) {
-        // IA-32e mode has no task switches; elsewhere they are not implemented.
-        return Err(cpu.gp(0));
+        // IA-32e mode has no task switches.
+        return if cpu.long_mode() { Err(cpu.gp(0)) } else { task::switch::iret(cpu, op) };
     }
     let mut stack = Stack::current(cpu);
     let [rip, cs, flags] = stack.pop(cpu, op.size)?;
     let cs = cs as u16;
     if !cpu.long_mode() && op.size == 4 && cpu.cpl == 0 && flags & Rflags::VM.bits() != 0 {
-        // Virtual-8086 mode is not implemented.
-        return Err(cpu.gp(0));
+        return virtual_8086::enter(cpu, stack, rip, cs, flags);
     }
     let mut code = return_code_segment(cpu, cs)?;
     check_target(cpu, code, rip)?;
@@ -87,15 +87,20 @@ fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+/// In real-address mode, and in virtual-8086 mode, which keeps IOPL.
 fn real(cpu: &mut Cpu, op: &Op) -> Exec {
+    virtual_8086::check_iopl(cpu)?;
     let mut stack = Stack::current(cpu);
     let [rip, cs, flags] = stack.pop(cpu, op.size)?;
     if rip > u64::from(cpu.segs[seg::CS].limit) {
         return Err(cpu.gp(0));
     }
-    let mut mask = ALWAYS | Rflags::IF.bits() | Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
+    let mut mask = ALWAYS | Rflags::IF.bits();
     if op.size > 2 {
         mask |= WIDE;
+    }
+    if !cpu.system_flags.contains(Rflags::VM) {
+        mask |= Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
     }
     cpu.gpr[4] = stack.pointer;
     cpu.rip = rip;
@@ -104,13 +109,19 @@ fn real(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
+/// Loads the flags of `mask`.
+pub fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
     let merged = (cpu.rflags() & !mask) | (flags & mask);
     cpu.set_rflags(merged);
     if merged & Rflags::RF.bits() != 0 {
         // RF lasts for one instruction, which the engine has to see retire.
         cpu.attention |= attention::ALONE;
     }
+    unblock_nmi(cpu);
+}
+
+/// IRET ends the handling of an NMI (SDM Vol. 3A, 6.7.1).
+pub fn unblock_nmi(cpu: &mut Cpu) {
     if cpu.nmi_blocked {
         cpu.nmi_blocked = false;
         cpu.attention |= attention::INTERRUPTS;

@@ -19,9 +19,11 @@ pub mod segments;
 pub mod stack;
 pub mod syscall;
 pub mod tables;
+pub mod task;
 pub mod time;
 pub mod translation;
 pub mod verify;
+pub mod virtual_8086;
 
 use iced_x86::{Instruction, Mnemonic};
 

@@ -2,7 +2,7 @@
 //! the FS and GS bases (SDM Vol. 2; Vol. 3A, 3.4.3 and 5.5 to 5.7).
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::regs::Cr4;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::descriptor::{is_null, selector_code};
@@ -51,7 +51,7 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
 }
 
 impl Cpu {
-    /// Loads a segment register as real-address mode does: the base follows from the selector,
+    /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the selector,
     /// limit and rights stay.
     pub fn set_real_segment(&mut self, index: usize, selector: u16) {
         let segment = &mut self.segs[index & 7];
@@ -70,7 +70,7 @@ impl Cpu {
     ///
     /// #GP, #NP and #SS, and as [`Cpu::read_bytes`] for the descriptor table.
     pub fn load_segment(&mut self, index: usize, selector: u16) -> Exec {
-        if !self.cr0.contains(Cr0::PE) {
+        if self.mode.is_real() {
             self.set_real_segment(index, selector);
         } else {
             self.segs[index & 7] = if index == seg::SS {

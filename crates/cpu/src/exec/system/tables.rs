@@ -1,10 +1,11 @@
 //! LGDT, LIDT, SGDT, SIDT, LLDT, SLDT, LTR and STR (SDM Vol. 2; Vol. 3A, 2.4).
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::regs::Cr4;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{is_null, selector_code, system_type};
+use super::task;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
@@ -54,13 +55,13 @@ impl Cpu {
         if self.cpl > 0 && self.cr4.contains(Cr4::UMIP) { Err(self.gp(0)) } else { Ok(()) }
     }
 
-    /// #UD in real-address mode.
+    /// #UD in real-address and virtual-8086 mode.
     ///
     /// # Errors
     ///
     /// #UD.
     pub fn require_protected(&mut self) -> Exec {
-        if self.cr0.contains(Cr0::PE) { Ok(()) } else { Err(self.ud()) }
+        if self.mode.is_real() { Err(self.ud()) } else { Ok(()) }
     }
 }
 
@@ -167,11 +168,12 @@ fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
         return Err(cpu.gp(0));
     }
     let long = cpu.long_mode();
-    let (mut descriptor, mut segment) = system_segment(cpu, selector, |kind| {
+    let (descriptor, mut segment) = system_segment(cpu, selector, |kind| {
         kind == system_type::TSS_AVAILABLE || (!long && kind == system_type::TSS16_AVAILABLE)
     })?;
-    descriptor.raw |= 2 << 40;
-    cpu.write_access_byte(descriptor)?;
+    if !task::busy::take(cpu, descriptor)? {
+        return Err(cpu.gp(selector_code(selector)));
+    }
     segment.rights.0 |= 2;
     cpu.segs[seg::TR] = segment;
     Ok(())

@@ -10,4 +10,5 @@ mod modes;
 mod paging;
 mod returns;
 mod stack_switch;
+mod tasks;
 mod translations;
