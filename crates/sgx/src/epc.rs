@@ -31,9 +31,10 @@ impl fmt::Debug for EpcIndex {
 /// access at once.
 ///
 /// A page lives as long as the [`Platform`](crate::Platform) and never moves, so a processor may
-/// keep its address in a TLB.
+/// keep its address in a TLB. It is aligned as pages are: an address in it has the offset of the
+/// byte in its low 12 bits, and what is aligned for the guest is aligned for the host.
 #[derive(FromBytes)]
-#[repr(C, align(16))]
+#[repr(C, align(4096))]
 pub struct EpcPage {
     /// The page's quadwords, in address order, each in little-endian byte order.
     pub words: [AtomicU64; EPC_PAGE_SIZE / 8],

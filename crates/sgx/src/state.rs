@@ -107,6 +107,15 @@ impl EnclaveState {
         self.active.as_ref().is_some_and(|enclave| !enclave.dbgoptin)
     }
 
+    /// The pages of the SSA frame that an AEX writes to.
+    #[must_use]
+    pub fn frame_pages(&self) -> Option<[EpcIndex; XSAVE_PAGES + 1]> {
+        let enclave = self.active.as_ref()?;
+        let mut pages = [enclave.gpr_page; XSAVE_PAGES + 1];
+        pages[..XSAVE_PAGES].copy_from_slice(&enclave.xsave_pages);
+        Some(pages)
+    }
+
     /// The SECS and TCS of the enclave that is executing.
     #[must_use]
     pub fn active_pages(&self) -> Option<(EpcIndex, EpcIndex)> {

@@ -251,10 +251,10 @@ impl Cpu {
         let (head, tail) = data.split_at(first);
         let targets = self.writable_target(la, data.len(), mode)?;
         if let [Some(target), _] = targets {
-            self.write_target(target, head)?;
+            self.write_target(target, la, head)?;
         }
         if let [_, Some(target)] = targets {
-            self.write_target(target, tail)?;
+            self.write_target(target, la.wrapping_add(first as u64), tail)?;
         }
         Ok(())
     }
@@ -338,12 +338,13 @@ impl Cpu {
         Ok(())
     }
 
-    fn write_target(&mut self, target: Target, data: &[u8]) -> Exec {
+    /// Writes to the target of `la`.
+    fn write_target(&mut self, target: Target, la: u64, data: &[u8]) -> Exec {
         match target {
             // SAFETY: the target's bytes stay in its page; the tracker lives as long.
             Target::Memory { host, track, .. } => unsafe {
                 host::store_bytes(host.as_ptr(), data);
-                track.as_ref().stored(host.as_ptr() as usize & 0xfff, data.len());
+                track.as_ref().stored((la & 0xfff) as usize, data.len());
             },
             Target::Void => {}
             Target::Device(gpa) => {

@@ -41,11 +41,15 @@ pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
     let image = cpu.xsave_image(Xfeatures::from_bits_truncate(xfrm));
     xsave.image_mut(xfrm).copy_from_slice(&image);
     let mut enclave = std::mem::take(&mut cpu.enclave);
+    let frame = enclave.frame_pages();
     let left = aex(&platform, &mut enclave, &mut state, exiting_event(event), &mut xsave);
     cpu.enclave = enclave;
     let Some(synthetic) = left else {
         return;
     };
+    for page in frame.into_iter().flatten() {
+        cpu.epc_written(page);
+    }
     cpu.tlb.flush_enclave();
     cpu.set_leaf_state(&state);
     cpu.initialize_xstate(Xfeatures::from_bits_truncate(synthetic.init));

@@ -120,7 +120,14 @@ impl LeafPort for Port<'_> {
                     let checked = self.cpu.check_access(start, len, kind, self.mode);
                     self.convert(checked)?;
                 }
-                if let Some(slot) = self.resolved.iter_mut().find(|slot| slot.is_none()) {
+                if access == EpcAccess::Write {
+                    // A page that the leaf makes valid can be fetched from before `written`: code
+                    // of the page that was in its place is gone by then.
+                    self.cpu.epc_written(index);
+                }
+                let slot = self.resolved.iter_mut().find(|slot| slot.is_none());
+                debug_assert!(slot.is_some(), "a leaf has more operands in the EPC");
+                if let Some(slot) = slot {
                     *slot = Some(index);
                 }
                 Ok(Some(index))

@@ -34,7 +34,7 @@ pub(super) const DATA: u64 = CODE + 0x1000;
 /// A page that can only be read.
 pub(super) const READ_ONLY: u64 = CODE + 0x2000;
 /// Two SSA frames for each thread.
-const SSA: u64 = CODE + 0x3000;
+pub(super) const SSA: u64 = CODE + 0x3000;
 /// A page of ELRANGE that the enclave does not have.
 pub(super) const HOLE: u64 = BASE + SIZE - 0x1000;
 
@@ -69,6 +69,8 @@ pub(super) fn capabilities() -> Capabilities {
 pub(super) struct Host {
     pub(super) kernel: Kernel,
     pub(super) platform: Arc<Platform>,
+    /// Permissions of the pages that are neither code nor [`READ_ONLY`].
+    pub(super) data: SecInfoFlags,
 }
 
 /// What an ENCLS leaf left in RAX, RBX and the flags.
@@ -109,7 +111,8 @@ impl Host {
         let platform = Platform::new(PlatformConfig { capabilities, ..config });
         let platform = Arc::new(platform.expect("a valid platform"));
         let guest = Guest::on_platform(Start::Kernel64, cpus, Some(platform.clone()));
-        let mut host = Self { kernel: Kernel::on(guest), platform };
+        let data = SecInfoFlags::R | SecInfoFlags::W;
+        let mut host = Self { kernel: Kernel::on(guest), platform, data };
         host.kernel.vcpu().cpu.sgx_enabled = true;
         let guest = &mut host.kernel.guest;
         for n in 0..2 {
@@ -197,7 +200,7 @@ impl Host {
         write_struct(guest, PAGEINFO, &pageinfo);
         self.encls_ok(leaf::ECREATE, [PAGEINFO, window(SECS), 0]);
 
-        let (r, w, x) = (SecInfoFlags::R, SecInfoFlags::W, SecInfoFlags::X);
+        let (r, x) = (SecInfoFlags::R, SecInfoFlags::X);
         for la in (BASE..HOLE).step_by(0x1000) {
             let mut page = vec![0; 4096];
             let secinfo = match la {
@@ -218,7 +221,7 @@ impl Host {
                     page.fill(0x77);
                     SecInfo::new(r, PageType::Reg)
                 }
-                _ => SecInfo::new(r | w, PageType::Reg),
+                _ => SecInfo::new(self.data, PageType::Reg),
             };
             let guest = &mut self.kernel.guest;
             guest.write(SOURCE, &page);

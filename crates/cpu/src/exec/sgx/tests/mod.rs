@@ -7,6 +7,7 @@ mod checks;
 mod entry;
 mod host;
 mod memory;
+mod patching;
 mod restricted;
 mod signature;
 mod stepping;
