@@ -1,5 +1,5 @@
 //! Blocks of decoded code and where to find them.
-#![expect(unsafe_code, reason = "blocks point to their page's code tracking and to stored ops")]
+#![expect(unsafe_code, reason = "blocks point to their page's code tracking")]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,20 +9,24 @@ use crate::mode::Mode;
 use crate::op::Op;
 use crate::phys::{CodeTrack, code_changes};
 
-/// Blocks kept before all are dropped.
-const CAPACITY: usize = 1 << 16;
-/// Ops in one piece of the store.
-const CHUNK: usize = 1 << 12;
+/// Blocks kept: half of what a table of 2^18 places holds, which then is tidied up rather than
+/// enlarged where places of dropped blocks fill it.
+const BLOCKS: usize = 7 << 14;
+/// Ops in one piece of the store, whose blocks go together.
+const PIECE: usize = 1 << 16;
+/// Pieces of the store.
+const PIECES: usize = 16;
 /// Pages that the jump cache distinguishes, and entries for each.
 const JUMP_PAGES: usize = 128;
 const JUMP_PER_PAGE: usize = 64;
 const JUMPS: usize = JUMP_PAGES * JUMP_PER_PAGE;
 
-/// Ops to run, valid until blocks are added or dropped.
+/// Ops to run, for [`Blocks::ops`], until blocks are added or dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// The ops in order.
-    pub ops: NonNull<[Op]>,
+    /// Where they begin in the store.
+    start: u32,
+    count: u32,
     /// Identity of the page: see [`Entry::phys`](crate::mem::tlb::Entry::phys).
     pub phys: u64,
 }
@@ -51,15 +55,16 @@ impl Source {
 /// Straight-line code, left early by branches that are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
-    /// The ops. The last one writes `rip`.
-    ops: NonNull<[Op]>,
+    /// Where the ops are in the store. The last one writes `rip`.
+    start: u32,
+    count: u32,
     source: Source,
     /// Where the one instruction of a block that crosses into another page ends.
     pub second: Option<Source>,
 }
 
 // SAFETY: a tracker lives as long as the physical map, which the processor keeps alive, and may be
-// used from every thread; ops belong to the `Blocks` that holds the block.
+// used from every thread.
 unsafe impl Send for Block {}
 
 impl Block {
@@ -81,7 +86,7 @@ impl Block {
     /// What to run.
     #[must_use]
     pub fn run(&self) -> Run {
-        Run { ops: self.ops, phys: self.source.phys }
+        Run { start: self.start, count: self.count, phys: self.source.phys }
     }
 }
 
@@ -90,18 +95,14 @@ struct Jump {
     la: u64,
     /// What the entry depends on; 0: an empty entry.
     key: u64,
-    ops: NonNull<Op>,
+    start: u32,
     count: u32,
     /// [`code_changes`] when the block was known to be fresh.
     changes: u32,
     phys: u64,
 }
 
-// SAFETY: as for `Block`.
-unsafe impl Send for Jump {}
-
-const NO_JUMP: Jump =
-    Jump { la: 0, key: 0, ops: NonNull::dangling(), count: 0, changes: 0, phys: 0 };
+const NO_JUMP: Jump = Jump { la: 0, key: 0, start: 0, count: 0, changes: 0, phys: 0 };
 
 /// Multiplies and folds: the keys are few and not chosen to collide (a guest that makes them
 /// collide slows only itself).
@@ -124,12 +125,19 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// All decoded blocks of a processor.
+/// The decoded blocks of a processor.
+///
+/// Ops are kept in a ring: once it is full, the oldest piece is dropped for new ones. Whoever holds
+/// a place in it is dropped with the piece, so that every [`Run`] of a block or of the jump cache
+/// names the ops that were put there for it.
 #[derive(Debug)]
 pub struct Blocks {
-    /// Ops of all blocks, in pieces that never move.
-    store: Vec<Vec<Op>>,
-    count: usize,
+    /// Ops of all blocks; grows up to `PIECES` times `PIECE`, which it has room for.
+    store: Vec<Op>,
+    /// Where the next op goes: at most the store's length.
+    next: usize,
+    /// Keys of the blocks in each piece, in the order of the pieces.
+    pieces: Vec<Vec<u64>>,
     by_phys: HashMap<u64, Block, BuildHasherDefault<KeyHasher>>,
     jumps: Box<[Jump; JUMPS]>,
 }
@@ -143,8 +151,9 @@ impl std::fmt::Debug for KeyHasher {
 impl Default for Blocks {
     fn default() -> Self {
         Self {
-            store: Vec::new(),
-            count: 0,
+            store: Vec::with_capacity(PIECES * PIECE),
+            next: 0,
+            pieces: vec![Vec::new(); PIECES],
             by_phys: HashMap::default(),
             jumps: match vec![NO_JUMP; JUMPS].into_boxed_slice().try_into() {
                 Ok(jumps) => jumps,
@@ -177,10 +186,14 @@ impl Blocks {
         (jump.la == la
             && (jump.key == key || jump.key == global_key)
             && jump.changes == code_changes())
-        .then(|| Run {
-            ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
-            phys: jump.phys,
-        })
+        .then_some(Run { start: jump.start, count: jump.count, phys: jump.phys })
+    }
+
+    /// The ops to run, in order.
+    #[inline(always)]
+    #[must_use]
+    pub fn ops(&self, run: Run) -> &[Op] {
+        &self.store[run.start as usize..][..run.count as usize]
     }
 
     /// Remembers that `la` leads to `block` under `key`. `changes` was [`code_changes`] before the
@@ -189,8 +202,8 @@ impl Blocks {
         self.jumps[Self::slot(la)] = Jump {
             la,
             key,
-            ops: block.ops.cast(),
-            count: block.ops.len() as u32,
+            start: block.start,
+            count: block.count,
             changes,
             phys: block.source.phys,
         };
@@ -203,7 +216,7 @@ impl Blocks {
     }
 
     /// Adds a block, in place of a stale one with the same key. A stale block's ops stay where they
-    /// are until all are dropped, because the jump cache may still point to them.
+    /// are until their piece is dropped.
     pub fn insert(
         &mut self,
         key: u64,
@@ -211,33 +224,140 @@ impl Blocks {
         source: Source,
         second: Option<Source>,
     ) -> Block {
-        if self.count >= CAPACITY {
-            self.clear();
-        }
-        self.count += 1;
-        let block = Block { ops: self.keep(ops), source, second };
+        let start = self.keep(ops);
+        let block = Block { start: start as u32, count: ops.len() as u32, source, second };
+        self.pieces[start / PIECE].push(key);
         self.by_phys.insert(key, block);
         block
     }
 
-    fn keep(&mut self, ops: &[Op]) -> NonNull<[Op]> {
-        let full = |chunk: &Vec<Op>| chunk.capacity() - chunk.len() < ops.len();
-        if self.store.last().is_none_or(full) {
-            self.store.push(Vec::with_capacity(CHUNK.max(ops.len())));
+    /// Puts the ops of a block into one piece of the store: where they begin.
+    fn keep(&mut self, ops: &[Op]) -> usize {
+        debug_assert!(ops.len() <= PIECE, "a block is far smaller than a piece");
+        let here = self.next / PIECE % PIECES;
+        let room = PIECE - self.next % PIECE;
+        let start = if ops.len() <= room { self.next } else { (here + 1) % PIECES * PIECE };
+        if start.is_multiple_of(PIECE) {
+            self.drop_piece(start / PIECE);
         }
-        let last = self.store.len() - 1;
-        let chunk = &mut self.store[last];
-        let start = chunk.len();
-        // There is room: nothing in the chunk moves.
-        chunk.extend_from_slice(ops);
-        NonNull::from(&mut chunk[start..])
+        for ahead in 1..PIECES {
+            if self.by_phys.len() >= BLOCKS {
+                self.drop_piece((here + ahead) % PIECES);
+            }
+        }
+        if let (Some(filler), true) = (ops.first(), self.store.len() < start) {
+            self.store.resize(start, *filler);
+        }
+        let (over, behind) = ops.split_at(ops.len().min(self.store.len() - start));
+        self.store[start..start + over.len()].copy_from_slice(over);
+        self.store.extend_from_slice(behind);
+        self.next = (start + ops.len()) % (PIECES * PIECE);
+        start
     }
 
-    /// Drops every block.
-    pub fn clear(&mut self) {
-        self.store.clear();
-        self.count = 0;
-        self.by_phys.clear();
-        self.jumps.fill(NO_JUMP);
+    /// Drops the blocks of a piece, and what leads to them.
+    fn drop_piece(&mut self, piece: usize) {
+        let mut keys = std::mem::take(&mut self.pieces[piece]);
+        if keys.is_empty() {
+            return;
+        }
+        let inside = |start: u32| start as usize / PIECE == piece;
+        for key in keys.drain(..) {
+            // A block may have been decoded again since, into another piece.
+            if self.by_phys.get(&key).is_some_and(|block| inside(block.start)) {
+                self.by_phys.remove(&key);
+            }
+        }
+        self.pieces[piece] = keys;
+        for jump in self.jumps.iter_mut().filter(|jump| jump.key != 0 && inside(jump.start)) {
+            *jump = NO_JUMP;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::lower;
+
+    /// The ops of NOPs and a jump to itself.
+    fn ops(nops: usize) -> Vec<Op> {
+        let code = [&vec![0x90; nops][..], &[0xeb, 0xfe]].concat();
+        let mut ops = Vec::new();
+        lower(&code, Mode::code64(), false, &mut ops);
+        ops
+    }
+
+    /// A block like no other: its first op has `number` as its immediate.
+    fn numbered(ops: &mut [Op], number: u64) -> &[Op] {
+        ops[0].imm = number;
+        ops
+    }
+
+    fn source(track: &CodeTrack) -> Source {
+        Source { phys: 0x1000, track: NonNull::from(track), generation: 0 }
+    }
+
+    #[test]
+    fn blocks_and_jumps_lead_to_their_own_ops_or_nowhere_however_many_come() {
+        for (nops, inserted) in [(0, 5 * BLOCKS), (30, PIECES * PIECE / 8)] {
+            let track = CodeTrack::default();
+            let (mut blocks, mut ops) = (Blocks::default(), ops(nops));
+            let number = |blocks: &Blocks, run| blocks.ops(run)[0].imm;
+            for n in 1..=inserted as u64 {
+                let block = blocks.insert(n << 12, numbered(&mut ops, n), source(&track), None);
+                blocks.remember(n << 12, n, &block, code_changes());
+            }
+
+            let found: Vec<u64> = (1..=inserted as u64)
+                .filter(|n| {
+                    let block = blocks.find(n << 12);
+                    let jump = blocks.jump(n << 12, *n, *n);
+                    assert!(jump.is_none_or(|run| number(&blocks, run) == *n), "{n}");
+                    block.is_some_and(|block| number(&blocks, block.run()) == *n)
+                })
+                .collect();
+
+            assert_eq!(found.len(), blocks.by_phys.len(), "{nops}");
+            assert_eq!(found.last(), Some(&(inserted as u64)));
+            assert!(found.is_sorted() && found[found.len() - 1] - found[0] < found.len() as u64);
+        }
+    }
+
+    #[test]
+    fn the_memory_of_blocks_is_bounded() {
+        let track = CodeTrack::default();
+        for nops in [0, 38] {
+            let (mut blocks, ops) = (Blocks::default(), ops(nops));
+            let room = blocks.store.capacity();
+
+            for n in 0..3 * BLOCKS as u64 {
+                blocks.insert(n << 12, &ops, source(&track), None);
+            }
+
+            assert!(blocks.by_phys.len() <= BLOCKS, "{nops}");
+            assert!(blocks.by_phys.capacity() <= 2 * BLOCKS, "{nops}");
+            assert_eq!((blocks.store.capacity(), room), (PIECES * PIECE, PIECES * PIECE));
+        }
+    }
+
+    #[test]
+    fn a_block_that_was_decoded_again_outlives_the_piece_of_its_first_ops() {
+        let track = CodeTrack::default();
+        let (mut blocks, mut ops) = (Blocks::default(), ops(30));
+        let per_piece = (PIECE / ops.len()) as u64;
+        blocks.insert(7, numbered(&mut ops, 1), source(&track), None);
+        for n in 1..per_piece * PIECES as u64 - 4 {
+            blocks.insert(n << 12, &ops, source(&track), None);
+        }
+        blocks.insert(7, numbered(&mut ops, 2), source(&track), None);
+
+        for n in 1..per_piece {
+            blocks.insert(n << 40, &ops, source(&track), None);
+        }
+
+        let block = blocks.find(7).expect("the block is kept");
+        assert_eq!(blocks.ops(block.run())[0].imm, 2);
+        assert!(blocks.find(1 << 12).is_none(), "the piece was dropped");
     }
 }

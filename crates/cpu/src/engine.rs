@@ -107,7 +107,7 @@ impl Vcpu {
                 }
             }
             let outcome = match self.find_block() {
-                Ok(run) => run_block(&mut self.cpu, run),
+                Ok(run) => run_ops(&mut self.cpu, self.blocks.ops(run), run.phys),
                 Err(stop) => Err(stop),
             };
             match outcome {
@@ -541,14 +541,6 @@ impl Code {
         let track = unsafe { self.track.as_ref() };
         track.mark(self.offset, len, several)
     }
-}
-
-#[inline(always)]
-fn run_block(cpu: &mut Cpu, run: Run) -> Exec {
-    #[expect(unsafe_code, reason = "ops are reached from the jump cache")]
-    // SAFETY: ops stay until blocks are added or dropped, which no op does.
-    let ops = unsafe { run.ops.as_ref() };
-    run_ops(cpu, ops, run.phys)
 }
 
 /// Runs ops in order; on a stop that did not retire its op, `rip` is that op's.

@@ -1,5 +1,6 @@
 //! Guest-physical memory as the processor sees it.
 
+use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
@@ -10,7 +11,8 @@ use zerocopy::{FromZeros, KnownLayout};
 /// Which 64-byte lines of a page hold code that some processor has decoded.
 ///
 /// A processor that decodes marks the lines first; a processor (or device) that stores looks at
-/// them after its store. [`barrier`] makes the two see each other without a fence in every store.
+/// them after its store. [`barrier`] makes processors see each other without a fence in every store;
+/// a device's thread, which the only processor of a machine does not wait for, passes a fence.
 #[derive(Debug, Default, FromZeros, KnownLayout)]
 pub struct CodeTrack {
     /// Bit n: line n was decoded since the last change.
@@ -91,8 +93,17 @@ pub(crate) fn code_changes() -> u32 {
 
 /// Makes every running thread of the process pass a full memory barrier.
 fn barrier() {
-    // Registration happens once, in `register_barrier`.
     crate::mem::host::membarrier();
+}
+
+/// Whether this host can run a machine of several processors, which find each other's changes of
+/// code by a barrier that the host passes for all of them. To be asked before the machine is made.
+///
+/// # Errors
+///
+/// What the host said.
+pub fn prepare_barrier() -> io::Result<()> {
+    crate::mem::host::register_membarrier()
 }
 
 /// A page of guest RAM.

@@ -6,7 +6,8 @@
 //! the architecture does.
 #![expect(unsafe_code, reason = "guest memory is shared with other threads by raw pointers")]
 
-use std::sync::Once;
+use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use super::Plain;
@@ -253,20 +254,52 @@ pub unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
     }
 }
 
-/// Passes a full memory barrier on every thread of this process that runs.
-pub fn membarrier() {
+/// A command of membarrier(2).
+#[cfg(target_os = "linux")]
+fn membarrier_command(command: libc::c_int) -> io::Result<()> {
+    // SAFETY: membarrier takes integers only.
+    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Registers this process for [`membarrier`], the first time.
+///
+/// # Errors
+///
+/// What the host said: its kernel has no such barrier, or a sandbox around this process forbids it.
+pub fn register_membarrier() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
-        // Commands of membarrier(2).
-        const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-        const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-        static REGISTER: Once = Once::new();
-        REGISTER.call_once(|| {
-            // SAFETY: membarrier takes integers only.
-            unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) };
-        });
-        // SAFETY: as above.
-        unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+        // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
+        const REGISTER: libc::c_int = 1 << 4;
+        static REGISTERED: OnceLock<Result<(), Option<i32>>> = OnceLock::new();
+        let register = || membarrier_command(REGISTER).map_err(|error| error.raw_os_error());
+        REGISTERED.get_or_init(register).map_err(|error| {
+            error.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error)
+        })
     }
+    #[cfg(not(target_os = "linux"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Passes a full memory barrier on every thread of this process that runs.
+///
+/// # Panics
+///
+/// If the host refuses, which [`register_membarrier`] tells beforehand.
+pub fn membarrier() {
     fence(Ordering::SeqCst);
+    register_membarrier().expect("membarrier(2) was there when the machine was made");
+    #[cfg(target_os = "linux")]
+    {
+        // MEMBARRIER_CMD_PRIVATE_EXPEDITED.
+        const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+        while let Err(error) = membarrier_command(PRIVATE_EXPEDITED) {
+            // The kernel may lack memory for a moment.
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "membarrier(2): {error}");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -108,4 +108,10 @@ pub enum VcpuError {
     /// The host has no memory for what an accelerator keeps about guest RAM.
     #[error("the host has no memory to keep track of so much guest RAM")]
     Memory,
+    /// The host cannot make processors see each other's changes of code.
+    #[error(
+        "--cpus: several processors need membarrier(2), which fails here: {0}: use --cpus 1, or a \
+         host whose kernel has CONFIG_MEMBARRIER and whose sandbox allows it"
+    )]
+    Barrier(std::io::Error),
 }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use cloister_cpu::{CodeTrack, PhysMap, PhysPage, RamPage};
 use cloister_virt::{Backing, SgxVm};
@@ -85,6 +86,8 @@ unsafe impl PhysMap for SoftMemory {
 
 impl DmaObserver for SoftMemory {
     fn written(&self, gpa: u64, len: u64) {
+        // What was stored is to be seen before the lines are looked at: see `CodeTrack`.
+        fence(Ordering::SeqCst);
         let end = gpa.saturating_add(len);
         let mut at = gpa;
         while at < end {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_cpu::Shared;
+use cloister_cpu::phys::prepare_barrier;
 use cloister_cpu::state::Features;
 use cloister_sgx::SgxFeatures;
 use cloister_virt::SgxVm;
@@ -50,8 +51,11 @@ impl SoftVm {
     ///
     /// # Errors
     ///
-    /// [`VcpuError::Memory`].
+    /// [`VcpuError::Memory`], [`VcpuError::Barrier`].
     pub fn new(config: &SoftConfig) -> Result<Self, VcpuError> {
+        if config.cpus > 1 {
+            prepare_barrier().map_err(VcpuError::Barrier)?;
+        }
         let memory = SoftMemory::new(&config.ram, config.sgx.clone()).ok_or(VcpuError::Memory)?;
         let memory = Arc::new(memory);
         let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
