@@ -110,3 +110,53 @@ fn the_last_of_fs_and_gs_counts_whatever_comes_behind() {
         assert_eq!(guest.vcpu.cpu.gpr[1], offset, "{prefix:x?}");
     }
 }
+
+/// A guest without paging whose DS begins 64 bytes below 4 GiB. Nothing is there: it reads as ones.
+fn at_the_end_of_4_gib(code: &[u8]) -> Guest {
+    let mut guest = Guest::new(Start::Flat32);
+    guest.vcpu.cpu.segs[seg::DS].base = 0xffff_ffc0;
+    guest.load_code(code);
+    guest
+}
+
+#[test]
+fn the_upper_bound_behind_4_gib_is_at_0() {
+    // BOUND EAX, [3CH]: -1 and 5.
+    let mut guest = at_the_end_of_4_gib(&[0x62, 0x05, 0x3c, 0, 0, 0]);
+    guest.write(0, &5_u32.to_le_bytes());
+    guest.vcpu.cpu.gpr[0] = 3;
+
+    let ending = guest.run();
+
+    assert_eq!(ending, RETIRED);
+}
+
+#[test]
+fn what_maskmovdqu_stores_behind_4_gib_is_at_0() {
+    // PCMPEQD XMM0, XMM0; MASKMOVDQU XMM0, XMM0
+    let mut guest = at_the_end_of_4_gib(&[0x66, 0x0f, 0x76, 0xc0, 0x66, 0x0f, 0xf7, 0xc0]);
+    guest.vcpu.cpu.gpr[7] = 0x38;
+
+    let ending = guest.run();
+
+    assert_eq!(ending, RETIRED);
+    assert_eq!((guest.read_u64(0), guest.read_u64(8)), (u64::MAX, 0));
+}
+
+#[test]
+fn the_part_of_a_save_area_behind_4_gib_is_at_0() {
+    // VPCMPEQD YMM0, YMM0, YMM0; XSAVEC [0]; VZEROALL; XRSTOR [0]
+    let mut guest = at_the_end_of_4_gib(&[
+        0xc5, 0xfd, 0x76, 0xc0, 0x0f, 0xc7, 0x25, 0, 0, 0, 0, 0xc5, 0xfc, 0x77, 0x0f, 0xae, 0x2d,
+        0, 0, 0, 0,
+    ]);
+    // AVX state alone: of the legacy region nothing counts.
+    guest.vcpu.cpu.gpr[0] = 4;
+
+    let ending = guest.run();
+
+    assert_eq!(ending, RETIRED);
+    assert_eq!(guest.read_u64(512 - 64), 4, "XSTATE_BV");
+    assert_eq!(guest.read_u64(576 - 64), u64::MAX, "the upper half of YMM0");
+    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [0, 0, u64::MAX, u64::MAX]);
+}
