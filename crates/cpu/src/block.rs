@@ -279,12 +279,13 @@ impl Blocks {
 mod tests {
     use super::*;
     use crate::lower::lower;
+    use crate::state::Features;
 
     /// The ops of NOPs and a jump to itself.
     fn ops(nops: usize) -> Vec<Op> {
         let code = [&vec![0x90; nops][..], &[0xeb, 0xfe]].concat();
         let mut ops = Vec::new();
-        lower(&code, Mode::code64(), false, &mut ops);
+        lower(&code, Mode::code64(), &Features::default(), false, &mut ops);
         ops
     }
 
