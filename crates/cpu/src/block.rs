@@ -58,6 +58,8 @@ pub struct Block {
     /// Where the ops are in the store. The last one writes `rip`.
     start: u32,
     count: u32,
+    /// Bytes of code that it was decoded from.
+    len: usize,
     source: Source,
     /// Where the one instruction of a block that crosses into another page ends.
     pub second: Option<Source>,
@@ -77,10 +79,8 @@ impl Block {
     /// Bytes of code that it was decoded from.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no block is empty")]
-    pub fn len(&self) -> usize {
-        // SAFETY: ops stay until blocks are dropped, and this block with them.
-        let ops = unsafe { self.ops.as_ref() };
-        ops.last().map_or(0, |op| usize::from(op.offset) + usize::from(op.len))
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// What to run.
@@ -225,7 +225,8 @@ impl Blocks {
         second: Option<Source>,
     ) -> Block {
         let start = self.keep(ops);
-        let block = Block { start: start as u32, count: ops.len() as u32, source, second };
+        let len = ops.last().map_or(0, |op| usize::from(op.offset) + usize::from(op.len));
+        let block = Block { start: start as u32, count: ops.len() as u32, len, source, second };
         self.pieces[start / PIECE].push(key);
         self.by_phys.insert(key, block);
         block
