@@ -185,6 +185,10 @@ impl Vcpu {
         let outcome = self.run_single();
         match outcome {
             Ok(()) | Err(Stop::Jump) => {
+                if shadow & self.cpu.attention & attention::MOV_SS != 0 {
+                    // Of loads of SS in a row the first alone holds off (SDM Vol. 3A, 6.8.3).
+                    self.cpu.attention &= !(attention::SHADOW | attention::MOV_SS);
+                }
                 if self.cpu.between_iterations {
                     // SDM Vol. 3B, 17.3.1.1.
                     self.cpu.system_flags.insert(Rflags::RF);

@@ -225,6 +225,25 @@ fn a_data_breakpoint_traps_after_the_access_that_overlaps_it() {
 }
 
 #[test]
+fn a_flushed_line_is_a_read_for_data_breakpoints_and_a_prefetched_one_is_not() {
+    for (flush, causes) in [(true, 1), (false, 0)] {
+        let mut kernel = Kernel::new();
+        kernel.assemble(
+            |a| {
+                if flush { a.clflush(byte_ptr(rdi)) } else { a.prefetcht0(byte_ptr(rdi)) }
+            },
+        );
+        kernel.vcpu().cpu.gpr[7] = DATA;
+        kernel.vcpu().cpu.dr[0] = DATA;
+        kernel.vcpu().cpu.write_dr7(G0 | READ_WRITE);
+
+        assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+
+        assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | causes, "flush: {flush}");
+    }
+}
+
+#[test]
 fn a_data_breakpoint_on_an_access_that_faults_is_forgotten() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.mov(byte_ptr(rdi), al));
