@@ -44,17 +44,15 @@ pub struct Daemon {
 /// The host gives no pipe or no process, or has no `/dev/null`.
 pub fn detach() -> io::Result<Side> {
     let (daemon, starter) = pipe()?;
-    if fork()? {
+    let Fork::Child(child) = fork()? else {
         drop(starter);
         return Ok(Side::Started { ready: was_ready(daemon) });
-    }
+    };
     drop(daemon);
     setsid()?;
     // The leader of a session could get a terminal again; its child cannot.
-    if fork()? {
-        // SAFETY: it ends this process, which owns nothing but copies of descriptors; destructors
-        // and handlers are for the process that goes on.
-        unsafe { libc::_exit(0) };
+    if let Fork::Parent = fork()? {
+        child.end();
     }
     umask(Mode::WGRP | Mode::RWXO);
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -70,13 +68,30 @@ pub fn name_process(name: &str) -> io::Result<()> {
     Ok(set_name(&CString::new(name)?)?)
 }
 
-/// Whether this is the parent.
-fn fork() -> io::Result<bool> {
-    // SAFETY: the process has one thread, by the contract of `detach`, so that the child finds
-    // every lock free and may do anything.
+/// Which process this is.
+pub(crate) enum Fork {
+    Parent,
+    Child(Child),
+}
+
+/// A process that is a copy of the one that was started.
+pub(crate) struct Child(());
+
+impl Child {
+    /// Ends the process without what is for the one that goes on: destructors and handlers.
+    pub(crate) fn end(self) -> ! {
+        // SAFETY: it ends this process, which owns nothing but copies of descriptors.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+/// Makes a copy of the process, which has one thread by the contract of the callers.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: with one thread, the child finds every lock free and may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        child => Ok(child != 0),
+        0 => Ok(Fork::Child(Child(()))),
+        _ => Ok(Fork::Parent),
     }
 }
 

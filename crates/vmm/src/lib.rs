@@ -21,7 +21,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod nodes;
-mod own_file;
+pub mod own_file;
 pub mod pidfile;
 pub mod platform_dir;
 pub mod qemu;

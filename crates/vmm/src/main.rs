@@ -120,7 +120,11 @@ fn run_machine(
         daemon.leave_directory().context("-daemonize: cannot leave the directory")?;
     }
     // The threads come behind it.
-    let sandbox = if sandbox { Sandbox::new()? } else { Sandbox::off() };
+    let sandbox = if sandbox {
+        Sandbox::new(machine.largest_disk().max(console.file_size()))?
+    } else {
+        Sandbox::off()
+    };
     sandbox.enter(ThreadKind::Main)?;
     let control = Control::new(console.output()?);
     terminal::on_stop_signal(sandbox.clone(), {

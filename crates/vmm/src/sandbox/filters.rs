@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fmt;
 
-use libc::c_long;
+use libc::{c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
     SeccompCondition as Condition, SeccompFilter, SeccompRule, TargetArch,
@@ -49,21 +49,12 @@ impl ThreadKind {
     /// What it may do beyond [`EVERY_THREAD`].
     fn calls(self) -> Vec<&'static [c_long]> {
         match self {
-            Self::Main => vec![
-                START_THREADS,
-                DEVICES,
-                READ,
-                NOTIFY,
-                WAIT_FOR_INPUT,
-                CLIENTS,
-                LEAVE_TERMINAL,
-                END,
-            ],
+            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, CLIENTS, LEAVE_TERMINAL],
             Self::Vcpu => vec![DEVICES, READ, NOTIFY],
             Self::Clock => vec![NOTIFY],
-            Self::Console => vec![READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS],
-            Self::Signals => vec![READ, NOTIFY, WAIT_FOR_INPUT],
-            Self::Qmp => vec![READ, NOTIFY, WAIT_FOR_INPUT, CLIENTS],
+            Self::Console => vec![READ, NOTIFY, CLIENTS],
+            Self::Signals => vec![READ, NOTIFY],
+            Self::Qmp => vec![READ, NOTIFY, CLIENTS],
         }
     }
 }
@@ -90,6 +81,8 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_nanosleep,
+    // Before each write to what may not take it.
+    libc::SYS_ppoll,
     libc::SYS_restart_syscall,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
@@ -101,8 +94,6 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_write,
     libc::SYS_close,
-    // Filters are added, never taken away.
-    libc::SYS_seccomp,
 ];
 
 /// Files of disks and consoles that are open.
@@ -125,25 +116,17 @@ const READ: &[c_long] = &[libc::SYS_read, libc::SYS_readv];
 /// Event counters, and stores that other processors have to see.
 const NOTIFY: &[c_long] = &[libc::SYS_eventfd2, libc::SYS_membarrier];
 
-const WAIT_FOR_INPUT: &[c_long] = &[libc::SYS_ppoll];
-
 /// Of a socket that listens already.
 const CLIENTS: &[c_long] = &[libc::SYS_accept4];
 
-const START_THREADS: &[c_long] =
-    &[libc::SYS_clone, libc::SYS_clone3, libc::SYS_set_tid_address, libc::SYS_prlimit64];
+/// Beside the clone(2) of a thread.
+const START_THREADS: &[c_long] = &[libc::SYS_set_tid_address];
 
 /// Standard input and outputs of a daemon.
 #[cfg(target_arch = "x86_64")]
 const LEAVE_TERMINAL: &[c_long] = &[libc::SYS_dup2, libc::SYS_dup3];
 #[cfg(not(target_arch = "x86_64"))]
 const LEAVE_TERMINAL: &[c_long] = &[libc::SYS_dup3];
-
-/// Names in the file system that end with the process.
-#[cfg(target_arch = "x86_64")]
-const END: &[c_long] = &[libc::SYS_statx, libc::SYS_unlink, libc::SYS_unlinkat];
-#[cfg(not(target_arch = "x86_64"))]
-const END: &[c_long] = &[libc::SYS_statx, libc::SYS_unlinkat];
 
 /// System calls that take the name of a file.
 const NAMES: &[c_long] = &[
@@ -152,6 +135,8 @@ const NAMES: &[c_long] = &[
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_readlinkat,
+    // A backtrace's.
+    libc::SYS_getcwd,
 ];
 
 /// Those that only old architectures have.
@@ -160,6 +145,9 @@ const OLD_NAMES: &[c_long] =
     &[libc::SYS_open, libc::SYS_access, libc::SYS_readlink, libc::SYS_stat, libc::SYS_lstat];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_NAMES: &[c_long] = &[];
+
+/// System calls that are not there.
+const OPAQUE: &[c_long] = &[libc::SYS_clone3];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -173,6 +161,14 @@ pub(super) fn names(architecture: TargetArch) -> Result<BpfProgram, SandboxError
     let rules = NAMES.iter().chain(OLD_NAMES).map(|&call| (call, Vec::new())).collect();
     let refused = SeccompAction::Errno(libc::EACCES as u32);
     program(architecture, rules, SeccompAction::Allow, refused).map_err(failed(ThreadKind::Main))
+}
+
+/// Says of calls whose arguments no filter can judge, since they are in memory, that the kernel does
+/// not have them: the C library then makes the older call.
+pub(super) fn opaque(architecture: TargetArch) -> Result<BpfProgram, SandboxError> {
+    let rules = OPAQUE.iter().map(|&call| (call, Vec::new())).collect();
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+    program(architecture, rules, SeccompAction::Allow, missing).map_err(failed(ThreadKind::Main))
 }
 
 /// Allows what the kind of thread needs; anything else raises SIGSYS.
@@ -203,7 +199,10 @@ fn program(
 
 fn rules(kind: ThreadKind) -> Result<Rules, BackendError> {
     let mut rules = conditional()?;
-    let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES]);
+    if kind == ThreadKind::Main {
+        rules.extend(start_threads()?);
+    }
+    let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
     Ok(rules)
 }
@@ -232,8 +231,51 @@ fn conditional() -> Result<Rules, BackendError> {
         (libc::SYS_ioctl, one_of(1, TERMINAL)?),
         (libc::SYS_prctl, one_of(0, THREAD_SETTINGS)?),
         (libc::SYS_fcntl, one_of(1, DESCRIPTORS)?),
+        // Filters are added, never taken away, and report to nobody.
+        (
+            libc::SYS_seccomp,
+            vec![SeccompRule::new(vec![
+                Condition::new(0, Len::Dword, Op::Eq, libc::SECCOMP_SET_MODE_FILTER.into())?,
+                Condition::new(1, Len::Qword, Op::Eq, 0)?,
+            ])?],
+        ),
     ]))
 }
+
+/// What starts a thread, and neither a process nor a namespace; and the look at a limit of this process,
+/// which the C library takes for the size of a stack.
+fn start_threads() -> Result<Rules, BackendError> {
+    let of_a_thread = |flags: c_int| {
+        Condition::new(0, Len::Qword, Op::Eq, flags as u64)
+            .and_then(|one| SeccompRule::new(vec![one]))
+    };
+    Ok(Rules::from([
+        (
+            libc::SYS_clone,
+            // musl says besides that nobody waits for it.
+            vec![of_a_thread(THREAD)?, of_a_thread(THREAD | libc::CLONE_DETACHED)?],
+        ),
+        (
+            libc::SYS_prlimit64,
+            vec![SeccompRule::new(vec![
+                Condition::new(0, Len::Dword, Op::Eq, 0)?,
+                // No new limit.
+                Condition::new(2, Len::Qword, Op::Eq, 0)?,
+            ])?],
+        ),
+    ]))
+}
+
+/// The flags of clone(2) that C libraries start a thread with.
+const THREAD: c_int = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
 
 /// Requests of ioctl(2).
 const TERMINAL: &[u64] =

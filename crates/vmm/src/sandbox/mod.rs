@@ -1,7 +1,11 @@
 //! What is left to the process once a machine runs: files that are open already, and for each kind
 //! of thread the system calls that it needs. See docs/sandbox.md.
 
+mod descriptors;
+mod environment;
 mod filters;
+mod landlock;
+mod limits;
 mod violation;
 
 use std::sync::Arc;
@@ -13,9 +17,12 @@ use rustix::thread::{
 use seccompiler::BpfProgram;
 use thiserror::Error;
 
+pub use descriptors::Inherited;
+pub(crate) use descriptors::close_all_but;
+pub use environment::forget as forget_environment;
 pub use filters::ThreadKind;
 
-use crate::terminal;
+use crate::{own_file, terminal};
 
 /// Why the process cannot be confined. Each message names the option at fault.
 #[derive(Debug, Error)]
@@ -37,6 +44,15 @@ pub enum SandboxError {
     /// The host does not take capabilities back.
     #[error("--sandbox: cannot drop capabilities: {0}: write --sandbox off")]
     Capabilities(io::Error),
+    /// The kernel has Landlock, and refuses it.
+    #[error("--sandbox: the host refuses Landlock: {0}: write --sandbox off")]
+    Landlock(io::Error),
+    /// The host does not lower limits.
+    #[error("--sandbox: cannot lower limits: {0}: write --sandbox off")]
+    Limits(io::Error),
+    /// The process that removes this one's files is gone.
+    #[error("--sandbox: cannot reach the process beside this one: {0}: write --sandbox off")]
+    Keeper(io::Error),
     /// No handler for SIGSYS.
     #[error("--sandbox: cannot handle SIGSYS: {0}: write --sandbox off")]
     Handler(io::Error),
@@ -52,6 +68,8 @@ struct Filters {
     /// What opens or looks up files by their names is refused, as where there is no such file:
     /// libraries cope.
     names: BpfProgram,
+    /// What no filter can judge is said not to be there.
+    opaque: BpfProgram,
     /// By [`ThreadKind`]: what is not listed ends the process.
     kinds: [BpfProgram; ThreadKind::ALL.len()],
 }
@@ -63,18 +81,26 @@ impl Sandbox {
         Self(None)
     }
 
-    /// Makes the filters, and drops all capabilities of the calling thread and of those that it will
-    /// start: to be called when every file is open and before any thread is started.
+    /// Makes the filters, and takes from the calling thread and from those that it will start all
+    /// capabilities, what Landlock can take, and the right to large files: to be called when every file
+    /// is open, the largest of `largest_file` bytes, and before any thread is started.
     ///
     /// # Errors
     ///
     /// [`SandboxError`].
-    pub fn new() -> Result<Self, SandboxError> {
+    pub fn new(largest_file: u64) -> Result<Self, SandboxError> {
         let architecture = filters::architecture()?;
-        let names = filters::names(architecture)?;
-        let filters = Filters { names, kinds: filters::by_kind(architecture)? };
+        let filters = Filters {
+            names: filters::names(architecture)?,
+            opaque: filters::opaque(architecture)?,
+            kinds: filters::by_kind(architecture)?,
+        };
+        own_file::seal().map_err(SandboxError::Keeper)?;
         violation::report_and_end().map_err(SandboxError::Handler)?;
+        limits::set(largest_file).map_err(SandboxError::Limits)?;
         drop_capabilities().map_err(SandboxError::Capabilities)?;
+        let landlock = landlock::restrict().map_err(SandboxError::Landlock)?;
+        tracing::debug!(?landlock, "the process is confined");
         Ok(Self(Some(Arc::new(filters))))
     }
 
@@ -86,8 +112,10 @@ impl Sandbox {
     pub fn enter(&self, kind: ThreadKind) -> Result<(), SandboxError> {
         let Some(filters) = &self.0 else { return Ok(()) };
         violation::name_thread(kind);
-        seccompiler::apply_filter(&filters.names).map_err(SandboxError::Refused)?;
-        seccompiler::apply_filter(&filters.kinds[kind as usize]).map_err(SandboxError::Refused)
+        for filter in [&filters.names, &filters.opaque, &filters.kinds[kind as usize]] {
+            seccompiler::apply_filter(filter).map_err(SandboxError::Refused)?;
+        }
+        Ok(())
     }
 }
 

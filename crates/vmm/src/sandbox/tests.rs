@@ -1,5 +1,9 @@
 //! Confined threads, each in a process of its own: a filter is for good.
-#![expect(unsafe_code, clippy::print_stdout, reason = "maps memory, and prints what it did")]
+#![expect(
+    unsafe_code,
+    clippy::print_stdout,
+    reason = "makes system calls by their numbers, and prints what they did"
+)]
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -8,18 +12,25 @@ use std::process::{Command, Output};
 use std::time::Duration;
 use std::{env, thread};
 
+use libc::c_long;
+
 use super::*;
 
 /// Tells a test that it is the process to be confined, and what it is to do.
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
 
-/// Runs [`confined_process`] with a task.
-fn confined(kind: ThreadKind, task: &str) -> Output {
-    Command::new(env::current_exe().unwrap())
+/// [`confined_process`] with a task.
+fn confining(kind: ThreadKind, task: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
         .args(["--exact", "sandbox::tests::confined_process", "--nocapture"])
-        .env(TASK, format!("{kind} {task}"))
-        .output()
-        .unwrap()
+        .env(TASK, format!("{kind} {task}"));
+    command
+}
+
+/// Runs it to its end.
+fn confined(kind: ThreadKind, task: &str) -> Output {
+    confining(kind, task).output().unwrap()
 }
 
 /// No test by itself: what [`confined`] starts.
@@ -28,7 +39,7 @@ fn confined_process() {
     let Ok(task) = env::var(TASK) else { return };
     let (kind, task) = task.split_once(' ').unwrap();
     let kind = ThreadKind::ALL.into_iter().find(|known| known.name() == kind).unwrap();
-    let sandbox = Sandbox::new().unwrap();
+    let sandbox = Sandbox::new(0).unwrap();
     sandbox.enter(ThreadKind::Main).unwrap();
     let task = task.to_owned();
     let ended = thread::spawn(move || {
@@ -42,7 +53,9 @@ fn confined_process() {
             "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
             "execute" => drop(Command::new("true").status()),
             "code" => make_code(),
-            _ => panic!("{task}"),
+            "threads" => thread::spawn(|| println!("started")).join().unwrap(),
+            "panic" => panic!("on purpose"),
+            call => inject(call),
         }
     });
     ended.join().unwrap();
@@ -54,6 +67,17 @@ fn ordinary_work() {
     let large: Vec<u8> = vec![1; 8 << 20];
     thread::sleep(Duration::from_millis(1));
     println!("{}", large.iter().map(|&byte| u64::from(byte)).sum::<u64>());
+}
+
+/// Makes a system call as a stolen process could: its number and its arguments, in decimal.
+fn inject(call: &str) {
+    let numbers: Vec<c_long> = call.split(' ').map(|number| number.parse().unwrap()).collect();
+    let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
+    // SAFETY: pointers among the arguments are null, or those of a name below.
+    let returned = unsafe {
+        libc::syscall(argument(0), argument(1), argument(2), argument(3), argument(4), argument(5))
+    };
+    println!("returned {returned}: {}", io::Error::last_os_error());
 }
 
 /// Memory that can be executed.
@@ -107,6 +131,126 @@ fn no_thread_can_start_a_program() {
         // The C library blocks signals before it starts a program, and then no handler runs.
         let reported = status.code() == Some(128 + libc::SIGSYS);
         assert!(reported || status.signal() == Some(libc::SIGSYS), "{kind}: {status}");
+    }
+}
+
+/// How a process that makes a system call goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// A line, and the end.
+    Ends,
+    /// The call fails so.
+    Fails(i32),
+    /// The call does what it does.
+    Succeeds,
+}
+
+/// System calls of a process that a guest has taken over, by the rows of docs/security.md.
+#[test]
+fn injected_calls_end_the_process_or_fail() {
+    use Fate::{Ends, Fails, Succeeds};
+    let name = c"/tmp".as_ptr() as c_long;
+    let thread = c_long::from(
+        libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD,
+    );
+    let cases: &[(&str, c_long, &[c_long], Fate)] = &[
+        // Files by their names.
+        ("unlink", libc::SYS_unlink, &[name], Ends),
+        ("unlinkat", libc::SYS_unlinkat, &[-100, name, 0], Ends),
+        ("rename", libc::SYS_rename, &[name, name], Ends),
+        ("mkdir", libc::SYS_mkdir, &[name, 0], Ends),
+        ("open", libc::SYS_open, &[name, 0], Fails(libc::EACCES)),
+        ("openat", libc::SYS_openat, &[-100, name, 0], Fails(libc::EACCES)),
+        ("chdir", libc::SYS_chdir, &[name], Ends),
+        ("mount", libc::SYS_mount, &[name, name, 0, 0, 0], Ends),
+        ("getcwd", libc::SYS_getcwd, &[0, 0], Fails(libc::EACCES)),
+        // Limits.
+        ("prlimit64 of another", libc::SYS_prlimit64, &[1, 3, 0, 0], Ends),
+        ("prlimit64 to set", libc::SYS_prlimit64, &[0, 4, 1, 0], Ends),
+        ("setrlimit", libc::SYS_setrlimit, &[4, 1], Ends),
+        // Processes and namespaces.
+        ("fork", libc::SYS_fork, &[], Ends),
+        ("vfork", libc::SYS_vfork, &[], Ends),
+        ("clone of a process", libc::SYS_clone, &[c_long::from(libc::SIGCHLD)], Ends),
+        (
+            "clone into a user's namespace",
+            libc::SYS_clone,
+            &[c_long::from(libc::CLONE_NEWUSER)],
+            Ends,
+        ),
+        ("clone of another thread", libc::SYS_clone, &[thread], Ends),
+        ("clone3", libc::SYS_clone3, &[0, 0], Fails(libc::ENOSYS)),
+        ("unshare", libc::SYS_unshare, &[c_long::from(libc::CLONE_NEWUSER)], Ends),
+        ("setns", libc::SYS_setns, &[0, 0], Ends),
+        ("execve", libc::SYS_execve, &[name, 0, 0], Ends),
+        // Others.
+        ("kill", libc::SYS_kill, &[1, 0], Ends),
+        ("tgkill of another", libc::SYS_tgkill, &[1, 1, 0], Ends),
+        ("ptrace", libc::SYS_ptrace, &[16, 1, 0, 0], Ends),
+        ("process_vm_readv", libc::SYS_process_vm_readv, &[1, 0, 0, 0, 0], Ends),
+        ("pidfd_open", libc::SYS_pidfd_open, &[1, 0], Ends),
+        ("socket", libc::SYS_socket, &[1, 1, 0], Ends),
+        ("connect", libc::SYS_connect, &[0, 0, 0], Ends),
+        ("io_uring_setup", libc::SYS_io_uring_setup, &[1, 0], Ends),
+        ("bpf", libc::SYS_bpf, &[0, 0, 0], Ends),
+        ("userfaultfd", libc::SYS_userfaultfd, &[0], Ends),
+        ("keyctl", libc::SYS_keyctl, &[0, 0, 0, 0, 0], Ends),
+        // Of itself.
+        ("TIOCSTI", libc::SYS_ioctl, &[0, libc::TIOCSTI as c_long, 0], Ends),
+        ("prctl to be traced", libc::SYS_prctl, &[libc::PR_SET_PTRACER.into(), 1], Ends),
+        ("fcntl to lock", libc::SYS_fcntl, &[0, libc::F_SETLK.into(), 0], Ends),
+        ("seccomp with a listener", libc::SYS_seccomp, &[1, 8, 0], Ends),
+        ("mprotect to execute", libc::SYS_mprotect, &[0, 4096, 4], Ends),
+        ("getpid", libc::SYS_getpid, &[], Succeeds),
+    ];
+    for kind in ThreadKind::ALL {
+        for &(call, number, arguments, fate) in cases {
+            let words: Vec<String> =
+                [&[number], arguments].concat().iter().map(c_long::to_string).collect();
+
+            let output = confined(kind, &words.join(" "));
+
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let found = match output.status.code() {
+                Some(code) if code == 128 + libc::SIGSYS => {
+                    assert!(stderr.contains(&format!("at system call {number}:")), "{stderr}");
+                    Ends
+                }
+                Some(0) => match fate {
+                    Fails(error) if stdout.contains(&format!("(os error {error})")) => fate,
+                    _ => Succeeds,
+                },
+                _ => panic!("{kind} {call}: {} {stderr}", output.status),
+            };
+            assert_eq!(found, fate, "{kind} {call}: {stdout} {stderr}");
+        }
+    }
+}
+
+#[test]
+fn only_the_main_thread_starts_threads() {
+    for kind in ThreadKind::ALL {
+        let output = confined(kind, "threads");
+
+        let started = String::from_utf8_lossy(&output.stdout).contains("started");
+        assert_eq!(started, kind == ThreadKind::Main, "{kind}");
+    }
+}
+
+#[test]
+fn a_panic_is_no_fault_of_the_sandbox_whatever_the_environment_asks_for() {
+    for style in ["0", "1", "full"] {
+        let output = confining(ThreadKind::Vcpu, "panic").env("RUST_BACKTRACE", style).output();
+
+        let output = output.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("on purpose") && !stderr.contains("the sandbox"), "{stderr}");
+        assert_ne!(output.status.code(), Some(128 + libc::SIGSYS), "{style}: {stderr}");
     }
 }
 
