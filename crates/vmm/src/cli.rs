@@ -7,12 +7,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use thiserror::Error;
 
 use crate::config::{
     BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu,
     parse_cpus, parse_launch_key, parse_memory, parse_sandbox,
 };
 use crate::epc_view::EpcArgs;
+use crate::invocation::Invocation;
+use crate::qemu::{self, QemuError, in_options_of_run};
 use crate::qmp::Listen;
 
 /// A virtual machine monitor that gives its guests Intel SGX.
@@ -92,25 +95,54 @@ pub struct RunArgs {
     /// Socket of a QMP monitor, by which programs control the machine
     #[arg(long, value_name = "unix:PATH[,wait=on|off]", allow_hyphen_values = true)]
     qmp: Vec<String>,
+    /// Name of the machine, and of its process
+    #[arg(long, value_name = "NAME[,process=NAME]", allow_hyphen_values = true)]
+    name: Option<String>,
+    /// What the console is on: stdio, null, file:PATH or unix:PATH,server=on[,wait=off]
+    /// [default: stdio, or null with --daemonize]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+    serial: Option<String>,
+    /// File that gets the number of the process
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Go on without the terminal once the machine is ready
+    #[arg(long)]
+    daemonize: bool,
+}
+
+/// Why options of `cloister run` cannot be used. Each message is one line that names the option.
+#[derive(Debug, Error)]
+pub enum RunArgsError {
+    /// What only `cloister run` has, or what concerns the machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What is as in QEMU.
+    #[error("{}", in_options_of_run(&.0.to_string()))]
+    Shared(QemuError),
 }
 
 impl RunArgs {
-    /// Whether the process is to be confined.
+    /// What these options ask for.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Sandbox`].
-    pub fn sandbox(&self) -> Result<bool, ConfigError> {
-        parse_sandbox(&self.sandbox)
-    }
-
-    /// Where the monitors of the machine listen.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Qmp`].
-    pub fn monitors(&self) -> Result<Vec<Listen>, ConfigError> {
-        self.qmp.iter().map(|text| Ok(Listen::parse(text)?)).collect()
+    /// [`RunArgsError`] for the first value that cannot be used.
+    pub fn into_invocation(self) -> Result<Invocation, RunArgsError> {
+        let sandbox = parse_sandbox(&self.sandbox)?;
+        let monitors: Result<_, ConfigError> =
+            self.qmp.iter().map(|text| Ok(Listen::parse(text)?)).collect();
+        let serial = qemu::serial(self.serial.as_deref(), self.daemonize);
+        let names = self.name.as_deref().map(qemu::names).transpose();
+        let (name, process_name) = names.map_err(RunArgsError::Shared)?.unwrap_or_default();
+        Ok(Invocation {
+            serial: serial.map_err(RunArgsError::Shared)?,
+            monitors: monitors?,
+            sandbox,
+            process_name,
+            pidfile: self.pidfile.clone(),
+            daemonize: self.daemonize,
+            machine: MachineConfig { name, ..self.into_config()? },
+        })
     }
 
     /// The machine that these options describe.
@@ -158,10 +190,29 @@ pub enum Refusal {
 ///
 /// [`Refusal`] when there is nothing to run.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
-    Cli::try_parse_from(args).map(|cli| cli.command).map_err(|error| {
+    let args: Vec<OsString> = args.into_iter().collect();
+    Cli::try_parse_from(&args).map(|cli| cli.command).map_err(|error| {
         let text = error.render().to_string();
-        if error.use_stderr() { Refusal::Wrong(one_line(&text)) } else { Refusal::Asked(text) }
+        if !error.use_stderr() {
+            return Refusal::Asked(text);
+        }
+        Refusal::Wrong(in_words_of_qemu(&args).unwrap_or_else(|| one_line(&text)))
     })
+}
+
+/// What to say when `cloister run` is told something in QEMU's options.
+fn in_words_of_qemu(args: &[OsString]) -> Option<String> {
+    if args.get(1)?.to_str()? != "run" {
+        return None;
+    }
+    let words = args[2..].iter().filter_map(|word| word.to_str());
+    let mut options = words.filter_map(|word| word.strip_prefix('-'));
+    let name = options.find(|name| !name.starts_with('-') && qemu::is_option(name))?;
+    let here = match qemu::option_of_run(name) {
+        Some(option) => format!(", or {option} here"),
+        None => String::new(),
+    };
+    Some(format!("-{name}: it is an option of QEMU: write cloister qemu -{name} ...{here}"))
 }
 
 /// Folds clap's message, which lists values on lines of their own and ends in usage, to one line.
@@ -175,10 +226,78 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chardev::Chardev;
     use crate::cpu_flags::CpuConfig;
 
     fn parse_line(line: &str) -> Result<Command, Refusal> {
         parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn options_of_qemu_are_pointed_to_where_they_are_taken() {
+        for (line, expected) in [
+            (
+                "cloister run --kernel k -m 2G",
+                "-m: it is an option of QEMU: write cloister qemu -m ..., or --memory here",
+            ),
+            (
+                "cloister run -nographic",
+                "-nographic: it is an option of QEMU: write cloister qemu -nographic ...",
+            ),
+            (
+                "cloister run -kernel k",
+                "-kernel: it is an option of QEMU: write cloister qemu -kernel ..., or --kernel here",
+            ),
+            ("cloister run -Q", "unexpected argument '-Q' found: see cloister --help"),
+            ("cloister run --m", "unexpected argument '--m' found: see cloister --help"),
+        ] {
+            let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line}") };
+            assert!(text.starts_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn console_name_and_background_are_as_in_qemu() {
+        let invocation = |line: &str| {
+            let Ok(Command::Run(args)) = parse_line(line) else { panic!("{line}") };
+            args.into_invocation().map_err(|error| error.to_string())
+        };
+
+        let plain = invocation("cloister run --kernel k").unwrap();
+        let daemon = invocation(
+            "cloister run --kernel k --daemonize --pidfile p --name web,process=w \
+             --qmp unix:q,wait=on",
+        )
+        .unwrap();
+        let file = invocation("cloister run --kernel k --serial file:log").unwrap();
+
+        assert_eq!((plain.serial, plain.daemonize, plain.sandbox), (Chardev::Stdio, false, true));
+        assert_eq!((daemon.serial, daemon.daemonize), (Chardev::Null, true));
+        assert_eq!(daemon.pidfile, Some("p".into()));
+        assert_eq!(
+            (daemon.machine.name.as_deref(), daemon.process_name.as_deref()),
+            (Some("web"), Some("w"))
+        );
+        assert_eq!(daemon.monitors, [Listen { path: "q".into(), wait: true }]);
+        assert_eq!(file.serial, Chardev::File("log".into()));
+        for (line, expected) in [
+            (
+                "cloister run --kernel k --daemonize --serial stdio",
+                "--serial: stdio is the terminal, which --daemonize leaves: \
+                 write file:PATH, unix:PATH,server=on,wait=off or null",
+            ),
+            (
+                "cloister run --kernel k --serial pty",
+                "--serial: QEMU has pty here and Cloister does not: write stdio, mon:stdio, null, \
+                 none, file:PATH or unix:PATH,server=on,wait=off",
+            ),
+            (
+                "cloister run --kernel k --name a,wrong=b",
+                "--name: there is no key wrong: the keys are guest, process, debug-threads",
+            ),
+        ] {
+            assert_eq!(invocation(line).unwrap_err(), expected);
+        }
     }
 
     #[test]

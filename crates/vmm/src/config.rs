@@ -17,6 +17,8 @@ pub const MAX_CPUS: u32 = 64;
 pub const DEFAULT_RAM: u64 = 512 << 20;
 /// Kernel command line without `--append`: the serial port is the console.
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0";
+/// Longest kernel command line that Linux takes on x86 (COMMAND_LINE_SIZE, less its NUL).
+pub const MAX_CMDLINE: usize = 2047;
 /// Most disks of one machine: each takes a virtio-mmio slot and an IOAPIC pin.
 pub const MAX_DISKS: usize = 8;
 

@@ -113,6 +113,11 @@ const FLAGS: [Flag; 13] = [
     flag("sgx-exinfo", SGX1, Bit::Misc(MISCSELECT_EXINFO)),
 ];
 
+/// Names of all flags.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|flag| flag.name)
+}
+
 impl CpuConfig {
     /// Reads the value of `--cpu`: `host`, then flags, all with commas between them. QEMU writes
     /// some names with `_`, which is the same as `-`.

@@ -16,6 +16,7 @@ mod host_file;
 pub mod image_format;
 mod image_lock;
 pub mod info;
+pub mod invocation;
 pub mod layout;
 pub mod log;
 pub mod machine;

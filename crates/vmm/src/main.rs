@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use cloister_vmm::chardev::Backend;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
 use cloister_vmm::daemon::{self, Daemon, Side};
+use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
-use cloister_vmm::sandbox::{Sandbox, ThreadKind};
+use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment};
 use cloister_vmm::standard::{complain, print};
 use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::{epc_view, info, log};
@@ -61,22 +63,31 @@ fn tell(text: &str) -> anyhow::Result<u8> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
-    let sandbox = args.sandbox()?;
-    let monitors = args.monitors()?;
-    let machine = Machine::new(args.into_config()?)?;
-    let files = Files { monitors: bind(&monitors)?, console: Backend::Stdio, pidfile: None };
-    run_machine(Arc::new(machine), files, sandbox, None)
+    start(args.into_invocation()?)
 }
 
 fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
-    let invocation = match qemu::parse(words)? {
-        Request::Run(invocation) => *invocation,
-        Request::Help => return tell(&qemu::help()),
-        Request::Version => return tell(&format!("cloister {}\n", env!("CARGO_PKG_VERSION"))),
+    match qemu::parse(words)? {
+        Request::Run(invocation) => start(*invocation),
+        Request::Help => tell(&qemu::help()),
+        Request::HelpOn(text) => tell(&text),
+        Request::Version => tell(&format!("cloister {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
+fn start(invocation: Invocation) -> anyhow::Result<u8> {
+    let inherited = if invocation.sandbox {
+        forget_environment();
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let closed = Inherited::close(words.iter().map(OsString::as_os_str));
+        closed.context("--sandbox: the host does not close open files: write --sandbox off")?
+    } else {
+        Inherited::default()
     };
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
-        match daemon::detach().context("-daemonize: the host gives no process")? {
+        match daemon::detach().context("--daemonize: the host gives no process")? {
             Side::Started { ready: true } => return Ok(SUCCESS),
             // The daemon has said why.
             Side::Started { ready: false } => return Ok(FAILURE),
@@ -85,19 +96,29 @@ fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
     } else {
         None
     };
-    if let Some(name) = &invocation.process_name {
-        daemon::name_process(name).context("-name: the host refuses the process's name")?;
+    if invocation.sandbox && invocation.has_own_files() {
+        start_keeper().context("--sandbox: the host gives no process: write --sandbox off")?;
     }
+    if let Some(name) = &invocation.process_name {
+        daemon::name_process(name).context("--name: the host refuses the process's name")?;
+    }
+    let silent_kernel = invocation.silent_kernel();
     let machine = Machine::new(invocation.machine)?;
+    // From here on there are files that go with the process.
+    terminal::hold_stop_signals().context("the host does not let signals wait")?;
     let files = Files {
         monitors: bind(&invocation.monitors)?,
-        console: invocation.serial.open().context("-serial")?,
+        console: invocation.serial.open().context("--serial")?,
         pidfile: invocation
             .pidfile
             .map(|path| PidFile::write(&path))
             .transpose()
-            .context("-pidfile")?,
+            .context("--pidfile")?,
     };
+    inherited.close_named();
+    if let Some(line) = silent_kernel {
+        tracing::warn!("{line}");
+    }
     run_machine(Arc::new(machine), files, invocation.sandbox, daemon)
 }
 
@@ -117,7 +138,7 @@ fn run_machine(
 ) -> anyhow::Result<u8> {
     let Files { monitors, console, pidfile: _pidfile } = files;
     if let Some(daemon) = &daemon {
-        daemon.leave_directory().context("-daemonize: cannot leave the directory")?;
+        daemon.leave_directory().context("--daemonize: cannot leave the directory")?;
     }
     // The threads come behind it.
     let sandbox = if sandbox {
@@ -135,7 +156,7 @@ fn run_machine(
     let monitors = start_monitors(monitors, &machine, &control, &sandbox)?;
     let raw = console.start(&control, &sandbox)?;
     if let Some(daemon) = daemon {
-        daemon.ready().context("-daemonize: cannot leave the terminal")?;
+        daemon.ready().context("--daemonize: cannot leave the terminal")?;
     }
     let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);

@@ -18,6 +18,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
     let script = scratch.file("script", b"#!/bin/sh\necho hello\n");
     let truncated = scratch.file("truncated", &bzimage()[..0x500]);
     let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
+    let qcow2 = scratch.file("qcow2", &[&b"QFI\xfb\0\0\0\x03"[..], &[0; 1024]].concat());
     let section = "id=a,size=4K";
     let long = "x".repeat(2048);
     let cases: &[(&[&str], &str)] = &[
@@ -75,6 +76,19 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--qmp", "unix:q,wait=1"], "--qmp: unknown option \"wait=1\""),
         (&["--kernel", &kernel, "--qmp", "unix:empty"], "--qmp: empty is there and is no socket"),
         (&["--kernel", &kernel, "--qmp", "unix:no/q"], "--qmp: cannot listen on no/q: No such"),
+        (&["--kernel", &kernel, "-m", "2G"], "-m: it is an option of QEMU: write cloister qemu"),
+        (&["--kernel", &kernel, "--disk", &qcow2], "--disk: "),
+        (&["--kernel", &kernel, "--disk", &initrd, "--disk", &initrd], "--disk: "),
+        (&["--kernel", &kernel, "--serial", "pty"], "--serial: QEMU has pty here and Cloister"),
+        (&["--kernel", &kernel, "--serial", "file:no/log"], "--serial: cannot make no/log: No"),
+        (&["--kernel", &kernel, "--pidfile", "no/pid"], "--pidfile: cannot write no/pid: No such"),
+        (&["--kernel", &kernel, "--name", "a,b=c"], "--name: there is no key b: the keys are"),
+        (
+            &["--kernel", &kernel, "--daemonize", "--serial", "stdio"],
+            "--serial: stdio is the terminal, which --daemonize leaves",
+        ),
+        (&["--kernel", "missing", "--daemonize"], "--kernel: cannot read missing: No such file"),
+        (&["--kernel", &kernel, "--platform", "/"], "--platform: / is no platform, and open to"),
         (&["--kernel", &kernel, "--frobnicate"], "unexpected argument '--frobnicate' found"),
         (&[], "there is nothing to boot: add --kernel FILE, or --disk IMG"),
         (&["--disk", &script, "--append", "quiet"], "--append: it goes with --kernel: add"),
@@ -187,12 +201,12 @@ fn every_thread_of_a_machine_that_runs_has_filters_and_no_capability() {
     let threads = machine.threads();
 
     let names: Vec<&str> = threads.iter().map(|(name, _)| &**name).collect();
-    for kind in ["cloister", "signals", "console-input", "rtc", "vcpu0", "vcpu1"] {
+    for kind in ["cloister", "machine", "signals", "console-input", "rtc", "vcpu0", "vcpu1"] {
         assert!(names.contains(&kind), "no thread {kind} among {names:?}");
     }
     for (name, status) in &threads {
-        // Both of the main thread, and both of its own kind.
-        let filters = if name == "cloister" { "2" } else { "4" };
+        // Those of the main thread, and those of its own kind.
+        let filters = if matches!(&**name, "cloister" | "machine") { "3" } else { "6" };
         assert_eq!(field(status, "Seccomp"), "2", "{name}");
         assert_eq!(field(status, "Seccomp_filters"), filters, "{name}");
         assert_eq!(field(status, "NoNewPrivs"), "1", "{name}");
@@ -210,4 +224,167 @@ fn with_sandbox_off_no_thread_has_a_filter() {
     let threads = machine.threads();
 
     assert!(threads.iter().all(|(_, status)| field(status, "Seccomp") == "0"), "{threads:#?}");
+}
+
+#[test]
+fn images_that_are_not_raw_are_refused_with_what_to_do() {
+    let scratch = Scratch::new("formats");
+    let kernel = scratch.file("kernel", &bzimage());
+    let mut vdi = vec![0; 1024];
+    vdi[0x40..0x44].copy_from_slice(&[0x7f, 0x10, 0xda, 0xbe]);
+    for (start, format) in [
+        (&b"QFI\xfb\0\0\0\x03"[..], "qcow2"),
+        (b"KDMV\x01\0\0\0", "vmdk"),
+        (b"vhdxfile", "vhdx"),
+        (&vdi, "vdi"),
+    ] {
+        let image = [start, &[0; 1024]].concat();
+        scratch.file("image", &image);
+
+        let run = cloister(&["run", "--kernel", &kernel, "--disk", "image"], &scratch.0);
+        let drive = "file=image,if=virtio,format=raw";
+        let qemu = cloister(&["qemu", "-kernel", &kernel, "-drive", drive], &scratch.0);
+
+        let why = format!(
+            "image is a {format} image and disks are raw: \
+             convert it with qemu-img convert -f {format} -O raw\n"
+        );
+        assert_eq!(text(&run.stderr), format!("cloister: --disk: {why}"));
+        assert_eq!(text(&qemu.stderr), format!("cloister: -drive: {why}"));
+        assert_eq!((run.status.code(), qemu.status.code()), (Some(1), Some(1)));
+    }
+}
+
+#[test]
+fn a_disk_of_a_machine_that_runs_is_refused_by_name_and_readers_share() {
+    let scratch = Scratch::new("locks");
+    let kernel = scratch.file("kernel", &bzimage());
+    scratch.file("image", &[0; 4096]);
+    let image = scratch.0.join("image");
+    let image = image.to_str().unwrap();
+    let readonly = format!("{image},readonly");
+    let twice =
+        cloister(&["run", "--kernel", &kernel, "--disk", "image", "--disk", image], &scratch.0);
+    let shared = Idle::start(&scratch, &["--disk", &readonly, "--disk", &readonly]);
+    shared.threads();
+
+    let writer = cloister(&["run", "--kernel", &kernel, "--disk", "image"], &scratch.0);
+    drop(shared);
+    let owner = Idle::start(&scratch, &["--disk", image]);
+    owner.threads();
+    let reader = cloister(
+        &["qemu", "-kernel", &kernel, "-drive", "file=image,if=virtio,readonly=on"],
+        &scratch.0,
+    );
+
+    assert_eq!(
+        text(&twice.stderr),
+        format!(
+            "cloister: --disk: {image} is given twice: \
+             leave one out, or add ,readonly behind both\n"
+        )
+    );
+    assert_eq!(
+        text(&writer.stderr),
+        "cloister: --disk: image is in use by another machine or program: end it, or add ,readonly \
+         behind the image for all that have it\n"
+    );
+    assert_eq!(
+        text(&reader.stderr),
+        "cloister: -drive: image is in use by another machine or program: end it, or wait until it \
+         does not write to it any more\n"
+    );
+}
+
+#[test]
+fn the_log_level_is_one_of_six_words() {
+    let output = Command::new(env!("CARGO_BIN_EXE_cloister"))
+        .arg("info")
+        .env("CLOISTER_LOG", "nonsense")
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "cloister: CLOISTER_LOG: \"nonsense\" is no level: \
+         write off, error, warn, info, debug or trace\n"
+    );
+}
+
+#[test]
+fn a_kernel_that_is_told_of_no_console_is_warned_of() {
+    let scratch = Scratch::new("no-console");
+    let kernel = scratch.file("kernel", &powers_off());
+    let warning = "the kernel is told of no console and will print nothing here";
+    for (args, warns) in [
+        (&["run", "--kernel", &kernel][..], false),
+        (&["run", "--kernel", &kernel, "--append", "quiet"], true),
+        (&["run", "--kernel", &kernel, "--append", "console=hvc0"], false),
+        (&["run", "--kernel", &kernel, "--append", "", "--serial", "null"], false),
+        (&["qemu", "-kernel", &kernel], true),
+        (&["qemu", "-kernel", &kernel, "-serial", "none"], false),
+    ] {
+        let output = cloister(args, &scratch.0);
+
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(text(&output.stderr).contains(warning), warns, "{args:?}");
+    }
+}
+
+#[test]
+fn a_machine_in_the_background_without_input_runs_to_its_end() {
+    let scratch = Scratch::new("background");
+    scratch.file("kernel", &powers_off());
+    let line =
+        format!("{} run --kernel kernel </dev/null >log & wait $!", env!("CARGO_BIN_EXE_cloister"));
+
+    let output = Command::new("sh").args(["-c", &line]).current_dir(&scratch.0).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn run_puts_the_console_in_a_file_and_goes_on_in_the_background() {
+    let scratch = Scratch::new("run-daemon");
+    // MOV DX, 3F8H; MOV AL, 'K'; OUT DX, AL.
+    let print = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'K', 0xee];
+    let kernel = scratch.file("kernel", &bzimage_that_runs(&print));
+
+    let output = cloister(
+        &[
+            "run",
+            "--kernel",
+            &kernel,
+            "--serial",
+            "file:log",
+            "--pidfile",
+            "pid",
+            "--daemonize",
+            "--name",
+            "web,process=web-vm",
+        ],
+        &scratch.0,
+    );
+
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let pid = fs::read_to_string(scratch.0.join("pid")).unwrap();
+    let pid = pid.trim();
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::read(scratch.0.join("log")).unwrap() != b"K" && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let log = fs::read(scratch.0.join("log")).unwrap();
+    let killed = Command::new("kill").args(["-s", "TERM", pid]).status().unwrap();
+    while scratch.0.join("pid").exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(killed.success() && !scratch.0.join("pid").exists());
+    assert_eq!((&*comm, &*log), ("web-vm\n", &b"K"[..]));
+}
+
+/// A kernel that powers the machine off: the sleep control register gets S5 with SLP_EN.
+fn powers_off() -> Vec<u8> {
+    bzimage_that_runs(&[0xba, 0x00, 0x06, 0x00, 0x00, 0xb0, 0x34, 0xee])
 }

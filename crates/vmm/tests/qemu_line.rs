@@ -124,6 +124,24 @@ fn help_names_the_options_and_the_version_is_told() {
 }
 
 #[test]
+fn help_as_an_argument_lists_what_there_is() {
+    for (option, part) in [
+        ("-M", "\nq35 "),
+        ("-machine", "\nmicrovm "),
+        ("-cpu", "\nx86 host "),
+        ("-cpu", "sgx-aex-notify"),
+        ("-device", "name \"virtio-blk-device\""),
+        ("-accel", "\ntcg\n"),
+        ("-object", "memory-backend-epc"),
+    ] {
+        let output = cloister(&["qemu", option, "help"], Path::new("."));
+
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{option}");
+        assert!(text(&output.stdout).contains(part), "{option}: {}", text(&output.stdout));
+    }
+}
+
+#[test]
 fn the_console_is_in_a_file_and_the_process_has_a_name_and_a_pidfile() {
     let scratch = Scratch::new("qemu-file");
     let kernel = scratch.file("kernel", &bzimage_that_runs(&PRINT_K));
@@ -192,7 +210,18 @@ fn a_daemon_goes_on_without_its_terminal_and_cleans_up() {
     let kernel = scratch.file("kernel", &bzimage_that_runs(&PRINT_K));
 
     let output = cloister(
-        &["qemu", "-kernel", &kernel, "-serial", "file:log", "-pidfile", "pid", "-daemonize"],
+        &[
+            "qemu",
+            "-kernel",
+            &kernel,
+            "-append",
+            "console=ttyS0",
+            "-serial",
+            "file:log",
+            "-pidfile",
+            "pid",
+            "-daemonize",
+        ],
         &scratch.0,
     );
 

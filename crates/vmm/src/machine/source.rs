@@ -7,7 +7,8 @@ use super::{Disk, Machine};
 use crate::boot::{
     BootError, BootSource, DiskBootError, EntryState, Initrd, KernelImage, find_on_disk,
 };
-use crate::config::BootConfig;
+use crate::config::{BootConfig, DEFAULT_CMDLINE, MAX_CMDLINE};
+use crate::invocation::names_console;
 
 /// Where each boot gets its kernel from.
 pub(super) enum Source {
@@ -56,7 +57,23 @@ impl Source {
 }
 
 fn read(disks: &[Disk], low_ram: u64) -> Result<BootSource, BootError> {
-    find_on_disk(&disks[0].file, low_ram).map_err(|reason| on_disk(disks, reason))
+    let mut source =
+        find_on_disk(&disks[0].file, low_ram).map_err(|reason| on_disk(disks, reason))?;
+    name_console(&mut source.cmdline);
+    Ok(source)
+}
+
+/// Installed systems print to a screen unless their kernel is told of a console, and a machine has none.
+fn name_console(cmdline: &mut String) {
+    if names_console(cmdline) {
+        return;
+    }
+    if cmdline.len() + DEFAULT_CMDLINE.len() < MAX_CMDLINE {
+        tracing::info!("the disk's kernel line names no console: it gets {DEFAULT_CMDLINE}");
+        *cmdline = format!("{cmdline} {DEFAULT_CMDLINE}").trim_start().to_owned();
+    } else {
+        tracing::warn!("the disk's kernel line names no console, and has no room for one");
+    }
 }
 
 fn no_room(disks: &[Disk], reason: &dyn Display) -> BootError {
@@ -66,4 +83,28 @@ fn no_room(disks: &[Disk], reason: &dyn Display) -> BootError {
 /// Names the disk. That there is one, the configuration was checked for.
 fn on_disk(disks: &[Disk], reason: DiskBootError) -> BootError {
     BootError::Disk { path: disks[0].config.path.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_line_of_a_disk_names_a_console_in_the_end() {
+        let long = "x".repeat(MAX_CMDLINE - 5);
+        for (line, expected) in [
+            ("root=/dev/vda1 ro quiet", "root=/dev/vda1 ro quiet console=ttyS0"),
+            ("", "console=ttyS0"),
+            ("console=hvc0 ro", "console=hvc0 ro"),
+            ("ro earlyprintk=ttyS0", "ro earlyprintk=ttyS0"),
+            ("noconsole=1", "noconsole=1 console=ttyS0"),
+            (&long, &long),
+        ] {
+            let mut cmdline = line.to_owned();
+
+            name_console(&mut cmdline);
+
+            assert_eq!(cmdline, expected);
+        }
+    }
 }

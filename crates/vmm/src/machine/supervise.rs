@@ -17,6 +17,10 @@ use crate::sandbox::Sandbox;
 /// two pieces of a device's work, unless the host holds up a piece.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Bytes of the machine's stack: as many as those of the process's first thread, which read the disk's
+/// boot loader configuration before the first boot.
+const STACK: usize = 8 << 20;
+
 /// What the thread that waits is told.
 enum Notice {
     /// The machine is to end.
@@ -50,7 +54,8 @@ impl Machine {
             let ended = panic::catch_unwind(run).unwrap_or(Err(RunError::Unexpected));
             drop(tell.send(Notice::Ended(ended)));
         };
-        let thread = thread::Builder::new().name("machine".into()).spawn(run);
+        let builder = thread::Builder::new().name("machine".into()).stack_size(STACK);
+        let thread = builder.spawn(run);
         let unsupervised = |source: io::Error| RunError::MachineThread { source };
         let thread = thread.map_err(unsupervised)?;
         let ended = match notices.recv() {

@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
+use super::QemuError;
 use super::chardev::Chardevs;
 use super::epc::{self, SgxEpc};
 use super::list::OptionList;
 use super::machine::MachineOptions;
 use super::numa::Numa;
 use super::object::{Backends, Kind};
-use super::{Invocation, QemuError};
 use crate::config::{BootConfig, DiskConfig, MachineConfig};
 use crate::cpu_flags::CpuConfig;
+use crate::invocation::Invocation;
 
 /// RAM without `-m`, in bytes, as in QEMU.
 const DEFAULT_RAM: u64 = 128 << 20;

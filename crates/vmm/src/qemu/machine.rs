@@ -8,7 +8,7 @@ const ACCEL: &str = "-accel";
 const ENABLE_KVM: &str = "-enable-kvm";
 
 /// Machine types that are taken. All are Cloister's one machine.
-const TYPES: [&str; 3] = ["q35", "pc", "microvm"];
+pub(super) const TYPES: [&str; 3] = ["q35", "pc", "microvm"];
 /// Keys of `-machine` that Cloister has.
 const KEYS: &[&str] = &["type", "accel", "memory-backend", "sgx-epc.N.memdev", "sgx-epc.N.node"];
 /// What is always so of Cloister's machine.

@@ -7,6 +7,7 @@ mod chardev;
 mod drive;
 mod epc;
 mod error;
+mod help;
 mod line;
 mod list;
 mod machine;
@@ -21,14 +22,15 @@ mod wording;
 mod tests;
 
 pub use error::QemuError;
-pub use wording::in_options_of_qemu;
+pub(crate) use names::is_option;
+pub(crate) use wording::option_of_run;
+pub use wording::{in_options_of_qemu, in_options_of_run};
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::chardev::Chardev;
-use crate::config::{MachineConfig, parse_launch_key};
-use crate::qmp::Listen;
+use crate::config::parse_launch_key;
+use crate::invocation::Invocation;
 use epc::SgxEpc;
 use line::{Line, once};
 
@@ -39,27 +41,10 @@ pub enum Request {
     Run(Box<Invocation>),
     /// Tell which options there are.
     Help,
+    /// Tell what an option takes, as QEMU does of an argument `help`.
+    HelpOn(String),
     /// Tell the version.
     Version,
-}
-
-/// A machine, and how it is run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Invocation {
-    /// The machine.
-    pub machine: MachineConfig,
-    /// What is behind its consoles.
-    pub serial: Chardev,
-    /// Where its QMP monitors listen.
-    pub monitors: Vec<Listen>,
-    /// Confine the process to the system calls it needs.
-    pub sandbox: bool,
-    /// The name that the process takes.
-    pub process_name: Option<String>,
-    /// The file that gets the process's number.
-    pub pidfile: Option<PathBuf>,
-    /// Go on without the terminal.
-    pub daemonize: bool,
 }
 
 /// How an option is read.
@@ -174,6 +159,31 @@ const OPTIONS: &[Known] = &[
     }),
 ];
 
+/// QEMU's option for more devices. Here there are none to add, only a list of those that there are.
+const DEVICE: &str = "device";
+
+/// What `-serial` names, for a command of other options: one or none. Messages are about `-serial`.
+///
+/// # Errors
+///
+/// [`QemuError`].
+pub(crate) fn serial(text: Option<&str>, daemonize: bool) -> Result<Chardev, QemuError> {
+    let mut chardevs = chardev::Chardevs::default();
+    text.map(|text| chardevs.serial(text)).transpose()?;
+    chardevs.console(daemonize)
+}
+
+/// The names that `-name` gives: the machine's and the process's. Messages are about `-name`.
+///
+/// # Errors
+///
+/// [`QemuError`].
+pub(crate) fn names(text: &str) -> Result<(Option<String>, Option<String>), QemuError> {
+    let mut line = Line::default();
+    line.name(text)?;
+    Ok((line.name, line.process_name))
+}
+
 /// Reads the words behind `cloister qemu`.
 ///
 /// # Errors
@@ -194,8 +204,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuE
             "version" => return Ok(Request::Version),
             _ => {}
         }
+        if name == DEVICE
+            && let Some(text) = words.next().transpose()?.and_then(|text| help::of(DEVICE, &text))
+        {
+            return Ok(Request::HelpOn(text));
+        }
         let Some(known) = OPTIONS.iter().find(|known| known.name == name) else {
-            return Err(if names::is_option(name) {
+            return Err(if is_option(name) {
                 QemuError::OnlyInQemu(format!("-{name}"))
             } else {
                 QemuError::NoSuchOption(word.escape_debug().to_string())
@@ -206,6 +221,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuE
             Action::With(action) => {
                 let argument = words.next().transpose()?;
                 let argument = argument.ok_or(QemuError::NoArgument(known.name))?;
+                if let Some(text) = help::of(known.name, &argument) {
+                    return Ok(Request::HelpOn(text));
+                }
                 action(&mut line, &argument)?;
             }
         }

@@ -32,7 +32,7 @@ const OBJECTS: &str = "
 ";
 
 /// Whether QEMU has, or had, an option of this name.
-pub(super) fn is_option(name: &str) -> bool {
+pub(crate) fn is_option(name: &str) -> bool {
     OPTIONS.split_whitespace().any(|known| known == name)
 }
 

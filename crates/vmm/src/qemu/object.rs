@@ -11,8 +11,8 @@ pub(super) const OBJECT: &str = "-object";
 /// Nodes of the platform: a software platform has as many as its sections name, up to QEMU's limit.
 const MAX_HOST_NODES: u32 = 128;
 
-const RAM: &str = "memory-backend-ram";
-const EPC: &str = "memory-backend-epc";
+pub(super) const RAM: &str = "memory-backend-ram";
+pub(super) const EPC: &str = "memory-backend-epc";
 const RAM_EXAMPLE: &str = "-object memory-backend-ram,id=ram0,size=512M";
 const EPC_EXAMPLE: &str = "-object memory-backend-epc,id=mem1,size=64M";
 

@@ -1,9 +1,12 @@
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{BootConfig, DiskConfig, EpcConfig};
+use crate::config::{BootConfig, DiskConfig, EpcConfig, MachineConfig};
 use crate::cpu_flags::CpuConfig;
 use crate::nodes::NodeConfig;
+use crate::qmp::Listen;
 
 const MIB: u64 = 1 << 20;
 
@@ -232,7 +235,7 @@ fn help_and_version_are_asked_for_in_qemus_words() {
 fn options_are_qemus_or_of_sgx() {
     for known in OPTIONS {
         assert!(
-            names::is_option(known.name) || known.name.starts_with("sgx-"),
+            is_option(known.name) || known.name.starts_with("sgx-"),
             "-{} is not an option of QEMU",
             known.name
         );

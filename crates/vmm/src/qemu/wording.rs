@@ -1,7 +1,7 @@
 //! Messages of the machine in the words of QEMU's options.
 
 /// Options of `cloister run` and what serves the same in a line of QEMU's options.
-const NAMES: [(&str, &str); 13] = [
+const NAMES: [(&str, &str); 17] = [
     ("--kernel", "-kernel"),
     ("--initrd", "-initrd"),
     ("--append", "-append"),
@@ -15,27 +15,49 @@ const NAMES: [(&str, &str); 13] = [
     ("--no-reboot", "-no-reboot"),
     ("--qmp", "-qmp"),
     ("--sandbox", "-sandbox"),
+    ("--name", "-name"),
+    ("--pidfile", "-pidfile"),
+    ("--serial", "-serial"),
+    ("--daemonize", "-daemonize"),
 ];
 
 /// What `cloister run` has to say of a value's form, and what QEMU's form is.
-const FORMS: [(&str, &str); 2] = [
+const FORMS: [(&str, &str); 4] = [
     (", after which only ,readonly may follow", ""),
     ("add ,readonly behind one", "add readonly=on to one"),
+    ("add ,readonly behind both", "add readonly=on to both"),
+    ("add ,readonly behind the image", "add readonly=on to the image"),
 ];
 
 /// A message that names options of `cloister run`, with QEMU's options in their place.
 #[must_use]
 pub fn in_options_of_qemu(message: &str) -> String {
-    // Whole words: a file may be called anything.
     let message =
         FORMS.iter().fold(message.to_owned(), |text, (own, theirs)| text.replace(own, theirs));
+    rename(&message, |name| NAMES.iter().find(|(own, _)| *own == name).map(|(_, theirs)| *theirs))
+}
+
+/// A message that names options of QEMU which `cloister run` has too, with its options in their place.
+#[must_use]
+pub fn in_options_of_run(message: &str) -> String {
+    rename(message, |name| option_of_run(name.strip_prefix('-')?))
+}
+
+/// The option of `cloister run` that does what an option of QEMU does, named without dashes.
+pub(crate) fn option_of_run(name: &str) -> Option<&'static str> {
+    let named = |theirs: &str| theirs.strip_prefix('-') == Some(name);
+    NAMES.iter().find(|(_, theirs)| named(theirs)).map(|(own, _)| *own)
+}
+
+/// Renames whole words: a file may be called anything.
+fn rename(message: &str, new_name: impl Fn(&str) -> Option<&'static str>) -> String {
     let words = message.split(' ').map(|word| {
         let (name, end) = match word.find([':', ',']) {
             Some(at) => word.split_at(at),
             None => (word, ""),
         };
-        match NAMES.iter().find(|(own, _)| *own == name) {
-            Some((_, theirs)) => format!("{theirs}{end}"),
+        match new_name(name) {
+            Some(name) => format!("{name}{end}"),
             None => word.to_owned(),
         }
     });

@@ -1,0 +1,64 @@
+//! What a command line asks for, in either form.
+
+use std::path::PathBuf;
+
+use crate::chardev::Chardev;
+use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
+use crate::qmp::Listen;
+
+/// A machine, and how it is run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invocation {
+    /// The machine.
+    pub machine: MachineConfig,
+    /// What is behind its consoles.
+    pub serial: Chardev,
+    /// Where its QMP monitors listen.
+    pub monitors: Vec<Listen>,
+    /// Confine the process to the system calls it needs.
+    pub sandbox: bool,
+    /// The name that the process takes.
+    pub process_name: Option<String>,
+    /// The file that gets the process's number.
+    pub pidfile: Option<PathBuf>,
+    /// Go on without the terminal.
+    pub daemonize: bool,
+}
+
+impl Invocation {
+    /// Whether the process makes files that go with it.
+    #[must_use]
+    pub fn has_own_files(&self) -> bool {
+        let socket = matches!(self.serial, Chardev::Unix(_));
+        socket || self.pidfile.is_some() || !self.monitors.is_empty()
+    }
+
+    /// What a kernel that is told of no console will not do, if its line is the user's: print. The
+    /// message names the option.
+    #[must_use]
+    pub fn silent_kernel(&self) -> Option<&'static str> {
+        match &self.machine.boot {
+            BootConfig::Kernel { cmdline, .. }
+                // A line that no kernel takes is refused for that.
+                if self.serial != Chardev::Null
+                    && cmdline.len() <= MAX_CMDLINE
+                    && !names_console(cmdline) =>
+            {
+                Some(
+                    "--append: the kernel is told of no console and will print nothing here: \
+                     add console=ttyS0",
+                )
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a kernel's command line names a console, for now or for its early messages.
+#[must_use]
+pub fn names_console(cmdline: &str) -> bool {
+    let mut words = cmdline.split_ascii_whitespace();
+    words.any(|word| {
+        ["console=", "earlycon", "earlyprintk"].iter().any(|start| word.starts_with(start))
+    })
+}
