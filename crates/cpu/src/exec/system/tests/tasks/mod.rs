@@ -2,6 +2,7 @@
 
 mod address_space;
 mod events;
+mod garbage;
 mod machine;
 mod refused;
 mod segments;
