@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::ext4::Ext4;
+use super::ext::Ext;
 use super::fat::Fat;
 use super::region::Region;
 
@@ -28,6 +28,12 @@ pub(super) enum FileError {
         /// The most that are read.
         limit: u64,
     },
+    /// It uses features that are not read.
+    #[error("it has the feature {0}, which is not read here")]
+    Unsupported(String),
+    /// What is there is no file system that is read.
+    #[error("it is on {0}")]
+    Unreadable(String),
     /// The file system contradicts itself, or the host cannot read the image.
     #[error("the file system is damaged: {0}")]
     Damaged(String),
@@ -42,16 +48,33 @@ pub(super) enum Kind {
     Directory,
 }
 
+/// What a directory says of a name in it, without following a symbolic link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    /// Whether it is a directory.
+    pub(super) directory: bool,
+    /// When it was last written to, in seconds since 1970.
+    pub(super) modified: Option<i64>,
+}
+
 /// A file system that is only read. Paths are absolute, with `/` between names.
 pub(super) trait FileSystem {
     /// Its type, for messages.
     fn name(&self) -> &'static str;
+    /// Its type as GRUB calls it.
+    fn grub_name(&self) -> &'static str;
+    /// Whether names differ that differ in case only.
+    fn same_name(&self, one: &str, other: &str) -> bool {
+        one == other
+    }
     /// Its UUID as `blkid` and GRUB write it.
     fn uuid(&self) -> String;
     /// Its label.
     fn label(&self) -> String;
     /// What is at `path`.
     fn kind(&self, path: &str) -> Result<Kind, FileError>;
+    /// What is at `path`, or the symbolic link there.
+    fn entry(&self, path: &str) -> Result<Entry, FileError>;
     /// The bytes of a file, at most `limit`.
     fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, FileError>;
     /// The names in a directory, in any order, without `.` and `..`.
@@ -60,8 +83,8 @@ pub(super) trait FileSystem {
 
 /// The file system of a region, if it is one that is known.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, String> {
-    if Ext4::is_magic(region) {
-        return match Ext4::open(region) {
+    if Ext::is_magic(region) {
+        return match Ext::open(region) {
             Ok(system) => Ok(Box::new(system)),
             Err(error) => Err(format!("ext4 that cannot be read ({error})")),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::super::{BootSource, Initrd, KernelImage};
 use super::error::DiskBootError;
+use super::initrd;
 use super::region::Region;
 use super::search::{Found, search};
 use super::volumes::{Place, Volumes};
@@ -69,12 +70,7 @@ pub(super) fn read(disk: &Region, low_ram: u64) -> Result<BootSource, DiskBootEr
         reason,
     })?;
 
-    // Several are one after the other, each at a multiple of four bytes.
-    let mut initrd: Vec<u8> = Vec::new();
-    for place in &choice.initrds {
-        initrd.resize(initrd.len().next_multiple_of(4), 0);
-        initrd.extend(file(place, low_ram.saturating_sub(initrd.len() as u64))?);
-    }
+    let initrd = initrd::assemble(&choice.initrds, low_ram, file)?;
     let cmdline = with_console(choice.cmdline);
     tracing::info!(
         by,

@@ -5,19 +5,24 @@
 
 mod bls;
 mod error;
-mod ext4;
+mod ext;
 mod fat;
 mod filesystem;
 mod find;
 mod grub;
+mod initrd;
 mod partitions;
+mod pattern;
 mod region;
 mod search;
+mod systemd_boot;
 mod version;
 mod volumes;
 
 pub use error::DiskBootError;
 pub use find::find;
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod tests;

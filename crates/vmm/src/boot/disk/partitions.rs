@@ -18,6 +18,8 @@ const GPT_ENTRY_SIZE: u32 = 128;
 /// Type of an extended boot loader partition (Boot Loader Specification).
 const XBOOTLDR: &str = "BC13C2FF-59E6-4262-A352-B275FD6F7172";
 
+/// Offset of the disk's number in a master boot record.
+const MBR_DISK_SIGNATURE: u64 = 440;
 /// Offset of the table in a master boot record, and of its signature.
 const MBR_TABLE: usize = 446;
 const MBR_SIGNATURE: usize = 510;
@@ -43,6 +45,10 @@ pub(super) enum Role {
 pub(super) struct Partition {
     /// As GRUB writes it: `hd0,gpt2`, `hd0,msdos1`, `hd0`.
     pub(super) device: String,
+    /// The table that it is in, as GRUB calls it.
+    pub(super) table: Option<&'static str>,
+    /// Its own UUID, as Linux has it in PARTUUID.
+    pub(super) uuid: Option<String>,
     pub(super) role: Role,
     pub(super) region: Region,
 }
@@ -54,7 +60,13 @@ pub(super) fn partitions(disk: &Region) -> Vec<Partition> {
     }
     match mbr_partitions(disk) {
         found if !found.is_empty() => found,
-        _ => vec![Partition { device: "hd0".into(), role: Role::Other, region: disk.clone() }],
+        _ => vec![Partition {
+            device: "hd0".into(),
+            table: None,
+            uuid: None,
+            role: Role::Other,
+            region: disk.clone(),
+        }],
     }
 }
 
@@ -99,6 +111,8 @@ fn read_gpt(disk: &Region, header: &Header) -> Option<Vec<Partition>> {
         };
         Some(Partition {
             device: format!("hd0,gpt{number}"),
+            table: Some("gpt"),
+            uuid: Some(entry.part_guid.to_string().to_lowercase()),
             role,
             region: disk.part(start, end.checked_sub(start)?)?,
         })
@@ -141,6 +155,7 @@ fn mbr_table(disk: &Region, sector: u64) -> Vec<MbrEntry> {
 
 fn mbr_partitions(disk: &Region) -> Vec<Partition> {
     let mut found = Vec::new();
+    let signature = disk.array(MBR_DISK_SIGNATURE).map_or(0, u32::from_le_bytes);
     let partition = |number: u32, kind: u8, start: u64, len: u64| {
         let role = match kind {
             MBR_ESP => Role::Esp,
@@ -149,6 +164,8 @@ fn mbr_partitions(disk: &Region) -> Vec<Partition> {
         };
         disk.part(start * SECTOR, len * SECTOR).filter(|_| start > 0).map(|region| Partition {
             device: format!("hd0,msdos{number}"),
+            table: Some("msdos"),
+            uuid: Some(format!("{signature:08x}-{number:02x}")),
             role,
             region,
         })

@@ -73,16 +73,6 @@ impl Region {
     }
 }
 
-impl ext4_view::Ext4Read for Region {
-    fn read(
-        &mut self,
-        start_byte: u64,
-        dst: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.read_at(start_byte, dst)?)
-    }
-}
-
 /// A region as a stream.
 pub(super) struct Cursor {
     region: Region,

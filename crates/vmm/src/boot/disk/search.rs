@@ -1,10 +1,10 @@
 //! Where a configuration may lie, and which is taken.
 
-use super::bls;
 use super::error::DiskBootError;
 use super::filesystem::Kind;
 use super::grub;
 use super::partitions::Role;
+use super::systemd_boot::Menu;
 use super::volumes::{Choice, Place, Volumes};
 
 /// Where GRUB's configuration is on a partition that is `/`, or that is `/boot`.
@@ -17,6 +17,8 @@ const ENTRIES: [(&str, &str); 2] = [
 ];
 /// Its presence says which of two boot loaders an EFI firmware would start.
 const SYSTEMD_BOOT: &str = "/EFI/systemd/systemd-bootx64.efi";
+/// Where systemd-boot finds entries of type 2.
+const UNIFIED_IMAGES: &str = "/EFI/Linux";
 /// Vendors' folders of an EFI system partition that are looked at.
 const MAX_VENDORS: usize = 64;
 
@@ -31,28 +33,35 @@ pub(super) struct Found {
 /// A configuration that may be there.
 enum Candidate {
     Grub(Place),
-    Entries { folder: Place, conf: Place },
+    Entries(Menu),
 }
 
-/// Takes the first configuration that leads to a kernel.
+impl Candidate {
+    fn describe(&self, volumes: &Volumes) -> String {
+        match self {
+            Self::Grub(place) => volumes.describe(place),
+            Self::Entries(menu) => menu.describe(volumes),
+        }
+    }
+
+    fn boot(&self, volumes: &Volumes) -> Result<Choice, String> {
+        match self {
+            Self::Grub(place) => grub::boot(volumes, place).map_err(|error| error.to_string()),
+            Self::Entries(menu) => menu.boot(volumes),
+        }
+    }
+}
+
+/// Takes the first configuration that leads to a kernel, and tells of those that do not.
 pub(super) fn search(volumes: &Volumes) -> Result<Found, DiskBootError> {
     let mut reasons: Vec<String> = Vec::new();
     for candidate in candidates(volumes) {
-        let (outcome, by) = match &candidate {
-            Candidate::Grub(place) => {
-                let choice = grub::boot(volumes, place).map_err(|error| error.to_string());
-                (choice, volumes.describe(place))
-            }
-            Candidate::Entries { folder, conf } => {
-                let entries = bls::entries(volumes, folder);
-                let entry = bls::default_entry(entries, &bls::loader_conf(volumes, conf));
-                let choice = entry.map(|entry| entry.choice(folder.volume, &str::to_owned));
-                let by = volumes.describe(folder);
-                (choice.ok_or_else(|| format!("{by} has no entry that boots Linux")), by)
-            }
-        };
-        match outcome {
+        let by = candidate.describe(volumes);
+        match candidate.boot(volumes) {
             Ok(choice) => {
+                for reason in reasons {
+                    tracing::warn!("given up for {by}: {reason}");
+                }
                 tracing::debug!(by, title = choice.title, "boot entry");
                 return Ok(Found { choice, by });
             }
@@ -72,32 +81,65 @@ fn candidates(volumes: &Volumes) -> Vec<Candidate> {
     let mut order: Vec<(Role, usize)> =
         volumes.systems().map(|(index, volume, _)| (volume.partition.role, index)).collect();
     order.sort();
-    let place = |volume: usize, path: &str| Place { volume, path: path.to_owned() };
     let is_file = |place: &Place| matches!(volumes.kind(place), Ok(Kind::File(_)));
 
-    let (mut grub, mut entries) = (Vec::new(), Vec::new());
+    let mut grub = Vec::new();
     let mut systemd_boot = false;
-    for (role, volume) in order {
-        if role == Role::Esp {
-            let mut vendors = volumes.list(&place(volume, "/EFI")).unwrap_or_default();
+    for (role, volume) in &order {
+        if *role == Role::Esp {
+            let mut vendors = volumes.list(&place(*volume, "/EFI")).unwrap_or_default();
             vendors.sort();
-            let file = |vendor: &String| place(volume, &format!("/EFI/{vendor}/grub.cfg"));
+            let file = |vendor: &String| place(*volume, &format!("/EFI/{vendor}/grub.cfg"));
             grub.extend(vendors.iter().take(MAX_VENDORS).map(file).filter(is_file));
-            systemd_boot |= is_file(&place(volume, SYSTEMD_BOOT));
+            systemd_boot |= is_file(&place(*volume, SYSTEMD_BOOT));
+            tell_of_unified_images(volumes, *volume);
         }
-        grub.extend(GRUB_FILES.map(|path| place(volume, path)).into_iter().filter(is_file));
-        for (folder, conf) in ENTRIES {
-            let (folder, conf) = (place(volume, folder), place(volume, conf));
-            if volumes.kind(&folder).is_ok_and(|kind| kind == Kind::Directory) {
-                entries.push(Candidate::Entries { folder, conf });
+        grub.extend(GRUB_FILES.map(|path| place(*volume, path)).into_iter().filter(is_file));
+    }
+    let entries = menus(volumes, &order).into_iter().map(Candidate::Entries);
+    let grub = grub.into_iter().map(Candidate::Grub);
+    if systemd_boot { entries.chain(grub).collect() } else { grub.chain(entries).collect() }
+}
+
+fn place(volume: usize, path: &str) -> Place {
+    Place { volume, path: path.to_owned() }
+}
+
+/// The menus of entries: one over the boot loader's partitions, whose `loader.conf` is that of the
+/// first of them, then one for each folder elsewhere.
+fn menus(volumes: &Volumes, order: &[(Role, usize)]) -> Vec<Menu> {
+    let (mut shared, mut others): (Option<Menu>, Vec<Menu>) = (None, Vec::new());
+    let mut conf = None;
+    for (role, volume) in order {
+        let is_shared = *role != Role::Other;
+        if is_shared && conf.is_none() {
+            conf = Some(place(*volume, ENTRIES[0].1));
+        }
+        for (folder, own_conf) in ENTRIES {
+            let folder = place(*volume, folder);
+            if !volumes.kind(&folder).is_ok_and(|kind| kind == Kind::Directory) {
+                continue;
+            }
+            let own_conf = place(*volume, own_conf);
+            match (&mut shared, conf.clone().filter(|_| is_shared)) {
+                (Some(menu), Some(_)) => menu.folders.push(folder),
+                (None, Some(conf)) => shared = Some(Menu { folders: vec![folder], conf }),
+                (_, None) => others.push(Menu { folders: vec![folder], conf: own_conf }),
             }
         }
     }
-    let grub = grub.into_iter().map(Candidate::Grub);
-    if systemd_boot {
-        entries.into_iter().chain(grub).collect()
-    } else {
-        grub.chain(entries).collect()
+    shared.into_iter().chain(others).collect()
+}
+
+/// Kernels in one file with all that belongs to them are in the same menu, and are not read.
+fn tell_of_unified_images(volumes: &Volumes, volume: usize) {
+    let folder = place(volume, UNIFIED_IMAGES);
+    let names = volumes.list(&folder).unwrap_or_default();
+    if let Some(name) = names.iter().find(|name| name.to_lowercase().ends_with(".efi")) {
+        tracing::warn!(
+            "{name} of {} is a unified kernel image, which is not read",
+            volumes.describe(&folder)
+        );
     }
 }
 

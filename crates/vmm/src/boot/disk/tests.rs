@@ -1,60 +1,23 @@
-use std::fs;
 use std::io::Cursor;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use fatfs::FatType;
 use gpt::partition_types::{EFI, LINUX_FS, Type};
 use proptest::prelude::*;
 
+use super::ext::tests::{UUID, ext4};
 use super::fat::tests::fat;
 use super::find::read;
 use super::region::Region;
 use super::search::search;
 use super::volumes::Volumes;
 
-const UUID: &str = "0123abcd-8139-11d1-9106-a43f08d823a6";
 const LOW_RAM: u64 = 64 << 20;
 /// Features whose checksums would hide changes from the reader.
 const WITH_CHECKSUMS: &str = "metadata_csum";
 const WITHOUT_CHECKSUMS: &str = "^metadata_csum,^has_journal";
 
-/// An ext4 file system of 4 MiB made by `mke2fs`.
-fn ext4(features: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("cloister-ext4-{}-{number}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    let (root, image) = (folder.join("root"), folder.join("image"));
-    for (path, contents) in files {
-        let path: PathBuf = root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        match contents.strip_prefix(b"-> ") {
-            Some(target) => {
-                let target = std::str::from_utf8(target).unwrap();
-                std::os::unix::fs::symlink(target, path).unwrap();
-            }
-            None => fs::write(path, contents).unwrap(),
-        }
-    }
-    let made = Command::new("mke2fs")
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .args(["-q", "-F", "-t", "ext4", "-b", "1024", "-L", "root", "-U", UUID, "-O", features])
-        .arg("-d")
-        .arg(&root)
-        .arg(&image)
-        .arg("4M")
-        .output()
-        .expect("the tests need mke2fs of e2fsprogs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let bytes = fs::read(&image).unwrap();
-    fs::remove_dir_all(&folder).unwrap();
-    bytes
-}
-
 /// A disk with a GPT and these partitions.
-fn disk(partitions: &[(Type, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn disk(partitions: &[(Type, Vec<u8>)]) -> Vec<u8> {
     let contents: usize = partitions.iter().map(|(_, bytes)| bytes.len() + (2 << 20)).sum();
     let mut table = gpt::GptConfig::new()
         .writable(true)
@@ -74,7 +37,7 @@ fn disk(partitions: &[(Type, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// The smallest bzImage.
-fn kernel() -> Vec<u8> {
+pub(super) fn kernel() -> Vec<u8> {
     let mut file = vec![0; 0x600];
     file[0x1f1] = 1;
     file[0x1f4] = 0x20;
@@ -90,12 +53,12 @@ fn kernel() -> Vec<u8> {
 }
 
 /// The command line and the configuration that says so.
-fn found(image: Vec<u8>) -> (String, String) {
+pub(super) fn found(image: Vec<u8>) -> (String, String) {
     let found = search(&Volumes::open(&Region::of(image))).unwrap();
     (found.choice.cmdline, found.by)
 }
 
-fn error(image: Vec<u8>) -> String {
+pub(super) fn error(image: Vec<u8>) -> String {
     read(&Region::of(image), LOW_RAM).unwrap_err().to_string()
 }
 
@@ -212,7 +175,7 @@ fn what_cannot_be_booted_is_one_line_that_names_what_is_there() {
         (
             grub(b"menuentry x { chainloader +1; }"),
             "no kernel can be booted from it: the default entry \"x\" of /boot/grub/grub.cfg of \
-             hd0 uses chainloader, and only Linux is booted here: name one with --kernel",
+             hd0 uses chainloader, and only Linux is booted here (line 1): name one with --kernel",
         ),
         (
             grub(b"linux /v"),

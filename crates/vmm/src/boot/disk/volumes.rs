@@ -14,6 +14,18 @@ pub(super) struct Volume {
 /// Those of a disk, in the order of their numbers.
 pub(super) struct Volumes(Vec<Volume>);
 
+/// The only disk, as GRUB calls it.
+const DISK: &str = "hd0";
+
+/// What GRUB calls a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Device {
+    /// Its number among the volumes; `None` for a disk that has partitions.
+    pub(super) volume: Option<usize>,
+    /// The partition table that it is in.
+    pub(super) table: Option<&'static str>,
+}
+
 /// A path in the file system of a volume.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
@@ -43,16 +55,50 @@ impl Volumes {
             .filter_map(|(index, volume)| Some((index, volume, volume.system.as_deref().ok()?)))
     }
 
-    /// The volume that GRUB calls so: `hd0,gpt2`, `hd0,2`, with or without parentheses.
-    pub(super) fn device(&self, name: &str) -> Option<usize> {
-        let name = name.trim_start_matches('(').trim_end_matches(')');
-        let number = |device: &str| {
-            let (disk, partition) = device.split_once(',').unwrap_or((device, ""));
-            let digits = partition.trim_start_matches(|c: char| !c.is_ascii_digit());
-            (disk.to_owned(), digits.to_owned())
-        };
-        let wanted = number(name);
-        self.0.iter().position(|volume| number(&volume.partition.device) == wanted)
+    /// The device that GRUB calls so: `hd0,gpt2`, `hd0,2`, or `hd0` for the disk.
+    pub(super) fn device(&self, name: &str) -> Option<Device> {
+        let named = |wanted: &str| self.0.iter().position(|v| v.partition.device == wanted);
+        if name == DISK {
+            return Some(Device { volume: named(DISK), table: None });
+        }
+        let number = name.strip_prefix(DISK)?.strip_prefix(',')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let volume = if is_number {
+            self.0.iter().position(|volume| {
+                let partition = volume.partition.device.strip_prefix(DISK);
+                let partition =
+                    partition.map(|p| p.trim_start_matches(|c: char| !c.is_ascii_digit()));
+                partition == Some(number)
+            })
+        } else {
+            named(name)
+        }?;
+        Some(Device { volume: Some(volume), table: self.0.get(volume)?.partition.table })
+    }
+
+    /// All devices, as GRUB goes through them: the disk, and its partitions from the last one on.
+    pub(super) fn device_names(&self) -> Vec<String> {
+        let partitions = self.0.iter().rev().map(|volume| volume.partition.device.clone());
+        let partitions = partitions.filter(|device| device != DISK);
+        std::iter::once(DISK.to_owned()).chain(partitions).collect()
+    }
+
+    /// The partitions of a device, from the first one on.
+    pub(super) fn partition_names(&self, device: &str) -> Vec<String> {
+        let partitions = self.0.iter().map(|volume| &volume.partition.device);
+        let within =
+            |name: &&String| name.strip_prefix(device).is_some_and(|rest| rest.starts_with(','));
+        partitions.filter(within).cloned().collect()
+    }
+
+    /// The UUID of a partition itself.
+    pub(super) fn partition_uuid(&self, volume: usize) -> Option<&str> {
+        self.0.get(volume)?.partition.uuid.as_deref()
+    }
+
+    /// Whether two names are the same file of a volume.
+    pub(super) fn same_name(&self, volume: usize, one: &str, other: &str) -> bool {
+        self.system(volume).is_ok_and(|system| system.same_name(one, other))
     }
 
     /// GRUB's name of a volume.
@@ -60,11 +106,12 @@ impl Volumes {
         self.0.get(volume).map_or("", |volume| &volume.partition.device)
     }
 
-    fn system(&self, volume: usize) -> Result<&dyn FileSystem, FileError> {
+    /// The file system of a volume.
+    pub(super) fn system(&self, volume: usize) -> Result<&dyn FileSystem, FileError> {
         let system = self.0.get(volume).map(|volume| volume.system.as_deref());
         match system {
             Some(Ok(system)) => Ok(system),
-            Some(Err(what)) => Err(FileError::Damaged(what.clone())),
+            Some(Err(what)) => Err(FileError::Unreadable(what.clone())),
             None => Err(FileError::NotFound),
         }
     }
@@ -97,6 +144,14 @@ pub(super) struct Choice {
     pub(super) title: String,
     pub(super) kernel: Place,
     /// One after the other.
-    pub(super) initrds: Vec<Place>,
+    pub(super) initrds: Vec<InitrdPart>,
     pub(super) cmdline: String,
+}
+
+/// A part of what the kernel gets as its initial RAM disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct InitrdPart {
+    /// The name under which the file goes into an archive of its own.
+    pub(super) name: Option<String>,
+    pub(super) place: Place,
 }

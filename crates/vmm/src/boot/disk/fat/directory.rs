@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) volume_label: bool,
     pub(super) cluster: u32,
     pub(super) size: u32,
+    /// In seconds since 1970, of a clock without a time zone.
+    pub(super) modified: Option<i64>,
 }
 
 impl Entry {
@@ -108,6 +110,41 @@ fn short_entry(entry: &[u8; 32], long: Option<LongName>) -> Entry {
         volume_label,
         cluster: half(20) << 16 | half(26),
         size: half(28) | half(30) << 16,
+        modified: seconds(half(24), half(22)),
+    }
+}
+
+/// A date and a time in seconds since 1970; `None` if there is no such day.
+fn seconds(date: u32, time: u32) -> Option<i64> {
+    let (day, month, year) = (date & 31, date >> 5 & 15, date >> 9);
+    let (second, minute, hour) = (time & 31, time >> 5 & 63, time >> 11);
+    let sane = day > 0 && (1..=12).contains(&month) && second < 30 && minute < 60 && hour < 24;
+    // Years begin in March, so that the leap day is the last one; 1980 is in the sixth cycle of 400.
+    let months = (month + 9) % 12;
+    let years = i64::from(1980 + year) - i64::from(month < 3);
+    let days = 365 * years + years / 4 - years / 100
+        + years / 400
+        + i64::from((months * 153 + 2) / 5 + day)
+        - 719_469;
+    sane.then(|| days * 86_400 + i64::from(hour * 3600 + minute * 60 + second * 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn dates_are_seconds() {
+        for (year, month, day, time, expected) in [
+            (1980, 1, 1, 0, Some(315_532_800)),
+            (2000, 2, 29, 0, Some(951_782_400)),
+            (2024, 3, 1, 12 << 11 | 30 << 5 | 5, Some(1_709_296_210)),
+            (2024, 0, 1, 0, None),
+            (2024, 1, 0, 0, None),
+        ] {
+            let date = (year - 1980) << 9 | month << 5 | day;
+            assert_eq!(seconds(date, time), expected, "{year}-{month}-{day}");
+        }
     }
 }
 

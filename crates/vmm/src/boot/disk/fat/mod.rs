@@ -9,7 +9,7 @@ mod volume;
 
 use std::cell::OnceCell;
 
-use super::filesystem::{FileError, FileSystem, Kind, MAX_NAMES};
+use super::filesystem::{self, FileError, FileSystem, Kind, MAX_NAMES};
 use super::region::Region;
 use directory::{Entry, entries};
 use volume::{Place, Volume};
@@ -68,6 +68,14 @@ impl FileSystem for Fat {
         "FAT"
     }
 
+    fn grub_name(&self) -> &'static str {
+        "fat"
+    }
+
+    fn same_name(&self, one: &str, other: &str) -> bool {
+        one.to_lowercase() == other.to_lowercase()
+    }
+
     fn uuid(&self) -> String {
         format!("{:04X}-{:04X}", self.volume.serial >> 16, self.volume.serial & 0xffff)
     }
@@ -80,6 +88,15 @@ impl FileSystem for Fat {
         Ok(match self.find(path)? {
             Some(entry) if !entry.directory => Kind::File(entry.size.into()),
             _ => Kind::Directory,
+        })
+    }
+
+    fn entry(&self, path: &str) -> Result<filesystem::Entry, FileError> {
+        Ok(match self.find(path)? {
+            Some(entry) => {
+                filesystem::Entry { directory: entry.directory, modified: entry.modified }
+            }
+            None => filesystem::Entry { directory: true, modified: None },
         })
     }
 

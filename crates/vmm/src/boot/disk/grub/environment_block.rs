@@ -3,15 +3,12 @@
 /// Its first line.
 const SIGNATURE: &str = "# GRUB Environment Block\n";
 
-/// The variables of a block, in their order; none if it is not one.
-pub(super) fn variables(block: &[u8]) -> Vec<(String, String)> {
+/// The variables of a block, in their order; `None` if it is not one.
+pub(super) fn variables(block: &[u8]) -> Option<Vec<(String, String)>> {
     let text = String::from_utf8_lossy(block);
-    let Some(text) = text.strip_prefix(SIGNATURE) else { return Vec::new() };
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.to_owned(), unescape(value)))
-        .collect()
+    let lines = text.strip_prefix(SIGNATURE)?.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    Some(pairs.map(|(name, value)| (name.to_owned(), unescape(value))).collect())
 }
 
 /// Undoes the backslashes before backslashes.
@@ -39,14 +36,14 @@ mod tests {
 
         let expected = [("saved_entry", "gnulinux\\x"), ("next_entry", "")];
         assert_eq!(
-            variables(&block),
+            variables(&block).unwrap(),
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
     }
 
     #[test]
     fn what_is_no_block_has_no_variables() {
-        assert!(variables(b"saved_entry=1\n").is_empty());
-        assert!(variables(&[0xff; 1024]).is_empty());
+        assert!(variables(b"saved_entry=1\n").is_none());
+        assert!(variables(&[0xff; 1024]).is_none());
     }
 }

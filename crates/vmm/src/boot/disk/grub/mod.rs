@@ -1,13 +1,20 @@
-//! GRUB's configuration: the part of its script language that `grub-mkconfig` writes and people
-//! add by hand (GNU GRUB manual 2.06, chapters 6 and 16).
+//! GRUB's configuration: its script language and the commands that choose what is booted, as GNU
+//! GRUB 2.06 runs them (its manual, chapters 6 and 16; `cargo xtask grub-oracle` asks GRUB itself).
 
 mod commands;
+mod environment;
 mod environment_block;
+mod expand;
+mod glob;
 mod lex;
 mod menu;
+mod number;
 mod parse;
+mod regex;
 mod run;
+mod status;
 mod test_command;
+mod transcript;
 
 pub(super) use menu::boot;
 
@@ -23,16 +30,6 @@ pub(super) enum GrubError {
         file: String,
         /// Why.
         reason: String,
-    },
-    /// The script is not one.
-    #[error("{file}, line {line}: {what}")]
-    Syntax {
-        /// With its device.
-        file: String,
-        /// From 1.
-        line: u32,
-        /// What is wrong there.
-        what: &'static str,
     },
     /// The script runs on and on, or calls itself without an end.
     #[error("{0} does not come to an end")]
@@ -60,5 +57,7 @@ pub(super) enum GrubError {
     },
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

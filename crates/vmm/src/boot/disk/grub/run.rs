@@ -3,48 +3,50 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::super::volumes::{Choice, Place, Volumes};
+use super::super::volumes::{Choice, InitrdPart, Place, Volumes};
 use super::GrubError;
 use super::commands;
-use super::lex::{Piece, Word};
-use super::menu::MenuEntry;
-use super::parse::{Block, Statement, parse};
+use super::environment::Environment;
+use super::lex::Lines;
+use super::parse::{Chunk, Command, List, chunk};
+use super::status::Status;
+use super::transcript::Transcript;
 
 /// What all commands of a boot may cost together: one for each, and one for each byte that they
 /// expand or read.
 const FUEL: u64 = 8 << 20;
 /// What asking for a file costs.
 pub(super) const FILE_COST: u64 = 256;
-/// Functions and files within each other.
-const MAX_DEPTH: u32 = 24;
+/// Commands, functions and files within each other.
+const MAX_DEPTH: u32 = 64;
+/// Files, menus and evaluated texts within each other.
+const MAX_TEXTS: u32 = 16;
 /// The largest configuration file.
 const MAX_SCRIPT: u64 = 1 << 20;
 
-/// Why a block ended early.
+/// Why nothing more is run.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// `return`.
-    Return,
     /// `boot`.
     Boot,
-    /// Another configuration has made a menu.
-    Menu,
     /// The configuration cannot be used.
     Error(GrubError),
 }
 
-/// What `linux` and `initrd` have loaded.
+/// What `linux` and others have loaded.
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) kernel: Option<(Place, String)>,
-    pub(super) initrds: Vec<Place>,
-    /// Why there is none.
+    pub(super) initrds: Vec<InitrdPart>,
+    /// Something else than Linux, and what is wrong with that.
+    pub(super) other: Option<String>,
+    /// Why the last attempt failed.
     pub(super) failure: Option<String>,
 }
 
 impl Loaded {
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    pub(super) const fn is_any(&self) -> bool {
+        self.kernel.is_some() || self.other.is_some()
     }
 
     pub(super) fn take(&mut self) -> Option<Choice> {
@@ -54,17 +56,42 @@ impl Loaded {
     }
 }
 
+/// Where `break`, `continue` and `return` lead.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// Loops that the running function is in.
+    pub(super) loops: u32,
+    /// Loops that are still to be left.
+    pub(super) breaks: u32,
+    /// The last of them goes on with its next round.
+    pub(super) continues: bool,
+    /// The running function ends.
+    pub(super) returns: bool,
+}
+
 /// A script as it runs.
 pub(super) struct Run<'a> {
     pub(super) volumes: &'a Volumes,
-    pub(super) variables: BTreeMap<String, String>,
-    functions: BTreeMap<String, Rc<Block>>,
-    pub(super) arguments: Vec<String>,
-    pub(super) menu: Vec<MenuEntry>,
+    pub(super) environment: Environment,
+    pub(super) functions: BTreeMap<String, Rc<List>>,
+    /// `$1` and so on; `None` outside functions and menu entries.
+    pub(super) scope: Option<Vec<String>>,
     pub(super) loaded: Loaded,
-    file: String,
+    pub(super) flow: Flow,
+    pub(super) transcript: Transcript,
+    /// What was found by `search`: its kind, what it looked for, and the device.
+    pub(super) found: Vec<(commands::search::Wanted, String, String)>,
+    /// The title of the menu entry that is run.
+    pub(super) title: Option<String>,
+    /// Entries of the Boot Loader Specification do not tell the kernel its file.
+    pub(super) tells_image: bool,
+    pub(super) file: String,
+    pub(super) line: u32,
+    /// Menus that the running one is in.
+    pub(super) menus: u32,
     fuel: u64,
     depth: u32,
+    texts: u32,
 }
 
 impl<'a> Run<'a> {
@@ -72,34 +99,44 @@ impl<'a> Run<'a> {
     pub(super) fn new(volumes: &'a Volumes, place: &Place) -> Self {
         let device = volumes.name(place.volume);
         let folder = place.path.rfind('/').map_or("", |end| &place.path[..end]);
+        let features = [
+            "feature_menuentry_id",
+            "feature_menuentry_options",
+            "feature_timeout_style",
+            "feature_platform_search_hint",
+            "feature_default_font_path",
+            "feature_all_video_module",
+            "feature_chainloader_bpb",
+            "feature_ntldr",
+            "feature_nativedisk_cmd",
+            "feature_200_final",
+        ];
         let set = [
             ("root", device.to_owned()),
             ("prefix", format!("({device}){folder}")),
-            ("cmdpath", format!("({device}){folder}")),
+            ("cmdpath", format!("({device})")),
             // As installed for BIOS: there is no EFI firmware behind the kernel either.
             ("grub_cpu", "i386".into()),
             ("grub_platform", "pc".into()),
-            ("feature_menuentry_id", "y".into()),
-            ("feature_menuentry_options", "y".into()),
-            ("feature_timeout_style", "y".into()),
-            ("feature_platform_search_hint", "y".into()),
-            ("feature_default_font_path", "y".into()),
-            ("feature_all_video_module", "y".into()),
-            ("feature_chainloader_bpb", "y".into()),
-            ("feature_ntldr", "y".into()),
-            ("feature_nativedisk_cmd", "y".into()),
-            ("feature_200_final", "y".into()),
         ];
+        let features = features.map(|name| (name, "y".to_owned()));
         Self {
             volumes,
-            variables: set.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            environment: Environment::new(set.into_iter().chain(features)),
             functions: BTreeMap::new(),
-            arguments: Vec::new(),
-            menu: Vec::new(),
+            scope: None,
             loaded: Loaded::default(),
+            flow: Flow::default(),
+            transcript: Transcript::default(),
+            found: Vec::new(),
+            title: None,
+            tells_image: true,
             file: volumes.describe(place),
+            line: 0,
+            menus: 0,
             fuel: FUEL,
             depth: 0,
+            texts: 0,
         }
     }
 
@@ -109,24 +146,39 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn endless(&self) -> Stop {
+    pub(super) fn endless(&self) -> Stop {
         Stop::Error(GrubError::Endless(self.file.clone()))
     }
 
-    /// Goes one level down, and up again after `body`.
-    fn deeper<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(self.endless());
-        }
-        let outcome = body(self);
-        self.depth -= 1;
-        outcome
+    /// Tells the user of something that is passed over.
+    pub(super) fn warn(&mut self, word: &str, what: &str) {
+        self.transcript.warn(&self.file, self.line, word, what);
     }
 
     /// The value of a variable; empty if it has none.
     pub(super) fn variable(&self, name: &str) -> &str {
-        self.variables.get(name).map_or("", |value| value)
+        self.environment.get(name).unwrap_or_default()
+    }
+
+    pub(super) fn parameters(&self) -> &[String] {
+        self.scope.as_deref().unwrap_or_default()
+    }
+
+    pub(super) const fn has_parameters(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// Sets a variable as an assignment does: parameters cannot be set so.
+    pub(super) fn assign(&mut self, name: &str, value: &str) {
+        let special =
+            name.starts_with(|c: char| c.is_ascii_digit()) || matches!(name, "#" | "*" | "@");
+        if !special {
+            self.environment.set(name, value);
+        }
+    }
+
+    fn note(&mut self, status: Status) {
+        self.environment.set("?", &status.to_string());
     }
 
     /// The place that a file name means: `(hd0,gpt2)/path`, or `/path` on the root device.
@@ -135,179 +187,211 @@ impl<'a> Run<'a> {
             Some(rest) => rest.split_once(')')?,
             None => (self.variable("root"), name),
         };
-        let volume = self.volumes.device(device)?;
+        let volume = self.volumes.device(device)?.volume?;
         path.starts_with('/').then(|| Place { volume, path: path.to_owned() })
     }
 
-    /// Runs the file at `place`.
-    pub(super) fn config_file(&mut self, place: &Place) -> Result<bool, Stop> {
+    /// Runs the file at `place`, which the script calls `name`.
+    pub(super) fn config_file(&mut self, place: &Place) -> Result<Status, Stop> {
         let file = self.volumes.describe(place);
-        let error = |reason: String| Stop::Error(GrubError::Read { file: file.clone(), reason });
-        let bytes = match self.volumes.read(place, MAX_SCRIPT) {
-            Ok(bytes) => bytes,
-            Err(reason) => return Err(error(reason.to_string())),
-        };
+        let bytes = self.volumes.read(place, MAX_SCRIPT).map_err(|reason| {
+            Stop::Error(GrubError::Read { file: file.clone(), reason: reason.to_string() })
+        })?;
         self.spend(bytes.len() as u64 + FILE_COST)?;
         let script = String::from_utf8_lossy(&bytes);
-        let block = parse(&script).map_err(|error| {
-            Stop::Error(GrubError::Syntax {
-                file: file.clone(),
-                line: error.line,
-                what: error.what,
-            })
-        })?;
-        let before = std::mem::replace(&mut self.file, file);
-        let outcome = self.deeper(|run| run.block(&block));
-        self.file = before;
-        match outcome {
-            Err(Stop::Return) => Ok(true),
-            other => other,
+        let path = format!("({}){}", self.volumes.name(place.volume), place.path);
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let names = [("config_file", &path), ("config_directory", &folder)];
+        let before = names.map(|(name, _)| self.environment.get(name).map(str::to_owned));
+        for (name, value) in names {
+            self.environment.set(name, value);
+            self.environment.export(name);
         }
+        let outer = (std::mem::replace(&mut self.file, file), self.line);
+        let outcome = self.text(&mut Lines::of_file(&script));
+        (self.file, self.line) = outer;
+        for ((name, _), value) in names.into_iter().zip(before) {
+            match value {
+                Some(value) => self.environment.set(name, &value),
+                None => self.environment.unset(name),
+            }
+        }
+        outcome
     }
 
-    /// Runs commands; the last one's outcome is the block's.
-    pub(super) fn block(&mut self, block: &Block) -> Result<bool, Stop> {
-        let mut outcome = true;
-        for statement in block {
-            outcome = self.statement(statement)?;
-            self.variables.insert("?".into(), if outcome { "0" } else { "1" }.into());
+    /// Runs the lines of a text. The outcome is that of the last command.
+    pub(super) fn text(&mut self, lines: &mut Lines<'_>) -> Result<Status, Stop> {
+        self.texts += 1;
+        if self.texts > MAX_TEXTS {
+            return Err(self.endless());
         }
-        Ok(outcome)
+        let mut status = Status::SUCCESS;
+        while let Some(parsed) = chunk(lines) {
+            self.spend(1)?;
+            match parsed {
+                Ok(Chunk { commands, functions }) => {
+                    self.functions.extend(functions);
+                    if !commands.is_empty() {
+                        status = self.list(&commands)?;
+                    }
+                }
+                Err(error) => {
+                    self.line = error.line;
+                    self.warn(&error.word, &format!("is not understood: {}", error.what));
+                    // What can be read of a file is run all the same.
+                    if !lines.is_of_file() {
+                        status = Status::SUCCESS;
+                        break;
+                    }
+                }
+            }
+        }
+        self.texts -= 1;
+        Ok(status)
     }
 
-    fn statement(&mut self, statement: &Statement) -> Result<bool, Stop> {
+    /// Runs commands; the last one's outcome is the list's.
+    fn list(&mut self, list: &List) -> Result<Status, Stop> {
+        if list.is_empty() {
+            return Ok(Status::SUCCESS);
+        }
+        self.deeper(|run| {
+            let mut status = Status::SUCCESS;
+            for command in list {
+                if run.flow.breaks > 0 {
+                    break;
+                }
+                status = run.deeper(|run| run.command(command))?;
+                if run.flow.returns {
+                    break;
+                }
+            }
+            Ok(status)
+        })
+    }
+
+    /// Goes one level down, and up again after `body`, whose outcome `$?` becomes.
+    fn deeper(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<Status, Stop>,
+    ) -> Result<Status, Stop> {
         self.spend(1)?;
-        match statement {
-            Statement::Command { words, block } => {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.endless());
+        }
+        let status = body(self)?;
+        self.depth -= 1;
+        self.note(status);
+        Ok(status)
+    }
+
+    fn command(&mut self, command: &Command) -> Result<Status, Stop> {
+        match command {
+            Command::Simple { words, block, line } => {
+                self.line = *line;
                 let words = self.expand(words)?;
-                self.command(words, block.as_ref())
+                self.simple(words, block.as_ref())
             }
-            Statement::If { arms, otherwise } => {
-                for (condition, body) in arms {
-                    if self.block(condition)? {
-                        return self.block(body);
-                    }
+            Command::If { condition, body, otherwise } => {
+                let status = self.list(condition)?;
+                if self.flow.returns {
+                    return Ok(status);
                 }
-                self.block(otherwise)
+                let holds = self.variable("?") == "0";
+                self.list(if holds { body } else { otherwise })
             }
-            Statement::For { variable, values, body } => {
-                let mut outcome = true;
-                for value in self.expand(values)? {
-                    self.spend(1)?;
-                    self.variables.insert(variable.clone(), value);
-                    outcome = self.block(body)?;
-                }
-                Ok(outcome)
-            }
-            Statement::While { until, condition, body } => {
-                let mut outcome = true;
-                while self.block(condition)? != *until {
-                    self.spend(1)?;
-                    outcome = self.block(body)?;
-                }
-                Ok(outcome)
-            }
-            Statement::Function { name, body } => {
-                self.functions.insert(name.clone(), body.clone());
-                Ok(true)
-            }
-        }
-    }
-
-    fn command(&mut self, words: Vec<String>, block: Option<&Rc<Block>>) -> Result<bool, Stop> {
-        let Some((name, arguments)) = words.split_first() else { return Ok(true) };
-        if let Some(body) = self.functions.get(name).cloned() {
-            let before = std::mem::replace(&mut self.arguments, arguments.to_vec());
-            let outcome = self.deeper(|run| run.block(&body));
-            self.arguments = before;
-            return match outcome {
-                Err(Stop::Return) => Ok(true),
-                other => other,
-            };
-        }
-        commands::execute(self, name, arguments, block)
-    }
-
-    /// The words with their variables' values.
-    fn expand(&mut self, words: &[Word]) -> Result<Vec<String>, Stop> {
-        let mut expanded = Vec::new();
-        for word in words {
-            // The word that grows; none between two.
-            let mut current: Option<String> = None;
-            for piece in word {
-                match piece {
-                    Piece::Text { text, .. } => {
-                        self.spend(text.len() as u64)?;
-                        current.get_or_insert_default().push_str(text);
+            Command::For { variable, values, body, line } => {
+                self.line = *line;
+                let values = self.expand(values)?;
+                self.flow.loops += 1;
+                let mut status = Status::SUCCESS;
+                for value in values {
+                    self.spend(value.len() as u64 + 1)?;
+                    if self.flow.continues && self.flow.breaks == 1 {
+                        self.flow.breaks = 0;
                     }
-                    Piece::Variable { name, quoted: true } if name == "@" => {
-                        // Each argument is a word of its own.
-                        for (index, argument) in self.arguments.clone().into_iter().enumerate() {
-                            self.spend(argument.len() as u64 + 1)?;
-                            if index > 0 {
-                                expanded.extend(current.take());
-                            }
-                            current.get_or_insert_default().push_str(&argument);
-                        }
-                    }
-                    Piece::Variable { name, quoted } => {
-                        let value = self.value(name);
-                        self.spend(value.len() as u64 + 1)?;
-                        if *quoted {
-                            current.get_or_insert_default().push_str(&value);
-                            continue;
-                        }
-                        let is_blank = |c: char| matches!(c, ' ' | '\t' | '\n');
-                        for (index, part) in value.split(is_blank).enumerate() {
-                            if index > 0 {
-                                expanded.extend(current.take());
-                            }
-                            if !part.is_empty() {
-                                current.get_or_insert_default().push_str(part);
-                            }
+                    if self.flow.breaks == 0 {
+                        self.assign(variable, &value);
+                        status = self.list(body)?;
+                        if self.flow.returns {
+                            break;
                         }
                     }
                 }
+                self.leave_loop();
+                Ok(status)
             }
-            expanded.extend(current);
+            Command::While { until, condition, body } => self.repeat(*until, condition, body),
         }
-        Ok(expanded)
     }
 
-    fn value(&self, name: &str) -> String {
-        match name {
-            "@" | "*" => self.arguments.join(" "),
-            "#" => self.arguments.len().to_string(),
-            _ => match name.parse::<usize>() {
-                Ok(number) => {
-                    let argument =
-                        number.checked_sub(1).and_then(|index| self.arguments.get(index));
-                    argument.cloned().unwrap_or_default()
-                }
-                Err(_) => self.variable(name).to_owned(),
+    fn repeat(&mut self, until: bool, condition: &List, body: &List) -> Result<Status, Stop> {
+        self.flow.loops += 1;
+        let status = loop {
+            let status = self.list(condition)?;
+            if self.flow.returns || status.is_success() == until {
+                break status;
+            }
+            let status = self.list(body)?;
+            if self.flow.returns {
+                break status;
+            }
+            if self.flow.breaks == 1 && self.flow.continues {
+                self.flow.breaks = 0;
+            }
+            if self.flow.breaks > 0 {
+                break status;
+            }
+        };
+        self.leave_loop();
+        Ok(status)
+    }
+
+    fn leave_loop(&mut self) {
+        self.flow.breaks = self.flow.breaks.saturating_sub(1);
+        self.flow.loops = self.flow.loops.saturating_sub(1);
+    }
+
+    fn simple(
+        &mut self,
+        words: Vec<String>,
+        block: Option<&super::parse::Block>,
+    ) -> Result<Status, Stop> {
+        let negated = words.first().is_some_and(|word| word == "!");
+        let words = if negated { &words[1..] } else { &words[..] };
+        let Some((name, arguments)) = words.split_first() else {
+            return Ok(if negated { Status::BAD_ARGUMENT } else { Status::SUCCESS });
+        };
+        let outcome = match commands::execute(self, name, arguments, block)? {
+            Some(status) => Some(status),
+            None => match self.functions.get(name).cloned() {
+                Some(body) => Some(self.call(&body, arguments)?),
+                None => None,
             },
-        }
+        };
+        let Some(status) = outcome else {
+            match name.split_once('=') {
+                Some((name, value)) => self.assign(name, value),
+                None => self.warn(name, "is a command that is not known here and is passed over"),
+            }
+            // To GRUB, too, that is a success.
+            return Ok(Status::SUCCESS);
+        };
+        Ok(match (negated, status) {
+            (false, status) => status,
+            (true, Status::SUCCESS) => Status::FALSE,
+            (true, _) => Status::SUCCESS,
+        })
     }
 
-    /// A text with the values of the variables in it, as entries of the Boot Loader Specification
-    /// may have them under GRUB.
-    pub(super) fn substitute(&self, text: &str) -> String {
-        let mut result = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            result.push_str(before);
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-            let (name, tail) = braced.unwrap_or_else(|| {
-                after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len()))
-            });
-            if name.is_empty() {
-                result.push('$');
-            } else {
-                result.push_str(self.variable(name));
-            }
-            rest = tail;
-        }
-        result + rest
+    fn call(&mut self, body: &List, arguments: &[String]) -> Result<Status, Stop> {
+        let scope = self.scope.replace(arguments.to_vec());
+        let loops = std::mem::take(&mut self.flow.loops);
+        let status = self.list(body)?;
+        self.flow.returns = false;
+        self.flow.loops = loops;
+        self.scope = scope;
+        Ok(status)
     }
 }
