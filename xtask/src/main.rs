@@ -11,6 +11,7 @@ mod demo;
 mod diff;
 mod enclave;
 mod fuzz;
+mod grub_oracle;
 mod guest;
 mod guest_tests;
 mod image;
@@ -56,6 +57,8 @@ enum Chore {
     Sequences(sequences::Options),
     /// Boot time and loops next to QEMU's TCG and to this machine
     Bench(bench::Options),
+    /// GNU GRUB's own answers, which the tests of its language go by
+    GrubOracle(grub_oracle::Options),
     /// Fetch and build what the guests need, and boot nothing
     Fetch,
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Sequences(options) => sequences::run(&options),
         Chore::Bench(options) => bench::run(&options),
+        Chore::GrubOracle(options) => grub_oracle::run(&options),
         Chore::Fetch => image::fetch_all(),
     };
     match outcome {
