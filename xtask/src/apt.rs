@@ -3,11 +3,14 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{process, repository};
 
@@ -17,9 +20,11 @@ const COMPLETE: &str = ".complete";
 /// The package archive.
 pub(crate) struct Archive {
     directory: PathBuf,
+    /// That of the packages, where it is not this system's.
+    architecture: Option<&'static str>,
     updated: Cell<bool>,
     /// Two xtasks do not fetch at once. Released when dropped.
-    _lock: File,
+    _lock: Rc<File>,
 }
 
 impl Archive {
@@ -29,11 +34,22 @@ impl Archive {
     /// The directory cannot be made.
     pub(crate) fn open() -> Result<Self> {
         let directory = repository::cache();
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let lock = File::create(directory.join("lock")).context("cannot make the cache's lock")?;
+        let made = fs::create_dir_all(&directory);
+        let lock = made.and_then(|()| File::create(directory.join("lock")));
+        let lock = lock.map_err(|error| unusable(&directory, error))?;
         lock.lock().context("cannot lock the cache")?;
-        Ok(Self { directory, updated: Cell::new(false), _lock: lock })
+        let updated = Cell::new(false);
+        Ok(Self { directory, architecture: None, updated, _lock: Rc::new(lock) })
+    }
+
+    /// The archive of another architecture, which the system's dpkg need not know.
+    pub(crate) fn of(&self, architecture: &'static str) -> Self {
+        Self {
+            directory: self.directory.clone(),
+            architecture: Some(architecture),
+            updated: Cell::new(false),
+            _lock: Rc::clone(&self._lock),
+        }
     }
 
     /// The directory into which a package is unpacked, fetched first if need be.
@@ -49,8 +65,27 @@ impl Archive {
 
     /// The directory of a package that was unpacked before.
     pub(crate) fn cached(&self, name: &str) -> Option<PathBuf> {
-        let directory = self.directory.join("packages").join(name);
+        let directory = self.folder("packages").join(name);
         directory.join(COMPLETE).exists().then(|| directory.join("root"))
+    }
+
+    /// Where something of this architecture is kept.
+    fn folder(&self, name: &str) -> PathBuf {
+        match self.architecture {
+            Some(architecture) => self.directory.join(format!("{name}-{architecture}")),
+            None => self.directory.join(name),
+        }
+    }
+
+    /// Several packages unpacked into one root directory, without what they depend on.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked`].
+    pub(crate) fn unpacked_together(&self, name: &str, packages: &[&str]) -> Result<PathBuf> {
+        match self.cached(name) {
+            Some(root) => Ok(root),
+            None => self.fetch(name, &packages.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        }
     }
 
     /// Unpacks a package with all that it needs and the system does not have.
@@ -77,7 +112,7 @@ impl Archive {
             [one] => process::step(&format!("Fetching Debian package {one}")),
             many => process::step(&format!("Fetching {} Debian packages: {name}", many.len())),
         }
-        let directory = self.directory.join("packages").join(name);
+        let directory = self.folder("packages").join(name);
         let root = directory.join("root");
         for package in packages {
             self.update(package)?;
@@ -93,6 +128,7 @@ impl Archive {
                 fs::remove_file(&file)?;
             }
         }
+        keep_links_inside(&root, &root)?;
         fs::write(directory.join(COMPLETE), packages.join("\n"))?;
         process::done(start);
         Ok(root)
@@ -138,7 +174,7 @@ impl Archive {
             return Ok(());
         }
         for part in ["state/lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(self.directory.join("apt").join(part))?;
+            fs::create_dir_all(self.folder("apt").join(part))?;
         }
         // A source that does not answer must not stop the others: whether the
         // package is known decides.
@@ -152,15 +188,17 @@ impl Archive {
     }
 
     fn unavailable(&self, package: &str) -> String {
+        let colon = if self.architecture.is_some() { ":" } else { "" };
+        let architecture = self.architecture.unwrap_or_default();
         format!(
-            "Debian package {package} cannot be fetched and is not cached under {}: \
+            "Debian package {package}{colon}{architecture} cannot be fetched and is not cached under {}: \
              run again with a connection to the system's package sources",
             self.directory.display()
         )
     }
 
     fn run(&self, command: &mut Command) -> Result<String> {
-        let apt = self.directory.join("apt");
+        let apt = self.folder("apt");
         let option = |name: &str, path: &Path| format!("{name}={}", path.display());
         command
             .args(["-o", &option("Dir::State", &apt.join("state"))])
@@ -171,6 +209,10 @@ impl Archive {
             .args(["-o", "Acquire::Retries=2"])
             .args(["-o", "Acquire::http::Timeout=20"])
             .args(["-o", "Debug::NoLocking=true"]);
+        if let Some(architecture) = self.architecture {
+            command.args(["-o", &format!("APT::Architecture={architecture}")]);
+            command.args(["-o", &format!("APT::Architectures::={architecture}")]);
+        }
         let name = command.get_program().to_string_lossy().into_owned();
         let output = process::finish(command.stdin(Stdio::null()))?;
         if !output.status.success() {
@@ -179,5 +221,72 @@ impl Archive {
             bail!("{name} failed ({}); `apt-get update` tells why", output.status);
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// What to do about a cache that cannot be written.
+fn unusable(directory: &Path, error: std::io::Error) -> anyhow::Error {
+    let shown = directory.display();
+    match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!(
+            "{shown} belongs to another user: make it yours with chown, or let CARGO_TARGET_DIR name \
+             a folder of your own"
+        ),
+        _ => anyhow::Error::new(error).context(format!("cannot write to {shown}")),
+    }
+}
+
+/// Makes links to absolute paths lead to where they lead on a system that is booted from the root.
+fn keep_links_inside(root: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() {
+            keep_links_inside(root, &path)?;
+        } else if kind.is_symlink()
+            && let Ok(inside) = fs::read_link(&path)?.strip_prefix("/")
+        {
+            let depth = folder.strip_prefix(root)?.components().count();
+            fs::remove_file(&path)?;
+            symlink(Path::new(&"../".repeat(depth)).join(inside), &path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::{keep_links_inside, unusable};
+
+    #[test]
+    fn links_to_absolute_paths_stay_inside_the_root_and_others_are_kept() {
+        let root = std::env::temp_dir().join(format!("xtask-links-{}", std::process::id()));
+        fs::create_dir_all(root.join("usr/lib")).unwrap();
+        symlink("/lib32/libm.so.6", root.join("usr/lib/libm.so")).unwrap();
+        symlink("libc.so.6", root.join("usr/lib/libc.so")).unwrap();
+
+        keep_links_inside(&root, &root).unwrap();
+
+        let target = |name: &str| fs::read_link(root.join(name)).unwrap();
+        assert_eq!(target("usr/lib/libm.so"), Path::new("../../lib32/libm.so.6"));
+        assert_eq!(target("usr/lib/libc.so"), Path::new("libc.so.6"));
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_cache_of_another_user_says_how_to_have_one_of_ones_own() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+
+        let line = unusable(Path::new("target/xtask"), denied).to_string();
+
+        assert_eq!(
+            line,
+            "target/xtask belongs to another user: make it yours with chown, or let \
+             CARGO_TARGET_DIR name a folder of your own"
+        );
     }
 }

@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use crate::apt::Archive;
 use crate::debian::Debian;
 use crate::guest::Programs;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel, Line};
+use crate::sysroot::{Bits, Sysroot};
+use crate::x86_selftests::Programs as X86Programs;
 use crate::{cpio, enclave, process, repository, selftests};
 
 /// What the initramfs holds besides init, the demo and the bench program.
@@ -39,7 +41,7 @@ impl Image {
     /// Packages that cannot be fetched, programs that do not compile.
     pub(crate) fn get(contents: Contents) -> Result<Self> {
         let archive = Archive::open()?;
-        let kernel = Kernel::get(&archive)?;
+        let kernel = Kernel::get(&archive, &kernel::STOCK)?;
         let programs = Programs::build()?;
         let signed = enclave::sign(&programs.enclave)?;
 
@@ -50,9 +52,7 @@ impl Image {
         root.file("enclave/demo.sgxs", 0o644, signed.stream);
         root.file("enclave/demo.sig", 0o644, signed.sigstruct);
         root.file("enclave/demo.mrenclave", 0o644, signed.mrenclave.to_vec());
-        for directory in ["proc", "sys", "tmp"] {
-            root.directory(directory);
-        }
+        add_mount_points(&mut root);
         let name = match contents {
             Contents::Demo => "demo",
             Contents::Tests => {
@@ -67,9 +67,7 @@ impl Image {
                 "tests"
             }
         };
-        let initrd = repository::cache().join(format!("initramfs-{name}.cpio"));
-        fs::write(&initrd, root.finish())
-            .with_context(|| format!("cannot write {}", initrd.display()))?;
+        let initrd = write(&root, name)?;
         Ok(Self {
             kernel: kernel.image,
             release: kernel.release,
@@ -78,6 +76,95 @@ impl Image {
             bench: programs.bench,
         })
     }
+}
+
+/// A kernel with an initramfs of few programs.
+pub(crate) struct Small {
+    pub(crate) kernel: PathBuf,
+    pub(crate) release: String,
+    pub(crate) initrd: PathBuf,
+    /// The names of its programs, without the SGX selftests.
+    pub(crate) programs: Vec<String>,
+}
+
+impl Small {
+    /// Linux's x86 selftests, for the stock kernel or for Debian's kernel of 32 bits.
+    ///
+    /// # Errors
+    /// As [`Image::get`].
+    pub(crate) fn x86_selftests(kernel: Bits) -> Result<Self> {
+        let archive = Archive::open()?;
+        let sysroot = Sysroot::get(&archive)?;
+        let programs = X86Programs::build(&archive, &sysroot)?;
+        let (line, name, init) = match kernel {
+            Bits::B64 => (&kernel::STOCK, "x86", Programs::build()?.init),
+            Bits::B32 => (&kernel::I686, "x86-32", init_of_32_bits(&sysroot)?),
+        };
+        let mut root = cpio::Archive::with_console();
+        root.file("init", 0o755, process::read(&init)?);
+        add_mount_points(&mut root);
+        sysroot.add_libraries(&mut root)?;
+        programs.add(&mut root, kernel)?;
+        let names = programs.names(kernel).map(str::to_owned).collect();
+        Self::new(&archive, line, &root, name, names)
+    }
+
+    /// The SGX selftests of Linux 6.12.
+    ///
+    /// # Errors
+    /// As [`Image::get`].
+    pub(crate) fn newer_sgx_selftests(line: &Line) -> Result<Self> {
+        let archive = Archive::open()?;
+        let built = selftests::build_newer(&archive)?;
+        let mut root = cpio::Archive::with_console();
+        root.file("init", 0o755, process::read(&Programs::build()?.init)?);
+        add_mount_points(&mut root);
+        root.file("bin/test_sgx", 0o755, process::read(&built.program)?);
+        root.file("test_sgx/test_encl.elf", 0o644, process::read(&built.enclave)?);
+        Self::new(&archive, line, &root, "sgx-6.12", Vec::new())
+    }
+
+    fn new(
+        archive: &Archive,
+        line: &Line,
+        root: &cpio::Archive,
+        name: &str,
+        programs: Vec<String>,
+    ) -> Result<Self> {
+        let kernel = Kernel::get(archive, line)?;
+        let initrd = write(root, name)?;
+        Ok(Self { kernel: kernel.image, release: kernel.release, initrd, programs })
+    }
+}
+
+/// Compiles `guest/init32`.
+fn init_of_32_bits(sysroot: &Sysroot) -> Result<PathBuf> {
+    let program = repository::cache().join("init32");
+    let source = repository::root().join("guest/init32/init.c");
+    let mut compiler = sysroot.compiler(Bits::B32);
+    compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"]);
+    process::capture(compiler.arg(&program).arg(source))?;
+    Ok(program)
+}
+
+fn add_mount_points(root: &mut cpio::Archive) {
+    for directory in ["proc", "sys", "tmp"] {
+        root.directory(directory);
+    }
+}
+
+/// Writes an initramfs under `target/`. Another xtask may be reading the one before it.
+fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
+    let path = repository::cache().join(format!("initramfs-{name}.cpio"));
+    let bytes = root.finish();
+    if fs::read(&path).is_ok_and(|there| there == bytes) {
+        return Ok(path);
+    }
+    let draft = repository::cache().join(format!("initramfs-{name}.{}", std::process::id()));
+    fs::write(&draft, bytes)
+        .and_then(|()| fs::rename(&draft, &path))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
@@ -97,11 +184,23 @@ fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
 /// As [`Image::get`].
 pub(crate) fn fetch_all() -> Result<()> {
     let start = Instant::now();
-    let image = Image::get(Contents::Tests)?;
-    Debian::get()?;
+    let image = everything()?;
     process::step(&format!("Kernel {} and {}", image.release, image.initrd.display()));
     process::done(start);
     Ok(())
+}
+
+/// All that guest tests boot.
+///
+/// # Errors
+/// As [`Image::get`].
+pub(crate) fn everything() -> Result<Image> {
+    let image = Image::get(Contents::Tests)?;
+    Small::x86_selftests(Bits::B64)?;
+    Small::x86_selftests(Bits::B32)?;
+    Small::newer_sgx_selftests(&kernel::NEWER)?;
+    Debian::get()?;
+    Ok(image)
 }
 
 /// Lower-case hexadecimal digits.

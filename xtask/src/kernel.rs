@@ -1,4 +1,4 @@
-//! The stock Debian cloud kernel.
+//! Debian's kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,41 @@ use anyhow::{Context, Result};
 use crate::apt::Archive;
 use crate::{process, repository};
 
-/// Names the newest kernel of the release.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// A line of kernels that Debian maintains.
+pub(crate) struct Line {
+    /// The package that depends on the newest kernel.
+    meta_package: &'static str,
+    /// How the names of its packages end.
+    ending: &'static str,
+    /// Where it is not this system's.
+    architecture: Option<&'static str>,
+    /// The file that keeps the choice.
+    choice: &'static str,
+}
+
+/// The cloud kernel of Debian 12.
+pub(crate) const STOCK: Line = Line {
+    meta_package: "linux-image-cloud-amd64",
+    ending: "-cloud-amd64",
+    architecture: None,
+    choice: "kernel-package",
+};
+
+/// The newer cloud kernel that Debian 12 has too.
+pub(crate) const NEWER: Line = Line {
+    meta_package: "linux-image-6.12-cloud-amd64",
+    ending: "-cloud-amd64",
+    architecture: None,
+    choice: "kernel-package-6.12",
+};
+
+/// Debian 12's kernel for 32-bit processors.
+pub(crate) const I686: Line = Line {
+    meta_package: "linux-image-686-pae",
+    ending: "-686-pae",
+    architecture: Some("i386"),
+    choice: "kernel-package-686",
+};
 
 /// An unpacked kernel package.
 pub(crate) struct Kernel {
@@ -25,14 +58,16 @@ impl Kernel {
     ///
     /// # Errors
     /// Nothing is cached and the package archive is out of reach.
-    pub(crate) fn get(archive: &Archive) -> Result<Self> {
-        let chosen = repository::cache().join("kernel-package");
-        let package = match fs::read_to_string(&chosen) {
+    pub(crate) fn get(archive: &Archive, line: &Line) -> Result<Self> {
+        let foreign = line.architecture.map(|architecture| archive.of(architecture));
+        let archive = foreign.as_ref().unwrap_or(archive);
+        let choice = repository::cache().join(line.choice);
+        let package = match fs::read_to_string(&choice) {
             Ok(name) => name.trim().to_owned(),
-            Err(_) => archive.dependency(META_PACKAGE, "linux-image-", "-cloud-amd64")?,
+            Err(_) => archive.dependency(line.meta_package, "linux-image-", line.ending)?,
         };
         let root = archive.unpacked(&package)?;
-        fs::write(&chosen, &package)?;
+        fs::write(&choice, &package)?;
         let release = package.trim_start_matches("linux-image-").to_owned();
         let image = root.join("boot").join(format!("vmlinuz-{release}"));
         let modules = root.join("lib/modules").join(&release);

@@ -17,6 +17,7 @@ mod guest_tests;
 mod image;
 mod kernel;
 mod lint;
+mod linux_source;
 mod machine;
 mod process;
 mod python;
@@ -24,7 +25,9 @@ mod repository;
 mod selftests;
 mod sequences;
 mod signer;
+mod sysroot;
 mod testing;
+mod x86_selftests;
 
 use std::process::ExitCode;
 

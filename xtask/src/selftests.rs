@@ -1,4 +1,4 @@
-//! Linux's own SGX selftests, built unmodified from Debian's kernel source package.
+//! Linux's own SGX selftests, built unmodified from Debian's packages of the kernel's source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::Archive;
-use crate::{process, repository};
-
-const SOURCE_PACKAGE: &str = "linux-source-6.1";
-/// What the selftests include of the kernel's source.
-const MEMBERS: [&str; 6] = [
-    "tools/testing/selftests/sgx",
-    "tools/testing/selftests/kselftest.h",
-    "tools/testing/selftests/kselftest_harness.h",
-    "tools/include",
-    "arch/x86/include/asm",
-    "arch/x86/include/uapi/asm",
-];
+use crate::{linux_source, process, repository};
 
 /// The 16 tests in the order in which the harness runs them.
 pub(crate) const TESTS: [&str; 16] = [
@@ -47,78 +36,85 @@ pub(crate) struct Built {
     pub(crate) enclave: PathBuf,
 }
 
-/// Fetches the source and the static libcrypto, and compiles.
+/// A version of the selftests and what its Makefile says.
+struct Version {
+    name: &'static str,
+    enclave_flags: &'static [&'static str],
+    /// The harness takes no names of tests on its command line: `guest/selftests/bind.c` is linked in.
+    binding: bool,
+}
+
+const LINUX_6_1: Version = Version {
+    name: "6.1",
+    enclave_flags: &["-static", "-nostdlib", "-nostartfiles", "-fPIC"],
+    binding: true,
+};
+
+const LINUX_6_12: Version = Version {
+    name: "6.12",
+    enclave_flags: &["-static-pie", "-nostdlib", "-ffreestanding", "-fPIE"],
+    binding: false,
+};
+
+/// Those of the stock kernel.
 ///
 /// # Errors
 /// Packages that cannot be fetched; gcc's own.
 pub(crate) fn build(archive: &Archive) -> Result<Built> {
-    let directory = repository::cache().join("selftests");
-    let built =
-        Built { program: directory.join("test_sgx"), enclave: directory.join("test_encl.elf") };
-    let binding = repository::root().join("guest/selftests/bind.c");
-    if is_newer(&built.enclave, &binding) && is_newer(&built.program, &binding) {
-        return Ok(built);
+    LINUX_6_1.build(archive)
+}
+
+/// Those of Linux 6.12, whose harness runs the tests that `-t NAME` names, or all but `-T NAME`.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_newer(archive: &Archive) -> Result<Built> {
+    LINUX_6_12.build(archive)
+}
+
+impl Version {
+    fn build(&self, archive: &Archive) -> Result<Built> {
+        let directory = repository::cache().join("selftests").join(self.name);
+        let built =
+            Built { program: directory.join("test_sgx"), enclave: directory.join("test_encl.elf") };
+        let binding = repository::root().join("guest/selftests/bind.c");
+        if is_newer(&built.enclave, &binding) && is_newer(&built.program, &binding) {
+            return Ok(built);
+        }
+        let source = linux_source::unpacked(archive, self.name)?;
+        let library = archive.unpacked("libssl-dev")?;
+        process::step(&format!("Building the SGX selftests of Linux {}", self.name));
+        let start = Instant::now();
+        fs::create_dir_all(&directory)?;
+        let sgx = source.join("tools/testing/selftests/sgx");
+        let include = library.join("usr/include");
+        let archives = library.join("usr/lib/x86_64-linux-gnu");
+
+        // The flags are those of the selftests' own Makefile, with -static added to
+        // the program's; the guest has no shared libraries.
+        let mut gcc = gcc(&sgx, &source);
+        gcc.args(["-g", "-fPIC", "-z", "noexecstack", "-static"]);
+        gcc.arg("-I").arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu"));
+        gcc.arg("-o").arg(&built.program);
+        gcc.args(["main.c", "load.c", "sigstruct.c", "call.S", "sign_key.S"]);
+        if self.binding {
+            gcc.arg("-Wl,--wrap=fork").arg(&binding);
+        }
+        process::capture(gcc.arg("-L").arg(&archives).arg("-lcrypto"))?;
+
+        let mut gcc = self::gcc(&sgx, &source);
+        gcc.args(self.enclave_flags).args(["-fno-stack-protector", "-mrdrnd"]);
+        gcc.args(["test_encl.c", "test_encl_bootstrap.S", "-o"]).arg(&built.enclave);
+        process::capture(gcc.arg("-Wl,-T,test_encl.lds,--build-id=none"))?;
+        process::done(start);
+        Ok(built)
     }
-    let source = source(archive)?;
-    let library = archive.unpacked("libssl-dev")?;
-    process::step("Building Linux's SGX selftests");
-    let start = Instant::now();
-    fs::create_dir_all(&directory)?;
-    let sgx = source.join("tools/testing/selftests/sgx");
-    let include = library.join("usr/include");
-    let archives = library.join("usr/lib/x86_64-linux-gnu");
-
-    // The flags are those of the selftests' own Makefile, with -static added to
-    // the program's; the guest has no shared libraries.
-    let mut gcc = gcc(&sgx, &source);
-    gcc.args(["-g", "-fPIC", "-z", "noexecstack", "-static", "-Wl,--wrap=fork"]);
-    gcc.arg("-I").arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu"));
-    gcc.arg("-o").arg(&built.program);
-    gcc.args(["main.c", "load.c", "sigstruct.c", "call.S", "sign_key.S"]).arg(&binding);
-    process::capture(gcc.arg("-L").arg(&archives).arg("-lcrypto"))?;
-
-    let mut gcc = self::gcc(&sgx, &source);
-    gcc.args(["-static", "-nostdlib", "-nostartfiles", "-fPIC", "-fno-stack-protector"]);
-    gcc.args(["-mrdrnd", "-T", "test_encl.lds", "test_encl.c", "test_encl_bootstrap.S"]);
-    process::capture(gcc.arg("-o").arg(&built.enclave).arg("-Wl,--build-id=none"))?;
-    process::done(start);
-    Ok(built)
 }
 
 fn gcc(sgx: &Path, source: &Path) -> Command {
     let mut gcc = Command::new("gcc");
     gcc.current_dir(sgx).args(["-Wall", "-Werror", "-I"]).arg(source.join("tools/include"));
     gcc
-}
-
-/// The part of the kernel's source that is needed. The package holds a compressed
-/// archive; xz comes from its own package, since a small system has none.
-fn source(archive: &Archive) -> Result<PathBuf> {
-    let destination = repository::cache().join("linux-source");
-    let complete = destination.join(".complete");
-    let root = destination.join(SOURCE_PACKAGE);
-    if complete.exists() {
-        return Ok(root);
-    }
-    let package = archive.unpacked(SOURCE_PACKAGE)?;
-    let xz = archive.unpacked("xz-utils")?.join("usr/bin/xz");
-    process::step("Unpacking the selftests' source");
-    let start = Instant::now();
-    let _ = fs::remove_dir_all(&destination);
-    fs::create_dir_all(&destination)?;
-    let members = MEMBERS.map(|member| format!("{SOURCE_PACKAGE}/{member}"));
-    process::capture(
-        Command::new("tar")
-            .arg(format!("--use-compress-program={}", xz.display()))
-            .arg("-xf")
-            .arg(package.join(format!("usr/src/{SOURCE_PACKAGE}.tar.xz")))
-            .arg("-C")
-            .arg(&destination)
-            .args(members),
-    )?;
-    fs::write(complete, "")?;
-    process::done(start);
-    Ok(root)
 }
 
 /// True if the first file exists and is younger than the second.

@@ -7,11 +7,10 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::debian::Debian;
 use crate::guest_tests::{GuestTest, Setup, TESTS};
 use crate::image::{Contents, Image};
 use crate::machine::Machine;
-use crate::process;
+use crate::{image, process};
 
 /// The profile of everything under test: optimised, with overflow checks and
 /// debug assertions.
@@ -29,6 +28,9 @@ pub(crate) struct Options {
     /// Only guest tests whose name contains this
     #[arg(long, value_name = "TEXT", conflicts_with = "units")]
     only: Option<String>,
+    /// Guest tests too that take long, which CI leaves out
+    #[arg(long, conflicts_with = "units")]
+    all: bool,
     /// Show the guests' consoles, one guest at a time
     #[arg(long)]
     show: bool,
@@ -51,7 +53,7 @@ struct Count {
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.list {
         for test in TESTS {
-            println!("{}", test.name);
+            println!("{}{}", test.name, if test.long { " (only with --all)" } else { "" });
         }
         return Ok(());
     }
@@ -145,21 +147,21 @@ fn tally(lines: &[String]) -> Count {
     count
 }
 
-/// What the guests boot; the Debian disk too, if all tests are to run.
+/// What the guests boot. Of some tests alone, each gets what only it needs.
 fn images(whole: bool) -> Result<Image> {
-    let image = Image::get(Contents::Tests)?;
-    if whole {
-        Debian::get()?;
-    }
-    Ok(image)
+    if whole { image::everything() } else { Image::get(Contents::Tests) }
 }
 
 /// The tests in guests: as many at a time as the host has processors, then those that want it all.
 fn guests(options: &Options, image: Image) -> Result<Count> {
     let wanted = options.only.as_deref().unwrap_or_default();
-    let selected: Vec<_> = TESTS.iter().filter(|test| test.name.contains(wanted)).collect();
-    if selected.is_empty() {
+    let named: Vec<_> = TESTS.iter().filter(|test| test.name.contains(wanted)).collect();
+    if named.is_empty() {
         bail!("no guest test's name contains {wanted}; --list names them");
+    }
+    let selected: Vec<_> = named.into_iter().filter(|test| options.all || !test.long).collect();
+    if selected.is_empty() {
+        bail!("the guest tests whose names contain {wanted} take long: add --all to run them");
     }
     // Tests of the command have just built it; alone it would be built with other features.
     let only_guests = options.guests || options.only.is_some();

@@ -3,7 +3,8 @@
 //! The kernel command line says what happens:
 //!
 //! - `cloister.run=TASK[:ARGUMENT]...[,TASK...]`: run these in order. A task is one of
-//!   [`tasks::TASKS`] or a program in `/bin`.
+//!   [`tasks::TASKS`], `repeat` or a program in `/bin`. `repeat:TIMES:PROGRAM[:ARGUMENT]...` tells how
+//!   often the program ended well.
 //! - `cloister.end=poweroff|reboot|panic|exit`: what comes last (default `poweroff`).
 //!
 //! Every task prints `init: begin NAME` and `init: end NAME CODE`, which xtask parses.
@@ -69,9 +70,21 @@ fn run(task: &str) {
                 1
             }
         },
+        None if name == "repeat" => repeat(&arguments),
         None => program(name, &arguments),
     };
     println!("init: end {name} {code}");
+}
+
+fn repeat(arguments: &[&str]) -> i32 {
+    let [times, name, arguments @ ..] = arguments else { return 1 };
+    let Ok(times) = times.parse::<u32>() else { return 1 };
+    let mut good = 0;
+    for _ in 0..times {
+        good += u32::from(program(name, arguments) == 0);
+    }
+    println!("repeat: {name} ended well {good} times of {times}");
+    0
 }
 
 /// Runs `/bin/NAME`; in `/NAME` if there is such a folder, since some programs

@@ -16,10 +16,11 @@ use crate::{button, system};
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 11] = [
+pub(crate) const TASKS: [(&str, Task); 12] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
+    ("first-cpu", first_cpu),
     ("dmesg", dmesg),
     ("cpus", cpus),
     ("nodes", nodes),
@@ -66,9 +67,9 @@ fn sgx(_: &[&str]) -> Result<(), String> {
 ///
 /// The ioctls of SGX2 return EAGAIN for a page that is just being written back. A program that goes
 /// through more enclave pages than there is EPC follows the reclaimer at a small distance, and where
-/// the two compete for the enclave's lock it overtakes: Linux's selftest of that case, which takes
-/// EAGAIN for a failure (later versions of it try again), loses the race on several CPUs. On the
-/// reclaimer's own CPU, the program waits.
+/// the two compete for the enclave's lock it overtakes. Linux's selftest of that case, from 6.0 on,
+/// takes EAGAIN for a failure and loses the race on several CPUs. On the reclaimer's own CPU, the
+/// program waits.
 fn reclaimer(_: &[&str]) -> Result<(), String> {
     let process = fs::read_dir("/proc")
         .map_err(|error| format!("cannot read /proc: {error}"))?
@@ -83,6 +84,11 @@ fn reclaimer(_: &[&str]) -> Result<(), String> {
         .map_err(|error| format!("cannot make ksgxd a real-time thread: {error}"))?;
     println!("reclaimer: ksgxd is process {process}, SCHED_FIFO on CPU 0");
     Ok(())
+}
+
+/// Binds init, and so every program that comes later, to the first CPU.
+fn first_cpu(_: &[&str]) -> Result<(), String> {
+    system::bind(0, 0).map_err(|error| format!("cannot bind init: {error}"))
 }
 
 /// The kernel's log, a line each: `dmesg: LEVEL TEXT`. An argument selects lines

@@ -5,11 +5,14 @@ mod devices;
 mod disk_boot;
 mod epc;
 mod epc_view;
+mod kernels;
 mod monitor;
 mod power;
 mod qemu;
+mod race;
 mod setup;
 mod sgx;
+mod x86;
 
 use anyhow::Result;
 
@@ -23,14 +26,20 @@ pub(crate) struct GuestTest {
     pub(crate) body: fn(&Setup) -> Result<()>,
     /// It wants all of the host: its guest has several processors that wait for one another.
     pub(crate) alone: bool,
+    /// It takes too long for each change: `--all` runs it.
+    pub(crate) long: bool,
 }
 
 const fn test(name: &'static str, body: fn(&Setup) -> Result<()>) -> GuestTest {
-    GuestTest { name, body, alone: false }
+    GuestTest { name, body, alone: false, long: false }
 }
 
 const fn alone(name: &'static str, body: fn(&Setup) -> Result<()>) -> GuestTest {
-    GuestTest { name, body, alone: true }
+    GuestTest { name, body, alone: true, long: false }
+}
+
+const fn long(name: &'static str, body: fn(&Setup) -> Result<()>) -> GuestTest {
+    GuestTest { name, body, alone: true, long: true }
 }
 
 /// Every test, the quick ones first.
@@ -88,6 +97,16 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("query_sgx_says_what_cpuid_in_the_guest_says", monitor::sgx_is_what_cpuid_says),
     alone("the_line_of_the_2021_series_runs_the_demo_enclave", qemu::series),
     alone("nodes_have_their_processors_ram_and_epc", qemu::nodes),
+    test("the_x86_selftests_pass_on_a_32_bit_kernel", x86::on_32_bits),
+    alone("the_x86_selftests_pass_on_two_processors", x86::on_64_bits),
+    test("linux_6_12_passes_its_sgx_selftests_on_one_processor", kernels::newer),
+    long(
+        "linux_6_12_passes_its_sgx_selftests_on_four_processors",
+        kernels::newer_on_four_processors,
+    ),
+    long("the_free_race_test_always_passes_on_one_processor", race::on_one_processor),
+    long("the_free_race_test_is_counted_on_two_processors", race::on_two_processors),
+    long("the_free_race_test_is_counted_on_four_processors", race::on_four_processors),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

@@ -6,15 +6,20 @@ use anyhow::{Context, Result, ensure};
 
 use super::Setup;
 use super::setup::expect;
+use crate::console::Transcript;
 use crate::demo;
 use crate::machine::Boot;
 use crate::selftests::{self, Verdict};
 
-/// The selftest that must not compete with the kernel's reclaimer (see the task `reclaimer` of
-/// `guest/init`).
+/// The selftest that on several processors must not compete with the kernel's reclaimer (see the task
+/// `reclaimer` of `guest/init`).
 pub(super) const BOUND: [&str; 1] = ["unclobbered_vdso_oversubscribed_remove"];
 
-const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
+/// For all of Linux's selftests.
+const SELFTESTS: Duration = Duration::from_secs(400);
+
+/// The EPC of most machines here.
+pub(super) const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
 
 pub(super) fn driver(setup: &Setup) -> Result<()> {
     let boot = setup.tasks("sgx,dmesg:sgx").option(EPC.0, EPC.1);
@@ -150,8 +155,10 @@ pub(super) fn vectors(setup: &Setup) -> Result<()> {
     expect(&transcript, "init: end enclave-demo 0")
 }
 
+/// On one processor, where the reclaimer needs no more than not to be interrupted.
 pub(super) fn selftests(setup: &Setup) -> Result<()> {
-    all_pass(setup, &selftests_boot(setup)?.option(EPC.0, EPC.1))
+    let boot = setup.tasks("reclaimer,test_sgx").option(EPC.0, EPC.1);
+    all_pass(setup, &Boot { limit: SELFTESTS, ..boot })
 }
 
 pub(super) fn selftests_on_four_processors(setup: &Setup) -> Result<()> {
@@ -184,22 +191,23 @@ pub(super) fn selftests_without_sgx2(setup: &Setup) -> Result<()> {
 fn all_pass(setup: &Setup, boot: &Boot) -> Result<()> {
     let transcript = setup.boot_to_power_off(boot)?;
 
-    let verdicts = selftests::parse(&transcript.lines)?;
+    check_passed(&selftests::parse(&transcript.lines)?, &transcript)
+}
+
+/// Fails with the tests that did not pass.
+pub(super) fn check_passed(verdicts: &[(&str, Verdict)], transcript: &Transcript) -> Result<()> {
     let failed: Vec<_> =
         verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Passed).collect();
     ensure!(failed.is_empty(), "{failed:?}; last lines:\n{}", transcript.tail());
     Ok(())
 }
 
-fn selftests_boot(setup: &Setup) -> Result<Boot> {
-    let mut boot = setup.tasks(&format!("reclaimer,test_sgx:{}", selftests::binding(&BOUND)?));
-    boot.limit = Duration::from_secs(400);
-    Ok(boot)
-}
-
-/// The selftests on four processors, told in the options of the 2021 series.
+/// The selftests on four processors, told in the options of the 2021 series. The one that races with
+/// the reclaimer is bound to its processor.
 fn series_boot(setup: &Setup) -> Result<Boot> {
-    let boot = Boot { cpus: 4, qemu_options: true, ..selftests_boot(setup)? };
+    let tasks = format!("reclaimer,test_sgx:{}", selftests::binding(&BOUND)?);
+    let boot = setup.tasks(&tasks);
+    let boot = Boot { cpus: 4, qemu_options: true, limit: SELFTESTS, ..boot };
     Ok(boot
         .option("-sgx-epc", "id=epc1,memdev=mem1")
         .option("-object", "memory-backend-epc,id=mem1,size=64M,prealloc"))
