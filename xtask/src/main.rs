@@ -9,6 +9,7 @@ mod cpio;
 mod debian;
 mod demo;
 mod diff;
+mod disk;
 mod enclave;
 mod fuzz;
 mod grub_oracle;
@@ -62,6 +63,8 @@ enum Chore {
     Bench(bench::Options),
     /// GNU GRUB's own answers, which the tests of its language go by
     GrubOracle(grub_oracle::Options),
+    /// A disk with an installed Debian 12, for machines of your own
+    Disk(disk::Options),
     /// Fetch and build what the guests need, and boot nothing
     Fetch,
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Chore::Sequences(options) => sequences::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::GrubOracle(options) => grub_oracle::run(&options),
+        Chore::Disk(options) => disk::run(&options),
         Chore::Fetch => image::fetch_all(),
     };
     match outcome {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Bytes of the image. Most are zeros, which take no room.
-const SIZE: u64 = 1 << 30;
+/// Bytes of the image that the tests have. Most are zeros, which take no room.
+pub(crate) const SIZE: u64 = 1 << 30;
 /// Where the partition begins, and what is left behind it for the second table.
 const START: u64 = 1 << 20;
 const BEHIND: u64 = 1 << 20;
@@ -25,22 +25,30 @@ pub(super) const fn root_offset() -> u64 {
     START
 }
 
-/// KiB of the root file system.
-pub(super) const fn root_kib() -> u64 {
-    (SIZE - START - BEHIND) >> 10
+/// KiB of the root file system of an image.
+pub(super) const fn root_kib(size: u64) -> u64 {
+    (size - START - BEHIND) >> 10
 }
 
-/// Makes an image with a GPT and one partition for Linux.
+/// Makes an empty image with a GPT and one partition for Linux.
 ///
 /// # Errors
 /// It cannot be written.
-pub(super) fn partition(image: &Path) -> Result<()> {
+pub(super) fn create(image: &Path) -> Result<()> {
+    File::create(image).with_context(|| format!("cannot create {}", image.display()))?;
+    partition(image, SIZE)
+}
+
+/// Gives an image another size and a new table, whose partition begins where it did.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn partition(image: &Path, size: u64) -> Result<()> {
     let context = || format!("cannot partition {}", image.display());
-    let file = File::create(image).with_context(context)?;
-    file.set_len(SIZE).with_context(context)?;
-    // The table that old systems see: the whole disk is GPT's.
-    let sectors = u32::try_from(SIZE / SECTOR - 1)?;
     let mut writer = File::options().read(true).write(true).open(image).with_context(context)?;
+    writer.set_len(size).with_context(context)?;
+    // The table that old systems see: the whole disk is GPT's.
+    let sectors = u32::try_from(size / SECTOR - 1).unwrap_or(u32::MAX);
     gpt::mbr::ProtectiveMBR::with_lb_size(sectors)
         .overwrite_lba0(&mut writer)
         .with_context(context)?;
@@ -50,7 +58,7 @@ pub(super) fn partition(image: &Path) -> Result<()> {
             "root",
             1,
             START / SECTOR,
-            (SIZE - START - BEHIND) / SECTOR,
+            (size - START - BEHIND) / SECTOR,
             gpt::partition_types::LINUX_FS,
             0,
         )

@@ -8,6 +8,7 @@ mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,7 @@ use crate::apt::Archive;
 use crate::guest::Programs;
 use crate::image::hex;
 use crate::{enclave, process, repository, selftests};
+pub(crate) use disk::SIZE;
 use overlay::Overlay;
 use tools::Tools;
 
@@ -55,27 +57,39 @@ impl Debian {
         let _ = fs::remove_file(&key_file);
         let files = folder.join("files");
         overlay.write(&files)?;
-        disk::partition(&image)?;
+        disk::create(&image)?;
         root::make(&tools, &folder, &files, &image)?;
         fs::write(&key_file, key)?;
         process::done(start);
         Ok(Self { image })
     }
 
-    /// A copy of the image, in its place if there is one.
+    /// A copy of the image of a size of at least [`SIZE`], in its place if there is one.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn copy(&self, path: &Path) -> Result<()> {
+    pub(crate) fn copy(&self, path: &Path, size: u64) -> Result<()> {
         copy_sparse(&self.image, path)
-            .with_context(|| format!("cannot copy the image to {}", path.display()))
+            .with_context(|| format!("cannot copy the image to {}", path.display()))?;
+        if size == SIZE { Ok(()) } else { grow(path, size) }
     }
+}
+
+/// Gives the root file system of a copy all of the size that the copy shall have.
+fn grow(image: &Path, size: u64) -> Result<()> {
+    disk::partition(image, size)?;
+    let partition = format!("{}?offset={}", image.display(), disk::root_offset());
+    let mut command = Command::new("resize2fs");
+    // Where Debian has it; an unprivileged user's path may not.
+    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    process::capture(command.arg(partition).arg(format!("{}K", disk::root_kib(size))))?;
+    Ok(())
 }
 
 /// Copies a file; stretches of zeros take no room.
 fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     // Shares the blocks where the file system can.
-    let mut command = std::process::Command::new("cp");
+    let mut command = Command::new("cp");
     command.args(["--reflink=auto", "--sparse=always", "--"]).arg(from).arg(to);
     process::capture(&mut command)?;
     Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::disk::{ROOT_UUID, root_kib, root_offset};
+use super::disk::{ROOT_UUID, SIZE, root_kib, root_offset};
 use super::tools::Tools;
 use crate::process;
 
@@ -129,9 +129,14 @@ pub(super) fn make(tools: &Tools, folder: &Path, files: &Path, image: &Path) -> 
     shell.env("PACKAGES", &packages);
     shell.env("WORK", &work).env("FILES", files).env("IMAGE", image).env("SETTINGS", &settings);
     shell.env("ROOT_UUID", ROOT_UUID).env("OFFSET", root_offset().to_string());
-    shell.env("KIB", root_kib().to_string());
+    shell.env("KIB", root_kib(SIZE).to_string());
     process::capture(&mut shell).with_context(|| {
-        format!("debootstrap's log is {}", work.join("root/debootstrap/debootstrap.log").display())
+        let log = work.join("root/debootstrap/debootstrap.log");
+        format!(
+            "cannot make a Debian 12, for which the system's package sources must be in reach; \
+             debootstrap's log is {}",
+            log.display()
+        )
     })?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
 }

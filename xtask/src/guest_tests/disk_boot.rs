@@ -18,6 +18,8 @@ use crate::selftests::{self, Verdict};
 const BOOT: Duration = Duration::from_secs(300);
 /// For a command, and for the end of the services.
 const COMMAND: Duration = Duration::from_secs(120);
+/// As `cargo xtask disk --size 3G` makes it.
+const DISK_SIZE: u64 = 3 << 30;
 /// For Linux's selftests.
 const SELFTESTS: Duration = Duration::from_secs(400);
 
@@ -32,7 +34,7 @@ fn log_in(session: &mut Session) -> Result<()> {
 /// The line of the 2021 series, as it is but for a monitor and a console.
 pub(super) fn series(setup: &Setup) -> Result<()> {
     let disk = setup.path("debian-12.img");
-    Debian::get()?.copy(&disk)?;
+    Debian::get()?.copy(&disk, DISK_SIZE)?;
     // Not with the other files: a socket's name must be short.
     let name = format!("cloister-series-{}.sock", std::process::id());
     let socket = std::env::temp_dir().join(name);
@@ -63,6 +65,9 @@ fn first_boot(setup: &Setup, session: &mut Session, socket: &Path) -> Result<()>
     ensure!(!cmdline.contains("second-boot"), "the command line is {cmdline}");
     let processors = session.run("nproc", COMMAND)?;
     ensure!(processors.contains('4'), "{processors} processors");
+    let size = session.run("df --output=size -BM / | tail -n 1", COMMAND)?;
+    let mib: u64 = size.trim().trim_end_matches('M').parse().context("df says no size")?;
+    ensure!(mib > DISK_SIZE * 9 / 10 >> 20, "the root file system has {mib} MiB");
     let enclave = session.run("enclave-demo", COMMAND)?;
     ensure!(enclave.contains("enclave-demo: done"), "the demo printed {enclave}");
     let key = session.run("enclave-demo provision", COMMAND)?;
