@@ -267,10 +267,9 @@ fn lower_memory(op: &mut Op, instruction: &Instruction, mode: Mode) {
     } else {
         8
     };
-    // A 64-bit absolute displacement of 32 bits is sign-extended, with a 67H prefix zero-extended:
-    // iced has done either already.
-    let absolute = base == Register::None && index == Register::None && !vector_index;
-    op.addr_size = if mode.is_64() && absolute && width == 4 { 8 } else { width };
+    // iced has extended an absolute displacement. The size still matters with a 67H prefix: to the
+    // bit offsets of BT and its relatives.
+    op.addr_size = width;
     op.special |= match op.addr_size {
         2 => MEM_ADDR16 | MEM_SPECIAL,
         4 => MEM_ADDR32 | MEM_SPECIAL,

@@ -64,6 +64,57 @@ impl Cpu {
         self.linear_special(op, sum, size, kind)
     }
 
+    /// Linear address of the part of a memory operand that lies `more` bytes behind its beginning:
+    /// it does not wrap at the address size.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::linear`].
+    #[inline(always)]
+    pub fn linear_within(
+        &mut self,
+        op: &Op,
+        more: u64,
+        size: usize,
+        kind: AccessKind,
+    ) -> Exec<u64> {
+        let offset = self.effective(op).wrapping_add(more);
+        if op.special & MEM_SEGMENT == 0 {
+            return Ok(offset);
+        }
+        self.segmented(usize::from(op.seg), offset, size, kind)
+    }
+
+    /// As [`Cpu::linear`], for an operand that has to lie at a multiple of `alignment`, a power of
+    /// two. #GP(0) of the alignment comes before a fault of the segment.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0) where it does not, and as [`Cpu::linear`].
+    #[inline(always)]
+    pub fn linear_at_multiple(
+        &mut self,
+        op: &Op,
+        alignment: u64,
+        size: usize,
+        kind: AccessKind,
+    ) -> Exec<u64> {
+        let sum = self.address_sum(op);
+        let base = if op.special == 0 { 0 } else { self.segment_base(op) };
+        // The address size keeps the low bits.
+        if sum.wrapping_add(base) & (alignment - 1) != 0 {
+            return Err(self.gp(0));
+        }
+        if op.special == 0 { Ok(sum) } else { self.linear_special(op, sum, size, kind) }
+    }
+
+    /// What the segment adds to the effective address.
+    fn segment_base(&self, op: &Op) -> u64 {
+        let segment = usize::from(op.seg);
+        let flat = self.mode.is_64() && !matches!(segment, seg::FS | seg::GS);
+        if flat { 0 } else { self.segs[segment & 7].base }
+    }
+
     #[inline(never)]
     fn linear_special(&mut self, op: &Op, sum: u64, size: usize, kind: AccessKind) -> Exec<u64> {
         let offset = sum & address_mask(op);
@@ -112,12 +163,14 @@ impl Cpu {
             let top = if rights.big() { 0xffff_ffff } else { 0xffff };
             offset > u64::from(register.limit) && last <= top && last >= offset
         } else {
-            last <= u64::from(register.limit) && last >= offset
+            // An access that crosses the end of 4 GiB may or may not fault: it wraps here.
+            last <= u64::from(register.limit) && last >= offset || register.limit == u32::MAX
         };
         // Code segments are never writable; data segments are always readable.
         let typed = match kind {
             AccessKind::Write => !rights.is_code() && rights.bit_rw(),
-            _ => !rights.is_code() || rights.bit_rw(),
+            AccessKind::Execute => true,
+            AccessKind::Read => !rights.is_code() || rights.bit_rw(),
         };
         let protected = self.cr0.contains(cloister_x86::regs::Cr0::PE);
         if rights.unusable() || !in_limit || (protected && !typed) {

@@ -75,21 +75,15 @@ fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// Pushes the return address and branches.
 ///
-/// The manual checks the target first (SDM Vol. 2A, CALL). In 64-bit mode Intel processors do not:
-/// #SS or #PF of the push comes before the #GP(0) of a target that is not canonical, which leaves
-/// the return address below the stack pointer that it keeps.
+/// The manual checks the target first (SDM Vol. 2A, CALL). Intel processors do not: #SS or #PF of
+/// the push comes before the #GP(0) of a target that is not canonical or beyond the limit of CS,
+/// which leaves the return address below the stack pointer that it keeps.
 fn call_to<T: Int>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
     let next = T::trunc(cpu.next_rip(op));
-    if cpu.mode.is_64() {
-        let top = cpu.gpr[RSP].wrapping_sub(T::SIZE as u64);
-        cpu.stack_store(top, next)?;
-        cpu.rip = cpu.near_target(target, T::SIZE as u8)?;
-        cpu.gpr[RSP] = top;
-    } else {
-        let target = cpu.near_target(target, T::SIZE as u8)?;
-        cpu.push(next)?;
-        cpu.rip = target;
-    }
+    let top = cpu.gpr[RSP].wrapping_sub(T::SIZE as u64);
+    cpu.stack_store(top, next)?;
+    cpu.rip = cpu.near_target(target, T::SIZE as u8)?;
+    cpu.set_stack_pointer(top);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ fn full_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
 /// The caches of the host are coherent; what remains is the check of a load (SDM Vol. 2A,
 /// CLFLUSH), for which data breakpoints watch.
 fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
-    let la = cpu.linear(op, 1, AccessKind::Read)?;
+    let la = cpu.linear(op, 1, AccessKind::Execute)?;
     cpu.check_access(la, 1, AccessKind::Read, cpu.mmu_mode)?;
     cpu.translate(la, AccessKind::Read, cpu.mmu_mode).map(drop)
 }

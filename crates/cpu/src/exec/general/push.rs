@@ -83,9 +83,16 @@ fn push_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// The selector, zero-extended to the operand size.
+/// Of a slot of four bytes only two are written (SDM Vol. 2B, PUSH, of recent processors).
 fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let selector = cpu.segs[usize::from(op.dst & 7)].selector;
-    cpu.push(T::trunc(u64::from(selector)))
+    if T::SIZE != 4 {
+        return cpu.push(T::trunc(u64::from(selector)));
+    }
+    let top = cpu.gpr[RSP].wrapping_sub(T::SIZE as u64);
+    cpu.stack_store(top, selector)?;
+    cpu.set_stack_pointer(top);
+    Ok(())
 }
 
 /// POP of RSP keeps what was popped.
@@ -135,14 +142,12 @@ fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-/// The reverse; the value for SP is dropped.
+/// The reverse; the value for SP is dropped. Where one of the loads faults, the registers before
+/// it keep what they got, as on Intel processors; the stack pointer is as it was.
 fn pop_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let top = cpu.gpr[RSP];
-    let mut values = [T::trunc(0); 8];
-    for (n, value) in (0u64..).zip(&mut values) {
-        *value = cpu.stack_load(top.wrapping_add(n * T::SIZE as u64))?;
-    }
-    for (number, value) in (0u8..8).rev().zip(values) {
+    for (n, number) in (0u64..).zip((0u8..8).rev()) {
+        let value = cpu.stack_load::<T>(top.wrapping_add(n * T::SIZE as u64))?;
         if usize::from(number) != RSP {
             cpu.set_reg(number, false, value);
         }

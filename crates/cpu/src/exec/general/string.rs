@@ -34,6 +34,9 @@ pub(super) trait Element {
     const DESTINATION: bool;
     /// Whether REPE and REPNE look at ZF.
     const COMPARES: bool = false;
+    /// Registers of which REP with an address size of 32 bits makes the upper halves zeros even where
+    /// not one iteration is completed, as on Intel processors.
+    const EXTENDED: &[usize] = &[RCX];
     /// What a repeated instruction with a count of zero checks even so.
     #[inline(always)]
     fn check<T: Int>(_cpu: &mut Cpu) -> Exec {
@@ -66,6 +69,7 @@ struct Movs;
 impl Element for Movs {
     const SOURCE: bool = true;
     const DESTINATION: bool = true;
+    const EXTENDED: &[usize] = &[RCX, RSI, RDI];
     #[inline(always)]
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec {
         let from = source_linear::<T>(cpu, op, source)?;
@@ -88,6 +92,7 @@ struct Stos;
 impl Element for Stos {
     const SOURCE: bool = false;
     const DESTINATION: bool = true;
+    const EXTENDED: &[usize] = &[RCX, RDI];
     #[inline(always)]
     fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
         let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
@@ -150,6 +155,7 @@ struct Ins;
 impl Element for Ins {
     const SOURCE: bool = false;
     const DESTINATION: bool = true;
+    const EXTENDED: &[usize] = &[];
     fn check<T: Int>(cpu: &mut Cpu) -> Exec {
         cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
     }
@@ -168,6 +174,7 @@ struct Outs;
 impl Element for Outs {
     const SOURCE: bool = true;
     const DESTINATION: bool = false;
+    const EXTENDED: &[usize] = &[];
     fn check<T: Int>(cpu: &mut Cpu) -> Exec {
         cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
     }
@@ -253,6 +260,11 @@ fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
+    if op.addr_size == 4 {
+        for &register in E::EXTENDED {
+            cpu.gpr[register] &= 0xffff_ffff;
+        }
+    }
     let until_equal = op.prefix & REPNE != 0;
     // Debug traps come after each iteration.
     let trace = cpu.attention & (attention::TRACE | attention::BREAKPOINTS) != 0;

@@ -106,10 +106,10 @@ fn arpl(cpu: &mut Cpu, op: &Op) -> Exec {
         set_zf(cpu, old & 3 < source & 3);
         return Ok(());
     }
-    let la = cpu.linear(op, 2, crate::mem::tlb::AccessKind::Write)?;
-    let (old, place) = cpu.open::<u16>(la)?;
+    // Nothing is written, and nothing has to be writable, where the level stays.
+    let old: u16 = cpu.load_operand(op)?;
     if old & 3 < source & 3 {
-        cpu.close(place, old & !3 | source & 3)?;
+        cpu.store_operand(op, old & !3 | source & 3)?;
     }
     set_zf(cpu, old & 3 < source & 3);
     Ok(())

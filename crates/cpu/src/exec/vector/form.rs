@@ -66,11 +66,7 @@ impl Cpu {
     /// #GP(0) where it is not (SDM Vol. 1, 10.4.1.1 and 14.9), and as [`Cpu::linear`].
     #[inline(always)]
     pub fn linear_aligned(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
-        let la = self.linear(op, size, kind)?;
-        if la & (size as u64 - 1) != 0 {
-            return Err(self.gp(0));
-        }
-        Ok(la)
+        self.linear_at_multiple(op, size as u64, size, kind)
     }
 
     /// Reads the last source operand, of `KIND`, into the low bits of a lane, with zeros above.

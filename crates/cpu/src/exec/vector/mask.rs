@@ -36,19 +36,21 @@ fn maskmovq(cpu: &mut Cpu, op: &Op) -> Exec {
 fn store_masked(cpu: &mut Cpu, op: &Op, size: usize, data: Lane, mask: Lane) -> Exec {
     let mask = sign_mask::<u8>(mask);
     let width_mask = u64::MAX >> (64 - 8 * u32::from(op.addr_size));
-    let offset = cpu.gpr[7] & width_mask;
-    let start = if op.special & MEM_SEGMENT != 0 {
-        cpu.segmented(usize::from(op.seg), offset, size, AccessKind::Write)?
-    } else {
-        offset
-    };
-    // In quadwords, the upper one first: that is the order in which Intel processors fault.
-    for part in (0..size).step_by(8).rev() {
-        cpu.probe_write(cpu.wrap_la(start.wrapping_add(part as u64)), 8)?;
+    let mut parts = [0; 2];
+    // In quadwords, each of which wraps at the address size, the upper one first: that is the order
+    // in which Intel processors fault.
+    for (n, part) in parts[..size / 8].iter_mut().enumerate().rev() {
+        let offset = cpu.gpr[7].wrapping_add(8 * n as u64) & width_mask;
+        *part = if op.special & MEM_SEGMENT != 0 {
+            cpu.segmented(usize::from(op.seg), offset, 8, AccessKind::Write)?
+        } else {
+            offset
+        };
+        cpu.probe_write(*part, 8)?;
     }
     for (i, &byte) in u8::split(data).iter().enumerate() {
         if mask >> i & 1 != 0 {
-            cpu.store(cpu.wrap_la(start.wrapping_add(i as u64)), byte)?;
+            cpu.store(cpu.wrap_la(parts[i / 8].wrapping_add(i as u64 % 8)), byte)?;
         }
     }
     Ok(())

@@ -125,10 +125,11 @@ fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
 /// Stores ten bytes: eight, then two, as Intel processors do. The first store stays where the
 /// second one faults.
 fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
-    let address = cpu.linear(op, bytes.len(), AccessKind::Write)?;
     let mode = cpu.mmu_mode;
-    cpu.write_bytes(address, &bytes[..8], mode)?;
-    cpu.write_bytes(cpu.wrap_la(address.wrapping_add(8)), &bytes[8..], mode)
+    let first = cpu.linear(op, 8, AccessKind::Write)?;
+    cpu.write_bytes(first, &bytes[..8], mode)?;
+    let second = cpu.linear_within(op, 8, 2, AccessKind::Write)?;
+    cpu.write_bytes(second, &bytes[8..], mode)
 }
 
 fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {

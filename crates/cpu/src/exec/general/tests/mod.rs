@@ -1,5 +1,6 @@
 //! Tests of general-purpose instructions, by family.
 
 mod addressing;
+mod compatibility;
 mod operand_order;
 mod transfer;

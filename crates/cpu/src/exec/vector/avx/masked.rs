@@ -29,7 +29,7 @@ const fn elements<T: Int>(op: &Op) -> usize {
 }
 
 fn linear<T: Int>(cpu: &mut Cpu, op: &Op, i: usize, kind: AccessKind) -> Exec<u64> {
-    cpu.linear_plus(op, (i * T::SIZE) as u64, T::SIZE, kind)
+    cpu.linear_within(op, (i * T::SIZE) as u64, T::SIZE, kind)
 }
 
 fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -45,6 +45,10 @@ fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.vector.set_low::<VEX_128>(op.dst, value);
         }
         return Ok(());
+    }
+    // The segment is checked to the end before a page is looked at.
+    if let Some(last) = (0..count).rfind(|&i| chosen::<T>(&mask, i)) {
+        linear::<T>(cpu, op, last, AccessKind::Read)?;
     }
     let mut result = [0; 4];
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {

@@ -34,9 +34,7 @@ fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
     if cpu.cr0.contains(Cr0::TS) {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
-    let la = cpu.linear(op, 512, kind)?;
-    cpu.check_area(la, 16)?;
-    Ok(la)
+    cpu.area_address(op, 16, 512, kind)
 }
 
 fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {

@@ -10,7 +10,8 @@ pub mod xsave;
 
 use iced_x86::Instruction;
 
-use crate::op::Handler;
+use crate::mem::tlb::AccessKind;
+use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that saves or restores state.
@@ -22,6 +23,15 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 }
 
 impl Cpu {
+    /// Linear address of an area of `size` bytes, which has to begin at a multiple of `to`. Its first
+    /// four bytes are looked at before its alignment, and the limit of the segment for the rest of it
+    /// afterwards, as Intel processors do.
+    fn area_address(&mut self, op: &Op, to: u64, size: usize, kind: AccessKind) -> Exec<u64> {
+        let la = self.linear(op, 4, kind)?;
+        self.check_area(la, to)?;
+        self.linear(op, size, kind)
+    }
+
     /// Checks that an area may begin at `la`: #GP(0) where that is not canonical or no multiple of
     /// `to`. Where alignment is checked, #AC(0) takes its place for some addresses, which the
     /// manual leaves open (SDM Vol. 2A, FXSAVE); for Intel processors these are no multiples of 4.

@@ -24,8 +24,7 @@ fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
     cpu.check_xsave(supervisor)?;
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
-    let la = cpu.linear(op, size, AccessKind::Read)?;
-    cpu.check_area(la, 64)?;
+    let la = cpu.area_address(op, 64, size, AccessKind::Read)?;
     let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
     // XCOMP_BV comes first. The legacy region is not looked at for a component that it does not
     // have.

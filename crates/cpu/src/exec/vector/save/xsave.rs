@@ -78,8 +78,7 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
     cpu.check_xsave(variant == Variant::Xsaves)?;
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
-    let la = cpu.linear(op, size, AccessKind::Write)?;
-    cpu.check_area(la, 64)?;
+    let la = cpu.area_address(op, 64, size, AccessKind::Write)?;
     let format = Format { wide, all_registers: cpu.mode.is_64() };
     let mut used = in_use(&cpu.fpu, &cpu.vector, format);
     let compact = matches!(variant, Variant::Xsavec | Variant::Xsaves);
