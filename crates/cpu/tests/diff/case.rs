@@ -1,6 +1,8 @@
 //! What one case is, and how it ended.
 
-/// Where the instruction under test stands.
+use super::segments::{self, CS};
+
+/// Linear address of the instruction under test.
 pub(crate) const CODE: u64 = 0x1000_0000 + 0x800;
 /// First byte of the scratch memory; the pages before and behind it are not mapped.
 pub(crate) const DATA: u64 = 0x2000_0000;
@@ -15,8 +17,12 @@ pub(crate) struct State {
     pub(crate) gpr: [u64; 16],
     pub(crate) rip: u64,
     pub(crate) rflags: u64,
+    /// The base of FS in 64-bit mode; elsewhere its descriptor says it.
     pub(crate) fs_base: u64,
+    /// The base of GS in 64-bit mode.
     pub(crate) gs_base: u64,
+    /// ES, CS, SS, DS, FS, GS outside 64-bit mode, in encoding order.
+    pub(crate) selectors: [u16; 6],
     /// FXSAVE image: x87, MXCSR, XMM.
     pub(crate) fx: Fx,
     /// Bits 255:128 of YMM0 to YMM15: zero, and not looked at, where the host has no AVX.
@@ -60,13 +66,65 @@ pub(crate) const RETIRED: u64 = u64::MAX;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Case {
+    pub(crate) mode: Mode,
     pub(crate) code: [u8; 16],
     pub(crate) code_len: usize,
     pub(crate) state: State,
     pub(crate) fault: Fault,
 }
 
+/// What code the instruction is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Mode {
+    Bits16 = 16,
+    Bits32 = 32,
+    Bits64 = 64,
+}
+
+impl Mode {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Bits64, Self::Bits32, Self::Bits16];
+
+    /// The width of code.
+    pub(crate) const fn bits(self) -> u32 {
+        self as u32
+    }
+
+    pub(crate) fn is_64(self) -> bool {
+        self == Self::Bits64
+    }
+
+    /// General-purpose and vector registers that instructions can name.
+    pub(crate) fn registers(self) -> usize {
+        if self.is_64() { 16 } else { 8 }
+    }
+
+    /// The bits of a general-purpose register that the mode keeps: the upper halves are undefined
+    /// outside 64-bit mode (SDM Vol. 1, 3.4.1.1).
+    pub(crate) fn register_mask(self) -> u64 {
+        if self.is_64() { u64::MAX } else { 0xffff_ffff }
+    }
+}
+
+impl State {
+    /// Base of a segment as the mode sees it.
+    pub(crate) fn base(&self, mode: Mode, segment: usize) -> u64 {
+        match (mode, segment) {
+            (Mode::Bits64, segments::FS) => self.fs_base,
+            (Mode::Bits64, segments::GS) => self.gs_base,
+            (Mode::Bits64, _) => 0,
+            _ => segments::find(self.selectors[segment]).map_or(0, |found| found.base),
+        }
+    }
+}
+
 impl Case {
+    /// The instruction pointer that the case begins with.
+    pub(crate) fn entry(&self) -> u64 {
+        CODE - self.state.base(self.mode, CS)
+    }
+
     /// The bytes of the instruction.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.code[..self.code_len]

@@ -2,15 +2,22 @@
 
 use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeOperandKind as Kind};
 
-/// The encodings to test: user-mode 64-bit instructions of the features that the interpreter has.
-pub(crate) fn codes() -> Vec<Code> {
-    Code::values().filter(|&code| is_tested(code)).collect()
+use super::case::Mode;
+
+/// The encodings to test: user-mode instructions of the features that the interpreter has.
+pub(crate) fn codes(mode: Mode) -> Vec<Code> {
+    Code::values().filter(|&code| is_tested(code, mode)).collect()
 }
 
 /// Whether an encoding is among them.
-pub(crate) fn is_tested(code: Code) -> bool {
+pub(crate) fn is_tested(code: Code, mode: Mode) -> bool {
     let info = code.op_code();
-    if !info.is_instruction() || !info.mode64() || !info.cpl3() {
+    let exists = match mode {
+        Mode::Bits16 => info.mode16(),
+        Mode::Bits32 => info.mode32(),
+        Mode::Bits64 => info.mode64(),
+    };
+    if !info.is_instruction() || !exists || !info.cpl3() {
         return false;
     }
     if !matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX) {
@@ -18,6 +25,7 @@ pub(crate) fn is_tested(code: Code) -> bool {
     }
     code.cpuid_features().iter().all(|&feature| has_feature(feature))
         && !is_left_out(code.mnemonic())
+        && (!mode.is_64() || !loads_segment(code))
         && (0..info.op_count()).all(|n| has_operand(info.op_kind(n)))
         && !matches!(
             code,
@@ -95,8 +103,8 @@ fn is_left_out(mnemonic: Mnemonic) -> bool {
         // They enter a handler: `exec::system::tests` has the kernel that these lead to.
         M::Int | M::Int1 | M::Int3 | M::Into | M::Syscall | M::Sysenter | M::Sysexit | M::Sysret
             | M::Iret | M::Iretd | M::Iretq
-            // Selectors that are loaded stay loaded in the host's process: `exec::system::tests`.
-            | M::Lss | M::Lfs | M::Lgs | M::Retf
+            // Far branches: `exec::system::tests`.
+            | M::Retf
             // The host's kernel chooses what user mode reads here, or emulates them
             // (CR4.UMIP): `exec::system::tests::modes`.
             | M::Sldt | M::Str | M::Smsw | M::Sgdt | M::Sidt
@@ -110,20 +118,21 @@ fn is_left_out(mnemonic: Mnemonic) -> bool {
     )
 }
 
-/// Segment, control and debug registers, far and truncated branches: `exec::system::tests`.
+/// In 64-bit mode the selectors of the host's process are left alone: `exec::system::tests`.
+fn loads_segment(code: Code) -> bool {
+    use Mnemonic as M;
+    let first = code.op_code().op_kind(0);
+    let segment = matches!(first, Kind::seg_reg | Kind::fs | Kind::gs);
+    matches!(code.mnemonic(), M::Lss | M::Lfs | M::Lgs) || segment && code.mnemonic() != M::Push
+}
+
+/// Control and debug registers, far and truncated branches: `exec::system::tests`.
 fn has_operand(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::seg_reg
-            | Kind::cr_reg
+        Kind::cr_reg
             | Kind::dr_reg
             | Kind::tr_reg
-            | Kind::es
-            | Kind::cs
-            | Kind::ss
-            | Kind::ds
-            | Kind::fs
-            | Kind::gs
             | Kind::farbr2_2
             | Kind::farbr4_2
             | Kind::brdisp_2

@@ -4,10 +4,12 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 
 use iced_x86::{Code, CpuidFeature};
 
+use super::variance::Processor;
+
 /// What the host's CPUID says.
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
-    is_amd: bool,
+    processor: Processor,
     leaf_1: CpuidResult,
     leaf_7: CpuidResult,
     leaf_d_1: CpuidResult,
@@ -25,7 +27,7 @@ impl Host {
             if number <= basic.eax { __cpuid_count(number, subleaf) } else { none }
         };
         Self {
-            is_amd: [b"Auth", b"Hygo"].map(|name| u32::from_le_bytes(*name)).contains(&basic.ebx),
+            processor: Processor::detect(),
             leaf_1: leaf(1, 0),
             leaf_7: leaf(7, 0),
             leaf_d_1: leaf(0xd, 1),
@@ -34,10 +36,20 @@ impl Host {
         }
     }
 
-    /// Whether it is AuthenticAMD or HygonGenuine. The interpreter is GenuineIntel: what the two
-    /// are known to do differently is tolerated on such a host, and there alone.
-    pub(crate) fn is_amd(&self) -> bool {
-        self.is_amd
+    /// What the table of differences between hosts asks for.
+    pub(crate) fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Its name (SDM Vol. 2A, CPUID, brand string).
+    pub(crate) fn brand() -> String {
+        let leaves = (0x8000_0002..=0x8000_0004u32).map(|leaf| __cpuid(leaf));
+        let bytes: Vec<u8> = leaves
+            .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
+            .flat_map(u32::to_le_bytes)
+            .filter(|&byte| byte != 0)
+            .collect();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
     /// Whether it has YMM registers, and its kernel lets user mode use them.

@@ -1,132 +1,136 @@
 //! Differential test of instruction semantics: generated instructions with generated states run
 //! on the host CPU and in the interpreter, and everything architectural is compared.
 //!
-//! `CLOISTER_DIFF_CASES` and `CLOISTER_DIFF_SEED` choose the size and the seed of a run, and
-//! `CLOISTER_DIFF_ONLY` restricts it to mnemonics that begin with a text. `cargo xtask diff` makes
-//! a run of a million cases and more.
+//! `CLOISTER_DIFF_CASES` and `CLOISTER_DIFF_SEED` choose the size and the seed of a run,
+//! `CLOISTER_DIFF_BITS` restricts it to 64-, 32- or 16-bit code, and `CLOISTER_DIFF_ONLY` to
+//! mnemonics that begin with a text. `cargo xtask diff` makes a run of a million cases and more.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![expect(clippy::print_stderr, reason = "the report of a differential run")]
 
+mod address;
 mod case;
 mod compare;
 mod encodings;
 mod generate;
 mod host;
 mod native;
+mod place;
 mod prepare;
+mod random;
+mod report;
+mod segments;
 mod soft;
+mod values;
+mod variance;
+mod variance_tests;
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
-use case::{Case, State};
-use generate::Random;
+use case::{CODE, Case, Mode};
 use host::Host;
-use iced_x86::Instruction;
+use iced_x86::{Code, Instruction};
 use native::{BATCH, Native};
+use random::Random;
+use report::Report;
 use soft::Soft;
-
-/// Differing cases shown for each mnemonic.
-const SHOWN: usize = 2;
+use variance::Trial;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-#[test]
-fn generated_instructions_behave_as_on_the_host() {
-    let cases = setting("CLOISTER_DIFF_CASES", 40_000);
-    let seed = setting("CLOISTER_DIFF_SEED", 1);
-    let only = std::env::var("CLOISTER_DIFF_ONLY").unwrap_or_default();
-    let mut codes = encodings::codes();
-    codes.retain(|code| {
-        format!("{:?}", code.mnemonic()).to_lowercase().starts_with(&only.to_lowercase())
-    });
-    let host = Host::detect();
+/// How many of `cases` a mode has: of 13, 6 are 64-bit, 4 are 32-bit and 3 are 16-bit code.
+fn share(mode: Mode, cases: u64, only: u64) -> u64 {
+    let (middle, narrow) = (cases * 4 / 13, cases * 3 / 13);
+    match (only, mode) {
+        (0, Mode::Bits64) => cases - middle - narrow,
+        (0, Mode::Bits32) => middle,
+        (0, Mode::Bits16) => narrow,
+        _ if only == u64::from(mode.bits()) => cases,
+        _ => 0,
+    }
+}
+
+/// The encodings to run: those that the host lacks are counted.
+fn codes(mode: Mode, host: &Host, report: &mut Report) -> Vec<Code> {
+    let only = std::env::var("CLOISTER_DIFF_ONLY").unwrap_or_default().to_lowercase();
+    let mut codes = encodings::codes(mode);
+    codes.retain(|code| format!("{:?}", code.mnemonic()).to_lowercase().starts_with(&only));
     let known = codes.len();
     codes.retain(|&code| host.has(code));
-    let lacking = known - codes.len();
-    assert!(!codes.is_empty(), "no encoding matches CLOISTER_DIFF_ONLY");
+    report.encodings(mode, codes.len(), known - codes.len());
+    codes
+}
 
-    let mut random = Random::new(seed);
+#[test]
+fn generated_instructions_behave_as_on_the_host() {
+    let cases = setting("CLOISTER_DIFF_CASES", 65_000);
+    let seed = setting("CLOISTER_DIFF_SEED", 1);
+    let only = setting("CLOISTER_DIFF_BITS", 0);
+    let host = Host::detect();
     let mut native = Native::start();
-    let mut soft = Soft::new(&host);
-    let mut run = 0u64;
-    let mut differing: BTreeMap<String, (u64, Vec<String>)> = BTreeMap::new();
-    let mut next = codes.iter().cycle();
-    let mut batch: Vec<(Case, Instruction)> = Vec::with_capacity(BATCH);
-    let mut natives: Vec<Case> = Vec::with_capacity(BATCH);
-    while run < cases {
-        batch.clear();
-        while batch.len() < BATCH.min((cases - run) as usize) {
-            let Some(&code) = next.next() else { break };
-            let case = generate::case(code, &host, &mut random);
-            batch.extend(case.filter(|(_, instruction)| host.has(instruction.code())));
+    let mut soft = Soft::new(&host, native.has_ldt());
+    let mut report = Report::new(seed, Host::brand());
+
+    for mode in Mode::ALL {
+        let wanted = share(mode, cases, only);
+        if !mode.is_64() && !native.has_ldt() {
+            report.not_run(mode, wanted);
+            continue;
         }
-        natives.clear();
-        natives.extend(batch.iter().map(|(case, _)| *case));
-        if let Err(culprit) = native.run(&mut natives) {
-            panic!("the host never came back from {}", batch[culprit].1);
-        }
-        for ((before, instruction), theirs) in batch.iter().zip(&natives) {
-            let mut ours = *before;
-            soft.run(&mut ours);
-            let differences = compare::differences(&host, instruction, before, theirs, &ours);
-            if differences.is_empty() {
-                continue;
+        let codes = codes(mode, &host, &mut report);
+        let mut random = Random::new(seed ^ u64::from(mode.bits()) << 32);
+        let mut next = codes.iter().cycle();
+        let mut run = 0;
+        while run < wanted && !codes.is_empty() {
+            let mut batch = Vec::with_capacity(BATCH);
+            while batch.len() < BATCH.min((wanted - run) as usize) {
+                let Some(&code) = next.next() else { break };
+                let case = generate::case(code, mode, &host, &mut random);
+                batch.extend(case.filter(|(_, instruction)| host.has(instruction.code())));
             }
-            let key = format!("{:?}", instruction.code());
-            let entry = differing.entry(key).or_default();
-            entry.0 += 1;
-            if entry.1.len() < SHOWN {
-                entry.1.push(describe(instruction, before, &differences));
-            }
-        }
-        run += batch.len() as u64;
-    }
-    let total: u64 = differing.values().map(|(count, _)| count).sum();
-    eprintln!(
-        "{run} cases over {} encodings ({lacking} more that the host lacks), seed {seed}: {total} differ",
-        codes.len()
-    );
-    for (code, (count, examples)) in &differing {
-        eprintln!("{code}: {count}");
-        for example in examples {
-            eprintln!("{example}");
+            run += compare_batch(&batch, &host, &mut native, &mut soft, &mut report);
         }
     }
-    assert_eq!(total, 0, "{total} of {run} cases differ");
+
+    eprintln!("{report}");
+    assert!(report.run() != 0, "no case ran");
+    assert_eq!(report.differing(), 0, "cases differ and no row of docs/cpu.md excuses them");
 }
 
-fn describe(instruction: &Instruction, before: &Case, differences: &[String]) -> String {
-    let state = &before.state;
-    format!(
-        "    {instruction}   [{:02x?}]\n      gpr {:x?} rflags {:x} mxcsr {:x} fcw {:x} fsw {:x} tags {:x} st {:02x?} vectors {:02x?}\n      {}",
-        before.bytes(),
-        state.gpr,
-        state.rflags,
-        state.fx.mxcsr,
-        state.fx.control,
-        state.fx.status,
-        state.fx.tags,
-        [&state.fx.st[0][..10], &state.fx.st[1][..10]],
-        vectors(instruction, state),
-        differences.join("\n      ")
-    )
+/// Runs cases on both sides: how many.
+fn compare_batch(
+    batch: &[(Case, Instruction)],
+    host: &Host,
+    native: &mut Native,
+    soft: &mut Soft,
+    report: &mut Report,
+) -> u64 {
+    let mut befores = Vec::with_capacity(batch.len());
+    let mut natives = Vec::with_capacity(batch.len());
+    let mut softs = Vec::with_capacity(batch.len());
+    for (before, instruction) in batch {
+        let mut ours = *before;
+        soft.run(&mut ours);
+        if !returns_into(before, &ours) {
+            befores.push((before, instruction));
+            natives.push(*before);
+            softs.push(ours);
+        }
+    }
+    if let Err(culprit) = native.run(&mut natives) {
+        let (before, instruction) = befores[culprit];
+        panic!("the host never came back from {}", report::describe(instruction, before));
+    }
+    for (((before, instruction), native), soft) in befores.iter().zip(&natives).zip(&softs) {
+        report.case(host.processor(), &Trial { instruction, before, native, soft });
+    }
+    befores.len() as u64
 }
 
-/// The XMM or YMM registers that an instruction names, the last byte first.
-fn vectors(instruction: &Instruction, state: &State) -> Vec<String> {
-    let operands = (0..instruction.op_count()).map(|n| instruction.op_register(n));
-    operands
-        .chain([instruction.memory_index()])
-        .filter(|register| register.is_xmm() || register.is_ymm())
-        .map(|register| {
-            let n = register.number();
-            let bytes = [state.fx.xmm[n], state.high[n]].concat();
-            bytes
-                .iter()
-                .rev()
-                .fold(format!("{register:?}="), |text, byte| format!("{text}{byte:02x}"))
-        })
-        .collect()
+/// Whether a branch led into the instruction's own bytes: more would run on the host.
+fn returns_into(before: &Case, after: &Case) -> bool {
+    let to = after.state.rip.wrapping_add(after.state.base(after.mode, segments::CS));
+    let own: Range<u64> = CODE..CODE + before.code_len as u64;
+    after.fault.vector == case::RETIRED && own.contains(&to)
 }

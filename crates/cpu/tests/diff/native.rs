@@ -3,11 +3,15 @@
 //! The child raises one breakpoint. The handler then loads the first case into the interrupted
 //! context and returns: the kernel puts every register in place, the instruction runs, and the
 //! breakpoint behind it (or its fault) enters the handler again with the state that it left.
+//!
+//! CS and SS are part of that context, so 16-bit and 32-bit code runs in the same way, in segments
+//! of a local descriptor table. The other segment registers are the handler's to load and to save.
 #![expect(unsafe_code, reason = "executes generated machine code in a child process")]
 
 use std::ptr;
 
-use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, RETIRED};
+use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, Mode, RETIRED};
+use super::segments;
 
 /// Cases handed over at once.
 pub(crate) const BATCH: usize = 256;
@@ -29,9 +33,16 @@ pub(crate) struct Native {
     child: libc::pid_t,
     to_child: libc::c_int,
     from_child: libc::c_int,
+    has_ldt: bool,
 }
 
 impl Native {
+    /// Whether the kernel lets the child have segments of its own, which 16-bit and 32-bit code
+    /// needs.
+    pub(crate) fn has_ldt(&self) -> bool {
+        self.has_ldt
+    }
+
     /// Starts the child.
     pub(crate) fn start() -> Self {
         // SAFETY: a fresh shared mapping, pipes, and a fork whose child only uses them.
@@ -49,6 +60,8 @@ impl Native {
             let (mut down, mut up) = ([0; 2], [0; 2]);
             assert_eq!(libc::pipe(down.as_mut_ptr()), 0, "pipe");
             assert_eq!(libc::pipe(up.as_mut_ptr()), 0, "pipe");
+            // The child inherits it.
+            let has_ldt = load_ldt();
             let child = libc::fork();
             assert!(child >= 0, "fork");
             if child == 0 {
@@ -58,7 +71,7 @@ impl Native {
             }
             libc::close(down[0]);
             libc::close(up[1]);
-            Self { exchange, child, to_child: down[1], from_child: up[0] }
+            Self { exchange, child, to_child: down[1], from_child: up[0], has_ldt }
         }
     }
 
@@ -97,6 +110,18 @@ impl Drop for Native {
     }
 }
 
+/// Fills the local descriptor table: whether the kernel took every entry. A kernel may have no
+/// `modify_ldt`, or may refuse 16-bit segments.
+fn load_ldt() -> bool {
+    segments::TABLE.iter().enumerate().all(|(number, entry)| {
+        // `struct user_desc` of modify_ldt(2).
+        let description = [number as u32, entry.base as u32, entry.limit, entry.user_desc_flags()];
+        let size = size_of_val(&description);
+        // SAFETY: the kernel reads the description.
+        unsafe { libc::syscall(libc::SYS_modify_ldt, 0x11, &raw const description, size) == 0 }
+    })
+}
+
 static mut EXCHANGE: *mut Exchange = ptr::null_mut();
 /// The code page, writable.
 static mut CODE_WINDOW: *mut u8 = ptr::null_mut();
@@ -107,6 +132,19 @@ struct Home {
     gregs: [i64; 23],
     fx: Fx,
     bases: Option<Bases>,
+    /// The base of FS, for [`ARCH_SET_FS`] where there are no `bases`.
+    fs_base: u64,
+}
+
+/// Codes of arch_prctl(2).
+const ARCH_SET_FS: i32 = 0x1002;
+const ARCH_GET_FS: i32 = 0x1003;
+
+fn kernel_fs_base() -> u64 {
+    let mut base = 0u64;
+    // SAFETY: the kernel writes the base.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut base) };
+    base
 }
 
 /// The bases of FS and GS, which signals neither save nor restore.
@@ -134,6 +172,27 @@ impl Bases {
     unsafe fn set(self) {
         // SAFETY: only called where `current` succeeded.
         unsafe { std::arch::asm!("wrfsbase {}", "wrgsbase {}", in(reg) self.fs, in(reg) self.gs) }
+    }
+}
+
+/// ES, CS, SS, DS, FS and GS, but for CS and SS, which the kernel saves.
+fn data_selectors() -> [u16; 6] {
+    let (es, ds, fs, gs): (u16, u16, u16, u16);
+    // SAFETY: reads registers.
+    unsafe {
+        std::arch::asm!("mov {:x}, es", "mov {:x}, ds", "mov {:x}, fs", "mov {:x}, gs",
+            out(reg) es, out(reg) ds, out(reg) fs, out(reg) gs, options(nomem, nostack));
+    }
+    [es, 0, 0, ds, fs, gs]
+}
+
+/// Loads ES, DS, FS and GS: no thread-local storage until the bases are back.
+unsafe fn set_data_selectors(selectors: [u16; 6]) {
+    let [es, _, _, ds, fs, gs] = selectors;
+    // SAFETY: 64-bit code does not use ES and DS, and the caller sees to FS and GS.
+    unsafe {
+        std::arch::asm!("mov es, {:x}", "mov ds, {:x}", "mov fs, {:x}", "mov gs, {:x}",
+            in(reg) es, in(reg) ds, in(reg) fs, in(reg) gs, options(nostack));
     }
 }
 
@@ -236,13 +295,23 @@ extern "C" fn on_signal(
         let fx = &mut *machine.fpregs.cast::<Fx>();
         #[expect(static_mut_refs, reason = "the child has one thread")]
         if let Some(home) = &HOME {
+            let ended = &mut exchange.cases[exchange.current];
+            if ended.mode != Mode::Bits64 {
+                ended.state.selectors = data_selectors();
+                set_data_selectors([0; 6]);
+                if home.bases.is_none() {
+                    libc::syscall(libc::SYS_arch_prctl, ARCH_SET_FS, home.fs_base);
+                }
+            }
             if let Some(bases) = home.bases {
                 let mut case_bases = bases;
                 std::arch::asm!("rdfsbase {}", "rdgsbase {}",
                     out(reg) case_bases.fs, out(reg) case_bases.gs);
                 bases.set();
                 let state = &mut exchange.cases[exchange.current].state;
-                (state.fs_base, state.gs_base) = (case_bases.fs, case_bases.gs);
+                if exchange.cases[exchange.current].mode == Mode::Bits64 {
+                    (state.fs_base, state.gs_base) = (case_bases.fs, case_bases.gs);
+                }
             }
             collect(&mut exchange.cases[exchange.current], machine, fx);
             exchange.current += 1;
@@ -253,13 +322,28 @@ extern "C" fn on_signal(
                 return;
             }
         } else {
-            HOME = Some(Home { gregs: machine.gregs, fx: *fx, bases: Bases::current() });
+            HOME = Some(Home {
+                gregs: machine.gregs,
+                fx: *fx,
+                bases: Bases::current(),
+                fs_base: kernel_fs_base(),
+            });
         }
         let case = &exchange.cases[exchange.current];
         install(case, machine, fx);
         #[expect(static_mut_refs, reason = "the child has one thread")]
-        if HOME.as_ref().is_some_and(|home| home.bases.is_some()) {
-            Bases { fs: case.state.fs_base, gs: case.state.gs_base }.set();
+        let Some(home) = &HOME else { return };
+        let segments = &mut machine.gregs[libc::REG_CSGSFS as usize];
+        if case.mode == Mode::Bits64 {
+            *segments = home.gregs[libc::REG_CSGSFS as usize];
+            if home.bases.is_some() {
+                Bases { fs: case.state.fs_base, gs: case.state.gs_base }.set();
+            }
+        } else {
+            let selectors = case.state.selectors;
+            *segments =
+                i64::from(selectors[segments::CS]) | i64::from(selectors[segments::SS]) << 48;
+            set_data_selectors(selectors);
         }
     }
 }
@@ -293,24 +377,35 @@ unsafe fn avx_state<'a>(fx: *mut Fx) -> Option<(&'a mut u64, &'a mut [[u8; 16]; 
     }
 }
 
+/// Whether an exception has an error code (SDM Vol. 3A, table 6-1).
+pub(crate) fn has_error_code(vector: u64) -> bool {
+    matches!(vector, 8 | 10..=14 | 17)
+}
+
 unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
+    let entry = case.entry();
     let greg = |n: i32| machine.gregs[n as usize] as u64;
     for (value, n) in case.state.gpr.iter_mut().zip(GREG) {
         *value = greg(n);
     }
     case.state.rip = greg(libc::REG_RIP);
     case.state.rflags = greg(libc::REG_EFL);
+    if case.mode != Mode::Bits64 {
+        let segments = greg(libc::REG_CSGSFS);
+        case.state.selectors[segments::CS] = segments as u16;
+        case.state.selectors[segments::SS] = (segments >> 48) as u16;
+    }
     let vector = greg(libc::REG_TRAPNO);
     case.fault = Fault {
         vector,
-        code: if vector == 14 { greg(libc::REG_ERR) } else { 0 },
+        code: if has_error_code(vector) { greg(libc::REG_ERR) } else { 0 },
         address: if vector == 14 { greg(libc::REG_CR2) } else { 0 },
     };
-    if vector == 3 && (!case.bytes().contains(&0xcc) || case.state.rip != CODE + 1) {
+    if vector == 3 && (!case.bytes().contains(&0xcc) || case.state.rip != entry + 1) {
         case.fault.vector = RETIRED;
         case.state.rip -= 1;
     }
-    if vector == 14 && case.fault.code & 0x10 != 0 && case.state.rip != CODE {
+    if vector == 14 && case.fault.code & 0x10 != 0 && case.state.rip != entry {
         // A branch to where no code is has retired; the fetch behind it faults.
         case.fault = Fault { vector: RETIRED, code: 0, address: 0 };
     }
@@ -333,7 +428,7 @@ unsafe fn install(case: &Case, machine: &mut libc::mcontext_t, fx: &mut Fx) {
     for (value, n) in case.state.gpr.iter().zip(GREG) {
         machine.gregs[n as usize] = *value as i64;
     }
-    machine.gregs[libc::REG_RIP as usize] = CODE as i64;
+    machine.gregs[libc::REG_RIP as usize] = case.entry() as i64;
     machine.gregs[libc::REG_EFL as usize] = case.state.rflags as i64;
     // The tail of the image says which extended state follows: keep the kernel's, but say that
     // x87 and SSE state are not in their initial configuration.

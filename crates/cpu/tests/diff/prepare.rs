@@ -1,12 +1,22 @@
 //! What certain instructions need in order not to fault every time.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::case::{CODE, DATA, State};
-use super::generate::Random;
+use super::address::{address_of, stack_top};
+use super::case::{DATA, Mode, State};
+use super::place::data_offset;
+use super::random::Random;
+use super::segments;
 
 /// Makes a drawn state fit its instruction.
-pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut Random) {
+pub(crate) fn prepare(
+    instruction: &Instruction,
+    mode: Mode,
+    state: &mut State,
+    random: &mut Random,
+) {
+    let address_of =
+        |instruction: &Instruction, state: &State| address_of(instruction, mode, state);
     let at_address = |state: &mut State, address: u64, bytes: &[u8]| {
         let offset = address.wrapping_sub(DATA) as usize;
         if let Some(slot) = state.data.get_mut(offset..offset.saturating_add(bytes.len())) {
@@ -17,7 +27,7 @@ pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut
         Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => {
             // No trap flag and no alignment checks: they act on what follows.
             let flags = random.next() & !0x4_0100;
-            let sp = state.gpr[4];
+            let sp = stack_top(mode, state);
             at_address(state, sp, &flags.to_le_bytes());
         }
         Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr | Mnemonic::Vldmxcsr | Mnemonic::Vstmxcsr
@@ -29,9 +39,9 @@ pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut
         }
         Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Ret => {
             // Targets that exist.
-            let target = (CODE + 20 + random.below(90)).to_le_bytes();
+            let target = (state.rip + 20 + random.below(90)).to_le_bytes();
             let at = if instruction.mnemonic() == Mnemonic::Ret {
-                state.gpr[4]
+                stack_top(mode, state)
             } else if instruction.op0_kind() == OpKind::Memory {
                 address_of(instruction, state)
             } else {
@@ -59,6 +69,46 @@ pub(crate) fn prepare(instruction: &Instruction, state: &mut State, random: &mut
                 at_address(state, at, &(rax as u32).to_le_bytes());
                 at_address(state, at.wrapping_add(4), &(rdx as u32).to_le_bytes());
             }
+        }
+        Mnemonic::Mov | Mnemonic::Pop
+            if instruction.op0_kind() == OpKind::Register
+                && instruction.op0_register().is_segment_register() =>
+        {
+            let selector = segment_selector(random);
+            if instruction.op_count() == 1 {
+                let sp = stack_top(mode, state);
+                at_address(state, sp, &selector.to_le_bytes());
+            } else if instruction.op1_kind() == OpKind::Memory {
+                let at = address_of(instruction, state);
+                at_address(state, at, &selector.to_le_bytes());
+            } else {
+                let slot = &mut state.gpr[instruction.op1_register().number()];
+                *slot = *slot & !0xffff | u64::from(selector);
+            }
+        }
+        Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lss | Mnemonic::Lfs | Mnemonic::Lgs => {
+            let offset = instruction.op0_register().size() as u64;
+            let at = address_of(instruction, state).wrapping_add(offset);
+            at_address(state, at, &segment_selector(random).to_le_bytes());
+        }
+        Mnemonic::Leave if !random.one_in(4) => {
+            let kept = state.gpr[5] & !0xffff_ffff;
+            let offset = state.gpr[4].wrapping_add(random.below(64)) & 0xffff_ffff;
+            state.gpr[5] = if mode.is_64() { state.gpr[4] } else { kept | offset };
+        }
+        Mnemonic::Bound if !random.one_in(4) => {
+            // Bounds around the index.
+            let at = address_of(instruction, state);
+            let size = instruction.op0_register().size() as u64;
+            let number = instruction.op0_register().number();
+            let index = state.gpr[number];
+            let (low, high) =
+                (index.wrapping_sub(random.below(3)), index.wrapping_add(random.below(3)));
+            at_address(state, at.wrapping_add(size), &high.to_le_bytes()[..size as usize]);
+            at_address(state, at, &low.to_le_bytes()[..size as usize]);
+        }
+        Mnemonic::Enter if !mode.is_64() && !random.one_in(4) => {
+            state.gpr[5] = state.gpr[5] & !0xffff | data_offset(random);
         }
         Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw => {
             let selector = selector(random);
@@ -126,6 +176,18 @@ fn xsave_header(random: &mut Random) -> [u8; 64] {
     header
 }
 
+/// A selector for a segment register: mostly one that is good for data.
+fn segment_selector(random: &mut Random) -> u16 {
+    let entries = segments::TABLE.len() as u64;
+    match random.below(10) {
+        0 => 0,
+        1 => segments::USER_DS,
+        2 => random.below(entries + 2) as u16 * 8 | 4 | random.below(4) as u16,
+        3 => selector(random),
+        _ => segments::selector(random.below(entries) as usize),
+    }
+}
+
 /// A selector of which the host's descriptor is known: not those of thread-local storage and of
 /// the processor's number.
 fn selector(random: &mut Random) -> u16 {
@@ -137,23 +199,4 @@ fn selector(random: &mut Random) -> u16 {
     let rpl = if random.one_in(3) { random.below(4) } else { 3 };
     let table = if random.one_in(12) { 4 } else { 0 };
     (index << 3 | table | rpl) as u16
-}
-
-/// Effective address of the memory operand.
-pub(crate) fn address_of(instruction: &Instruction, state: &State) -> u64 {
-    let value = |register: Register| match register {
-        Register::None => 0,
-        register => state.gpr[register.number()],
-    };
-    let base = match instruction.segment_prefix() {
-        Register::FS => state.fs_base,
-        Register::GS => state.gs_base,
-        _ => 0,
-    };
-    base.wrapping_add(value(instruction.memory_base()))
-        .wrapping_add(
-            value(instruction.memory_index())
-                .wrapping_mul(u64::from(instruction.memory_index_scale())),
-        )
-        .wrapping_add(instruction.memory_displacement64())
 }

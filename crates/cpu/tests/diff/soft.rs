@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloister_cpu::exec::x87::Reg80;
-use cloister_cpu::segment::{Rights, seg};
+use cloister_cpu::segment::{Rights, Segment, seg};
 use cloister_cpu::state::Features;
 use cloister_cpu::{CodeTrack, PhysMap, PhysPage, RamPage, Stop, Vcpu};
 use cloister_x86::Gpa;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 
-use super::case::{CODE, Case, DATA, DATA_LEN, Fault, RETIRED};
+use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Mode, RETIRED};
 use super::host::Host;
+use super::native::has_error_code;
+use super::segments;
 
 const PAGES: usize = 64;
 const CODE_GPA: u64 = 0x10000;
@@ -22,6 +24,8 @@ const TABLES: u64 = 0x1000;
 /// The descriptor table lies where the host's does: in the kernel's half.
 const GDT: u64 = 0xffff_8000_0000_0000;
 const GDT_GPA: u64 = 0x12000;
+/// The local descriptor table is in the same page.
+const LDT: u64 = 0x400;
 /// Limit of Linux's descriptor table.
 const GDT_LIMIT: u16 = 127;
 /// What Linux has in it up to its task state segment: 32-bit and 64-bit kernel code, kernel data,
@@ -75,7 +79,7 @@ pub(crate) struct Soft {
 
 impl Soft {
     /// A processor in 64-bit user mode.
-    pub(crate) fn new(host: &Host) -> Self {
+    pub(crate) fn new(host: &Host, has_ldt: bool) -> Self {
         let layout = std::alloc::Layout::from_size_align(PAGES * 4096, 4096).unwrap();
         // SAFETY: the layout has a size.
         let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
@@ -97,25 +101,26 @@ impl Soft {
         for (n, descriptor) in DESCRIPTORS.iter().enumerate() {
             soft_ram.write(GDT_GPA + 8 * n as u64, &descriptor.to_le_bytes());
         }
+        for (n, entry) in segments::TABLE.iter().enumerate() {
+            soft_ram.write(GDT_GPA + LDT + 8 * n as u64, &entry.descriptor().to_le_bytes());
+        }
         let cpu = &mut vcpu.cpu;
         (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, GDT_LIMIT);
         cpu.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
+        if has_ldt {
+            cpu.segs[seg::LDTR].rights = Rights(0x82);
+            cpu.segs[seg::LDTR].base = GDT + LDT;
+            cpu.segs[seg::LDTR].limit = 8 * segments::TABLE.len() as u32 - 1;
+        }
         cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
         cpu.cr3 = TABLES;
         cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;
         cpu.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
         cpu.xcr0 = features.xcr0;
-        cpu.segs[seg::CS].selector = 0x33;
-        cpu.segs[seg::CS].rights = Rights(0xa0fb);
-        for n in [seg::SS, seg::DS, seg::ES] {
-            cpu.segs[n].selector = 0x2b;
-            cpu.segs[n].rights = Rights(0xc0f3);
-        }
         // A task state segment that ends before its I/O map base: every port is #GP, and no case
         // meets memory that the host's process does not have.
         cpu.segs[seg::TR].limit = 0x65;
         cpu.cpl = 3;
-        cpu.update_mode();
         soft_ram.write(CODE_GPA, &[0xcc; 4096]);
         Self { vcpu, ram }
     }
@@ -128,18 +133,19 @@ impl Soft {
         self.install(case);
         let mut outcome = self.vcpu.execute_one();
         // A string instruction stops between iterations now and then.
-        while outcome == Err(Stop::Jump) && self.vcpu.cpu.rip == CODE {
+        let entry = case.entry();
+        while outcome == Err(Stop::Jump) && self.vcpu.cpu.rip == entry {
             outcome = self.vcpu.execute_one();
         }
         case.fault = match outcome {
             Ok(()) | Err(Stop::Jump) => Fault { vector: RETIRED, code: 0, address: 0 },
             Err(Stop::Fault) => {
                 let fault = self.vcpu.cpu.fault.take().unwrap();
-                let page_fault = fault.vector as u64 == 14;
+                let vector = fault.vector as u64;
                 Fault {
-                    vector: fault.vector as u64,
-                    code: if page_fault { u64::from(fault.error_code) } else { 0 },
-                    address: if page_fault { fault.address } else { 0 },
+                    vector,
+                    code: if has_error_code(vector) { u64::from(fault.error_code) } else { 0 },
+                    address: if vector == 14 { fault.address } else { 0 },
                 }
             }
             Err(other) => panic!("{other:?} {:?} {:02x?}", self.vcpu.cpu.exit, case.bytes()),
@@ -152,10 +158,17 @@ impl Soft {
         let cpu = &mut self.vcpu.cpu;
         let state = &case.state;
         cpu.gpr[..16].copy_from_slice(&state.gpr);
-        cpu.rip = CODE;
+        cpu.rip = case.entry();
         cpu.set_rflags(state.rflags);
-        cpu.segs[seg::FS].base = state.fs_base;
-        cpu.segs[seg::GS].base = state.gs_base;
+        for (n, &selector) in state.selectors.iter().enumerate() {
+            cpu.segs[n] = segment(selector);
+        }
+        if case.mode == Mode::Bits64 {
+            cpu.segs[seg::CS].rights = Rights(0xa0fb);
+            cpu.segs[seg::FS].base = state.fs_base;
+            cpu.segs[seg::GS].base = state.gs_base;
+        }
+        cpu.update_mode();
         let fx = &state.fx;
         let fpu = &mut cpu.fpu;
         fpu.control = fx.control;
@@ -186,8 +199,12 @@ impl Soft {
         state.gpr.copy_from_slice(&cpu.gpr[..16]);
         state.rip = cpu.rip;
         state.rflags = cpu.rflags();
-        state.fs_base = cpu.segs[seg::FS].base;
-        state.gs_base = cpu.segs[seg::GS].base;
+        if case.mode == Mode::Bits64 {
+            state.fs_base = cpu.segs[seg::FS].base;
+            state.gs_base = cpu.segs[seg::GS].base;
+        } else {
+            state.selectors = std::array::from_fn(|n| cpu.segs[n].selector);
+        }
         let fx = &mut state.fx;
         fx.control = cpu.fpu.control;
         fx.status = cpu.fpu.status & !0x3800 | u16::from(cpu.fpu.top) << 11;
@@ -209,6 +226,16 @@ impl Soft {
         }
         self.ram.read(DATA_GPA, &mut state.data);
     }
+}
+
+/// A segment register that holds a selector of a case.
+fn segment(selector: u16) -> Segment {
+    let Some(entry) = segments::find(selector) else {
+        return Segment { selector, rights: Rights(Rights::UNUSABLE), ..Segment::default() };
+    };
+    let descriptor = entry.descriptor();
+    let rights = (descriptor >> 40 & 0xf0ff) as u32;
+    Segment { selector, base: entry.base, limit: entry.last(), rights: Rights(rights) }
 }
 
 impl Ram {

@@ -6,6 +6,8 @@ mod host_sse;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host_sse_unmasked;
 #[cfg(target_arch = "x86_64")]
+mod host_table;
+#[cfg(target_arch = "x86_64")]
 mod host_x87;
 #[cfg(target_arch = "x86_64")]
 mod host_x87_transcendental;

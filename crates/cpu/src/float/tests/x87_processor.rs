@@ -1,6 +1,6 @@
 //! The host's x87 unit, one instruction at a time.
 
-use crate::float::{Class, F80, Flags, Format};
+use crate::float::{F80, Flags};
 
 /// What one instruction left behind.
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +21,6 @@ impl After {
     pub(super) fn c1(&self) -> bool {
         self.status & 1 << 9 != 0
     }
-
-    pub(super) fn c2(&self) -> bool {
-        self.status & 1 << 10 != 0
-    }
-}
-
-/// Whether the host is an AMD processor that lets a denormal underflow where FSCALE by zero or a
-/// remainder by infinity hands it back; Intel's do not.
-pub(super) fn underflows_unchanged(control: u16, a: F80, b: F80) -> bool {
-    let amd = std::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Auth");
-    let keeps = matches!(b.unpack().class, Class::Zero | Class::Infinity);
-    amd && control & 0x10 == 0 && a.unpack().denormal && keeps
 }
 
 /// Memory for one run. FNSAVE neither waits nor faults, so that unmasked exceptions never become #MF.

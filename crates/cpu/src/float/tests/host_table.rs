@@ -1,0 +1,87 @@
+//! The table of what hosts may differ in, which is the differential test's, for tests of single
+//! x87 instructions.
+#![allow(dead_code, unused_imports, reason = "the differential test uses the rest of these files")]
+
+use iced_x86::{Code, Instruction};
+
+use crate::float::F80;
+
+#[path = "../../../tests/diff/address.rs"]
+mod address;
+#[path = "../../../tests/diff/case.rs"]
+mod case;
+#[path = "../../../tests/diff/compare.rs"]
+mod compare;
+#[path = "../../../tests/diff/segments.rs"]
+mod segments;
+#[path = "../../../tests/diff/variance/mod.rs"]
+mod variance;
+
+use case::{CODE, Case, DATA_LEN, Fault, Fx, Mode, RETIRED, State};
+use variance::{Processor, Trial};
+
+/// What an instruction left in the status word, of which the exception flags and C2 count, and in
+/// ST(0) and ST(1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Outcome {
+    pub(super) status: u16,
+    pub(super) stack: [F80; 2],
+}
+
+/// What differs between the outcomes of an instruction that began with ST(0) and ST(1), and is
+/// excused by no row for this host.
+pub(super) fn unexcused(
+    code: Code,
+    control: u16,
+    operands: [F80; 2],
+    native: Outcome,
+    soft: Outcome,
+) -> Vec<String> {
+    if native == soft {
+        return Vec::new();
+    }
+    let instruction = Instruction::with(code);
+    let before = case(control, Outcome { status: 0, stack: operands });
+    let (native, soft) = (case(control, native), case(control, soft));
+    let trial = Trial { instruction: &instruction, before: &before, native: &native, soft: &soft };
+    let processor = Processor::detect();
+    compare::differences(&trial)
+        .into_iter()
+        .filter(|found| variance::excuse(&processor, &trial, found.part).is_none())
+        .map(|found| found.text)
+        .collect()
+}
+
+fn case(control: u16, Outcome { status, stack }: Outcome) -> Case {
+    let mut st = [[0; 16]; 8];
+    for (slot, value) in st.iter_mut().zip(stack) {
+        slot[..10].copy_from_slice(&value.to_bytes());
+    }
+    let fx = Fx {
+        control,
+        status: status & 0x43f,
+        tags: 0xff,
+        reserved: 0,
+        fop: 0,
+        fip: 0,
+        fdp: 0,
+        mxcsr: 0x1f80,
+        mxcsr_mask: 0,
+        st,
+        xmm: [[0; 16]; 16],
+        rest: [0; 96],
+    };
+    let state = State {
+        gpr: [0; 16],
+        rip: CODE,
+        rflags: 2,
+        fs_base: 0,
+        gs_base: 0,
+        selectors: [0; 6],
+        fx,
+        high: [[0; 16]; 16],
+        data: [0; DATA_LEN],
+    };
+    let fault = Fault { vector: RETIRED, code: 0, address: 0 };
+    Case { mode: Mode::Bits64, code: [0xcc; 16], code_len: 2, state, fault }
+}
