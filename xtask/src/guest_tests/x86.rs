@@ -54,7 +54,7 @@ fn boot(image: &Small, append: &str, tasks: &[&str]) -> Boot {
     let programs = image.programs.iter().map(String::as_str);
     let tasks: Vec<&str> = tasks.iter().copied().chain(programs).collect();
     let append = format!("{append} cloister.run={}", tasks.join(","));
-    Boot { limit: Duration::from_secs(400), ..Boot::new(&image.kernel, &image.initrd, &append) }
+    Boot { limit: Duration::from_secs(600), ..Boot::new(&image.kernel, &image.initrd, &append) }
 }
 
 /// Each program ended as it must.
