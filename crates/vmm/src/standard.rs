@@ -58,7 +58,7 @@ pub fn complain(line: &str) {
 ///
 /// # Errors
 ///
-/// Standard output takes it not.
+/// Standard output does not take it.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -156,7 +156,7 @@ impl Idle {
         Self(child)
     }
 
-    /// Name and status of each thread, once the processors and their filters are there.
+    /// Name and status of each thread, once all are there, have their names and filters, and wait.
     fn threads(&self) -> Vec<(String, String)> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let tasks = format!("/proc/{}/task", self.0.id());
@@ -167,11 +167,11 @@ impl Idle {
                 .map(|task| task.unwrap().path())
                 .map(|task| (read(task.join("comm")).trim().to_owned(), read(task.join("status"))))
                 .collect();
-            let busy = |(name, status): &(String, String)| {
-                name.starts_with("vcpu") && !status.contains("State:\tS")
-            };
-            let processors = threads.iter().filter(|(name, _)| name.starts_with("vcpu")).count();
-            if processors == 2 && !threads.iter().any(busy) {
+            let busy = |(_, status): &(String, String)| !status.contains("State:\tS");
+            let named = |start| threads.iter().filter(|(name, _)| name.starts_with(start)).count();
+            // A thread has the name of the one that started it until it runs.
+            let settled = (named("vcpu"), named("cloister"), named("machine")) == (2, 1, 1);
+            if settled && !threads.iter().any(busy) {
                 return threads;
             }
             assert!(Instant::now() < deadline, "{threads:#?}");
