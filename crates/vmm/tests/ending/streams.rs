@@ -9,6 +9,9 @@ use std::time::Duration;
 use crate::guests::breaks_a_device;
 use crate::process::{Folder, LIMIT, Running, Way, machine};
 
+/// What makes a standard error.
+type Output = fn() -> Stdio;
+
 /// A full device.
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
@@ -21,7 +24,7 @@ fn closed() -> std::io::PipeWriter {
 
 #[test]
 fn warnings_that_cannot_be_written_end_nothing() {
-    let outputs: [(&str, fn() -> Stdio); 3] =
+    let outputs: [(&str, Output); 3] =
         [("closed", || closed().into()), ("full", || full().into()), ("unread", || Stdio::piped())];
     for (name, output) in outputs {
         for backtrace in ["0", "1"] {
