@@ -12,7 +12,7 @@ mod virtual_pc;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -106,7 +106,7 @@ fn outcomes(pc: &VirtualPc, image: &[u8], cases: &[Case], options: &Options) -> 
 }
 
 /// Writes the table: scripts that were not run keep the outcome that they have in it.
-fn write(path: &PathBuf, mut all: Vec<Case>, found: &[Case]) -> Result<()> {
+fn write(path: &Path, mut all: Vec<Case>, found: &[Case]) -> Result<()> {
     let before = table::parse(&fs::read_to_string(path).unwrap_or_default());
     let mut text = String::new();
     for case in &mut all {

@@ -55,7 +55,10 @@ pub fn find(image: &File, low_ram: u64) -> Result<BootSource, DiskBootError> {
 /// As [`find`], on this thread.
 pub(super) fn read(disk: &Region, low_ram: u64) -> Result<BootSource, DiskBootError> {
     let volumes = Volumes::open(disk);
-    let Found { choice, by } = search(&volumes)?;
+    let Found { choice, by, given_up } = search(&volumes)?;
+    for reason in given_up {
+        tracing::warn!("given up for {by}: {reason}");
+    }
     let file = |place: &Place, limit| {
         volumes.read(place, limit).map_err(|reason| DiskBootError::File {
             file: volumes.describe(place),

@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) choice: Choice,
     /// For messages.
     pub(super) by: String,
+    /// Why configurations that come before it are of no use.
+    pub(super) given_up: Vec<String>,
 }
 
 /// A configuration that may be there.
@@ -52,18 +54,15 @@ impl Candidate {
     }
 }
 
-/// Takes the first configuration that leads to a kernel, and tells of those that do not.
+/// Takes the first configuration that leads to a kernel.
 pub(super) fn search(volumes: &Volumes) -> Result<Found, DiskBootError> {
     let mut reasons: Vec<String> = Vec::new();
     for candidate in candidates(volumes) {
         let by = candidate.describe(volumes);
         match candidate.boot(volumes) {
             Ok(choice) => {
-                for reason in reasons {
-                    tracing::warn!("given up for {by}: {reason}");
-                }
                 tracing::debug!(by, title = choice.title, "boot entry");
-                return Ok(Found { choice, by });
+                return Ok(Found { choice, by, given_up: reasons });
             }
             Err(reason) => reasons.push(reason),
         }
@@ -91,8 +90,10 @@ fn candidates(volumes: &Volumes) -> Vec<Candidate> {
             vendors.sort();
             let file = |vendor: &String| place(*volume, &format!("/EFI/{vendor}/grub.cfg"));
             grub.extend(vendors.iter().take(MAX_VENDORS).map(file).filter(is_file));
-            systemd_boot |= is_file(&place(*volume, SYSTEMD_BOOT));
-            tell_of_unified_images(volumes, *volume);
+            if is_file(&place(*volume, SYSTEMD_BOOT)) {
+                systemd_boot = true;
+                tell_of_unified_images(volumes, *volume);
+            }
         }
         grub.extend(GRUB_FILES.map(|path| place(*volume, path)).into_iter().filter(is_file));
     }

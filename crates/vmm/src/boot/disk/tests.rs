@@ -146,11 +146,15 @@ fn entries_of_the_boot_loader_specification_are_found() {
 
 #[test]
 fn a_configuration_of_no_use_gives_way_to_the_next() {
-    let esp = fat(FatType::Fat16, &[("/EFI/old/grub.cfg", b"if")]);
+    let esp = fat(FatType::Fat16, &[("/EFI/old/grub.cfg", b"true\nchainloader +1\nboot")]);
 
-    let found = found(disk(&[(EFI, esp), (LINUX_FS, root(&[]))]));
+    let image = disk(&[(EFI, esp), (LINUX_FS, root(&[]))]);
+    let found = search(&Volumes::open(&Region::of(image))).unwrap();
 
-    assert_eq!(found.1, "/boot/grub/grub.cfg of hd0,gpt2");
+    assert_eq!(found.by, "/boot/grub/grub.cfg of hd0,gpt2");
+    let reason = "/EFI/old/grub.cfg of hd0,gpt1 uses chainloader, and only Linux is booted here \
+                  (line 2)";
+    assert_eq!(found.given_up, [reason]);
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Inode {
     pub(super) fn runs(&self, volume: &Volume) -> Result<Vec<Run>, FileError> {
         let blocks = self.size.div_ceil(volume.superblock.block);
         let blocks = u32::try_from(blocks).map_err(|_| damaged("a file has too many blocks"))?;
-        let mut runs = Runs { volume, blocks, found: Vec::new(), nodes: 0 };
+        let mut runs = Runs { volume, blocks, found: Vec::new(), end: 0, nodes: 0 };
         if self.flags & EXTENTS != 0 {
             runs.extents(&self.block, MAX_LEVELS + 1)?;
         } else {
@@ -118,6 +118,8 @@ struct Runs<'a> {
     /// Blocks of the file.
     blocks: u32,
     found: Vec<Run>,
+    /// The first block behind those that were found.
+    end: u32,
     nodes: u32,
 }
 
@@ -129,6 +131,11 @@ impl Runs<'_> {
         if self.found.len() >= MAX_RUNS {
             return Err(damaged("a file is in too many pieces"));
         }
+        // One after the other, so that reading them takes no longer than the file is.
+        if run.logical < self.end {
+            return Err(damaged("a file's pieces overlap"));
+        }
+        self.end = run.logical.saturating_add(run.len);
         match self.found.last_mut() {
             Some(last)
                 if last.logical.checked_add(last.len) == Some(run.logical)

@@ -3,6 +3,8 @@
 /// Bytes and warnings that are kept.
 const MAX_SAID: usize = 64 << 10;
 const MAX_WARNINGS: usize = 16;
+/// Characters of a word in a warning.
+const MAX_WORD: usize = 80;
 
 /// What a configuration says, and what the user is told of it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -22,6 +24,7 @@ impl Transcript {
 
     /// Tells the user once of a word that is passed over.
     pub(super) fn warn(&mut self, file: &str, line: u32, word: &str, what: &str) {
+        let word: String = word.chars().take(MAX_WORD).collect();
         let warning = if word.is_empty() {
             format!("{file}, line {line}: {what}")
         } else {
