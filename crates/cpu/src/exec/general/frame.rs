@@ -65,14 +65,14 @@ fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-/// BOUND: #BR if the signed index is outside the two bounds in memory.
+/// BOUND: #BR if the signed index is outside the two bounds in memory. The upper one is not read
+/// where the lower one decides.
 fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 2 * T::SIZE, AccessKind::Read)?;
     let lower = cpu.load::<T>(la)?.sext() as i64;
     let above = cpu.wrap_la(la.wrapping_add(T::SIZE as u64));
-    let upper = cpu.load::<T>(above)?.sext() as i64;
     let index = cpu.dst::<T>(op).sext() as i64;
-    if index < lower || index > upper {
+    if index < lower || index > cpu.load::<T>(above)?.sext() as i64 {
         return Err(cpu.raise(Exception::new(Vector::Br)));
     }
     Ok(())

@@ -126,14 +126,11 @@ fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     stored
 }
 
-/// AX, CX, DX, BX, SP as it was, BP, SI, DI. Nothing is stored unless everything can be.
+/// AX, CX, DX, BX, SP as it was, BP, SI, DI. Where one of the stores faults, those before it stay,
+/// as on Intel processors; the stack pointer is as it was.
 fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let top = cpu.gpr[RSP];
     let at = |n: u64| top.wrapping_sub((n + 1) * T::SIZE as u64);
-    for n in 0..8 {
-        let la = cpu.stack_linear(at(n), T::SIZE, AccessKind::Write)?;
-        cpu.open::<T>(la)?;
-    }
     for n in 0..8 {
         let value = cpu.reg::<T>(n, false);
         cpu.stack_store(at(u64::from(n)), value)?;

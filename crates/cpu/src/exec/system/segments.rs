@@ -168,8 +168,10 @@ fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn pop(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
-    // Only two bytes are used, but the pointer moves by the operand size.
-    let [selector] = stack.pop(cpu, op.size)?;
+    // Of a slot of four bytes only two are read, but the pointer moves by the operand size.
+    let size = if op.size == 4 { 2 } else { op.size };
+    let [selector] = stack.pop(cpu, size)?;
+    stack.skip(u64::from(op.size - size));
     let index = usize::from(op.dst);
     cpu.load_segment(index, selector as u16)?;
     cpu.gpr[4] = stack.pointer;

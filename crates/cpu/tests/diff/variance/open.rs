@@ -2,7 +2,8 @@
 
 use iced_x86::{Mnemonic as M, OpKind, Register, RflagsBits};
 
-use super::super::address::address_mask;
+use super::super::address::{address_mask, stack_top};
+use super::super::case::DATA;
 use super::row::{Hosts, Part, Row, Trial};
 
 /// Flags that the manual calls undefined.
@@ -66,8 +67,8 @@ pub(crate) const PUSH_SEGMENT: Row = Row {
         let Part::Byte(byte) = part else { return false };
         let pushes = trial.instruction.mnemonic() == M::Push
             && trial.instruction.op0_register().is_segment_register();
-        let at = super::super::address::stack_top(trial.native.mode, &trial.native.state);
-        let offset = (super::super::case::DATA + byte as u64).wrapping_sub(at);
+        let at = stack_top(trial.native.mode, &trial.native.state);
+        let offset = (DATA + byte as u64).wrapping_sub(at);
         pushes && matches!(offset, 2 | 3) && trial.native.state.data[byte] == 0
     },
 };
@@ -107,16 +108,25 @@ pub(crate) const REP_EXTENSION: Row = Row {
     },
 };
 
-/// Registers that POPA has loaded.
+/// What PUSHA and POPA have done before a fault.
 pub(crate) const POPA: Row = Row {
-    name: "popa",
-    instructions: "POPA, POPAD",
-    differs: "after a fault of a later load: which registers have their new value",
-    why: "left open (SDM Vol. 2B, POPA/POPAD)",
+    name: "pusha, popa",
+    instructions: "PUSHA, PUSHAD, POPA, POPAD",
+    differs: "after a fault of a later element: which slots are written, or which registers have their new value",
+    why: "left open (SDM Vol. 2B, PUSHA/PUSHAD, POPA/POPAD)",
     hosts: Hosts::Any,
     allows: |trial, part| {
-        let pops = matches!(trial.instruction.mnemonic(), M::Popa | M::Popad);
-        matches!(part, Part::Gpr(n) if n != 4 && pops && trial.access_faults())
+        let mnemonic = trial.instruction.mnemonic();
+        let top = stack_top(trial.before.mode, &trial.before.state);
+        trial.access_faults()
+            && match part {
+                Part::Gpr(n) => n != 4 && matches!(mnemonic, M::Popa | M::Popad),
+                Part::Byte(byte) => {
+                    let below = top.wrapping_sub(DATA + byte as u64);
+                    matches!(mnemonic, M::Pusha | M::Pushad) && (1..=32).contains(&below)
+                }
+                _ => false,
+            }
     },
 };
 

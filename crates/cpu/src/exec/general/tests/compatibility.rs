@@ -66,6 +66,47 @@ fn popa_that_faults_keeps_the_registers_before_and_the_stack_pointer() {
 }
 
 #[test]
+fn pusha_that_faults_has_stored_what_comes_before() {
+    // pushad
+    let mut guest = guest(&[0x60]);
+    guest.set_page_flags(DATA, 0);
+    let cpu = &mut guest.vcpu.cpu;
+    (cpu.gpr[0], cpu.gpr[1], cpu.gpr[4]) = (0x11, 0x22, DATA + 0x1008);
+
+    let ending = guest.run();
+
+    assert!(is_page_fault(ending, DATA + 0xffc), "{ending:?}");
+    assert_eq!(guest.read_u64(DATA + 0x1000), 0x11_0000_0022);
+    assert_eq!(guest.vcpu.cpu.gpr[4], DATA + 0x1008);
+}
+
+#[test]
+fn pop_of_a_segment_register_reads_two_bytes_of_a_slot_of_four() {
+    // pop es, of a null selector at the end of a page
+    let mut guest = guest(&[0x07]);
+    guest.set_page_flags(DATA + 0x1000, 0);
+    guest.vcpu.cpu.gpr[4] = DATA + 0xffe;
+
+    let ending = guest.run();
+
+    assert_eq!(ending, Ending::Exception(Exception::ud()), "the end of the code");
+    assert_eq!(guest.vcpu.cpu.gpr[4], DATA + 0x1002);
+}
+
+#[test]
+fn bound_below_the_lower_bound_does_not_read_the_upper_one() {
+    // bound eax, [ebx]
+    let mut guest = guest(&[0x62, 0x03]);
+    guest.write(DATA + 0xffc, &[5, 0, 0, 0]);
+    guest.set_page_flags(DATA + 0x1000, 0);
+    guest.vcpu.cpu.gpr[3] = DATA + 0xffc;
+
+    let ending = guest.run();
+
+    assert_eq!(ending, Ending::Exception(Exception::new(Vector::Br)));
+}
+
+#[test]
 fn call_beyond_the_limit_of_cs_is_gp_after_the_push() {
     // call +100h
     let mut guest = guest(&[0xe8, 0, 1, 0, 0]);
