@@ -125,6 +125,7 @@ impl Vcpu {
     /// table 6-2. `Ok(true)`: the next instruction has to run on its own.
     fn attend(&mut self) -> Result<bool, Exit> {
         let cpu = &mut self.cpu;
+        cpu.shared.crowd.pass();
         self.look_in = BLOCKS_PER_LOOK;
         if cpu.kicker.events.load(Ordering::Relaxed) != 0 {
             let events = cpu.kicker.events.swap(0, Ordering::SeqCst);

@@ -32,6 +32,7 @@
 //! `select` function that maps a decoded instruction to its handler.
 
 pub mod block;
+mod crowd;
 pub mod engine;
 pub mod exec;
 pub mod exit;

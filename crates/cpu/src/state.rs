@@ -8,6 +8,7 @@ use cloister_sgx::Platform;
 use cloister_x86::Exception;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 
+use crate::crowd::Crowd;
 use crate::exec::system::apic::{Inbox, LocalApic};
 use crate::exec::vector::VectorState;
 use crate::exec::x87::Fpu;
@@ -64,6 +65,8 @@ pub struct Kicker {
     pub inbox: Inbox,
     /// Whether the processor is between entry to and return from [`Vcpu::run`](crate::Vcpu::run).
     running: AtomicBool,
+    /// Whether its thread sleeps, or is about to.
+    sleeping: AtomicBool,
     sleep: Mutex<()>,
     wake: Condvar,
 }
@@ -72,6 +75,10 @@ impl Kicker {
     /// Posts an event and wakes the processor if it sleeps.
     pub fn post(&self, bits: u32) {
         self.events.fetch_or(bits, Ordering::SeqCst);
+        // A sleeper says so before its last look at the events: one of the two sees the other.
+        if !self.sleeping.load(Ordering::SeqCst) {
+            return;
+        }
         // Taking the lock orders the post before or after the sleeper's last look.
         drop(self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         self.wake.notify_all();
@@ -96,13 +103,14 @@ impl Kicker {
     /// Sleeps until an event is posted or `timeout` is over.
     pub fn sleep(&self, timeout: Option<Duration>) {
         let guard = self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.events.load(Ordering::SeqCst) != 0 {
-            return;
+        self.sleeping.store(true, Ordering::SeqCst);
+        if self.events.load(Ordering::SeqCst) == 0 {
+            match timeout {
+                Some(timeout) => drop(self.wake.wait_timeout(guard, timeout)),
+                None => drop(self.wake.wait(guard)),
+            }
         }
-        match timeout {
-            Some(timeout) => drop(self.wake.wait_timeout(guard, timeout)),
-            None => drop(self.wake.wait(guard)),
-        }
+        self.sleeping.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn set_running(&self, running: bool) {
@@ -124,6 +132,8 @@ pub struct Shared {
     started: Instant,
     /// Nanoseconds since then that the machine's clock did not run.
     skipped: AtomicU64,
+    /// Whether they have to share the host's cores.
+    pub(crate) crowd: Crowd,
     /// Serializes locked operations that the host has no atomic instruction for.
     pub(crate) split_lock: Mutex<()>,
     /// Code tracking of EPC pages, by EPC index.
@@ -147,6 +157,7 @@ impl Shared {
             tsc_hz,
             started: Instant::now(),
             skipped: AtomicU64::new(0),
+            crowd: Crowd::new(cpus),
             split_lock: Mutex::new(()),
             epc_track: CodeTrack::array(epc_pages),
         })
@@ -218,6 +229,10 @@ pub struct Cpu {
     pub(crate) block_phys: u64,
     /// Whether the running op is the only one of its block.
     pub(crate) alone: bool,
+    /// PAUSEs since one that yielded.
+    pub(crate) pauses: u32,
+    /// RIP and address of the last page fault in an enclave.
+    pub(crate) last_enclave_fault: (u64, u64),
     /// Whether [`Cpu::fault`] comes from a non-canonical address.
     pub(crate) non_canonical_fault: bool,
     /// The exception behind [`Stop::Fault`].

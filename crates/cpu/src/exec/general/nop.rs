@@ -16,7 +16,8 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
     };
     Some(match instruction.mnemonic() {
         // The operand of the multi-byte NOP and of hints, prefetches among them, is not accessed.
-        Nop | Reservednop | Pause => no_operation,
+        Nop | Reservednop => no_operation,
+        Pause => pause,
         Clflush | Clflushopt | Clwb => flush_line,
         Lfence | Sfence => no_operation_fence,
         Mfence => full_fence,
@@ -26,6 +27,12 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 }
 
 fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    Ok(())
+}
+
+/// PAUSE: the guest waits for another processor, whose thread may need this one's core.
+fn pause(cpu: &mut Cpu, _op: &Op) -> Exec {
+    cpu.shared.crowd.pause(&mut cpu.pauses);
     Ok(())
 }
 

@@ -44,6 +44,8 @@ impl Cpu {
             fetch_key: 0,
             block_phys: u64::MAX,
             alone: false,
+            pauses: 0,
+            last_enclave_fault: (0, 0),
             non_canonical_fault: false,
             fault: None,
             exit: None,
