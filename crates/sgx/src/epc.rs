@@ -60,16 +60,22 @@ impl EpcPage {
     /// If the range leaves the page.
     pub fn read(&self, offset: usize, buf: &mut [u8]) {
         assert!(offset <= EPC_PAGE_SIZE && buf.len() <= EPC_PAGE_SIZE - offset);
-        let mut at = offset;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let word = self.words[at / 8].load(Ordering::Relaxed).to_ne_bytes();
-            let skip = at % 8;
-            let take = (8 - skip).min(rest.len());
-            let (now, later) = rest.split_at_mut(take);
-            now.copy_from_slice(&word[skip..skip + take]);
-            rest = later;
-            at += take;
+        let (head, whole) = buf.split_at_mut((offset.wrapping_neg() % 8).min(buf.len()));
+        let (quads, tail) = whole.as_chunks_mut::<8>();
+        let first = offset.div_ceil(8);
+        let end = first + quads.len();
+        self.read_part(offset, head);
+        for (quad, word) in quads.iter_mut().zip(&self.words[first..end]) {
+            *quad = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        self.read_part(end * 8, tail);
+    }
+
+    /// Copies bytes that lie in one quadword.
+    fn read_part(&self, offset: usize, buf: &mut [u8]) {
+        if !buf.is_empty() {
+            let word = self.words[offset / 8].load(Ordering::Relaxed).to_ne_bytes();
+            buf.copy_from_slice(&word[offset % 8..][..buf.len()]);
         }
     }
 
@@ -80,25 +86,26 @@ impl EpcPage {
     /// If the range leaves the page.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= EPC_PAGE_SIZE && bytes.len() <= EPC_PAGE_SIZE - offset);
-        let mut at = offset;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let cell = &self.words[at / 8];
-            let skip = at % 8;
-            let take = (8 - skip).min(rest.len());
-            let (now, later) = rest.split_at(take);
-            if let Ok(whole) = <[u8; 8]>::try_from(now) {
-                cell.store(u64::from_ne_bytes(whole), Ordering::Relaxed);
-            } else {
-                // A partial quadword: merge with what the others hold at that moment.
-                let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-                    let mut word = old.to_ne_bytes();
-                    word[skip..skip + take].copy_from_slice(now);
-                    Some(u64::from_ne_bytes(word))
-                });
-            }
-            rest = later;
-            at += take;
+        let (head, whole) = bytes.split_at((offset.wrapping_neg() % 8).min(bytes.len()));
+        let (quads, tail) = whole.as_chunks::<8>();
+        let first = offset.div_ceil(8);
+        let end = first + quads.len();
+        self.write_part(offset, head);
+        for (quad, word) in quads.iter().zip(&self.words[first..end]) {
+            word.store(u64::from_ne_bytes(*quad), Ordering::Relaxed);
+        }
+        self.write_part(end * 8, tail);
+    }
+
+    /// Copies bytes into one quadword, merged with what the others hold at that moment.
+    fn write_part(&self, offset: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let cell = &self.words[offset / 8];
+            let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+                let mut word = old.to_ne_bytes();
+                word[offset % 8..][..bytes.len()].copy_from_slice(bytes);
+                Some(u64::from_ne_bytes(word))
+            });
         }
     }
 

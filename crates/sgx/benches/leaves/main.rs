@@ -62,13 +62,19 @@ fn main() {
 }
 
 /// Wall-clock nanoseconds and time-stamp cycles of `work`, divided by `operations`.
-fn report(name: &str, operations: u64, work: impl FnOnce()) -> f64 {
+fn measure(operations: u64, work: impl FnOnce()) -> (f64, f64) {
     let (start, cycles) = (Instant::now(), flat::time_stamp());
     work();
     let (nanoseconds, cycles) = (start.elapsed().as_nanos(), flat::time_stamp() - cycles);
-    let each = nanoseconds as f64 / operations as f64;
-    println!("leaf {name} {each:.0} {:.0}", cycles as f64 / operations as f64);
-    each
+    (nanoseconds as f64 / operations as f64, cycles as f64 / operations as f64)
+}
+
+fn show(name: &str, (nanoseconds, cycles): (f64, f64)) {
+    println!("leaf {name} {nanoseconds:.0} {cycles:.0}");
+}
+
+fn report(name: &str, operations: u64, work: impl FnOnce()) {
+    show(name, measure(operations, work));
 }
 
 fn processor(pages: u32) -> Processor {
@@ -137,28 +143,46 @@ fn sign(processor: &mut Processor, measured: Measured) {
     processor.trust(Signer::a().mrsigner());
 }
 
-/// EADD with 16 EEXTENDs, and SHA-256 alone over the same bytes.
+/// EADD with 16 EEXTENDs, and SHA-256 alone over the same bytes, in turns; of each the quickest turn
+/// counts, so that a host that does something else besides changes the ratio little. In the first
+/// turn the EPC gets its memory from the host, which the enclave of 1 GiB shows.
 fn build_pages() {
-    const PAGES: u32 = 8192;
+    const PAGES: u32 = 512;
+    const TURNS: u32 = 32;
     let mut processor = processor(PAGES + 1);
     ecreate(&mut processor, 1 << 26);
     processor.put(SOURCE, &[0x5a_u8; 4096]);
-    let model = report("EADD+16*EEXTEND", PAGES.into(), || {
-        for page in 0..PAGES {
-            eadd(&mut processor, u64::from(page) * 4096, page + 1, data_page());
-            eextend(&mut processor, page + 1);
-        }
-    });
     // The blocks of EADD and of the EEXTENDs, and the 256 bytes behind each of these.
     let block = [0x5a_u8; 64 + 16 * (64 + 256)];
-    let hash = report("SHA-256-of-the-same", PAGES.into(), || {
-        let mut hash = Sha256::new();
-        for _ in 0..PAGES {
-            hash.update(black_box(&block));
+    let (mut model, mut hash) = ((f64::INFINITY, 0.0), (f64::INFINITY, 0.0));
+    let quicker = |one: (f64, f64), other: (f64, f64)| if other.0 < one.0 { other } else { one };
+    for turn in 0..TURNS {
+        let first = turn * PAGES;
+        let took = measure(PAGES.into(), || {
+            for page in 0..PAGES {
+                eadd(&mut processor, u64::from(first + page) * 4096, page + 1, data_page());
+                eextend(&mut processor, page + 1);
+            }
+        });
+        if turn != 0 {
+            model = quicker(model, took);
         }
-        black_box(hash.finalize());
-    });
-    println!("ratio EADD+16*EEXTEND/SHA-256 {:.2}", model / hash);
+        for page in 0..PAGES {
+            let status = processor.encls(leaf::EREMOVE, 0, window(page + 1), 0);
+            assert_eq!(status, Some(SgxStatus::Success));
+        }
+        let took = measure(PAGES.into(), || {
+            let mut hash = Sha256::new();
+            for _ in 0..PAGES {
+                hash.update(black_box(&block));
+            }
+            black_box(hash.finalize());
+        });
+        hash = quicker(hash, took);
+    }
+    show("EADD+16*EEXTEND", model);
+    show("SHA-256-of-the-same", hash);
+    println!("ratio EADD+16*EEXTEND/SHA-256 {:.2}", model.0 / hash.0);
 }
 
 /// EINIT with a signature of RSA-3072.

@@ -97,11 +97,8 @@ pub(super) fn leaf(
 
     let mut measured = [0; 48];
     measured.copy_from_slice(&secinfo.as_bytes()[..48]);
-    let mut measurement = Measurement::load(secs_page);
-    measurement.update(&[eadd_block(offset, &measured)]);
-
     platform.page(target.index).write(0, &contents);
-    measurement.store(secs_page);
+    Measurement::extend(secs_page, &[eadd_block(offset, &measured)]);
     secs_entry.add_child();
     entry.install(EpcmView {
         flags: match page_type {

@@ -36,19 +36,20 @@ pub(super) fn leaf(
         return Err(GP);
     }
     let secs_entry = platform.entry(secs.index);
-    let _measure = secs_entry.try_family(Family::Measure).ok_or(GP)?;
     let secs_page = platform.page(secs.index);
-    if secs_page.load(Secs::ATTRIBUTES) & AttributeFlags::INIT.bits() != 0 {
-        return Err(GP);
-    }
-
+    // What is measured, before the lock rather than behind it: it waits for stores anyway, and
+    // SHA-256 would wait for these.
     let in_page = chunk_la.page_offset();
     let offset = view.address.wrapping_sub(secs_page.load(Secs::BASEADDR)).wrapping_add(in_page);
     let mut blocks = [[0; 64]; 5];
     blocks[0] = eextend_block(offset);
     platform.page(chunk.index).read(in_page as usize, blocks[1..].as_flattened_mut());
-    let mut measurement = Measurement::load(secs_page);
-    measurement.update(&blocks);
-    measurement.store(secs_page);
+
+    let _measure = secs_entry.try_family(Family::Measure).ok_or(GP)?;
+    if secs_page.load(Secs::ATTRIBUTES) & AttributeFlags::INIT.bits() != 0 {
+        return Err(GP);
+    }
+
+    Measurement::extend(secs_page, &blocks);
     Ok(LeafOutcome::default())
 }
