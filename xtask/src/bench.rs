@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
 //! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
-//! SGX model and the host's EPC. Whatever the figures
+//! SGX model, guests with more enclave memory than EPC, and the host's EPC. Whatever the figures
 //! are, they are printed: how fast a host is, is no fault.
 
 mod leaves;
+mod paging;
 mod pool;
 
 use std::ops::ControlFlow;
@@ -31,6 +32,9 @@ pub(crate) struct Options {
     /// Only the host's EPC
     #[arg(long, conflicts_with = "leaves")]
     pool: bool,
+    /// Only guests with more enclave memory than EPC
+    #[arg(long, conflicts_with_all = ["leaves", "pool"])]
+    paging: bool,
     /// Boots of each machine; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
@@ -49,10 +53,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let image = Image::get(Contents::Demo)?;
     let cloister = Machine::build("release")?;
+    if options.paging {
+        return paging::run(&image, &cloister);
+    }
     let qemu = Machine::Qemu(qemu()?);
 
     let ratio = boots(&image, &cloister, &qemu, options.repeat)?;
     loops(&image, &cloister, &qemu)?;
+    paging::run(&image, &cloister)?;
     pool::start(&image, &cloister)?;
     leaves::run()?;
     pool::run()?;

@@ -15,7 +15,7 @@ use crate::signer::{Hasher, Signer};
 /// Bytes of an EPC page.
 const PAGE: usize = 4096;
 /// Bytes of ELRANGE; guest/enclave/src/main.rs says the same.
-const ELRANGE_SIZE: u64 = 0x4_0000;
+const ELRANGE_SIZE: u64 = 0x1000_0000;
 /// Threads, whose pages lie one after the other from the beginning of ELRANGE.
 const THREADS: u64 = 4;
 /// Bytes of a thread's pages.

@@ -81,7 +81,7 @@ struct Source([u8; PAGE]);
 pub(crate) struct Enclave {
     base: u64,
     /// Keeps the enclave alive.
-    _device: File,
+    device: File,
 }
 
 impl Enclave {
@@ -115,14 +115,20 @@ impl Enclave {
         let mut init: [u64; 1] = [image.sigstruct.as_ptr() as u64];
         ioctl(&device, SGX_IOC_ENCLAVE_INIT, &mut init, "SGX_IOC_ENCLAVE_INIT")?;
         for page in &image.pages {
-            map(&device, base, page)?;
+            map_page(&device, base, page)?;
         }
-        Ok(Self { base, _device: device })
+        Ok(Self { base, device })
     }
 
     /// The linear address of ELRANGE.
     pub(crate) fn base(&self) -> u64 {
         self.base
+    }
+
+    /// Maps the part of ELRANGE in which the kernel adds a page where one is missing.
+    pub(crate) fn map_heap(&self, offset: u64, size: u64) -> Result<(), String> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        map(&self.device, self.base + offset, size as usize, prot)
     }
 
     /// Reads 16 bytes of a page as any program outside the enclave could.
@@ -186,23 +192,24 @@ fn add(device: &File, page: &Page) -> Result<(), String> {
 
 /// Maps one page with the most that its EPCM entry allows; a TCS is read and written
 /// by the processor only, which the driver wants to see as read and write.
-fn map(device: &File, base: u64, page: &Page) -> Result<(), String> {
+fn map_page(device: &File, base: u64, page: &Page) -> Result<(), String> {
     let prot = if (page.flags >> 8) & 0xff == PAGE_TYPE_TCS {
         libc::PROT_READ | libc::PROT_WRITE
     } else {
         // SECINFO's R, W and X bits are PROT_READ, PROT_WRITE and PROT_EXEC.
         (page.flags & 7) as i32
     };
-    let address = (base + page.offset) as *mut libc::c_void;
+    map(device, base + page.offset, PAGE, prot)
+}
+
+fn map(device: &File, address: u64, size: usize, prot: i32) -> Result<(), String> {
     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-    // SAFETY: MAP_FIXED replaces a page of the range that `reserve` took for this.
-    let mapped = unsafe { libc::mmap(address, PAGE, prot, flags, device.as_raw_fd(), 0) };
+    let at = address as *mut libc::c_void;
+    // SAFETY: MAP_FIXED replaces a part of the range that `reserve` took for this.
+    let mapped = unsafe { libc::mmap(at, size, prot, flags, device.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
-        return Err(format!(
-            "cannot map enclave page {:#x}: {}",
-            page.offset,
-            Error::last_os_error()
-        ));
+        let error = Error::last_os_error();
+        return Err(format!("cannot map enclave pages at {address:#x}: {error}"));
     }
     Ok(())
 }

@@ -9,6 +9,8 @@
 //! - `debug`: read and write a debug enclave through `/proc/self/mem`;
 //! - `threads [AEXS]`: four threads in the enclave at once, for that many interruptions;
 //! - `vectors`: AVX registers in the enclave;
+//! - `oversubscribed MIB THREADS [SWEEPS]`: enclaves of that many MiB together, whose pages that many
+//!   threads go through that often;
 //! - `provision`: ask for the provisioning key, without and with the right to it.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
@@ -16,6 +18,7 @@
 mod debugger;
 mod driver;
 mod image;
+mod oversubscribed;
 mod provisioning;
 mod sealing;
 mod thread;
@@ -65,6 +68,16 @@ fn run(arguments: &[String]) -> Result<(), String> {
             threads::run(&image, exits)
         }
         ["vectors"] => vectors::run(&image),
+        ["oversubscribed", ref numbers @ ..] => {
+            let numbers: Result<Vec<u64>, _> = numbers.iter().map(|word| word.parse()).collect();
+            match numbers.as_deref() {
+                Ok(&[mib, threads]) => {
+                    oversubscribed::run(&image, mib, threads, oversubscribed::SWEEPS)
+                }
+                Ok(&[mib, threads, sweeps]) => oversubscribed::run(&image, mib, threads, sweeps),
+                _ => Err("oversubscribed takes MIB THREADS [SWEEPS]".to_owned()),
+            }
+        }
         ["provision"] => provisioning::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }

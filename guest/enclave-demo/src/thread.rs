@@ -28,6 +28,8 @@ pub(crate) const OP_OPEN: u64 = 7;
 pub(crate) const OP_WORK: u64 = 8;
 pub(crate) const OP_VECTORS: u64 = 9;
 pub(crate) const OP_PROVISION: u64 = 10;
+pub(crate) const OP_GROW: u64 = 11;
+pub(crate) const OP_SWEEP: u64 = 12;
 
 /// A thread of the enclave.
 pub(crate) struct Thread<'a> {

@@ -1,4 +1,4 @@
-//! EREPORT and EGETKEY.
+//! EREPORT, EGETKEY and EACCEPT.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -61,6 +61,31 @@ pub(crate) fn report(give: impl FnOnce(&[u8; 432])) {
         report.assume_init_ref()
     };
     give(&report.0);
+}
+
+/// SECINFO of a page that the kernel has added with EAUG: readable, writable, PENDING, PT_REG
+/// (SDM vol. 3D, table 35-17).
+#[repr(C, align(64))]
+struct SecInfo([u64; 8]);
+
+static PENDING_PAGE: SecInfo = SecInfo([0x20b, 0, 0, 0, 0, 0, 0, 0]);
+
+/// ENCLU[EACCEPT] of the page at this address, or the processor's error code.
+pub(crate) fn accept(page: u64) -> Result<(), u64> {
+    let status: u64;
+    // SAFETY: the SECINFO is enclave memory and aligned; RBX is exchanged as above. EACCEPT changes
+    // no byte of the page.
+    unsafe {
+        asm!(
+            "xchg rbx, {secinfo}",
+            "enclu",
+            "xchg rbx, {secinfo}",
+            secinfo = inout(reg) &raw const PENDING_PAGE => _,
+            inout("rax") 5_u64 => status,
+            in("rcx") page,
+        );
+    }
+    if status == 0 { Ok(()) } else { Err(status) }
 }
 
 /// The seal key of this enclave on this platform for `key_id`, or `None` if the processor

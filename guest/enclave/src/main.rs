@@ -12,6 +12,7 @@
     reason = "an enclave's entry, ENCLU and untrusted pointers have no safe form"
 )]
 
+mod heap;
 mod leaves;
 mod seal;
 mod vectors;
@@ -23,12 +24,14 @@ use core::ptr;
 
 use guest_sha256::Sha256;
 
+use heap::Pages;
+
 /// Where a thread's page of data lies, in bytes from its TCS.
 const PROBE_OFFSET: u64 = 0x3000;
 /// From one TCS to the next, in bytes.
 const THREAD_SIZE: u64 = 0x4000;
 /// Size of ELRANGE in bytes; xtask/src/enclave.rs says the same to ECREATE.
-const ELRANGE_SIZE: u64 = 0x4_0000;
+const ELRANGE_SIZE: u64 = 0x1000_0000;
 /// GPRSGX of SSA frame 0: the last 184 bytes of the frame's one page
 /// (SDM vol. 3D, 35.9).
 const GPRSGX0: u64 = 0x2000 - 184;
@@ -79,6 +82,12 @@ const OP_VECTORS: u64 = 9;
 /// Ask for the provisioning key; the result is EGETKEY's error code, or 0 and the key's
 /// SHA-256 goes to the output.
 const OP_PROVISION: u64 = 10;
+/// Grow by `input_len` pages from offset `input` on; the result is their number, or EACCEPT's error
+/// code above bit 32.
+const OP_GROW: u64 = 11;
+/// Go through these pages for the time that the low 12 bits of `input` tell; the result is how many
+/// of them were as the time before left them.
+const OP_SWEEP: u64 = 12;
 
 /// Result of a request that names no operation or points into the enclave.
 const REFUSED: u64 = u64::MAX;
@@ -231,6 +240,14 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
                 0
             }
             Err(code) => code,
+        },
+        OP_GROW => match Pages::new(base, ELRANGE_SIZE, input, input_len) {
+            Some(pages) => pages.grow().unwrap_or_else(|code| code << 32),
+            None => REFUSED,
+        },
+        OP_SWEEP => match Pages::new(base, ELRANGE_SIZE, input & !0xfff, input_len) {
+            Some(pages) => pages.sweep(input & 0xfff),
+            None => REFUSED,
         },
         OP_WORK => {
             work::wait_for(input);

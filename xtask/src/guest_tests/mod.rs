@@ -91,6 +91,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("the_provisioning_key_is_the_platforms_and_takes_a_flag", sgx::provisioning),
     test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
     alone("four_threads_are_in_an_enclave_at_once", sgx::threads),
+    alone("enclaves_larger_than_the_epc_keep_their_contents", sgx::oversubscribed),
     alone("the_epc_of_a_running_machine_is_seen_until_it_ends", epc_view::running),
     test("avx_registers_of_an_enclave_survive_an_aex_and_stay_inside", sgx::vectors),
     test("pythons_qmp_client_stops_resets_and_powers_down_a_guest", monitor::python_client),

@@ -145,6 +145,17 @@ pub(super) fn threads(setup: &Setup) -> Result<()> {
     expect(&transcript, "init: end enclave-demo 0")
 }
 
+pub(super) fn oversubscribed(setup: &Setup) -> Result<()> {
+    let mut boot =
+        setup.tasks("enclave-demo:oversubscribed:12:8").option("--sgx-epc", "id=epc0,size=8M");
+    (boot.cpus, boot.limit) = (4, Duration::from_secs(400));
+
+    let transcript = setup.boot_to_power_off(&boot)?;
+
+    expect(&transcript, "enclave-demo: 3072 pages of enclaves in 8 threads, 2 sweeps: ")?;
+    expect(&transcript, "init: end enclave-demo 0")
+}
+
 pub(super) fn vectors(setup: &Setup) -> Result<()> {
     let boot = setup.tasks("enclave-demo:vectors").option(EPC.0, EPC.1);
 
