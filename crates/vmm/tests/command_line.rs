@@ -2,11 +2,14 @@
 
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use fixture::{Scratch, bzimage, bzimage_that_runs, cloister, says_twice, text};
 
@@ -138,6 +141,38 @@ fn info_has_a_line_for_each_thing_and_the_accelerator() {
         words,
         ["KVM", "SGX", "/dev/sgx_vepc", "/dev/sgx_enclave", "/dev/sgx_provision", "Accelerator"]
     );
+}
+
+/// Runs the command on a host that answers membarrier(2) as one without it.
+fn cloister_without_membarrier(args: &[&str], directory: &Path) -> Output {
+    let refuse = BTreeMap::from([(libc::SYS_membarrier, Vec::new())]);
+    let (allow, no_such_call) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(refuse, allow, no_such_call, architecture).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    // The filter is the thread's, and of what it starts.
+    let run = || {
+        seccompiler::apply_filter(&program).unwrap();
+        cloister(args, directory)
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+#[test]
+fn a_host_without_membarrier_runs_one_processor_and_refuses_two_in_one_line() {
+    let scratch = Scratch::new("membarrier");
+    // UD2, for which there is no handler.
+    let kernel = scratch.file("kernel", &bzimage_that_runs(&[0x0f, 0x0b]));
+    let run = ["run", "--no-reboot", "--kernel", &kernel, "--cpus"];
+
+    let one = cloister_without_membarrier(&[&run[..], &["1"]].concat(), &scratch.0);
+    let two = cloister_without_membarrier(&[&run[..], &["2"]].concat(), &scratch.0);
+
+    assert_eq!((one.status.code(), two.status.code()), (Some(2), Some(1)), "{one:?}\n{two:?}");
+    let message = text(&two.stderr);
+    let start = "cloister: --cpus: several processors need membarrier(2), which fails here: ";
+    assert!(message.starts_with(start), "{message}");
+    assert!(message.contains(": use --cpus 1, or ") && message.lines().count() == 1, "{message}");
 }
 
 /// A machine that idles, ended with the test.
