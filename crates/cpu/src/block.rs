@@ -1,5 +1,5 @@
 //! Blocks of decoded code and where to find them.
-#![expect(unsafe_code, reason = "blocks point to their page's code tracking")]
+#![expect(unsafe_code, reason = "blocks point to their page's code tracking, jumps to ops")]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -24,9 +24,8 @@ const JUMPS: usize = JUMP_PAGES * JUMP_PER_PAGE;
 /// Ops to run, for [`Blocks::ops`], until blocks are added or dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// Where they begin in the store.
-    start: u32,
-    count: u32,
+    /// In the store of the [`Blocks`] that made it.
+    ops: NonNull<[Op]>,
     /// Identity of the page: see [`Entry::phys`](crate::mem::tlb::Entry::phys).
     pub phys: u64,
 }
@@ -82,12 +81,6 @@ impl Block {
     pub const fn len(&self) -> usize {
         self.len
     }
-
-    /// What to run.
-    #[must_use]
-    pub fn run(&self) -> Run {
-        Run { start: self.start, count: self.count, phys: self.source.phys }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,14 +88,19 @@ struct Jump {
     la: u64,
     /// What the entry depends on; 0: an empty entry.
     key: u64,
-    start: u32,
+    /// In the store, which never moves and never shrinks.
+    ops: NonNull<Op>,
     count: u32,
     /// [`code_changes`] when the block was known to be fresh.
     changes: u32,
     phys: u64,
 }
 
-const NO_JUMP: Jump = Jump { la: 0, key: 0, start: 0, count: 0, changes: 0, phys: 0 };
+// SAFETY: the ops are plain data of the `Blocks` that holds the jump.
+unsafe impl Send for Jump {}
+
+const NO_JUMP: Jump =
+    Jump { la: 0, key: 0, ops: NonNull::dangling(), count: 0, changes: 0, phys: 0 };
 
 /// Multiplies and folds: the keys are few and not chosen to collide (a guest that makes them
 /// collide slows only itself).
@@ -186,27 +184,35 @@ impl Blocks {
         (jump.la == la
             && (jump.key == key || jump.key == global_key)
             && jump.changes == code_changes())
-        .then_some(Run { start: jump.start, count: jump.count, phys: jump.phys })
+        .then(|| Run {
+            ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
+            phys: jump.phys,
+        })
     }
 
-    /// The ops to run, in order.
+    /// What to run of a block.
+    #[must_use]
+    pub fn run(&self, block: &Block) -> Run {
+        let ops = &self.store[block.start as usize..][..block.count as usize];
+        Run { ops: NonNull::from(ops), phys: block.source.phys }
+    }
+
+    /// The ops to run, in order, of a run that this value made.
     #[inline(always)]
     #[must_use]
     pub fn ops(&self, run: Run) -> &[Op] {
-        &self.store[run.start as usize..][..run.count as usize]
+        // SAFETY: the store got all its room when it was made, so that it does not move, and it
+        // does not shrink: a place in it holds ops as long as this value lives. Only `&mut self`
+        // changes them. A place, rather than an index, saves a multiplication before each block.
+        unsafe { run.ops.as_ref() }
     }
 
     /// Remembers that `la` leads to `block` under `key`. `changes` was [`code_changes`] before the
     /// block was found to be fresh.
     pub fn remember(&mut self, la: u64, key: u64, block: &Block, changes: u32) {
-        self.jumps[Self::slot(la)] = Jump {
-            la,
-            key,
-            start: block.start,
-            count: block.count,
-            changes,
-            phys: block.source.phys,
-        };
+        let ops = self.run(block).ops.cast();
+        self.jumps[Self::slot(la)] =
+            Jump { la, key, ops, count: block.count, changes, phys: block.source.phys };
     }
 
     /// The fresh block decoded from a physical place.
@@ -270,7 +276,9 @@ impl Blocks {
             }
         }
         self.pieces[piece] = keys;
-        for jump in self.jumps.iter_mut().filter(|jump| jump.key != 0 && inside(jump.start)) {
+        let store = self.store.as_ptr().addr();
+        let piece_of = |jump: &Jump| (jump.ops.addr().get() - store) / (PIECE * size_of::<Op>());
+        for jump in self.jumps.iter_mut().filter(|jump| jump.key != 0 && piece_of(jump) == piece) {
             *jump = NO_JUMP;
         }
     }
@@ -305,7 +313,7 @@ mod tests {
         for (nops, inserted) in [(0, 5 * BLOCKS), (30, PIECES * PIECE / 8)] {
             let track = CodeTrack::default();
             let (mut blocks, mut ops) = (Blocks::default(), ops(nops));
-            let number = |blocks: &Blocks, run| blocks.ops(run)[0].imm;
+            let number = |blocks: &Blocks, run: Run| blocks.ops(run)[0].imm;
             for n in 1..=inserted as u64 {
                 let block = blocks.insert(n << 12, numbered(&mut ops, n), source(&track), None);
                 blocks.remember(n << 12, n, &block, code_changes());
@@ -316,7 +324,7 @@ mod tests {
                     let block = blocks.find(n << 12);
                     let jump = blocks.jump(n << 12, *n, *n);
                     assert!(jump.is_none_or(|run| number(&blocks, run) == *n), "{n}");
-                    block.is_some_and(|block| number(&blocks, block.run()) == *n)
+                    block.is_some_and(|block| number(&blocks, blocks.run(&block)) == *n)
                 })
                 .collect();
 
@@ -359,7 +367,7 @@ mod tests {
         }
 
         let block = blocks.find(7).expect("the block is kept");
-        assert_eq!(blocks.ops(block.run())[0].imm, 2);
+        assert_eq!(blocks.ops(blocks.run(&block))[0].imm, 2);
         assert!(blocks.find(1 << 12).is_none(), "the piece was dropped");
     }
 }

@@ -325,7 +325,7 @@ impl Vcpu {
         if let Some(second) = block.second {
             // The instruction crosses into a page that may be another one by now.
             return match self.second_page(start)? {
-                Some(page) if page.phys == second.phys => Ok(block.run()),
+                Some(page) if page.phys == second.phys => Ok(self.blocks.run(&block)),
                 _ => self.decode_crossing(key, page),
             };
         }
@@ -335,7 +335,7 @@ impl Vcpu {
             self.cpu.tlb.note_code(start);
             self.blocks.remember(start, key, &block, changes);
         }
-        Ok(block.run())
+        Ok(self.blocks.run(&block))
     }
 
     /// Decodes the block at a place; `None` if its first instruction crosses the page.
@@ -389,7 +389,8 @@ impl Vcpu {
                     generation,
                 };
                 let (one, two) = (source(first, generations.0), source(second, generations.1));
-                return Ok(self.blocks.insert(key, &self.decoded, one, Some(two)).run());
+                let block = self.blocks.insert(key, &self.decoded, one, Some(two));
+                return Ok(self.blocks.run(&block));
             }
         }
     }
