@@ -130,9 +130,10 @@ impl Hasher for KeyHasher {
 /// names the ops that were put there for it.
 #[derive(Debug)]
 pub struct Blocks {
-    /// Ops of all blocks; grows up to `PIECES` times `PIECE`, which it has room for.
+    /// Room for the ops of all blocks, `PIECES` times `PIECE`, which never moves. Its length stays 0:
+    /// ops are put there and reached by pointers alone, so that none of these outdates another.
     store: Vec<Op>,
-    /// Where the next op goes: at most the store's length.
+    /// Where the next op goes.
     next: usize,
     /// Keys of the blocks in each piece, in the order of the pieces.
     pieces: Vec<Vec<u64>>,
@@ -193,17 +194,25 @@ impl Blocks {
     /// What to run of a block.
     #[must_use]
     pub fn run(&self, block: &Block) -> Run {
-        let ops = &self.store[block.start as usize..][..block.count as usize];
-        Run { ops: NonNull::from(ops), phys: block.source.phys }
+        let ops = NonNull::slice_from_raw_parts(self.place(block.start), block.count as usize);
+        Run { ops, phys: block.source.phys }
+    }
+
+    /// Where the store has an op.
+    fn place(&self, start: u32) -> NonNull<Op> {
+        debug_assert!((start as usize) < self.store.capacity());
+        // SAFETY: blocks begin within the room of the store, whose address is not null.
+        unsafe { NonNull::new_unchecked(self.store.as_ptr().add(start as usize).cast_mut()) }
     }
 
     /// The ops to run, in order, of a run that this value made.
     #[inline(always)]
     #[must_use]
     pub fn ops(&self, run: Run) -> &[Op] {
-        // SAFETY: the store got all its room when it was made, so that it does not move, and it
-        // does not shrink: a place in it holds ops as long as this value lives. Only `&mut self`
-        // changes them. A place, rather than an index, saves a multiplication before each block.
+        // SAFETY: the store got all its room when it was made, so that it does not move, and what
+        // `keep` has put into a place of it stays or is replaced by other ops as long as this value
+        // lives. Only `&mut self` does so. A place, rather than an index, saves a multiplication
+        // before each block.
         unsafe { run.ops.as_ref() }
     }
 
@@ -240,7 +249,6 @@ impl Blocks {
 
     /// Puts the ops of a block into one piece of the store: where they begin.
     fn keep(&mut self, ops: &[Op]) -> usize {
-        debug_assert!(ops.len() <= PIECE, "a block is far smaller than a piece");
         let here = self.next / PIECE % PIECES;
         let room = PIECE - self.next % PIECE;
         let start = if ops.len() <= room { self.next } else { (here + 1) % PIECES * PIECE };
@@ -252,12 +260,12 @@ impl Blocks {
                 self.drop_piece((here + ahead) % PIECES);
             }
         }
-        if let (Some(filler), true) = (ops.first(), self.store.len() < start) {
-            self.store.resize(start, *filler);
+        assert!(start + ops.len() <= self.store.capacity(), "a block ends in its piece");
+        // SAFETY: there is room, and `ops` is not in the store, which nobody can borrow meanwhile.
+        unsafe {
+            let to = self.store.as_mut_ptr().add(start);
+            to.copy_from_nonoverlapping(ops.as_ptr(), ops.len());
         }
-        let (over, behind) = ops.split_at(ops.len().min(self.store.len() - start));
-        self.store[start..start + over.len()].copy_from_slice(over);
-        self.store.extend_from_slice(behind);
         self.next = (start + ops.len()) % (PIECES * PIECE);
         start
     }

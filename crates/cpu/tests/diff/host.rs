@@ -43,7 +43,7 @@ impl Host {
 
     /// Its name (SDM Vol. 2A, CPUID, brand string).
     pub(crate) fn brand() -> String {
-        let leaves = (0x8000_0002..=0x8000_0004u32).map(|leaf| __cpuid(leaf));
+        let leaves = (0x8000_0002..=0x8000_0004u32).map(__cpuid);
         let bytes: Vec<u8> = leaves
             .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
             .flat_map(u32::to_le_bytes)

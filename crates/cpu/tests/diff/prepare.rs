@@ -182,7 +182,7 @@ fn segment_selector(random: &mut Random) -> u16 {
     match random.below(10) {
         0 => 0,
         1 => segments::USER_DS,
-        2 => random.below(entries + 2) as u16 * 8 | 4 | random.below(4) as u16,
+        2 => (random.below(entries + 2) as u16 * 8) | 4 | random.below(4) as u16,
         3 => selector(random),
         _ => segments::selector(random.below(entries) as usize),
     }

@@ -49,7 +49,7 @@ pub(crate) const STACK_ALIGNMENT: Row = Row {
         let (instruction, before) = (trial.instruction, trial.before);
         let size = instruction.memory_size().size() as u64;
         let at = address_of(instruction, before.mode, &before.state);
-        let misaligned = matches!(size, 16 | 32) && at % size != 0;
+        let misaligned = matches!(size, 16 | 32) && !at.is_multiple_of(size);
         part == Part::Vector
             && !before.mode.is_64()
             && instruction.memory_segment() == Register::SS

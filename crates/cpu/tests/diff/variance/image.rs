@@ -68,7 +68,7 @@ pub(crate) const ALIGNMENT: Row = Row {
         part == Part::Vector
             && !before.mode.is_64()
             && area
-            && at % 64 != 0
+            && !at.is_multiple_of(64)
             && trial.instruction.memory_segment() == Register::SS
             && matches!(trial.vectors(), (12, 13) | (13, 12))
     },

@@ -67,7 +67,7 @@ pub(in super::super) fn ext4_with(arguments: &[&str], files: &[(&str, &[u8])]) -
 /// Files of all shapes: in a few blocks and in many, with holes, behind links, in a directory of
 /// many.
 fn samples() -> Vec<(String, Vec<u8>)> {
-    let large: Vec<u8> = (0..600_000_u32).map(|value| (value * 31 >> 3) as u8).collect();
+    let large: Vec<u8> = (0..600_000_u32).map(|value| ((value * 31) >> 3) as u8).collect();
     let mut sparse = vec![0; 400_000];
     sparse[100_000..100_010].fill(7);
     sparse[399_999] = 9;

@@ -129,6 +129,21 @@ fn seconds(date: u32, time: u32) -> Option<i64> {
     sane.then(|| days * 86_400 + i64::from(hour * 3600 + minute * 60 + second * 2))
 }
 
+/// A part of a short name. What is not ASCII depends on a code page that nothing tells.
+fn text(bytes: &[u8], lower: bool) -> String {
+    let text: String = bytes
+        .iter()
+        .enumerate()
+        .map(|(index, byte)| match (index, *byte) {
+            (0, KANJI) => '?',
+            (_, byte) if byte.is_ascii() => byte.into(),
+            _ => '?',
+        })
+        .collect();
+    let text = text.trim_end();
+    if lower { text.to_ascii_lowercase() } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::seconds;
@@ -146,19 +161,4 @@ mod tests {
             assert_eq!(seconds(date, time), expected, "{year}-{month}-{day}");
         }
     }
-}
-
-/// A part of a short name. What is not ASCII depends on a code page that nothing tells.
-fn text(bytes: &[u8], lower: bool) -> String {
-    let text: String = bytes
-        .iter()
-        .enumerate()
-        .map(|(index, byte)| match (index, *byte) {
-            (0, KANJI) => '?',
-            (_, byte) if byte.is_ascii() => byte.into(),
-            _ => '?',
-        })
-        .collect();
-    let text = text.trim_end();
-    if lower { text.to_ascii_lowercase() } else { text.to_owned() }
 }

@@ -213,13 +213,10 @@ impl<'a, 'b> Lexer<'a, 'b> {
                     self.next();
                     match self.next() {
                         // A line that goes on.
-                        Some('\n') => {
-                            if self.at == self.text.len() && !self.read_line() {
-                                return Err(
-                                    self.bad("the script ends in a line that goes on", start)
-                                );
-                            }
+                        Some('\n') if self.at == self.text.len() && !self.read_line() => {
+                            return Err(self.bad("the script ends in a line that goes on", start));
                         }
+                        Some('\n') => {}
                         Some(escaped) => {
                             push(&mut word, '\\');
                             push(&mut word, escaped);

@@ -36,6 +36,10 @@ pub(super) struct MenuEntry {
 pub(super) struct Outcome {
     pub(super) result: Result<Choice, GrubError>,
     /// No command and no entry asked for the boot.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "where GRUB waits, what is loaded is booted")
+    )]
     pub(super) unasked: bool,
     pub(super) transcript: Transcript,
 }
