@@ -19,10 +19,10 @@ const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 pub(crate) fn run(image: &Image) -> Result<(), String> {
     let enclave = Enclave::build(image, Attributes::PLAIN)?;
     println!(
-        "enclave-demo: enclave of {} pages initialized at {:#x}, ELRANGE of {} KiB",
+        "enclave-demo: enclave of {} pages initialized at {:#x}, ELRANGE of {} MiB",
         image.pages.len(),
         enclave.base(),
-        image.size / 1024
+        image.size >> 20
     );
     let thread = Thread::new(&enclave, 0)?;
 

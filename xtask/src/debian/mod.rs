@@ -77,13 +77,13 @@ impl Debian {
 
 /// Gives the root file system of a copy all of the size that the copy shall have.
 fn grow(image: &Path, size: u64) -> Result<()> {
-    disk::partition(image, size)?;
     let partition = format!("{}?offset={}", image.display(), disk::root_offset());
     let mut command = Command::new("resize2fs");
     // Where Debian has it; an unprivileged user's path may not.
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     process::capture(command.arg(partition).arg(format!("{}K", disk::root_kib(size))))?;
-    Ok(())
+    // Now, since the file ends with the file system, where the second table has to follow.
+    disk::partition(image, size)
 }
 
 /// Copies a file; stretches of zeros take no room.

@@ -48,7 +48,7 @@ pub(super) fn running(setup: &Setup) -> Result<()> {
     let said = said.rsplit(' ').next().unwrap_or_default();
     let enclave = &seen.report["enclaves"][0];
     ensure!(enclave["mrenclave"] == said, "another MRENCLAVE than {said}: {enclave}");
-    ensure!(enclave["size"] == 256 << 10 && enclave["initialized"] == true, "{enclave}");
+    ensure!(enclave["size"] == 256 << 20 && enclave["initialized"] == true, "{enclave}");
     let section = &seen.report["sections"][0];
     let pages = |name: &str| section["pages"][name].as_u64().unwrap_or_default();
     ensure!(section["id"] == "epc0" && pages("total") == 64 << 8, "{section}");
