@@ -79,7 +79,7 @@ pub struct RunArgs {
     )]
     cpu: String,
     /// Hash of the key that launch enclaves are signed with after reset, and for good with
-    /// --cpu host,-sgxlc [default: that of Intel's]
+    /// --cpu host,-sgxlc [default: Intel's]
     #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
     launch_key: Option<String>,
     /// Directory of the SGX platform whose keys enclaves get, made on first use

@@ -1,7 +1,7 @@
 //! `cloister qemu`: a line of QEMU's options, as its users write it.
 //!
 //! Options are read in their order into what each family collects, then the families are joined to
-//! a [`MachineConfig`]. What QEMU has and Cloister does not is refused by name; nothing is dropped.
+//! a [`MachineConfig`](crate::config::MachineConfig). What QEMU has and Cloister does not is refused by name; nothing is dropped.
 
 mod chardev;
 mod drive;
