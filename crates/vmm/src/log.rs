@@ -4,19 +4,23 @@
 //! each kind there are a few lines, and then a number.
 
 use std::collections::HashMap;
-use std::env;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{env, fmt};
 
 use thiserror::Error;
 use tracing::callsite::Identifier;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::standard::{Stderr, complain};
+use crate::standard::{Stderr, complain, one_line};
 
 /// The variable that names a level.
 const VARIABLE: &str = "CLOISTER_LOG";
@@ -42,6 +46,7 @@ pub fn start() -> Result<(), LogError> {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
+        .fmt_fields(fields())
         .with_writer(|| Stderr)
         .with_ansi(io::stderr().is_terminal())
         // It would say so with a macro that panics where it cannot.
@@ -51,6 +56,20 @@ pub fn start() -> Result<(), LogError> {
         .with(Few::default())
         .init();
     Ok(())
+}
+
+/// How the fields of a line are written.
+fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
+    debug_fn(write_field).delimited(" ")
+}
+
+/// Writes a field of a line, which may quote what a disk or a client wrote.
+fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = one_line(&format!("{value:?}"));
+    match field.name() {
+        "message" => out.write_str(&value),
+        name => write!(out, "{name}={value}"),
+    }
 }
 
 fn parse(level: &str) -> Result<LevelFilter, LogError> {
@@ -115,6 +134,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -130,6 +151,44 @@ mod tests {
         assert_eq!(flood[10..], [Verdict::LeaveOut; 990]);
         assert_eq!(later, Verdict::Log { left_out: 990 });
         assert_eq!(after, Verdict::Log { left_out: 0 });
+    }
+
+    /// What is logged ends here.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_warning_that_quotes_a_disk_is_one_line_without_controls() {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(fields())
+            .with_writer({
+                let lines = lines.clone();
+                move || lines.clone()
+            })
+            .with_ansi(false)
+            .without_time()
+            .finish();
+
+        tracing::subscriber::with_default(subscriber, || {
+            let name = "a\u{1b}[2J\nb\u{7}.conf";
+            tracing::warn!(file = name, path = %name, "{name} is left out");
+        });
+
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let name = r"a\u{1b}[2J\nb\u{7}.conf";
+        let end = format!("{name} is left out file=\"{name}\" path={name}\n");
+        assert!(text.ends_with(&end) && text.lines().count() == 1, "{text:?}");
     }
 
     #[test]

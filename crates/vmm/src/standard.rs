@@ -11,6 +11,10 @@ use rustix::stdio;
 
 /// What a pipe has room for that can be written to at all (PIPE_BUF of pipe(7)).
 const PIECE: usize = 4096;
+/// Characters of a line that quotes others.
+const LONGEST_LINE: usize = 1000;
+/// What stands for those that are left out.
+const CUT: &str = "...";
 /// How long a line waits for a standard error that takes nothing.
 const LINE_WAITS: i64 = 100_000_000;
 /// How long console output waits before its writer looks whether it is still to wait.
@@ -48,10 +52,40 @@ impl Write for Stderr {
     }
 }
 
-/// Says a line of the command on standard error.
+/// Says a line of the command on standard error. It may quote what a user, a disk or a guest wrote.
 pub fn complain(line: &str) {
     // It never fails: there is nobody else to tell.
-    let _ = Stderr.write_all(format!("cloister: {line}\n").as_bytes());
+    let _ = Stderr.write_all(format!("cloister: {}\n", one_line(line)).as_bytes());
+}
+
+/// `text` as one line of bounded length that does nothing to a terminal: what controls one, or turns
+/// the direction of text, is escaped, and what is too long loses its middle.
+pub(crate) fn one_line(text: &str) -> String {
+    const HALF: usize = (LONGEST_LINE - CUT.len()) / 2;
+    let mut line = String::new();
+    for next in text.chars() {
+        if is_control(next) {
+            line.extend(next.escape_debug());
+        } else {
+            line.push(next);
+        }
+    }
+    if line.chars().nth(LONGEST_LINE).is_none() {
+        return line;
+    }
+    let head: String = line.chars().take(HALF).collect();
+    let tail = line.char_indices().nth_back(HALF - 1).map_or("", |(at, _)| &line[at..]);
+    format!("{head}{CUT}{tail}")
+}
+
+fn is_control(next: char) -> bool {
+    let separates = matches!(next, '\u{2028}' | '\u{2029}');
+    // What sets, embeds, overrides and isolates a direction (Unicode, annex 9, section 2).
+    let turns = matches!(
+        next,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    next.is_control() || separates || turns
 }
 
 /// Prints what was asked for on standard output. A reader that has seen enough is no error.
@@ -128,6 +162,31 @@ mod tests {
         assert_eq!(full.kind(), ErrorKind::WouldBlock);
         assert!(sent >= PIECE && start.elapsed() < Duration::from_secs(10));
         assert_eq!(again, 5);
+    }
+
+    #[test]
+    fn what_controls_a_terminal_is_escaped_and_what_can_be_read_is_kept() {
+        for (text, line) in [
+            ("a\nb\r\tc", r"a\nb\r\tc"),
+            ("\u{1b}[2J\u{7}\0\u{7f}\u{9b}", r"\u{1b}[2J\u{7}\0\u{7f}\u{9b}"),
+            ("a\u{2028}b\u{202e}c\u{2066}", r"a\u{2028}b\u{202e}c\u{2066}"),
+            (r#"it's "é", e\u{301}, 猫 and \n"#, r#"it's "é", e\u{301}, 猫 and \n"#),
+        ] {
+            assert_eq!(one_line(text), line);
+        }
+    }
+
+    #[test]
+    fn a_line_of_more_than_1000_characters_loses_its_middle() {
+        let longest = "é".repeat(1000);
+        let longer = format!("--kernel: {} cannot be read: a mend", "é".repeat(100_000));
+
+        let (kept, cut) = (one_line(&longest), one_line(&longer));
+
+        assert_eq!(kept, longest);
+        assert!((990..=1000).contains(&cut.chars().count()), "{}", cut.chars().count());
+        assert!(cut.starts_with("--kernel: é") && cut.ends_with("é cannot be read: a mend"));
+        assert!(cut.contains("é...é"));
     }
 
     #[test]
