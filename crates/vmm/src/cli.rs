@@ -3,10 +3,12 @@
 //! Option values are read as text and judged by [`config`](crate::config), so that every wrong
 //! value is one line that names the option and the mend.
 
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::config::{
@@ -193,24 +195,76 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
     let args: Vec<OsString> = args.into_iter().collect();
     Cli::try_parse_from(&args).map(|cli| cli.command).map_err(|error| {
         let text = error.render().to_string();
-        if !error.use_stderr() {
+        let bundle = bundle(&args, &error);
+        if !error.use_stderr() && bundle.is_none() {
             return Refusal::Asked(text);
         }
-        Refusal::Wrong(in_words_of_qemu(&args).unwrap_or_else(|| one_line(&text)))
+        let line = in_words_of_qemu(&args)
+            .or_else(|| bundle.map(|word| format!("unexpected argument '{word}' found: {HELP}")))
+            .or_else(|| not_utf8(&args, &error))
+            .unwrap_or_else(|| one_line(&text));
+        Refusal::Wrong(line)
     })
 }
 
-/// What to say when `cloister run` is told something in QEMU's options.
-fn in_words_of_qemu(args: &[OsString]) -> Option<String> {
-    if args.get(1)?.to_str()? != "run" {
+/// The mend of a line that cannot be read.
+const HELP: &str = "see cloister --help";
+
+/// The word, such as -hda, that clap reads as options of one letter each, of which it did the first.
+/// There are no such bundles here.
+fn bundle<'a>(args: &'a [OsString], error: &clap::Error) -> Option<&'a str> {
+    let first = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::DisplayHelp, _) => "-h",
+        (ErrorKind::DisplayVersion, _) => "-V",
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) => option,
+        _ => return None,
+    };
+    let words = || args.iter().skip(1).filter_map(|word| word.to_str());
+    if words().any(|word| word == first || matches!(word, "--help" | "--version")) {
         return None;
     }
-    let words = args[2..].iter().filter_map(|word| word.to_str());
-    let mut options = words.filter_map(|word| word.strip_prefix('-'));
-    let name = options.find(|name| !name.starts_with('-') && qemu::is_option(name))?;
+    words().find(|word| word.starts_with(first) && !word.starts_with("--"))
+}
+
+/// What to say of an option whose value is to be text and is none. Names of files may be any bytes.
+fn not_utf8(args: &[OsString], error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::InvalidUtf8 {
+        return None;
+    }
+    let cli = Cli::command();
+    let command = cli.find_subcommand(args.get(1)?)?;
+    let takes_text = |option: &str| {
+        let mut known = command.get_arguments();
+        known.any(|known| {
+            known.get_long() == option.strip_prefix("--")
+                && known.get_value_parser().type_id() == TypeId::of::<String>()
+        })
+    };
+    let option = args.windows(2).filter(|pair| pair[1].to_str().is_none()).find_map(|pair| {
+        let word = pair[1].to_string_lossy();
+        let own = word.split_once('=').map(|(option, _)| option.to_owned());
+        let before = pair[0].to_str().map(str::to_owned);
+        own.into_iter().chain(before).find(|option| takes_text(option))
+    })?;
+    Some(format!("{option}: the value is not UTF-8: write it in UTF-8"))
+}
+
+/// What to say when `cloister run`, or `cloister` without a command, is told something in QEMU's
+/// options.
+fn in_words_of_qemu(args: &[OsString]) -> Option<String> {
+    let is_run = match args.get(1)?.to_str()? {
+        "run" => true,
+        word if word.starts_with('-') => false,
+        _ => return None,
+    };
+    let words = args[1..].iter().filter_map(|word| word.to_str());
+    let options = words.filter_map(|word| word.strip_prefix('-'));
+    let mut names = options.map(|option| option.split_once('=').map_or(option, |(name, _)| name));
+    // -h is an option here too.
+    let name = names.find(|&name| name != "h" && qemu::is_option(name))?;
     let here = match qemu::option_of_run(name) {
-        Some(option) => format!(", or {option} here"),
-        None => String::new(),
+        Some(option) if is_run => format!(", or {option} here"),
+        _ => String::new(),
     };
     Some(format!("-{name}: it is an option of QEMU: write cloister qemu -{name} ...{here}"))
 }
@@ -220,11 +274,13 @@ fn one_line(message: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let first: Vec<&str> =
         message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    format!("{}: see cloister --help", first.join(" "))
+    format!("{}: {HELP}", first.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
     use crate::chardev::Chardev;
     use crate::cpu_flags::CpuConfig;
@@ -248,11 +304,50 @@ mod tests {
                 "cloister run -kernel k",
                 "-kernel: it is an option of QEMU: write cloister qemu -kernel ..., or --kernel here",
             ),
+            (
+                "cloister run -hda disk.img",
+                "-hda: it is an option of QEMU: write cloister qemu -hda ...",
+            ),
+            (
+                "cloister run -m=5",
+                "-m: it is an option of QEMU: write cloister qemu -m ..., or --memory here",
+            ),
+            ("cloister -hda x", "-hda: it is an option of QEMU: write cloister qemu -hda ..."),
+            ("cloister -m 512", "-m: it is an option of QEMU: write cloister qemu -m ..."),
+            ("cloister run -hd x", "unexpected argument '-hd' found: see cloister --help"),
+            ("cloister run -h5", "unexpected argument '-h5' found: see cloister --help"),
+            ("cloister info -hda", "unexpected argument '-hda' found: see cloister --help"),
+            ("cloister -Version", "unexpected argument '-Version' found: see cloister --help"),
+            ("cloister run -nonsense", "unexpected argument '-nonsense' found: see cloister"),
+            ("cloister run --m -h", "unexpected argument '--m' found: see cloister --help"),
             ("cloister run -Q", "unexpected argument '-Q' found: see cloister --help"),
             ("cloister run --m", "unexpected argument '--m' found: see cloister --help"),
         ] {
             let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line}") };
             assert!(text.starts_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_told_where_they_are_asked_for_in_whole_words() {
+        for line in ["-h", "--help", "-V", "--version", "help run", "run -h", "run --help"] {
+            let told = parse_line(&format!("cloister {line}"));
+            assert!(matches!(told, Err(Refusal::Asked(_))), "{line}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_whose_text_is_not_utf_8_is_named() {
+        for (words, option) in [
+            ([&b"--kernel"[..], b"\xff", b"--name", b"a\xff"], "--name"),
+            ([b"--cpus", b"1", b"--pidfile=\xff", b"--append=\xff"], "--append"),
+        ] {
+            let words = words.map(|word| OsString::from_vec(word.to_vec()));
+
+            let refusal = parse(["cloister".into(), "run".into()].into_iter().chain(words));
+
+            let line = format!("{option}: the value is not UTF-8: write it in UTF-8");
+            assert_eq!(refusal.unwrap_err(), Refusal::Wrong(line));
         }
     }
 
