@@ -106,7 +106,9 @@ pub enum VcpuError {
         reason: EpcExhausted,
     },
     /// The host has no memory for what an accelerator keeps about guest RAM.
-    #[error("the host has no memory to keep track of so much guest RAM")]
+    #[error(
+        "--memory: the host has no memory to keep track of so much guest RAM: write a smaller size"
+    )]
     Memory,
     /// The host cannot make processors see each other's changes of code.
     #[error(

@@ -73,7 +73,10 @@ pub enum EpcError {
         reason: io::Error,
     },
     /// Standard output or the terminal failed.
-    #[error("standard output: {0}: give it a terminal, a file or a pipe that is read")]
+    #[error(
+        "standard output: it cannot be written: give it a terminal, a file with room, or a pipe that \
+         is read"
+    )]
     Output(#[from] io::Error),
 }
 
@@ -387,6 +390,19 @@ mod tests {
         ] {
             assert_eq!(mode(line, true).unwrap_err(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn output_that_is_full_is_one_line_that_says_so_once() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+
+        let line = format!("{:#}", anyhow::Error::from(EpcError::Output(full)));
+
+        assert_eq!(
+            line,
+            "standard output: it cannot be written: give it a terminal, a file with room, or a pipe \
+             that is read: no storage space"
+        );
     }
 
     #[test]

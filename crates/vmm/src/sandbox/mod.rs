@@ -11,6 +11,7 @@ mod violation;
 use std::sync::Arc;
 use std::{io, process};
 
+use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
 };
@@ -42,20 +43,28 @@ pub enum SandboxError {
     #[error("--sandbox: the host refuses a filter: {0}: write --sandbox off")]
     Refused(seccompiler::Error),
     /// The host does not take capabilities back.
-    #[error("--sandbox: cannot drop capabilities: {0}: write --sandbox off")]
+    #[error("--sandbox: cannot drop capabilities: {}: {}", .0, mend(.0))]
     Capabilities(io::Error),
     /// The kernel has Landlock, and refuses it.
-    #[error("--sandbox: the host refuses Landlock: {0}: write --sandbox off")]
+    #[error("--sandbox: the host refuses Landlock: {}: {}", .0, mend(.0))]
     Landlock(io::Error),
     /// The host does not lower limits.
-    #[error("--sandbox: cannot lower limits: {0}: write --sandbox off")]
+    #[error("--sandbox: cannot lower limits: {}: {}", .0, mend(.0))]
     Limits(io::Error),
     /// The process that removes this one's files is gone.
-    #[error("--sandbox: cannot reach the process beside this one: {0}: write --sandbox off")]
+    #[error("--sandbox: cannot reach the process beside this one: {}: {}", .0, mend(.0))]
     Keeper(io::Error),
     /// No handler for SIGSYS.
-    #[error("--sandbox: cannot handle SIGSYS: {0}: write --sandbox off")]
+    #[error("--sandbox: cannot handle SIGSYS: {}: {}", .0, mend(.0))]
     Handler(io::Error),
+}
+
+/// What to do about what the host said.
+fn mend(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (ulimit -n)",
+        _ => "write --sandbox off",
+    }
 }
 
 /// The confinement of a process. A clone is the same one.

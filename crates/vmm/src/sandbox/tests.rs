@@ -262,3 +262,27 @@ fn without_a_sandbox_nothing_changes() {
 
     assert!(File::open("/dev/null").is_ok());
 }
+
+#[test]
+fn a_host_that_has_no_more_open_files_is_mended_by_their_limit() {
+    for (reason, mend) in [
+        (libc::EMFILE, "raise the limit of open files (ulimit -n)"),
+        (libc::ENFILE, "raise the limit of open files (ulimit -n)"),
+        (libc::EPERM, "write --sandbox off"),
+    ] {
+        let reason = || io::Error::from_raw_os_error(reason);
+        for error in [
+            SandboxError::Capabilities(reason()),
+            SandboxError::Landlock(reason()),
+            SandboxError::Limits(reason()),
+            SandboxError::Keeper(reason()),
+            SandboxError::Handler(reason()),
+        ] {
+            let line = error.to_string();
+            assert!(
+                line.starts_with("--sandbox: ") && line.ends_with(&format!(": {mend}")),
+                "{line}"
+            );
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod request;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use thiserror::Error;
@@ -43,7 +44,7 @@ pub enum BlockError {
     /// The file cannot be opened.
     #[error("Cannot open the disk image")]
     Open(#[source] io::Error),
-    /// Its size cannot be told: a directory, a pipe, a terminal.
+    /// Its size cannot be told: a directory, a pipe, a terminal, /dev/zero.
     #[error("The disk image has no size: it is neither a file nor a block device")]
     NoSize,
     /// It holds not even one sector.
@@ -82,7 +83,8 @@ impl Block {
     /// The file is no disk.
     pub fn from_file(mut file: File, read_only: bool, id: &str) -> Result<Self, BlockError> {
         let kind = file.metadata().map_err(BlockError::Open)?.file_type();
-        if kind.is_dir() {
+        // A character device has an end too, at which it starts.
+        if !kind.is_file() && !kind.is_block_device() {
             return Err(BlockError::NoSize);
         }
         // The metadata of a block device tell no size; its end does.

@@ -226,6 +226,11 @@ fn what_is_wrong_names_the_file() {
             "the default entry \"x\" of /grub.cfg of hd0 names a kernel that is not there, /none \
              (line 1 of /grub.cfg of hd0)",
         ),
+        (
+            "menuentry x { linux /; }",
+            "the default entry \"x\" of /grub.cfg of hd0 names a kernel that is a directory, / \
+             (line 1 of /grub.cfg of hd0)",
+        ),
     ] {
         assert_eq!(run_script(script).unwrap_err().to_string(), line, "{script}");
     }

@@ -260,9 +260,15 @@ fn same_memory_for_header_and_data_is_read_before_it_is_overwritten() {
 fn files_that_are_no_disks_are_refused() {
     let missing = Block::open(Path::new("/nonexistent/disk"), true, "");
     let directory = Block::open(Path::new("/"), true, "");
-    let empty = Block::open(Path::new("/dev/null"), true, "");
+    let character_devices =
+        ["/dev/null", "/dev/zero"].map(|path| Block::open(Path::new(path), true, ""));
+    let path = std::env::temp_dir().join(format!("cloister-empty-disk-{}", std::process::id()));
+    std::fs::write(&path, b"").unwrap();
+    let empty = Block::open(&path, true, "");
+    std::fs::remove_file(&path).unwrap();
 
     assert!(matches!(missing, Err(BlockError::Open(_))));
     assert!(matches!(directory, Err(BlockError::NoSize)));
+    assert!(character_devices.iter().all(|device| matches!(device, Err(BlockError::NoSize))));
     assert!(matches!(empty, Err(BlockError::TooSmall(0))));
 }

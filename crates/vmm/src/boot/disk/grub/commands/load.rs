@@ -42,6 +42,12 @@ pub(super) fn existing(run: &mut Run<'_>, file: &str) -> Result<Option<Place>, S
     Ok(open(run, file)?.ok().map(|(place, _)| place))
 }
 
+/// What is named where [`open`] finds no file.
+fn lacking(what: &str, status: Status) -> String {
+    let why = if status == Status::BAD_FILE_TYPE { "a directory" } else { "not there" };
+    format!("{what} that is {why}")
+}
+
 /// What was loaded before stays loaded, as in GRUB.
 fn fail(run: &mut Run<'_>, word: &str, what: &str, status: Status) -> Status {
     run.warn(word, &format!("is {what}"));
@@ -57,7 +63,7 @@ pub(super) fn linux(run: &mut Run<'_>, arguments: &[String]) -> Result<Status, S
     let place = match open(run, file)? {
         Ok((_, 0)) => return Ok(fail(run, file, "a kernel that is empty", Status::BAD_OS)),
         Ok((place, _)) => place,
-        Err(status) => return Ok(fail(run, file, "a kernel that is not there", status)),
+        Err(status) => return Ok(fail(run, file, &lacking("a kernel", status), status)),
     };
     let mut words: Vec<String> = rest.iter().map(|word| quote(word)).collect();
     if run.tells_image {
@@ -98,7 +104,7 @@ pub(super) fn initrd(run: &mut Run<'_>, arguments: &[String]) -> Result<Status, 
         };
         match open(run, file)? {
             Ok((place, _)) => parts.push(InitrdPart { name, place }),
-            Err(status) => return Ok(fail(run, file, "an initrd that is not there", status)),
+            Err(status) => return Ok(fail(run, file, &lacking("an initrd", status), status)),
         }
     }
     run.loaded.initrds = parts;
