@@ -9,7 +9,7 @@ use crate::layout::{Layout, LayoutError};
 use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
 use crate::qmp::ListenError;
-use crate::size::{SizeError, parse_size};
+use crate::size::{SizeError, parse_ram_size, parse_size};
 
 /// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
 pub const MAX_CPUS: u32 = 64;
@@ -220,7 +220,7 @@ impl From<ListenError> for ConfigError {
 ///
 /// [`ConfigError::Memory`].
 pub fn parse_memory(text: &str) -> Result<u64, ConfigError> {
-    parse_size(text).map_err(ConfigError::Memory)
+    parse_ram_size(text).map_err(ConfigError::Memory)
 }
 
 /// Reads the value of `--cpus`.

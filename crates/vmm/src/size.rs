@@ -6,6 +6,8 @@
 use cloister_x86::PAGE_SIZE;
 use thiserror::Error;
 
+use crate::layout::MIN_RAM;
+
 /// Why a text is not a usable size.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum SizeError {
@@ -16,8 +18,13 @@ pub enum SizeError {
     #[error("{0} is more than any machine can address: write a smaller size, such as 64M")]
     Overflow(String),
     /// The size is zero.
-    #[error("{0} is no memory at all: write a size of at least 4K")]
-    Zero(String),
+    #[error("{text} is no memory at all: write a size of at least {}", format_size(*.least))]
+    Zero {
+        /// What was written.
+        text: String,
+        /// The least size that may be written.
+        least: u64,
+    },
     /// The size is not a multiple of the page size.
     #[error("{text} is not a multiple of 4 KiB: the next size that is one is {next} bytes")]
     Misaligned {
@@ -28,6 +35,18 @@ pub enum SizeError {
     },
 }
 
+/// Reads the size of a machine's RAM and returns it in bytes, as [`parse_size`].
+///
+/// # Errors
+///
+/// [`SizeError`] says what is wrong and how to write it.
+pub fn parse_ram_size(text: &str) -> Result<u64, SizeError> {
+    parse_size(text).map_err(|error| match error {
+        SizeError::Zero { text, .. } => SizeError::Zero { text, least: MIN_RAM },
+        error => error,
+    })
+}
+
 /// Reads a size and returns it in bytes: not zero, and a multiple of 4 KiB.
 ///
 /// # Errors
@@ -36,7 +55,7 @@ pub enum SizeError {
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let bytes = parse_bytes(text)?;
     if bytes == 0 {
-        return Err(SizeError::Zero(text.to_owned()));
+        return Err(SizeError::Zero { text: text.to_owned(), least: PAGE_SIZE });
     }
     if !bytes.is_multiple_of(PAGE_SIZE) {
         let next = bytes

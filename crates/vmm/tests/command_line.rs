@@ -23,6 +23,8 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
     let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
     let qcow2 = scratch.file("qcow2", &[&b"QFI\xfb\0\0\0\x03"[..], &[0; 1024]].concat());
     let section = "id=a,size=4K";
+    let no_size_zero = "--disk: /dev/zero: The disk image has no size: it is neither a file nor";
+    let no_size_null = "--disk: /dev/null: The disk image has no size: it is neither a file nor";
     let long = "x".repeat(2048);
     let cases: &[(&[&str], &str)] = &[
         (&["--kernel", "missing"], "--kernel: cannot read missing: No such file"),
@@ -37,7 +39,10 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--initrd: the file has 4194304 bytes and beside the kernel there is room for 3145728",
         ),
         (&["--kernel", &kernel, "--append", &long], "--append: 2048 bytes are more than the 2047"),
-        (&["--kernel", &kernel, "--memory", "0"], "--memory: 0 is no memory at all"),
+        (
+            &["--kernel", &kernel, "--memory", "0"],
+            "--memory: 0 is no memory at all: write a size of at least 2M",
+        ),
         (&["--kernel", &kernel, "--memory", "64X"], "--memory: \"64X\" is not a size"),
         (&["--kernel", &kernel, "--memory", "4097K"], "--memory: 4097K is not a multiple"),
         (&["--kernel", &kernel, "--memory", "64T"], "--memory: 64T of RAM does not fit"),
@@ -46,6 +51,8 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--disk", "missing"], "--disk: cannot open missing: No such file"),
         (&["--kernel", &kernel, "--disk", "."], "--disk: "),
         (&["--kernel", &kernel, "--disk", &empty], "--disk: "),
+        (&["--kernel", &kernel, "--disk", "/dev/zero"], no_size_zero),
+        (&["--kernel", &kernel, "--disk", "/dev/null,readonly"], no_size_null),
         (&["--kernel", &kernel, "--sgx-epc", "id=a"], "--sgx-epc: the key size is missing"),
         (&["--kernel", &kernel, "--sgx-epc", "id=a,size=64X"], "--sgx-epc: size: \"64X\" is not"),
         (&["--kernel", &kernel, "--sgx-epc", "id=a,size=64M,x=1"], "--sgx-epc: unknown key \"x\""),
@@ -92,6 +99,13 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         ),
         (&["--kernel", "missing", "--daemonize"], "--kernel: cannot read missing: No such file"),
         (&["--kernel", &kernel, "--platform", "/"], "--platform: / is no platform, and open to"),
+        (&["--kernel", "x\ny\u{1b}"], r"--kernel: cannot read x\ny\u{1b}: No such"),
+        (&["--kernel", &kernel, "--initrd", "x\ny"], r"--initrd: cannot read x\ny: No such"),
+        (&["--kernel", &kernel, "--disk", "x\ny"], r"--disk: cannot open x\ny: No such"),
+        (&["--kernel", &kernel, "--qmp", "unix:no\n/q"], r"--qmp: cannot listen on no\n/q: No"),
+        (&["--kernel", &kernel, "--name", "a,process="], "--name: process: the name is empty"),
+        (&["--kernel", &kernel, "--name", ",process=x"], "--name: guest: the name is empty"),
+        (&["-hda", &initrd], "-hda: it is an option of QEMU: write cloister qemu -hda"),
         (&["--kernel", &kernel, "--frobnicate"], "unexpected argument '--frobnicate' found"),
         (&[], "there is nothing to boot: add --kernel FILE, or --disk IMG"),
         (&["--disk", &script, "--append", "quiet"], "--append: it goes with --kernel: add"),
@@ -109,6 +123,18 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         assert!(!says_twice(error), "{args:?}: {error}");
     }
     assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), before, "files are left behind");
+}
+
+#[test]
+fn a_name_of_any_length_is_a_line_of_at_most_1000_characters() {
+    let name = format!("unix:{}", "x".repeat(50_000));
+
+    let output = cloister(&["epc", &name, "--metrics", &name], Path::new("."));
+
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.len() <= "cloister: \n".len() + 1000, "{}", error.len());
+    assert!(error.lines().count() == 1 && error.contains("xxx...xxx"), "{error}");
 }
 
 #[test]

@@ -58,11 +58,13 @@ impl Line {
     pub(super) fn name(&mut self, text: &str) -> Result<(), QemuError> {
         const NAME: &str = "-name";
         let mut list = OptionList::parse(NAME, Some("guest"), text);
-        if let Some(name) = list.take("guest")? {
-            once(NAME, &mut self.name, name)?;
-        }
-        if let Some(name) = list.take("process")? {
-            once(NAME, &mut self.process_name, name)?;
+        for (key, kept) in [("guest", &mut self.name), ("process", &mut self.process_name)] {
+            let Some(name) = list.take(key)? else { continue };
+            if name.is_empty() {
+                let mend = format!("write {key}=NAME or leave it out");
+                return Err(QemuError::value(NAME, format!("{key}: the name is empty"), mend));
+            }
+            once(NAME, kept, name)?;
         }
         list.allow(&[("debug-threads", "on")])?;
         list.finish(&[], &["guest", "process", "debug-threads"])

@@ -3,7 +3,7 @@
 use super::QemuError;
 use super::list::OptionList;
 use super::names;
-use super::size::{Unit, bytes};
+use super::size::{Unit, bytes, ram_bytes};
 use crate::config::is_identifier;
 
 const M: &str = "-m";
@@ -56,7 +56,7 @@ pub(super) fn ram(text: &str) -> Result<u64, QemuError> {
     let mut list = OptionList::parse(M, Some("size"), text);
     let size = list.require("size", "-m 512M")?;
     list.finish(&["maxmem", "slots"], &["size"])?;
-    bytes(M, "size", &size, Unit::Mebibyte)
+    ram_bytes(M, "size", &size)
 }
 
 impl Backends {

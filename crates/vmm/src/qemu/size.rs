@@ -1,7 +1,7 @@
 //! Sizes in QEMU's options.
 
 use super::QemuError;
-use crate::size::parse_size;
+use crate::size::{SizeError, parse_ram_size, parse_size};
 
 /// What a number without a suffix counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,11 @@ pub(super) enum Unit {
     Mebibyte,
 }
 
+/// Reads the size of the machine's RAM, in bytes.
+pub(super) fn ram_bytes(option: &'static str, key: &str, text: &str) -> Result<u64, QemuError> {
+    read(option, key, text, Unit::Mebibyte, parse_ram_size)
+}
+
 /// Reads the size that `key` of `option` has, in bytes.
 pub(super) fn bytes(
     option: &'static str,
@@ -19,10 +24,20 @@ pub(super) fn bytes(
     text: &str,
     unit: Unit,
 ) -> Result<u64, QemuError> {
+    read(option, key, text, unit, parse_size)
+}
+
+fn read(
+    option: &'static str,
+    key: &str,
+    text: &str,
+    unit: Unit,
+    parse: fn(&str) -> Result<u64, SizeError>,
+) -> Result<u64, QemuError> {
     let plain = text.ends_with(|last: char| last.is_ascii_digit());
     let size = match unit {
-        Unit::Mebibyte if plain => parse_size(&format!("{text}M")),
-        _ => parse_size(text),
+        Unit::Mebibyte if plain => parse(&format!("{text}M")),
+        _ => parse(text),
     };
     size.map_err(|error| {
         let error = error.to_string();

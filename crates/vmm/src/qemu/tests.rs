@@ -342,7 +342,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     // -m, -object.
     ("-m 64X", r#"-m: size: "64X" is not a size: write a number and K, M, G or T, such as 64M"#),
-    ("-m 0", "-m: size: 0M is no memory at all: write a size of at least 4K"),
+    ("-m 0", "-m: size: 0M is no memory at all: write a size of at least 2M"),
     ("-m 1", "-m: 1M of RAM is too little to boot from: write at least 2M"),
     (
         "-m 64T",
@@ -751,6 +751,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "-serial: stdio is the terminal, which -daemonize leaves: \
          write file:PATH, unix:PATH,server=on,wait=off or null",
     ),
+    ("-name a,process=", "-name: process: the name is empty: write process=NAME or leave it out"),
+    ("-name ,process=a", "-name: guest: the name is empty: write guest=NAME or leave it out"),
     ("-name a -name b", "-name: it is given twice: leave one out"),
     (
         "-name a,debug-threads=off",
