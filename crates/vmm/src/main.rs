@@ -27,6 +27,10 @@ const FAILURE: u8 = 1;
 const GUEST_RESET: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Err(error) = terminal::take_stop_signals() {
+        complain(&format!("the host does not let signals through: {error}"));
+        return ExitCode::from(FAILURE);
+    }
     if let Err(error) = log::start() {
         complain(&error.to_string());
         return ExitCode::from(FAILURE);

@@ -7,7 +7,7 @@ use std::thread;
 
 use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, c_void, siginfo_t};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
-use vmm_sys_util::signal::register_signal_handler;
+use vmm_sys_util::signal::{register_signal_handler, unblock_signal};
 
 use crate::sandbox::{Sandbox, ThreadKind};
 
@@ -18,6 +18,18 @@ const SIGNALS: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 static EVENT: OnceLock<EventFd> = OnceLock::new();
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+/// Takes stop signals that whoever started the process has blocked: they would never end it. To be called
+/// before the process starts a thread.
+///
+/// # Errors
+///
+/// The host refuses it.
+pub fn take_stop_signals() -> io::Result<()> {
+    SIGNALS.into_iter().try_for_each(|signal| {
+        unblock_signal(signal).map_err(|error| io::Error::other(error.to_string()))
+    })
+}
 
 /// Keeps stop signals from ending the process at once: they wait for [`on_stop_signal`]. To be called
 /// before the process makes a file that goes with it.

@@ -15,6 +15,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmm_sys_util::signal::block_signal;
+
 use crate::guests::{DEAF, DOTS, prints_gigabytes, reads_terabytes};
 use crate::process::{Folder, LIMIT, Running, Way, machine, signal, sparse_disk};
 
@@ -126,6 +128,25 @@ fn an_early_signal_leaves_no_socket_and_no_pidfile() {
             }
             assert_eq!(left(), [false; 3], "{name} after {delay} ms");
         }
+    }
+}
+
+#[test]
+fn signals_that_the_starter_has_blocked_end_the_machine() {
+    for (name, number) in [("HUP", 1), ("INT", 2), ("QUIT", 3), ("TERM", 15)] {
+        let folder = Folder::new(&format!("blocked-{name}"));
+        // What is blocked is the thread's, and of what it starts.
+        let start = || {
+            block_signal(number).unwrap();
+            Running::start(&folder, &mut machine(&folder, DEAF))
+        };
+        let mut running = thread::scope(|scope| scope.spawn(start).join().unwrap());
+
+        signal(running.id(), name);
+        let (took, status) = running.wait(Instant::now());
+
+        assert!(took < LIMIT, "{name}: {took:?}");
+        assert_eq!(status.code(), Some(128 + number));
     }
 }
 
