@@ -12,7 +12,7 @@ use rustix::io::Errno;
 const ANYBODY: u32 = 0o002;
 
 /// Opens a file for writing, made if it is not there with `mode` less the process's umask, and cut to
-/// nothing if `truncate`. Behind a directory in which anybody can make a link, such as `/tmp`, no link is
+/// nothing if `truncate`, and for reading too if not. Behind a directory in which anybody can make a link, such as `/tmp`, no link is
 /// followed: it may be anybody's, and lead to any file of this user. A pipe that nobody reads is an error,
 /// and not waited for.
 ///
@@ -24,9 +24,8 @@ pub(crate) fn open_for_writing(path: &Path, mode: u32, truncate: bool) -> io::Re
     match open_directory(&absolute) {
         Some(directory) => {
             let behind = absolute.strip_prefix(&directory).unwrap_or(&absolute);
-            let mut flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-            flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
-            flags.set(OFlags::TRUNC, truncate);
+            let mut flags = OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            flags |= if truncate { OFlags::WRONLY | OFlags::TRUNC } else { OFlags::RDWR };
             let opened = openat2(
                 File::open(&directory)?,
                 behind,
@@ -44,7 +43,7 @@ pub(crate) fn open_for_writing(path: &Path, mode: u32, truncate: bool) -> io::Re
         }
         None => {
             let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(truncate).mode(mode);
+            options.read(!truncate).write(true).create(true).truncate(truncate).mode(mode);
             options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
         }
     }

@@ -12,6 +12,7 @@ pub mod cpuid;
 pub mod daemon;
 pub mod devices;
 pub mod epc_view;
+pub mod files;
 mod host_file;
 pub mod image_format;
 mod image_lock;

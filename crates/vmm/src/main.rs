@@ -89,6 +89,7 @@ fn start(invocation: Invocation) -> anyhow::Result<u8> {
     } else {
         Inherited::default()
     };
+    invocation.check_files()?;
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
         match daemon::detach().context("--daemonize: the host gives no process")? {
@@ -112,12 +113,13 @@ fn start(invocation: Invocation) -> anyhow::Result<u8> {
     terminal::hold_stop_signals().context("the host does not let signals wait")?;
     let files = Files {
         monitors: bind(&invocation.monitors)?,
-        console: invocation.serial.open().context("--serial")?,
         pidfile: invocation
             .pidfile
             .map(|path| PidFile::write(&path))
             .transpose()
             .context("--pidfile")?,
+        // Last, since it may cut a file to nothing.
+        console: invocation.serial.open().context("--serial")?,
     };
     inherited.close_named();
     if let Some(line) = silent_kernel {

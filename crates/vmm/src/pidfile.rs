@@ -1,7 +1,7 @@
 //! `-pidfile`: a file with the process's number, which one process at a time has.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use thiserror::Error;
 
 use crate::host_file::open_for_writing;
 use crate::own_file::OwnFile;
+
+/// Longest contents that are a process's number: the digits of a 64-bit one, and a newline.
+const LONGEST: u64 = 21;
 
 /// Why there is no such file.
 #[derive(Debug, Error)]
@@ -22,6 +25,12 @@ pub enum PidFileError {
         /// What the host said.
         reason: io::Error,
     },
+    /// It is no file of contents, but a device for example.
+    #[error("{path} is not a regular file: name one that is, or one that is not there yet", path = .0.display())]
+    NotRegular(PathBuf),
+    /// It has been written for something else.
+    #[error("{path} is there and no pidfile: remove it, or name another", path = .0.display())]
+    Foreign(PathBuf),
     /// Another user has it.
     #[error("{path} belongs to another user: name another", path = .0.display())]
     NotOwn(PathBuf),
@@ -42,13 +51,20 @@ impl PidFile {
     ///
     /// # Errors
     ///
-    /// [`PidFileError`]; a file of another process is as it was.
+    /// [`PidFileError`]; a file that is another process's, or no pidfile, is as it was.
     pub fn write(path: &Path) -> Result<Self, PidFileError> {
         let failed = |reason| PidFileError::Write { path: path.to_owned(), reason };
         let absolute = std::path::absolute(path).map_err(failed)?;
+        // A device may do something when it is opened.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(PidFileError::NotRegular(path.to_owned()));
+        }
         // Not truncated before it is locked.
         let mut file = open_for_writing(path, 0o644, false).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
+        if !found.is_file() {
+            return Err(PidFileError::NotRegular(path.to_owned()));
+        }
         // Whoever has a file could write another number into it.
         if found.uid() != geteuid().as_raw() {
             return Err(PidFileError::NotOwn(path.to_owned()));
@@ -58,10 +74,29 @@ impl PidFile {
             Err(TryLockError::WouldBlock) => return Err(PidFileError::InUse(path.to_owned())),
             Err(TryLockError::Error(reason)) => return Err(failed(reason)),
         }
+        if !has_number(&mut file).map_err(failed)? {
+            return Err(PidFileError::Foreign(path.to_owned()));
+        }
         let own = OwnFile::new(absolute).map_err(failed)?;
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _own: own, _locked: file })
     }
+}
+
+/// Whether a file has nothing in it but perhaps the number of a process, in a line.
+fn has_number(file: &mut File) -> io::Result<bool> {
+    let mut contents = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut contents)?;
+    Ok(match contents.as_slice() {
+        [] => true,
+        [digits @ .., b'\n'] => {
+            !digits.is_empty()
+                && contents.len() as u64 <= LONGEST
+                && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -101,9 +136,53 @@ mod tests {
         let pipe = PidFile::write(&folder.join("pipe")).unwrap_err().to_string();
 
         assert!(link.contains("there is a link on the way, and anybody can make one in"), "{link}");
-        assert!(pipe.starts_with("cannot write"), "{pipe}");
+        assert!(pipe.contains("pipe is not a regular file: name one that is"), "{pipe}");
+        assert!(folder.join("pipe").exists());
         assert_eq!(fs::read(folder.join("precious")).unwrap(), b"precious");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_has_something_else_in_it_is_refused_and_left_as_it_is() {
+        let path = std::env::temp_dir().join(format!("cloister-not-pid-{}", std::process::id()));
+        for contents in ["precious", "\n", "12", "12\n13\n", "12 \n", "-1\n", &"1".repeat(4096)] {
+            fs::write(&path, contents).unwrap();
+
+            let error = PidFile::write(&path).unwrap_err().to_string();
+
+            assert!(
+                error.ends_with("is there and no pidfile: remove it, or name another"),
+                "{error}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), contents);
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_empty_is_taken() {
+        let path = std::env::temp_dir().join(format!("cloister-new-pid-{}", std::process::id()));
+        fs::write(&path, "").unwrap();
+
+        let owned = PidFile::write(&path).unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(owned);
+    }
+
+    #[test]
+    fn a_device_is_refused_and_stays() {
+        // By a link, so that no mistake can take the device from the host.
+        let path = std::env::temp_dir().join(format!("cloister-null-{}", std::process::id()));
+        symlink("/dev/null", &path).unwrap();
+
+        let error = PidFile::write(&path).unwrap_err().to_string();
+
+        assert!(
+            error.contains(" is not a regular file: name one that is, or one that is"),
+            "{error}"
+        );
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -4,6 +4,9 @@ mod fixture;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -22,6 +25,8 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
     let truncated = scratch.file("truncated", &bzimage()[..0x500]);
     let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
     let qcow2 = scratch.file("qcow2", &[&b"QFI\xfb\0\0\0\x03"[..], &[0; 1024]].concat());
+    symlink("/dev/null", scratch.0.join("null")).unwrap();
+    fs::hard_link(&initrd, scratch.0.join("linked")).unwrap();
     let section = "id=a,size=4K";
     let no_size_zero = "--disk: /dev/zero: The disk image has no size: it is neither a file nor";
     let no_size_null = "--disk: /dev/null: The disk image has no size: it is neither a file nor";
@@ -92,6 +97,39 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--serial", "pty"], "--serial: QEMU has pty here and Cloister"),
         (&["--kernel", &kernel, "--serial", "file:no/log"], "--serial: cannot make no/log: No"),
         (&["--kernel", &kernel, "--pidfile", "no/pid"], "--pidfile: cannot write no/pid: No such"),
+        (&["--kernel", &kernel, "--pidfile", "null"], "--pidfile: null is not a regular file"),
+        (
+            &["--kernel", &kernel, "--pidfile", "script"],
+            "--pidfile: script is there and no pidfile",
+        ),
+        (
+            &["--kernel", &kernel, "--pidfile", "kernel"],
+            "--pidfile: kernel is the file of --kernel",
+        ),
+        (
+            &["--kernel", &kernel, "--serial", "file:kernel"],
+            "--serial: kernel is the file of --ker",
+        ),
+        (
+            &["--kernel", &kernel, "--initrd", &initrd, "--serial", "file:linked"],
+            "--serial: linked is the file of --initrd too: name another",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", &initrd, "--serial", "file:./linked"],
+            "--serial: ./linked is the file of --disk too: name another",
+        ),
+        (
+            &["--kernel", &kernel, "--pidfile", "new", "--serial", "file:./new"],
+            "--pidfile: new is the file of --serial too: name another",
+        ),
+        (
+            &["--kernel", &kernel, "--qmp", "unix:q", "--qmp", "unix:./q"],
+            "--qmp: ./q is given twice: leave one out, or name another",
+        ),
+        (
+            &["--kernel", &kernel, "--qmp", "unix:q", "--serial", "unix:q,server=on"],
+            "--serial: q is the file of --qmp too: name another",
+        ),
         (&["--kernel", &kernel, "--name", "a,b=c"], "--name: there is no key b: the keys are"),
         (
             &["--kernel", &kernel, "--daemonize", "--serial", "stdio"],
@@ -111,7 +149,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--disk", &script, "--append", "quiet"], "--append: it goes with --kernel: add"),
         (&["--disk", &script, "--initrd", &initrd], "--initrd: it goes with --kernel: add"),
     ];
-    let before = fs::read_dir(&scratch.0).unwrap().count();
+    let before = contents(&scratch.0);
 
     for (args, start) in cases {
         let output = cloister(&[&["run"], *args].concat(), &scratch.0);
@@ -122,7 +160,13 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         assert!(error.starts_with(&format!("cloister: {start}")), "{args:?}: {error}");
         assert!(!says_twice(error), "{args:?}: {error}");
     }
-    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), before, "files are left behind");
+    assert!(contents(&scratch.0) == before, "files are left behind, or changed");
+}
+
+/// What is in the files of a directory.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 #[test]
@@ -355,6 +399,41 @@ fn a_disk_of_a_machine_that_runs_is_refused_by_name_and_readers_share() {
         "cloister: -drive: image is in use by another machine or program: end it, or wait until it \
          does not write to it any more\n"
     );
+}
+
+#[test]
+fn sockets_of_a_machine_that_runs_are_refused_and_stay() {
+    let scratch = Scratch::new("sockets");
+    let kernel = scratch.file("kernel", &bzimage());
+    let [monitor, console] = ["monitor", "console"].map(|name| scratch.0.join(name));
+    let qmp = format!("unix:{}", monitor.display());
+    let serial = format!("unix:{},server=on,wait=off", console.display());
+    let running = Idle::start(&scratch, &["--qmp", &qmp, "--serial", &serial]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !console.exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+
+    let mut taken = Vec::new();
+    for name in ["monitor", "console"] {
+        let (qmp, serial) = (format!("unix:{name}"), format!("unix:{name},server=on,wait=off"));
+        for (option, value) in [("--qmp", qmp), ("--serial", serial)] {
+            let output = cloister(&["run", "--kernel", &kernel, option, &value], &scratch.0);
+            taken.push((option, name, output));
+        }
+    }
+    let mut client = UnixStream::connect(&monitor).unwrap();
+    client.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}").unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+
+    for (option, name, output) in taken {
+        let why = "is the socket of a process that runs: end it, or name another path";
+        assert_eq!(text(&output.stderr), format!("cloister: {option}: {name} {why}\n"));
+        assert_eq!(output.status.code(), Some(1));
+    }
+    assert!(answers.contains("SHUTDOWN"), "{answers}");
+    drop(running);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod fixture;
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +68,7 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
     let scratch = Scratch::new("qemu-mistakes");
     let kernel = scratch.file("kernel", &bzimage());
     let empty = scratch.file("empty", b"");
+    symlink("/dev/null", scratch.0.join("null")).unwrap();
     let long = format!("unix:{},server=on", "x".repeat(108));
     let cases: &[(&[&str], &str)] = &[
         (&[], "-kernel: there is nothing to boot: add it, or -drive "),
@@ -84,6 +86,12 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
         (&["-drive", "file=kernel,if=virtio"], "-drive: kernel: "),
         (&["-kernel", &kernel, "-sgx-platform", &empty], "-sgx-platform: "),
         (&["-kernel", &kernel, "-pidfile", "no/pid"], "-pidfile: cannot write no/pid: No such"),
+        (&["-kernel", &kernel, "-pidfile", "null"], "-pidfile: null is not a regular file"),
+        (&["-kernel", &kernel, "-serial", "file:kernel"], "-serial: kernel is the file of -kernel"),
+        (
+            &["-kernel", &kernel, "-drive", "file=kernel,if=virtio", "-pidfile", "kernel"],
+            "-pidfile: kernel is the file of -kernel too: name another",
+        ),
         (&["-kernel", &kernel, "-serial", "file:no/log"], "-serial: cannot make no/log: No such"),
         (
             &["-kernel", &kernel, "-serial", "unix:no/s,server=on"],

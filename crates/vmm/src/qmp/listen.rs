@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use thiserror::Error;
 
 use super::server::ServeError;
@@ -104,7 +106,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Makes the socket. A socket that is there is replaced, as QEMU does: it is what a process
+    /// Makes the socket. A socket that is there and that nobody has is replaced: it is what a process
     /// left that ended without cleaning up.
     ///
     /// # Errors
@@ -114,7 +116,12 @@ impl Socket {
         let Listen { path, wait } = listen;
         let refused = |reason| ServeError::Bind { path: path.clone(), reason };
         match fs::symlink_metadata(path) {
-            Ok(there) if there.file_type().is_socket() => fs::remove_file(path).map_err(refused)?,
+            Ok(there) if there.file_type().is_socket() => {
+                if is_in_use(path).map_err(|error| refused(error.into()))? {
+                    return Err(ServeError::InUse(path.clone()));
+                }
+                fs::remove_file(path).map_err(refused)?;
+            }
             Ok(_) => return Err(ServeError::NotSocket(path.clone())),
             // Whatever else is wrong with the path, bind says.
             Err(_) => {}
@@ -128,9 +135,44 @@ impl Socket {
     }
 }
 
+/// Whether a process has the socket at `path`. Whoever listens there does not notice: a datagram socket
+/// cannot connect to a socket of streams, and the host tells that apart from one that nobody has
+/// (EPROTOTYPE and ECONNREFUSED of unix(7) and connect(2)). A connection that is made could be the
+/// client that a machine waits for.
+fn is_in_use(path: &Path) -> Result<bool, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    match connect(&probe, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN | Errno::PERM) => Ok(true),
+        Err(Errno::CONNREFUSED) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
+
+    #[test]
+    fn a_socket_that_is_listened_on_is_refused_unnoticed_and_one_left_behind_is_replaced() {
+        let path = std::env::temp_dir().join(format!("cloister-listen-{}", std::process::id()));
+        let listen = Listen::new(&path, false).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+
+        let refused = Socket::bind(&listen).unwrap_err().to_string();
+        let client = listener.accept().unwrap_err();
+        drop(listener);
+        let replaced = Socket::bind(&listen);
+
+        assert!(
+            refused.ends_with("is the socket of a process that runs: end it, or name another path")
+        );
+        assert_eq!(client.kind(), ErrorKind::WouldBlock);
+        assert!(replaced.is_ok());
+    }
 
     #[test]
     fn a_value_is_a_path_and_perhaps_whether_to_wait() {

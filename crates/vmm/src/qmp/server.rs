@@ -43,6 +43,12 @@ pub enum ServeError {
     /// The path is that of a file that must not be replaced.
     #[error("{path} is there and is no socket: remove it or name another path", path = .0.display())]
     NotSocket(PathBuf),
+    /// Somebody listens on it.
+    #[error(
+        "{path} is the socket of a process that runs: end it, or name another path",
+        path = .0.display()
+    )]
+    InUse(PathBuf),
     /// The socket cannot be made.
     #[error(
         "cannot listen on {path}: {reason}: name a path in a directory that can be written to",
