@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{chdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -17,16 +18,21 @@ use rustix::thread::set_name;
 /// Which process goes on.
 #[derive(Debug)]
 pub enum Side {
-    /// The one that was started, after the other is ready or has failed.
-    Started {
-        /// The machine is ready to run.
-        ready: bool,
-    },
+    /// The one that was started, and the machine is ready to run.
+    Ready,
+    /// The one that was started. The other has failed, and says why.
+    Failed,
+    /// The one that was started. The other was ended from outside, and could say nothing.
+    Ended,
     /// The one behind it.
     Daemon(Daemon),
 }
 
-/// A daemon that is not ready yet.
+/// What a daemon says, in a byte, to the process that was started.
+const READY: u8 = 0;
+const FAILED: u8 = 1;
+
+/// A daemon that is not ready yet. One that is dropped has failed.
 #[derive(Debug)]
 pub struct Daemon {
     starter: PipeWriter,
@@ -43,20 +49,21 @@ pub struct Daemon {
 ///
 /// The host gives no pipe or no process, or has no `/dev/null`.
 pub fn detach() -> io::Result<Side> {
-    let (daemon, starter) = pipe()?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let (word, starter) = pipe()?;
     let Fork::Child(child) = fork()? else {
         drop(starter);
-        return Ok(Side::Started { ready: was_ready(daemon) });
+        return Ok(await_word(word));
     };
-    drop(daemon);
+    drop(word);
+    let daemon = Daemon { starter, null };
     setsid()?;
     // The leader of a session could get a terminal again; its child cannot.
     if let Fork::Parent = fork()? {
         child.end();
     }
     umask(Mode::WGRP | Mode::RWXO);
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    Ok(Side::Daemon(Daemon { starter, null }))
+    Ok(Side::Daemon(daemon))
 }
 
 /// Gives the process a name for `ps` and `top`, which show its first 15 bytes.
@@ -95,13 +102,15 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Whether the daemon said that it is ready before it ended.
-fn was_ready(mut daemon: PipeReader) -> bool {
+/// What the daemon says before it ends or goes on.
+fn await_word(mut word: PipeReader) -> Side {
     let mut byte = [0];
     loop {
-        match daemon.read(&mut byte) {
+        match word.read(&mut byte) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => return matches!(read, Ok(1)),
+            Ok(1) if byte == [READY] => return Side::Ready,
+            Ok(1) => return Side::Failed,
+            _ => return Side::Ended,
         }
     }
 }
@@ -116,17 +125,30 @@ impl Daemon {
         Ok(chdir("/")?)
     }
 
+    /// Whether the process that was started has ended, so that nobody waits for this one.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        // A pipe that nobody can read any more is an error, which needs no asking for.
+        let mut starter = [PollFd::new(&self.starter, PollFlags::empty())];
+        matches!(poll(&mut starter, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
+    }
+
     /// Leaves the terminal, and lets the process that was started end well.
     ///
     /// # Errors
     ///
-    /// The host refuses it.
+    /// The host refuses it, or the process that was started has ended.
     pub fn ready(mut self) -> io::Result<()> {
         dup2_stdin(&self.null)?;
         dup2_stdout(&self.null)?;
         dup2_stderr(&self.null)?;
-        // It may have been ended meanwhile.
-        let _ = self.starter.write_all(&[0]);
-        Ok(())
+        self.starter.write_all(&[READY])
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Behind the word that it is ready nobody reads on.
+        let _ = self.starter.write_all(&[FAILED]);
     }
 }

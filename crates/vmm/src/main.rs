@@ -93,9 +93,13 @@ fn start(invocation: Invocation) -> anyhow::Result<u8> {
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
         match daemon::detach().context("--daemonize: the host gives no process")? {
-            Side::Started { ready: true } => return Ok(SUCCESS),
-            // The daemon has said why.
-            Side::Started { ready: false } => return Ok(FAILURE),
+            Side::Ready => return Ok(SUCCESS),
+            // The daemon says why.
+            Side::Failed => return Ok(FAILURE),
+            Side::Ended => anyhow::bail!(
+                "--daemonize: the process in the background was ended before the machine was ready: \
+                 start it again"
+            ),
             Side::Daemon(daemon) => Some(daemon),
         }
     } else {
@@ -158,10 +162,17 @@ fn run_machine(
         let control = control.clone();
         move |signal| control.quit_for(signal)
     })?;
+    let given_up =
+        || control.quit_cause().is_some() || daemon.as_ref().is_some_and(Daemon::is_abandoned);
     // Dropped last of all, when the terminal is as it was.
-    let monitors = start_monitors(monitors, &machine, &control, &sandbox)?;
-    let raw = console.start(&control, &sandbox)?;
+    let monitors = start_monitors(monitors, &machine, &control, &sandbox, given_up)?;
+    let raw = console.start(&control, &sandbox, given_up)?;
     if let Some(daemon) = daemon {
+        if control.quit_cause().is_some() {
+            anyhow::bail!(
+                "--daemonize: the machine was told to end before it was ready: start it again"
+            );
+        }
         daemon.ready().context("--daemonize: cannot leave the terminal")?;
     }
     let outcome = machine.run_supervised(&control, &sandbox);
@@ -189,6 +200,7 @@ fn start_monitors(
     machine: &Machine,
     control: &Control,
     sandbox: &Sandbox,
+    given_up: impl Fn() -> bool,
 ) -> anyhow::Result<Vec<Server>> {
     let start = |socket| Server::start(socket, Context::new(machine, control), sandbox.clone());
     let servers: Vec<Server> = sockets
@@ -197,7 +209,7 @@ fn start_monitors(
         .collect::<Result<_, _>>()
         .map_err(|error| anyhow::anyhow!("--qmp: {error}"))?;
     for server in &servers {
-        server.wait_for_client(|| control.quit_cause().is_some());
+        server.wait_for_client(&given_up);
     }
     Ok(servers)
 }

@@ -103,13 +103,18 @@ impl Backend {
     }
 
     /// Passes input on to `control` from now on, on a thread that `sandbox` confines. Waits for a
-    /// client first where one is to be waited for, unless the machine is to end before. A terminal
-    /// is in raw mode as long as what is returned lives.
+    /// client first where one is to be waited for, or until `given_up`. A terminal is in raw mode as
+    /// long as what is returned lives.
     ///
     /// # Errors
     ///
     /// The terminal refuses raw mode, or the host gives no thread.
-    pub fn start(&self, control: &Control, sandbox: &Sandbox) -> io::Result<Option<RawMode>> {
+    pub fn start(
+        &self,
+        control: &Control,
+        sandbox: &Sandbox,
+        given_up: impl Fn() -> bool,
+    ) -> io::Result<Option<RawMode>> {
         match self {
             Self::Stdio => {
                 terminal::read_input(sandbox.clone(), control.clone())?;
@@ -123,7 +128,7 @@ impl Backend {
             Self::Null | Self::File(_) => Ok(None),
             Self::Unix(socket) => {
                 socket.serve(sandbox.clone(), control.clone())?;
-                socket.wait_for_client(|| control.quit_cause().is_some());
+                socket.wait_for_client(given_up);
                 Ok(None)
             }
         }

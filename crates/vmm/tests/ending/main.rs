@@ -1,6 +1,7 @@
 //! The end of machines with hostile guests, whatever their devices are at, and what is left of the
 //! process: nothing.
 
+mod daemon;
 mod guests;
 #[path = "../fixture/kernel.rs"]
 mod kernel;
