@@ -2,104 +2,159 @@
 //!
 //! A guest's processor that waits for another one (for a lock, or for the answer to an interrupt)
 //! spins, and takes PAUSE to be the way to say so. If the thread of the other one does not run at
-//! that moment, spinning keeps it from running. So a PAUSE yields now and then; and since those that
-//! work do not yield by themselves, the host would let them use up their time slices before the one
-//! that is waited for gets its turn. Where a machine has more processors than the host has cores,
-//! one that waits therefore asks the others to yield once, too.
+//! that moment, spinning keeps it from running. So a PAUSE yields now and then.
 //!
 //! An enclave whose page is not there while its kernel has no EPC to load it faults again and again
-//! at the same place (Linux returns from the fault and lets its reclaimer work meanwhile): that is
-//! waiting, too.
+//! at the same place (Linux returns from the fault and lets its reclaimer work meanwhile). That is
+//! waiting, too, and costs far more than a PAUSE: thousands of the kernel's instructions, under the
+//! lock that the reclaimer needs. Where a machine has more processors than the host has cores, such
+//! a fault is held back for a while; interrupts are taken meanwhile.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::state::Kicker;
 
 /// PAUSEs that only spin, before one that yields: about as long as a short critical section.
 const SPINS: u32 = 32;
+/// How long the first repetition of a fault is held back: about as long as Linux takes to write
+/// back the 16 pages that its reclaimer takes at a time.
+const HOLD: Duration = Duration::from_millis(1);
+/// Each following one is held back twice as long as the one before, so often.
+const DOUBLINGS: u32 = 3;
+
+/// How a processor has waited of late.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    /// PAUSEs since the last one that yielded.
+    pauses: u32,
+    /// Where an enclave faulted last: RIP and linear address.
+    fault: (u64, u64),
+    /// How often it has faulted there again, up to [`DOUBLINGS`].
+    repeats: u32,
+    /// Until when the fault there is held back.
+    until: Option<Instant>,
+}
 
 /// What the processors of a machine know of the room that they have.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    /// How often processors are to yield because one waits: none where there is a core for each.
-    turns: AtomicU32,
-    /// Turns that one that waits asks for.
-    asked: u32,
+    /// Whether there are more of them than cores.
+    crowded: bool,
 }
 
 impl Crowd {
     /// `cpus` processors on this host.
     pub(crate) fn new(cpus: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let asked = if cpus > cores { cpus as u32 } else { 0 };
-        Self { turns: AtomicU32::new(0), asked }
+        Self { crowded: cpus > cores }
     }
 
-    /// A PAUSE; `count` counts those of the processor.
+    /// A PAUSE. Yields also where there is a core for each processor: the host may have other work.
     #[inline]
-    pub(crate) fn pause(&self, count: &mut u32) {
-        *count += 1;
-        if *count == SPINS {
-            *count = 0;
-            self.wait();
-        }
-    }
-
-    /// A processor waits for another one, and not just now.
-    #[cold]
-    pub(crate) fn wait(&self) {
-        if self.asked != 0 {
-            self.turns.store(self.asked, Ordering::Relaxed);
-        }
-        thread::yield_now();
-    }
-
-    /// A processor that works has come to where it can yield.
-    #[inline]
-    pub(crate) fn pass(&self) {
-        if self.turns.load(Ordering::Relaxed) != 0 {
-            self.take_turn();
-        }
-    }
-
-    #[cold]
-    fn take_turn(&self) {
-        let one_less = |turns: u32| turns.checked_sub(1);
-        if self.turns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+    pub(crate) fn pause(&self, patience: &mut Patience) {
+        patience.pauses += 1;
+        if patience.pauses == SPINS {
+            patience.pauses = 0;
             thread::yield_now();
         }
+    }
+
+    /// Holds back an enclave's #PF at `rip` for `address` if its last one was the same. Returns
+    /// whether an event for the processor came first: the instruction is to run again after that.
+    pub(crate) fn holds_back(
+        &self,
+        patience: &mut Patience,
+        kicker: &Kicker,
+        rip: u64,
+        address: u64,
+    ) -> bool {
+        if std::mem::replace(&mut patience.fault, (rip, address)) != (rip, address) {
+            (patience.repeats, patience.until) = (0, None);
+            return false;
+        }
+        if !self.crowded {
+            return false;
+        }
+        let now = Instant::now();
+        let until = *patience.until.get_or_insert(now + HOLD * (1 << patience.repeats));
+        kicker.sleep(Some(until.saturating_duration_since(now)));
+        if kicker.events.load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        (patience.repeats, patience.until) = ((patience.repeats + 1).min(DOUBLINGS), None);
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::event;
 
-    fn turns(crowd: &Crowd) -> u32 {
-        crowd.turns.load(Ordering::Relaxed)
+    const PLACE: (u64, u64) = (0x1000, 0x2000);
+
+    /// Faults at `place`: whether an event came first, and how long it was held back.
+    fn fault(
+        crowd: &Crowd,
+        patience: &mut Patience,
+        kicker: &Kicker,
+        place: (u64, u64),
+    ) -> (bool, Duration) {
+        let start = Instant::now();
+        let event = crowd.holds_back(patience, kicker, place.0, place.1);
+        (event, start.elapsed())
     }
 
     #[test]
-    fn one_that_waits_long_asks_each_of_a_crowd_for_a_turn() {
-        let crowd = Crowd::new(100_000);
-        let mut count = 0;
-        let mut short = || crowd.pause(&mut count);
-        (1..SPINS).for_each(|_| short());
-        assert_eq!(turns(&crowd), 0);
+    fn a_fault_is_held_back_when_it_is_the_last_one_again_and_longer_each_time() {
+        let (crowd, kicker) = (Crowd { crowded: true }, Kicker::default());
+        let mut patience = Patience::default();
+        let mut hold = |place| {
+            let (event, held) = fault(&crowd, &mut patience, &kicker, place);
+            assert!(!event);
+            (held, patience.repeats)
+        };
 
-        short();
-        let asked = turns(&crowd);
-        crowd.pass();
-
-        assert_eq!((asked, turns(&crowd)), (100_000, 99_999));
+        assert_eq!(hold(PLACE).1, 0);
+        let (first, second) = (hold(PLACE), hold(PLACE));
+        assert!(first.0 >= HOLD && second.0 >= 2 * HOLD, "{first:?} {second:?}");
+        assert_eq!((first.1, second.1), (1, 2));
+        assert_eq!(hold((PLACE.0, 0x3000)).1, 0);
+        assert_eq!(hold(PLACE).1, 0);
+        for _ in 0..4 {
+            hold(PLACE);
+        }
+        assert_eq!(patience.repeats, DOUBLINGS);
     }
 
     #[test]
-    fn who_has_a_core_is_asked_for_nothing() {
-        let crowd = Crowd::new(1);
-        let mut count = 0;
+    fn an_event_comes_first_and_does_not_prolong_the_wait() {
+        let (crowd, kicker) = (Crowd { crowded: true }, Kicker::default());
+        let mut patience = Patience::default();
+        fault(&crowd, &mut patience, &kicker, PLACE);
+        kicker.post(event::APIC);
 
-        (0..10 * SPINS).for_each(|_| crowd.pause(&mut count));
+        let (event, _) = fault(&crowd, &mut patience, &kicker, PLACE);
+        let until = patience.until;
+        assert!(event && until.is_some());
 
-        assert_eq!(turns(&crowd), 0);
+        kicker.events.store(0, Ordering::SeqCst);
+        assert!(!fault(&crowd, &mut patience, &kicker, PLACE).0);
+        assert!(until.unwrap() <= Instant::now());
+    }
+
+    #[test]
+    fn no_fault_is_held_back_where_each_processor_has_a_core() {
+        let (crowd, kicker) = (Crowd::new(1), Kicker::default());
+        let mut patience = Patience::default();
+        // Were one held back, the event would be said to come first.
+        kicker.post(event::APIC);
+
+        for _ in 0..3 {
+            assert!(!fault(&crowd, &mut patience, &kicker, PLACE).0);
+        }
+        assert!(Crowd::new(100_000).crowded);
     }
 }

@@ -125,7 +125,6 @@ impl Vcpu {
     /// table 6-2. `Ok(true)`: the next instruction has to run on its own.
     fn attend(&mut self) -> Result<bool, Exit> {
         let cpu = &mut self.cpu;
-        cpu.shared.crowd.pass();
         self.look_in = BLOCKS_PER_LOOK;
         if cpu.kicker.events.load(Ordering::Relaxed) != 0 {
             let events = cpu.kicker.events.swap(0, Ordering::SeqCst);
@@ -436,10 +435,28 @@ impl Vcpu {
                     self.caught = Some(fault);
                     return Some(Exit::Requested);
                 }
+                if self.waits_for_page(fault) {
+                    return None;
+                }
                 delivery::deliver_exception(&mut self.cpu, fault).err()
             }
             Stop::Exit => self.cpu.exit.take(),
         }
+    }
+
+    /// Whether `fault` is an enclave's that was held back until an event came: see [`crate::crowd`].
+    fn waits_for_page(&mut self, fault: Exception) -> bool {
+        let cpu = &mut self.cpu;
+        fault.vector == Vector::Pf
+            && cpu.mode.is_enclave()
+            // Nothing but interrupts comes before the instruction when it runs again.
+            && cpu.attention & !attention::INTERRUPTS == 0
+            && cpu.shared.crowd.holds_back(
+                &mut cpu.patience,
+                &cpu.kicker,
+                cpu.rip,
+                fault.address,
+            )
     }
 
     /// Answers a device access: `value` is what was read (ignored for writes).

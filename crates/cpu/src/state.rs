@@ -8,7 +8,7 @@ use cloister_sgx::Platform;
 use cloister_x86::Exception;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Patience};
 use crate::exec::system::apic::{Inbox, LocalApic};
 use crate::exec::vector::VectorState;
 use crate::exec::x87::Fpu;
@@ -229,10 +229,8 @@ pub struct Cpu {
     pub(crate) block_phys: u64,
     /// Whether the running op is the only one of its block.
     pub(crate) alone: bool,
-    /// PAUSEs since one that yielded.
-    pub(crate) pauses: u32,
-    /// RIP and address of the last page fault in an enclave.
-    pub(crate) last_enclave_fault: (u64, u64),
+    /// How it has waited for other processors.
+    pub(crate) patience: Patience,
     /// Whether [`Cpu::fault`] comes from a non-canonical address.
     pub(crate) non_canonical_fault: bool,
     /// The exception behind [`Stop::Fault`].

@@ -32,7 +32,7 @@ fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// PAUSE: the guest waits for another processor, whose thread may need this one's core.
 fn pause(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.shared.crowd.pause(&mut cpu.pauses);
+    cpu.shared.crowd.pause(&mut cpu.patience);
     Ok(())
 }
 

@@ -35,12 +35,6 @@ pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
     let Some(platform) = cpu.shared.platform.clone() else {
         return;
     };
-    if (event.kind, event.vector) == (Kind::Fault, Vector::Pf as u8) {
-        let fault = (cpu.rip, event.address);
-        if std::mem::replace(&mut cpu.last_enclave_fault, fault) == fault {
-            cpu.shared.crowd.wait();
-        }
-    }
     let mut state = cpu.leaf_state();
     state.rflags = pushed_flags(cpu, event);
     let mut xsave = XsaveArea::default();

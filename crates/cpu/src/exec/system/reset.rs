@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 
 use super::event::{Event, Kind};
+use crate::crowd::Patience;
 use crate::flags::Flags;
 use crate::mem::tlb::{MmuMode, Tlb};
 use crate::mode::Mode;
@@ -44,8 +45,7 @@ impl Cpu {
             fetch_key: 0,
             block_phys: u64::MAX,
             alone: false,
-            pauses: 0,
-            last_enclave_fault: (0, 0),
+            patience: Patience::default(),
             non_canonical_fault: false,
             fault: None,
             exit: None,
