@@ -70,7 +70,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE[,readonly]")]
     disk: Vec<String>,
     /// Section of virtual EPC, up to eight times
-    #[arg(long, value_name = "id=ID,size=SIZE[,prealloc=on]")]
+    #[arg(long, value_name = "id=ID,size=SIZE[,prealloc]")]
     sgx_epc: Vec<String>,
     /// What CPUID says of SGX: host, then flags such as -sgx2 or +sgx-edeccssa
     #[arg(
@@ -199,7 +199,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
         if !error.use_stderr() && bundle.is_none() {
             return Refusal::Asked(text);
         }
-        let line = in_words_of_qemu(&args)
+        let line = in_words_of_qemu(&args, &error)
             .or_else(|| bundle.map(|word| format!("unexpected argument '{word}' found: {HELP}")))
             .or_else(|| not_utf8(&args, &error))
             .unwrap_or_else(|| one_line(&text));
@@ -251,7 +251,7 @@ fn not_utf8(args: &[OsString], error: &clap::Error) -> Option<String> {
 
 /// What to say when `cloister run`, or `cloister` without a command, is told something in QEMU's
 /// options.
-fn in_words_of_qemu(args: &[OsString]) -> Option<String> {
+fn in_words_of_qemu(args: &[OsString], error: &clap::Error) -> Option<String> {
     let is_run = match args.get(1)?.to_str()? {
         "run" => true,
         word if word.starts_with('-') => false,
@@ -261,12 +261,21 @@ fn in_words_of_qemu(args: &[OsString]) -> Option<String> {
     let options = words.filter_map(|word| word.strip_prefix('-'));
     let mut names = options.map(|option| option.split_once('=').map_or(option, |(name, _)| name));
     // -h is an option here too.
-    let name = names.find(|&name| name != "h" && qemu::is_option(name))?;
+    let name = names.find(|&name| name != "h" && qemu::is_option(name));
+    // QEMU takes two dashes, too; what is an option here as well has been taken.
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) => {
+            option.strip_prefix("--").filter(|&name| qemu::is_option(name))
+        }
+        _ => None,
+    };
+    let dash = if name.is_some() { "-" } else { "--" };
+    let name = name.or(unknown)?;
     let here = match qemu::option_of_run(name) {
         Some(option) if is_run => format!(", or {option} here"),
         _ => String::new(),
     };
-    Some(format!("-{name}: it is an option of QEMU: write cloister qemu -{name} ...{here}"))
+    Some(format!("{dash}{name}: it is an option of QEMU: write cloister qemu -{name} ...{here}"))
 }
 
 /// Folds clap's message, which lists values on lines of their own and ends in usage, to one line.
@@ -274,7 +283,12 @@ fn one_line(message: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let first: Vec<&str> =
         message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    format!("{}: {HELP}", first.join(" "))
+    let meant = message.lines().find_map(|line| {
+        let (_, meant) =
+            line.trim().strip_prefix("tip: ")?.split_once("similar argument exists: ")?;
+        Some(format!("write {}, or ", meant.trim_matches('\'')))
+    });
+    format!("{}: {}{HELP}", first.join(" "), meant.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -319,9 +333,23 @@ mod tests {
             ("cloister info -hda", "unexpected argument '-hda' found: see cloister --help"),
             ("cloister -Version", "unexpected argument '-Version' found: see cloister --help"),
             ("cloister run -nonsense", "unexpected argument '-nonsense' found: see cloister"),
-            ("cloister run --m -h", "unexpected argument '--m' found: see cloister --help"),
+            (
+                "cloister run --m -h",
+                "--m: it is an option of QEMU: write cloister qemu -m ..., or --memory here",
+            ),
+            (
+                "cloister run --smp 2",
+                "--smp: it is an option of QEMU: write cloister qemu -smp ..., or",
+            ),
+            (
+                "cloister run --drive x",
+                "--drive: it is an option of QEMU: write cloister qemu -drive",
+            ),
+            (
+                "cloister run --memroy 1G",
+                "unexpected argument '--memroy' found: write --memory, or see cloister --help",
+            ),
             ("cloister run -Q", "unexpected argument '-Q' found: see cloister --help"),
-            ("cloister run --m", "unexpected argument '--m' found: see cloister --help"),
         ] {
             let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line}") };
             assert!(text.starts_with(expected), "{text}");

@@ -293,8 +293,12 @@ impl EpcConfig {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let (mut id, mut size, mut prealloc) = (None, None, None);
         for pair in text.split(',') {
-            let (key, value) =
-                pair.split_once('=').ok_or_else(|| ConfigError::EpcSyntax(pair.to_owned()))?;
+            // As in QEMU, what is on or off may be named alone.
+            let (key, value) = match pair.split_once('=') {
+                Some(pair) => pair,
+                None if pair == "prealloc" => (pair, "on"),
+                None => return Err(ConfigError::EpcSyntax(pair.to_owned())),
+            };
             let slot = match key {
                 "id" => &mut id,
                 "size" => &mut size,
@@ -411,6 +415,7 @@ mod tests {
             ("id=epc0,size=64M", "epc0", 64 << 20, false),
             ("size=4K,id=a.b-c_d", "a.b-c_d", 4096, false),
             ("id=e,size=1G,prealloc=on", "e", 1 << 30, true),
+            ("id=e,size=1G,prealloc", "e", 1 << 30, true),
             ("prealloc=off,id=e,size=1G", "e", 1 << 30, false),
         ] {
             let expected = EpcConfig { id: id.into(), size, prealloc, node: 0, host_node: 0 };

@@ -43,11 +43,23 @@ pub fn hold_stop_signals() -> io::Result<()> {
     }
     // Err: another thread was faster.
     let _ = EVENT.set(EventFd::new(EFD_CLOEXEC)?);
+    let ignored = ignored_signals();
     for signal in SIGNALS {
+        if signal == SIGHUP && ignored & 1 << (SIGHUP - 1) != 0 {
+            // Whoever started the process, such as nohup, wants it to survive the terminal.
+            continue;
+        }
         register_signal_handler(signal, note)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
     Ok(())
+}
+
+/// The signals that the process ignores: signal N is bit N - 1; none where the host does not tell.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Calls `stop` with the signal's number, on a thread of its own, when a stop signal arrives, or at

@@ -12,7 +12,7 @@ mod terminal;
 use std::fs;
 use std::io::{Read as _, pipe};
 use std::os::fd::AsFd as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,29 @@ fn an_early_signal_leaves_no_socket_and_no_pidfile() {
             assert_eq!(left(), [false; 3], "{name} after {delay} ms");
         }
     }
+}
+
+#[test]
+fn a_machine_under_nohup_survives_the_terminal_and_not_the_other_signals() {
+    let folder = Folder::new("nohup");
+    let machine = machine(&folder, DEAF);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(machine.get_program())
+        .args(machine.get_args())
+        .current_dir(&folder.0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut running = Running::start(&folder, &mut command);
+
+    signal(running.id(), "HUP");
+    thread::sleep(Duration::from_millis(300));
+    assert!(running.child.try_wait().unwrap().is_none());
+
+    let (took, status) = running.end(Way::Signal);
+    assert!(took < LIMIT, "{took:?}");
+    assert_eq!(status.code(), Some(128 + 15));
 }
 
 #[test]
