@@ -10,11 +10,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
-use crate::devices::virtio::MmioSlot;
-use crate::devices::{
-    COM1_GSI, COM1_LEN, COM1_PORT, POWER_BUTTON_GSI, RTC_GSI, RTC_LEN, RTC_PORT, S5_SLEEP_TYPE,
-};
-use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE};
+use crate::devices::{Node, POWER_BUTTON_GSI, Place, S5_SLEEP_TYPE};
 
 const HEADER_LEN: u32 = 36;
 /// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).
@@ -29,11 +25,9 @@ pub(super) fn table(platform: &Platform<'_>) -> Sdt {
     table.append_slice(&bytes_of(&Name::new("_S5_".into(), &s5)));
 
     let mut devices: Vec<Box<dyn Aml>> = (0..platform.cpus).map(processor).collect();
-    devices.push(serial());
-    devices.push(real_time_clock());
     devices.push(power_button());
     devices.push(generic_events());
-    devices.extend((0..platform.virtio_slots as u32).map(virtio));
+    devices.extend(platform.devices.iter().filter_map(described));
     if !platform.layout.epc().is_empty() {
         devices.push(epc(platform.layout.epc()));
     }
@@ -62,33 +56,6 @@ fn processor(id: u32) -> Box<dyn Aml> {
     )
 }
 
-fn serial() -> Box<dyn Aml> {
-    let ports = IO::new(COM1_PORT, COM1_PORT, 1, COM1_LEN as u8);
-    let interrupt = Interrupt::new(true, true, false, false, COM1_GSI);
-    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
-    device(
-        "COM1",
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
-            &Name::new("_UID".into(), &0_u8),
-            &Name::new("_CRS".into(), &resources),
-        ],
-    )
-}
-
-fn real_time_clock() -> Box<dyn Aml> {
-    let ports = IO::new(RTC_PORT, RTC_PORT, 1, RTC_LEN as u8);
-    let interrupt = Interrupt::new(true, true, false, false, RTC_GSI);
-    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
-    device(
-        "RTC_",
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
-            &Name::new("_CRS".into(), &resources),
-        ],
-    )
-}
-
 /// The control-method power button (ACPI 6.4, 4.8.2.2.1.2): what it is, and no more.
 fn power_button() -> Box<dyn Aml> {
     device("PWRB", vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))])
@@ -114,20 +81,28 @@ fn generic_events() -> Box<dyn Aml> {
     )
 }
 
-/// A virtio-mmio slot. Its interrupt is level triggered: asserted until InterruptACK.
-fn virtio(slot: u32) -> Box<dyn Aml> {
-    let place = MmioSlot::nth(VIRTIO_MMIO_BASE, VIRTIO_GSI, slot);
-    let registers = Memory32Fixed::new(true, place.base as u32, place.len as u32);
-    let interrupt = Interrupt::new(true, false, false, false, place.gsi);
-    let resources = ResourceTemplate::new(vec![&registers, &interrupt]);
-    device(
-        &format!("VR{slot:02X}"),
-        vec![
-            &Name::new("_HID".into(), &"LNRO0005"),
-            &Name::new("_UID".into(), &slot),
-            &Name::new("_CRS".into(), &resources),
-        ],
-    )
+/// A device of the machine's list, if the list says what to call it: its registers and its interrupt.
+fn described(node: &Node) -> Option<Box<dyn Aml>> {
+    let acpi = node.acpi.as_ref()?;
+    let mut resources = match node.place {
+        Place::Ports { first, len } => bytes_of(&IO::new(first, first, 1, len as u8)),
+        Place::Memory { base, len } => bytes_of(&Memory32Fixed::new(true, base as u32, len as u32)),
+    };
+    if let Some(gsi) = node.gsi {
+        resources.extend(bytes_of(&Interrupt::new(true, acpi.edge, false, false, gsi)));
+    }
+    let resources = Encoded(resources);
+    let resources = ResourceTemplate::new(vec![&resources]);
+    // An EISA ID has seven characters, an ACPI ID eight.
+    let eisa = (acpi.hid.len() == 7).then(|| EISAName::new(acpi.hid));
+    let hid: &dyn Aml = eisa.as_ref().map_or(&acpi.hid, |eisa| eisa);
+    let hid = Name::new("_HID".into(), hid);
+    let uid = acpi.uid.map(|uid| Name::new("_UID".into(), &uid));
+    let crs = Name::new("_CRS".into(), &resources);
+    let mut children: Vec<&dyn Aml> = vec![&hid];
+    children.extend(uid.as_ref().map(|uid| uid as &dyn Aml));
+    children.push(&crs);
+    Some(device(&acpi.name, children))
 }
 
 /// The Enclave Page Cache: one device whose resources are all sections, as on Intel's firmware

@@ -9,6 +9,7 @@ use acpi_tables::{Aml, rsdp::Rsdp, xsdt::XSDT};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use crate::devices::Node;
 use crate::layout::{ACPI_END, ACPI_START, Layout};
 use crate::nodes::NodeConfig;
 
@@ -30,8 +31,8 @@ pub struct Platform<'a> {
     pub nodes: &'a [NodeConfig],
     /// The node of each EPC section, in the layout's order; one that is not named is on node 0.
     pub epc_nodes: &'a [u32],
-    /// Virtio-mmio slots that hold a device.
-    pub virtio_slots: usize,
+    /// The devices.
+    pub devices: &'a [Node],
 }
 
 /// The tables could not be put into guest RAM.

@@ -1,11 +1,14 @@
 use super::*;
+use crate::devices::{Rtc, SerialPort, virtio};
 use crate::layout::LOW_RAM_LIMIT;
 
 const MIB: u64 = 1 << 20;
 
 fn image(cpus: u32, slots: usize, epc: &[u64]) -> Vec<u8> {
     let layout = Layout::new(512 * MIB, epc).unwrap();
-    build(&Platform { layout: &layout, cpus, nodes: &[], epc_nodes: &[], virtio_slots: slots })
+    let slots = (0..slots as u32).map(|slot| virtio::node(slot, "blk"));
+    let devices: Vec<_> = [SerialPort::node(), Rtc::node()].into_iter().chain(slots).collect();
+    build(&Platform { layout: &layout, cpus, nodes: &[], epc_nodes: &[], devices: &devices })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -126,7 +129,7 @@ const HIGH: u64 = 1 << 32;
 fn without_nodes_the_srat_places_processors_ram_and_epc_on_node_0() {
     let layout = Layout::new(4 << 30, &[64 * MIB, 32 * MIB]).unwrap();
     let platform =
-        Platform { layout: &layout, cpus: 2, nodes: &[], epc_nodes: &[0, 0], virtio_slots: 0 };
+        Platform { layout: &layout, cpus: 2, nodes: &[], epc_nodes: &[0, 0], devices: &[] };
 
     let (processors, memory) = affinities(&platform);
 
@@ -148,7 +151,7 @@ fn the_srat_places_processors_ram_and_epc_on_their_nodes() {
     let nodes =
         [NodeConfig { cpus: vec![1], ram: 1 << 30 }, NodeConfig { cpus: vec![0, 2], ram: 3 << 30 }];
     let platform =
-        Platform { layout: &layout, cpus: 3, nodes: &nodes, epc_nodes: &[1, 0], virtio_slots: 0 };
+        Platform { layout: &layout, cpus: 3, nodes: &nodes, epc_nodes: &[1, 0], devices: &[] };
 
     let (processors, memory) = affinities(&platform);
 
@@ -192,6 +195,24 @@ fn the_dsdt_has_a_device_for_each_processor_and_virtio_slot() {
     assert_eq!(count(b"ACPI0007"), 17);
     assert_eq!(count(b"LNRO0005"), 11);
     assert!(contains(dsdt, b"C010") && contains(dsdt, b"VR0A"));
+}
+
+#[test]
+fn the_dsdt_has_the_registers_and_the_interrupt_of_each_device_that_is_to_be_found() {
+    // PNP0501, ports 3F8H to 3FFH and interrupt 4 by edges; the first virtio device's memory and its
+    // interrupt 12 by level (ACPI 6.4, 6.4.2.5, 6.4.3.4 and 6.4.3.6).
+    let serial = [
+        &[0x41, 0xd0, 0x05, 0x01][..],
+        &[0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8, 0x89, 6, 0, 0x03, 1, 4, 0, 0, 0],
+    ];
+    let virtio = [0x86, 9, 0, 1, 0, 0, 0, 0xd0, 0, 2, 0, 0, 0x89, 6, 0, 0x01, 1, 12, 0, 0, 0];
+
+    let image = image(1, 1, &[]);
+
+    let dsdt = dsdt(&image);
+    for part in [serial[0], serial[1], &virtio] {
+        assert!(contains(dsdt, part), "{part:x?}");
+    }
 }
 
 #[test]

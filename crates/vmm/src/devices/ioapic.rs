@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bus::Device;
 use super::irq::{IrqLine, MsiSink};
+use super::node::Node;
+use crate::layout::IOAPIC_BASE;
 
 /// Interrupt inputs, and redirection table entries.
 pub const IOAPIC_PINS: u8 = 24;
 /// Bytes of the register window.
-pub const IOAPIC_LEN: u64 = 0x1000;
+const LEN: u64 = 0x1000;
 
 /// Direct registers: offsets in the register window (82093AA section 3.1).
 const IOREGSEL: u64 = 0x00;
@@ -186,6 +188,11 @@ pub struct IoApic {
 }
 
 impl IoApic {
+    /// Where the MADT says that it is.
+    pub fn node() -> Node {
+        Node::in_memory("ioapic", IOAPIC_BASE, LEN)
+    }
+
     /// An I/O APIC as after reset: all inputs masked.
     pub fn new(sink: Arc<dyn MsiSink>) -> Self {
         Self { registers: Mutex::new(Registers::AT_RESET), sink }

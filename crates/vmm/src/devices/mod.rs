@@ -7,6 +7,7 @@ mod dma;
 mod halt;
 mod ioapic;
 mod irq;
+mod node;
 mod power;
 mod reset;
 mod rtc;
@@ -16,12 +17,13 @@ pub mod virtio;
 pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
 pub use halt::Halt;
-pub use ioapic::{IOAPIC_LEN, IOAPIC_PINS, IoApic};
+pub use ioapic::{IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
+pub use node::{AcpiDevice, Node, Place};
 pub use power::{
     POWER_BUTTON_GSI, PowerButton, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE,
     S5_SLEEP_TYPE,
 };
 pub use reset::{KeyboardController, ResetControl, SystemControl};
-pub use rtc::{RTC_CENTURY, RTC_GSI, RTC_LEN, RTC_PORT, Rtc, RtcTimer};
-pub use serial::{COM1_GSI, COM1_LEN, COM1_PORT, SerialInput, SerialPort};
+pub use rtc::{RTC_CENTURY, Rtc, RtcTimer};
+pub use serial::{SerialInput, SerialPort};

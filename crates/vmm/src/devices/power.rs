@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::bus::Device;
 use super::irq::IrqLine;
+use super::node::Node;
+use crate::layout::POWER_PORT;
 
 /// What the guest asks of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,12 @@ impl PowerControl {
     /// Offset of RESET_REG.
     pub const RESET: u64 = 2;
     /// Bytes of the register block.
-    pub const LEN: u16 = 3;
+    const LEN: u16 = 3;
+
+    /// Where the FADT says that the registers are.
+    pub fn node() -> Node {
+        Node::at_ports("power", POWER_PORT, Self::LEN)
+    }
 
     /// Registers that throw `switch`.
     pub fn new(switch: Arc<PowerSwitch>) -> Self {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::bus::Device;
+use super::node::Node;
 use super::power::{PowerEvent, PowerSwitch};
 
 /// Commands of the keyboard controller.
@@ -36,12 +37,17 @@ pub struct KeyboardController {
 
 impl KeyboardController {
     /// The first of the ports that it answers at. Those between its two are nobody's.
-    pub const PORT: u16 = 0x60;
+    const PORT: u16 = 0x60;
     /// Ports from the first to the last.
-    pub const LEN: u16 = 5;
+    const LEN: u16 = 5;
 
     const DATA: u64 = 0;
     const COMMAND: u64 = 4;
+
+    /// Its place on a PC.
+    pub fn node() -> Node {
+        Node::at_ports("keyboard-controller", Self::PORT, Self::LEN)
+    }
 
     /// A controller that throws `switch`.
     pub fn new(switch: Arc<PowerSwitch>) -> Self {
@@ -102,11 +108,15 @@ pub struct SystemControl {
 }
 
 impl SystemControl {
-    /// The port.
-    pub const PORT: u16 = 0x92;
+    const PORT: u16 = 0x92;
 
     const INIT_NOW: u8 = 1 << 0;
     const A20: u8 = 1 << 1;
+
+    /// Its place on a PC.
+    pub fn node() -> Node {
+        Node::at_ports("system-control", Self::PORT, 1)
+    }
 
     /// A port that throws `switch`.
     pub fn new(switch: Arc<PowerSwitch>) -> Self {
@@ -138,9 +148,9 @@ pub struct ResetControl {
 
 impl ResetControl {
     /// The first port of the doubleword.
-    pub const PORT: u16 = 0xcf8;
+    const PORT: u16 = 0xcf8;
     /// Its bytes.
-    pub const LEN: u16 = 4;
+    const LEN: u16 = 4;
 
     /// Offset of the register.
     const REGISTER: u64 = 1;
@@ -148,6 +158,11 @@ impl ResetControl {
     const RST_CPU: u8 = 1 << 2;
     /// Bits 1 and 3: RESET# instead of INIT#, a full power cycle.
     const KIND: u8 = 1 << 1 | 1 << 3;
+
+    /// Its place on a PC.
+    pub fn node() -> Node {
+        Node::at_ports("reset-control", Self::PORT, Self::LEN)
+    }
 
     /// A register that throws `switch`.
     pub fn new(switch: Arc<PowerSwitch>) -> Self {

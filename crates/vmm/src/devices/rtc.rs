@@ -15,13 +15,14 @@ pub use timer::RtcTimer;
 
 use super::bus::Device;
 use super::irq::IrqLine;
+use super::node::{AcpiDevice, Node};
 
 /// First port: the index register. The data register follows.
-pub const RTC_PORT: u16 = 0x70;
+const PORT: u16 = 0x70;
 /// Ports of the RTC.
-pub const RTC_LEN: u16 = 2;
+const LEN: u16 = 2;
 /// Interrupt of the RTC: edge-triggered, active high, as on the ISA bus.
-pub const RTC_GSI: u32 = 8;
+const GSI: u32 = 8;
 /// Register that holds the century: what the FADT's CENTURY says.
 pub const RTC_CENTURY: u8 = 0x32;
 
@@ -92,6 +93,12 @@ pub struct Rtc {
 }
 
 impl Rtc {
+    /// The clock's place on a PC.
+    pub fn node() -> Node {
+        let acpi = AcpiDevice { name: "RTC_".into(), hid: "PNP0B00", uid: None, edge: true };
+        Node { gsi: Some(GSI), acpi: Some(acpi), ..Node::at_ports("rtc", PORT, LEN) }
+    }
+
     /// A clock that shows the host's UTC time and interrupts on `line`, which is asserted as long
     /// as register C has IRQF set.
     pub fn new(line: Arc<dyn IrqLine>) -> Self {

@@ -11,13 +11,14 @@ use vm_superio::{Serial, Trigger};
 
 use super::bus::Device;
 use super::irq::IrqLine;
+use super::node::{AcpiDevice, Node};
 
 /// First port of COM1.
-pub const COM1_PORT: u16 = 0x3f8;
+const PORT: u16 = 0x3f8;
 /// Ports of a 16550.
-pub const COM1_LEN: u16 = 8;
+const LEN: u16 = 8;
 /// Interrupt of COM1: edge-triggered, active high, as on the ISA bus.
-pub const COM1_GSI: u32 = 4;
+const GSI: u32 = 4;
 
 /// Input bytes that wait for the guest. A terminal never gets there; a pipe does, and then its
 /// reader waits in its turn.
@@ -42,6 +43,12 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
+    /// COM1, as on a PC.
+    pub fn node() -> Node {
+        let acpi = AcpiDevice { name: "COM1".into(), hid: "PNP0501", uid: Some(0), edge: true };
+        Node { gsi: Some(GSI), acpi: Some(acpi), ..Node::at_ports("serial0", PORT, LEN) }
+    }
+
     /// A port that writes what the guest sends to `output`, flushed byte by byte, and interrupts
     /// on `line`, an edge for each condition that comes up.
     ///
@@ -374,7 +381,7 @@ mod tests {
         let mut chaos = Chaos::new(0x16550);
 
         for _ in 0..100_000 {
-            chaos.access(&mut *bench.port.lock().unwrap(), COM1_LEN.into());
+            chaos.access(&mut *bench.port.lock().unwrap(), LEN.into());
             if chaos.below(16) == 0 {
                 bench.input.push(&[0x55; 40]);
             }

@@ -1,11 +1,12 @@
 //! A machine, from its configuration to its end.
 
+mod board;
 mod console;
 mod control;
 mod epc;
 mod event;
 mod gate;
-mod platform;
+mod inventory;
 mod run;
 mod source;
 mod supervise;

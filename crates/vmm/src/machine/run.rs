@@ -9,10 +9,10 @@ use std::time::Duration;
 use cloister_virt::RemoveError;
 use thiserror::Error;
 
+use super::board::{Board, BoardError};
 use super::control::{Boot, Control};
 use super::event::ShutdownCause;
 use super::gate::Gate;
-use super::platform::{Platform, PlatformError, virtio_slots};
 use super::{Machine, Outcome};
 use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
 use crate::acpi::{self, AcpiError};
@@ -31,7 +31,7 @@ pub enum RunError {
     Acpi(#[from] AcpiError),
     /// The devices.
     #[error(transparent)]
-    Platform(#[from] PlatformError),
+    Board(#[from] BoardError),
     /// A processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -109,19 +109,6 @@ impl Machine {
         control: &Control,
         sandbox: &Sandbox,
     ) -> Result<(Outcome, ShutdownCause), RunError> {
-        let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
-        let rsdp = acpi::write_tables(
-            &self.ram,
-            &acpi::Platform {
-                layout: &self.layout,
-                cpus: self.config.cpus,
-                nodes: &self.config.nodes,
-                epc_nodes: &epc_nodes,
-                virtio_slots: virtio_slots(self.disks.len()),
-            },
-        )?;
-        let entry = self.source.load(self, rsdp)?;
-
         let vm: Arc<dyn Vm> = Arc::new(self.accelerator()?);
         let stop = Arc::new(Stop {
             halt: Halt::default(),
@@ -133,18 +120,30 @@ impl Machine {
             let stop = stop.clone();
             move |_| stop.request()
         }));
-        let platform = Platform::new(self, &*vm, &power, &control.screen(), &stop.halt, sandbox)?;
+        let board = Board::new(self, &*vm, &power, &control.screen(), &stop.halt, sandbox)?;
+        let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
+        let rsdp = acpi::write_tables(
+            &self.ram,
+            &acpi::Platform {
+                layout: &self.layout,
+                cpus: self.config.cpus,
+                nodes: &self.config.nodes,
+                epc_nodes: &epc_nodes,
+                devices: board.inventory.nodes(),
+            },
+        )?;
+        let entry = self.source.load(self, rsdp)?;
         let vcpus = (0..self.config.cpus)
             .map(|id| vm.vcpu(id, (id == 0).then_some(&entry)))
             .collect::<Result<Vec<_>, _>>()?;
 
         let boot = Boot {
             stop: stop.clone(),
-            inputs: platform.inputs.clone(),
-            button: platform.power_button.clone(),
+            inputs: board.inputs.clone(),
+            button: board.power_button.clone(),
         };
         let finished =
-            if control.begin(boot) { run_all(vcpus, &platform, &stop, sandbox) } else { Ok(()) };
+            if control.begin(boot) { run_all(vcpus, &board, &stop, sandbox) } else { Ok(()) };
         let reset = control.end();
         finished?;
         Ok(match power.take() {
@@ -167,7 +166,7 @@ impl Machine {
 /// Runs each processor on a thread of its own until all have ended; the first error is returned.
 fn run_all(
     vcpus: Vec<Box<dyn Vcpu>>,
-    platform: &Platform,
+    board: &Board,
     stop: &Stop,
     sandbox: &Sandbox,
 ) -> Result<(), RunError> {
@@ -178,7 +177,7 @@ fn run_all(
             let thread =
                 thread::Builder::new().name(format!("vcpu{cpu}")).spawn_scoped(scope, move || {
                     sandbox.confine(ThreadKind::Vcpu);
-                    run_vcpu(cpu, vcpu, platform, stop)
+                    run_vcpu(cpu, vcpu, board, stop)
                 });
             match thread {
                 Ok(thread) => threads.push((cpu, thread)),
@@ -198,43 +197,38 @@ fn run_all(
 }
 
 /// Serves one processor's events until the boot ends.
-fn run_vcpu(
-    cpu: u32,
-    mut vcpu: Box<dyn Vcpu>,
-    platform: &Platform,
-    stop: &Stop,
-) -> Result<(), RunError> {
+fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Result<(), RunError> {
     let passage = stop.gate.enter(cpu);
     let _ends_with_this_thread = StopOnDrop(stop);
     passage.pass(|| stop.requested());
     while !stop.requested() {
         match vcpu.run()? {
             VmEvent::IoRead { port, data } => {
-                if !platform.io.read(port, data) {
+                if !board.inventory.io().read(port, data) {
                     tracing::trace!(port, "IN from no device");
                 }
             }
             VmEvent::IoWrite { port, data } => {
-                if !platform.io.write(port, data) {
+                if !board.inventory.io().write(port, data) {
                     tracing::trace!(port, ?data, "OUT to no device");
                 }
             }
             VmEvent::MmioRead { gpa, data } => {
-                if !platform.mmio.read(gpa, data) {
+                if !board.inventory.mmio().read(gpa, data) {
                     tracing::trace!(gpa, "load from no device");
                 }
             }
             VmEvent::MmioWrite { gpa, data } => {
-                if !platform.mmio.write(gpa, data) {
+                if !board.inventory.mmio().write(gpa, data) {
                     tracing::trace!(gpa, ?data, "store to no device");
                 }
             }
-            VmEvent::EndOfInterrupt { vector } => platform.ioapic.end_of_interrupt(vector),
+            VmEvent::EndOfInterrupt { vector } => board.ioapic.end_of_interrupt(vector),
             VmEvent::TripleFault => {
                 stop.triple_fault.store(true, Ordering::SeqCst);
                 stop.request();
             }
-            VmEvent::Init => platform.power.request(PowerEvent::Reset),
+            VmEvent::Init => board.power.request(PowerEvent::Reset),
             // To end, which the loop's condition looks at, or to wait while the machine is stopped.
             VmEvent::Interrupted => passage.pass(|| stop.requested()),
         }

@@ -249,7 +249,7 @@ fn random_accesses_and_wires_never_panic() {
         match chaos.below(4) {
             0 => lines[chaos.below(24) as usize].set(chaos.next() & 1 != 0),
             1 => driver.write(chaos.next() as u8, chaos.next() as u32),
-            _ => chaos.access(&mut driver.ioapic, IOAPIC_LEN),
+            _ => chaos.access(&mut driver.ioapic, LEN),
         }
     }
 

@@ -316,7 +316,7 @@ fn random_accesses_at_random_times_never_panic() {
             // Anything from 1970 to 2554.
             bench.nanos.store(chaos.next(), Ordering::Relaxed);
         }
-        chaos.access(&mut bench.rtc, RTC_LEN.into());
+        chaos.access(&mut bench.rtc, LEN.into());
         let (index, value) = (chaos.below(16) as u8, chaos.next() as u8);
         bench.put(index, value);
         bench.rtc.next_interrupt();

@@ -17,5 +17,5 @@ pub use console::{Console, ConsoleInput};
 pub use device::{DeviceFault, VirtioDevice};
 pub use entropy::Entropy;
 pub use mmio::MmioTransport;
-pub use slot::MmioSlot;
+pub use slot::node;
 pub use virtqueue::Virtqueue;

@@ -1,28 +1,26 @@
-//! Where a virtio-mmio device sits: what the DSDT tells the guest about it.
+//! Where a virtio-mmio device sits.
 
-/// The resources of one virtio-mmio device (`LNRO0005` in the DSDT).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MmioSlot {
-    /// Guest-physical address of its registers.
-    pub base: u64,
-    /// Bytes of its registers.
-    pub len: u64,
-    /// Global system interrupt: level-triggered, active high, not shared.
-    pub gsi: u32,
-}
+use crate::devices::{AcpiDevice, Node};
+use crate::layout::{VIRTIO_GSI, VIRTIO_MMIO_BASE};
 
-impl MmioSlot {
-    /// Bytes of a device's registers: 100H of transport, then its configuration space.
-    pub const LEN: u64 = 0x200;
-    /// Distance from one device's registers to the next one's: a page.
-    pub const SPACING: u64 = 0x1000;
+/// Bytes of a device's registers: 100H of transport, then its configuration space.
+const LEN: u64 = 0x200;
+/// Distance from one device's registers to the next one's: a page.
+const SPACING: u64 = 0x1000;
 
-    /// The `index`-th slot of a row that starts at `base` with interrupt `first_gsi`.
-    pub fn nth(base: u64, first_gsi: u32, index: u32) -> Self {
-        Self {
-            base: base + u64::from(index) * Self::SPACING,
-            len: Self::LEN,
-            gsi: first_gsi + index,
-        }
+/// The `index`-th virtio-mmio device, which is a `kind`. Its interrupt is level triggered: asserted
+/// until InterruptACK.
+#[must_use]
+pub fn node(index: u32, kind: &str) -> Node {
+    let base = VIRTIO_MMIO_BASE + u64::from(index) * SPACING;
+    Node {
+        gsi: Some(VIRTIO_GSI + index),
+        acpi: Some(AcpiDevice {
+            name: format!("VR{index:02X}"),
+            hid: "LNRO0005",
+            uid: Some(index),
+            edge: false,
+        }),
+        ..Node::in_memory(&format!("virtio{index}-{kind}"), base, LEN)
     }
 }
