@@ -37,7 +37,6 @@ pub mod engine;
 pub mod exec;
 pub mod exit;
 pub mod flags;
-pub mod float;
 pub mod lower;
 pub mod mem;
 pub mod mode;

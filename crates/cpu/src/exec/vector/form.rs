@@ -6,12 +6,12 @@
 //! `third` the first source (for legacy SSE forms the destination again), `src` the last source.
 //! 256-bit instructions do in each lane what the 128-bit ones do in theirs.
 
+use cloister_float::{Env, Flags};
 use cloister_x86::regs::Cr4;
 use cloister_x86::{Exception, Vector};
 
 use super::lane::{Lane, Wide};
 use crate::exit::Stop;
-use crate::float::{Env, Flags};
 use crate::mem::Plain;
 use crate::mem::tlb::AccessKind;
 use crate::op::{LEGACY, Op, VEX_256};

@@ -1,11 +1,11 @@
 //! FADD, FSUB, FMUL, FDIV and their reversed, popping and integer forms; FSQRT, FABS, FCHS,
 //! FRNDINT, FSCALE, FPREM, FPREM1, FXTRACT.
 
+use cloister_float::{self as float, Env, F80, Format, Operand, RemainderKind};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, overflow, underflow};
 use super::state::status;
-use crate::float::{self, Env, F80, Format, Operand, RemainderKind};
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 

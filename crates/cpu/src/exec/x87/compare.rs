@@ -1,11 +1,11 @@
 //! FCOM, FUCOM, FICOM, FCOMI, FUCOMI, FTST and FXAM.
 
+use cloister_float::{self as float, Class, Comparison, F80, Format, Operand, Relation};
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, underflow};
 use super::state::status;
-use crate::float::{self, Class, Comparison, F80, Format, Operand, Relation};
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 

@@ -1,11 +1,11 @@
 //! FNSTENV, FLDENV, FNSAVE and FRSTOR (SDM Vol. 1, 8.1.10 and figures 8-9 to 8-12).
 
+use cloister_float::F80;
 use cloister_x86::regs::{Cr0, Rflags};
 use iced_x86::{Code, Instruction};
 
 use super::report::{begin, begin_no_wait};
 use super::state::status;
-use crate::float::F80;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, Op};

@@ -1,9 +1,9 @@
 //! FLD, FILD, FBLD and the constants.
 
+use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, overflow};
-use crate::float::{self, Env, F80, Flags, Format, Rounding};
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};

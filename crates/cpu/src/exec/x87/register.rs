@@ -1,9 +1,9 @@
 //! FXCH, FCMOVcc, FFREE, FINCSTP, FDECSTP and FNOP.
 
+use cloister_float::F80;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::report::{begin, finish_quiet, underflow};
-use crate::float::F80;
 use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
 

@@ -1,11 +1,11 @@
 //! How x87 instructions begin and end: device-not-available and pending exceptions before, flags,
 //! condition code C1 and the last-instruction pointers after (SDM Vol. 1, 8.4 to 8.7).
 
+use cloister_float::{Env, Flags};
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
 
 use super::state::status;
-use crate::float::{Env, Flags};
 use crate::op::{NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};
 

@@ -1,9 +1,9 @@
 //! The x87 registers (SDM Vol. 1, 8.1).
 
-use crate::float::{Class, Env, F80, Format};
+use cloister_float::{Class, Env, F80, Format};
 
 /// An 80-bit register: what FSTP m80 stores. MMX registers are the mantissas.
-pub use crate::float::F80 as Reg80;
+pub use cloister_float::F80 as Reg80;
 
 /// Bits of the status word (SDM Vol. 1, 8.1.3), apart from the exception flags.
 pub mod status {

@@ -1,9 +1,9 @@
 //! FST, FSTP, FIST, FISTP, FISTTP and FBSTP.
 
+use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, underflow};
-use crate::float::{self, Env, F80, Flags, Format, Rounding};
 use crate::mem::Plain;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};

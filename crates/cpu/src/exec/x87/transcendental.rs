@@ -1,11 +1,11 @@
 //! FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1.
 
+use cloister_float::{self as float, Env, F80};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::arithmetic::{on_st0, two_results_fault};
 use super::report::{begin, finish, finish_quiet, underflow};
 use super::state::status;
-use crate::float::{self, Env, F80};
 use crate::op::{Handler, Op};
 use crate::state::{Cpu, Exec};
 

@@ -1,9 +1,9 @@
 //! Addition, subtraction, multiplication, division, square root, minimum and maximum.
 
+use cloister_float as float;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::shapes;
-use crate::float;
 use crate::op::{Handler, Op};
 
 /// The handler of an arithmetic instruction.

@@ -1,11 +1,11 @@
 //! CMPPS and its forms, COMISS and UCOMISS (SDM Vol. 2A, CMPPD, COMISD).
 
+use cloister_float::{Comparison, Env, Format, Relation, compare};
 use cloister_x86::regs::Rflags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::exec::vector::form::{M32, M64, REGISTER, sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, zip_with};
-use crate::float::{Comparison, Env, Format, Relation, compare};
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 use crate::state::{Cpu, Exec};
 

@@ -1,12 +1,12 @@
 //! Conversions to floating point (SDM Vol. 1, 11.4.1.6).
 
+use cloister_float::{Env, convert, from_i32, from_i64};
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::exec::vector::form::{
     sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
 };
 use crate::exec::vector::lane::{Lane, map_with};
-use crate::float::{Env, convert, from_i32, from_i64};
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::{Cpu, Exec};

@@ -3,11 +3,11 @@
 //! Multiplication and each level of addition are steps of their own: an unmasked exception ends
 //! the instruction with the flags of the steps so far.
 
+use cloister_float::{add, mul};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::by_form;
 use crate::exec::vector::lane::{Element, Lane};
-use crate::float::{add, mul};
 use crate::op::{Handler, Op, VEX_256};
 use crate::state::{Cpu, Exec};
 

@@ -1,10 +1,10 @@
 //! FMA: fused multiplication and addition (SDM Vol. 1, 14.5).
 
+use cloister_float::{Env, Format, fma};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::{by_form, with_low, with_low32};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::float::{Env, Format, fma};
 use crate::op::{Handler, Op, VEX_256};
 use crate::state::{Cpu, Exec};
 

@@ -1,11 +1,11 @@
 //! F16C: VCVTPH2PS and VCVTPS2PH, conversions between single and half precision (SDM Vol. 1,
 //! 14.4).
 
+use cloister_float::{Env, Flags, Rounding, convert};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::{sse_float_widen, value_of};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::float::{Env, Flags, Rounding, convert};
 use crate::op::{Handler, NO_MEMORY, Op, VEX_256};
 use crate::state::{Cpu, Exec};
 

@@ -1,10 +1,10 @@
 //! ADDSUBPS, HADDPS, HSUBPS and their double-precision forms (SDM Vol. 1, 12.3.3 and 12.3.4).
 
+use cloister_float::{Env, add, sub};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::sse_float;
 use crate::exec::vector::lane::{Element, Lane};
-use crate::float::{Env, add, sub};
 use crate::op::{Handler, Op};
 
 /// The handler of an instruction that combines neighbours or alternates.

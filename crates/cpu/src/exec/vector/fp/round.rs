@@ -1,10 +1,10 @@
 //! ROUNDPS and its forms (SDM Vol. 2B, ROUNDPD).
 
+use cloister_float::{Env, Format, Rounding, round_to_integral};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::{sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, map_with};
-use crate::float::{Env, Format, Rounding, round_to_integral};
 use crate::op::{Handler, Op};
 
 /// The handler of a rounding instruction.

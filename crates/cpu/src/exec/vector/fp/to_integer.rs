@@ -1,11 +1,11 @@
 //! Conversions to integers (SDM Vol. 1, 11.4.1.6). The truncating ones are those with an
 //! additional T in the name.
 
+use cloister_float::{Env, Format, Rounding, to_i32, to_i64};
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float, sse_float_narrow};
 use crate::exec::vector::lane::{Element, Lane, map_with};
-use crate::float::{Env, Format, Rounding, to_i32, to_i64};
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 use crate::state::{Cpu, Exec};
 

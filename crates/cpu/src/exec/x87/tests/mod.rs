@@ -1,12 +1,12 @@
 //! What the comparison with the host's user mode cannot reach: pending exceptions, CR0, and the
 //! environment's layouts.
 
+use cloister_float::F80;
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use crate::float::F80;
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
 /// #UD of the instruction behind the code: everything before it retired.

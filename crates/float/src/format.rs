@@ -45,6 +45,7 @@ impl Operand {
     }
 
     /// Either kind of NaN.
+    #[inline]
     pub const fn is_nan(self) -> bool {
         matches!(self.class, Class::QuietNan | Class::SignalingNan)
     }
@@ -211,6 +212,7 @@ impl Format for u16 {
         u16::from(sign) << 15 | (biased as u16) << 10 | ((significand >> 53) as u16 & 0x3ff)
     }
 
+    #[inline]
     fn negate(self) -> Self {
         self ^ 1 << 15
     }
@@ -262,6 +264,7 @@ impl Format for u32 {
         fast::fma_f32(env, a, b, c)
     }
 
+    #[inline]
     fn negate(self) -> Self {
         self ^ 1 << 31
     }
@@ -313,6 +316,7 @@ impl Format for u64 {
         fast::fma_f64(env, a, b, c)
     }
 
+    #[inline]
     fn negate(self) -> Self {
         self ^ 1 << 63
     }
@@ -337,11 +341,13 @@ impl F80 {
     pub const INDEFINITE: Self = Self::new(0xffff, 0b11 << 62);
 
     /// The value with these fields.
+    #[inline]
     pub const fn new(sign_exp: u16, mantissa: u64) -> Self {
         Self { sign_exp, mantissa }
     }
 
     /// Reads the ten bytes of a memory operand.
+    #[inline]
     pub const fn from_bytes(bytes: [u8; 10]) -> Self {
         let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9] = bytes;
         Self {
@@ -351,6 +357,7 @@ impl F80 {
     }
 
     /// The ten bytes of a memory operand.
+    #[inline]
     pub const fn to_bytes(self) -> [u8; 10] {
         let [b0, b1, b2, b3, b4, b5, b6, b7] = self.mantissa.to_le_bytes();
         let [b8, b9] = self.sign_exp.to_le_bytes();
@@ -358,11 +365,13 @@ impl F80 {
     }
 
     /// The sign bit.
+    #[inline]
     pub const fn sign(self) -> bool {
         self.sign_exp >> 15 != 0
     }
 
     /// The biased exponent.
+    #[inline]
     pub const fn biased(self) -> u16 {
         self.sign_exp & 0x7fff
     }
@@ -415,6 +424,7 @@ impl Format for F80 {
         Self::new(u16::from(sign) << 15 | biased as u16, significand)
     }
 
+    #[inline]
     fn negate(self) -> Self {
         Self::new(self.sign_exp ^ 1 << 15, self.mantissa)
     }

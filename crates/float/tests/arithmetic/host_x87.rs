@@ -1,14 +1,14 @@
 //! Against the x87 unit of the host: results, exception flags and C1, exceptions masked and unmasked.
 #![expect(unsafe_code, reason = "runs single x87 instructions by inline assembly")]
 
+use cloister_float::{
+    self as float, Comparison, Env, F80, Flags, Format, Operand, Relation, RemainderKind, Rounding,
+};
 use iced_x86::Code;
 
 use super::host_table::{Outcome, unexcused};
 use super::samples::Samples;
 use super::x87_processor::{After, Frame, Processor, x87};
-use crate::float::{
-    self, Comparison, Env, F80, Flags, Format, Operand, Relation, RemainderKind, Rounding,
-};
 
 const CASES: usize = 400_000;
 

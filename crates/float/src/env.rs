@@ -151,6 +151,7 @@ impl Env {
     }
 
     /// Records a denormal operand; `true` if the exception is unmasked, so that no result is computed.
+    #[inline]
     pub(super) fn raise_denormal(&mut self) -> bool {
         self.raise(Flags::DE);
         !self.masks.contains(Flags::DE)

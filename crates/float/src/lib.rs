@@ -10,13 +10,15 @@
 //! The host's floating point serves only as a shortcut for operations whose result it must share bit by bit.
 //!
 //! ```
-//! use cloister_cpu::float::{self, Env, Flags};
+//! use cloister_float::{self as float, Env, Flags};
 //!
 //! let mut env = Env::sse(0x1f80);
 //! let third = float::div(&mut env, 1f64.to_bits(), 3f64.to_bits());
 //! assert_eq!(f64::from_bits(third), 1.0 / 3.0);
 //! assert_eq!(env.flags, Flags::PE);
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod arith;
 mod bcd;
@@ -35,9 +37,6 @@ mod round;
 mod scale;
 mod series;
 mod trigonometric;
-
-#[cfg(test)]
-mod tests;
 
 pub use arith::{add, add_operands, div, div_operands, mul, mul_operands, sqrt, sub, sub_operands};
 pub use bcd::{BCD_INDEFINITE, bcd_to_f80, f80_to_bcd};

@@ -1,6 +1,6 @@
 //! The host's x87 unit, one instruction at a time.
 
-use crate::float::{F80, Flags};
+use cloister_float::{F80, Flags};
 
 /// What one instruction left behind.
 #[derive(Clone, Copy, Debug)]

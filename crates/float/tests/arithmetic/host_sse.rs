@@ -3,8 +3,9 @@
 
 use core::arch::asm;
 
+use cloister_float::{self as float, Comparison, Env, Flags, Relation, Rounding};
+
 use super::samples::Samples;
-use crate::float::{self, Comparison, Env, Flags, Relation, Rounding};
 
 const CASES: usize = 400_000;
 

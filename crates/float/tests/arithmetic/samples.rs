@@ -1,6 +1,6 @@
 //! Seeded operands that favour the corners of the formats.
 
-use crate::float::F80;
+use cloister_float::F80;
 
 /// A SplitMix64 generator.
 pub(super) struct Samples(pub(super) u64);

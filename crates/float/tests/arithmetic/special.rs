@@ -1,6 +1,6 @@
 //! Responses that no oracle gives: unmasked exceptions and encodings of their own.
 
-use crate::float::{self, Env, F80, Flags};
+use cloister_float::{self as float, Env, F80, Flags};
 
 #[test]
 fn unmasked_x87_overflow_scales_the_result_down() {

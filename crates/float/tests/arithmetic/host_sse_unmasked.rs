@@ -6,8 +6,9 @@ use core::cell::Cell;
 use std::ptr;
 use std::sync::Once;
 
+use cloister_float::{self as float, Env, Flags};
+
 use super::samples::Samples;
-use crate::float::{self, Env, Flags};
 
 const CASES: usize = 20_000;
 const DEFAULT: u32 = 0x1f80;

@@ -1,12 +1,12 @@
 //! The transcendental instructions against the host's, which may differ in the last place.
 #![expect(unsafe_code, reason = "runs single x87 instructions by inline assembly")]
 
+use cloister_float::{self as float, Env, F80};
 use iced_x86::Code;
 
 use super::host_table::{Outcome, unexcused};
 use super::samples::Samples;
 use super::x87_processor::{After, Frame, Processor, x87};
-use crate::float::{self, Env, F80};
 
 const CASES: usize = 100_000;
 

@@ -1,10 +1,10 @@
 //! Against LLVM's APFloat, which knows nothing of denormal exceptions and has NaN rules of its own.
 
+use cloister_float::{self as float, Class, Env, F80, Flags, Format, Rounding};
 use rustc_apfloat::ieee::{Double, Single, X87DoubleExtended};
 use rustc_apfloat::{Float, FloatConvert, Round, Status, StatusAnd};
 
 use super::samples::Samples;
-use crate::float::{self, Class, Env, F80, Flags, Format, Rounding};
 
 const CASES: usize = 60_000;
 

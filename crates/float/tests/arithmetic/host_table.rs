@@ -2,19 +2,18 @@
 //! x87 instructions.
 #![allow(dead_code, unused_imports, reason = "the differential test uses the rest of these files")]
 
+use cloister_float::F80;
 use iced_x86::{Code, Instruction};
 
-use crate::float::F80;
-
-#[path = "../../../tests/diff/address.rs"]
+#[path = "../../../cpu/tests/diff/address.rs"]
 mod address;
-#[path = "../../../tests/diff/case.rs"]
+#[path = "../../../cpu/tests/diff/case.rs"]
 mod case;
-#[path = "../../../tests/diff/compare.rs"]
+#[path = "../../../cpu/tests/diff/compare.rs"]
 mod compare;
-#[path = "../../../tests/diff/segments.rs"]
+#[path = "../../../cpu/tests/diff/segments.rs"]
 mod segments;
-#[path = "../../../tests/diff/variance/mod.rs"]
+#[path = "../../../cpu/tests/diff/variance/mod.rs"]
 mod variance;
 
 use case::{CODE, Case, DATA_LEN, Fault, Fx, Mode, RETIRED, State};
