@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 
+use cloister_boot::{MapEntry, MemoryMap, RangeKind};
 use cloister_x86::PAGE_SIZE;
 use thiserror::Error;
 
@@ -49,27 +50,6 @@ pub const POWER_PORT: u16 = 0x600;
 pub const VIRTIO_GSI: u32 = 12;
 /// Virtio-mmio slots: as many as IOAPIC inputs are left.
 pub const MAX_VIRTIO_SLOTS: usize = 12;
-
-/// What a range of the address map is, as e820 and PVH number it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum RangeKind {
-    /// Usable RAM.
-    Ram = 1,
-    /// Reserved: the guest must not use it as RAM. EPC is reserved.
-    Reserved = 2,
-    /// ACPI tables, reclaimable.
-    Acpi = 3,
-}
-
-/// One entry of the memory map that is handed to the guest.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MapEntry {
-    /// Guest-physical addresses.
-    pub range: Range<u64>,
-    /// What is there.
-    pub kind: RangeKind,
-}
 
 /// Why a machine of the asked sizes cannot be laid out.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -167,10 +147,11 @@ impl Layout {
         &self.epc
     }
 
-    /// The memory map for e820 and PVH: ascending, no entry touches another's bytes.
+    /// The memory map for e820 and PVH: ascending, no entry touches another's bytes. At most 15
+    /// entries: six fixed ones, high RAM, eight EPC sections.
     #[must_use]
-    pub fn memory_map(&self) -> Vec<MapEntry> {
-        let mut map = vec![
+    pub fn memory_map(&self) -> MemoryMap {
+        let mut entries = vec![
             MapEntry { range: 0..EBDA_START, kind: RangeKind::Ram },
             MapEntry { range: EBDA_START..ACPI_START, kind: RangeKind::Reserved },
             MapEntry { range: ACPI_START..ACPI_END, kind: RangeKind::Acpi },
@@ -181,15 +162,15 @@ impl Layout {
                 kind: RangeKind::Reserved,
             },
         ];
-        map.extend(
+        entries.extend(
             self.ram().into_iter().skip(1).map(|range| MapEntry { range, kind: RangeKind::Ram }),
         );
-        map.extend(
+        entries.extend(
             self.epc
                 .iter()
                 .map(|range| MapEntry { range: range.clone(), kind: RangeKind::Reserved }),
         );
-        map
+        MemoryMap { low_ram_end: self.low_ram, entries }
     }
 }
 
@@ -233,6 +214,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_memory_map_has_the_first_mib_ram_interrupt_chips_and_epc() {
+        let layout = Layout::new(64 << 20, &[1 << 20, 2 << 20]).unwrap();
+
+        let map = layout.memory_map();
+
+        let entries: Vec<(u64, u64, u32)> = map
+            .entries
+            .iter()
+            .map(|entry| (entry.range.start, entry.range.end, entry.kind as u32))
+            .collect();
+        assert_eq!(map.low_ram_end, 64 << 20);
+        assert_eq!(
+            entries,
+            [
+                (0, 0x9_fc00, 1),
+                (0x9_fc00, 0xe_0000, 2),
+                (0xe_0000, 0x10_0000, 3),
+                (0x10_0000, 0x400_0000, 1),
+                (0xfec0_0000, 0xfec0_1000, 2),
+                (0xfee0_0000, 0xfee0_1000, 2),
+                (0x1_0000_0000, 0x1_0010_0000, 2),
+                (0x1_0020_0000, 0x1_0040_0000, 2),
+            ]
+        );
+    }
+
     proptest! {
         #[test]
         fn the_memory_map_ascends_without_overlap_and_holds_all_ram_and_epc(
@@ -243,7 +251,7 @@ mod tests {
 
             let layout = Layout::new(ram * PAGE_SIZE, &sizes).unwrap();
 
-            let map = layout.memory_map();
+            let map = layout.memory_map().entries;
             for pair in map.windows(2) {
                 prop_assert!(pair[0].range.end <= pair[1].range.start);
             }

@@ -1,9 +1,8 @@
-//! The machine around the processors: memory map, boot, ACPI, devices, accelerators and the
+//! The machine around the processors: memory map, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
 pub mod accel;
 pub mod acpi;
-pub mod boot;
 pub mod chardev;
 pub mod cli;
 pub mod config;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 use vm_memory::mmap::FromRangesError;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::layout::Layout;
 use crate::size::format_size;
@@ -36,22 +36,6 @@ pub fn map_ram(layout: &Layout) -> Result<GuestMemoryMmap, RamError> {
     })
 }
 
-/// Writes zeros to `range`, a page at a time, so that a guest-given length allocates nothing.
-///
-/// # Errors
-///
-/// When part of the range is not RAM.
-pub fn zero(ram: &GuestMemoryMmap, range: Range<u64>) -> Result<(), GuestMemoryError> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut at = range.start;
-    while at < range.end {
-        let len = (range.end - at).min(ZEROS.len() as u64);
-        ram.write_slice(&ZEROS[..len as usize], GuestAddress(at))?;
-        at += len;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,20 +58,5 @@ mod tests {
         ] {
             assert_eq!(ram.address_in_range(GuestAddress(address)), is_ram, "{address:#x}");
         }
-    }
-
-    #[test]
-    fn zeroing_stops_at_its_end() {
-        let layout = Layout::new(4 << 20, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
-        ram.write_slice(&[0xff; 0x4000], GuestAddress(0x1000)).unwrap();
-
-        zero(&ram, 0x1800..0x3801).unwrap();
-
-        let mut bytes = [0; 0x4000];
-        ram.read_slice(&mut bytes, GuestAddress(0x1000)).unwrap();
-        assert!(bytes[..0x800].iter().all(|&byte| byte == 0xff));
-        assert!(bytes[0x800..0x2801].iter().all(|&byte| byte == 0));
-        assert!(bytes[0x2801..].iter().all(|&byte| byte == 0xff));
     }
 }

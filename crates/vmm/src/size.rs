@@ -3,6 +3,7 @@
 //! The suffixes are powers of 1024, in either case, and may be written out as `KiB` or `KB`: QEMU's
 //! `size` type, less its fractions and its exabytes. A number without a suffix is in bytes.
 
+pub use cloister_boot::format_size;
 use cloister_x86::PAGE_SIZE;
 use thiserror::Error;
 
@@ -85,17 +86,6 @@ fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     let overflow = || SizeError::Overflow(text.to_owned());
     let number: u64 = number.parse().map_err(|_| overflow())?;
     number.checked_mul(1 << shift).ok_or_else(overflow)
-}
-
-/// Writes a number of bytes with the largest suffix that divides it, as [`parse_size`] reads it.
-#[must_use]
-pub fn format_size(bytes: u64) -> String {
-    for (shift, suffix) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {
-        if bytes != 0 && bytes.trailing_zeros() >= shift {
-            return format!("{}{suffix}", bytes >> shift);
-        }
-    }
-    bytes.to_string()
 }
 
 #[cfg(test)]

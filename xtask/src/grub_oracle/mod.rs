@@ -1,11 +1,11 @@
 //! `cargo xtask grub-oracle`: GNU GRUB 2.06 itself, Debian's, runs a generated corpus of scripts
-//! under QEMU; what it says and boots is the table that the tests of `cloister-vmm` go by.
+//! under QEMU; what it says and boots is the table that the tests of `cloister-boot` go by.
 
 mod corpus;
-#[path = "../../../crates/vmm/src/boot/disk/grub/oracle/fixture.rs"]
+#[path = "../../../crates/boot/src/disk/grub/oracle/fixture.rs"]
 mod fixture;
 mod random;
-#[path = "../../../crates/vmm/src/boot/disk/grub/oracle/table.rs"]
+#[path = "../../../crates/boot/src/disk/grub/oracle/table.rs"]
 mod table;
 mod transcript;
 mod virtual_pc;
@@ -26,7 +26,7 @@ use table::Case;
 use virtual_pc::VirtualPc;
 
 /// Where the table is.
-const TABLE: &str = "crates/vmm/src/boot/disk/grub/oracle/table.txt";
+const TABLE: &str = "crates/boot/src/disk/grub/oracle/table.txt";
 
 /// Options of `cargo xtask grub-oracle`.
 #[derive(Args)]

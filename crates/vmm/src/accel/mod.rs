@@ -9,8 +9,8 @@ use cloister_virt::EpcExhausted;
 use cloister_x86::Gpa;
 use thiserror::Error;
 
-use crate::boot::EntryState;
 use crate::devices::{DmaObserver, MsiSink};
+use cloister_boot::EntryState;
 
 /// The processors of one machine, from one reset to the next.
 pub trait Vm: Send + Sync {

@@ -29,7 +29,6 @@ use vm_memory::GuestMemoryMmap;
 use self::source::Source;
 use crate::accel::VcpuError;
 use crate::accel::soft::{SoftConfig, SoftVm};
-use crate::boot::BootError;
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
@@ -39,6 +38,7 @@ use crate::memory::{RamError, map_ram};
 use crate::platform_dir::{self, PlatformDirError};
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
+use cloister_boot::BootError;
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

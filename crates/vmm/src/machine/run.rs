@@ -16,9 +16,9 @@ use super::gate::Gate;
 use super::{Machine, Outcome};
 use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
 use crate::acpi::{self, AcpiError};
-use crate::boot::BootError;
 use crate::devices::{Halt, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
+use cloister_boot::BootError;
 
 /// Why a machine ended that should have gone on, or did not start.
 #[derive(Debug, Error)]

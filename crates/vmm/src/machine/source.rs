@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Disk, Machine};
-use crate::boot::{
-    BootError, BootSource, DiskBootError, EntryState, Initrd, KernelImage, find_on_disk,
-};
 use crate::config::{BootConfig, DEFAULT_CMDLINE, MAX_CMDLINE};
 use crate::invocation::names_console;
+use cloister_boot::{
+    BootError, BootSource, DiskBootError, EntryState, Initrd, KernelImage, find_on_disk,
+};
 
 /// Where each boot gets its kernel from.
 pub(super) enum Source {
@@ -36,14 +36,14 @@ impl Source {
     /// Loads what `machine` boots into its RAM.
     pub(super) fn load(&self, machine: &Machine, rsdp: u64) -> Result<EntryState, BootError> {
         match self {
-            Self::Files(source) => source.load(&machine.ram, &machine.layout, rsdp),
+            Self::Files(source) => source.load(&machine.ram, &machine.layout.memory_map(), rsdp),
             Self::Disk(first) => {
                 let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let source = match first {
                     Some(source) => source,
                     None => read(&machine.disks, machine.layout.low_ram_end())?,
                 };
-                let loaded = source.load(&machine.ram, &machine.layout, rsdp);
+                let loaded = source.load(&machine.ram, &machine.layout.memory_map(), rsdp);
                 // The options that these are of were not given.
                 loaded.map_err(|error| match error {
                     BootError::Kernel(error) => no_room(&machine.disks, &error),

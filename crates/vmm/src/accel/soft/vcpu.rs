@@ -11,8 +11,8 @@ use cloister_x86::{Exception, Gpa};
 use super::msr::MsrBank;
 use super::sgx::StoppedAtEncls;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
-use crate::boot::{self, EntryState};
 use crate::cpuid::{CpuidState, GuestCpuid};
+use cloister_boot::{self as boot, EntryState};
 
 /// Encodings of registers that boot protocols pass something in.
 const RBX: usize = 3;

@@ -13,10 +13,10 @@ use vm_memory::GuestMemoryMmap;
 use super::memory::SoftMemory;
 use super::vcpu::SoftVcpu;
 use crate::accel::{Vcpu, VcpuError, Vm};
-use crate::boot::EntryState;
 use crate::cpuid::{CpuidTable, GuestCpuid, TSC_HZ};
 use crate::devices::{DmaObserver, MsiSink};
 use crate::layout::PHYS_BITS;
+use cloister_boot::EntryState;
 
 /// What a [`SoftVm`] is made of.
 #[derive(Clone, Debug)]

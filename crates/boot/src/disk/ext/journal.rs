@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::inode::{Inode, Run};
 use super::superblock::damaged;
 use super::volume::Volume;
-use crate::boot::disk::filesystem::FileError;
+use crate::disk::filesystem::FileError;
 
 /// Begins every block that describes others.
 const MAGIC: u32 = 0xc03b_3998;

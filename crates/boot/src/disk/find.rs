@@ -6,12 +6,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::super::{BootSource, Initrd, KernelImage};
 use super::error::DiskBootError;
 use super::initrd;
 use super::region::Region;
 use super::search::{Found, search};
 use super::volumes::{Place, Volumes};
+use crate::{BootSource, Initrd, KernelImage};
 
 /// The largest kernel, as of a file of the host.
 const MAX_KERNEL: u64 = 1 << 30;

@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::super::error::KernelError;
+use crate::error::KernelError;
 
 /// Why nothing on a disk can be booted. The caller names the image before it.
 #[derive(Debug, Error)]

@@ -13,12 +13,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use super::BootSource;
 use super::entry::EntryState;
 use super::error::{BootError, KernelError};
+use super::memory::{MAX_MAP_ENTRIES, MemoryMap, zero};
 use super::placement::{
     COMMAND_LINE, LOWEST_KERNEL, MODULE_LIST, PVH_MEMORY_MAP, START_INFO, check_command_line,
     write_command_line,
 };
-use crate::layout::Layout;
-use crate::memory::zero;
 
 const ELF_HEADER_SIZE: u64 = 64;
 const PROGRAM_HEADER_SIZE: u64 = 56;
@@ -146,13 +145,13 @@ pub(super) fn load(
     kernel: &ElfKernel,
     source: &BootSource,
     ram: &GuestMemoryMmap,
-    layout: &Layout,
+    memory: &MemoryMap,
     rsdp: u64,
 ) -> Result<EntryState, BootError> {
     check_command_line(&source.cmdline, COMMAND_LINE_MAX)?;
     let (start, end) = kernel.extent()?;
-    if end > layout.low_ram_end() {
-        return Err(KernelError::DoesNotFit { start, end, ram: layout.low_ram_end() }.into());
+    if end > memory.low_ram_end {
+        return Err(KernelError::DoesNotFit { start, end, ram: memory.low_ram_end }.into());
     }
     Elf::load(ram, None, &mut Cursor::new(&kernel.bytes), None).map_err(KernelError::Load)?;
     // After a reset, RAM holds what the last boot left there.
@@ -170,7 +169,7 @@ pub(super) fn load(
         ..Default::default()
     };
     if let Some(initrd) = &source.initrd {
-        let place = initrd.load(ram, end..layout.low_ram_end())?;
+        let place = initrd.load(ram, end..memory.low_ram_end)?;
         let module = hvm_modlist_entry {
             paddr: place.start,
             size: place.end - place.start,
@@ -180,7 +179,7 @@ pub(super) fn load(
         info.nr_modules = 1;
         info.modlist_paddr = MODULE_LIST;
     }
-    for entry in layout.memory_map() {
+    for entry in memory.entries.iter().take(MAX_MAP_ENTRIES) {
         let at = PVH_MEMORY_MAP
             + u64::from(info.memmap_entries) * size_of::<hvm_memmap_table_entry>() as u64;
         let entry = hvm_memmap_table_entry {
@@ -199,9 +198,8 @@ pub(super) fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Initrd, KernelImage};
-    use crate::layout::ACPI_START;
-    use crate::memory::map_ram;
+    use crate::memory::{ACPI_START, MapEntry, RangeKind, machine};
+    use crate::{Initrd, KernelImage};
     use cloister_x86::regs::Cr0;
 
     const MIB: u64 = 1 << 20;
@@ -241,10 +239,10 @@ mod tests {
 
     #[test]
     fn start_info_names_command_line_initrd_rsdp_and_memory_map() {
-        let layout = Layout::new(4 * MIB, &[MIB]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let epc = MapEntry { range: 1 << 32..(1 << 32) + MIB, kind: RangeKind::Reserved };
+        let (ram, memory) = machine(4 * MIB, &[epc]);
 
-        let entry = source(image(|_| {})).load(&ram, &layout, ACPI_START).unwrap();
+        let entry = source(image(|_| {})).load(&ram, &memory, ACPI_START).unwrap();
 
         assert_eq!((entry.rip, entry.cr0), (0x10_0004, Cr0::PE | Cr0::ET));
         let info: hvm_start_info = ram.read_obj(GuestAddress(entry.rbx)).unwrap();
@@ -256,19 +254,18 @@ mod tests {
         assert_eq!(info.nr_modules, 1);
         let module: hvm_modlist_entry = ram.read_obj(GuestAddress(info.modlist_paddr)).unwrap();
         assert_eq!((module.paddr, module.size), (4 * MIB - 0x1000, 100));
-        assert_eq!(info.memmap_entries, 7);
+        assert_eq!(info.memmap_entries, 5);
         let epc: hvm_memmap_table_entry =
-            ram.read_obj(GuestAddress(info.memmap_paddr + 6 * 24)).unwrap();
+            ram.read_obj(GuestAddress(info.memmap_paddr + 4 * 24)).unwrap();
         assert_eq!((epc.addr, epc.size, epc.type_), (1 << 32, MIB, 2));
     }
 
     #[test]
     fn the_part_of_a_segment_without_file_bytes_is_zero_after_a_second_boot() {
-        let layout = Layout::new(4 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let (ram, memory) = machine(4 * MIB, &[]);
         ram.write_slice(&[0xff; 0x3000], GuestAddress(MIB)).unwrap();
 
-        source(image(|_| {})).load(&ram, &layout, 0).unwrap();
+        source(image(|_| {})).load(&ram, &memory, 0).unwrap();
 
         let mut bytes = [0; 0x3000];
         ram.read_slice(&mut bytes, GuestAddress(MIB)).unwrap();
@@ -319,8 +316,7 @@ mod tests {
 
     #[test]
     fn segments_outside_ram_or_in_the_first_mib_are_refused() {
-        let layout = Layout::new(4 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let (ram, memory) = machine(4 * MIB, &[]);
 
         for edit in [
             (|file: &mut [u8]| file[64 + 24 + 3] = 0x10) as fn(&mut [u8]),
@@ -328,7 +324,7 @@ mod tests {
             |file| file[64 + 40 + 3] = 0x7f,
             |file| file[64 + 24..64 + 32].fill(0),
         ] {
-            let error = source(image(edit)).load(&ram, &layout, 0).unwrap_err();
+            let error = source(image(edit)).load(&ram, &memory, 0).unwrap_err();
             assert!(matches!(error, BootError::Kernel(_)), "{error}");
         }
     }

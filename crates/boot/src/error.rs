@@ -8,7 +8,7 @@ use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
 use super::disk::DiskBootError;
-use crate::size::format_size;
+use super::size::format_size;
 
 /// What stops a boot, under the option that is at fault.
 #[derive(Debug, Error)]

@@ -1,7 +1,7 @@
 //! The superblock.
 
-use crate::boot::disk::filesystem::FileError;
-use crate::boot::disk::region::Region;
+use crate::disk::filesystem::FileError;
+use crate::disk::region::Region;
 
 /// Where it lies.
 const OFFSET: u64 = 1024;

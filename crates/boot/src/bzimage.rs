@@ -9,10 +9,10 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 use super::BootSource;
 use super::entry::EntryState;
 use super::error::{BootError, KernelError};
+use super::memory::{MAX_MAP_ENTRIES, MemoryMap};
 use super::placement::{
     BOOT_PARAMS, COMMAND_LINE, LOWEST_KERNEL, check_command_line, write_command_line,
 };
-use crate::layout::Layout;
 
 /// Offset of the setup header in the file and in `boot_params`.
 const HEADER: usize = 0x1f1;
@@ -112,13 +112,13 @@ pub(super) fn load(
     kernel: &BzImage,
     source: &BootSource,
     ram: &GuestMemoryMmap,
-    layout: &Layout,
+    memory: &MemoryMap,
     rsdp: u64,
 ) -> Result<EntryState, BootError> {
     check_command_line(&source.cmdline, kernel.header.cmdline_size as usize)?;
     let (start, end) = kernel.extent()?;
-    if end > layout.low_ram_end() {
-        return Err(KernelError::DoesNotFit { start, end, ram: layout.low_ram_end() }.into());
+    if end > memory.low_ram_end {
+        return Err(KernelError::DoesNotFit { start, end, ram: memory.low_ram_end }.into());
     }
     loader::BzImage::load(ram, Some(GuestAddress(start)), &mut Cursor::new(&kernel.bytes), None)
         .map_err(KernelError::Load)?;
@@ -131,12 +131,11 @@ pub(super) fn load(
     write_command_line(ram, &source.cmdline)?;
     if let Some(initrd) = &source.initrd {
         let limit = u64::from(kernel.header.initrd_addr_max) + 1;
-        let place = initrd.load(ram, end..limit.min(layout.low_ram_end()))?;
+        let place = initrd.load(ram, end..limit.min(memory.low_ram_end))?;
         params.hdr.ramdisk_image = place.start as u32;
         params.hdr.ramdisk_size = (place.end - place.start) as u32;
     }
-    // At most 15 entries: six fixed ones, high RAM, eight EPC sections.
-    for (slot, entry) in layout.memory_map().into_iter().enumerate() {
+    for (slot, entry) in memory.entries.iter().take(MAX_MAP_ENTRIES).enumerate() {
         params.e820_table[slot] = boot_e820_entry {
             addr: entry.range.start,
             size: entry.range.end - entry.range.start,
@@ -158,9 +157,8 @@ pub(super) fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{CommandLineError, Initrd, InitrdError, KernelImage};
-    use crate::layout::ACPI_START;
-    use crate::memory::map_ram;
+    use crate::memory::{ACPI_START, MapEntry, RangeKind, machine};
+    use crate::{CommandLineError, Initrd, InitrdError, KernelImage};
     use cloister_x86::regs::Cr0;
 
     const MIB: u64 = 1 << 20;
@@ -198,11 +196,20 @@ mod tests {
 
     #[test]
     fn boot_params_hold_header_command_line_initrd_rsdp_and_e820() {
-        let layout = Layout::new(64 * MIB, &[MIB, 2 * MIB]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let reserved =
+            |start, size| MapEntry { range: start..start + size, kind: RangeKind::Reserved };
+        let (ram, memory) = machine(
+            64 * MIB,
+            &[
+                reserved(0xfec0_0000, 0x1000),
+                reserved(0xfee0_0000, 0x1000),
+                reserved(0x1_0000_0000, MIB),
+                reserved(0x1_0020_0000, 2 * MIB),
+            ],
+        );
 
         let entry = source(image(|_| {}), Some(10_000), "console=ttyS0 quiet")
-            .load(&ram, &layout, ACPI_START)
+            .load(&ram, &memory, ACPI_START)
             .unwrap();
 
         let mut page = [0; 4096];
@@ -240,10 +247,9 @@ mod tests {
 
     #[test]
     fn a_64_bit_kernel_is_entered_in_long_mode_at_offset_200h() {
-        let layout = Layout::new(64 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let (ram, memory) = machine(64 * MIB, &[]);
 
-        let entry = source(image(|_| {}), None, "").load(&ram, &layout, 0).unwrap();
+        let entry = source(image(|_| {}), None, "").load(&ram, &memory, 0).unwrap();
 
         assert_eq!(entry.rip, 0x100_0200);
         assert!(entry.cr0.contains(Cr0::PG | Cr0::PE));
@@ -255,10 +261,9 @@ mod tests {
 
     #[test]
     fn a_kernel_without_the_flag_is_entered_in_protected_mode() {
-        let layout = Layout::new(64 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let (ram, memory) = machine(64 * MIB, &[]);
 
-        let entry = source(image(|file| file[0x236] = 0), None, "").load(&ram, &layout, 0).unwrap();
+        let entry = source(image(|file| file[0x236] = 0), None, "").load(&ram, &memory, 0).unwrap();
 
         assert_eq!((entry.rip, entry.rsi), (0x100_0000, BOOT_PARAMS));
         assert_eq!(entry.cr0, Cr0::PE | Cr0::ET);
@@ -266,11 +271,10 @@ mod tests {
 
     #[test]
     fn header_bytes_past_the_jump_are_code_and_not_copied() {
-        let layout = Layout::new(64 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
+        let (ram, memory) = machine(64 * MIB, &[]);
         let file = image(|file| file[0x26c..0x280].fill(0xcc));
 
-        source(file, None, "").load(&ram, &layout, 0).unwrap();
+        source(file, None, "").load(&ram, &memory, 0).unwrap();
 
         let after: u32 = ram.read_obj(GuestAddress(BOOT_PARAMS + 0x26c)).unwrap();
         assert_eq!(after, 0);
@@ -300,9 +304,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_before_anything_is_written() {
-        let layout = Layout::new(19 * MIB, &[]).unwrap();
-        let ram = map_ram(&layout).unwrap();
-        let load = |source: BootSource| source.load(&ram, &layout, 0).unwrap_err();
+        let (ram, memory) = machine(19 * MIB, &[]);
+        let load = |source: BootSource| source.load(&ram, &memory, 0).unwrap_err();
 
         let kernel = load(source(image(|file| file[0x262] = 0x40), None, ""));
         let wild = load(source(image(|file| file[0x258..0x260].fill(0xff)), None, ""));

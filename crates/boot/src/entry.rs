@@ -172,8 +172,7 @@ fn write_identity_map(ram: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::Layout;
-    use crate::memory::map_ram;
+    use crate::memory::machine;
 
     #[test]
     fn descriptors_are_linux_boot_segments() {
@@ -186,7 +185,7 @@ mod tests {
 
     #[test]
     fn long_mode_maps_4_gib_one_to_one() {
-        let ram = map_ram(&Layout::new(4 << 20, &[]).unwrap()).unwrap();
+        let (ram, _) = machine(4 << 20, &[]);
 
         let state = EntryState::long_mode(&ram, 0x100_0200, 0x7000).unwrap();
 

@@ -3,7 +3,7 @@
 use super::super::run::{FILE_COST, Run, Stop};
 use super::super::status::Status;
 use super::options::{Dashes, NotRun, Spec, Value, parse};
-use crate::boot::disk::filesystem::Kind;
+use crate::disk::filesystem::Kind;
 
 /// What is looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,7 @@ use super::parse::Block;
 use super::run::{FILE_COST, Run, Stop};
 use super::status::Status;
 use super::test_command::{self, Files};
-use crate::boot::disk::filesystem::{Entry, Kind};
+use crate::disk::filesystem::{Entry, Kind};
 use options::{Dashes, NotRun, Spec, parse};
 use search::Wanted;
 

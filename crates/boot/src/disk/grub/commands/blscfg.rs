@@ -8,8 +8,8 @@ use super::super::run::{FILE_COST, Run, Stop};
 use super::super::status::Status;
 use super::entries::MAX_ENTRIES;
 use super::options::{Dashes, NotRun, Spec, parse};
-use crate::boot::disk::bls;
-use crate::boot::disk::volumes::Place;
+use crate::disk::bls;
+use crate::disk::volumes::Place;
 
 const OPTIONS: [Spec; 5] = [
     Spec::value("path", 'p'),

@@ -8,8 +8,8 @@ use super::directory::{self, DirectoryEntry};
 use super::inode::Inode;
 use super::journal::{self, Replayed};
 use super::superblock::{FILETYPE, LARGE_DIR, LONG_DESCRIPTOR, Superblock, damaged};
-use crate::boot::disk::filesystem::FileError;
-use crate::boot::disk::region::Region;
+use crate::disk::filesystem::FileError;
+use crate::disk::region::Region;
 
 /// The largest directory that is searched.
 const MAX_DIRECTORY: u64 = 16 << 20;

@@ -4,7 +4,7 @@ use super::super::run::{FILE_COST, Run, Stop};
 use super::super::status::Status;
 use super::load::missing_device;
 use super::options::{Dashes, NotRun, Spec, parse};
-use crate::boot::disk::volumes::Device;
+use crate::disk::volumes::Device;
 
 const OPTIONS: [Spec; 7] = [
     Spec::value("set", 's'),

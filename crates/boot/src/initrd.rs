@@ -75,12 +75,11 @@ impl Initrd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::Layout;
-    use crate::memory::map_ram;
+    use crate::memory::machine;
 
     #[test]
     fn it_lies_as_high_as_the_room_allows() {
-        let ram = map_ram(&Layout::new(4 << 20, &[]).unwrap()).unwrap();
+        let (ram, _) = machine(4 << 20, &[]);
         let initrd = Initrd::from_bytes(vec![0xa5; 5000]);
 
         let place = initrd.load(&ram, 0x10_0000..0x40_0000).unwrap();
@@ -92,7 +91,7 @@ mod tests {
 
     #[test]
     fn without_room_the_message_says_how_much_there_is() {
-        let ram = map_ram(&Layout::new(4 << 20, &[]).unwrap()).unwrap();
+        let (ram, _) = machine(4 << 20, &[]);
         let initrd = Initrd::from_bytes(vec![0; 0x3001]);
 
         for (start, end, space) in

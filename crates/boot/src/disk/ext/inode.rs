@@ -2,7 +2,7 @@
 
 use super::superblock::damaged;
 use super::volume::Volume;
-use crate::boot::disk::filesystem::FileError;
+use crate::disk::filesystem::FileError;
 
 /// Flags.
 const COMPRESSED: u32 = 0x4;

@@ -2,8 +2,8 @@
 
 use super::super::run::{FILE_COST, Run, Stop};
 use super::super::status::Status;
-use crate::boot::disk::filesystem::Kind;
-use crate::boot::disk::volumes::{InitrdPart, Place};
+use crate::disk::filesystem::Kind;
+use crate::disk::volumes::{InitrdPart, Place};
 
 /// Begins a file that goes into an archive under a name of its own.
 const NEWC: &str = "newc:";

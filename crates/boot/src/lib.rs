@@ -1,4 +1,20 @@
 //! Loading a kernel into guest RAM and the processor state it is entered with.
+//!
+//! Kernels come from files of the host ([`KernelImage::open`], [`Initrd::open`]) or from what an
+//! installed disk's boot loader would boot ([`find_on_disk`]). Both are read as bytes that somebody
+//! hostile has written: bzImage and ELF headers, partition tables, ext4, FAT, GRUB's language,
+//! entries of the Boot Loader Specification.
+//!
+//! # The seam
+//!
+//! The crate knows no machine. Its owner gives [`BootSource::load`] the guest's RAM, a [`MemoryMap`]
+//! (where low RAM ends, and what the kernel is told of the address map) and the address of the ACPI
+//! tables, and enters the [`EntryState`] that comes back on the bootstrap processor. Errors name the
+//! options of the `cloister` command.
+//!
+//! The first MiB is the crate's, from 500H to 0003_0000H, but for the code at the reset vector.
+
+#![forbid(unsafe_code)]
 
 mod bzimage;
 mod disk;
@@ -6,19 +22,21 @@ mod entry;
 mod error;
 mod image;
 mod initrd;
+mod memory;
 mod placement;
 mod pvh;
 mod reset_vector;
+mod size;
 
 pub use disk::{DiskBootError, find as find_on_disk};
 pub use entry::{EntryState, Segment};
 pub use error::{BootError, CommandLineError, InitrdError, KernelError};
 pub use image::KernelImage;
 pub use initrd::Initrd;
+pub use memory::{MAX_MAP_ENTRIES, MapEntry, MemoryMap, RangeKind};
+pub use size::format_size;
 
 use vm_memory::GuestMemoryMmap;
-
-use crate::layout::Layout;
 
 /// Everything a boot loads.
 #[derive(Debug)]
@@ -42,13 +60,13 @@ impl BootSource {
     pub fn load(
         &self,
         ram: &GuestMemoryMmap,
-        layout: &Layout,
+        memory: &MemoryMap,
         rsdp: u64,
     ) -> Result<EntryState, BootError> {
         reset_vector::write(ram)?;
         match &self.kernel {
-            KernelImage::BzImage(kernel) => bzimage::load(kernel, self, ram, layout, rsdp),
-            KernelImage::Elf(kernel) => pvh::load(kernel, self, ram, layout, rsdp),
+            KernelImage::BzImage(kernel) => bzimage::load(kernel, self, ram, memory, rsdp),
+            KernelImage::Elf(kernel) => pvh::load(kernel, self, ram, memory, rsdp),
         }
     }
 }
