@@ -27,6 +27,8 @@ mod placement;
 mod pvh;
 mod reset_vector;
 mod size;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use disk::{DiskBootError, find as find_on_disk};
 pub use entry::{EntryState, Segment};

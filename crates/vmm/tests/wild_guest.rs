@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use cloister_boot::testing::bzimage;
 use cloister_vmm::config::{BootConfig, EpcConfig, MachineConfig};
 use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
@@ -23,19 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bzImage of random code, entered in 64-bit mode or in protected mode.
 fn kernel(rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut file = vec![0; 0x400 + 0x1000];
-    rng.fill_bytes(&mut file[0x400..]);
-    file[0x1f1] = 1;
-    file[0x1f5] = 1;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x236] = rng.next_u32() as u8 & 1;
-    file[0x238] = 255;
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x2000_u32.to_le_bytes());
+    let mut code = vec![0; 0x1000];
+    rng.fill_bytes(&mut code);
+    let mut file = bzimage(&code);
+    file[0x236] = rng.next_u32() as u8 & 1; // xloadflags
+    file[0x238..0x23c].copy_from_slice(&255_u32.to_le_bytes()); // cmdline_size
+    file[0x260..0x264].copy_from_slice(&0x2000_u32.to_le_bytes()); // init_size
     file
 }
 

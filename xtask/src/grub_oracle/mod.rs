@@ -7,6 +7,9 @@ mod fixture;
 mod random;
 #[path = "../../../crates/boot/src/disk/grub/oracle/table.rs"]
 mod table;
+#[path = "../../../crates/boot/src/testing.rs"]
+#[expect(unreachable_pub, reason = "public in cloister-boot")]
+mod testing;
 mod transcript;
 mod virtual_pc;
 
@@ -60,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
     let pc = VirtualPc::get(&scratch)?;
-    let image = fixture::image(&scratch);
+    let image = fixture::image(&scratch, &testing::bzimage(fixture::CODE));
     process::step(&format!("{} scripts in GNU GRUB", wanted.len()));
     let found = outcomes(&pc, &image, &wanted, options)?;
     process::done(start);

@@ -10,6 +10,7 @@ use super::find::read;
 use super::region::Region;
 use super::search::search;
 use super::volumes::Volumes;
+use crate::testing::bzimage;
 
 const LOW_RAM: u64 = 64 << 20;
 /// Features whose checksums would hide changes from the reader.
@@ -38,18 +39,7 @@ pub(super) fn disk(partitions: &[(Type, Vec<u8>)]) -> Vec<u8> {
 
 /// The smallest bzImage.
 pub(super) fn kernel() -> Vec<u8> {
-    let mut file = vec![0; 0x600];
-    file[0x1f1] = 1;
-    file[0x1f4] = 0x20;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x236] = 1;
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file
+    bzimage(&[])
 }
 
 /// The command line and the configuration that says so.

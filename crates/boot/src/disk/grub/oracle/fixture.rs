@@ -18,8 +18,8 @@ const SECTOR: usize = 512;
 /// Seconds since 1970 of a file that is not older than another on purpose.
 const MTIME: u64 = 1_700_000_000;
 
-/// Code of the kernel: it writes `#BOOT`, its command line, the size of its initial RAM disk and a
-/// hash of that to the first serial port, and ends QEMU by its debug-exit device.
+/// Code of the disk's kernels: it writes `#BOOT`, its command line, the size of its initial RAM disk
+/// and a hash of that to the first serial port, and ends QEMU by its debug-exit device.
 ///
 /// ```text
 ///     mov ebx, esi                  ; boot parameters
@@ -85,7 +85,7 @@ const MTIME: u64 = 1_700_000_000;
 ///     loop digit
 ///     ret
 /// ```
-const CODE: &[u8] = b"\
+pub(super) const CODE: &[u8] = b"\
     \x89\xf3\xe8\x08\x00\x00\x00\x0a#BOOT \x00\x5e\xe8\x5b\x00\x00\x00\x8b\xb3\x28\x02\x00\x00\
     \xe8\x50\x00\x00\x00\xe8\x41\x00\x00\x00\x8b\x83\x1c\x02\x00\x00\xe8\x4d\x00\x00\x00\xe8\x31\
     \x00\x00\x00\x8b\x8b\x1c\x02\x00\x00\x8b\xb3\x18\x02\x00\x00\x31\xd2\x31\xc0\xe3\x09\xac\xc1\
@@ -107,7 +107,7 @@ const ENVIRONMENT: &[u8] = b"# GRUB Environment Block\nsaved_entry=second\nkerne
     ro\nslashed=a\\\\b\nempty=\n";
 
 /// What is on the second partition, `hd0,gpt2`: GRUB's root.
-fn boot_files() -> Vec<(&'static str, Vec<u8>)> {
+fn boot_files(kernel: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut slot = vec![b'\n'; BLOCK * MARKS.len()];
     for (block, mark) in slot.chunks_mut(BLOCK).zip(MARKS) {
         block[..mark.len()].copy_from_slice(mark);
@@ -122,9 +122,9 @@ fn boot_files() -> Vec<(&'static str, Vec<u8>)> {
         ("boot/grub/menu.cfg", MENU.to_vec()),
         ("boot/grub/broken.cfg", BROKEN.to_vec()),
         ("boot/env2", environment),
-        ("boot/k-6.7", kernel()),
-        ("boot/k-6.8", kernel()),
-        ("boot/k-6.10", kernel()),
+        ("boot/k-6.7", kernel.to_vec()),
+        ("boot/k-6.8", kernel.to_vec()),
+        ("boot/k-6.10", kernel.to_vec()),
         ("boot/i1", text("first")),
         ("boot/i2", text("the second")),
         ("boot/empty", Vec::new()),
@@ -142,21 +142,21 @@ fn boot_files() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The third partition, `hd0,gpt3`.
-fn data_files() -> Vec<(&'static str, Vec<u8>)> {
-    vec![("data-file", b"x".to_vec()), ("both", b"x".to_vec()), ("k", kernel())]
+fn data_files(kernel: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    vec![("data-file", b"x".to_vec()), ("both", b"x".to_vec()), ("k", kernel.to_vec())]
 }
 
 /// The first, a FAT file system.
 const ESP_FILES: [(&str, &[u8]); 2] = [("esp-file", b"x"), ("Mixed.Case", b"x")];
 
-/// The disk, whose script is still to be put in.
-pub(super) fn image(scratch: &Path) -> Vec<u8> {
+/// The disk, whose script is still to be put in. `kernel` is a bzImage around [`CODE`].
+pub(super) fn image(scratch: &Path, kernel: &[u8]) -> Vec<u8> {
     let boot = "11111111-2222-3333-4444-555555555555";
     let data = "22222222-2222-3333-4444-555555555555";
     let partitions: [(Type, Vec<u8>); 3] = [
         (EFI, esp()),
-        (LINUX_FS, ext4(scratch, "boot", boot, &boot_files())),
-        (LINUX_FS, ext4(scratch, "data", data, &data_files())),
+        (LINUX_FS, ext4(scratch, "boot", boot, &boot_files(kernel))),
+        (LINUX_FS, ext4(scratch, "data", data, &data_files(kernel))),
     ];
     let contents: usize = partitions.iter().map(|(_, bytes)| bytes.len() + (2 << 20)).sum();
     let device = Cursor::new(vec![0; contents]);
@@ -190,27 +190,6 @@ pub(super) fn put_script(image: &mut [u8], script: &str) {
         let at = image.chunks(SECTOR).position(|sector| sector.starts_with(mark)).unwrap() * SECTOR;
         image[at..at + BLOCK].copy_from_slice(contents);
     }
-}
-
-/// A bzImage of boot protocol 2.15 around [`CODE`].
-fn kernel() -> Vec<u8> {
-    let mut file = vec![0; 0x400];
-    file[0x1f1] = 1;
-    file[0x1f4] = 0x20;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x214..0x218].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
-    file[0x236] = 1;
-    file[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file.extend(CODE);
-    file.resize(0x600, 0);
-    file
 }
 
 /// A FAT file system made by the `fatfs` crate.

@@ -9,6 +9,7 @@ use super::super::initrd;
 use super::super::region::Region;
 use super::super::volumes::{Choice, Place, Volumes};
 use super::menu::{Outcome, outcome};
+use crate::testing::bzimage;
 use table::{Case, parse};
 
 const TABLE: &str = include_str!("table.txt");
@@ -47,7 +48,7 @@ fn booted(volumes: &Volumes, choice: &Choice) -> String {
 fn scripts_do_what_they_do_in_grub() {
     let scratch = std::env::temp_dir().join(format!("cloister-grub-{}", std::process::id()));
     fs::create_dir_all(&scratch).unwrap();
-    let image = fixture::image(&scratch);
+    let image = fixture::image(&scratch, &bzimage(fixture::CODE));
     fs::remove_dir_all(&scratch).unwrap();
     let cases = parse(TABLE);
 
