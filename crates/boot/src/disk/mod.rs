@@ -15,6 +15,7 @@ mod partitions;
 mod pattern;
 mod region;
 mod search;
+mod stars;
 mod systemd_boot;
 mod version;
 mod volumes;

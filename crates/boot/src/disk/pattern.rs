@@ -1,5 +1,7 @@
 //! Shell patterns of whole names: `*`, `?` and `[...]`. Case does not count.
 
+use super::stars;
+
 /// One place of a pattern.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Part {
@@ -9,7 +11,11 @@ enum Part {
     Set { negated: bool, ranges: Vec<(char, char)> },
 }
 
-impl Part {
+impl stars::Part for Part {
+    fn is_star(&self) -> bool {
+        *self == Self::Any
+    }
+
     fn takes(&self, next: char) -> bool {
         match self {
             Self::Any => false,
@@ -24,30 +30,8 @@ impl Part {
 
 /// Whether a pattern is all of a text.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let pattern = parts(&pattern.to_lowercase());
     let text: Vec<char> = text.to_lowercase().chars().collect();
-    let (mut p, mut t) = (0, 0);
-    // Where the last star was and how much of the text it has taken.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(Part::Any) => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(part) if part.takes(text[t]) => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((at, taken)) = star else { return false };
-                star = Some((at, taken + 1));
-                p = at + 1;
-                t = taken + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|rest| *rest == Part::Any)
+    stars::matches(&parts(&pattern.to_lowercase()), &text)
 }
 
 fn parts(pattern: &str) -> Vec<Part> {

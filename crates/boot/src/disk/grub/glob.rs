@@ -1,5 +1,6 @@
 //! Patterns of file and device names.
 
+use super::super::stars;
 use super::run::{FILE_COST, Run, Stop};
 
 /// A character of an argument.
@@ -21,6 +22,16 @@ impl Letter {
 
     const fn is_wild(self) -> bool {
         !self.literal && matches!(self.character, '*' | '?')
+    }
+}
+
+impl stars::Part for Letter {
+    fn is_star(&self) -> bool {
+        self.is_wild() && self.character == '*'
+    }
+
+    fn takes(&self, next: char) -> bool {
+        self.is_wild() || self.character == next
     }
 }
 
@@ -138,31 +149,10 @@ fn files(
     Ok(found)
 }
 
-/// Whether a pattern is all of a text. A star that has to take more is tried again only from the
-/// last one, so that this takes no more than the product of both lengths.
+/// Whether a pattern is all of a text.
 fn matches(pattern: &[Letter], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(letter) if letter.is_wild() && letter.character == '*' => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(letter) if letter.is_wild() || letter.character == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((at, taken)) = star else { return false };
-                star = Some((at, taken + 1));
-                p = at + 1;
-                t = taken + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|letter| letter.is_wild() && letter.character == '*')
+    stars::matches(pattern, &text)
 }
 
 #[cfg(test)]
