@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use cloister_sgx::Platform;
+use cloister_sgx::{Capabilities, Platform, SgxFeatures};
 use cloister_x86::Exception;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 
@@ -195,14 +195,22 @@ pub struct Features {
     pub physical_bits: u32,
     /// CPUID.80000001H:EDX bit 20: EFER.NXE can be set.
     pub execute_disable: bool,
-    /// CPUID.12H.0:EAX.SGX1 as the guest sees it; without it ENCLS and ENCLU are #UD.
-    pub sgx: bool,
+    /// What CPUID.12H announces; without SGX1 ENCLS and ENCLU are #UD. Part of what the
+    /// platform can do.
+    pub sgx: Capabilities,
 }
 
 impl Default for Features {
     fn default() -> Self {
         let xcr0 = Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX;
-        Self { xcr0, physical_bits: 46, execute_disable: true, sgx: false }
+        Self { xcr0, physical_bits: 46, execute_disable: true, sgx: Capabilities::NONE }
+    }
+}
+
+impl Features {
+    /// Whether the SGX leaves `leaves` are announced.
+    pub(crate) const fn has_sgx(&self, leaves: SgxFeatures) -> bool {
+        self.sgx.features.contains(leaves)
     }
 }
 

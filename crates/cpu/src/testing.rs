@@ -6,7 +6,7 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use cloister_sgx::{EpcIndex, Platform};
+use cloister_sgx::{Capabilities, EpcIndex, Platform};
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::{Exception, Gpa};
 use iced_x86::IcedError;
@@ -124,7 +124,7 @@ impl Guest {
             tracks: CodeTrack::array(count),
             epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u32),
         });
-        let sgx = platform.is_some();
+        let sgx = platform.as_ref().map_or(Capabilities::NONE, |platform| *platform.capabilities());
         let shared = Shared::new(ram.clone(), platform, cpus, 1_000_000_000);
         let features = Features {
             xcr0: Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX,

@@ -1,7 +1,8 @@
-//! What the platform can do, as CPUID leaf 12H enumerates it (SDM Vol. 3D, 34.7.2).
+//! What a platform or a guest on it can do, as CPUID leaf 12H enumerates it (SDM Vol. 3D, 34.7.2).
 
 use bitflags::bitflags;
 use cloister_x86::cpuid::CpuidResult;
+use cloister_x86::{Exception, PageFaultCode, Vector};
 
 use crate::attributes::{AttributeFlags, MISCSELECT_EXINFO};
 
@@ -22,8 +23,9 @@ bitflags! {
     }
 }
 
-/// The capabilities of a platform. Each leaf obeys them: a leaf that is not announced is #GP(0),
-/// a bit that is not announced cannot be set in an SECS.
+/// The capabilities of a platform, or what of them a guest has. Each leaf obeys those that the
+/// processor announces to its software ([`LeafPort::capabilities`](crate::LeafPort::capabilities)):
+/// a leaf that is not announced is #GP(0), a bit that is not announced cannot be set in an SECS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {
     /// CPUID.12H.0:EAX.
@@ -60,6 +62,27 @@ impl Default for Capabilities {
 }
 
 impl Capabilities {
+    /// Those of a processor without SGX.
+    pub const NONE: Self = Self {
+        features: SgxFeatures::empty(),
+        miscselect: 0,
+        attributes: AttributeFlags::empty(),
+        xfrm: 0,
+        max_enclave_size_not64: 0,
+        max_enclave_size_64: 0,
+    };
+
+    /// A fault that a leaf or an access in an enclave raised, as a processor with these
+    /// capabilities delivers it: what the EPCM forbids is #PF with the SGX bit where SGX2 is
+    /// announced, and #GP(0) elsewhere (SDM Vol. 3D, 35.3). Other faults stay.
+    #[must_use]
+    pub fn delivered(&self, exception: Exception) -> Exception {
+        let epcm =
+            exception.vector == Vector::Pf && exception.error_code & PageFaultCode::SGX.bits() != 0;
+        let sgx2 = self.features.contains(SgxFeatures::SGX2);
+        if epcm && !sgx2 { Exception::gp(0) } else { exception }
+    }
+
     /// CPUID.12H.0.
     #[must_use]
     pub const fn cpuid_leaf0(&self) -> CpuidResult {

@@ -2,6 +2,7 @@
 
 use cloister_x86::{Exception, Gpa, La};
 
+use crate::capabilities::Capabilities;
 use crate::epc::EpcIndex;
 
 /// Why a leaf did not complete.
@@ -39,7 +40,8 @@ pub enum EpcAccess {
     Write,
 }
 
-/// A logical processor's memory and event lines, as ENCLS, ENCLU and ENCLV leaves use them.
+/// A logical processor as ENCLS, ENCLU and ENCLV leaves use it: its memory, its event lines, and
+/// what its CPUID and MSRs say.
 ///
 /// Implemented by the software CPU, and by the hypervisor layer for leaves that it carries out
 /// for a guest. Accesses use the current privilege level, page tables, PKRU, SMAP and so on: an
@@ -85,6 +87,10 @@ pub trait LeafPort {
     fn epc_virtualization(&self) -> bool {
         false
     }
+
+    /// What the CPUID that the software on this processor sees announces: the leaves that there
+    /// are, and what an SECS may have. It may be less than the platform's own.
+    fn capabilities(&self) -> Capabilities;
 
     /// IA32_SGXLEPUBKEYHASH0-3 of this logical processor, as 32 little-endian bytes.
     fn le_pubkey_hash(&self) -> [u8; 32];

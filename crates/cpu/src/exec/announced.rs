@@ -6,6 +6,7 @@
 //! the two apart (SDM Vol. 2, the "CPUID Feature Flag" of each instruction's page, and NOP). This
 //! is the one place that tells.
 
+use cloister_sgx::SgxFeatures;
 use cloister_x86::regs::Xfeatures;
 use iced_x86::{CpuidFeature, DecoderOptions, EncodingKind, Instruction};
 
@@ -94,7 +95,7 @@ impl Features {
             // CPUID.1 and CPUID.7.0, for instructions of the registers that XCR0.AVX enables.
             F::AVX | F::F16C | F::FMA | F::AVX2 => self.xcr0.contains(Xfeatures::AVX),
             // CPUID.12H.0. ENCLV is the owner's affair besides.
-            F::SGX1 | F::OSS => self.sgx,
+            F::SGX1 | F::OSS => self.has_sgx(SgxFeatures::SGX1),
             _ => false,
         }
     }

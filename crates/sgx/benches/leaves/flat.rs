@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cloister_sgx::processor::{RAX, RBX, RCX, RDX};
 use cloister_sgx::{
-    DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, ExitingEvent, LeafPort,
-    Platform, ProcessorState, Segment, SgxStatus, Stop, XsaveArea, encls, enclu,
+    Capabilities, DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, ExitingEvent,
+    LeafPort, Platform, ProcessorState, Segment, SgxStatus, Stop, XsaveArea, encls, enclu,
 };
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, La, PageFaultCode};
@@ -26,6 +26,7 @@ struct Flat {
     enclave: Vec<u32>,
     base: u64,
     pages: u64,
+    capabilities: Capabilities,
     le_hash: [u8; 32],
 }
 
@@ -65,6 +66,10 @@ impl LeafPort for Flat {
         false
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     fn le_pubkey_hash(&self) -> [u8; 32] {
         self.le_hash
     }
@@ -83,6 +88,7 @@ impl Processor {
     pub(crate) fn new(platform: Arc<Platform>, base: u64) -> Self {
         let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
         let pages = platform.pages() as u64;
+        let capabilities = *platform.capabilities();
         Self {
             platform,
             memory: Flat {
@@ -90,6 +96,7 @@ impl Processor {
                 enclave: Vec::new(),
                 base,
                 pages,
+                capabilities,
                 le_hash: DEFAULT_LE_HASH,
             },
             state: EnclaveState::new(),

@@ -31,7 +31,7 @@ pub(super) fn leaf(
     let ecreate = platform
         .begin_ecreate(target.index, target_la, &pageinfo, || read_struct(port, secinfo_la))?;
     let secs: Secs = read_struct(port, source_la)?;
-    ecreate.finish(platform.capabilities(), &secs)?;
+    ecreate.finish(&port.capabilities(), &secs)?;
     Ok(LeafOutcome::default())
 }
 

@@ -92,7 +92,7 @@ pub fn execute(
     port: &mut impl LeafPort,
     regs: &EnclsRegs,
 ) -> Result<LeafOutcome, Stop> {
-    let features = platform.capabilities().features;
+    let features = port.capabilities().features;
     let sgx2 = features.contains(SgxFeatures::SGX2);
     let oversubscription = features.contains(SgxFeatures::OVERSUB_ENCLS);
     match regs.eax {

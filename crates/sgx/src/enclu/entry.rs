@@ -91,10 +91,9 @@ impl<'a> Entry<'a> {
         if !tcs.ofsbase.get().is_multiple_of(4096) || !tcs.ogsbase.get().is_multiple_of(4096) {
             return Err(GP);
         }
-        // Reserved bits; AEXNOTIFY is one where the platform does not announce it.
-        let capabilities = platform.capabilities();
+        // Reserved bits; AEXNOTIFY is one where CPUID does not announce it.
         let mut known = TcsFlags::DBGOPTIN;
-        if capabilities.attributes.contains(AttributeFlags::AEXNOTIFY) {
+        if port.capabilities().attributes.contains(AttributeFlags::AEXNOTIFY) {
             known |= TcsFlags::AEXNOTIFY;
         }
         if tcs.flags.get() & !known.bits() != 0 {

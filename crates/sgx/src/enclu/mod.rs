@@ -89,7 +89,7 @@ pub fn execute(
     if entry == state.in_enclave() {
         return Err(GP);
     }
-    let features = platform.capabilities().features;
+    let features = port.capabilities().features;
     let sgx2 = features.contains(SgxFeatures::SGX2);
     match number {
         leaf::EREPORT => ereport::leaf(platform, state, port, cpu),

@@ -21,7 +21,7 @@ pub fn execute(
     port: &mut impl LeafPort,
     regs: &EnclsRegs,
 ) -> Result<LeafOutcome, Stop> {
-    if !platform.capabilities().features.contains(SgxFeatures::OVERSUB_ENCLV) {
+    if !port.capabilities().features.contains(SgxFeatures::OVERSUB_ENCLV) {
         return Err(GP);
     }
     match regs.eax {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cloister_sgx::encls::{self, leaf};
 use cloister_sgx::processor::{RAX, RBX, RCX, RDX};
 use cloister_sgx::{
-    DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EncluOutcome, EpcAccess, EpcIndex, ExitingEvent,
-    LeafOutcome, LeafPort, Platform, PlatformConfig, PlatformIdentity, ProcessorState, Segment,
-    SgxStatus, Stop, SyntheticState, XsaveArea, enclu, enclv,
+    Capabilities, DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EncluOutcome, EpcAccess, EpcIndex,
+    ExitingEvent, LeafOutcome, LeafPort, Platform, PlatformConfig, PlatformIdentity,
+    ProcessorState, Segment, SgxStatus, Stop, SyntheticState, XsaveArea, enclu, enclv,
 };
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, Gpa, La, PageFaultCode};
@@ -40,6 +40,8 @@ pub(crate) struct Memory {
     pub(crate) event: bool,
     /// Whether the processor is a guest's with EPC virtualization extensions.
     pub(crate) epc_virtualization: bool,
+    /// What its CPUID announces: all that the platform can do.
+    pub(crate) capabilities: Capabilities,
     pub(crate) le_hash: [u8; 32],
     pub(crate) user: bool,
     pub(crate) mode64: bool,
@@ -174,6 +176,10 @@ impl LeafPort for Memory {
         self.epc_virtualization
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     fn le_pubkey_hash(&self) -> [u8; 32] {
         self.le_hash
     }
@@ -215,6 +221,7 @@ impl Machine {
             })
             .collect();
         let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
+        let capabilities = *platform.capabilities();
         Self {
             platform,
             memory: Memory {
@@ -222,6 +229,7 @@ impl Machine {
                 ram: HashMap::new(),
                 event: false,
                 epc_virtualization: false,
+                capabilities,
                 le_hash: DEFAULT_LE_HASH,
                 user: false,
                 mode64: true,

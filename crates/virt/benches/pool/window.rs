@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use cloister_sgx::encls::{self, leaf};
-use cloister_sgx::{DEFAULT_LE_HASH, EnclsRegs, EpcAccess, EpcIndex, LeafPort, Platform, Stop};
+use cloister_sgx::{
+    Capabilities, DEFAULT_LE_HASH, EnclsRegs, EpcAccess, EpcIndex, LeafPort, Platform, Stop,
+};
 use cloister_x86::{Exception, La, PAGE_SIZE};
 
 const BASE: u64 = 0xffff_8000_0000_0000;
@@ -41,6 +43,10 @@ impl LeafPort for Window {
 
     fn event_pending(&mut self) -> bool {
         false
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        *self.0.capabilities()
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

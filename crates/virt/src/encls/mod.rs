@@ -5,8 +5,8 @@ mod ecreate;
 mod einit;
 mod operand;
 
-use cloister_sgx::{LeafOutcome, SgxFeatures, encls::leaf};
-use cloister_x86::{Exception, Gpa, PageFaultCode, Vector};
+use cloister_sgx::{LeafOutcome, encls::leaf};
+use cloister_x86::{Exception, Gpa};
 
 use crate::guest::{GuestCpu, GuestFault};
 use crate::msr::SgxVcpu;
@@ -67,16 +67,9 @@ pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, guest: &mut impl GuestCpu) -> Action {
         Ok(outcome) => Action::Retire(outcome),
         Err(Refusal::Guest(GuestFault::Exception(exception))) => Action::Inject(exception),
         Err(Refusal::Guest(GuestFault::Retry)) => Action::Retry,
-        Err(Refusal::Leaf(exception)) => Action::Inject(convert_fault(vm, exception)),
+        Err(Refusal::Leaf(exception)) => {
+            Action::Inject(vm.cpuid().capabilities.delivered(exception))
+        }
         Err(Refusal::Exhausted(gpa, reason)) => Action::Exhausted(gpa, reason),
     }
-}
-
-/// A fault of the EPCM is #PF with the SGX bit on processors with SGX2, and #GP(0) on those
-/// without (SDM Vol. 3D, 35.3); the guest gets what its CPUID promises.
-fn convert_fault(vm: &SgxVm, exception: Exception) -> Exception {
-    let sgx2 = vm.cpuid().capabilities.features.contains(SgxFeatures::SGX2);
-    let epcm =
-        exception.vector == Vector::Pf && exception.error_code & PageFaultCode::SGX.bits() != 0;
-    if epcm && !sgx2 { Exception::gp(0) } else { exception }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use cloister_sgx::{
-    EnclsRegs, EpcAccess, EpcIndex, LeafOutcome, LeafPort, SgxStatus, Stop, encls as native,
+    Capabilities, EnclsRegs, EpcAccess, EpcIndex, LeafOutcome, LeafPort, SgxStatus, Stop,
+    encls as native,
 };
 use cloister_virt::encls::{self, Action};
 use cloister_virt::{Backing, GuestCpu, GuestFault, SgxVcpu, SgxVm, WrmsrOutcome};
@@ -250,6 +251,10 @@ impl LeafPort for Guest {
 
     fn event_pending(&mut self) -> bool {
         self.event
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.vm.cpuid().capabilities
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

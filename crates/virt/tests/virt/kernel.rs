@@ -9,8 +9,8 @@ use cloister_sgx::enclu::{self, leaf as user};
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags, Secs};
 use cloister_sgx::processor::{RAX, RBX, RCX};
 use cloister_sgx::{
-    AttributeFlags, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType, Platform,
-    ProcessorState, SgxStatus, Stop, XsaveArea,
+    AttributeFlags, Capabilities, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType,
+    Platform, ProcessorState, SgxStatus, Stop, XsaveArea,
 };
 use cloister_x86::{La, PAGE_SIZE};
 use zerocopy::IntoBytes as _;
@@ -178,6 +178,10 @@ impl LeafPort for Kernel {
 
     fn event_pending(&mut self) -> bool {
         false
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        *self.platform.capabilities()
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

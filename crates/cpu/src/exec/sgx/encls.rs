@@ -1,6 +1,6 @@
 //! ENCLS (SDM Vol. 2A, ENCLS).
 
-use cloister_sgx::{EnclsRegs, LeafOutcome, encls};
+use cloister_sgx::{EnclsRegs, LeafOutcome, SgxFeatures, encls};
 use cloister_x86::regs::{Cr0, Rflags};
 
 use super::port::Port;
@@ -34,7 +34,7 @@ pub(super) fn leaf_registers(cpu: &Cpu) -> EnclsRegs {
 pub(super) fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.cr0.contains(Cr0::PE)
         || cpu.system_flags.contains(Rflags::VM)
-        || !cpu.features.sgx
+        || !cpu.features.has_sgx(SgxFeatures::SGX1)
         || cpu.cpl > 0
     {
         return Err(cpu.ud());

@@ -1,6 +1,8 @@
 //! ENCLU (SDM Vol. 2A, ENCLU), and the processor state that its leaves read and replace.
 
-use cloister_sgx::{ProcessorState, Segment as LeafSegment, Stepping, XsaveArea, enclu};
+use cloister_sgx::{
+    ProcessorState, Segment as LeafSegment, SgxFeatures, Stepping, XsaveArea, enclu,
+};
 use cloister_x86::regs::{Cr0, Cr4, Rflags, Xfeatures};
 use cloister_x86::{Exception, Vector};
 
@@ -12,7 +14,10 @@ use crate::state::{Cpu, Exec, attention};
 
 /// ENCLU: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !cpu.cr0.contains(Cr0::PE) || cpu.system_flags.contains(Rflags::VM) || !cpu.features.sgx {
+    if !cpu.cr0.contains(Cr0::PE)
+        || cpu.system_flags.contains(Rflags::VM)
+        || !cpu.features.has_sgx(SgxFeatures::SGX1)
+    {
         return Err(cpu.ud());
     }
     if cpu.cr0.contains(Cr0::TS) {

@@ -14,15 +14,12 @@ use crate::state::{Cpu, Exec};
 ///
 /// The processor counts as one in VMX non-root operation, whose VMM is the owner.
 pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let platform =
-        cpu.shared.platform.clone().filter(|platform| {
-            platform.capabilities().features.contains(SgxFeatures::OVERSUB_ENCLV)
-        });
-    let Some(platform) = platform.filter(|_| {
-        cpu.cr0.contains(Cr0::PE) && !cpu.system_flags.contains(Rflags::VM) && cpu.features.sgx
-    }) else {
+    if !cpu.cr0.contains(Cr0::PE)
+        || cpu.system_flags.contains(Rflags::VM)
+        || !cpu.features.has_sgx(SgxFeatures::SGX1 | SgxFeatures::OVERSUB_ENCLV)
+    {
         return Err(cpu.ud());
-    };
+    }
     let mode64 = cpu.mode.is_64();
     if (cpu.efer.contains(Efer::LMA) && !mode64) || cpu.cpl > 0 {
         return Err(cpu.ud());
@@ -40,6 +37,9 @@ pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.sgx_enabled || !cpu.cr0.contains(Cr0::PG) || (!mode64 && !ds.is_code() && ds.bit_ec()) {
         return Err(cpu.gp(0));
     }
+    let Some(platform) = cpu.shared.platform.clone() else {
+        return Err(cpu.gp(0));
+    };
     let regs = leaf_registers(cpu);
     let mut port = Port::new(cpu);
     match enclv::execute(&platform, &mut port, &regs) {
@@ -150,7 +150,8 @@ mod tests {
         let real = changed(Start::Real16, 0, disabled);
         let compatibility = changed(Start::User32, 0, disabled);
         let user = changed(Start::User64, 0, disabled);
-        let no_sgx = changed(Start::Kernel64, 0, |guest| guest.vcpu.cpu.features.sgx = false);
+        let no_sgx =
+            changed(Start::Kernel64, 0, |guest| guest.vcpu.cpu.features.sgx = Capabilities::NONE);
         let control = changed(Start::Kernel64, 0, |guest| {
             guest.vcpu.cpu.enclv_exiting = None;
             disabled(guest);

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use cloister_sgx::{Access, AccessOutcome, EpcIndex, SgxFeatures, check_access};
-use cloister_x86::{Exception, La, PageFaultCode, Vector};
+use cloister_x86::{Exception, La};
 
 use crate::exit::Stop;
 use crate::mem::tlb::AccessKind;
@@ -42,19 +42,9 @@ impl Cpu {
         }
     }
 
-    /// Whether the platform has the SGX2 leaves, and what came with them.
-    fn has_sgx2(&self) -> bool {
-        let platform = self.shared.platform.as_ref();
-        platform
-            .is_some_and(|platform| platform.capabilities().features.contains(SgxFeatures::SGX2))
-    }
-
-    /// Raises a fault of SGX: what the EPCM forbids is #PF with the SGX bit with SGX2, and #GP(0)
-    /// without.
+    /// Raises a fault of SGX, as CPUID promises it.
     pub(super) fn sgx_fault(&mut self, exception: Exception) -> Stop {
-        let epcm =
-            exception.vector == Vector::Pf && exception.error_code & PageFaultCode::SGX.bits() != 0;
-        if epcm && !self.has_sgx2() { self.gp(0) } else { self.raise(exception) }
+        self.raise(self.features.sgx.delivered(exception))
     }
 
     /// RDTSC and RDTSCP are legal in an enclave where there is SGX2 (SDM Vol. 3D, 36.6.1).
@@ -63,7 +53,11 @@ impl Cpu {
     ///
     /// #UD.
     pub(crate) fn check_enclave_tsc(&mut self) -> Exec {
-        if self.enclave.in_enclave() && !self.has_sgx2() { Err(self.ud()) } else { Ok(()) }
+        if self.enclave.in_enclave() && !self.features.has_sgx(SgxFeatures::SGX2) {
+            Err(self.ud())
+        } else {
+            Ok(())
+        }
     }
 
     /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.

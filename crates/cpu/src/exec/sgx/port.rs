@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use cloister_sgx::{EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
+use cloister_sgx::{Capabilities, EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, La};
 
@@ -144,6 +144,10 @@ impl LeafPort for Port<'_> {
 
     fn epc_virtualization(&self) -> bool {
         self.cpu.epc_virtualization
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.cpu.features.sgx
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

@@ -2,7 +2,9 @@
 
 use cloister_sgx::encls::{self, leaf};
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
-use cloister_sgx::{EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType, SgxStatus, Stop};
+use cloister_sgx::{
+    Capabilities, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType, SgxStatus, Stop,
+};
 use cloister_x86::{Exception, La, PageFaultCode};
 
 use super::store::{EVICTED, PCMD, VA, evict, ewb, slot, with_va};
@@ -54,6 +56,10 @@ impl LeafPort for Store<'_> {
 
     fn event_pending(&mut self) -> bool {
         self.memory.event_pending()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.memory.capabilities()
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloister_cpu::Shared;
 use cloister_cpu::phys::prepare_barrier;
 use cloister_cpu::state::Features;
-use cloister_sgx::SgxFeatures;
+use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
 use vm_memory::GuestMemoryMmap;
 
@@ -59,10 +59,10 @@ impl SoftVm {
         let memory = SoftMemory::new(&config.ram, config.sgx.clone()).ok_or(VcpuError::Memory)?;
         let memory = Arc::new(memory);
         let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
-        let announced = config.sgx.as_ref().map(|sgx| sgx.cpuid().capabilities.features);
+        let announced = config.sgx.as_ref().map(|sgx| sgx.cpuid().capabilities);
         let features = Features {
             physical_bits: PHYS_BITS,
-            sgx: announced.is_some_and(|features| features.contains(SgxFeatures::SGX1)),
+            sgx: announced.unwrap_or(Capabilities::NONE),
             ..Features::default()
         };
         Ok(Self {

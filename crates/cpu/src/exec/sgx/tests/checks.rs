@@ -1,7 +1,7 @@
 //! What ENCLS and ENCLU check before the leaf, in order (SDM Vol. 2, ENCLS and ENCLU).
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::enclu;
+use cloister_sgx::{Capabilities, enclu};
 use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::{Exception, Vector};
 
@@ -50,7 +50,7 @@ fn encls_is_ud_without_sgx1_outside_protected_mode_and_above_cpl_0() {
     }
     let without = |cpu: &mut Cpu| {
         everything(cpu);
-        cpu.features.sgx = false;
+        cpu.features.sgx = Capabilities::NONE;
     };
     assert_eq!(ending(Start::Kernel64, &ENCLS, leaf::EREMOVE, without), UD);
 }
@@ -157,7 +157,7 @@ type Change = fn(&mut Cpu);
 fn enclu_checks_come_in_order() {
     // Each change is of an earlier check than all that come after it.
     let changes: [(&str, Change, Ending); 4] = [
-        ("no SGX1", |cpu| cpu.features.sgx = false, UD),
+        ("no SGX1", |cpu| cpu.features.sgx = Capabilities::NONE, UD),
         ("TS", |cpu| cpu.cr0 |= Cr0::TS, NM),
         ("CPL 0", |cpu| set_level(cpu, 0), UD),
         ("SGX off", |cpu| cpu.sgx_enabled = false, GP),
