@@ -78,7 +78,9 @@ pub trait LeafPort {
     fn resolve_epc(&mut self, la: La, access: EpcAccess) -> Result<Option<EpcIndex>, Stop>;
 
     /// Whether an event is pending that EINIT must give way to: an unmasked external interrupt,
-    /// NMI, SMI, machine check or INIT (SDM Vol. 3D, EINIT).
+    /// NMI, SMI, machine check or INIT (SDM Vol. 3D, EINIT). An event that the processor would not
+    /// take before its next instruction is masked: software that runs EINIT again until it
+    /// succeeds would not get on.
     fn event_pending(&mut self) -> bool;
 
     /// Whether the processor is in VMX non-root operation with the VM-execution control "enable

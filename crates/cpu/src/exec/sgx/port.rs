@@ -1,7 +1,5 @@
 //! How SGX leaves reach this processor's memory: the implementation of [`LeafPort`].
 
-use std::sync::atomic::Ordering;
-
 use cloister_sgx::{Capabilities, EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, La};
@@ -10,7 +8,7 @@ use crate::exit::{Exit, Stop};
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::phys::PhysPage;
 use crate::segment::seg;
-use crate::state::{Cpu, Exec, attention, event};
+use crate::state::{Cpu, Exec};
 
 /// EPC operands of a leaf at most: a page, its SECS and a version array.
 const MAX_OPERANDS: usize = 4;
@@ -138,8 +136,7 @@ impl LeafPort for Port<'_> {
     }
 
     fn event_pending(&mut self) -> bool {
-        self.cpu.attention & attention::INTERRUPTS != 0
-            || self.cpu.kicker.events.load(Ordering::Relaxed) & event::APIC != 0
+        self.cpu.event_pending()
     }
 
     fn epc_virtualization(&self) -> bool {

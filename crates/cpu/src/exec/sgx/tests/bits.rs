@@ -12,8 +12,12 @@ use super::host::{AEP, CODE, EXITED, Host, READ_ONLY, capabilities, epc_page, ex
 
 const GP: (u8, Option<u64>) = (Vector::Gp as u8, Some(0));
 
+/// A processor whose CPUID announces these leaves, on a platform that has more.
 fn with(features: SgxFeatures) -> Host {
-    Host::with(Capabilities { features, ..capabilities() }, 1)
+    let platform = SgxFeatures::SGX1 | SgxFeatures::SGX2 | SgxFeatures::EDECCSSA;
+    let mut host = Host::with(Capabilities { features: platform, ..capabilities() }, 1);
+    host.kernel.vcpu().cpu.features.sgx.features = features;
+    host
 }
 
 /// Executes an ENCLU leaf in an enclave with zeros as operands: the exception.

@@ -8,6 +8,7 @@ mod entry;
 mod host;
 mod memory;
 mod patching;
+mod pending;
 mod restricted;
 mod signature;
 mod stepping;

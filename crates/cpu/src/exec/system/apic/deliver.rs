@@ -47,6 +47,21 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
     cpu.update_mode();
 }
 
+impl Cpu {
+    /// Whether the processor would take an event before its next instruction: INIT, an NMI unless
+    /// one is being handled, or with RFLAGS.IF an interrupt above its priority. What other threads
+    /// have only posted counts.
+    pub(crate) fn event_pending(&self) -> bool {
+        let posted = self.kicker.inbox.peek();
+        let nmi = posted.nmi || self.apic.nmis != 0;
+        let interrupts = [posted.requests.highest(), self.apic.irr.highest()];
+        posted.init
+            || (nmi && !self.nmi_blocked)
+            || (self.system_flags.contains(Rflags::IF)
+                && interrupts.into_iter().flatten().any(|vector| self.apic.lets_through(vector)))
+    }
+}
+
 /// Delivers the highest-priority pending NMI or interrupt if the processor can take it now, and
 /// wakes it from HLT.
 ///

@@ -66,6 +66,14 @@ pub(super) struct Mail {
     pub(super) sipi: Option<u8>,
 }
 
+/// What is in an [`Inbox`] for now.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) requests: VectorSet,
+    pub(super) nmi: bool,
+    pub(super) init: bool,
+}
+
 impl Inbox {
     pub(super) fn post(&self, vector: u8, level: bool) {
         let (word, bit) = (usize::from(vector >> 6), 1u64 << (vector & 63));
@@ -100,6 +108,19 @@ impl Inbox {
 
     pub(super) fn addressing(&self) -> Addressing {
         Addressing::unpack(self.addressing.load(Ordering::SeqCst))
+    }
+
+    /// What a processor that looks has of interrupts, NMIs and INIT. They stay.
+    pub(super) fn peek(&self) -> Waiting {
+        let mut requests = VectorSet::default();
+        for (n, posted) in self.requests.iter().enumerate() {
+            *requests.word_mut(n) = posted.load(Ordering::SeqCst);
+        }
+        Waiting {
+            requests,
+            nmi: self.nmis.load(Ordering::SeqCst) != 0,
+            init: self.init.load(Ordering::SeqCst),
+        }
     }
 
     pub(super) fn take(&self) -> Mail {

@@ -162,8 +162,12 @@ impl LocalApic {
     /// The interrupt to deliver next: the highest requested one, if its class is above the
     /// processor's priority class.
     pub(super) fn deliverable(&self) -> Option<u8> {
-        let vector = self.irr.highest()?;
-        (vector >> 4 > self.processor_priority() >> 4 && self.software_enabled()).then_some(vector)
+        self.irr.highest().filter(|&vector| self.lets_through(vector))
+    }
+
+    /// Whether a request for `vector` is above the processor's priority class.
+    pub(super) fn lets_through(&self, vector: u8) -> bool {
+        vector >> 4 > self.processor_priority() >> 4 && self.software_enabled()
     }
 
     pub(super) fn addressing(&self) -> Addressing {
