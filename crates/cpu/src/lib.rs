@@ -48,6 +48,7 @@ pub mod state;
 pub mod testing;
 
 pub use engine::Vcpu;
+pub use exec::sgx::port::Port as SgxPort;
 pub use exit::{Exit, Stop};
 pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage};
 pub use state::{Cpu, Exec, Shared};

@@ -60,10 +60,11 @@
 //!
 //! # What a hypervisor does
 //!
-//! One that intercepts ECREATE or EINIT copies the operands once and calls
-//! [`Platform::begin_ecreate`], with the guest's capabilities, or [`Platform::einit`]; [`Platform::eremove`] takes
-//! pages back. [`Platform::epcm`] and [`Platform::enclave`] look at pages and enclaves without any
-//! leaf noticing.
+//! One that intercepts a leaf calls [`encls::execute`] in the processor's place, with a
+//! [`LeafPort`] of its own that answers for the guest: with its capabilities and its launch-control
+//! hash, and over its memory. A leaf copies each operand once and judges that copy.
+//! [`Platform::eremove`] takes pages back. [`Platform::epcm`] and [`Platform::enclave`] look at
+//! pages and enclaves without any leaf noticing.
 //!
 //! # Example
 //!

@@ -10,7 +10,8 @@
 //! * [`EpcCensus`]: what is in the sections of a machine that runs, for the operator.
 //! * [`encls`]: ENCLS leaves that exited because policy has a say in them: ECREATE and EINIT.
 //!
-//! It knows no CPU implementation and no VMM: guests are reached through [`GuestCpu`].
+//! It knows no CPU implementation and no VMM: guests are reached through the
+//! [`LeafPort`](cloister_sgx::LeafPort) of their processors, with [`PolicyPort`] in front of it.
 
 #![forbid(unsafe_code)]
 
@@ -18,8 +19,8 @@ mod account;
 mod census;
 mod cpuid;
 pub mod encls;
-mod guest;
 mod msr;
+mod policy;
 mod pool;
 mod provision;
 mod vepc;
@@ -28,8 +29,8 @@ mod vm;
 pub use account::{AccountStatistics, EpcAccount, EpcLimits, LimitError};
 pub use census::{EnclaveCensus, EpcCensus, LISTED_ENCLAVES, PageCounts, SectionCensus};
 pub use cpuid::SgxCpuid;
-pub use guest::{GuestCpu, GuestFault};
 pub use msr::{RdmsrOutcome, SgxVcpu, WrmsrOutcome};
+pub use policy::PolicyPort;
 pub use pool::{EpcExhausted, EpcPool, NodeStatistics, PoolStatistics};
 pub use provision::{Owner, ProvisionError, ProvisioningRight};
 pub use vepc::{Backing, RemoveError, VirtualEpc};

@@ -2,12 +2,12 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use cloister_x86::{Exception, La};
+use cloister_x86::Exception;
 use zerocopy::IntoBytes as _;
 
 use crate::attributes::AttributeFlags;
 use crate::encls::{EnclsRegs, LeafOutcome};
-use crate::epc::{EpcIndex, EpcPage};
+use crate::epc::EpcPage;
 use crate::epcm::{Family, PageType};
 use crate::keys::{KeyDependencies, cpusvn_beyond, mac};
 use crate::layout::{EinitToken, Secs, SigStruct, key_name};
@@ -30,48 +30,23 @@ pub(super) fn leaf(
     let target = EpcOperand::resolve(port, secs_la, EpcAccess::Write, Privilege::Supervisor)?;
     let sigstruct: SigStruct = read_struct(port, sigstruct_la)?;
     let token: EinitToken = read_struct(port, token_la)?;
-    let le_hash = port.le_pubkey_hash();
-    let status = einit(platform, &target, &sigstruct, &token, &le_hash, || port.event_pending())?;
+    let status = einit(platform, port, &target, &sigstruct, &token)?;
     Ok(LeafOutcome::status(status))
-}
-
-impl Platform {
-    /// EINIT on operands that the caller, a hypervisor that intercepted the leaf, has aligned,
-    /// translated and copied: the SECS in page `target` at linear address `la`, its SIGSTRUCT
-    /// and EINITTOKEN, and the IA32_SGXLEPUBKEYHASH0-3 that hold for it.
-    ///
-    /// `event_pending` is asked once, as [`LeafPort::event_pending`] is.
-    ///
-    /// # Errors
-    /// The exception that the leaf raises; nothing was committed.
-    pub fn einit(
-        &self,
-        target: EpcIndex,
-        la: La,
-        sigstruct: &SigStruct,
-        token: &EinitToken,
-        le_hash: &[u8; 32],
-        event_pending: impl FnOnce() -> bool,
-    ) -> Result<SgxStatus, Exception> {
-        let target = EpcOperand::new(la, target, EpcAccess::Write, Privilege::Supervisor);
-        einit(self, &target, sigstruct, token, le_hash, event_pending)
-    }
 }
 
 /// From the check of SIGSTRUCT's header on.
 fn einit(
     platform: &Platform,
+    port: &mut impl LeafPort,
     target: &EpcOperand,
     sigstruct: &SigStruct,
     token: &EinitToken,
-    le_hash: &[u8; 32],
-    event_pending: impl FnOnce() -> bool,
 ) -> Result<SgxStatus, Exception> {
     if !header_is_valid(sigstruct) {
         return Ok(SgxStatus::InvalidSigStruct);
     }
     // The "event window".
-    if event_pending() {
+    if port.event_pending() {
         return Ok(SgxStatus::UnmaskedEvent);
     }
     let Some(message) = verify(sigstruct) else {
@@ -101,8 +76,9 @@ fn einit(
         return Ok(SgxStatus::InvalidMeasurement);
     }
     let mrsigner = mrsigner(sigstruct);
+    let le_hash = port.le_pubkey_hash();
     // CONTROLLED_ATTRIBUTES.
-    if secs.attributes.has(AttributeFlags::EINITTOKEN_KEY) && mrsigner != *le_hash {
+    if secs.attributes.has(AttributeFlags::EINITTOKEN_KEY) && mrsigner != le_hash {
         return Ok(SgxStatus::InvalidAttribute);
     }
     let mask = sigstruct.attributemask;
@@ -114,11 +90,11 @@ fn einit(
         return Ok(SgxStatus::InvalidAttribute);
     }
     if token.valid.get() & 1 == 0 {
-        if mrsigner != *le_hash {
+        if mrsigner != le_hash {
             return Ok(SgxStatus::InvalidEinitToken);
         }
     } else {
-        let status = check_token(platform, token, &secs, &mrenclave, &mrsigner, le_hash);
+        let status = check_token(platform, token, &secs, &mrenclave, &mrsigner, &le_hash);
         if status != SgxStatus::Success {
             return Ok(status);
         }

@@ -9,10 +9,10 @@ use cloister_sgx::{
     encls as native,
 };
 use cloister_virt::encls::{self, Action};
-use cloister_virt::{Backing, GuestCpu, GuestFault, SgxVcpu, SgxVm, WrmsrOutcome};
+use cloister_virt::{Backing, SgxVcpu, SgxVm, WrmsrOutcome};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::msr::SGXLEPUBKEYHASH0;
-use cloister_x86::{Exception, Gpa, Gva, La, PAGE_SIZE, PageFaultCode};
+use cloister_x86::{Exception, Gpa, La, PAGE_SIZE, PageFaultCode};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::signer::Signer;
@@ -82,7 +82,6 @@ pub(crate) struct Guest {
     pub(crate) reads: Vec<(u64, usize)>,
     /// What another processor does right after a read.
     pub(crate) after_read: Option<AfterRead>,
-    regs: EnclsRegs,
 }
 
 impl Guest {
@@ -105,7 +104,6 @@ impl Guest {
             retry: false,
             reads: Vec::new(),
             after_read: None,
-            regs: EnclsRegs::default(),
         }
     }
 
@@ -150,9 +148,9 @@ impl Guest {
 
     /// Stops at an ENCLS leaf that exits.
     pub(crate) fn exit(&mut self, leaf: u32, rbx: u64, rcx: u64, rdx: u64) -> Action {
-        self.regs = EnclsRegs { eax: leaf, rbx, rcx, rdx, mode64: true };
+        let regs = EnclsRegs { eax: leaf, rbx, rcx, rdx, mode64: true };
         let (vm, vcpu) = (self.vm.clone(), self.vcpu);
-        encls::handle(&vm, &vcpu, self)
+        encls::handle(&vm, &vcpu, self, &regs)
     }
 
     /// Executes an ENCLS leaf, which exits or not as the ENCLS-exiting bitmap says.
@@ -187,50 +185,22 @@ impl Guest {
     }
 }
 
-impl GuestCpu for Guest {
-    fn operands(&self) -> EnclsRegs {
-        self.regs
-    }
-
-    fn linear(&mut self, ea: u64, len: u64) -> Result<Gva, GuestFault> {
-        if is_canonical(ea) && is_canonical(ea.wrapping_add(len - 1)) {
-            Ok(Gva(ea))
-        } else {
-            Err(GuestFault::Exception(Exception::gp(0)))
-        }
-    }
-
-    fn translate(&mut self, gva: Gva, write: bool) -> Result<Gpa, GuestFault> {
-        self.walk(gva.0, write).map_err(GuestFault::Exception)
-    }
-
-    fn read(&mut self, gva: Gva, out: &mut [u8]) -> Result<(), GuestFault> {
-        if self.retry {
-            return Err(GuestFault::Retry);
-        }
-        self.reads.push((gva.0, out.len()));
-        // Aligned structures of at most a page.
-        let gpa = self.walk(gva.0, false).map_err(GuestFault::Exception)?;
-        self.ram.read(gpa, out);
-        if let Some(after_read) = &mut self.after_read {
-            after_read(&self.ram, gva.0);
-        }
-        Ok(())
-    }
-
-    fn event_pending(&mut self) -> bool {
-        self.event
-    }
-}
-
 impl LeafPort for Guest {
     fn linear(&mut self, ea: u64, _len: u64) -> Result<La, Stop> {
         if is_canonical(ea) { Ok(La(ea)) } else { Err(Stop::Fault(Exception::gp(0))) }
     }
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
+        if self.retry {
+            return Err(Stop::Conflict);
+        }
+        self.reads.push((la.0, buf.len()));
+        // Aligned structures of at most a page.
         let gpa = self.walk(la.0, false)?;
         self.ram.read(gpa, buf);
+        if let Some(after_read) = &mut self.after_read {
+            after_read(&self.ram, la.0);
+        }
         Ok(())
     }
 
@@ -253,12 +223,14 @@ impl LeafPort for Guest {
         self.event
     }
 
+    // As a processor without virtualization has them: policy has to put the guest's in their place.
+
     fn capabilities(&self) -> Capabilities {
-        self.vm.cpuid().capabilities
+        *self.vm.platform().capabilities()
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {
-        self.vcpu.le_hash()
+        *self.vm.platform().default_le_hash()
     }
 }
 

@@ -3,11 +3,9 @@
 use cloister_sgx::{SgxFeatures, enclv};
 use cloister_x86::regs::{Cr0, Efer, Rflags};
 
-use super::encls::leaf_registers;
 use super::port::Port;
 use crate::exit::Exit;
 use crate::op::Op;
-use crate::segment::seg;
 use crate::state::{Cpu, Exec};
 
 /// ENCLV: the checks before the leaf, in the order of the pseudo-code, then the leaf.
@@ -33,14 +31,13 @@ pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
         }
         Some(_) => {}
     }
-    let ds = cpu.segs[seg::DS].rights;
-    if !cpu.sgx_enabled || !cpu.cr0.contains(Cr0::PG) || (!mode64 && !ds.is_code() && ds.bit_ec()) {
+    if !cpu.sgx_enabled || !cpu.reaches_operands() {
         return Err(cpu.gp(0));
     }
     let Some(platform) = cpu.shared.platform.clone() else {
         return Err(cpu.gp(0));
     };
-    let regs = leaf_registers(cpu);
+    let regs = cpu.leaf_registers();
     let mut port = Port::new(cpu);
     match enclv::execute(&platform, &mut port, &regs) {
         Ok(outcome) => {

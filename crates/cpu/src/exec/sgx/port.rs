@@ -13,10 +13,12 @@ use crate::state::{Cpu, Exec};
 /// EPC operands of a leaf at most: a page, its SECS and a version array.
 const MAX_OPERANDS: usize = 4;
 
-/// The memory of a processor, for one leaf.
+/// A processor as one leaf sees it: its memory, its events and what its CPUID says.
 pub struct Port<'a> {
     cpu: &'a mut Cpu,
     mode: MmuMode,
+    /// Whether the leaf exited and the owner carries it out.
+    exited: bool,
     /// A stop that is no fault of the leaf: a device access of its operands.
     other: Option<Stop>,
     resolved: [Option<EpcIndex>; MAX_OPERANDS],
@@ -35,7 +37,14 @@ impl<'a> Port<'a> {
             mode => mode,
         };
         let resolved = [None; MAX_OPERANDS];
-        Self { cpu, mode, other: None, resolved, watched: false, operand: (0, 0) }
+        Self { cpu, mode, exited: false, other: None, resolved, watched: false, operand: (0, 0) }
+    }
+
+    /// For an ENCLS leaf that exited ([`Exit::Encls`]) and that the owner carries out, with the
+    /// registers [`Cpu::leaf_registers`]. What ENCLS checks only after it may have exited is #GP(0)
+    /// at the first operand. Device registers read as ones: SGX structures are memory.
+    pub fn after_exit(cpu: &'a mut Cpu) -> Self {
+        Self { exited: true, ..Self::new(cpu) }
     }
 
     /// Makes accesses to EPC operands trigger data breakpoints, as those of EREPORT and EGETKEY do
@@ -64,6 +73,15 @@ impl<'a> Port<'a> {
         }
     }
 
+    /// Whether an access took place; `false` for one to device registers after an exit.
+    fn accessed(&mut self, outcome: Exec) -> Result<bool, LeafStop> {
+        if self.exited && outcome == Err(Stop::Exit) {
+            self.cpu.exit = None;
+            return Ok(false);
+        }
+        self.convert(outcome).map(|()| true)
+    }
+
     fn convert<T>(&mut self, outcome: Exec<T>) -> Result<T, LeafStop> {
         outcome.map_err(|stop| match (stop, self.cpu.fault.take()) {
             (Stop::Fault, Some(exception)) => LeafStop::Fault(exception),
@@ -77,6 +95,9 @@ impl<'a> Port<'a> {
 
 impl LeafPort for Port<'_> {
     fn linear(&mut self, ea: u64, len: u64) -> Result<La, LeafStop> {
+        if self.exited && !self.cpu.reaches_operands() {
+            return Err(LeafStop::Fault(Exception::gp(0)));
+        }
         self.operand = (ea, usize::try_from(len).unwrap_or(usize::MAX));
         if self.cpu.mode.is_64() {
             return if is_canonical(ea) {
@@ -94,12 +115,15 @@ impl LeafPort for Port<'_> {
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), LeafStop> {
         let outcome = self.cpu.read_bytes(la.0, buf, self.mode);
-        self.convert(outcome)
+        if !self.accessed(outcome)? {
+            buf.fill(0xff);
+        }
+        Ok(())
     }
 
     fn write(&mut self, la: La, bytes: &[u8]) -> Result<(), LeafStop> {
         let outcome = self.cpu.write_bytes(la.0, bytes, self.mode);
-        self.convert(outcome)
+        self.accessed(outcome).map(drop)
     }
 
     fn resolve_epc(&mut self, la: La, access: EpcAccess) -> Result<Option<EpcIndex>, LeafStop> {

@@ -3,7 +3,6 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::EinitToken;
 use cloister_sgx::{AttributeFlags, EpcIndex, SgxStatus};
-use cloister_x86::La;
 
 use super::einit::{Case, SECS, empty, flags, good, launcher, machine, run};
 use crate::enclave::{SIGSTRUCT, Spec, TOKEN};
@@ -107,15 +106,14 @@ fn kss_admits_family_and_product_identities() {
 }
 
 #[test]
-fn a_hypervisor_initializes_on_copies_with_the_vcpus_own_hash() {
+fn the_hash_and_the_events_are_those_that_the_port_names() {
     let spec = Spec::simple();
     let mut machine = Machine::new(16);
     spec.load(&mut machine, 0).expect("the enclave can be built");
     let sigstruct = spec.sigstruct(Signer::a());
-    let token = EinitToken::none();
-    let la = La(Machine::window(0));
-    let run = |hash: [u8; 32], event: bool| {
-        machine.platform.einit(EpcIndex(0), la, &sigstruct, &token, &hash, || event)
+    let mut run = |hash: [u8; 32], event: bool| {
+        (machine.memory.le_hash, machine.memory.event) = (hash, event);
+        spec.einit(&mut machine, 0, &sigstruct, &EinitToken::none())
     };
 
     let event = run(Signer::a().mrsigner(), true);

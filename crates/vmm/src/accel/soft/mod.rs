@@ -2,7 +2,6 @@
 
 mod memory;
 mod msr;
-mod sgx;
 mod vcpu;
 mod vm;
 

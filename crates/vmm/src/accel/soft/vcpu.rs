@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use cloister_cpu::Exit;
 use cloister_cpu::segment::{Rights, Segment, TableRegister, seg};
+use cloister_cpu::{Exit, SgxPort};
 use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
 use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, Gpa};
 
 use super::msr::MsrBank;
-use super::sgx::StoppedAtEncls;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
 use cloister_boot::{self as boot, EntryState};
@@ -179,9 +178,11 @@ impl SoftVcpu {
             // Without SGX no bit of the ENCLS-exiting bitmap is set.
             return Ok(self.vcpu.inject(Exception::ud()));
         };
-        let mut guest = StoppedAtEncls(&mut self.vcpu.cpu);
-        match encls::handle(&sgx.vm, &sgx.vcpu, &mut guest) {
+        let regs = self.vcpu.cpu.leaf_registers();
+        let mut port = SgxPort::after_exit(&mut self.vcpu.cpu);
+        match encls::handle(&sgx.vm, &sgx.vcpu, &mut port, &regs) {
             encls::Action::Retire(outcome) => {
+                port.written();
                 self.vcpu.cpu.apply_leaf(&outcome);
                 self.vcpu.skip();
                 Ok(Ok(()))

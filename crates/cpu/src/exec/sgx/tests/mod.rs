@@ -5,6 +5,7 @@ mod bits;
 mod breakpoints;
 mod checks;
 mod entry;
+mod exited;
 mod host;
 mod memory;
 mod patching;

@@ -1,0 +1,51 @@
+//! ENCLS leaves that exited, carried out under the guest's policy
+//! (the work of `handle_encls` in Linux's KVM).
+
+use cloister_sgx::encls::{self, leaf};
+use cloister_sgx::{EnclsRegs, LeafOutcome, LeafPort, Stop};
+use cloister_x86::{Exception, Gpa};
+
+use crate::msr::SgxVcpu;
+use crate::policy::PolicyPort;
+use crate::pool::EpcExhausted;
+use crate::vm::SgxVm;
+
+/// What the VMM does after an exit for ENCLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Apply the outcome to RAX, RBX and RFLAGS and move RIP past the instruction.
+    Retire(LeafOutcome),
+    /// Inject this exception; RIP stays.
+    Inject(Exception),
+    /// Run the instruction again.
+    Retry,
+    /// There is no EPC for this guest-physical page: the host decides what happens to the guest.
+    Exhausted(Gpa, EpcExhausted),
+}
+
+/// Carries out the ENCLS leaf that a virtual processor stopped at, with the operands `regs`. `port`
+/// is the processor, as for a leaf that it would carry out itself.
+///
+/// Of the leaves that are announced, policy has a say in ECREATE, whose SECS may have what the
+/// guest's CPUID says (`handle_encls_ecreate` and `__handle_encls_ecreate` in Linux's KVM), and in
+/// EINIT, whose launch-control hash is the virtual processor's (`handle_encls_einit`). Neither
+/// needs a place of its own in the leaf: it runs through a [`PolicyPort`], as on a processor that
+/// has only what the guest's CPUID announces.
+pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, port: &mut impl LeafPort, regs: &EnclsRegs) -> Action {
+    if !vm.cpuid().has_encls_leaf(regs.eax) {
+        return Action::Inject(Exception::ud());
+    }
+    // No other leaf exits once SGX is enabled and the leaf is announced.
+    if !vcpu.sgx_enabled() || !matches!(regs.eax, leaf::ECREATE | leaf::EINIT) {
+        return Action::Inject(Exception::gp(0));
+    }
+    let mut port = PolicyPort::new(vm, vcpu, port);
+    match encls::execute(vm.platform(), &mut port, regs) {
+        Ok(outcome) => Action::Retire(outcome),
+        Err(Stop::Fault(exception)) => Action::Inject(port.capabilities().delivered(exception)),
+        Err(Stop::EpcMiss { .. } | Stop::Conflict) => match port.exhausted() {
+            Some((gpa, reason)) => Action::Exhausted(gpa, reason),
+            None => Action::Retry,
+        },
+    }
+}
