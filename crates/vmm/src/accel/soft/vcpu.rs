@@ -292,3 +292,136 @@ fn segment(from: boot::Segment) -> Segment {
         rights: Rights(u32::from(from.rights)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloister_cpu::state::{Features, attention};
+    use cloister_cpu::{Cpu, Shared};
+    use cloister_sgx::encls::leaf;
+    use cloister_sgx::layout::SigStruct;
+    use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity, SgxStatus};
+    use cloister_virt::{EpcPool, SectionConfig, SgxCpuid};
+    use cloister_x86::PAGE_SIZE;
+    use cloister_x86::regs::{Cr0, Cr4, Efer};
+    use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    use super::super::memory::SoftMemory;
+    use super::*;
+    use crate::cpuid::{CpuidTable, TSC_HZ};
+
+    const CODE: u64 = 0x1000;
+    const DIRECTORY: u64 = 0x2000;
+    const SIGSTRUCT: u64 = 0x3000;
+    const TOKEN: u64 = 0x4000;
+    /// The EPC, physical and linear.
+    const EPC: u64 = 0x4000_0000;
+    /// A data segment, a code segment of 32 bits: flat.
+    const DATA: u16 = 0xc093;
+    const CODE32: u16 = 0xc09b;
+    /// Messages to the local APIC.
+    const INTERRUPT: u32 = 0x52;
+    const NMI: u32 = 4 << 8;
+
+    /// A guest in 32-bit protected mode, right after an instruction that holds off interrupts and
+    /// about to execute EINIT with a SIGSTRUCT whose header alone is valid.
+    fn before_einit() -> SoftVcpu {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).unwrap();
+        // ENCLS; OUT 80H, AL.
+        ram.write_slice(&[0x0f, 0x01, 0xcf, 0xe6, 0x80], GuestAddress(CODE)).unwrap();
+        // Large pages, present and writable.
+        ram.write_obj(0x83_u32, GuestAddress(DIRECTORY)).unwrap();
+        ram.write_obj(EPC as u32 | 0x83, GuestAddress(DIRECTORY + (EPC >> 22) * 4)).unwrap();
+        let mut sigstruct = SigStruct::new_zeroed();
+        sigstruct.header = SigStruct::HEADER;
+        sigstruct.header2 = SigStruct::HEADER2;
+        sigstruct.exponent = 3.into();
+        ram.write_slice(sigstruct.as_bytes(), GuestAddress(SIGSTRUCT)).unwrap();
+
+        let config = PlatformConfig::single(4, PlatformIdentity::from_seed(&[1; 32]));
+        let cpuid = SgxCpuid::all_of(&config.capabilities, None);
+        let platform = Arc::new(Platform::new(config).unwrap());
+        let section =
+            SectionConfig { base: Gpa(EPC), size: 4 * PAGE_SIZE, node: 0, preallocate: false };
+        let account = EpcPool::new(platform.clone()).unlimited("vm");
+        let sgx = Arc::new(SgxVm::new(account, &[section], cpuid).unwrap());
+        let memory = SoftMemory::new(&ram, Some(sgx.clone())).unwrap();
+        let shared = Shared::new(Arc::new(memory), Some(platform), 1, TSC_HZ);
+        let features = Features { sgx: cpuid.capabilities, ..Features::default() };
+        let flat = |rights| boot::Segment { selector: 8, base: 0, limit: u32::MAX, rights };
+        let entry = EntryState {
+            rip: CODE,
+            rsp: 0x8000,
+            rbx: SIGSTRUCT,
+            rsi: 0,
+            cr0: Cr0::PE | Cr0::PG | Cr0::ET,
+            cr3: DIRECTORY,
+            cr4: Cr4::PSE,
+            efer: Efer::empty(),
+            cs: flat(CODE32),
+            data: flat(DATA),
+            tr: flat(0x8b),
+            gdt_base: 0,
+            gdt_limit: 0,
+        };
+        let answers = GuestCpuid::new(CpuidTable::new(1, features.xcr0), Some(sgx.clone()));
+        let vcpu = cloister_cpu::Vcpu::new(shared, 0, features);
+        let mut this = SoftVcpu::new(vcpu, 0, answers, Some(sgx), Some(&entry));
+        let cpu = &mut this.vcpu.cpu;
+        // The local APIC on.
+        cpu.apic_mmio_write(Gpa(0xfee0_00f0), 4, 0x1ff);
+        cpu.gpr[0] = leaf::EINIT.into();
+        (cpu.gpr[1], cpu.gpr[2]) = (EPC, TOKEN);
+        cpu.attention |= attention::SHADOW;
+        this
+    }
+
+    /// What EINIT reports in RAX. What comes after it ends the run: OUT, or an event, which no
+    /// handler takes.
+    fn reported(mut vcpu: SoftVcpu, prepare: fn(&mut Cpu)) -> u64 {
+        prepare(&mut vcpu.vcpu.cpu);
+        let event = vcpu.run().unwrap();
+        assert!(matches!(event, VmEvent::IoWrite { .. } | VmEvent::TripleFault), "{event:?}");
+        vcpu.vcpu.cpu.gpr[0]
+    }
+
+    fn send(cpu: &Cpu, message: u32) {
+        cpu.shared.deliver_msi(0xfee0_0000, message);
+    }
+
+    #[test]
+    fn einit_gives_way_to_the_same_events_whether_it_exits_or_not() {
+        let (gives_way, goes_on) = (SgxStatus::UnmaskedEvent, SgxStatus::InvalidSignature);
+        let table: [(&str, fn(&mut Cpu), SgxStatus); 5] = [
+            ("no event", |_| {}, goes_on),
+            ("an NMI with IF clear", |cpu| send(cpu, NMI), gives_way),
+            (
+                "an NMI while another is handled",
+                |cpu| {
+                    cpu.nmi_blocked = true;
+                    send(cpu, NMI);
+                },
+                goes_on,
+            ),
+            ("an interrupt with IF clear", |cpu| send(cpu, INTERRUPT), goes_on),
+            (
+                "an interrupt with IF set",
+                |cpu| {
+                    cpu.system_flags.insert(Rflags::IF);
+                    send(cpu, INTERRUPT);
+                },
+                gives_way,
+            ),
+        ];
+        for (name, prepare, expected) in table {
+            let exits = before_einit();
+            let mut stays = before_einit();
+            assert_ne!(exits.vcpu.cpu.encls_exiting & 1 << leaf::EINIT, 0);
+            stays.vcpu.cpu.encls_exiting = 0;
+
+            let statuses = [reported(exits, prepare), reported(stays, prepare)];
+
+            assert_eq!(statuses, [expected.rax(); 2], "{name}");
+        }
+    }
+}
