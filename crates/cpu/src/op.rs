@@ -7,7 +7,7 @@ pub type Handler = fn(&mut Cpu, &Op) -> Exec;
 
 /// Register slot that always holds zero: the base or index of an address that has none.
 pub const ZERO_SLOT: u8 = 16;
-/// Register slot that holds the linear address (RIP) of the block that runs: the base of
+/// Register slot that holds RIP at the start of the block that runs: the base of
 /// RIP-relative operands, whose displacement the lowering makes relative to the block.
 pub const BLOCK_SLOT: u8 = 17;
 /// [`Op::special`]: the address is not simply base + index * scale + displacement in 64 bits.
@@ -86,6 +86,8 @@ pub struct Op {
     /// Whatever a family's `select` wants to keep with the op.
     pub extra: u32,
 }
+
+const _: () = assert!(size_of::<Op>() == 48);
 
 /// [`Op::mem_operand`] of an instruction without a memory operand.
 pub const NO_MEMORY: u8 = 0xff;

@@ -88,6 +88,8 @@ pub struct Entry {
     page: u64,
 }
 
+const _: () = assert!(size_of::<Entry>() == 32);
+
 impl Entry {
     /// Identity of the physical page: guest-physical page address, or for EPC the index and
     /// [`PHYS_EPC`](super::translate::PHYS_EPC).
