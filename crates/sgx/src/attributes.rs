@@ -1,6 +1,7 @@
 //! ATTRIBUTES and MISCSELECT of an enclave (SDM Vol. 3D, 35.7.1 and 35.7.2).
 
 use bitflags::bitflags;
+pub use cloister_x86::cpuid::MISCSELECT_EXINFO;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -77,6 +78,3 @@ impl Attributes {
         }
     }
 }
-
-/// MISCSELECT bit 0, EXINFO: report #PF and #GP in the MISC region of the SSA.
-pub const MISCSELECT_EXINFO: u32 = 1 << 0;

@@ -37,5 +37,5 @@ pub const SGX_EAX_EVERIFYREPORT2: u32 = 1 << 7;
 pub const SGX_EAX_EUPDATESVN: u32 = 1 << 10;
 /// CPUID.12H.0:EAX: EDECCSSA.
 pub const SGX_EAX_EDECCSSA: u32 = 1 << 11;
-/// CPUID.12H.0:EBX, a MISCSELECT bit: EXINFO in the SSA's MISC region.
+/// CPUID.12H.0:EBX and MISCSELECT bit 0, EXINFO: report #PF and #GP in the MISC region of the SSA.
 pub const MISCSELECT_EXINFO: u32 = 1 << 0;
