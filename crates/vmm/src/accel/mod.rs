@@ -5,12 +5,12 @@ pub mod soft;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_boot::EntryState;
 use cloister_virt::EpcExhausted;
 use cloister_x86::Gpa;
 use thiserror::Error;
 
 use crate::devices::{DmaObserver, MsiSink};
-use cloister_boot::EntryState;
 
 /// The processors of one machine, from one reset to the next.
 pub trait Vm: Send + Sync {

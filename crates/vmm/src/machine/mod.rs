@@ -22,6 +22,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cloister_boot::BootError;
 use cloister_virt::{ProvisionError, SgxVm};
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
@@ -38,7 +39,6 @@ use crate::memory::{RamError, map_ram};
 use crate::platform_dir::{self, PlatformDirError};
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
-use cloister_boot::BootError;
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

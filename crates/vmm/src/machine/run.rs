@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use cloister_boot::BootError;
 use cloister_virt::RemoveError;
 use thiserror::Error;
 
@@ -18,7 +19,6 @@ use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
 use crate::acpi::{self, AcpiError};
 use crate::devices::{Halt, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
-use cloister_boot::BootError;
 
 /// Why a machine ended that should have gone on, or did not start.
 #[derive(Debug, Error)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cloister_boot::{self as boot, EntryState};
 use cloister_cpu::segment::{Rights, Segment, TableRegister, seg};
 use cloister_cpu::{Exit, SgxPort};
 use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
@@ -11,7 +12,6 @@ use cloister_x86::{Exception, Gpa};
 use super::msr::MsrBank;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
-use cloister_boot::{self as boot, EntryState};
 
 /// Encodings of registers that boot protocols pass something in.
 const RBX: usize = 3;

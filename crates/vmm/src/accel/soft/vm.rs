@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_boot::EntryState;
 use cloister_cpu::Shared;
 use cloister_cpu::phys::prepare_barrier;
 use cloister_cpu::state::Features;
@@ -16,7 +17,6 @@ use crate::accel::{Vcpu, VcpuError, Vm};
 use crate::cpuid::{CpuidTable, GuestCpuid, TSC_HZ};
 use crate::devices::{DmaObserver, MsiSink};
 use crate::layout::PHYS_BITS;
-use cloister_boot::EntryState;
 
 /// What a [`SoftVm`] is made of.
 #[derive(Clone, Debug)]
