@@ -376,9 +376,12 @@ mod tests {
         this
     }
 
+    /// What happens to a processor before it executes EINIT.
+    type Prepare = fn(&mut Cpu);
+
     /// What EINIT reports in RAX. What comes after it ends the run: OUT, or an event, which no
     /// handler takes.
-    fn reported(mut vcpu: SoftVcpu, prepare: fn(&mut Cpu)) -> u64 {
+    fn reported(mut vcpu: SoftVcpu, prepare: Prepare) -> u64 {
         prepare(&mut vcpu.vcpu.cpu);
         let event = vcpu.run().unwrap();
         assert!(matches!(event, VmEvent::IoWrite { .. } | VmEvent::TripleFault), "{event:?}");
@@ -392,7 +395,7 @@ mod tests {
     #[test]
     fn einit_gives_way_to_the_same_events_whether_it_exits_or_not() {
         let (gives_way, goes_on) = (SgxStatus::UnmaskedEvent, SgxStatus::InvalidSignature);
-        let table: [(&str, fn(&mut Cpu), SgxStatus); 5] = [
+        let table: [(&str, Prepare, SgxStatus); 5] = [
             ("no event", |_| {}, goes_on),
             ("an NMI with IF clear", |cpu| send(cpu, NMI), gives_way),
             (

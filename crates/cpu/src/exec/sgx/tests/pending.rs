@@ -29,9 +29,12 @@ fn enabled(cpu: &mut Cpu) {
     cpu.system_flags.insert(Rflags::IF);
 }
 
+/// Messages to a processor that is prepared so, and whether an event is pending then.
+type Case = (&'static str, &'static [u32], fn(&mut Cpu), bool);
+
 #[test]
 fn only_an_event_that_the_processor_would_take_is_pending() {
-    let table: [(&str, &[u32], fn(&mut Cpu), bool); 10] = [
+    let table: [Case; 10] = [
         ("nothing", &[], enabled, false),
         ("an NMI with IF clear", &[NMI], |_| {}, true),
         ("an NMI while one is handled", &[NMI], |cpu| cpu.nmi_blocked = true, false),
