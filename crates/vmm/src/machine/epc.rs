@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use cloister_sgx::{
-    AttributeFlags, DEFAULT_LE_HASH, EpcSectionConfig, Platform, PlatformConfig, PlatformFuses,
-    PlatformIdentity, SgxFeatures,
+    AttributeFlags, Capabilities, DEFAULT_LE_HASH, EpcSectionConfig, Platform, PlatformConfig,
+    PlatformFuses, PlatformIdentity, SgxFeatures,
 };
 use cloister_virt::{
     EpcPool, ProvisionError, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm, VmError,
@@ -69,10 +69,21 @@ pub(super) fn provisioning(
     }
 }
 
+/// What the platform of the host can do: every leaf and every attribute, for enclaves with the state
+/// that a software processor has.
+fn host_capabilities() -> Capabilities {
+    let never = AttributeFlags::INIT | AttributeFlags::CET;
+    Capabilities {
+        features: SgxFeatures::all(),
+        attributes: AttributeFlags::all().difference(never),
+        ..Capabilities::default()
+    }
+}
+
 /// Makes the virtual EPC of a machine on a platform with the keys that `fuses` stand for, or of a
 /// platform that ends with the process. The platform has as much EPC as the guest: pages cost the
-/// host nothing until they are used. It can do what the guest's CPUID says and nothing else, since
-/// no hypervisor sees the ENCLU leaves of its guests. `None` without sections.
+/// host nothing until they are used. It can do all that there is; what of that the guest has, its
+/// CPUID says. `None` without sections.
 pub(super) fn virtual_epc(
     config: &MachineConfig,
     fuses: Option<PlatformFuses>,
@@ -87,13 +98,9 @@ pub(super) fn virtual_epc(
         None => PlatformIdentity::throw_away(),
     };
     let identity = identity.map_err(EpcError::Identity)?;
-    let mut capabilities = config.cpu.capabilities;
-    // A guest may have SGX without leaves; a platform has some.
-    capabilities.features |= SgxFeatures::SGX1;
     let platform = Platform::new(PlatformConfig {
         default_le_hash: config.launch_key.unwrap_or(DEFAULT_LE_HASH),
-        le_hash_writable: config.cpu.launch_control,
-        capabilities,
+        capabilities: host_capabilities(),
         sections: platform_sections(&config.epc),
         ..PlatformConfig::single(pages(&config.epc)?, identity)
     });
@@ -118,4 +125,57 @@ pub(super) fn virtual_epc(
     let account = pool.unlimited(config.display_name());
     let vm = SgxVm::new(account, &sections, cpuid).map_err(EpcError::Sections)?;
     Ok(Some(Arc::new(vm)))
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_sgx::encls::leaf;
+
+    use super::*;
+    use crate::config::BootConfig;
+    use crate::cpu_flags::CpuConfig;
+
+    const RAM: u64 = 128 << 20;
+    const EPC: u64 = 1 << 20;
+
+    /// The SGX of a machine with this CPUID.
+    fn sgx(change: impl FnOnce(&mut Capabilities)) -> Arc<SgxVm> {
+        let mut cpu = CpuConfig::default();
+        change(&mut cpu.capabilities);
+        let config = MachineConfig {
+            name: None,
+            boot: BootConfig::Kernel { kernel: "k".into(), initrd: None, cmdline: String::new() },
+            ram: RAM,
+            cpus: 1,
+            nodes: Vec::new(),
+            disks: Vec::new(),
+            epc: vec![EpcConfig::parse("id=a,size=1M").unwrap()],
+            cpu,
+            launch_key: None,
+            platform: None,
+            no_reboot: false,
+        };
+        let layout = Layout::new(RAM, &[EPC]).unwrap();
+        let right = provisioning(&config).unwrap();
+        virtual_epc(&config, None, right, &layout).unwrap().unwrap()
+    }
+
+    #[test]
+    fn ecreate_exits_unless_the_guest_has_all_of_the_platform() {
+        let exits = |sgx: &SgxVm| sgx.encls_exiting(&sgx.new_vcpu()) & 1 << leaf::ECREATE != 0;
+
+        assert!(exits(&sgx(|_| {})));
+        assert!(exits(&sgx(|guest| {
+            *guest = Capabilities { miscselect: 0, ..host_capabilities() };
+        })));
+        assert!(!exits(&sgx(|guest| *guest = host_capabilities())));
+    }
+
+    #[test]
+    fn what_the_guest_lacks_the_platform_has() {
+        let sgx = sgx(|guest| guest.features = SgxFeatures::SGX1);
+
+        assert_eq!(sgx.cpuid().capabilities.features, SgxFeatures::SGX1);
+        assert_eq!(sgx.platform().capabilities().features, SgxFeatures::all());
+    }
 }
