@@ -1,5 +1,6 @@
 //! The bodies of the fuzz targets. They live beside the tests of the SGX model, whose processor
-//! and enclaves they use and which run them with a fixed seed; this crate gives them to libFuzzer.
+//! and enclaves they use, and beside those of the machine monitor; both run them with a fixed seed.
+//! This crate gives them to libFuzzer.
 
 #[path = "../../crates/sgx/tests/model/choices.rs"]
 mod choices;
@@ -11,12 +12,19 @@ mod fuzz;
 #[path = "../../crates/sgx/tests/model/machine.rs"]
 #[expect(dead_code, reason = "the model's tests use more of it")]
 mod machine;
+#[path = "../../crates/sgx/tests/model/meanwhile.rs"]
+#[expect(dead_code, reason = "the model's tests use more of it")]
+mod meanwhile;
 #[path = "../../crates/sgx/tests/model/sequences/mod.rs"]
 #[expect(dead_code, reason = "the model's tests use more of it")]
 mod sequences;
 #[path = "../../crates/sgx/tests/model/signer.rs"]
 #[expect(dead_code, reason = "the model's tests use more of it")]
 mod signer;
+#[path = "../../crates/vmm/tests/fuzz/targets/mod.rs"]
+mod vmm;
+
+pub use cloister_vmm::qmp::fuzzing::qmp;
 
 /// Any leaf with any operands, several processors and many leaves in a row.
 pub fn leaf_operands(data: &[u8]) {
@@ -36,4 +44,34 @@ pub fn einittoken(data: &[u8]) {
 /// EGETKEY with any KEYREQUEST.
 pub fn keyrequest(data: &[u8]) {
     fuzz::keyrequest(data);
+}
+
+/// A disk with a boot loader, changed or not a disk at all.
+pub fn disk(data: &[u8]) {
+    vmm::disk(data);
+}
+
+/// GRUB's configuration and the files that it reads.
+pub fn grub(data: &[u8]) {
+    vmm::grub(data);
+}
+
+/// Boot entries and `loader.conf`.
+pub fn boot_entries(data: &[u8]) {
+    vmm::boot_entries(data);
+}
+
+/// A bzImage, an ELF kernel with a PVH entry, or anything.
+pub fn kernel(data: &[u8]) {
+    vmm::kernel(data);
+}
+
+/// The driver of a disk, a console or an entropy device.
+pub fn virtio(data: &[u8]) {
+    vmm::virtio(data);
+}
+
+/// A line of QEMU's options.
+pub fn qemu_line(data: &[u8]) {
+    vmm::qemu_line(data);
 }

@@ -1,6 +1,7 @@
-//! `cargo xtask fuzz`: the fuzz targets of the SGX model.
+//! `cargo xtask fuzz`: the fuzz targets of the SGX model and of the machine monitor.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -9,8 +10,19 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 4] =
-    [("leaf_operands", 4096), ("sigstruct", 64), ("einittoken", 64), ("keyrequest", 96)];
+const TARGETS: [(&str, u32); 11] = [
+    ("leaf_operands", 4096),
+    ("sigstruct", 64),
+    ("einittoken", 64),
+    ("keyrequest", 96),
+    ("disk", 256),
+    ("grub", 4096),
+    ("boot_entries", 4096),
+    ("kernel", 512),
+    ("virtio", 4096),
+    ("qemu_line", 1024),
+    ("qmp", 2048),
+];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(Args)]
@@ -48,7 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .current_dir(repository::root())
             // The coverage that libFuzzer needs is an unstable option of a stable compiler.
             .env("RUSTC_BOOTSTRAP", "1")
-            .args(["fuzz", "run", "--sanitizer", "none", name, "--"])
+            .args(["fuzz", "run", "--sanitizer", "none", name])
+            .args(corpora(name)?)
+            .arg("--")
             .arg(format!("-max_total_time={}", options.seconds))
             .arg(format!("-max_len={longest}"))
             // Long inputs from the beginning: deep states need many decisions.
@@ -63,4 +77,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         process::done(start);
     }
     Ok(())
+}
+
+/// The folders of a target's inputs: what libFuzzer found, and the seeds that some have.
+fn corpora(name: &str) -> Result<Vec<PathBuf>> {
+    let found = Path::new("fuzz/corpus").join(name);
+    fs::create_dir_all(repository::root().join(&found))?;
+    let seeds = Path::new("fuzz/seeds").join(name);
+    let has_seeds = repository::root().join(&seeds).is_dir();
+    Ok([Some(found), has_seeds.then_some(seeds)].into_iter().flatten().collect())
 }

@@ -128,7 +128,8 @@ impl OptionList {
         let mut group = Vec::new();
         for pair in self.pairs.extract_if(.., |pair| pair.key.starts_with(start)) {
             let rest = pair.key[start.len()..].to_owned();
-            let missing = QemuError::NoValue { option: self.option, key: pair.key };
+            let key = pair.key.escape_debug().to_string();
+            let missing = QemuError::NoValue { option: self.option, key };
             group.push((rest, pair.value.ok_or(missing)?));
         }
         Ok(group)

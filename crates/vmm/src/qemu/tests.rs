@@ -289,6 +289,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("-M q35,accel", "-machine: the key accel has no value: write accel=VALUE"),
     (
+        "-M q35,sgx-epc.\u{1}",
+        "-machine: the key sgx-epc.\\u{1} has no value: write sgx-epc.\\u{1}=VALUE",
+    ),
+    (
         "-M q35,accel=kvm",
         "-machine: this version has the software processor only, and no kvm: write tcg or leave it out",
     ),

@@ -12,6 +12,8 @@
 mod commands;
 mod context;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod input;
 mod listen;
 mod request;

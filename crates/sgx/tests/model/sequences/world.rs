@@ -264,7 +264,7 @@ impl World {
             let status = self.shared.platform.eremove(EpcIndex(page));
             assert_eq!(status, Ok(SgxStatus::Success), "page {page} is lost");
         }
-        assert_eq!(self.shared.pages(|_, view| view.valid()), []);
+        assert_eq!(self.shared.pages(|_, view| view.valid()), [0_u32; 0]);
     }
 }
 

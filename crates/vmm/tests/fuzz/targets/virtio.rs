@@ -1,0 +1,195 @@
+//! virtio devices, with a driver that writes anything in its rings and registers.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex};
+
+use cloister_vmm::devices::virtio::{Block, Console, ConsoleInput, Entropy, MmioTransport};
+use cloister_vmm::devices::{Device, GuestRam, Unconnected};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+
+use super::{Bytes, file};
+
+/// As little as rings need: the chain of a hostile driver has all of it in each descriptor.
+const RAM: u64 = 64 << 10;
+/// Bytes of a disk.
+const DISK: u64 = 64 << 10;
+/// What a read-only disk holds.
+const CONTENTS: u8 = 0xd1;
+/// Where the buffers of requests are.
+const BUFFERS: u64 = 0x8000;
+/// VIRTIO_F_VERSION_1.
+const VERSION_1: u64 = 1 << 32;
+
+/// Where queue `index` has its descriptors, driver area and device area.
+fn areas(index: u8) -> [u64; 3] {
+    let base = 0x4000 * u64::from(index);
+    [base, base + 0x1000, base + 0x2000]
+}
+
+struct Driver {
+    transport: Arc<Mutex<MmioTransport>>,
+    ram: GuestRam,
+}
+
+impl Driver {
+    fn put(&self, register: u64, value: u32) {
+        self.transport.lock().expect("no panic").write(register, &value.to_le_bytes());
+    }
+
+    fn get(&self, register: u64) -> u32 {
+        let mut data = [0; 4];
+        self.transport.lock().expect("no panic").read(register, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    fn write(&self, gpa: u64, data: &[u8]) {
+        // Err: not RAM.
+        let _ = self.ram.memory().write_slice(data, GuestAddress(gpa));
+    }
+
+    /// Brings the device up with these of its features and queues of at most `size` descriptors.
+    fn start(&self, features: u64, size: u32) {
+        self.put(0x070, 0);
+        self.put(0x070, 3);
+        for page in [0, 1] {
+            self.put(0x014, page);
+            let wanted = ((features | VERSION_1) >> (32 * page)) as u32;
+            self.put(0x024, page);
+            self.put(0x020, wanted & self.get(0x010));
+        }
+        self.put(0x070, 11);
+        for index in 0..2 {
+            self.put(0x030, index.into());
+            self.put(0x038, self.get(0x034).min(size.next_power_of_two()));
+            for (register, address) in [0x080, 0x090, 0x0a0].into_iter().zip(areas(index)) {
+                self.put(register, address as u32);
+                self.put(register + 4, 0);
+            }
+            self.put(0x044, 1);
+        }
+        self.put(0x070, 15);
+    }
+
+    /// One thing that a driver may do.
+    fn step(&self, bytes: &mut Bytes<'_>, input: Option<&ConsoleInput>) {
+        let queue = bytes.u8();
+        let (action, queue) = (queue >> 1, queue & 1);
+        let [table, driver_area, device_area] = areas(queue);
+        match action % 10 {
+            0 => self.put(u64::from(bytes.u8()) << 2, bytes.u32()),
+            1 => {
+                let len = bytes.u8() % 9;
+                let data: Vec<u8> = (0..len).map(|_| bytes.u8()).collect();
+                self.transport.lock().expect("no panic").write(u64::from(bytes.u16()), &data);
+            }
+            2 => {
+                let mut data = vec![0; usize::from(bytes.u8() % 9)];
+                self.transport.lock().expect("no panic").read(u64::from(bytes.u16()), &mut data);
+            }
+            3 => {
+                // A descriptor, here or in an indirect table.
+                let table = if bytes.u8() & 1 == 0 { table } else { BUFFERS };
+                let at = table + 16 * u64::from(bytes.u8());
+                let gpa = match bytes.u8() % 4 {
+                    0 => bytes.u64(),
+                    1 => RAM - u64::from(bytes.u8()),
+                    _ => BUFFERS + (u64::from(bytes.u8()) << 4),
+                };
+                let len = if bytes.u8() & 1 == 0 { bytes.u16().into() } else { bytes.u32() };
+                self.write(at, &gpa.to_le_bytes());
+                self.write(at + 8, &len.to_le_bytes());
+                self.write(at + 12, &u16::from(bytes.u8() & 7).to_le_bytes());
+                self.write(at + 14, &u16::from(bytes.u8()).to_le_bytes());
+            }
+            4 => {
+                let slot = 2 * u64::from(bytes.u8());
+                self.write(driver_area + 4 + slot, &u16::from(bytes.u8()).to_le_bytes());
+            }
+            5 => self.write(driver_area + 2, &bytes.u16().to_le_bytes()),
+            6 => {
+                self.put(0x050, queue.into());
+                self.put(0x064, self.get(0x060));
+            }
+            7 => {
+                // The header of a disk's request, and a range to discard behind it.
+                let at = BUFFERS + (u64::from(bytes.u8()) << 4);
+                self.write(at, &u32::from(bytes.u8() & 15).to_le_bytes());
+                self.write(at + 8, &u64::from(bytes.u8()).to_le_bytes());
+                self.write(at + 16, &bytes.u64().to_le_bytes());
+                self.write(at + 24, &bytes.u64().to_le_bytes());
+            }
+            8 => self.write(device_area + u64::from(bytes.u16() % 0x1000), &[bytes.u8()]),
+            _ => {
+                if let Some(input) = input {
+                    input.push(&vec![b'?'; bytes.u8().into()]);
+                }
+            }
+        }
+    }
+}
+
+struct Bench {
+    memory: GuestMemoryMmap,
+    disk: File,
+    read_only: File,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]);
+        let (disk, read_only) = (file("disk"), file("read-only"));
+        disk.set_len(DISK).expect("a file in memory");
+        read_only.write_all_at(&[CONTENTS; DISK as usize], 0).expect("a file in memory");
+        Self { memory: memory.expect("RAM"), disk, read_only }
+    }
+
+    fn run(&self, data: &[u8]) {
+        self.memory.write_slice(&[0; RAM as usize], GuestAddress(0)).expect("RAM");
+        let ram = GuestRam::new(self.memory.clone(), None);
+        let line = Arc::new(Unconnected);
+        let mut bytes = Bytes(data);
+        let kind = bytes.u8() % 4;
+        let disk = |file: &File, read_only| {
+            let file = file.try_clone().expect("a file");
+            Box::new(Block::from_file(file, read_only, "disk").expect("a disk"))
+        };
+        let (transport, input) = match kind {
+            0 => {
+                let size = (bytes.u8() & 1 == 0).then_some((80, 25));
+                let output = Box::new(std::io::sink());
+                let (transport, input) = Console::attach(ram.clone(), line, output, size);
+                (transport, Some(input))
+            }
+            1 => (shared(MmioTransport::new(Box::new(Entropy), ram.clone(), line)), None),
+            2 => (shared(MmioTransport::new(disk(&self.disk, false), ram.clone(), line)), None),
+            _ => (shared(MmioTransport::new(disk(&self.read_only, true), ram.clone(), line)), None),
+        };
+        let driver = Driver { transport, ram };
+        let features = bytes.u64();
+        driver.start(features, bytes.u8().into());
+        while !bytes.is_empty() {
+            driver.step(&mut bytes, input.as_ref());
+        }
+
+        assert_eq!(self.disk.metadata().expect("a file").len(), DISK);
+        if kind == 3 {
+            let mut contents = vec![0; DISK as usize];
+            self.read_only.read_exact_at(&mut contents, 0).expect("a file in memory");
+            assert!(contents.iter().all(|&byte| byte == CONTENTS), "a read-only disk changed");
+        }
+    }
+}
+
+fn shared(transport: MmioTransport) -> Arc<Mutex<MmioTransport>> {
+    Arc::new(Mutex::new(transport))
+}
+
+/// A device, its driver's features and queue sizes, and what the driver does.
+pub(crate) fn virtio(data: &[u8]) {
+    thread_local! {
+        static BENCH: RefCell<Bench> = RefCell::new(Bench::new());
+    }
+    BENCH.with_borrow(|bench| bench.run(data));
+}
