@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::OnceLock;
 
-use cloister_vmm::boot::find_on_disk;
+use cloister_boot::find_on_disk;
 
 use super::image::{self, ROOM, Slot};
 use super::{Bytes, file};

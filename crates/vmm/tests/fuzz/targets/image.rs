@@ -3,6 +3,7 @@
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
 
+use cloister_boot::testing::bzimage;
 use fatfs::{FatType, FormatVolumeOptions, FsOptions};
 
 /// Bytes of a FAT or ext4 file system.
@@ -33,7 +34,7 @@ pub(super) fn fat(paths: &[&str]) -> (Vec<u8>, Vec<Slot>) {
         let system =
             fatfs::FileSystem::new(Cursor::new(&mut bytes[..]), FsOptions::new()).expect("FAT");
         let root = system.root_dir();
-        root.create_file("k").and_then(|mut file| file.write_all(&bzimage())).expect("a file");
+        root.create_file("k").and_then(|mut file| file.write_all(&bzimage(&[]))).expect("a file");
         for (index, path) in paths.iter().enumerate() {
             for (end, _) in path.match_indices('/') {
                 root.create_dir(&path[..end]).expect("a directory");
@@ -61,7 +62,7 @@ pub(super) fn ext4(config: &[u8]) -> Option<Vec<u8>> {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("boot/grub")).ok()?;
     std::fs::write(root.join("boot/grub/grub.cfg"), config).ok()?;
-    std::fs::write(root.join("k"), bzimage()).ok()?;
+    std::fs::write(root.join("k"), bzimage(&[])).ok()?;
     std::os::unix::fs::symlink("/k", root.join("vmlinuz")).ok()?;
     let image = folder.join("image");
     let made = Command::new("mke2fs")
@@ -100,23 +101,6 @@ pub(super) fn gpt(contents: &[u8]) -> Vec<u8> {
     let mut image = table.write().expect("a GPT").into_inner();
     image[start..start + contents.len()].copy_from_slice(contents);
     image
-}
-
-/// The smallest bzImage.
-pub(super) fn bzimage() -> Vec<u8> {
-    let mut file = vec![0; 0x600];
-    file[0x1f1] = 1;
-    file[0x1f4] = 0x20;
-    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    file[0x202..0x206].copy_from_slice(b"HdrS");
-    file[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    file[0x211] = 1;
-    file[0x236] = 1;
-    file[0x238] = 255;
-    file[0x258..0x260].copy_from_slice(&0x10_0000_u64.to_le_bytes());
-    file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes());
-    file
 }
 
 /// An ELF kernel with a PVH note: 16 bytes at 1 MiB with 0x2000 bytes of memory.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use cloister_vmm::boot::{BootSource, Initrd, KernelImage};
+use cloister_boot::{BootSource, Initrd, KernelImage, testing};
 use cloister_vmm::layout::{ACPI_START, Layout};
 use cloister_vmm::memory::map_ram;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
@@ -26,7 +26,7 @@ pub(crate) fn kernel(data: &[u8]) {
     let kind = bytes.u8();
     let (initrd, cmdline) = (usize::from(bytes.u16()) << 6, usize::from(bytes.u8()) << 4);
     let mut file = match kind & 3 {
-        0 => image::bzimage(),
+        0 => testing::bzimage(&[]),
         1 => image::elf(),
         _ => bytes.0.to_vec(),
     };
@@ -42,7 +42,7 @@ pub(crate) fn kernel(data: &[u8]) {
         initrd: (initrd != 0).then(|| Initrd::from_bytes(vec![0x5a; initrd])),
         cmdline: "a".repeat(cmdline),
     };
-    let loaded = source.load(ram, layout, ACPI_START);
+    let loaded = source.load(ram, &layout.memory_map(), ACPI_START);
 
     let mut tables = [0; TABLES.len()];
     ram.read_slice(&mut tables, GuestAddress(ACPI_START)).expect("RAM");
