@@ -17,6 +17,12 @@ const NO_CONTEXT: u64 = 0;
 /// The context number of empty entries, which is never current.
 const EMPTY_CONTEXT: u64 = 0xfff;
 const LAST_CONTEXT: u64 = 0xffe;
+/// From how many entries on all those of enclaves are emptied together.
+const ENCLAVE_SLOTS: usize = 256;
+
+// A slot's number fits in 16 bits.
+const _: () = assert!(ENTRIES * 12 <= 1 << 16);
+
 /// A set of page numbers that may have more members than were put in.
 #[derive(Debug)]
 struct PageFilter(Box<[u64; Self::BITS / 64]>);
@@ -123,6 +129,9 @@ pub struct Tlb {
     pub context: u64,
     /// Number of the current context, always.
     real_context: u64,
+    /// Entries made inside an enclave since the last flush of those: all, if there are fewer than
+    /// [`ENCLAVE_SLOTS`]. An enclave that is left soon, as by an interrupt, made only a few.
+    enclave_slots: Vec<u16>,
     /// Context of each PCID; 0: none yet.
     contexts: Box<[u16]>,
     next_context: u64,
@@ -152,6 +161,7 @@ impl Default for Tlb {
             entries: empty_entries(),
             context: 1,
             real_context: 1,
+            enclave_slots: Vec::with_capacity(ENCLAVE_SLOTS),
             contexts: {
                 let mut contexts = vec![0; 4096].into_boxed_slice();
                 contexts[0] = 1;
@@ -264,7 +274,11 @@ impl Tlb {
                 self.huge.insert(la >> 30);
             }
         }
-        self.entries[Self::slot(kind, mode, la)] = Entry {
+        let slot = Self::slot(kind, mode, la);
+        if mode == MmuMode::Enclave && self.enclave_slots.len() < ENCLAVE_SLOTS {
+            self.enclave_slots.push(slot as u16);
+        }
+        self.entries[slot] = Entry {
             tag: page | self.real_context,
             addend: (host.as_ptr() as u64).wrapping_sub(page),
             track,
@@ -395,9 +409,46 @@ impl Tlb {
 
     /// Drops all translations made inside an enclave: enclave entry and exit.
     pub fn flush_enclave(&mut self) {
-        let first = MmuMode::Enclave as usize * 3 * ENTRIES;
-        self.entries[first..].fill(EMPTY);
+        if self.enclave_slots.len() < ENCLAVE_SLOTS {
+            for &slot in &self.enclave_slots {
+                self.entries[usize::from(slot)] = EMPTY;
+            }
+        } else {
+            let first = MmuMode::Enclave as usize * 3 * ENTRIES;
+            self.entries[first..].fill(EMPTY);
+        }
+        self.enclave_slots.clear();
         self.code_flushes += 1;
         self.set_epoch();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(tlb: &mut Tlb, mode: MmuMode, la: u64) {
+        let nothing = (NonNull::dangling(), NonNull::dangling());
+        tlb.fill(AccessKind::Read, mode, la, nothing.0, nothing.1, la, false, 4096);
+    }
+
+    fn holds(tlb: &Tlb, mode: MmuMode, la: u64) -> bool {
+        tlb.entry(AccessKind::Read, mode, la).tag == la | tlb.context
+    }
+
+    #[test]
+    fn leaving_an_enclave_drops_what_it_translated_and_nothing_else() {
+        let mut tlb = Tlb::default();
+        for pages in [1, 2, ENCLAVE_SLOTS - 1, ENCLAVE_SLOTS, ENCLAVE_SLOTS + 1, ENTRIES, 1] {
+            let pages = || (0..pages as u64).map(|page| (page + 1) << 12);
+            fill(&mut tlb, MmuMode::User, 0x1000);
+            pages().for_each(|la| fill(&mut tlb, MmuMode::Enclave, la));
+            assert!(pages().all(|la| holds(&tlb, MmuMode::Enclave, la)));
+
+            tlb.flush_enclave();
+
+            assert!(!pages().any(|la| holds(&tlb, MmuMode::Enclave, la)));
+            assert!(holds(&tlb, MmuMode::User, 0x1000));
+        }
     }
 }
