@@ -199,32 +199,14 @@ pub(super) fn load(
 mod tests {
     use super::*;
     use crate::memory::{ACPI_START, MapEntry, RangeKind, machine};
-    use crate::{Initrd, KernelImage};
+    use crate::{Initrd, KernelImage, testing};
     use cloister_x86::regs::Cr0;
 
     const MIB: u64 = 1 << 20;
 
-    /// An ELF kernel: 16 bytes at 1 MiB with 0x2000 bytes of memory, and a PVH note.
+    /// [`testing::elf`], changed.
     fn image(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
-        let mut file = vec![0; 64 + 2 * 56];
-        file[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
-        file[16..20].copy_from_slice(&[2, 0, 62, 0]);
-        file[32] = 64; // e_phoff
-        file[54] = 56; // e_phentsize
-        file[56] = 2; // e_phnum
-        let data = file.len() as u64;
-        for (at, kind, offset, paddr, filesz, memsz) in
-            [(64, 1_u32, data, MIB, 16_u64, 0x2000_u64), (120, 4, data + 16, 0, 20, 20)]
-        {
-            file[at..at + 4].copy_from_slice(&kind.to_le_bytes());
-            for (field, value) in [(8, offset), (24, paddr), (32, filesz), (40, memsz)] {
-                file[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
-            }
-        }
-        file.extend([0x90; 16]);
-        for word in [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), 0x10_0004] {
-            file.extend(word.to_le_bytes());
-        }
+        let mut file = testing::elf();
         edit(&mut file);
         file
     }

@@ -31,3 +31,28 @@ pub fn bzimage(code: &[u8]) -> Vec<u8> {
     file[0x1f4..0x1f8].copy_from_slice(&(paragraphs as u32).to_le_bytes()); // syssize
     file
 }
+
+/// An ELF kernel with a PVH note: 16 bytes at 1 MiB with 2000H bytes of memory.
+#[must_use]
+pub fn elf() -> Vec<u8> {
+    let mut file = vec![0; 64 + 2 * 56];
+    file[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
+    file[16..20].copy_from_slice(&[2, 0, 62, 0]);
+    file[32] = 64; // e_phoff
+    file[54] = 56; // e_phentsize
+    file[56] = 2; // e_phnum
+    let data = file.len() as u64;
+    for (at, kind, offset, paddr, filesz, memsz) in
+        [(64, 1_u32, data, 1 << 20, 16_u64, 0x2000_u64), (120, 4, data + 16, 0, 20, 20)]
+    {
+        file[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+        for (field, value) in [(8, offset), (24, paddr), (32, filesz), (40, memsz)] {
+            file[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    file.extend([0x90; 16]);
+    for word in [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), 0x10_0004] {
+        file.extend(word.to_le_bytes());
+    }
+    file
+}

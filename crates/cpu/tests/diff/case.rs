@@ -31,6 +31,37 @@ pub(crate) struct State {
     pub(crate) data: [u8; DATA_LEN],
 }
 
+impl State {
+    /// All zero, at [`CODE`], with no exception of floating point unmasked.
+    pub(crate) const fn empty() -> Self {
+        let fx = Fx {
+            control: 0x37f,
+            status: 0,
+            tags: 0xff,
+            reserved: 0,
+            fop: 0,
+            fip: 0,
+            fdp: 0,
+            mxcsr: 0x1f80,
+            mxcsr_mask: 0,
+            st: [[0; 16]; 8],
+            xmm: [[0; 16]; 16],
+            rest: [0; 96],
+        };
+        Self {
+            gpr: [0; 16],
+            rip: CODE,
+            rflags: 2,
+            fs_base: 0,
+            gs_base: 0,
+            selectors: [0; 6],
+            fx,
+            high: [[0; 16]; 16],
+            data: [0; DATA_LEN],
+        }
+    }
+}
+
 /// The FXSAVE image of 64-bit mode (SDM Vol. 1, 10.5.1).
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]

@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
 
-use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, Mode, RETIRED, State};
+use super::case::{CODE, Case, DATA, Fault, Mode, RETIRED, State};
 use super::compare::differences;
 use super::variance::{Part, Processor, ROWS, Trial, Vendor, excuse};
 
@@ -20,31 +20,7 @@ fn case(bytes: &[u8]) -> (Instruction, Case) {
     let instruction = Decoder::with_ip(64, bytes, CODE, DecoderOptions::NONE).decode();
     let mut code = [0xcc; 16];
     code[..bytes.len()].copy_from_slice(bytes);
-    let fx = Fx {
-        control: 0x37f,
-        status: 0,
-        tags: 0xff,
-        reserved: 0,
-        fop: 0,
-        fip: 0,
-        fdp: 0,
-        mxcsr: 0x1f80,
-        mxcsr_mask: 0,
-        st: [[0; 16]; 8],
-        xmm: [[0; 16]; 16],
-        rest: [0; 96],
-    };
-    let state = State {
-        gpr: [0; 16],
-        rip: CODE,
-        rflags: 0x202,
-        fs_base: 0,
-        gs_base: 0,
-        selectors: [0, 0x33, 0x2b, 0, 0, 0],
-        fx,
-        high: [[0; 16]; 16],
-        data: [0; DATA_LEN],
-    };
+    let state = State { rflags: 0x202, selectors: [0, 0x33, 0x2b, 0, 0, 0], ..State::empty() };
     let fault = Fault { vector: RETIRED, code: 0, address: 0 };
     (instruction, Case { mode: Mode::Bits64, code, code_len: bytes.len(), state, fault })
 }

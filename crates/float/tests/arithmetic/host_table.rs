@@ -56,31 +56,9 @@ fn case(control: u16, Outcome { status, stack }: Outcome) -> Case {
     for (slot, value) in st.iter_mut().zip(stack) {
         slot[..10].copy_from_slice(&value.to_bytes());
     }
-    let fx = Fx {
-        control,
-        status: status & 0x43f,
-        tags: 0xff,
-        reserved: 0,
-        fop: 0,
-        fip: 0,
-        fdp: 0,
-        mxcsr: 0x1f80,
-        mxcsr_mask: 0,
-        st,
-        xmm: [[0; 16]; 16],
-        rest: [0; 96],
-    };
-    let state = State {
-        gpr: [0; 16],
-        rip: CODE,
-        rflags: 2,
-        fs_base: 0,
-        gs_base: 0,
-        selectors: [0; 6],
-        fx,
-        high: [[0; 16]; 16],
-        data: [0; DATA_LEN],
-    };
+    let empty = State::empty();
+    let fx = Fx { control, status: status & 0x43f, st, ..empty.fx };
+    let state = State { fx, ..empty };
     let fault = Fault { vector: RETIRED, code: 0, address: 0 };
     Case { mode: Mode::Bits64, code: [0xcc; 16], code_len: 2, state, fault }
 }

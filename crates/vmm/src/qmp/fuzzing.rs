@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::OnceLock;
 
+use cloister_boot::testing;
+
 use super::context::Context;
 use super::events::EventQueue;
 use super::session::Session;
@@ -55,15 +57,7 @@ fn answers_to<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 /// A machine with SGX whose kernel is never run.
 fn machine() -> Machine {
     let kernel = std::env::temp_dir().join(format!("cloister-fuzz-{}", std::process::id()));
-    let mut image = vec![0; 0x600];
-    image[0x1f1] = 1;
-    image[0x1f4] = 0x20;
-    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    image[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    image[0x211] = 1;
-    std::fs::write(&kernel, image).expect("a kernel");
+    std::fs::write(&kernel, testing::bzimage(&[])).expect("a kernel");
     let epc = EpcConfig { id: "epc".into(), size: 1 << 20, prealloc: false, node: 0, host_node: 0 };
     let machine = Machine::new(MachineConfig {
         name: Some("fuzz".into()),

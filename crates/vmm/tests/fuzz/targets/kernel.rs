@@ -7,7 +7,7 @@ use cloister_vmm::layout::{ACPI_START, Layout};
 use cloister_vmm::memory::map_ram;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
-use super::{Bytes, image};
+use super::Bytes;
 
 const RAM: u64 = 4 << 20;
 /// What no kernel may be loaded over: room of the ACPI tables.
@@ -27,7 +27,7 @@ pub(crate) fn kernel(data: &[u8]) {
     let (initrd, cmdline) = (usize::from(bytes.u16()) << 6, usize::from(bytes.u8()) << 4);
     let mut file = match kind & 3 {
         0 => testing::bzimage(&[]),
-        1 => image::elf(),
+        1 => testing::elf(),
         _ => bytes.0.to_vec(),
     };
     while kind & 2 == 0 && !bytes.is_empty() {
