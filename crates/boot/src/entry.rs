@@ -2,6 +2,7 @@
 
 use cloister_x86::paging::Pte;
 use cloister_x86::regs::{Cr0, Cr4, Efer};
+use cloister_x86::{Rights, Segment};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use super::placement::{GDT, PAGE_TABLES, STACK_TOP};
@@ -14,43 +15,13 @@ const DATA_SELECTOR: u16 = 0x18;
 const TASK_SELECTOR: u16 = 0x20;
 
 /// Access rights of a flat 64-bit code segment: present, readable, accessed, L, G.
-const CODE64_RIGHTS: u16 = 0xa09b;
+const CODE64_RIGHTS: Rights = Rights(0xa09b);
 /// Access rights of a flat 32-bit code segment: present, readable, accessed, D, G.
-const CODE32_RIGHTS: u16 = 0xc09b;
+const CODE32_RIGHTS: Rights = Rights(0xc09b);
 /// Access rights of a flat data segment: present, writable, accessed, B, G.
-const DATA_RIGHTS: u16 = 0xc093;
+const DATA_RIGHTS: Rights = Rights(0xc093);
 /// Access rights of a busy 32-bit TSS.
-const TASK_RIGHTS: u16 = 0x008b;
-
-/// A segment register with its hidden part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment {
-    /// Selector.
-    pub selector: u16,
-    /// Base address.
-    pub base: u64,
-    /// Limit in bytes, granularity applied.
-    pub limit: u32,
-    /// Access rights as the descriptor has them: type, S, DPL and P in bits 7:0, AVL, L, D/B and
-    /// G in bits 15:12 (SDM Vol. 3C, table 24-2).
-    pub rights: u16,
-}
-
-impl Segment {
-    const fn flat(selector: u16, rights: u16) -> Self {
-        Self { selector, base: 0, limit: u32::MAX, rights }
-    }
-
-    /// The segment as an 8-byte descriptor (SDM Vol. 3A, figure 3-8), for the GDT.
-    const fn descriptor(self) -> u64 {
-        let limit = if self.rights & 0x8000 != 0 { self.limit >> 12 } else { self.limit } as u64;
-        (limit & 0xffff)
-            | (self.base & 0xff_ffff) << 16
-            | (self.rights as u64 & 0xf0ff) << 40
-            | (limit & 0xf_0000) << 32
-            | (self.base & 0xff00_0000) << 32
-    }
-}
+const TASK_RIGHTS: Rights = Rights(0x008b);
 
 /// Registers of the bootstrap processor at the kernel's entry. What is not named is zero, and
 /// RFLAGS is 2: interrupts are off.

@@ -31,7 +31,7 @@ mod size;
 pub mod testing;
 
 pub use disk::{DiskBootError, find as find_on_disk};
-pub use entry::{EntryState, Segment};
+pub use entry::EntryState;
 pub use error::{BootError, CommandLineError, InitrdError, KernelError};
 pub use image::KernelImage;
 pub use initrd::Initrd;

@@ -295,8 +295,8 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controls::Features;
     use crate::lower::lower;
-    use crate::state::Features;
 
     /// The ops of NOPs and a jump to itself.
     fn ops(nops: usize) -> Vec<Op> {

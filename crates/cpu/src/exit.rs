@@ -2,13 +2,16 @@
 
 use cloister_x86::Gpa;
 
+/// What executing an instruction yields.
+pub type Exec<T = ()> = Result<T, Stop>;
+
 /// Why a handler did not simply retire its instruction. The details are in [`Cpu`](crate::Cpu).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Stop {
-    /// An exception: [`Cpu::fault`](crate::Cpu::fault) holds it. Nothing was committed.
+    /// An exception: [`Cpu::take_fault`](crate::Cpu::take_fault) holds it. Nothing was committed.
     Fault = 1,
-    /// The owner must act: [`Cpu::exit`](crate::Cpu::exit) says how. Nothing was committed.
+    /// The owner must act: [`Cpu::take_exit`](crate::Cpu::take_exit) says how. Nothing was committed.
     Exit,
     /// The instruction stores into the page that its own block was decoded from. Nothing was
     /// committed; run it again on its own, and decode afresh behind it.
@@ -105,6 +108,6 @@ pub enum Exit {
     Init,
     /// A triple fault: the platform resets the machine.
     TripleFault,
-    /// Someone called [`Kicker::request_exit`](crate::state::Kicker::request_exit).
+    /// Someone called [`Kicker::request_exit`](crate::Kicker::request_exit).
     Requested,
 }

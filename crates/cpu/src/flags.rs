@@ -27,6 +27,15 @@ impl Default for Flags {
     }
 }
 
+impl PartialEq for Flags {
+    /// Whether the flags are the same, however they came about.
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Flags {}
+
 impl Flags {
     /// All arithmetic flags.
     pub const MASK: u64 = Rflags::CF.bits()

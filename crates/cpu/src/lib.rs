@@ -18,7 +18,7 @@
 //! * It checks everything that can fault before it changes architectural state: a handler that
 //!   returns `Err` leaves the processor as if it never ran, apart from the partial progress that
 //!   the SDM grants to string instructions.
-//! * During a block, [`Cpu::rip`] is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
+//! * During a block, [`ArchState::rip`](crate::ArchState::rip) is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
 //!   is. The last op of a block writes `rip`; the lowering appends one that does so where the last
 //!   instruction is no unconditional branch. A conditional branch that is taken writes `rip` and
 //!   leaves the block with `Err(Stop::Jump)`; one that is not taken does nothing.
@@ -31,24 +31,34 @@
 //! Instructions live in [`exec`], a file for each family in the manual's order. Each family has a
 //! `select` function that maps a decoded instruction to its handler.
 
+mod apic;
 pub mod block;
+mod complete;
+pub mod controls;
+pub mod cpu;
 mod crowd;
 pub mod engine;
+mod event;
 pub mod exec;
 pub mod exit;
+mod fetch;
 pub mod flags;
 pub mod lower;
 pub mod mem;
 pub mod mode;
 pub mod op;
+pub mod package;
 pub mod phys;
-pub mod segment;
+pub mod run_state;
 pub mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use controls::{Controls, Features};
+pub use cpu::Cpu;
 pub use engine::Vcpu;
 pub use exec::sgx::port::Port as SgxPort;
-pub use exit::{Exit, Stop};
+pub use exit::{Exec, Exit, Stop};
+pub use package::{Kicker, Package};
 pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage};
-pub use state::{Cpu, Exec, Shared};
+pub use state::ArchState;

@@ -1,15 +1,17 @@
 //! From bytes to ops.
 
+use cloister_x86::segment::seg;
 use iced_x86::{Decoder, DecoderError, EncodingKind, FlowControl, Instruction, OpKind, Register};
 
+use crate::controls::Features;
+use crate::cpu::Cpu;
 use crate::exec;
+use crate::exit::Exec;
 use crate::mode::Mode;
 use crate::op::{
     BLOCK_SLOT, LEGACY, LOCK, MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, MEM_SPECIAL, NO_MEMORY, Op,
     REPE, REPNE, VEX_128, VEX_256, ZERO_SLOT,
 };
-use crate::segment::seg;
-use crate::state::{Cpu, Exec, Features};
 
 /// Bytes of the longest instruction.
 pub const MAX_LEN: usize = 15;
@@ -132,7 +134,7 @@ fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
 /// Ends a block whose last instruction is no branch.
 fn terminator(offset: usize) -> Op {
     fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
-        cpu.rip = cpu.op_rip(op);
+        cpu.arch.rip = cpu.op_rip(op);
         Ok(())
     }
     bare(advance, offset, 0)

@@ -1,6 +1,7 @@
 //! The compact form of a decoded instruction.
 
-use crate::state::{Cpu, Exec};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 
 /// Executes one op. See the crate documentation for the rules.
 pub type Handler = fn(&mut Cpu, &Op) -> Exec;
@@ -56,7 +57,7 @@ pub struct Op {
     pub index: u8,
     /// Shift of the index: 0 to 3.
     pub scale: u8,
-    /// Segment of the memory operand (an index into [`Cpu::segs`]), also for string
+    /// Segment of the memory operand (an index into [`ArchState::segs`](crate::ArchState::segs)), also for string
     /// instructions' source.
     pub seg: u8,
     /// `MEM_*` bits; 0 for a plain 64-bit address.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use cloister_sgx::{Capabilities, EpcIndex, Platform};
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
-use cloister_x86::{Exception, Gpa};
+use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::{Exception, Gpa, Gpr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 
+use crate::controls::Features;
 use crate::mem::host;
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Features, Shared};
+use crate::package::Package;
 use crate::{CodeTrack, Exit, PhysMap, PhysPage, RamPage, Vcpu};
 
 /// Where [`Guest::load_code`] puts code, and where the processor starts.
@@ -125,7 +126,7 @@ impl Guest {
             epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u32),
         });
         let sgx = platform.as_ref().map_or(Capabilities::NONE, |platform| *platform.capabilities());
-        let shared = Shared::new(ram.clone(), platform, cpus, 1_000_000_000);
+        let shared = Package::new(ram.clone(), platform, cpus, 1_000_000_000);
         let features = Features {
             xcr0: Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX,
             sgx,
@@ -141,7 +142,7 @@ impl Guest {
     /// Another processor of the machine, as power-up leaves it.
     #[must_use]
     pub fn processor(&self, id: u32) -> Vcpu {
-        Vcpu::new(self.vcpu.cpu.shared.clone(), id, self.vcpu.cpu.features)
+        Vcpu::new(self.vcpu.cpu.package.clone(), id, self.vcpu.cpu.ctl.features)
     }
 
     fn build_page_tables(&mut self) {
@@ -158,12 +159,12 @@ impl Guest {
 
     fn enter(&mut self, start: Start) {
         let cpu = &mut self.vcpu.cpu;
-        cpu.gpr[..16].fill(0);
-        cpu.gpr[4] = STACK;
-        cpu.rip = CODE;
-        cpu.cr4 = Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE | Cr4::PAE;
-        cpu.xcr0 = cpu.features.xcr0;
-        cpu.cr0 = Cr0::ET | Cr0::NE;
+        cpu.arch.gpr.set_registers(&[0; Gpr::COUNT]);
+        cpu.arch.gpr[Gpr::Rsp] = STACK;
+        cpu.arch.rip = CODE;
+        cpu.arch.cr4 = Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE | Cr4::PAE;
+        cpu.arch.xcr0 = cpu.ctl.features.xcr0;
+        cpu.arch.cr0 = Cr0::ET | Cr0::NE;
         let (code, data) = match start {
             Start::User64 => (0x20fb, 0xc0f3),
             Start::Kernel64 => (0x209b, 0xc093),
@@ -172,23 +173,23 @@ impl Guest {
             Start::Real16 => (0x009b, 0x0093),
         };
         let limit = if start == Start::Real16 { 0xffff } else { u32::MAX };
-        for (number, segment) in cpu.segs[..6].iter_mut().enumerate() {
+        for (number, segment) in cpu.arch.segs[..6].iter_mut().enumerate() {
             let rights = Rights(if number == seg::CS { code } else { data });
             *segment = Segment { selector: 0, base: 0, limit, rights };
         }
-        cpu.cpl = rights_dpl(code);
+        cpu.arch.cpl = rights_dpl(code);
         if start == Start::Real16 {
-            cpu.gpr[4] &= 0xffff;
+            cpu.arch.gpr[Gpr::Rsp] &= 0xffff;
         } else {
-            cpu.cr0 |= Cr0::PE;
+            cpu.arch.cr0 |= Cr0::PE;
         }
         if matches!(start, Start::User64 | Start::Kernel64 | Start::User32) {
-            cpu.cr0 |= Cr0::PG | Cr0::WP;
-            cpu.cr3 = PML4;
-            cpu.efer = Efer::LME | Efer::LMA | Efer::NXE | Efer::SCE;
+            cpu.arch.cr0 |= Cr0::PG | Cr0::WP;
+            cpu.arch.cr3 = PML4;
+            cpu.arch.efer = Efer::LME | Efer::LMA | Efer::NXE | Efer::SCE;
         }
         cpu.set_rflags(2);
-        cpu.tlb.flush_all();
+        cpu.run.tlb.flush_all();
     }
 
     /// Assembles code for the processor's mode, with `ud2` behind it, and puts it at [`CODE`].
@@ -197,7 +198,7 @@ impl Guest {
     ///
     /// If the assembler refuses it.
     pub fn assemble(&mut self, code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) {
-        self.assemble_at(CODE, self.vcpu.cpu.mode.bitness(), |assembler| {
+        self.assemble_at(CODE, self.vcpu.cpu.run.mode.bitness(), |assembler| {
             code(assembler)?;
             assembler.ud2()
         });
@@ -285,7 +286,7 @@ impl Guest {
     pub fn set_page_flags(&mut self, address: u64, flags: u64) {
         let page = address >> 12;
         self.write_u64(PAGE_TABLES + page * 8, (page << 12) | flags);
-        self.vcpu.cpu.tlb.flush_all();
+        self.vcpu.cpu.run.tlb.flush_all();
     }
 }
 

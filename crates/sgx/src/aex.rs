@@ -4,13 +4,13 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use cloister_x86::regs::Rflags;
-use cloister_x86::{Exception, PageFaultCode, Vector};
+use cloister_x86::{Exception, Gpr, PageFaultCode, Vector};
 
 use crate::attributes::MISCSELECT_EXINFO;
 use crate::epc::EpcPage;
 use crate::layout::{GprSgx, gprsgx, tcs};
 use crate::platform::Platform;
-use crate::processor::{ProcessorState, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
+use crate::processor::ProcessorState;
 use crate::state::{ActiveEnclave, EnclaveState};
 use crate::xsave::{XsaveArea, stored_ranges};
 
@@ -103,14 +103,14 @@ pub fn aex(
     let tcs_page = platform.page(enclave.tcs);
     let aep = tcs_page.load(tcs::AEP);
     let mask = if cpu.mode64 { u64::MAX } else { 0xffff_ffff };
-    cpu.gpr[RAX] = ERESUME;
-    cpu.gpr[RBX] = enclave.tcs_la;
-    cpu.gpr[RCX] = aep;
-    cpu.gpr[RDX] = 0;
-    cpu.gpr[RSI] = 0;
-    cpu.gpr[RDI] = 0;
-    cpu.gpr[RSP] = gpr_page.load(gprsgx::OFFSET + offset_of!(GprSgx, ursp)) & mask;
-    cpu.gpr[RBP] = gpr_page.load(gprsgx::OFFSET + offset_of!(GprSgx, urbp)) & mask;
+    cpu.gpr[Gpr::Rax] = ERESUME;
+    cpu.gpr[Gpr::Rbx] = enclave.tcs_la;
+    cpu.gpr[Gpr::Rcx] = aep;
+    cpu.gpr[Gpr::Rdx] = 0;
+    cpu.gpr[Gpr::Rsi] = 0;
+    cpu.gpr[Gpr::Rdi] = 0;
+    cpu.gpr[Gpr::Rsp] = gpr_page.load(gprsgx::OFFSET + offset_of!(GprSgx, ursp)) & mask;
+    cpu.gpr[Gpr::Rbp] = gpr_page.load(gprsgx::OFFSET + offset_of!(GprSgx, urbp)) & mask;
     if cpu.mode64 {
         cpu.gpr[8..].fill(0);
     }

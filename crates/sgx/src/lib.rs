@@ -119,7 +119,7 @@ pub use platform::{
     DEFAULT_LE_HASH, EpcSection, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
 };
 pub use port::{EpcAccess, LeafPort, Stop};
-pub use processor::{ProcessorState, Segment};
+pub use processor::ProcessorState;
 pub use state::EnclaveState;
 pub use status::SgxStatus;
 pub use xsave::XsaveArea;

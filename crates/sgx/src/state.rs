@@ -1,11 +1,10 @@
 //! The enclave side of one logical processor (the CREGs of SDM Vol. 3D, table 38-5).
 
-use cloister_x86::La;
+use cloister_x86::{La, Segment};
 
 use crate::attributes::Attributes;
 use crate::epc::EpcIndex;
 use crate::platform::Platform;
-use crate::processor::Segment;
 
 /// Pages that the XSAVE area of an SSA frame can span.
 pub(crate) const XSAVE_PAGES: usize = 1;

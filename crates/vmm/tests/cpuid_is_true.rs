@@ -1,10 +1,10 @@
 //! CPUID claims what the interpreter executes: no instruction set extension is announced that
 //! would be #UD, and none that is there is hidden.
 
+use cloister_cpu::Features;
 use cloister_cpu::exec::select;
 use cloister_cpu::lower::{decoder, lower};
 use cloister_cpu::mode::Mode;
-use cloister_cpu::state::Features;
 use cloister_vmm::cpuid::{CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::Cr4;

@@ -57,6 +57,26 @@ impl Vector {
     }
 }
 
+/// A number that is not the vector of an architectural exception or the NMI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownVector(pub u8);
+
+impl TryFrom<u8> for Vector {
+    type Error = UnknownVector;
+
+    /// # Errors
+    ///
+    /// [`UnknownVector`] for the reserved vectors 9, 15 and 22 to 31 and for those of interrupts.
+    fn try_from(number: u8) -> Result<Self, UnknownVector> {
+        use Vector::{
+            Ac, Bp, Br, Cp, Db, De, Df, Gp, Mc, Mf, Nm, Nmi, Np, Of, Pf, Ss, Ts, Ud, Ve, Xm,
+        };
+        const ALL: [Vector; 20] =
+            [De, Db, Nmi, Bp, Of, Br, Ud, Nm, Df, Ts, Np, Ss, Gp, Pf, Mf, Ac, Mc, Xm, Ve, Cp];
+        ALL.into_iter().find(|&vector| vector as u8 == number).ok_or(UnknownVector(number))
+    }
+}
+
 bitflags! {
     /// The error code of a page fault (SDM Vol. 3A, 4.7 and figure 4-12).
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -122,5 +142,20 @@ impl Exception {
     #[must_use]
     pub const fn pf(address: u64, code: PageFaultCode) -> Self {
         Self { vector: Vector::Pf, error_code: code.bits(), address }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_exceptions_are_vectors_and_others_are_not() {
+        for number in 0..=255 {
+            let vector = Vector::try_from(number);
+            let reserved = matches!(number, 9 | 15 | 22..);
+            assert_eq!(vector.is_err(), reserved, "{number}");
+            assert!(vector.is_ok_and(|vector| vector as u8 == number) || reserved, "{number}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Names and layouts of the x86-64 architecture, as the Intel SDM gives them.
 //!
-//! This crate holds no behaviour: register bits, MSR numbers, CPUID leaves, page-table bits,
-//! exceptions and the address newtypes that every other crate of Cloister speaks.
+//! This crate holds no behaviour: registers and their bits, segments, MSR numbers, CPUID leaves,
+//! page-table bits, exceptions and the address newtypes that every other crate of Cloister speaks.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -9,9 +9,13 @@
 pub mod addr;
 pub mod cpuid;
 pub mod exception;
+pub mod gpr;
 pub mod msr;
 pub mod paging;
 pub mod regs;
+pub mod segment;
 
 pub use addr::{Gpa, Gva, La, PAGE_SIZE};
-pub use exception::{Exception, PageFaultCode, Vector};
+pub use exception::{Exception, PageFaultCode, UnknownVector, Vector};
+pub use gpr::Gpr;
+pub use segment::{Rights, Segment, TableRegister};

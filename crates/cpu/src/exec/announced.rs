@@ -10,8 +10,8 @@ use cloister_sgx::SgxFeatures;
 use cloister_x86::regs::Xfeatures;
 use iced_x86::{CpuidFeature, DecoderOptions, EncodingKind, Instruction};
 
+use crate::controls::Features;
 use crate::mode::Mode;
-use crate::state::Features;
 
 /// Extensions, and how the decoder is told to read their encodings on a processor that announces
 /// none of them.

@@ -2,6 +2,7 @@
 
 pub mod announced;
 pub mod general;
+pub mod operand;
 pub mod sgx;
 pub mod system;
 pub mod vector;
@@ -10,9 +11,11 @@ pub mod x87;
 use cloister_x86::Exception;
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
+use crate::controls::Features;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec, Features};
 
 /// The handler of a decoded instruction; `None` for one that a processor with these features does
 /// not have. `op` is lowered already; a family may keep more with it.

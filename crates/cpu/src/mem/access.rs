@@ -9,9 +9,10 @@ use cloister_x86::Gpa;
 use super::tlb::{AccessKind, MmuMode};
 use super::translate::Target;
 use super::{Int, Plain, host};
-use crate::exit::{Exit, Stop};
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit, Stop};
 use crate::phys::CodeTrack;
-use crate::state::{Cpu, Exec, attention};
+use crate::run_state::attention;
 
 /// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`].
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +25,8 @@ impl Cpu {
     /// Where `T::SIZE` bytes at `la` can be read with the current rights, if the TLB says so.
     #[inline(always)]
     fn readable<T: Plain>(&self, la: u64) -> Option<*const u8> {
-        let entry = self.tlb.entry(AccessKind::Read, self.mmu_mode, la);
-        (self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64)
+        let entry = self.run.tlb.entry(AccessKind::Read, self.run.mmu_mode, la);
+        (self.run.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64)
             .then(|| entry.addend.wrapping_add(la) as *const u8)
     }
 
@@ -33,8 +34,8 @@ impl Cpu {
     /// if the TLB says so.
     #[inline(always)]
     fn writable<T: Plain>(&self, la: u64) -> Option<(*mut u8, NonNull<CodeTrack>)> {
-        let entry = self.tlb.entry(AccessKind::Write, self.mmu_mode, la);
-        if self.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
+        let entry = self.run.tlb.entry(AccessKind::Write, self.run.mmu_mode, la);
+        if self.run.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
             // SAFETY: a tracker lives as long as its page, and the entry is valid.
             if !unsafe { entry.track.as_ref() }.is_code((la & 0xfff) as usize, T::SIZE) {
                 return Some((entry.addend.wrapping_add(la) as *mut u8, entry.track));
@@ -154,7 +155,7 @@ impl Cpu {
             }
         }
         // A split lock: exclusive among split locks, as on hardware with a bus lock.
-        let shared = self.shared.clone();
+        let shared = self.package.clone();
         let _guard = shared.split_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let (old, place) = self.open::<T>(la)?;
         self.close(place, f(old))?;
@@ -177,7 +178,7 @@ impl Cpu {
                 return Ok(old);
             }
         }
-        let shared = self.shared.clone();
+        let shared = self.package.clone();
         let _guard = shared.split_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let (old, place) = self.open::<u128>(la)?;
         self.close(place, if old == expected { new } else { old })?;
@@ -188,7 +189,7 @@ impl Cpu {
     #[inline(never)]
     fn load_slow<T: Plain>(&mut self, la: u64) -> Exec<T> {
         let mut bytes = [0u8; 32];
-        self.read_bytes(la, &mut bytes[..T::SIZE], self.mmu_mode)?;
+        self.read_bytes(la, &mut bytes[..T::SIZE], self.run.mmu_mode)?;
         Ok(T::from_bytes(&bytes[..T::SIZE]))
     }
 
@@ -197,14 +198,14 @@ impl Cpu {
     fn store_slow<T: Plain>(&mut self, la: u64, value: T) -> Exec {
         let mut bytes = [0u8; 32];
         value.put_bytes(&mut bytes[..T::SIZE]);
-        self.write_bytes(la, &bytes[..T::SIZE], self.mmu_mode)
+        self.write_bytes(la, &bytes[..T::SIZE], self.run.mmu_mode)
     }
 
     #[cold]
     #[inline(never)]
     fn open_slow<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
-        self.check_access(la, T::SIZE, AccessKind::Write, self.mmu_mode)?;
-        let memory = match self.writable_target(la, T::SIZE, self.mmu_mode)? {
+        self.check_access(la, T::SIZE, AccessKind::Write, self.run.mmu_mode)?;
+        let memory = match self.writable_target(la, T::SIZE, self.run.mmu_mode)? {
             [Some(Target::Memory { host, track, .. }), None] => Some((host, track)),
             _ => None,
         };
@@ -213,7 +214,7 @@ impl Cpu {
             // SAFETY: the target is in one page and stays valid for this instruction.
             return Ok((unsafe { host::load(at.as_ptr()) }, Place { la, memory }));
         }
-        self.read_bytes(la, &mut bytes[..T::SIZE], self.mmu_mode)?;
+        self.read_bytes(la, &mut bytes[..T::SIZE], self.run.mmu_mode)?;
         Ok((T::from_bytes(&bytes[..T::SIZE]), Place { la, memory }))
     }
 
@@ -266,13 +267,13 @@ impl Cpu {
     ///
     /// As [`Cpu::load`], without device accesses.
     pub fn probe_read(&mut self, la: u64, len: usize) -> Exec {
-        self.check_access(la, len, AccessKind::Read, self.mmu_mode)?;
-        self.translate(la, AccessKind::Read, self.mmu_mode)?;
+        self.check_access(la, len, AccessKind::Read, self.run.mmu_mode)?;
+        self.translate(la, AccessKind::Read, self.run.mmu_mode)?;
         let first = len.min(4096 - (la & 0xfff) as usize);
         if first != len {
             let second_la = self.wrap_la(la.wrapping_add(first as u64));
             self.check_canonical(second_la)?;
-            self.translate(second_la, AccessKind::Read, self.mmu_mode)?;
+            self.translate(second_la, AccessKind::Read, self.run.mmu_mode)?;
         }
         Ok(())
     }
@@ -284,8 +285,8 @@ impl Cpu {
     ///
     /// As [`Cpu::store`].
     pub fn probe_write(&mut self, la: u64, len: usize) -> Exec {
-        self.check_access(la, len, AccessKind::Write, self.mmu_mode)?;
-        self.writable_target(la, len, self.mmu_mode).map(drop)
+        self.check_access(la, len, AccessKind::Write, self.run.mmu_mode)?;
+        self.writable_target(la, len, self.run.mmu_mode).map(drop)
     }
 
     /// Checks that `len` bytes (at most 4096) can be written now.
@@ -308,8 +309,8 @@ impl Cpu {
     /// A store into code of the running block's page must be the last thing the block does.
     fn check_alone(&self, target: Target, la: u64, len: usize) -> Exec {
         if let Target::Memory { track, phys, .. } = target
-            && phys == self.block_phys
-            && !self.alone
+            && phys == self.run.block_phys
+            && !self.run.alone
             // SAFETY: a tracker lives as long as its page.
             && unsafe { track.as_ref() }.is_code((la & 0xfff) as usize, len)
         {
@@ -381,8 +382,8 @@ impl Cpu {
     ///
     /// [`Stop::Exit`] the first time.
     pub fn device(&mut self, exit: Exit) -> Exec<u64> {
-        if let Some(&value) = self.device_log.get(self.device_next) {
-            self.device_next += 1;
+        if let Some(&value) = self.run.device_log.get(self.run.device_next) {
+            self.run.device_next += 1;
             return Ok(value);
         }
         Err(self.exit_with(exit))
@@ -390,8 +391,8 @@ impl Cpu {
 
     /// Forgets the device accesses of an iteration that a string instruction has committed.
     pub fn device_commit(&mut self) {
-        self.device_log.clear();
-        self.device_next = 0;
-        self.attention &= !attention::DEVICE;
+        self.run.device_log.clear();
+        self.run.device_next = 0;
+        self.run.attention &= !attention::DEVICE;
     }
 }

@@ -11,8 +11,9 @@ use cloister_x86::{Exception, Gpa, PageFaultCode};
 
 use super::host;
 use super::tlb::{AccessKind, MmuMode};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::phys::{CodeTrack, PhysPage};
-use crate::state::{Cpu, Exec};
 
 /// What an access reaches.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ impl Cpu {
     /// #PF; #GP(0) for a non-canonical address, which [`crate::engine`] turns into #SS(0) for
     /// stack references.
     pub fn translate(&mut self, la: u64, kind: AccessKind, mode: MmuMode) -> Exec<Target> {
-        if let Some(entry) = self.tlb.find(kind, mode, la) {
+        if let Some(entry) = self.run.tlb.find(kind, mode, la) {
             let host = entry.addend.wrapping_add(la) as *mut u8;
             if let Some(host) = NonNull::new(host) {
                 return Ok(Target::Memory { host, track: entry.track, phys: entry.phys() });
@@ -59,7 +60,7 @@ impl Cpu {
         if kind != AccessKind::Execute && self.apic.claims(mapping.gpa) {
             return Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff))));
         }
-        let page = self.shared.memory.page(mapping.gpa);
+        let page = self.package.memory.page(mapping.gpa);
         let page = if mode == MmuMode::Enclave {
             match self.enclave_access(la, kind, page)? {
                 Some(page) => page,
@@ -74,7 +75,7 @@ impl Cpu {
                     return Ok(Target::Void);
                 }
                 let phys = mapping.gpa.0;
-                self.tlb.fill(
+                self.run.tlb.fill(
                     kind,
                     mode,
                     la,
@@ -94,7 +95,7 @@ impl Cpu {
                     return Ok(Target::Void);
                 };
                 let phys = PHYS_EPC | u64::from(index.0) << 12;
-                self.tlb.fill(kind, mode, la, host, track, phys, false, 4096);
+                self.run.tlb.fill(kind, mode, la, host, track, phys, false, 4096);
                 // SAFETY: as above.
                 let host = unsafe { host.add((la & 0xfff) as usize) };
                 Ok(Target::Memory { host, track, phys })
@@ -113,7 +114,7 @@ impl Cpu {
     #[inline]
     pub fn check_canonical(&mut self, la: u64) -> Exec {
         if self.long_mode() && !is_canonical(la) {
-            self.non_canonical_fault = true;
+            self.run.non_canonical_fault = true;
             return Err(self.gp(0));
         }
         Ok(())
@@ -126,7 +127,7 @@ impl Cpu {
 
     /// Reads 8 aligned bytes of physical memory, as the page walk does; all ones where no RAM is.
     pub fn physical_read(&self, gpa: Gpa) -> u64 {
-        match self.shared.memory.page(gpa) {
+        match self.package.memory.page(gpa) {
             PhysPage::Ram(ram) => {
                 let offset = (gpa.0 & 0xff8) as usize;
                 // SAFETY: the page is valid and the 8 bytes stay in it.
@@ -139,7 +140,7 @@ impl Cpu {
     /// Replaces 8 aligned bytes of physical memory if they still are `old`, as the page walk does
     /// to set accessed and dirty bits. `false` if they are not.
     pub fn physical_update(&self, gpa: Gpa, old: u64, new: u64) -> bool {
-        match self.shared.memory.page(gpa) {
+        match self.package.memory.page(gpa) {
             PhysPage::Ram(ram) if ram.writable => {
                 let offset = (gpa.0 & 0xff8) as usize;
                 // SAFETY: the page is valid and the 8 bytes stay in it.

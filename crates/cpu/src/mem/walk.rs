@@ -5,7 +5,7 @@ use cloister_x86::regs::{Cr0, Cr4, Efer};
 use cloister_x86::{Gpa, PageFaultCode};
 
 use super::tlb::{AccessKind, MmuMode};
-use crate::state::Cpu;
+use crate::cpu::Cpu;
 
 /// What a linear address maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +44,19 @@ impl Cpu {
         kind: AccessKind,
         mode: MmuMode,
     ) -> Result<Mapping, PageFaultCode> {
-        if !self.cr0.contains(Cr0::PG) {
+        if !self.arch.cr0.contains(Cr0::PG) {
             return Ok(Mapping { gpa: Gpa(la & 0xffff_f000), page_size: 4096, global: false });
         }
         if self.long_mode() {
-            let table = self.cr3 & PTE_ADDRESS;
+            let table = self.arch.cr3 & PTE_ADDRESS;
             return self.walk_entries(la, Table { address: table, level: 4 }, kind, mode);
         }
         let la = la & 0xffff_ffff;
-        if !self.cr4.contains(Cr4::PAE) {
+        if !self.arch.cr4.contains(Cr4::PAE) {
             return self.walk_32(la, kind, mode);
         }
         // The PDPTE registers were checked when they were loaded; they carry no rights.
-        let pdpte = Pte::from_bits_retain(self.pdptes[(la >> 30) as usize & 3]);
+        let pdpte = Pte::from_bits_retain(self.arch.pdptes[(la >> 30) as usize & 3]);
         if !pdpte.contains(Pte::PRESENT) {
             return Err(self.fault_code(kind, mode));
         }
@@ -70,10 +70,10 @@ impl Cpu {
         let user = matches!(mode, MmuMode::User | MmuMode::Enclave);
         code.set(PageFaultCode::WRITE, kind == AccessKind::Write);
         code.set(PageFaultCode::USER, user);
-        let no_execute = self.cr4.contains(Cr4::PAE) && self.efer.contains(Efer::NXE);
+        let no_execute = self.arch.cr4.contains(Cr4::PAE) && self.arch.efer.contains(Efer::NXE);
         code.set(
             PageFaultCode::FETCH,
-            kind == AccessKind::Execute && (no_execute || self.cr4.contains(Cr4::SMEP)),
+            kind == AccessKind::Execute && (no_execute || self.arch.cr4.contains(Cr4::SMEP)),
         );
         code
     }
@@ -87,7 +87,7 @@ impl Cpu {
         mode: MmuMode,
     ) -> Result<Mapping, PageFaultCode> {
         let code = self.fault_code(kind, mode);
-        let no_execute = self.efer.contains(Efer::NXE);
+        let no_execute = self.arch.efer.contains(Efer::NXE);
         // Rights are the AND of all levels, so start with all of them.
         let mut rights = Pte::WRITE | Pte::USER;
         let mut forbid_execute = false;
@@ -130,7 +130,7 @@ impl Cpu {
             return Ok(Mapping {
                 gpa: Gpa((entry.bits() & PTE_ADDRESS & !(page_size - 1)) | offset),
                 page_size,
-                global: entry.contains(Pte::GLOBAL) && self.cr4.contains(Cr4::PGE),
+                global: entry.contains(Pte::GLOBAL) && self.arch.cr4.contains(Cr4::PGE),
             });
         }
     }
@@ -144,7 +144,7 @@ impl Cpu {
     ) -> Result<Mapping, PageFaultCode> {
         let code = self.fault_code(kind, mode);
         let mut rights = Pte::WRITE | Pte::USER;
-        let mut table = self.cr3 & 0xffff_f000;
+        let mut table = self.arch.cr3 & 0xffff_f000;
         let mut level = 2;
         loop {
             let shift = 12 + 10 * (level - 1);
@@ -156,7 +156,8 @@ impl Cpu {
             if !entry.contains(Pte::PRESENT) {
                 return Err(code);
             }
-            let large = level == 2 && entry.contains(Pte::PAGE_SIZE) && self.cr4.contains(Cr4::PSE);
+            let large =
+                level == 2 && entry.contains(Pte::PAGE_SIZE) && self.arch.cr4.contains(Cr4::PSE);
             if large && entry.bits() & self.reserved_bits_4m() != 0 {
                 return Err(code | PageFaultCode::PRESENT | PageFaultCode::RESERVED);
             }
@@ -186,7 +187,7 @@ impl Cpu {
             return Ok(Mapping {
                 gpa: Gpa(frame | la & (page_size - 1) & !0xfff),
                 page_size,
-                global: entry.contains(Pte::GLOBAL) && self.cr4.contains(Cr4::PGE),
+                global: entry.contains(Pte::GLOBAL) && self.arch.cr4.contains(Cr4::PGE),
             });
         }
     }
@@ -200,13 +201,14 @@ impl Cpu {
         }
         match kind {
             AccessKind::Execute => {
-                !no_execute && (user || !user_page || !self.cr4.contains(Cr4::SMEP))
+                !no_execute && (user || !user_page || !self.arch.cr4.contains(Cr4::SMEP))
             }
             AccessKind::Read | AccessKind::Write => {
-                let smap = mode == MmuMode::Supervisor && user_page && self.cr4.contains(Cr4::SMAP);
+                let smap =
+                    mode == MmuMode::Supervisor && user_page && self.arch.cr4.contains(Cr4::SMAP);
                 let writable = kind == AccessKind::Read
                     || rights.contains(Pte::WRITE)
-                    || (!user && !self.cr0.contains(Cr0::WP));
+                    || (!user && !self.arch.cr0.contains(Cr0::WP));
                 !smap && writable
             }
         }
@@ -214,8 +216,8 @@ impl Cpu {
 
     /// Bits that must be clear in a present entry (SDM Vol. 3A, 4.5.4, tables 4-14 to 4-19).
     fn reserved_bits(&self, level: u32, leaf: bool) -> u64 {
-        let mut reserved = PTE_ADDRESS & !((1 << self.features.physical_bits) - 1);
-        if !self.efer.contains(Efer::NXE) {
+        let mut reserved = PTE_ADDRESS & !((1 << self.ctl.features.physical_bits) - 1);
+        if !self.arch.efer.contains(Efer::NXE) {
             reserved |= Pte::NO_EXECUTE.bits();
         }
         match (level, leaf) {
@@ -235,7 +237,7 @@ impl Cpu {
     /// Bits that must be clear in a page-directory entry that maps 4 MiB (SDM Vol. 3A, table 4-4):
     /// bit 21, and address bits beyond MAXPHYADDR or 40 bits.
     fn reserved_bits_4m(&self) -> u64 {
-        let width = self.features.physical_bits.clamp(32, 40) - 32;
+        let width = self.ctl.features.physical_bits.clamp(32, 40) - 32;
         let address = ((1u64 << width) - 1) << 13;
         0x003f_e000 & !address
     }

@@ -5,12 +5,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cloister_cpu::exec::x87::Reg80;
-use cloister_cpu::segment::{Rights, Segment, seg};
-use cloister_cpu::state::Features;
-use cloister_cpu::{CodeTrack, PhysMap, PhysPage, RamPage, Stop, Vcpu};
+use cloister_cpu::state::x87::Reg80;
+use cloister_cpu::{CodeTrack, Features, Package, PhysMap, PhysPage, RamPage, Stop, Vcpu};
 use cloister_x86::Gpa;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
+use cloister_x86::segment::{Rights, Segment, seg};
 
 use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Mode, RETIRED};
 use super::host::Host;
@@ -88,10 +87,10 @@ impl Soft {
             tracks: CodeTrack::array(PAGES),
             next_table: AtomicU64::new(TABLES + 0x1000),
         });
-        let shared = cloister_cpu::Shared::new(ram.clone(), None, 1, 1_000_000_000);
+        let package = Package::new(ram.clone(), None, 1, 1_000_000_000);
         let mut features = Features::default();
         features.xcr0.set(Xfeatures::AVX, host.has_avx());
-        let mut vcpu = Vcpu::new(shared, 0, features);
+        let mut vcpu = Vcpu::new(package, 0, features);
         let soft_ram = &ram;
         soft_ram.map(CODE & !0xfff, CODE_GPA, 5);
         for page in 0..DATA_LEN as u64 / 4096 {
@@ -104,24 +103,25 @@ impl Soft {
         for (n, entry) in segments::TABLE.iter().enumerate() {
             soft_ram.write(GDT_GPA + LDT + 8 * n as u64, &entry.descriptor().to_le_bytes());
         }
-        let cpu = &mut vcpu.cpu;
-        (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, GDT_LIMIT);
-        cpu.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
+        let mut arch = vcpu.cpu.state().clone();
+        (arch.gdtr.base, arch.gdtr.limit) = (GDT, GDT_LIMIT);
+        arch.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
         if has_ldt {
-            cpu.segs[seg::LDTR].rights = Rights(0x82);
-            cpu.segs[seg::LDTR].base = GDT + LDT;
-            cpu.segs[seg::LDTR].limit = 8 * segments::TABLE.len() as u32 - 1;
+            arch.segs[seg::LDTR].rights = Rights(0x82);
+            arch.segs[seg::LDTR].base = GDT + LDT;
+            arch.segs[seg::LDTR].limit = 8 * segments::TABLE.len() as u32 - 1;
         }
-        cpu.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
-        cpu.cr3 = TABLES;
-        cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;
-        cpu.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
-        cpu.xcr0 = features.xcr0;
+        arch.cr0 = Cr0::PE | Cr0::PG | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::ET | Cr0::MP;
+        arch.cr3 = TABLES;
+        arch.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE;
+        arch.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
+        arch.xcr0 = features.xcr0;
         // A task state segment that ends before its I/O map base: every port is #GP, and no case
         // meets memory that the host's process does not have.
-        cpu.segs[seg::TR].limit = 0x65;
-        cpu.cpl = 3;
+        arch.segs[seg::TR].limit = 0x65;
+        arch.cpl = 3;
         soft_ram.write(CODE_GPA, &[0xcc; 4096]);
+        vcpu.cpu.set_state(arch);
         Self { vcpu, ram }
     }
 
@@ -134,13 +134,13 @@ impl Soft {
         let mut outcome = self.vcpu.execute_one();
         // A string instruction stops between iterations now and then.
         let entry = case.entry();
-        while outcome == Err(Stop::Jump) && self.vcpu.cpu.rip == entry {
+        while outcome == Err(Stop::Jump) && self.vcpu.cpu.state().rip == entry {
             outcome = self.vcpu.execute_one();
         }
         case.fault = match outcome {
             Ok(()) | Err(Stop::Jump) => Fault { vector: RETIRED, code: 0, address: 0 },
             Err(Stop::Fault) => {
-                let fault = self.vcpu.cpu.fault.take().unwrap();
+                let fault = self.vcpu.cpu.take_fault().unwrap();
                 let vector = fault.vector as u64;
                 Fault {
                     vector,
@@ -148,29 +148,30 @@ impl Soft {
                     address: if vector == 14 { fault.address } else { 0 },
                 }
             }
-            Err(other) => panic!("{other:?} {:?} {:02x?}", self.vcpu.cpu.exit, case.bytes()),
+            Err(other) => {
+                panic!("{other:?} {:?} {:02x?}", self.vcpu.cpu.take_exit(), case.bytes())
+            }
         };
         self.collect(case);
         self.ram.write(code_at, &[0xcc; 16]);
     }
 
     fn install(&mut self, case: &Case) {
-        let cpu = &mut self.vcpu.cpu;
+        let mut arch = self.vcpu.cpu.state().clone();
         let state = &case.state;
-        cpu.gpr[..16].copy_from_slice(&state.gpr);
-        cpu.rip = case.entry();
-        cpu.set_rflags(state.rflags);
+        arch.gpr.set_registers(&state.gpr);
+        arch.rip = case.entry();
+        arch.set_rflags(state.rflags);
         for (n, &selector) in state.selectors.iter().enumerate() {
-            cpu.segs[n] = segment(selector);
+            arch.segs[n] = segment(selector);
         }
         if case.mode == Mode::Bits64 {
-            cpu.segs[seg::CS].rights = Rights(0xa0fb);
-            cpu.segs[seg::FS].base = state.fs_base;
-            cpu.segs[seg::GS].base = state.gs_base;
+            arch.segs[seg::CS].rights = Rights(0xa0fb);
+            arch.segs[seg::FS].base = state.fs_base;
+            arch.segs[seg::GS].base = state.gs_base;
         }
-        cpu.update_mode();
         let fx = &state.fx;
-        let fpu = &mut cpu.fpu;
+        let fpu = &mut arch.fpu;
         fpu.control = fx.control;
         fpu.top = (fx.status >> 11 & 7) as u8;
         fpu.status = fx.status & !0x3800;
@@ -182,45 +183,46 @@ impl Soft {
                 sign_exp: u16::from_le_bytes([st[8], st[9]]),
             };
         }
-        cpu.vector.mxcsr = fx.mxcsr;
-        for (ymm, xmm) in cpu.vector.ymm.iter_mut().zip(&fx.xmm) {
+        arch.vector.mxcsr = fx.mxcsr;
+        for (ymm, xmm) in arch.vector.ymm.iter_mut().zip(&fx.xmm) {
             ymm[0] = u64::from_le_bytes(xmm[..8].try_into().unwrap());
             ymm[1] = u64::from_le_bytes(xmm[8..].try_into().unwrap());
         }
-        for (ymm, high) in cpu.vector.ymm.iter_mut().zip(&state.high) {
+        for (ymm, high) in arch.vector.ymm.iter_mut().zip(&state.high) {
             ymm[2] = u64::from_le_bytes(high[..8].try_into().unwrap());
             ymm[3] = u64::from_le_bytes(high[8..].try_into().unwrap());
         }
+        self.vcpu.cpu.set_state(arch);
     }
 
     fn collect(&self, case: &mut Case) {
-        let cpu = &self.vcpu.cpu;
+        let arch = self.vcpu.cpu.state();
         let state = &mut case.state;
-        state.gpr.copy_from_slice(&cpu.gpr[..16]);
-        state.rip = cpu.rip;
-        state.rflags = cpu.rflags();
+        state.gpr = arch.gpr.registers();
+        state.rip = arch.rip;
+        state.rflags = arch.rflags();
         if case.mode == Mode::Bits64 {
-            state.fs_base = cpu.segs[seg::FS].base;
-            state.gs_base = cpu.segs[seg::GS].base;
+            state.fs_base = arch.segs[seg::FS].base;
+            state.gs_base = arch.segs[seg::GS].base;
         } else {
-            state.selectors = std::array::from_fn(|n| cpu.segs[n].selector);
+            state.selectors = std::array::from_fn(|n| arch.segs[n].selector);
         }
         let fx = &mut state.fx;
-        fx.control = cpu.fpu.control;
-        fx.status = cpu.fpu.status & !0x3800 | u16::from(cpu.fpu.top) << 11;
-        fx.tags = cpu.fpu.tags;
-        (fx.fop, fx.fip, fx.fdp) = (cpu.fpu.fop, cpu.fpu.fip, cpu.fpu.fdp);
+        fx.control = arch.fpu.control;
+        fx.status = arch.fpu.status & !0x3800 | u16::from(arch.fpu.top) << 11;
+        fx.tags = arch.fpu.tags;
+        (fx.fop, fx.fip, fx.fdp) = (arch.fpu.fop, arch.fpu.fip, arch.fpu.fdp);
         for (n, st) in fx.st.iter_mut().enumerate() {
-            let reg = cpu.fpu.regs[(n + usize::from(cpu.fpu.top)) & 7];
+            let reg = arch.fpu.regs[(n + usize::from(arch.fpu.top)) & 7];
             st[..8].copy_from_slice(&reg.mantissa.to_le_bytes());
             st[8..10].copy_from_slice(&reg.sign_exp.to_le_bytes());
         }
-        fx.mxcsr = cpu.vector.mxcsr;
-        for (ymm, xmm) in cpu.vector.ymm.iter().zip(&mut fx.xmm) {
+        fx.mxcsr = arch.vector.mxcsr;
+        for (ymm, xmm) in arch.vector.ymm.iter().zip(&mut fx.xmm) {
             xmm[..8].copy_from_slice(&ymm[0].to_le_bytes());
             xmm[8..].copy_from_slice(&ymm[1].to_le_bytes());
         }
-        for (ymm, high) in cpu.vector.ymm.iter().zip(&mut state.high) {
+        for (ymm, high) in arch.vector.ymm.iter().zip(&mut state.high) {
             high[..8].copy_from_slice(&ymm[2].to_le_bytes());
             high[8..].copy_from_slice(&ymm[3].to_le_bytes());
         }

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use cloister_sgx::processor::{RAX, RBX, RCX, RDX};
 use cloister_sgx::{
     Capabilities, DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, ExitingEvent,
-    LeafPort, Platform, ProcessorState, Segment, SgxStatus, Stop, XsaveArea, encls, enclu,
+    LeafPort, Platform, ProcessorState, SgxStatus, Stop, XsaveArea, encls, enclu,
 };
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, La, PageFaultCode};
@@ -86,7 +85,7 @@ pub(crate) struct Processor {
 
 impl Processor {
     pub(crate) fn new(platform: Arc<Platform>, base: u64) -> Self {
-        let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
+        let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: Rights(0xc0f3) };
         let pages = platform.pages() as u64;
         let capabilities = *platform.capabilities();
         Self {
@@ -103,7 +102,7 @@ impl Processor {
             cpu: ProcessorState {
                 rip: 0x40_1000,
                 rflags: 0x202,
-                cs: Segment { selector: 0x33, rights: 0xa0fb, ..flat },
+                cs: Segment { selector: 0x33, rights: Rights(0xa0fb), ..flat },
                 ss: flat,
                 ds: flat,
                 es: flat,
@@ -157,10 +156,10 @@ impl Processor {
 
     /// Executes an ENCLU leaf that completes.
     pub(crate) fn enclu(&mut self, number: u32, rbx: u64, rcx: u64, rdx: u64) {
-        self.cpu.gpr[RAX] = number.into();
-        self.cpu.gpr[RBX] = rbx;
-        self.cpu.gpr[RCX] = rcx;
-        self.cpu.gpr[RDX] = rdx;
+        self.cpu.gpr[Gpr::Rax] = number.into();
+        self.cpu.gpr[Gpr::Rbx] = rbx;
+        self.cpu.gpr[Gpr::Rcx] = rcx;
+        self.cpu.gpr[Gpr::Rdx] = rdx;
         enclu::execute(
             &self.platform,
             &mut self.state,
@@ -184,7 +183,7 @@ impl Processor {
     }
 
     pub(crate) fn rax(&self) -> u64 {
-        self.cpu.gpr[RAX]
+        self.cpu.gpr[Gpr::Rax]
     }
 
     /// Host memory that is not the platform's.

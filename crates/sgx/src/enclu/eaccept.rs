@@ -1,6 +1,6 @@
 //! ENCLU\[EACCEPT\] (SDM Vol. 3D, 38.4, EACCEPT): the enclave agrees to a change of a page.
 
-use cloister_x86::La;
+use cloister_x86::{Gpr, La};
 
 use crate::attributes::AttributeFlags;
 use crate::enclu::operand::{enclave_secinfo, in_elrange};
@@ -11,7 +11,7 @@ use crate::operand::{EpcOperand, GP, Privilege};
 use crate::paging::secinfo_of;
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX};
+use crate::processor::ProcessorState;
 use crate::state::{ActiveEnclave, EnclaveState};
 use crate::status::SgxStatus;
 
@@ -23,8 +23,8 @@ pub(super) fn leaf(
     cpu: &mut ProcessorState,
 ) -> Result<EncluOutcome, Stop> {
     let enclave = state.active.as_ref().ok_or(GP)?;
-    let secinfo = enclave_secinfo(platform, enclave, port, cpu.gpr[RBX])?;
-    let la = in_elrange(enclave, port, cpu.gpr[RCX], 4096, 4096)?;
+    let secinfo = enclave_secinfo(platform, enclave, port, cpu.gpr[Gpr::Rbx])?;
+    let la = in_elrange(enclave, port, cpu.gpr[Gpr::Rcx], 4096, 4096)?;
     let target = EpcOperand::resolve(port, la, EpcAccess::Read, Privilege::User)?;
     if !request_is_legal(&secinfo) {
         return Err(GP);

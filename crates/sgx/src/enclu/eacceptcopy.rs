@@ -1,5 +1,7 @@
 //! ENCLU\[EACCEPTCOPY\] (SDM Vol. 3D, 38.4, EACCEPTCOPY): accepts a pending page with contents.
 
+use cloister_x86::Gpr;
+
 use crate::enclu::operand::{in_elrange, page_of_enclave, read_secinfo};
 use crate::enclu::{EncluOutcome, report_status};
 use crate::epcm::{EpcmFlags, EpcmView, Family, PageType};
@@ -7,7 +9,7 @@ use crate::layout::SecInfoFlags;
 use crate::operand::{EpcOperand, GP, Privilege};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX, RDX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 use crate::status::SgxStatus;
 
@@ -19,9 +21,9 @@ pub(super) fn leaf(
     cpu: &mut ProcessorState,
 ) -> Result<EncluOutcome, Stop> {
     let enclave = state.active.as_ref().ok_or(GP)?;
-    let secinfo_la = in_elrange(enclave, port, cpu.gpr[RBX], 64, 64)?;
-    let target_la = in_elrange(enclave, port, cpu.gpr[RCX], 4096, 4096)?;
-    let source_la = in_elrange(enclave, port, cpu.gpr[RDX], 4096, 4096)?;
+    let secinfo_la = in_elrange(enclave, port, cpu.gpr[Gpr::Rbx], 64, 64)?;
+    let target_la = in_elrange(enclave, port, cpu.gpr[Gpr::Rcx], 4096, 4096)?;
+    let source_la = in_elrange(enclave, port, cpu.gpr[Gpr::Rdx], 4096, 4096)?;
     let operand = EpcOperand::resolve(port, secinfo_la, EpcAccess::Read, Privilege::User)?;
     let target = EpcOperand::resolve(port, target_la, EpcAccess::Write, Privilege::User)?;
     let source = EpcOperand::resolve(port, source_la, EpcAccess::Read, Privilege::User)?;

@@ -2,6 +2,7 @@
 
 use core::mem::offset_of;
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 
 use crate::enclu::entry::{Entry, check_target};
@@ -10,7 +11,7 @@ use crate::layout::{GprSgx, gprsgx};
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
-use crate::processor::{ProcessorState, RAX, RBP, RCX, RSP};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 
 /// RBX: the TCS; RCX: the AEP. RAX receives CSSA, RCX the address after ENCLU.
@@ -34,10 +35,10 @@ pub(super) fn leaf(
     let gpr_page = entry.page(frame.gpr_page);
     let tf = cpu.rflags & Rflags::TF.bits() != 0;
     let dbgoptin = entry.commit(state, cpu, frame, segments, tf);
-    gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[RSP]);
-    gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[RBP]);
-    cpu.gpr[RAX] = u64::from(cssa);
-    cpu.gpr[RCX] = cpu.rip;
+    gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[Gpr::Rsp]);
+    gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[Gpr::Rbp]);
+    cpu.gpr[Gpr::Rax] = u64::from(cssa);
+    cpu.gpr[Gpr::Rcx] = cpu.rip;
     cpu.rip = target;
     Ok(EncluOutcome {
         flush: true,

@@ -1,5 +1,6 @@
 //! ENCLU\[EEXIT\] (SDM Vol. 3D, 38.4, EEXIT): leaves an enclave.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 
 use crate::aex::{leave, release_tcs};
@@ -9,7 +10,7 @@ use crate::layout::tcs;
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::Stop;
-use crate::processor::{ProcessorState, RBX, RCX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 
 /// RBX: the address to go on at. RCX receives the AEP.
@@ -19,11 +20,11 @@ pub(super) fn leaf(
     cpu: &mut ProcessorState,
 ) -> Result<EncluOutcome, Stop> {
     let mask = if cpu.mode64 { u64::MAX } else { 0xffff_ffff };
-    let target = check_target(cpu, cpu.gpr[RBX] & mask)?;
+    let target = check_target(cpu, cpu.gpr[Gpr::Rbx] & mask)?;
     let enclave = state.active.take().ok_or(GP)?;
     let tcs_page = platform.page(enclave.tcs);
     cpu.rip = target;
-    cpu.gpr[RCX] = tcs_page.load(tcs::AEP);
+    cpu.gpr[Gpr::Rcx] = tcs_page.load(tcs::AEP);
     release_tcs(tcs_page);
     leave(platform, &enclave, cpu);
     let tf = cpu.rflags & Rflags::TF.bits() != 0;

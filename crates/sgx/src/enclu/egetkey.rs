@@ -1,5 +1,6 @@
 //! ENCLU\[EGETKEY\] (SDM Vol. 3D, 38.4, EGETKEY): a key of the enclave or platform.
 
+use cloister_x86::Gpr;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::attributes::{AttributeFlags, Attributes};
@@ -12,7 +13,7 @@ use crate::layout::{KeyPolicy, KeyRequest, Secs, key_name};
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 use crate::status::SgxStatus;
 
@@ -28,7 +29,7 @@ pub(super) fn leaf(
         platform,
         enclave,
         port,
-        cpu.gpr[RBX],
+        cpu.gpr[Gpr::Rbx],
         size_of::<KeyRequest>() as u64,
         512,
         EpcAccess::Read,
@@ -36,7 +37,7 @@ pub(super) fn leaf(
     let mut request = KeyRequest::new_zeroed();
     page.read(at, request.as_mut_bytes());
     let (output, at) =
-        enclave_operand(platform, enclave, port, cpu.gpr[RCX], 16, 16, EpcAccess::Write)?;
+        enclave_operand(platform, enclave, port, cpu.gpr[Gpr::Rcx], 16, 16, EpcAccess::Write)?;
     // Reserved space; the CET mask belongs to it where CET is not supported.
     let policy = request.keypolicy.get();
     if request.cet_attributes_mask != 0

@@ -1,5 +1,7 @@
 //! ENCLU\[EMODPE\] (SDM Vol. 3D, 38.4, EMODPE): extends the permissions of a page.
 
+use cloister_x86::Gpr;
+
 use crate::enclu::EncluOutcome;
 use crate::enclu::operand::{check_secinfo, in_elrange, read_secinfo};
 use crate::epcm::{EpcmFlags, EpcmView, Family, PageType};
@@ -7,7 +9,7 @@ use crate::layout::SecInfoFlags;
 use crate::operand::{EpcOperand, GP, Privilege};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 
 /// RBX: SECINFO with the permissions to add; RCX: the page.
@@ -18,8 +20,8 @@ pub(super) fn leaf(
     cpu: &ProcessorState,
 ) -> Result<EncluOutcome, Stop> {
     let enclave = state.active.as_ref().ok_or(GP)?;
-    let secinfo_la = in_elrange(enclave, port, cpu.gpr[RBX], 64, 64)?;
-    let la = in_elrange(enclave, port, cpu.gpr[RCX], 4096, 4096)?;
+    let secinfo_la = in_elrange(enclave, port, cpu.gpr[Gpr::Rbx], 64, 64)?;
+    let la = in_elrange(enclave, port, cpu.gpr[Gpr::Rcx], 4096, 4096)?;
     let source = EpcOperand::resolve(port, secinfo_la, EpcAccess::Read, Privilege::User)?;
     let target = EpcOperand::resolve(port, la, EpcAccess::Read, Privilege::User)?;
     let secinfo = read_secinfo(platform, enclave, &source)?;

@@ -1,9 +1,9 @@
 //! What EENTER and ERESUME have in common (SDM Vol. 3D, 38.4): the checks on segments, TCS and
 //! enclave, the latching of an SSA frame, and the switch into enclave mode.
 
-use cloister_x86::La;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
+use cloister_x86::{Gpr, La, Rights, Segment};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::attributes::{AttributeFlags, Attributes};
@@ -14,7 +14,7 @@ use crate::layout::{Secs, Tcs, TcsFlags, gprsgx, tcs};
 use crate::operand::{EpcOperand, GP, Privilege, linear_aligned};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX, Segment};
+use crate::processor::ProcessorState;
 use crate::state::{ActiveEnclave, EnclaveState, XSAVE_PAGES};
 use crate::xsave::area_size;
 
@@ -63,10 +63,10 @@ impl<'a> Entry<'a> {
         if !cpu.mode64 {
             check_segments(cpu)?;
         }
-        let la = linear_aligned(port, cpu.gpr[RBX], 4096, 4096)?;
+        let la = linear_aligned(port, cpu.gpr[Gpr::Rbx], 4096, 4096)?;
         let target = EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::User)?;
         // The AEP is canonical.
-        if cpu.mode64 && !is_canonical(cpu.gpr[RCX]) {
+        if cpu.mode64 && !is_canonical(cpu.gpr[Gpr::Rcx]) {
             return Err(GP);
         }
         let entry = platform.entry(target.index);
@@ -213,7 +213,7 @@ impl<'a> Entry<'a> {
         let dbgoptin = self.tcs.flags.get() & TcsFlags::DBGOPTIN.bits() != 0;
         // CR_TCS_LA.AEP.
         let mask = if cpu.mode64 { u64::MAX } else { 0xffff_ffff };
-        self.tcs_page.store(tcs::AEP, cpu.gpr[RCX] & mask);
+        self.tcs_page.store(tcs::AEP, cpu.gpr[Gpr::Rcx] & mask);
         state.active = Some(ActiveEnclave {
             secs: self.secs_index,
             tcs: self.tcs_index,
@@ -330,16 +330,15 @@ fn check_ssa_page(
 /// base 0; SS, where usable, is a 32-bit segment.
 fn check_segments(cpu: &ProcessorState) -> Result<(), Stop> {
     let ds = cpu.ds.rights;
-    let expand_down =
-        ds & Segment::S != 0 && ds & Segment::CODE == 0 && ds & Segment::EXPAND_DOWN != 0;
-    let flat = |segment: &Segment| !segment.usable() || segment.base == 0;
-    if !cpu.ds.usable()
+    let expand_down = ds.is_code_or_data() && !ds.is_code() && ds.bit_ec();
+    let flat = |segment: &Segment| segment.rights.unusable() || segment.base == 0;
+    if ds.unusable()
         || expand_down
         || cpu.cs.base != 0
         || cpu.ds.base != 0
         || !flat(&cpu.es)
         || !flat(&cpu.ss)
-        || (cpu.ss.usable() && cpu.ss.rights & Segment::DB == 0)
+        || (!cpu.ss.rights.unusable() && !cpu.ss.rights.big())
     {
         return Err(GP);
     }
@@ -359,9 +358,9 @@ pub(super) fn check_target(cpu: &ProcessorState, target: u64) -> Result<u64, Sto
 
 /// Access rights of FS and GS after entry: accessed data, present, 32-bit, page granular; the
 /// rest as in DS.
-const fn thread_segment_rights(ds: u32) -> u32 {
-    let from_ds = ds & (Segment::WRITABLE | Segment::DPL | Segment::AVL | Segment::L);
-    1 | Segment::S | Segment::P | Segment::DB | Segment::G | from_ds
+const fn thread_segment_rights(ds: Rights) -> Rights {
+    let from_ds = ds.0 & (Rights::RW | Rights::DPL | Rights::AVL | Rights::L);
+    Rights(1 | Rights::S | Rights::P | Rights::DB | Rights::G | from_ds)
 }
 
 /// A copy of the TCS in `page`.

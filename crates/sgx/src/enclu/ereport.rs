@@ -1,5 +1,6 @@
 //! ENCLU\[EREPORT\] (SDM Vol. 3D, 38.4, EREPORT): a report that another enclave can verify.
 
+use cloister_x86::Gpr;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::encls::read_secs;
@@ -10,7 +11,7 @@ use crate::layout::{Report, TargetInfo, key_name};
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
-use crate::processor::{ProcessorState, RBX, RCX, RDX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 
 /// RBX: TARGETINFO; RCX: REPORTDATA; RDX: where the REPORT goes.
@@ -25,7 +26,7 @@ pub(super) fn leaf(
         platform,
         enclave,
         port,
-        cpu.gpr[RBX],
+        cpu.gpr[Gpr::Rbx],
         size_of::<TargetInfo>() as u64,
         512,
         EpcAccess::Read,
@@ -41,14 +42,14 @@ pub(super) fn leaf(
         return Err(GP);
     }
     let (page, at) =
-        enclave_operand(platform, enclave, port, cpu.gpr[RCX], 64, 128, EpcAccess::Read)?;
+        enclave_operand(platform, enclave, port, cpu.gpr[Gpr::Rcx], 64, 128, EpcAccess::Read)?;
     let mut reportdata = [0; 64];
     page.read(at, &mut reportdata);
     let (output, at) = enclave_operand(
         platform,
         enclave,
         port,
-        cpu.gpr[RDX],
+        cpu.gpr[Gpr::Rdx],
         size_of::<Report>() as u64,
         512,
         EpcAccess::Write,

@@ -2,6 +2,7 @@
 
 use core::mem::offset_of;
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use zerocopy::IntoBytes as _;
 
@@ -12,7 +13,7 @@ use crate::layout::{GprSgx, TcsFlags, gprsgx};
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
-use crate::processor::{ProcessorState, RAX, RBP, RCX, RSP};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 use crate::xsave::XsaveArea;
 
@@ -63,12 +64,12 @@ pub(super) fn leaf(
     let tf = cpu.rflags & Rflags::TF.bits() != 0;
     if notify {
         let dbgoptin = entry.commit(state, cpu, frame, segments, tf);
-        gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[RSP]);
-        gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[RBP]);
-        cpu.gpr[RAX] = u64::from(cssa);
+        gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, ursp), cpu.gpr[Gpr::Rsp]);
+        gpr_page.store(gprsgx::OFFSET + offset_of!(GprSgx, urbp), cpu.gpr[Gpr::Rbp]);
+        cpu.gpr[Gpr::Rax] = u64::from(cssa);
         // RIP was replaced before, so RCX receives the entry point.
         cpu.rip = target;
-        cpu.gpr[RCX] = target;
+        cpu.gpr[Gpr::Rcx] = target;
         return Ok(EncluOutcome {
             flush: true,
             xrstor: None,

@@ -1,10 +1,12 @@
 //! ENCLU leaf functions (SDM Vol. 3D, 38.4), one file each, in the order of their numbers.
 
+use cloister_x86::Gpr;
+
 use crate::capabilities::SgxFeatures;
 use crate::operand::GP;
 use crate::platform::Platform;
 use crate::port::{LeafPort, Stop};
-use crate::processor::{ProcessorState, RAX};
+use crate::processor::ProcessorState;
 use crate::state::EnclaveState;
 use crate::status::SgxStatus;
 use crate::xsave::XsaveArea;
@@ -83,7 +85,7 @@ pub fn execute(
     cpu: &mut ProcessorState,
     xsave: &mut XsaveArea,
 ) -> Result<EncluOutcome, Stop> {
-    let number = cpu.gpr[RAX] as u32;
+    let number = cpu.gpr[Gpr::Rax] as u32;
     // SDM Vol. 2, ENCLU: entry is for processors outside an enclave, all else for those inside.
     let entry = matches!(number, leaf::EENTER | leaf::ERESUME);
     if entry == state.in_enclave() {
@@ -110,6 +112,6 @@ pub fn execute(
 
 /// RAX and the flags of a leaf that reports `status`.
 fn report_status(cpu: &mut ProcessorState, status: SgxStatus) {
-    cpu.gpr[RAX] = status.rax();
+    cpu.gpr[Gpr::Rax] = status.rax();
     cpu.rflags = status.flags(cpu.rflags);
 }

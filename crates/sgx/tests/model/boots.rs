@@ -2,8 +2,8 @@
 
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{KeyRequest, key_name};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{EpcIndex, PlatformConfig, PlatformFuses, SgxStatus};
+use cloister_x86::Gpr;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::enclave::{DATA, Spec, TCS};
@@ -27,7 +27,7 @@ fn seal_key(fuses: &PlatformFuses) -> [u8; 16] {
     };
     machine.platform.page(DATA_PAGE).write(0, request.as_bytes());
     machine.enclu(user::EGETKEY, DATA, DATA + 0x200, 0).expect("EGETKEY completes");
-    assert_eq!(machine.cpu.gpr[RAX], 0);
+    assert_eq!(machine.cpu.gpr[Gpr::Rax], 0);
     let mut key = [0; 16];
     machine.platform.page(DATA_PAGE).read(0x200, &mut key);
     key

@@ -5,14 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cloister_sgx::encls::{self, leaf};
-use cloister_sgx::processor::{RAX, RBX, RCX, RDX};
 use cloister_sgx::{
     Capabilities, DEFAULT_LE_HASH, EnclaveState, EnclsRegs, EncluOutcome, EpcAccess, EpcIndex,
     ExitingEvent, LeafOutcome, LeafPort, Platform, PlatformConfig, PlatformIdentity,
-    ProcessorState, Segment, SgxStatus, Stop, SyntheticState, XsaveArea, enclu, enclv,
+    ProcessorState, SgxStatus, Stop, SyntheticState, XsaveArea, enclu, enclv,
 };
 use cloister_x86::addr::is_canonical;
-use cloister_x86::{Exception, Gpa, La, PageFaultCode};
+use cloister_x86::{Exception, Gpa, Gpr, La, PageFaultCode, Rights, Segment};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::meanwhile::Turn;
@@ -220,7 +219,7 @@ impl Machine {
                 (EPC_WINDOW + u64::from(page) * 4096, mapping)
             })
             .collect();
-        let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
+        let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: Rights(0xc0f3) };
         let capabilities = *platform.capabilities();
         Self {
             platform,
@@ -241,7 +240,7 @@ impl Machine {
             cpu: ProcessorState {
                 rip: 0x40_1000,
                 rflags: 0x202,
-                cs: Segment { selector: 0x33, base: 0, limit: u32::MAX, rights: 0xa0fb },
+                cs: Segment { selector: 0x33, base: 0, limit: u32::MAX, rights: Rights(0xa0fb) },
                 ss: flat,
                 ds: flat,
                 es: flat,
@@ -322,10 +321,10 @@ impl Machine {
         self.memory.mode64 = self.cpu.mode64;
         self.memory.ds_limit = self.cpu.ds.limit;
         let mut cpu = self.cpu;
-        cpu.gpr[RAX] = u64::from(number);
-        cpu.gpr[RBX] = rbx;
-        cpu.gpr[RCX] = rcx;
-        cpu.gpr[RDX] = rdx;
+        cpu.gpr[Gpr::Rax] = u64::from(number);
+        cpu.gpr[Gpr::Rbx] = rbx;
+        cpu.gpr[Gpr::Rcx] = rcx;
+        cpu.gpr[Gpr::Rdx] = rdx;
         let outcome = enclu::execute(
             &self.platform,
             &mut self.state,

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo, SecInfoFlags, SigStruct};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{
     AttributeFlags, Attributes, Capabilities, EpcIndex, PageType, PlatformConfig, PlatformIdentity,
     SgxFeatures, SgxStatus, Stop,
 };
+use cloister_x86::Gpr;
 
 pub(crate) use crate::enclave::BASE;
 use crate::enclave::{PAGEINFO, Page, SECINFO, Spec, tcs};
@@ -139,7 +139,7 @@ impl Scenario {
     /// Executes ENCLU leaf `number`.
     pub(crate) fn enclu(&mut self, number: u32) -> Outcome {
         self.machine.enclu(number, self.rbx, self.rcx, self.rdx)?;
-        Ok(self.machine.cpu.gpr[RAX])
+        Ok(self.machine.cpu.gpr[Gpr::Rax])
     }
 
     /// Executes ENCLS leaf `number`.

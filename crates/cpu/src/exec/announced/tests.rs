@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use cloister_sgx::Capabilities;
 use cloister_x86::regs::Xfeatures;
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic};
 
+use crate::controls::Features;
 use crate::exec::select;
 use crate::lower::{decoder, lower};
 use crate::mode::Mode;
-use crate::state::Features;
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
 /// #UD of the instruction behind the code: everything before it retired.
@@ -192,7 +192,7 @@ fn a_vex_prefix_is_undefined_in_real_mode() {
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::ud()));
-    assert_eq!(guest.vcpu.cpu.rip, CODE);
+    assert_eq!(guest.vcpu.cpu.arch.rip, CODE);
 }
 
 #[test]
@@ -221,15 +221,15 @@ fn hints_are_no_operations_that_access_nothing() {
                 for modrm in (0..=255).step_by(3) {
                     let tail = [0x0f, opcode, modrm, 0x90, 0x90, 0x90, 0x90, 0x90];
                     guest.load_code(&[prefix, &tail].concat());
-                    guest.vcpu.cpu.gpr[..16].copy_from_slice(&before);
-                    guest.vcpu.cpu.rip = CODE;
+                    guest.vcpu.cpu.arch.gpr.set_registers(&before);
+                    guest.vcpu.cpu.arch.rip = CODE;
 
                     let ending = guest.run();
 
                     let what = format!("{start:?}: {prefix:x?} 0f {opcode:x} {modrm:x}");
                     assert_eq!(ending, RETIRED, "{what}");
-                    assert_eq!(guest.vcpu.cpu.rip, CODE + prefix.len() as u64 + 8, "{what}");
-                    assert_eq!(guest.vcpu.cpu.gpr[..16], before, "{what}");
+                    assert_eq!(guest.vcpu.cpu.arch.rip, CODE + prefix.len() as u64 + 8, "{what}");
+                    assert_eq!(guest.vcpu.cpu.arch.gpr.registers(), before, "{what}");
                 }
             }
         }
@@ -244,7 +244,7 @@ fn a_locked_hint_is_undefined() {
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::ud()));
-    assert_eq!(guest.vcpu.cpu.rip, CODE);
+    assert_eq!(guest.vcpu.cpu.arch.rip, CODE);
 }
 
 #[test]
@@ -258,13 +258,13 @@ fn rdssp_without_shadow_stacks_changes_nothing() {
     for encoding in encodings {
         let mut guest = Guest::new(Start::User64);
         guest.load_code(encoding);
-        (guest.vcpu.cpu.gpr[0], guest.vcpu.cpu.gpr[2]) = (DATA, u64::MAX);
+        (guest.vcpu.cpu.arch.gpr[Gpr::Rax], guest.vcpu.cpu.arch.gpr[Gpr::Rdx]) = (DATA, u64::MAX);
 
         let ending = guest.run();
 
         assert_eq!(ending, RETIRED, "{encoding:x?}");
-        assert_eq!(guest.vcpu.cpu.rip, CODE + encoding.len() as u64, "{encoding:x?}");
-        let (rax, rdx) = (guest.vcpu.cpu.gpr[0], guest.vcpu.cpu.gpr[2]);
+        assert_eq!(guest.vcpu.cpu.arch.rip, CODE + encoding.len() as u64, "{encoding:x?}");
+        let (rax, rdx) = (guest.vcpu.cpu.arch.gpr[Gpr::Rax], guest.vcpu.cpu.arch.gpr[Gpr::Rdx]);
         assert_eq!((rax, rdx), (DATA, u64::MAX), "{encoding:x?}");
     }
 }
@@ -281,7 +281,7 @@ fn wbnoinvd_is_wbinvd() {
 
     let refused = Ending::Exception(Exception::with_code(Vector::Gp, 0));
     assert_eq!(endings, (RETIRED, refused));
-    assert_eq!((kernel.vcpu.cpu.rip, user.vcpu.cpu.rip), (CODE + 3, CODE));
+    assert_eq!((kernel.vcpu.cpu.arch.rip, user.vcpu.cpu.arch.rip), (CODE + 3, CODE));
 }
 
 /// The manual leaves F3 REX.B 90 open. Intel processors take it for PAUSE, others exchange.
@@ -300,12 +300,12 @@ fn f3_makes_90_a_pause_even_with_rex_b_as_intel_processors_do() {
     for (encoding, expected) in cases {
         let mut guest = Guest::new(Start::User64);
         guest.load_code(encoding);
-        (guest.vcpu.cpu.gpr[0], guest.vcpu.cpu.gpr[8]) = (rax, r8);
+        (guest.vcpu.cpu.arch.gpr[Gpr::Rax], guest.vcpu.cpu.arch.gpr[Gpr::R8]) = (rax, r8);
 
         let ending = guest.run();
 
         assert_eq!(ending, RETIRED, "{encoding:x?}");
-        let after = [guest.vcpu.cpu.gpr[0], guest.vcpu.cpu.gpr[8]];
+        let after = [guest.vcpu.cpu.arch.gpr[Gpr::Rax], guest.vcpu.cpu.arch.gpr[Gpr::R8]];
         assert_eq!(after, expected, "{encoding:x?}");
     }
 }

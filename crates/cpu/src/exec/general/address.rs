@@ -1,12 +1,13 @@
 //! Effective and linear addresses of memory operands (SDM Vol. 1, 3.7.5; Vol. 3A, 5.3).
 
+use cloister_x86::segment::seg;
 use cloister_x86::{Exception, Vector};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::mem::{Int, Plain};
 use crate::op::{MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, Op};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
 
 /// Ones in the bits of an effective address that the address size keeps.
 #[inline(always)]
@@ -23,8 +24,8 @@ impl Cpu {
     /// Base + index * scale + displacement, before it is cut to the address size.
     #[inline(always)]
     fn address_sum(&self, op: &Op) -> u64 {
-        self.gpr[usize::from(op.base & 31)]
-            .wrapping_add(self.gpr[usize::from(op.index & 31)] << (op.scale & 3))
+        self.arch.gpr[usize::from(op.base & 31)]
+            .wrapping_add(self.arch.gpr[usize::from(op.index & 31)] << (op.scale & 3))
             .wrapping_add(op.disp)
     }
 
@@ -111,8 +112,8 @@ impl Cpu {
     /// What the segment adds to the effective address.
     fn segment_base(&self, op: &Op) -> u64 {
         let segment = usize::from(op.seg);
-        let flat = self.mode.is_64() && !matches!(segment, seg::FS | seg::GS);
-        if flat { 0 } else { self.segs[segment & 7].base }
+        let flat = self.run.mode.is_64() && !matches!(segment, seg::FS | seg::GS);
+        if flat { 0 } else { self.arch.segs[segment & 7].base }
     }
 
     #[inline(never)]
@@ -137,9 +138,9 @@ impl Cpu {
         size: usize,
         kind: AccessKind,
     ) -> Exec<u64> {
-        if self.mode.is_64() {
+        if self.run.mode.is_64() {
             return Ok(if matches!(segment, seg::FS | seg::GS) {
-                self.segs[segment & 7].base.wrapping_add(offset)
+                self.arch.segs[segment & 7].base.wrapping_add(offset)
             } else {
                 offset
             });
@@ -155,7 +156,7 @@ impl Cpu {
         size: usize,
         kind: AccessKind,
     ) -> Exec<u64> {
-        let register = self.segs[segment & 7];
+        let register = self.arch.segs[segment & 7];
         let rights = register.rights;
         let last = offset.wrapping_add(size as u64).wrapping_sub(1);
         let in_limit = if !rights.is_code() && rights.bit_ec() {
@@ -172,7 +173,7 @@ impl Cpu {
             AccessKind::Execute => true,
             AccessKind::Read => !rights.is_code() || rights.bit_rw(),
         };
-        let protected = self.cr0.contains(cloister_x86::regs::Cr0::PE);
+        let protected = self.arch.cr0.contains(cloister_x86::regs::Cr0::PE);
         if rights.unusable() || !in_limit || (protected && !typed) {
             let vector = if segment == seg::SS { Vector::Ss } else { Vector::Gp };
             return Err(self.raise(Exception::with_code(vector, 0)));

@@ -4,11 +4,12 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// What an instruction with two operands computes.
 trait Binary {
@@ -162,8 +163,8 @@ fn unary_form<O: Unary>(op: &Op) -> Handler {
 
 #[inline(always)]
 fn finish<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, a: T, b: T) {
-    let result = O::value(a, b, cpu.flags.cf());
-    O::flags(&mut cpu.flags, a, b, result);
+    let result = O::value(a, b, cpu.arch.flags.cf());
+    O::flags(&mut cpu.arch.flags, a, b, result);
     if O::WRITES {
         cpu.set_dst(op, result);
     }
@@ -203,29 +204,29 @@ fn register_memory_slow<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 #[inline(always)]
 fn memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Option<()> {
-    let cf = cpu.flags.cf();
+    let cf = cpu.arch.flags.cf();
     let a = if O::WRITES {
         cpu.quick_modify_operand::<T>(op, |a| O::value(a, b, cf))?
     } else {
         cpu.quick_operand::<T>(op)?
     };
-    O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
+    O::flags(&mut cpu.arch.flags, a, b, O::value(a, b, cf));
     Some(())
 }
 
 #[inline(never)]
 fn memory_slow<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
-    let cf = cpu.flags.cf();
+    let cf = cpu.arch.flags.cf();
     if !O::WRITES {
         let a = cpu.load_operand::<T>(op)?;
-        O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
+        O::flags(&mut cpu.arch.flags, a, b, O::value(a, b, cf));
         return Ok(());
     }
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
     let result = O::value(a, b, cf);
     cpu.close(place, result)?;
-    O::flags(&mut cpu.flags, a, b, result);
+    O::flags(&mut cpu.arch.flags, a, b, result);
     Ok(())
 }
 
@@ -247,16 +248,16 @@ fn memory_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = if IMMEDIATE { T::trunc(op.imm) } else { cpu.src::<T>(op) };
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
-    let cf = cpu.flags.cf();
+    let cf = cpu.arch.flags.cf();
     let a = cpu.locked::<T>(la, |a| O::value(a, b, cf))?;
-    O::flags(&mut cpu.flags, a, b, O::value(a, b, cf));
+    O::flags(&mut cpu.arch.flags, a, b, O::value(a, b, cf));
     Ok(())
 }
 
 fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.dst::<T>(op);
     let result = O::value(a);
-    O::flags(&mut cpu.flags, a, result);
+    O::flags(&mut cpu.arch.flags, a, result);
     cpu.set_dst(op, result);
     Ok(())
 }
@@ -265,7 +266,7 @@ fn unary_memory<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(a) = cpu.quick_modify_operand::<T>(op, O::value) else {
         return unary_memory_slow::<T, O>(cpu, op);
     };
-    O::flags(&mut cpu.flags, a, O::value(a));
+    O::flags(&mut cpu.arch.flags, a, O::value(a));
     Ok(())
 }
 
@@ -275,14 +276,14 @@ fn unary_memory_slow<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (a, place) = cpu.open::<T>(la)?;
     let result = O::value(a);
     cpu.close(place, result)?;
-    O::flags(&mut cpu.flags, a, result);
+    O::flags(&mut cpu.arch.flags, a, result);
     Ok(())
 }
 
 fn unary_locked<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let a = cpu.locked::<T>(la, O::value)?;
-    O::flags(&mut cpu.flags, a, O::value(a));
+    O::flags(&mut cpu.arch.flags, a, O::value(a));
     Ok(())
 }
 
@@ -299,14 +300,14 @@ fn carry_chain_form<const OVERFLOW: bool>(op: &Op) -> Handler {
 fn carry_chain<T: Int, const OVERFLOW: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.source::<T, MEMORY>(op)?;
     let a = cpu.dst::<T>(op);
-    let (cf, of) = (cpu.flags.cf(), cpu.flags.of());
+    let (cf, of) = (cpu.arch.flags.cf(), cpu.arch.flags.of());
     let carry = if OVERFLOW { of } else { cf };
     let sum = u128::from(a.zext()) + u128::from(b.zext()) + u128::from(carry);
     let out = sum >> T::BITS != 0;
     if OVERFLOW {
-        cpu.flags.set_cf_of(cf, out);
+        cpu.arch.flags.set_cf_of(cf, out);
     } else {
-        cpu.flags.set_cf_of(out, of);
+        cpu.arch.flags.set_cf_of(out, of);
     }
     cpu.set_dst(op, T::trunc(sum as u64));
     Ok(())

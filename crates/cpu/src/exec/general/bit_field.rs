@@ -2,9 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// Picks an instance by operand size (4 or 8) and whether the last operand but one or the last is
 /// memory.
@@ -43,8 +44,8 @@ fn last<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<T> {
 /// Writes operand 0, sets SF and ZF by it and CF as given, and clears OF. AF and PF are undefined.
 #[inline(always)]
 fn finish<T: Int>(cpu: &mut Cpu, op: &Op, result: T, cf: bool) -> Exec {
-    cpu.flags.logic(result);
-    cpu.flags.set_cf_of(cf, false);
+    cpu.arch.flags.logic(result);
+    cpu.arch.flags.set_cf_of(cf, false);
     cpu.set_dst(op, result);
     Ok(())
 }

@@ -3,9 +3,10 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -28,7 +29,7 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
 /// BSF and BSR: a source of 0 sets ZF and leaves the destination, as processors do.
 fn scan<T: Int, const REVERSE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = cpu.source::<T, MEMORY>(op)?;
-    cpu.flags.logic(source);
+    cpu.arch.flags.logic(source);
     let bits = source.zext();
     if bits != 0 {
         let index = if REVERSE { bits.ilog2() } else { bits.trailing_zeros() };
@@ -46,8 +47,8 @@ fn count_zeros<T: Int, const LEADING: bool, const MEMORY: bool>(cpu: &mut Cpu, o
         bits.trailing_zeros().min(T::BITS)
     };
     let result = T::trunc(u64::from(count));
-    cpu.flags.logic(result);
-    cpu.flags.set_cf_of(bits == 0, false);
+    cpu.arch.flags.logic(result);
+    cpu.arch.flags.set_cf_of(bits == 0, false);
     cpu.set_dst(op, result);
     Ok(())
 }
@@ -56,7 +57,7 @@ fn count_zeros<T: Int, const LEADING: bool, const MEMORY: bool>(cpu: &mut Cpu, o
 fn population<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let bits = cpu.source::<T, MEMORY>(op)?.zext();
     let zf = cloister_x86::regs::Rflags::ZF.bits();
-    cpu.flags.set_bits(if bits == 0 { zf } else { 0 });
+    cpu.arch.flags.set_bits(if bits == 0 { zf } else { 0 });
     cpu.set_dst(op, T::trunc(u64::from(bits.count_ones())));
     Ok(())
 }

@@ -3,10 +3,11 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// What happens to the bit.
 trait Change {
@@ -86,7 +87,7 @@ fn bit<T: Int>(offset: u64) -> T {
 /// ZF does not change; OF, SF, AF and PF, which are undefined, do not either.
 #[inline(always)]
 fn set_cf<T: Int>(cpu: &mut Cpu, a: T, mask: T) {
-    cpu.flags.set_cf((a & mask).zext() != 0);
+    cpu.arch.flags.set_cf((a & mask).zext() != 0);
 }
 
 fn register<T: Int, C: Change, const BY_REGISTER: bool>(cpu: &mut Cpu, op: &Op) -> Exec {

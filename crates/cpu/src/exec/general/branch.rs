@@ -1,14 +1,15 @@
 //! Near jumps: JMP, Jcc, JCXZ, JECXZ, JRCXZ, LOOP, LOOPE, LOOPNE.
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
+use cloister_x86::segment::seg;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 
 use super::condition::{self, by_condition, holds};
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mode::Mode;
 use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
 
 /// The handler of near jumps.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
@@ -85,7 +86,7 @@ impl Cpu {
     /// #GP(0).
     #[inline(always)]
     pub fn near_target(&mut self, target: u64, size: u8) -> Exec<u64> {
-        if self.mode.is_64() {
+        if self.run.mode.is_64() {
             if is_canonical(target) { Ok(target) } else { Err(self.gp(0)) }
         } else {
             self.near_target_legacy(target, size)
@@ -95,7 +96,7 @@ impl Cpu {
     #[inline(never)]
     fn near_target_legacy(&mut self, target: u64, size: u8) -> Exec<u64> {
         let target = target & if size == 2 { 0xffff } else { 0xffff_ffff };
-        if target > u64::from(self.segs[seg::CS].limit) {
+        if target > u64::from(self.arch.segs[seg::CS].limit) {
             return Err(self.gp(0));
         }
         Ok(target)
@@ -104,7 +105,7 @@ impl Cpu {
     /// The target of a relative branch.
     #[inline(always)]
     pub(super) fn relative_target(&self, op: &Op) -> u64 {
-        self.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.imm)
+        self.arch.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.imm)
     }
 }
 
@@ -113,26 +114,26 @@ fn jump_64(cpu: &mut Cpu, op: &Op) -> Exec {
     if !is_canonical(target) {
         return Err(cpu.gp(0));
     }
-    cpu.rip = target;
+    cpu.arch.rip = target;
     Ok(())
 }
 
 fn jump_legacy(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.rip = cpu.near_target_legacy(cpu.relative_target(op), op.size)?;
+    cpu.arch.rip = cpu.near_target_legacy(cpu.relative_target(op), op.size)?;
     Ok(())
 }
 
 // A conditional branch that is taken leaves its block; one that is not lets the block go on.
 
 fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !holds::<CODE>(&cpu.flags) {
+    if !holds::<CODE>(&cpu.arch.flags) {
         return Ok(());
     }
     let target = cpu.relative_target(op);
     if !is_canonical(target) {
         return Err(cpu.gp(0));
     }
-    cpu.rip = target;
+    cpu.arch.rip = target;
     Err(Stop::Jump)
 }
 
@@ -141,12 +142,12 @@ fn branch(cpu: &mut Cpu, op: &Op, taken: bool) -> Exec {
     if !taken {
         return Ok(());
     }
-    cpu.rip = cpu.near_target(cpu.relative_target(op), op.size)?;
+    cpu.arch.rip = cpu.near_target(cpu.relative_target(op), op.size)?;
     Err(Stop::Jump)
 }
 
 fn jump_if_legacy<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let taken = holds::<CODE>(&cpu.flags);
+    let taken = holds::<CODE>(&cpu.arch.flags);
     branch(cpu, op, taken)
 }
 
@@ -161,7 +162,7 @@ fn counter_mask(op: &Op) -> u64 {
 }
 
 fn jump_if_counter_zero(cpu: &mut Cpu, op: &Op) -> Exec {
-    let taken = cpu.gpr[1] & counter_mask(op) == 0;
+    let taken = cpu.arch.gpr[Gpr::Rcx] & counter_mask(op) == 0;
     branch(cpu, op, taken)
 }
 
@@ -171,12 +172,12 @@ const WHILE_NOT_EQUAL: u8 = 2;
 
 /// LOOP, LOOPE, LOOPNE. The counter changes only if the branch does not fault.
 fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let count = cpu.gpr[1].wrapping_sub(1);
+    let count = cpu.arch.gpr[Gpr::Rcx].wrapping_sub(1);
     let taken = count & counter_mask(op) != 0
         && match KIND {
             ANY => true,
-            WHILE_EQUAL => cpu.flags.zf(),
-            _ => !cpu.flags.zf(),
+            WHILE_EQUAL => cpu.arch.flags.zf(),
+            _ => !cpu.arch.flags.zf(),
         };
     let outcome = branch(cpu, op, taken);
     if matches!(outcome, Ok(()) | Err(Stop::Jump)) {
@@ -216,12 +217,12 @@ fn indirect_64<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     if !is_canonical(target) {
         return Err(cpu.gp(0));
     }
-    cpu.rip = target;
+    cpu.arch.rip = target;
     Ok(())
 }
 
 fn indirect_legacy<T: crate::mem::Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = operand_target::<T, MEMORY>(cpu, op)?;
-    cpu.rip = cpu.near_target_legacy(target, T::SIZE as u8)?;
+    cpu.arch.rip = cpu.near_target_legacy(target, T::SIZE as u8)?;
     Ok(())
 }

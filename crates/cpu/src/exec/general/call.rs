@@ -1,14 +1,15 @@
 //! Near CALL and RET.
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::branch::operand_target;
-use super::stack::RSP;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mode::Mode;
 use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of near calls and returns.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
@@ -54,13 +55,13 @@ fn call_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handl
 
 fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.relative_target(op);
-    let top = cpu.gpr[RSP].wrapping_sub(8);
-    let next = cpu.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.disp);
+    let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(8);
+    let next = cpu.arch.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.disp);
     if !is_canonical(target) || !cpu.quick_store(top, next) {
         return call_relative::<u64>(cpu, op);
     }
-    cpu.gpr[RSP] = top;
-    cpu.rip = target;
+    cpu.arch.gpr[Gpr::Rsp] = top;
+    cpu.arch.rip = target;
     Ok(())
 }
 
@@ -80,27 +81,28 @@ fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// which leaves the return address below the stack pointer that it keeps.
 fn call_to<T: Int>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
     let next = T::trunc(cpu.next_rip(op));
-    let top = cpu.gpr[RSP].wrapping_sub(T::SIZE as u64);
+    let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(T::SIZE as u64);
     cpu.stack_store(top, next)?;
-    cpu.rip = cpu.near_target(target, T::SIZE as u8)?;
+    cpu.arch.rip = cpu.near_target(target, T::SIZE as u8)?;
     cpu.set_stack_pointer(top);
     Ok(())
 }
 
 fn ret_64(cpu: &mut Cpu, op: &Op) -> Exec {
-    let Some(target) = cpu.quick_load::<u64>(cpu.gpr[RSP]).filter(|&to| is_canonical(to)) else {
+    let Some(target) = cpu.quick_load::<u64>(cpu.arch.gpr[Gpr::Rsp]).filter(|&to| is_canonical(to))
+    else {
         return ret::<u64>(cpu, op);
     };
-    cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
-    cpu.rip = target;
+    cpu.arch.gpr[Gpr::Rsp] = cpu.arch.gpr[Gpr::Rsp].wrapping_add(8);
+    cpu.arch.rip = target;
     Ok(())
 }
 
 /// RET with an operand size of `T`, with or without bytes to drop.
 fn ret<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.stack_load::<T>(cpu.gpr[RSP])?.zext();
+    let target = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
     let target = cpu.near_target(target, T::SIZE as u8)?;
-    cpu.set_stack_pointer(cpu.gpr[RSP].wrapping_add(T::SIZE as u64).wrapping_add(op.imm));
-    cpu.rip = target;
+    cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64).wrapping_add(op.imm));
+    cpu.arch.rip = target;
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// Picks an instance of a handler by condition: the last generic argument.
 macro_rules! by_condition {
@@ -94,13 +95,13 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
 fn cmov<T: Int, const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = cpu.source::<T, MEMORY>(op)?;
     let old = cpu.dst::<T>(op);
-    let value = if holds::<CODE>(&cpu.flags) { source } else { old };
+    let value = if holds::<CODE>(&cpu.arch.flags) { source } else { old };
     cpu.set_dst(op, value);
     Ok(())
 }
 
 fn set<const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = u8::from(holds::<CODE>(&cpu.flags));
+    let value = u8::from(holds::<CODE>(&cpu.arch.flags));
     if MEMORY {
         return cpu.store_operand(op, value);
     }

@@ -2,9 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {

@@ -2,9 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// Remainders of the 256 bytes.
 static TABLE: [u32; 256] = {

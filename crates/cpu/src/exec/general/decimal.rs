@@ -4,8 +4,9 @@
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
@@ -24,16 +25,16 @@ pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
 /// Sets SF, ZF and PF by AL, CF and AF as given, and clears OF.
 fn set_flags(cpu: &mut Cpu, cf: bool, af: bool) {
     let al = cpu.reg::<u8>(0, false);
-    cpu.flags.logic(al);
-    cpu.flags.set_cf_of(cf, false);
+    cpu.arch.flags.logic(al);
+    cpu.arch.flags.set_cf_of(cf, false);
     let mask = Rflags::AF.bits();
-    cpu.flags.merge(mask, if af { mask } else { 0 });
+    cpu.arch.flags.merge(mask, if af { mask } else { 0 });
 }
 
 /// DAA and DAS (SDM Vol. 2A).
 fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let old = cpu.reg::<u8>(0, false);
-    let old_cf = cpu.flags.cf();
+    let old_cf = cpu.arch.flags.cf();
     let mut al = old;
     let (mut cf, mut af) = (false, false);
     let adjust = |al: &mut u8, by: u8| {
@@ -41,7 +42,7 @@ fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
         *al = sum;
         out
     };
-    if old & 0xf > 9 || cpu.flags.af() {
+    if old & 0xf > 9 || cpu.arch.flags.af() {
         cf = old_cf | adjust(&mut al, 6);
         af = true;
     }
@@ -59,7 +60,7 @@ fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// AAA and AAS (SDM Vol. 2A).
 fn ascii_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let mut ax = cpu.reg::<u16>(0, false);
-    let adjust = ax & 0xf > 9 || cpu.flags.af();
+    let adjust = ax & 0xf > 9 || cpu.arch.flags.af();
     if adjust {
         ax = if SUBTRACT { ax.wrapping_sub(6).wrapping_sub(0x100) } else { ax.wrapping_add(0x106) };
     }
@@ -89,7 +90,7 @@ fn divide_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// SALC: AL becomes 0, or FFH with CF set.
 fn salc(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let value: u8 = if cpu.flags.cf() { 0xff } else { 0 };
+    let value: u8 = if cpu.arch.flags.cf() { 0xff } else { 0 };
     cpu.set_reg(0, false, value);
     Ok(())
 }

@@ -4,10 +4,10 @@ use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of DIV and IDIV.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {

@@ -1,14 +1,16 @@
 //! SHLD and SHRD.
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_size;
 use super::shift::mask_count;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of SHLD and SHRD.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -33,7 +35,7 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
 
 #[inline(always)]
 fn count<T: Int, const BY_CL: bool>(cpu: &Cpu, op: &Op) -> u32 {
-    mask_count::<T>(if BY_CL { cpu.gpr[1] } else { op.imm })
+    mask_count::<T>(if BY_CL { cpu.arch.gpr[Gpr::Rcx] } else { op.imm })
 }
 
 /// The result for a count that is not 0; sets the flags. For 16-bit operands with a count beyond
@@ -66,7 +68,7 @@ fn apply<T: Int, const LEFT: bool>(flags: &mut Flags, a: T, b: T, count: u32) ->
 fn register<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = count::<T, BY_CL>(cpu, op);
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
-    let result = if count == 0 { a } else { apply::<T, LEFT>(&mut cpu.flags, a, b, count) };
+    let result = if count == 0 { a } else { apply::<T, LEFT>(&mut cpu.arch.flags, a, b, count) };
     cpu.set_dst(op, result);
     Ok(())
 }
@@ -76,9 +78,9 @@ fn memory_form<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
     let b = cpu.src::<T>(op);
-    let mut flags = cpu.flags;
+    let mut flags = cpu.arch.flags;
     let result = if count == 0 { a } else { apply::<T, LEFT>(&mut flags, a, b, count) };
     cpu.close(place, result)?;
-    cpu.flags = flags;
+    cpu.arch.flags = flags;
     Ok(())
 }

@@ -1,13 +1,15 @@
 //! Exchanges: XCHG, XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -49,7 +51,7 @@ fn exchange_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn add_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
     let sum = a.plus(b);
-    cpu.flags.add(a, b, sum);
+    cpu.arch.flags.add(a, b, sum);
     cpu.set_src(op, a);
     cpu.set_dst(op, sum);
     Ok(())
@@ -61,7 +63,7 @@ fn add_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.src::<T>(op);
     let sum = a.plus(b);
     cpu.close(place, sum)?;
-    cpu.flags.add(a, b, sum);
+    cpu.arch.flags.add(a, b, sum);
     cpu.set_src(op, a);
     Ok(())
 }
@@ -70,7 +72,7 @@ fn add_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let b = cpu.src::<T>(op);
     let a = cpu.locked::<T>(la, |a| a.plus(b))?;
-    cpu.flags.add(a, b, a.plus(b));
+    cpu.arch.flags.add(a, b, a.plus(b));
     cpu.set_src(op, a);
     Ok(())
 }
@@ -78,7 +80,7 @@ fn add_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// CMPXCHG after its destination is dealt with: flags and accumulator.
 #[inline(always)]
 fn compared<T: Int>(cpu: &mut Cpu, accumulator: T, old: T) {
-    cpu.flags.sub(accumulator, old, accumulator.minus(old));
+    cpu.arch.flags.sub(accumulator, old, accumulator.minus(old));
     if accumulator != old {
         cpu.set_reg(0, false, old);
     }
@@ -143,12 +145,12 @@ fn compare_16(cpu: &mut Cpu, op: &Op) -> Exec {
         return Err(cpu.gp(0));
     }
     let pair = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
-    let expected = pair(cpu.gpr[2], cpu.gpr[0]);
-    let new = pair(cpu.gpr[1], cpu.gpr[3]);
+    let expected = pair(cpu.arch.gpr[Gpr::Rdx], cpu.arch.gpr[Gpr::Rax]);
+    let new = pair(cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::Rbx]);
     let old = cpu.compare_exchange_16(la, expected, new)?;
     if old != expected {
-        cpu.gpr[0] = old as u64;
-        cpu.gpr[2] = (old >> 64) as u64;
+        cpu.arch.gpr[Gpr::Rax] = old as u64;
+        cpu.arch.gpr[Gpr::Rdx] = (old >> 64) as u64;
     }
     set_zero(cpu, old == expected);
     Ok(())
@@ -157,5 +159,5 @@ fn compare_16(cpu: &mut Cpu, op: &Op) -> Exec {
 /// Changes ZF alone.
 fn set_zero(cpu: &mut Cpu, zero: bool) {
     let zf = Rflags::ZF.bits();
-    cpu.flags.merge(zf, if zero { zf } else { 0 });
+    cpu.arch.flags.merge(zf, if zero { zf } else { 0 });
 }

@@ -1,13 +1,14 @@
 //! Flag control: STC, CLC, CMC, STD, CLD, LAHF, SAHF, PUSHF, POPF.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
-use super::stack::RSP;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
@@ -30,28 +31,28 @@ pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
 }
 
 fn set_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.flags.set_cf(true);
+    cpu.arch.flags.set_cf(true);
     Ok(())
 }
 
 fn clear_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.flags.set_cf(false);
+    cpu.arch.flags.set_cf(false);
     Ok(())
 }
 
 fn complement_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let cf = cpu.flags.cf();
-    cpu.flags.set_cf(!cf);
+    let cf = cpu.arch.flags.cf();
+    cpu.arch.flags.set_cf(!cf);
     Ok(())
 }
 
 fn set_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.system_flags.insert(Rflags::DF);
+    cpu.arch.system_flags.insert(Rflags::DF);
     Ok(())
 }
 
 fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.system_flags.remove(Rflags::DF);
+    cpu.arch.system_flags.remove(Rflags::DF);
     Ok(())
 }
 
@@ -59,21 +60,21 @@ fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
 const AH_FLAGS: u64 = Flags::MASK & 0xff;
 
 fn lahf(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let value = (cpu.flags.bits() & AH_FLAGS | 2) as u8;
+    let value = (cpu.arch.flags.bits() & AH_FLAGS | 2) as u8;
     cpu.set_reg(4, true, value);
     Ok(())
 }
 
 fn sahf(cpu: &mut Cpu, _op: &Op) -> Exec {
     let value = cpu.reg::<u8>(4, true);
-    cpu.flags.merge(AH_FLAGS, u64::from(value));
+    cpu.arch.flags.merge(AH_FLAGS, u64::from(value));
     Ok(())
 }
 
 /// Virtual-8086 mode with IOPL below 3 may neither push nor pop the flags (SDM Vol. 3B, 20.2.7;
 /// the virtual-mode extensions are not there).
 fn check_virtual_8086(cpu: &mut Cpu) -> Exec {
-    if cpu.system_flags.contains(Rflags::VM) && cpu.iopl() < 3 {
+    if cpu.arch.system_flags.contains(Rflags::VM) && cpu.arch.iopl() < 3 {
         return Err(cpu.gp(0));
     }
     Ok(())
@@ -89,23 +90,23 @@ fn push_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// Which flags change depends on operand size, CPL and IOPL (SDM Vol. 2B, table 4-15).
 fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_virtual_8086(cpu)?;
-    let value = cpu.stack_load::<T>(cpu.gpr[RSP])?.zext();
-    cpu.set_stack_pointer(cpu.gpr[RSP].wrapping_add(T::SIZE as u64));
+    let value = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
+    cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));
     let privilege = Rflags::IOPL0 | Rflags::IOPL1;
     let mut changed =
         Rflags::from_bits_truncate(Flags::MASK) | Rflags::TF | Rflags::DF | Rflags::NT;
-    let virtual_8086 = cpu.system_flags.contains(Rflags::VM);
-    if cpu.cpl == 0 && !virtual_8086 {
+    let virtual_8086 = cpu.arch.system_flags.contains(Rflags::VM);
+    if cpu.arch.cpl == 0 && !virtual_8086 {
         changed |= privilege;
     }
-    if cpu.cpl <= cpu.iopl() {
+    if cpu.arch.cpl <= cpu.arch.iopl() {
         changed |= Rflags::IF;
     }
     let mut cleared = Rflags::empty();
     if T::BITS > 16 {
         changed |= Rflags::AC | Rflags::ID;
         cleared = Rflags::RF;
-        if cpu.cpl == 0 && !virtual_8086 {
+        if cpu.arch.cpl == 0 && !virtual_8086 {
             cleared |= Rflags::VIF | Rflags::VIP;
         }
     }

@@ -1,14 +1,14 @@
 //! Procedure entry and bounds: ENTER, LEAVE, BOUND.
 
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
-use super::stack::{RBP, RSP};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of ENTER, LEAVE and BOUND.
 pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
@@ -32,8 +32,8 @@ pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Han
 fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = T::SIZE as u64;
     let level = u64::from(op.extra & 31);
-    let old_rbp = cpu.gpr[RBP];
-    let mut top = cpu.gpr[RSP].wrapping_sub(size);
+    let old_rbp = cpu.arch.gpr[Gpr::Rbp];
+    let mut top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(size);
     cpu.stack_store(top, T::trunc(old_rbp))?;
     let frame = top;
     for n in 1..level {
@@ -52,16 +52,16 @@ fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     if let Err(stop) = cpu.open::<T>(la) {
         return Err(cpu.stack_stop(stop));
     }
-    cpu.set_reg(RBP as u8, false, T::trunc(frame));
+    cpu.set_reg(Gpr::Rbp as u8, false, T::trunc(frame));
     cpu.set_stack_pointer(top);
     Ok(())
 }
 
 fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let frame = cpu.gpr[RBP];
+    let frame = cpu.arch.gpr[Gpr::Rbp];
     let value: T = cpu.stack_load(frame)?;
     cpu.set_stack_pointer(frame.wrapping_add(T::SIZE as u64));
-    cpu.set_reg(RBP as u8, false, value);
+    cpu.set_reg(Gpr::Rbp as u8, false, value);
     Ok(())
 }
 

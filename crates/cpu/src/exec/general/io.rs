@@ -1,11 +1,12 @@
 //! IN and OUT. INS and OUTS are with the string instructions.
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::exit::Exit;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit};
 use crate::mem::Int;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of IN and OUT.
 pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
@@ -34,7 +35,7 @@ pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
 
 #[inline(always)]
 fn port<const BY_DX: bool>(cpu: &Cpu, op: &Op) -> u16 {
-    if BY_DX { cpu.gpr[2] as u16 } else { op.imm as u8 as u16 }
+    if BY_DX { cpu.arch.gpr[Gpr::Rdx] as u16 } else { op.imm as u8 as u16 }
 }
 
 fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {

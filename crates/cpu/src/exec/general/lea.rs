@@ -1,12 +1,14 @@
 //! LEA and XLAT.
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, ZERO_SLOT};
-use crate::state::{Cpu, Exec};
 
 /// The handler of LEA and XLAT.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -32,13 +34,13 @@ fn lea<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// The commonest form: 64 bits, base and displacement.
 fn lea_64_base(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.gpr[usize::from(op.base & 31)].wrapping_add(op.disp);
+    let address = cpu.arch.gpr[usize::from(op.base & 31)].wrapping_add(op.disp);
     cpu.set_dst(op, address);
     Ok(())
 }
 
 fn xlat(cpu: &mut Cpu, op: &Op) -> Exec {
-    let index = cpu.gpr[0] & 0xff;
+    let index = cpu.arch.gpr[Gpr::Rax] & 0xff;
     let la = cpu.linear_plus(op, index, 1, AccessKind::Read)?;
     let value: u8 = cpu.load(la)?;
     cpu.set_reg(0, false, value);

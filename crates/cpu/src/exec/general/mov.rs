@@ -2,12 +2,12 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
-
-use super::by_size;
 
 /// The handler of MOV between registers, memory and immediates.
 pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {

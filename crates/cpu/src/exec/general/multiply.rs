@@ -3,9 +3,10 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of MUL, IMUL and MULX.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -47,8 +48,8 @@ fn product<T: Int, const SIGNED: bool>(a: T, b: T) -> (T, T, bool) {
 /// Sets CF and OF. SF, ZF, AF and PF are undefined; they follow the low half.
 #[inline(always)]
 fn set_flags<T: Int>(cpu: &mut Cpu, low: T, overflow: bool) {
-    cpu.flags.logic(low);
-    cpu.flags.set_cf_of(overflow, overflow);
+    cpu.arch.flags.logic(low);
+    cpu.arch.flags.set_cf_of(overflow, overflow);
 }
 
 /// The forms with the accumulator: operand 0 is the other factor.

@@ -4,10 +4,11 @@ use std::sync::atomic::{Ordering, fence};
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::invalid;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -32,7 +33,7 @@ fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// PAUSE: the guest waits for another processor, whose thread may need this one's core.
 fn pause(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.shared.crowd.pause(&mut cpu.patience);
+    cpu.package.crowd.pause(&mut cpu.run.patience);
     Ok(())
 }
 
@@ -51,6 +52,6 @@ fn full_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
 /// CLFLUSH), for which data breakpoints watch.
 fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 1, AccessKind::Execute)?;
-    cpu.check_access(la, 1, AccessKind::Read, cpu.mmu_mode)?;
-    cpu.translate(la, AccessKind::Read, cpu.mmu_mode).map(drop)
+    cpu.check_access(la, 1, AccessKind::Read, cpu.run.mmu_mode)?;
+    cpu.translate(la, AccessKind::Read, cpu.run.mmu_mode).map(drop)
 }

@@ -1,13 +1,14 @@
 //! PUSH, POP, PUSHA, POPA. POP to a segment register is with the system instructions.
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::stack::RSP;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of these instructions.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
@@ -59,12 +60,12 @@ fn pop_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Handler {
 
 /// PUSH of RSP pushes its value before (SDM Vol. 2B, PUSH).
 fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.gpr[usize::from(op.dst & 31)];
-    let top = cpu.gpr[RSP].wrapping_sub(8);
+    let value = cpu.arch.gpr[usize::from(op.dst & 31)];
+    let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(8);
     if !cpu.quick_store(top, value) {
         return push_register::<u64>(cpu, op);
     }
-    cpu.gpr[RSP] = top;
+    cpu.arch.gpr[Gpr::Rsp] = top;
     Ok(())
 }
 
@@ -85,11 +86,11 @@ fn push_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// The selector, zero-extended to the operand size.
 /// Of a slot of four bytes only two are written (SDM Vol. 2B, PUSH, of recent processors).
 fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let selector = cpu.segs[usize::from(op.dst & 7)].selector;
+    let selector = cpu.arch.segs[usize::from(op.dst & 7)].selector;
     if T::SIZE != 4 {
         return cpu.push(T::trunc(u64::from(selector)));
     }
-    let top = cpu.gpr[RSP].wrapping_sub(T::SIZE as u64);
+    let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(T::SIZE as u64);
     cpu.stack_store(top, selector)?;
     cpu.set_stack_pointer(top);
     Ok(())
@@ -97,11 +98,11 @@ fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// POP of RSP keeps what was popped.
 fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
-    let Some(value) = cpu.quick_load::<u64>(cpu.gpr[RSP]) else {
+    let Some(value) = cpu.quick_load::<u64>(cpu.arch.gpr[Gpr::Rsp]) else {
         return pop_register::<u64>(cpu, op);
     };
-    cpu.gpr[RSP] = cpu.gpr[RSP].wrapping_add(8);
-    cpu.gpr[usize::from(op.dst & 31)] = value;
+    cpu.arch.gpr[Gpr::Rsp] = cpu.arch.gpr[Gpr::Rsp].wrapping_add(8);
+    cpu.arch.gpr[usize::from(op.dst & 31)] = value;
     Ok(())
 }
 
@@ -114,14 +115,14 @@ fn pop_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// A destination that is addressed by the stack pointer is where the incremented one points
 /// (SDM Vol. 2B, POP).
 fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let old = cpu.gpr[RSP];
+    let old = cpu.arch.gpr[Gpr::Rsp];
     let value = cpu.pop::<T>()?;
     let stored = match cpu.linear(op, T::SIZE, AccessKind::Write) {
         Ok(la) => cpu.store(la, value),
         Err(stop) => Err(stop),
     };
     if stored.is_err() {
-        cpu.gpr[RSP] = old;
+        cpu.arch.gpr[Gpr::Rsp] = old;
     }
     stored
 }
@@ -129,7 +130,7 @@ fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// AX, CX, DX, BX, SP as it was, BP, SI, DI. Where one of the stores faults, those before it stay,
 /// as on Intel processors; the stack pointer is as it was.
 fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let top = cpu.gpr[RSP];
+    let top = cpu.arch.gpr[Gpr::Rsp];
     let at = |n: u64| top.wrapping_sub((n + 1) * T::SIZE as u64);
     for n in 0..8 {
         let value = cpu.reg::<T>(n, false);
@@ -142,10 +143,10 @@ fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// The reverse; the value for SP is dropped. Where one of the loads faults, the registers before
 /// it keep what they got, as on Intel processors; the stack pointer is as it was.
 fn pop_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let top = cpu.gpr[RSP];
+    let top = cpu.arch.gpr[Gpr::Rsp];
     for (n, number) in (0u64..).zip((0u8..8).rev()) {
         let value = cpu.stack_load::<T>(top.wrapping_add(n * T::SIZE as u64))?;
-        if usize::from(number) != RSP {
+        if number != Gpr::Rsp as u8 {
             cpu.set_reg(number, false, value);
         }
     }

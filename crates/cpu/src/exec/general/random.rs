@@ -4,9 +4,10 @@ use std::cell::RefCell;
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of RDRAND and RDSEED.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -59,7 +60,7 @@ fn number<T: Int>() -> Option<T> {
 /// CF tells success, the other flags are cleared (SDM Vol. 2B, RDRAND).
 fn random<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let number = number::<T>();
-    cpu.flags.set_bits(u64::from(number.is_some()));
+    cpu.arch.flags.set_bits(u64::from(number.is_some()));
     cpu.set_dst(op, number.unwrap_or(T::trunc(0)));
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Shifts and rotates: SAL, SHL, SHR, SAR, ROL, ROR, RCL, RCR, and without flags RORX, SARX, SHLX,
 //! SHRX.
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_size;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The count as the processor masks it: 6 bits for 64-bit operands, else 5.
 #[inline(always)]
@@ -166,14 +168,12 @@ fn form<S: Shift>(instruction: &Instruction, op: &mut Op) -> Handler {
 #[inline(always)]
 fn count<T: Int>(cpu: &Cpu, op: &Op) -> u32 {
     // With an immediate, `src` is 0: no register of that form has its number in `src`.
-    if op.src == RCX { mask_count::<T>(cpu.gpr[usize::from(RCX)]) } else { op.imm as u32 }
+    if op.src == Gpr::Rcx as u8 { mask_count::<T>(cpu.arch.gpr[Gpr::Rcx]) } else { op.imm as u32 }
 }
-
-const RCX: u8 = 1;
 
 fn register_immediate<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.dst::<T>(op);
-    let result = S::apply(&mut cpu.flags, a, op.imm as u32);
+    let result = S::apply(&mut cpu.arch.flags, a, op.imm as u32);
     cpu.set_dst(op, result);
     Ok(())
 }
@@ -181,7 +181,7 @@ fn register_immediate<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn register_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = count::<T>(cpu, op);
     let a = cpu.dst::<T>(op);
-    let result = if count == 0 { a } else { S::apply(&mut cpu.flags, a, count) };
+    let result = if count == 0 { a } else { S::apply(&mut cpu.arch.flags, a, count) };
     cpu.set_dst(op, result);
     Ok(())
 }
@@ -190,10 +190,10 @@ fn memory_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = count::<T>(cpu, op);
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
-    let mut flags = cpu.flags;
+    let mut flags = cpu.arch.flags;
     let result = if count == 0 { a } else { S::apply(&mut flags, a, count) };
     cpu.close(place, result)?;
-    cpu.flags = flags;
+    cpu.arch.flags = flags;
     Ok(())
 }
 

@@ -1,38 +1,33 @@
 //! The stack (SDM Vol. 1, chapter 6): the accesses that instructions make to it implicitly.
 
-use cloister_x86::Vector;
+use cloister_x86::segment::seg;
+use cloister_x86::{Gpr, Vector};
 
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mem::tlb::AccessKind;
 use crate::mem::{Int, Plain};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
-
-/// Slot of RSP in [`Cpu::gpr`].
-pub const RSP: usize = 4;
-/// Slot of RBP in [`Cpu::gpr`].
-pub const RBP: usize = 5;
 
 impl Cpu {
     /// The stack pointer as wide as the stack: SP, ESP or RSP (SDM Vol. 1, 6.2.3).
     #[inline(always)]
     #[must_use]
     pub fn stack_pointer(&self) -> u64 {
-        self.gpr[RSP] & self.stack_mask()
+        self.arch.gpr[Gpr::Rsp] & self.stack_mask()
     }
 
     /// Writes SP, ESP or RSP, whichever the stack uses. ESP clears the upper half of RSP; SP
     /// leaves the rest.
     #[inline(always)]
     pub fn set_stack_pointer(&mut self, value: u64) {
-        self.gpr[RSP] = self.with_stack_width(self.gpr[RSP], value);
+        self.arch.gpr[Gpr::Rsp] = self.with_stack_width(self.arch.gpr[Gpr::Rsp], value);
     }
 
     /// `value` in the bits that the stack uses, the rest from `old`.
     #[inline(always)]
     #[must_use]
     pub fn with_stack_width(&self, old: u64, value: u64) -> u64 {
-        match self.mode.stack_size() {
+        match self.run.mode.stack_size() {
             8 => value,
             4 => value & 0xffff_ffff,
             _ => (old & !0xffff) | (value & 0xffff),
@@ -43,7 +38,7 @@ impl Cpu {
     #[inline(always)]
     #[must_use]
     pub fn stack_mask(&self) -> u64 {
-        match self.mode.stack_size() {
+        match self.run.mode.stack_size() {
             8 => u64::MAX,
             4 => 0xffff_ffff,
             _ => 0xffff,
@@ -88,7 +83,7 @@ impl Cpu {
     /// #SS(0) where SS does not allow the access.
     #[inline(always)]
     pub fn stack_linear(&mut self, offset: u64, size: usize, kind: AccessKind) -> Exec<u64> {
-        if self.mode.is_64() {
+        if self.run.mode.is_64() {
             return Ok(offset);
         }
         self.segmented(seg::SS, offset & self.stack_mask(), size, kind)
@@ -99,11 +94,11 @@ impl Cpu {
     #[inline(never)]
     pub fn stack_stop(&mut self, stop: Stop) -> Stop {
         if stop == Stop::Fault
-            && self.non_canonical_fault
-            && let Some(fault) = &mut self.fault
+            && self.run.non_canonical_fault
+            && let Some(fault) = &mut self.run.fault
         {
             fault.vector = Vector::Ss;
-            self.non_canonical_fault = false;
+            self.run.non_canonical_fault = false;
         }
         stop
     }
@@ -117,7 +112,7 @@ impl Cpu {
     /// As [`Cpu::stack_store`]; nothing has changed then.
     #[inline(always)]
     pub fn push<T: Int>(&mut self, value: T) -> Exec {
-        let top = self.gpr[RSP].wrapping_sub(T::SIZE as u64);
+        let top = self.arch.gpr[Gpr::Rsp].wrapping_sub(T::SIZE as u64);
         self.stack_store(top, value)?;
         self.set_stack_pointer(top);
         Ok(())
@@ -131,8 +126,8 @@ impl Cpu {
     /// As [`Cpu::stack_load`]; nothing has changed then.
     #[inline(always)]
     pub fn pop<T: Int>(&mut self) -> Exec<T> {
-        let value = self.stack_load(self.gpr[RSP])?;
-        self.set_stack_pointer(self.gpr[RSP].wrapping_add(T::SIZE as u64));
+        let value = self.stack_load(self.arch.gpr[Gpr::Rsp])?;
+        self.set_stack_pointer(self.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));
         Ok(value)
     }
 }

@@ -4,27 +4,24 @@
 //! as they are between two elements, and the instruction runs again from there (SDM Vol. 2B, REP).
 //! Runs of MOVS and STOS elements that stay in a page are done at once: see [`super::string_run`].
 
+use cloister_x86::Gpr;
+use cloister_x86::regs::Rflags;
+use cloister_x86::segment::seg;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
 use super::string_run::{copy_run, fill_run};
-use crate::exit::{Exit, Stop};
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit, Stop};
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, MEM_SEGMENT, Op, REPE, REPNE};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec, attention};
-use cloister_x86::regs::Rflags;
+use crate::run_state::attention;
 
 /// Elements done one by one before events are looked at.
 const ELEMENTS_PER_LOOK: u32 = 1024;
 /// Runs within a page before events are looked at.
 const RUNS_PER_LOOK: u32 = 32;
-
-const RCX: usize = 1;
-const RDX: usize = 2;
-const RSI: usize = 6;
-const RDI: usize = 7;
 
 /// What a string instruction does with one element.
 pub(super) trait Element {
@@ -36,7 +33,7 @@ pub(super) trait Element {
     const COMPARES: bool = false;
     /// Registers of which REP with an address size of 32 bits makes the upper halves zeros even where
     /// not one iteration is completed, as on Intel processors.
-    const EXTENDED: &[usize] = &[RCX];
+    const EXTENDED: &[Gpr] = &[Gpr::Rcx];
     /// What a repeated instruction with a count of zero checks even so.
     #[inline(always)]
     fn check<T: Int>(_cpu: &mut Cpu) -> Exec {
@@ -69,7 +66,7 @@ struct Movs;
 impl Element for Movs {
     const SOURCE: bool = true;
     const DESTINATION: bool = true;
-    const EXTENDED: &[usize] = &[RCX, RSI, RDI];
+    const EXTENDED: &[Gpr] = &[Gpr::Rcx, Gpr::Rsi, Gpr::Rdi];
     #[inline(always)]
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec {
         let from = source_linear::<T>(cpu, op, source)?;
@@ -80,11 +77,11 @@ impl Element for Movs {
     #[inline(always)]
     fn run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> u64 {
         let from = if op.special & MEM_SEGMENT == 0 {
-            cpu.gpr[RSI]
+            cpu.arch.gpr[Gpr::Rsi]
         } else {
-            cpu.segs[usize::from(op.seg & 7)].base.wrapping_add(cpu.gpr[RSI])
+            cpu.arch.segs[usize::from(op.seg & 7)].base.wrapping_add(cpu.arch.gpr[Gpr::Rsi])
         };
-        copy_run::<T>(cpu, from, cpu.gpr[RDI], count)
+        copy_run::<T>(cpu, from, cpu.arch.gpr[Gpr::Rdi], count)
     }
 }
 
@@ -92,7 +89,7 @@ struct Stos;
 impl Element for Stos {
     const SOURCE: bool = false;
     const DESTINATION: bool = true;
-    const EXTENDED: &[usize] = &[RCX, RDI];
+    const EXTENDED: &[Gpr] = &[Gpr::Rcx, Gpr::Rdi];
     #[inline(always)]
     fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
         let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
@@ -102,7 +99,7 @@ impl Element for Stos {
     #[inline(always)]
     fn run<T: Int>(cpu: &mut Cpu, _op: &Op, count: u64) -> u64 {
         let value = cpu.reg::<T>(0, false);
-        fill_run::<T>(cpu, cpu.gpr[RDI], value, count)
+        fill_run::<T>(cpu, cpu.arch.gpr[Gpr::Rdi], value, count)
     }
 }
 
@@ -129,7 +126,7 @@ impl Element for Scas {
         let at = destination_linear::<T>(cpu, destination, AccessKind::Read)?;
         let value = cpu.load::<T>(at)?;
         let accumulator = cpu.reg::<T>(0, false);
-        cpu.flags.sub(accumulator, value, accumulator.minus(value));
+        cpu.arch.flags.sub(accumulator, value, accumulator.minus(value));
         Ok(())
     }
 }
@@ -146,7 +143,7 @@ impl Element for Cmps {
         let b = cpu.load::<T>(at)?;
         let from = source_linear::<T>(cpu, op, source)?;
         let a = cpu.load::<T>(from)?;
-        cpu.flags.sub(a, b, a.minus(b));
+        cpu.arch.flags.sub(a, b, a.minus(b));
         Ok(())
     }
 }
@@ -155,12 +152,12 @@ struct Ins;
 impl Element for Ins {
     const SOURCE: bool = false;
     const DESTINATION: bool = true;
-    const EXTENDED: &[usize] = &[];
+    const EXTENDED: &[Gpr] = &[];
     fn check<T: Int>(cpu: &mut Cpu) -> Exec {
-        cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
+        cpu.may_access_ports(cpu.arch.gpr[Gpr::Rdx] as u16, T::SIZE as u8)
     }
     fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
-        let port = cpu.gpr[RDX] as u16;
+        let port = cpu.arch.gpr[Gpr::Rdx] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
         let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
         // The destination must take the value before the port gives it up.
@@ -174,12 +171,12 @@ struct Outs;
 impl Element for Outs {
     const SOURCE: bool = true;
     const DESTINATION: bool = false;
-    const EXTENDED: &[usize] = &[];
+    const EXTENDED: &[Gpr] = &[];
     fn check<T: Int>(cpu: &mut Cpu) -> Exec {
-        cpu.may_access_ports(cpu.gpr[RDX] as u16, T::SIZE as u8)
+        cpu.may_access_ports(cpu.arch.gpr[Gpr::Rdx] as u16, T::SIZE as u8)
     }
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, _destination: u64) -> Exec {
-        let port = cpu.gpr[RDX] as u16;
+        let port = cpu.arch.gpr[Gpr::Rdx] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
         let from = source_linear::<T>(cpu, op, source)?;
         let value = cpu.load::<T>(from)?.zext() as u32;
@@ -229,10 +226,10 @@ fn mask(op: &Op) -> u64 {
 
 /// Adds to a register as wide as the address size.
 #[inline(always)]
-fn advance(cpu: &mut Cpu, op: &Op, register: usize, by: u64) {
-    let old = cpu.gpr[register];
+fn advance(cpu: &mut Cpu, op: &Op, register: Gpr, by: u64) {
+    let old = cpu.arch.gpr[register];
     let new = old.wrapping_add(by);
-    cpu.gpr[register] = match op.addr_size {
+    cpu.arch.gpr[register] = match op.addr_size {
         8 => new,
         4 => new & 0xffff_ffff,
         _ => (old & !0xffff) | (new & 0xffff),
@@ -242,18 +239,18 @@ fn advance(cpu: &mut Cpu, op: &Op, register: usize, by: u64) {
 #[inline(always)]
 fn advance_both<T: Int, E: Element>(cpu: &mut Cpu, op: &Op, elements: u64) {
     let bytes = elements.wrapping_mul(T::SIZE as u64);
-    let by = if cpu.system_flags.contains(Rflags::DF) { bytes.wrapping_neg() } else { bytes };
+    let by = if cpu.arch.system_flags.contains(Rflags::DF) { bytes.wrapping_neg() } else { bytes };
     if E::SOURCE {
-        advance(cpu, op, RSI, by);
+        advance(cpu, op, Gpr::Rsi, by);
     }
     if E::DESTINATION {
-        advance(cpu, op, RDI, by);
+        advance(cpu, op, Gpr::Rdi, by);
     }
 }
 
 fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
-    E::step::<T>(cpu, op, cpu.gpr[RSI] & mask, cpu.gpr[RDI] & mask)?;
+    E::step::<T>(cpu, op, cpu.arch.gpr[Gpr::Rsi] & mask, cpu.arch.gpr[Gpr::Rdi] & mask)?;
     advance_both::<T, E>(cpu, op, 1);
     Ok(())
 }
@@ -262,18 +259,20 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
     if op.addr_size == 4 {
         for &register in E::EXTENDED {
-            cpu.gpr[register] &= 0xffff_ffff;
+            cpu.arch.gpr[register] &= 0xffff_ffff;
         }
     }
     let until_equal = op.prefix & REPNE != 0;
     // Debug traps come after each iteration.
-    let trace = cpu.attention & (attention::TRACE | attention::BREAKPOINTS) != 0;
-    let runs =
-        op.addr_size == 8 && cpu.mode.is_64() && !trace && !cpu.system_flags.contains(Rflags::DF);
-    let flags = cpu.flags;
+    let trace = cpu.run.attention & (attention::TRACE | attention::BREAKPOINTS) != 0;
+    let runs = op.addr_size == 8
+        && cpu.run.mode.is_64()
+        && !trace
+        && !cpu.arch.system_flags.contains(Rflags::DF);
+    let flags = cpu.arch.flags;
     let (mut elements, mut pages) = (0, 0);
     loop {
-        let count = cpu.gpr[RCX] & mask;
+        let count = cpu.arch.gpr[Gpr::Rcx] & mask;
         if count == 0 {
             return E::check::<T>(cpu);
         }
@@ -283,29 +282,30 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
             pages += 1;
         }
         if done == 0 {
-            let step = E::step::<T>(cpu, op, cpu.gpr[RSI] & mask, cpu.gpr[RDI] & mask);
+            let step =
+                E::step::<T>(cpu, op, cpu.arch.gpr[Gpr::Rsi] & mask, cpu.arch.gpr[Gpr::Rdi] & mask);
             if let Err(stop) = step {
                 if stop == Stop::Fault {
                     // SDM Vol. 2B, REP: a faulting CMPS or SCAS leaves the flags as they were.
-                    cpu.flags = flags;
+                    cpu.arch.flags = flags;
                 }
                 return Err(stop);
             }
-            if !cpu.device_log.is_empty() {
+            if !cpu.run.device_log.is_empty() {
                 cpu.device_commit();
             }
             done = 1;
             elements += 1;
         }
         advance_both::<T, E>(cpu, op, done);
-        advance(cpu, op, RCX, done.wrapping_neg());
-        if count == done || (E::COMPARES && cpu.flags.zf() == until_equal) {
+        advance(cpu, op, Gpr::Rcx, done.wrapping_neg());
+        if count == done || (E::COMPARES && cpu.arch.flags.zf() == until_equal) {
             return Ok(());
         }
         if trace || elements >= ELEMENTS_PER_LOOK || pages >= RUNS_PER_LOOK + elements {
             // Let the engine look at events, and come back.
-            cpu.rip = cpu.op_rip(op);
-            cpu.between_iterations = true;
+            cpu.arch.rip = cpu.op_rip(op);
+            cpu.run.between_iterations = true;
             return Err(Stop::Jump);
         }
     }

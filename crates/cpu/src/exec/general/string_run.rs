@@ -1,7 +1,7 @@
 //! Runs of string elements within pages, straight in memory.
 
+use crate::cpu::Cpu;
 use crate::mem::{Int, host};
-use crate::state::Cpu;
 
 /// How many elements of `T` from `la` on lie in its page.
 #[inline(always)]
@@ -15,8 +15,8 @@ fn room<T: Int>(la: u64) -> u64 {
 pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) -> u64 {
     let count = count.min(room::<T>(from)).min(room::<T>(to));
     let bytes = count as usize * T::SIZE;
-    let Some(destination) = cpu.tlb.writable(cpu.mmu_mode, to) else { return 0 };
-    let Some(source) = cpu.tlb.readable(cpu.mmu_mode, from) else { return 0 };
+    let Some(destination) = cpu.run.tlb.writable(cpu.run.mmu_mode, to) else { return 0 };
+    let Some(source) = cpu.run.tlb.readable(cpu.run.mmu_mode, from) else { return 0 };
     if bytes == 0 {
         return 0;
     }
@@ -42,7 +42,7 @@ pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) ->
 #[inline(never)]
 pub(super) fn fill_run<T: Int>(cpu: &mut Cpu, to: u64, value: T, count: u64) -> u64 {
     let count = count.min(room::<T>(to));
-    let Some(destination) = cpu.tlb.writable(cpu.mmu_mode, to) else { return 0 };
+    let Some(destination) = cpu.run.tlb.writable(cpu.run.mmu_mode, to) else { return 0 };
     if count == 0 {
         return 0;
     }

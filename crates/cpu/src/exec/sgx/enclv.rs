@@ -1,29 +1,30 @@
 //! ENCLV (SDM Vol. 2A, ENCLV).
 
 use cloister_sgx::{SgxFeatures, enclv};
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Efer, Rflags};
 
 use super::port::Port;
-use crate::exit::Exit;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit};
 use crate::op::Op;
-use crate::state::{Cpu, Exec};
 
 /// ENCLV: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 ///
 /// The processor counts as one in VMX non-root operation, whose VMM is the owner.
 pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
-    if !cpu.cr0.contains(Cr0::PE)
-        || cpu.system_flags.contains(Rflags::VM)
-        || !cpu.features.has_sgx(SgxFeatures::SGX1 | SgxFeatures::OVERSUB_ENCLV)
+    if !cpu.arch.cr0.contains(Cr0::PE)
+        || cpu.arch.system_flags.contains(Rflags::VM)
+        || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1 | SgxFeatures::OVERSUB_ENCLV)
     {
         return Err(cpu.ud());
     }
-    let mode64 = cpu.mode.is_64();
-    if (cpu.efer.contains(Efer::LMA) && !mode64) || cpu.cpl > 0 {
+    let mode64 = cpu.run.mode.is_64();
+    if (cpu.arch.efer.contains(Efer::LMA) && !mode64) || cpu.arch.cpl > 0 {
         return Err(cpu.ud());
     }
-    let leaf = cpu.gpr[0] as u32;
-    match cpu.enclv_exiting {
+    let leaf = cpu.arch.gpr[Gpr::Rax] as u32;
+    match cpu.ctl.enclv_exiting {
         None => return Err(cpu.ud()),
         // Bit 63 stands for all leaves from 63 on.
         Some(bitmap) if bitmap >> leaf.min(63) & 1 != 0 => {
@@ -31,10 +32,10 @@ pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
         }
         Some(_) => {}
     }
-    if !cpu.sgx_enabled || !cpu.reaches_operands() {
+    if !cpu.ctl.sgx_enabled || !cpu.reaches_operands() {
         return Err(cpu.gp(0));
     }
-    let Some(platform) = cpu.shared.platform.clone() else {
+    let Some(platform) = cpu.package.platform.clone() else {
         return Err(cpu.gp(0));
     };
     let regs = cpu.leaf_registers();
@@ -61,17 +62,13 @@ mod tests {
         PlatformIdentity, SgxFeatures,
     };
     use cloister_x86::regs::{Cr0, Rflags};
-    use cloister_x86::{Exception, PageFaultCode};
+    use cloister_x86::segment::{Rights, seg};
+    use cloister_x86::{Exception, Gpr, PageFaultCode};
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
     use crate::exit::Exit;
-    use crate::segment::{Rights, seg};
     use crate::testing::{self, CODE, DATA, Ending, Guest, Start};
 
-    const RAX: usize = 0;
-    const RCX: usize = 1;
-    const RDX: usize = 2;
-    const RBX: usize = 3;
     const ENCLS: [u8; 3] = [0x0f, 0x01, 0xcf];
     const ENCLV: [u8; 3] = [0x0f, 0x01, 0xc0];
     const GP: Ending = Ending::Exception(Exception::gp(0));
@@ -92,7 +89,7 @@ mod tests {
         guest.load_code(&ENCLV);
         // A large page behind the RAM that the page tables map.
         guest.write_u64(page_directory(&guest) + (EPC >> 21) * 8, testing::EPC | 0x87);
-        guest.vcpu.cpu.sgx_enabled = true;
+        guest.vcpu.cpu.ctl.sgx_enabled = true;
         guest
     }
 
@@ -108,30 +105,30 @@ mod tests {
     /// The same, whose VMM lets it execute every ENCLV leaf.
     fn guest(start: Start) -> Guest {
         let mut guest = guest_on(start, SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS);
-        guest.vcpu.cpu.enclv_exiting = Some(0);
+        guest.vcpu.cpu.ctl.enclv_exiting = Some(0);
         guest
     }
 
     /// Executes one instruction, of which `ud2` is the next.
-    fn run(guest: &mut Guest, code: &[u8], gpr: [(usize, u64); 4]) -> Ending {
+    fn run(guest: &mut Guest, code: &[u8], gpr: [(Gpr, u64); 4]) -> Ending {
         guest.load_code(code);
         let cpu = &mut guest.vcpu.cpu;
-        cpu.rip = CODE;
+        cpu.arch.rip = CODE;
         for (register, value) in gpr {
-            cpu.gpr[register] = value;
+            cpu.arch.gpr[register] = value;
         }
         guest.run()
     }
 
     /// Whether the instruction completed, as [`run`] sees it.
     fn completed(guest: &Guest, ending: Ending) -> bool {
-        ending == UD && guest.vcpu.cpu.rip == CODE + 3
+        ending == UD && guest.vcpu.cpu.arch.rip == CODE + 3
     }
 
     /// What a change to a guest makes of ENCLV with EAX = `eax`; completion is `None`.
     fn changed(start: Start, eax: u64, change: impl FnOnce(&mut Guest)) -> Option<Ending> {
         let mut guest = guest(start);
-        guest.vcpu.cpu.gpr[RAX] = eax;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rax] = eax;
         change(&mut guest);
         let ending = guest.run();
         (!completed(&guest, ending)).then_some(ending)
@@ -139,7 +136,7 @@ mod tests {
 
     /// A condition that comes after those of #UD and of VM exits.
     fn disabled(guest: &mut Guest) {
-        guest.vcpu.cpu.sgx_enabled = false;
+        guest.vcpu.cpu.ctl.sgx_enabled = false;
     }
 
     #[test]
@@ -147,20 +144,21 @@ mod tests {
         let real = changed(Start::Real16, 0, disabled);
         let compatibility = changed(Start::User32, 0, disabled);
         let user = changed(Start::User64, 0, disabled);
-        let no_sgx =
-            changed(Start::Kernel64, 0, |guest| guest.vcpu.cpu.features.sgx = Capabilities::NONE);
+        let no_sgx = changed(Start::Kernel64, 0, |guest| {
+            guest.vcpu.cpu.ctl.features.sgx = Capabilities::NONE
+        });
         let control = changed(Start::Kernel64, 0, |guest| {
-            guest.vcpu.cpu.enclv_exiting = None;
+            guest.vcpu.cpu.ctl.enclv_exiting = None;
             disabled(guest);
         });
         let v8086 = changed(Start::Kernel64, 0, |guest| {
-            guest.vcpu.cpu.system_flags |= Rflags::VM;
+            guest.vcpu.cpu.arch.system_flags |= Rflags::VM;
         });
         let mut unannounced = guest_on(Start::Kernel64, SgxFeatures::OVERSUB_ENCLS);
-        unannounced.vcpu.cpu.enclv_exiting = Some(!0);
+        unannounced.vcpu.cpu.ctl.enclv_exiting = Some(!0);
 
         assert_eq!([real, compatibility, user, no_sgx, control, v8086], [Some(UD); 6]);
-        assert_eq!((unannounced.run(), unannounced.vcpu.cpu.rip), (UD, CODE));
+        assert_eq!((unannounced.run(), unannounced.vcpu.cpu.arch.rip), (UD, CODE));
     }
 
     #[test]
@@ -168,7 +166,7 @@ mod tests {
         let mut guest = Guest::new(Start::Kernel64);
         guest.load_code(&ENCLV);
 
-        assert_eq!((guest.run(), guest.vcpu.cpu.rip), (UD, CODE));
+        assert_eq!((guest.run(), guest.vcpu.cpu.arch.rip), (UD, CODE));
     }
 
     #[test]
@@ -177,7 +175,7 @@ mod tests {
             let mut guest = guest(Start::Kernel64);
             guest.load_code(&[prefix, 0x0f, 0x01, 0xc0]);
 
-            assert_eq!((guest.run(), guest.vcpu.cpu.rip), (UD, CODE), "{prefix:#x}");
+            assert_eq!((guest.run(), guest.vcpu.cpu.arch.rip), (UD, CODE), "{prefix:#x}");
         }
     }
 
@@ -185,7 +183,7 @@ mod tests {
     fn the_bitmap_selects_leaves_that_exit_before_anything_faults() {
         let exits = |eax: u64, bitmap: u64| {
             changed(Start::Kernel64, eax, |guest| {
-                guest.vcpu.cpu.enclv_exiting = Some(bitmap);
+                guest.vcpu.cpu.ctl.enclv_exiting = Some(bitmap);
                 disabled(guest);
             })
         };
@@ -208,12 +206,12 @@ mod tests {
             changed(Start::Flat32, 0, |guest| {
                 let directory = page_directory(guest);
                 let cpu = &mut guest.vcpu.cpu;
-                cpu.pdptes[0] = directory | 1;
-                cpu.cr0 |= Cr0::PG;
-                cpu.segs[seg::DS].rights = Rights(rights);
-                cpu.gpr[RBX] = EPC;
-                cpu.gpr[RCX] = EPC;
-                cpu.tlb.flush_all();
+                cpu.arch.pdptes[0] = directory | 1;
+                cpu.arch.cr0 |= Cr0::PG;
+                cpu.arch.segs[seg::DS].rights = Rights(rights);
+                cpu.arch.gpr[Gpr::Rbx] = EPC;
+                cpu.arch.gpr[Gpr::Rcx] = EPC;
+                cpu.run.tlb.flush_all();
             })
         };
         let code = PageFaultCode::PRESENT | PageFaultCode::WRITE | PageFaultCode::SGX;
@@ -237,7 +235,8 @@ mod tests {
         guest.write(DATA, pageinfo.as_bytes());
         guest.write(DATA + 0x40, secinfo.as_bytes());
         guest.write(DATA + 0x1000, secs.as_bytes());
-        let gpr = [(RAX, encls::ECREATE.into()), (RBX, DATA), (RCX, EPC), (RDX, 0)];
+        let gpr =
+            [(Gpr::Rax, encls::ECREATE.into()), (Gpr::Rbx, DATA), (Gpr::Rcx, EPC), (Gpr::Rdx, 0)];
         let created = run(guest, &ENCLS, gpr);
         assert!(completed(guest, created), "{created:?}");
     }
@@ -247,11 +246,14 @@ mod tests {
         let mut guest = guest(Start::Kernel64);
         create_secs(&mut guest);
         let leaf = |guest: &mut Guest, number: u32| {
-            guest.vcpu.cpu.flags.set_bits(0x8d5);
-            let ending =
-                run(guest, &ENCLV, [(RAX, number.into()), (RBX, EPC), (RCX, EPC), (RDX, DATA)]);
+            guest.vcpu.cpu.arch.flags.set_bits(0x8d5);
+            let ending = run(
+                guest,
+                &ENCLV,
+                [(Gpr::Rax, number.into()), (Gpr::Rbx, EPC), (Gpr::Rcx, EPC), (Gpr::Rdx, DATA)],
+            );
             assert!(completed(guest, ending), "{ending:?}");
-            (guest.vcpu.cpu.gpr[RAX], guest.vcpu.cpu.flags.bits())
+            (guest.vcpu.cpu.arch.gpr[Gpr::Rax], guest.vcpu.cpu.arch.flags.bits())
         };
 
         let underflow = leaf(&mut guest, leaf::EDECVIRTCHILD);
@@ -266,19 +268,28 @@ mod tests {
     fn epc_virtualization_keeps_an_secs_with_virtual_children() {
         let mut guest = guest(Start::Kernel64);
         create_secs(&mut guest);
-        let increment = [(RAX, leaf::EINCVIRTCHILD.into()), (RBX, EPC), (RCX, EPC), (RDX, 0)];
+        let increment = [
+            (Gpr::Rax, leaf::EINCVIRTCHILD.into()),
+            (Gpr::Rbx, EPC),
+            (Gpr::Rcx, EPC),
+            (Gpr::Rdx, 0),
+        ];
         let counted = run(&mut guest, &ENCLV, increment);
         assert!(completed(&guest, counted));
         let mut remove = |virtualized: bool| {
-            guest.vcpu.cpu.epc_virtualization = virtualized;
-            run(&mut guest, &ENCLS, [(RAX, encls::EREMOVE.into()), (RBX, 0), (RCX, EPC), (RDX, 0)]);
-            guest.vcpu.cpu.gpr[RAX]
+            guest.vcpu.cpu.ctl.epc_virtualization = virtualized;
+            run(
+                &mut guest,
+                &ENCLS,
+                [(Gpr::Rax, encls::EREMOVE.into()), (Gpr::Rbx, 0), (Gpr::Rcx, EPC), (Gpr::Rdx, 0)],
+            );
+            guest.vcpu.cpu.arch.gpr[Gpr::Rax]
         };
 
         let kept = remove(true);
         let removed = remove(false);
 
-        let platform = guest.vcpu.cpu.shared.platform.as_ref().expect("a platform");
+        let platform = guest.vcpu.cpu.package.platform.as_ref().expect("a platform");
         assert_eq!((kept, removed), (13, 0), "SGX_CHILD_PRESENT, then success");
         assert!(!platform.epcm(EpcIndex(0)).valid());
     }

@@ -1,15 +1,12 @@
 //! ENCLS, ENCLU, ENCLV and enclave mode (SDM Vol. 3D, chapters 34 to 40), on the model of
 //! [`cloister_sgx`].
 
-pub mod aex;
 pub mod encls;
 pub mod enclu;
 pub mod enclv;
-pub mod paging;
 pub mod port;
 pub mod restrict;
 
-pub use aex::before_event;
 pub use restrict::restricted;
 
 #[cfg(test)]

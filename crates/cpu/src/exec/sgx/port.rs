@@ -2,13 +2,13 @@
 
 use cloister_sgx::{Capabilities, EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
 use cloister_x86::addr::is_canonical;
+use cloister_x86::segment::seg;
 use cloister_x86::{Exception, La};
 
-use crate::exit::{Exit, Stop};
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit, Stop};
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::phys::PhysPage;
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
 
 /// EPC operands of a leaf at most: a page, its SECS and a version array.
 const MAX_OPERANDS: usize = 4;
@@ -32,7 +32,7 @@ impl<'a> Port<'a> {
     /// For an ENCLS or ENCLV leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
     /// ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
     pub fn new(cpu: &'a mut Cpu) -> Self {
-        let mode = match cpu.mmu_mode {
+        let mode = match cpu.run.mmu_mode {
             MmuMode::Enclave => MmuMode::User,
             mode => mode,
         };
@@ -76,14 +76,14 @@ impl<'a> Port<'a> {
     /// Whether an access took place; `false` for one to device registers after an exit.
     fn accessed(&mut self, outcome: Exec) -> Result<bool, LeafStop> {
         if self.exited && outcome == Err(Stop::Exit) {
-            self.cpu.exit = None;
+            self.cpu.run.exit = None;
             return Ok(false);
         }
         self.convert(outcome).map(|()| true)
     }
 
     fn convert<T>(&mut self, outcome: Exec<T>) -> Result<T, LeafStop> {
-        outcome.map_err(|stop| match (stop, self.cpu.fault.take()) {
+        outcome.map_err(|stop| match (stop, self.cpu.run.fault.take()) {
             (Stop::Fault, Some(exception)) => LeafStop::Fault(exception),
             (stop, _) => {
                 self.other = Some(stop);
@@ -99,7 +99,7 @@ impl LeafPort for Port<'_> {
             return Err(LeafStop::Fault(Exception::gp(0)));
         }
         self.operand = (ea, usize::try_from(len).unwrap_or(usize::MAX));
-        if self.cpu.mode.is_64() {
+        if self.cpu.run.mode.is_64() {
             return if is_canonical(ea) {
                 Ok(La(ea))
             } else {
@@ -135,7 +135,7 @@ impl LeafPort for Port<'_> {
             .cpu
             .walk(la.0, kind, self.mode)
             .map_err(|code| LeafStop::Fault(Exception::pf(la.0, code)))?;
-        match self.cpu.shared.memory.page(mapping.gpa) {
+        match self.cpu.package.memory.page(mapping.gpa) {
             PhysPage::Epc(index) => {
                 let (start, len) = self.operand;
                 if self.watched && start == la.0 {
@@ -164,14 +164,14 @@ impl LeafPort for Port<'_> {
     }
 
     fn epc_virtualization(&self) -> bool {
-        self.cpu.epc_virtualization
+        self.cpu.ctl.epc_virtualization
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.cpu.features.sgx
+        self.cpu.ctl.features.sgx
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {
-        self.cpu.le_pubkey_hash
+        self.cpu.ctl.le_pubkey_hash
     }
 }

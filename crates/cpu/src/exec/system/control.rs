@@ -1,14 +1,16 @@
 //! Control registers: MOV to and from them, CLTS, LMSW, SMSW, XGETBV and XSETBV
 //! (SDM Vol. 2; Vol. 3A, 2.5 and 2.6).
 
+use cloister_x86::Gpr;
 use cloister_x86::paging::PTE_ADDRESS;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
+use cloister_x86::segment::seg;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::descriptor::system_type;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
 
 /// The handler of a control register instruction.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -71,7 +73,7 @@ impl Cpu {
     /// PAE paging is in force: the PDPTE registers matter.
     #[must_use]
     pub fn pae_paging(&self) -> bool {
-        self.cr0.contains(Cr0::PG) && self.cr4.contains(Cr4::PAE) && !self.long_mode()
+        self.arch.cr0.contains(Cr0::PG) && self.arch.cr4.contains(Cr4::PAE) && !self.long_mode()
     }
 
     /// Reads the four PDPTEs at `cr3` and checks their reserved bits (SDM Vol. 3A, 4.4.1).
@@ -83,7 +85,7 @@ impl Cpu {
         let table = cr3 & 0xffff_ffe0;
         let entries =
             std::array::from_fn(|n| self.physical_read(cloister_x86::Gpa(table + n as u64 * 8)));
-        let address = PTE_ADDRESS & ((1 << self.features.physical_bits) - 1);
+        let address = PTE_ADDRESS & ((1 << self.ctl.features.physical_bits) - 1);
         // P, PWT, PCD, the ignored bits 11:9 and the address.
         let allowed = 1 | 0x18 | 0xe00 | address;
         if entries.iter().any(|entry| entry & 1 != 0 && entry & !allowed != 0) {
@@ -103,39 +105,39 @@ impl Cpu {
         }
         // Reserved bits of the low half are ignored; ET is always one.
         let new = Cr0::from_bits_truncate(value) | Cr0::ET;
-        let old = self.cr0;
+        let old = self.arch.cr0;
         if (new.contains(Cr0::PG) && !new.contains(Cr0::PE))
             || (new.contains(Cr0::NW) && !new.contains(Cr0::CD))
         {
             return Err(self.gp(0));
         }
-        let cs_long = self.segs[seg::CS].rights.long();
-        let mut efer = self.efer;
-        let mut pdptes = self.pdptes;
+        let cs_long = self.arch.segs[seg::CS].rights.long();
+        let mut efer = self.arch.efer;
+        let mut pdptes = self.arch.pdptes;
         if new.contains(Cr0::PG) && !old.contains(Cr0::PG) {
             if efer.contains(Efer::LME) {
-                let tss = self.segs[seg::TR].rights.0 & 0x1f;
+                let tss = self.arch.segs[seg::TR].rights.0 & 0x1f;
                 let tss16 = matches!(tss, system_type::TSS16_AVAILABLE | system_type::TSS16_BUSY)
-                    && !self.segs[seg::TR].rights.unusable();
-                if !self.cr4.contains(Cr4::PAE) || cs_long || tss16 {
+                    && !self.arch.segs[seg::TR].rights.unusable();
+                if !self.arch.cr4.contains(Cr4::PAE) || cs_long || tss16 {
                     return Err(self.gp(0));
                 }
                 efer |= Efer::LMA;
-            } else if self.cr4.contains(Cr4::PAE) {
-                pdptes = self.read_pdptes(self.cr3)?;
+            } else if self.arch.cr4.contains(Cr4::PAE) {
+                pdptes = self.read_pdptes(self.arch.cr3)?;
             }
         }
         if !new.contains(Cr0::PG) && old.contains(Cr0::PG) {
-            if self.cr4.contains(Cr4::PCIDE) || (self.long_mode() && cs_long) {
+            if self.arch.cr4.contains(Cr4::PCIDE) || (self.long_mode() && cs_long) {
                 return Err(self.gp(0));
             }
             efer.remove(Efer::LMA);
         }
-        self.cr0 = new;
-        self.efer = efer;
-        self.pdptes = pdptes;
+        self.arch.cr0 = new;
+        self.arch.efer = efer;
+        self.arch.pdptes = pdptes;
         if (old ^ new).intersects(CR0_PAGING) {
-            self.tlb.flush_all();
+            self.run.tlb.flush_all();
         }
         self.update_mode();
         Ok(())
@@ -149,24 +151,24 @@ impl Cpu {
     pub fn write_cr3(&mut self, value: u64) -> Exec {
         if !self.long_mode() {
             if self.pae_paging() {
-                self.pdptes = self.read_pdptes(value)?;
+                self.arch.pdptes = self.read_pdptes(value)?;
             }
-            self.cr3 = value & 0xffff_ffff;
-            self.tlb.switch_to_flushed(0);
+            self.arch.cr3 = value & 0xffff_ffff;
+            self.run.tlb.switch_to_flushed(0);
             return Ok(());
         }
-        let pcide = self.cr4.contains(Cr4::PCIDE);
+        let pcide = self.arch.cr4.contains(Cr4::PCIDE);
         let keep = pcide && value & CR3_NO_FLUSH != 0;
         let value = if pcide { value & !CR3_NO_FLUSH } else { value };
-        if value >> self.features.physical_bits != 0 {
+        if value >> self.ctl.features.physical_bits != 0 {
             return Err(self.gp(0));
         }
-        self.cr3 = value;
+        self.arch.cr3 = value;
         let pcid = if pcide { (value & CR3_PCID) as u16 } else { 0 };
         if keep {
-            self.tlb.switch_to(pcid);
+            self.run.tlb.switch_to(pcid);
         } else {
-            self.tlb.switch_to_flushed(pcid);
+            self.run.tlb.switch_to_flushed(pcid);
         }
         Ok(())
     }
@@ -180,31 +182,31 @@ impl Cpu {
         let Some(new) = Cr4::from_bits(value).filter(|new| CR4_ALLOWED.contains(*new)) else {
             return Err(self.gp(0));
         };
-        let old = self.cr4;
+        let old = self.arch.cr4;
         let changed = old ^ new;
         if self.long_mode() && !new.contains(Cr4::PAE) {
             return Err(self.gp(0));
         }
         if changed.contains(Cr4::PCIDE)
             && new.contains(Cr4::PCIDE)
-            && (!self.long_mode() || self.cr3 & CR3_PCID != 0)
+            && (!self.long_mode() || self.arch.cr3 & CR3_PCID != 0)
         {
             return Err(self.gp(0));
         }
-        if self.cr0.contains(Cr0::PG)
+        if self.arch.cr0.contains(Cr0::PG)
             && !self.long_mode()
             && new.contains(Cr4::PAE)
             && changed.intersects(CR4_PDPTE)
         {
-            self.pdptes = self.read_pdptes(self.cr3)?;
+            self.arch.pdptes = self.read_pdptes(self.arch.cr3)?;
         }
-        self.cr4 = new;
+        self.arch.cr4 = new;
         if changed.intersects(CR4_PAGING) {
-            self.tlb.flush_all();
+            self.run.tlb.flush_all();
             if changed.contains(Cr4::PCIDE) {
                 // Without PCIDs all translations are of PCID 0.
-                let pcid = if new.contains(Cr4::PCIDE) { self.cr3 & CR3_PCID } else { 0 };
-                self.tlb.switch_to_flushed(pcid as u16);
+                let pcid = if new.contains(Cr4::PCIDE) { self.arch.cr3 & CR3_PCID } else { 0 };
+                self.run.tlb.switch_to_flushed(pcid as u16);
             }
         }
         Ok(())
@@ -214,7 +216,7 @@ impl Cpu {
 /// The value of a register operand as wide as the mode.
 fn wide_source(cpu: &Cpu, number: u8) -> u64 {
     let value = cpu.reg::<u64>(number, false);
-    if cpu.mode.is_64() { value } else { value & 0xffff_ffff }
+    if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff }
 }
 
 fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -224,7 +226,7 @@ fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.cr2 = wide_source(cpu, op.src);
+    cpu.arch.cr2 = wide_source(cpu, op.src);
     Ok(())
 }
 
@@ -251,20 +253,20 @@ fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
 fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let value = match op.src {
-        0 => cpu.cr0.bits(),
-        2 => cpu.cr2,
-        3 => cpu.cr3,
-        4 => cpu.cr4.bits(),
+        0 => cpu.arch.cr0.bits(),
+        2 => cpu.arch.cr2,
+        3 => cpu.arch.cr3,
+        4 => cpu.arch.cr4.bits(),
         _ => u64::from(cpu.apic.task_priority() >> 4),
     };
-    let value = if cpu.mode.is_64() { value } else { value & 0xffff_ffff };
+    let value = if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff };
     cpu.set_dst(op, value);
     Ok(())
 }
 
 fn clts(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.cr0.remove(Cr0::TS);
+    cpu.arch.cr0.remove(Cr0::TS);
     Ok(())
 }
 
@@ -274,13 +276,13 @@ fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
     let loaded = Cr0::MP | Cr0::EM | Cr0::TS;
     let source = Cr0::from_bits_truncate(u64::from(source));
     // LMSW can set PE but not clear it.
-    let new = (cpu.cr0 - loaded) | (source & (loaded | Cr0::PE));
+    let new = (cpu.arch.cr0 - loaded) | (source & (loaded | Cr0::PE));
     cpu.write_cr0(new.bits())
 }
 
 fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_umip()?;
-    let value = cpu.cr0.bits();
+    let value = cpu.arch.cr0.bits();
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, value as u16);
     }
@@ -292,34 +294,34 @@ fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn require_osxsave(cpu: &mut Cpu) -> Exec {
-    if cpu.cr4.contains(Cr4::OSXSAVE) { Ok(()) } else { Err(cpu.ud()) }
+    if cpu.arch.cr4.contains(Cr4::OSXSAVE) { Ok(()) } else { Err(cpu.ud()) }
 }
 
 fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     require_osxsave(cpu)?;
-    let value = match cpu.gpr[1] as u32 {
-        0 => cpu.xcr0,
-        1 => cpu.xcr0 & cpu.xinuse(),
+    let value = match cpu.arch.gpr[Gpr::Rcx] as u32 {
+        0 => cpu.arch.xcr0,
+        1 => cpu.arch.xcr0 & cpu.xinuse(),
         _ => return Err(cpu.gp(0)),
     };
     let value = value.bits();
-    cpu.gpr[0] = value & 0xffff_ffff;
-    cpu.gpr[2] = value >> 32;
+    cpu.arch.gpr[Gpr::Rax] = value & 0xffff_ffff;
+    cpu.arch.gpr[Gpr::Rdx] = value >> 32;
     Ok(())
 }
 
 fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     require_osxsave(cpu)?;
     cpu.require_cpl0()?;
-    let value = cpu.gpr[0] & 0xffff_ffff | cpu.gpr[2] << 32;
+    let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;
     let valid = Xfeatures::from_bits(value).filter(|value| {
-        cpu.features.xcr0.contains(*value)
+        cpu.ctl.features.xcr0.contains(*value)
             && value.contains(Xfeatures::X87)
             && (value.contains(Xfeatures::SSE) || !value.contains(Xfeatures::AVX))
     });
     match valid {
-        Some(value) if cpu.gpr[1] as u32 == 0 => {
-            cpu.xcr0 = value;
+        Some(value) if cpu.arch.gpr[Gpr::Rcx] as u32 == 0 => {
+            cpu.arch.xcr0 = value;
             Ok(())
         }
         _ => Err(cpu.gp(0)),

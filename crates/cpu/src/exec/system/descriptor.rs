@@ -1,10 +1,11 @@
 //! Segment descriptors and gates in the GDT and LDT (SDM Vol. 3A, 3.4.5, 3.5 and 5.8).
 
+use cloister_x86::segment::{Rights, Segment, seg};
 use cloister_x86::{Exception, Vector};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
 
 /// Types of system descriptors (SDM Vol. 3A, table 3-2): the low five bits of the access byte,
 /// S included.
@@ -153,13 +154,13 @@ impl Cpu {
     /// As [`Cpu::read_bytes`].
     pub fn descriptor_of_size(&mut self, selector: u16, size: u32) -> Exec<Option<Descriptor>> {
         let (base, limit) = if selector & 4 != 0 {
-            let ldt = self.segs[seg::LDTR];
+            let ldt = self.arch.segs[seg::LDTR];
             if ldt.rights.unusable() {
                 return Ok(None);
             }
             (ldt.base, ldt.limit)
         } else {
-            (self.gdtr.base, u32::from(self.gdtr.limit))
+            (self.arch.gdtr.base, u32::from(self.arch.gdtr.limit))
         };
         let offset = u32::from(selector & 0xfff8);
         if offset + (size - 1) > limit {

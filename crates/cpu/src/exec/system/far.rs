@@ -1,11 +1,10 @@
 //! Far JMP, CALL and RET (SDM Vol. 2; Vol. 3A, 5.8).
 
+use cloister_x86::Gpr;
+use cloister_x86::addr::is_canonical;
+use cloister_x86::segment::{Segment, seg};
 use iced_x86::{Code, Instruction};
 
-use cloister_x86::addr::is_canonical;
-
-use super::deliver_legacy::inner_stack;
-use super::deliver_long::{null_stack, stack_mode, tss_rsp};
 use super::descriptor::{Descriptor, is_null, selector_code, system_type};
 use super::iret::{
     check_target, invalidate_data_segments, load_stack_pointer, return_code_segment,
@@ -13,10 +12,12 @@ use super::iret::{
 };
 use super::stack::Stack;
 use super::task;
+use crate::cpu::Cpu;
+use crate::event::legacy::inner_stack;
+use crate::event::long::{null_stack, stack_mode, tss_rsp};
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::segment::{Segment, seg};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a far branch.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -92,9 +93,9 @@ fn resolve(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec<Target> {
     }
     let rpl = (selector & 3) as u8;
     let allowed = if rights.bit_ec() {
-        rights.dpl() <= cpu.cpl
+        rights.dpl() <= cpu.arch.cpl
     } else {
-        rpl <= cpu.cpl && rights.dpl() == cpu.cpl
+        rpl <= cpu.arch.cpl && rights.dpl() == cpu.arch.cpl
     };
     if !allowed || (cpu.long_mode() && rights.long() && rights.big()) {
         return Err(cpu.gp(code));
@@ -102,7 +103,7 @@ fn resolve(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec<Target> {
     if !rights.present() {
         return Err(cpu.np(code));
     }
-    Ok(Target::Code { descriptor, selector: selector & !3 | u16::from(cpu.cpl), rip })
+    Ok(Target::Code { descriptor, selector: selector & !3 | u16::from(cpu.arch.cpl), rip })
 }
 
 /// Checks a call gate and the code behind it. TSS descriptors and task gates come here in IA-32e
@@ -116,7 +117,7 @@ fn resolve_gate(cpu: &mut Cpu, gate: Descriptor, selector: u16) -> Exec<Gate> {
         return Err(cpu.gp(code));
     }
     let rights = gate.rights();
-    if rights.dpl() < cpu.cpl || rights.dpl() < (selector & 3) as u8 {
+    if rights.dpl() < cpu.arch.cpl || rights.dpl() < (selector & 3) as u8 {
         return Err(cpu.gp(code));
     }
     if !rights.present() {
@@ -147,7 +148,10 @@ fn resolve_gate(cpu: &mut Cpu, gate: Descriptor, selector: u16) -> Exec<Gate> {
         return Err(cpu.gp(code));
     };
     let rights = descriptor.rights();
-    if !rights.is_code() || rights.dpl() > cpu.cpl || (long && (!rights.long() || rights.big())) {
+    if !rights.is_code()
+        || rights.dpl() > cpu.arch.cpl
+        || (long && (!rights.long() || rights.big()))
+    {
         return Err(cpu.gp(code));
     }
     if !rights.present() {
@@ -165,22 +169,22 @@ fn resolve_gate(cpu: &mut Cpu, gate: Descriptor, selector: u16) -> Exec<Gate> {
             2
         },
         parameters,
-        inner: !rights.bit_ec() && rights.dpl() < cpu.cpl,
+        inner: !rights.bit_ec() && rights.dpl() < cpu.arch.cpl,
     })
 }
 
 fn enter(cpu: &mut Cpu, mut descriptor: Descriptor, selector: u16, rip: u64) -> Exec {
     cpu.mark_accessed(&mut descriptor)?;
-    cpu.segs[seg::CS] = descriptor.segment(selector);
+    cpu.arch.segs[seg::CS] = descriptor.segment(selector);
     let to_64 = cpu.long_mode() && descriptor.rights().long();
-    cpu.rip = if to_64 { rip } else { rip & 0xffff_ffff };
+    cpu.arch.rip = if to_64 { rip } else { rip & 0xffff_ffff };
     cpu.update_mode();
     Ok(())
 }
 
 fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
-    if cpu.mode.is_real() {
+    if cpu.run.mode.is_real() {
         return real_branch(cpu, rip, selector);
     }
     match resolve(cpu, rip, selector)? {
@@ -194,7 +198,7 @@ fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
                 return Err(cpu.gp(selector_code(gate.selector)));
             }
             check_target(cpu, gate.descriptor, gate.rip)?;
-            let selector = gate.selector & !3 | u16::from(cpu.cpl);
+            let selector = gate.selector & !3 | u16::from(cpu.arch.cpl);
             enter(cpu, gate.descriptor, selector, gate.rip)
         }
         Target::Task(target) => task::switch::jump(cpu, op, target),
@@ -202,24 +206,24 @@ fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn real_branch(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec {
-    if rip > u64::from(cpu.segs[seg::CS].limit) {
+    if rip > u64::from(cpu.arch.segs[seg::CS].limit) {
         return Err(cpu.gp(0));
     }
     cpu.set_real_segment(seg::CS, selector);
-    cpu.rip = rip;
+    cpu.arch.rip = rip;
     Ok(())
 }
 
 fn call(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
-    let back = [u64::from(cpu.segs[seg::CS].selector), cpu.next_rip(op)];
+    let back = [u64::from(cpu.arch.segs[seg::CS].selector), cpu.next_rip(op)];
     let mut stack = Stack::current(cpu);
-    if cpu.mode.is_real() {
-        if rip > u64::from(cpu.segs[seg::CS].limit) {
+    if cpu.run.mode.is_real() {
+        if rip > u64::from(cpu.arch.segs[seg::CS].limit) {
             return Err(cpu.gp(0));
         }
         stack.push(cpu, op.size, &back)?;
-        cpu.gpr[4] = stack.pointer;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
         return real_branch(cpu, rip, selector);
     }
     match resolve(cpu, rip, selector)? {
@@ -227,16 +231,16 @@ fn call(cpu: &mut Cpu, op: &Op) -> Exec {
             check_target(cpu, descriptor, rip)?;
             stack.push(cpu, op.size, &back)?;
             enter(cpu, descriptor, selector, rip)?;
-            cpu.gpr[4] = stack.pointer;
+            cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
             Ok(())
         }
         Target::Gate(gate) if gate.inner => call_inner(cpu, gate, back),
         Target::Gate(gate) => {
             check_target(cpu, gate.descriptor, gate.rip)?;
             stack.push(cpu, gate.size, &back)?;
-            let selector = gate.selector & !3 | u16::from(cpu.cpl);
+            let selector = gate.selector & !3 | u16::from(cpu.arch.cpl);
             enter(cpu, gate.descriptor, selector, gate.rip)?;
-            cpu.gpr[4] = stack.pointer;
+            cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
             Ok(())
         }
         Target::Task(target) => task::switch::call(cpu, op, target),
@@ -266,7 +270,7 @@ fn call_inner(cpu: &mut Cpu, gate: Gate, back: [u64; 2]) -> Exec {
         Stack { code: selector_code(stack.segment.selector), ..stack }
     };
     check_target(cpu, gate.descriptor, gate.rip)?;
-    let mut frame = vec![u64::from(cpu.segs[seg::SS].selector), cpu.gpr[4]];
+    let mut frame = vec![u64::from(cpu.arch.segs[seg::SS].selector), cpu.arch.gpr[Gpr::Rsp]];
     if !long {
         let mut old = Stack::current(cpu);
         let mut parameters = Vec::new();
@@ -279,11 +283,11 @@ fn call_inner(cpu: &mut Cpu, gate: Gate, back: [u64; 2]) -> Exec {
     frame.extend(back);
     stack.push(cpu, gate.size, &frame)?;
     cpu.mark_accessed(&mut gate.descriptor)?;
-    cpu.gpr[4] = stack.pointer;
-    cpu.segs[seg::SS] = stack.segment;
-    cpu.segs[seg::CS] = gate.descriptor.segment(gate.selector & !3 | u16::from(new_cpl));
-    cpu.rip = gate.rip;
-    cpu.cpl = new_cpl;
+    cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
+    cpu.arch.segs[seg::SS] = stack.segment;
+    cpu.arch.segs[seg::CS] = gate.descriptor.segment(gate.selector & !3 | u16::from(new_cpl));
+    cpu.arch.rip = gate.rip;
+    cpu.arch.cpl = new_cpl;
     cpu.update_mode();
     Ok(())
 }
@@ -292,21 +296,21 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
     let [rip, selector] = stack.pop(cpu, op.size)?;
     let selector = selector as u16;
-    if cpu.mode.is_real() {
-        if rip > u64::from(cpu.segs[seg::CS].limit) {
+    if cpu.run.mode.is_real() {
+        if rip > u64::from(cpu.arch.segs[seg::CS].limit) {
             return Err(cpu.gp(0));
         }
         stack.skip(op.imm);
-        cpu.gpr[4] = stack.pointer;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
         return real_branch(cpu, rip, selector);
     }
     let mut code = return_code_segment(cpu, selector)?;
     check_target(cpu, code, rip)?;
     stack.skip(op.imm);
     let new_cpl = (selector & 3) as u8;
-    if new_cpl == cpu.cpl {
+    if new_cpl == cpu.arch.cpl {
         enter(cpu, code, selector, rip)?;
-        cpu.gpr[4] = stack.pointer;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
         return Ok(());
     }
     let [rsp, ss] = stack.pop(cpu, op.size)?;
@@ -314,15 +318,15 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Exec {
     let segment: Segment = return_stack_segment(cpu, ss as u16, new_cpl, to_64)?;
     cpu.mark_accessed(&mut code)?;
     load_stack_pointer(cpu, op.size, rsp, segment, to_64);
-    cpu.segs[seg::SS] = segment;
-    cpu.segs[seg::CS] = code.segment(selector);
-    cpu.rip = if to_64 { rip } else { rip & 0xffff_ffff };
-    cpu.cpl = new_cpl;
+    cpu.arch.segs[seg::SS] = segment;
+    cpu.arch.segs[seg::CS] = code.segment(selector);
+    cpu.arch.rip = if to_64 { rip } else { rip & 0xffff_ffff };
+    cpu.arch.cpl = new_cpl;
     invalidate_data_segments(cpu);
     cpu.update_mode();
     // The parameters are on the outer stack as well.
     let mut outer = Stack::current(cpu);
     outer.skip(op.imm);
-    cpu.gpr[4] = outer.pointer;
+    cpu.arch.gpr[Gpr::Rsp] = outer.pointer;
     Ok(())
 }

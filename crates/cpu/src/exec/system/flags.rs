@@ -3,8 +3,11 @@
 use cloister_x86::regs::{Cr0, Rflags};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec, attention};
+use crate::run_state::attention;
+use crate::state::{Activity, Shadow};
 
 /// The handler of an instruction on system flags, or HLT.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -19,36 +22,41 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 }
 
 fn check_iopl(cpu: &mut Cpu) -> Exec {
-    if cpu.cr0.contains(Cr0::PE) && cpu.cpl > cpu.iopl() { Err(cpu.gp(0)) } else { Ok(()) }
+    if cpu.arch.cr0.contains(Cr0::PE) && cpu.arch.cpl > cpu.arch.iopl() {
+        Err(cpu.gp(0))
+    } else {
+        Ok(())
+    }
 }
 
 fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_iopl(cpu)?;
-    cpu.system_flags.remove(Rflags::IF);
+    cpu.arch.system_flags.remove(Rflags::IF);
     Ok(())
 }
 
 fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_iopl(cpu)?;
-    if !cpu.system_flags.contains(Rflags::IF) {
-        cpu.system_flags.insert(Rflags::IF);
-        cpu.attention |= attention::SHADOW | attention::INTERRUPTS;
+    if !cpu.arch.system_flags.contains(Rflags::IF) {
+        cpu.arch.system_flags.insert(Rflags::IF);
+        cpu.set_shadow(Shadow::Sti);
+        cpu.run.attention |= attention::INTERRUPTS;
     }
     Ok(())
 }
 
 fn set_ac<const ON: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    if cpu.cpl != 0 {
+    if cpu.arch.cpl != 0 {
         return Err(cpu.ud());
     }
-    cpu.system_flags.set(Rflags::AC, ON);
+    cpu.arch.system_flags.set(Rflags::AC, ON);
     cpu.update_mode();
     Ok(())
 }
 
 fn hlt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.rip = cpu.next_rip(op);
-    cpu.attention |= attention::HALTED;
+    cpu.arch.rip = cpu.next_rip(op);
+    cpu.set_activity(Activity::Halted);
     Ok(())
 }

@@ -3,10 +3,10 @@
 use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
-use super::debug;
-use super::event::{Event, Kind, attempt, deliver_exception};
+use crate::cpu::Cpu;
+use crate::event::{Event, Kind, attempt, debug, deliver_exception};
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a software interrupt.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -21,7 +21,7 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 /// On an error the engine puts `rip` back to this instruction, as the fault of INT n reports it.
 fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
-    cpu.rip = cpu.next_rip(op);
+    cpu.arch.rip = cpu.next_rip(op);
     match attempt(cpu, Event::plain(vector, kind))? {
         None => Ok(()),
         // The instruction is over: what faults is the task that it switched to.
@@ -53,8 +53,8 @@ fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !cpu.flags.of() {
-        cpu.rip = cpu.next_rip(op);
+    if !cpu.arch.flags.of() {
+        cpu.arch.rip = cpu.next_rip(op);
         return Ok(());
     }
     software(cpu, op, 4, Kind::SoftwareException)

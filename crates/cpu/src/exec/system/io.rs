@@ -1,10 +1,11 @@
 //! Who may access I/O ports (SDM Vol. 1, 19.5).
 
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::segment::seg;
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
 
 /// Offset in a 32- or 64-bit TSS of the I/O map's own offset (SDM Vol. 3A, figure 7-2 and 7-11).
 const IO_MAP_BASE: u64 = 102;
@@ -30,8 +31,8 @@ impl Cpu {
     /// #GP(0), or what reading the TSS yields.
     #[inline]
     pub fn may_access_ports(&mut self, port: u16, size: u8) -> Exec {
-        if !self.cr0.contains(Cr0::PE)
-            || (self.cpl <= self.iopl() && !self.system_flags.contains(Rflags::VM))
+        if !self.arch.cr0.contains(Cr0::PE)
+            || (self.arch.cpl <= self.arch.iopl() && !self.arch.system_flags.contains(Rflags::VM))
         {
             return Ok(());
         }
@@ -40,7 +41,7 @@ impl Cpu {
 
     #[inline(never)]
     fn io_bitmap(&mut self, port: u16, size: u8) -> Exec {
-        let tss = self.segs[seg::TR];
+        let tss = self.arch.segs[seg::TR];
         // A 16-bit TSS has no bitmap.
         let available = matches!(tss.rights.kind(), 9 | 11) && !tss.rights.unusable();
         if !available || u64::from(tss.limit) < IO_MAP_BASE + 1 {

@@ -1,15 +1,18 @@
 //! IRET, IRETD and IRETQ (SDM Vol. 2A, IRET).
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::{Rights, Segment, seg};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
 use super::stack::Stack;
 use super::{task, virtual_8086};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec, attention};
+use crate::run_state::attention;
 
 /// The handler of IRET.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -36,50 +39,50 @@ const ALWAYS: u64 = Rflags::CF.bits()
 const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.mode.is_real() {
+    if cpu.run.mode.is_real() {
         return real(cpu, op);
     }
-    if cpu.system_flags.contains(Rflags::NT) {
+    if cpu.arch.system_flags.contains(Rflags::NT) {
         // IA-32e mode has no task switches.
         return if cpu.long_mode() { Err(cpu.gp(0)) } else { task::switch::iret(cpu, op) };
     }
     let mut stack = Stack::current(cpu);
     let [rip, cs, flags] = stack.pop(cpu, op.size)?;
     let cs = cs as u16;
-    if !cpu.long_mode() && op.size == 4 && cpu.cpl == 0 && flags & Rflags::VM.bits() != 0 {
+    if !cpu.long_mode() && op.size == 4 && cpu.arch.cpl == 0 && flags & Rflags::VM.bits() != 0 {
         return virtual_8086::enter(cpu, stack, rip, cs, flags);
     }
     let mut code = return_code_segment(cpu, cs)?;
     check_target(cpu, code, rip)?;
     let new_cpl = (cs & 3) as u8;
     let to_64 = cpu.long_mode() && code.rights().long();
-    if cpu.mode.is_64() || new_cpl > cpu.cpl {
+    if cpu.run.mode.is_64() || new_cpl > cpu.arch.cpl {
         let [rsp, ss] = stack.pop(cpu, op.size)?;
         let segment = return_stack_segment(cpu, ss as u16, new_cpl, to_64)?;
         cpu.mark_accessed(&mut code)?;
         load_stack_pointer(cpu, op.size, rsp, segment, to_64);
-        cpu.segs[seg::SS] = segment;
+        cpu.arch.segs[seg::SS] = segment;
     } else {
         cpu.mark_accessed(&mut code)?;
-        cpu.gpr[4] = stack.pointer;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
     }
     let mut mask = ALWAYS;
     if op.size > 2 {
         mask |= WIDE;
     }
-    if cpu.cpl == 0 {
+    if cpu.arch.cpl == 0 {
         mask |= Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
         if op.size > 2 {
             mask |= Rflags::VIF.bits() | Rflags::VIP.bits();
         }
     }
-    if cpu.cpl <= cpu.iopl() {
+    if cpu.arch.cpl <= cpu.arch.iopl() {
         mask |= Rflags::IF.bits();
     }
-    let outer = new_cpl > cpu.cpl;
-    cpu.segs[seg::CS] = code.segment(cs);
-    cpu.rip = if to_64 { rip } else { rip & 0xffff_ffff };
-    cpu.cpl = new_cpl;
+    let outer = new_cpl > cpu.arch.cpl;
+    cpu.arch.segs[seg::CS] = code.segment(cs);
+    cpu.arch.rip = if to_64 { rip } else { rip & 0xffff_ffff };
+    cpu.arch.cpl = new_cpl;
     if outer {
         invalidate_data_segments(cpu);
     }
@@ -92,18 +95,18 @@ fn real(cpu: &mut Cpu, op: &Op) -> Exec {
     virtual_8086::check_iopl(cpu)?;
     let mut stack = Stack::current(cpu);
     let [rip, cs, flags] = stack.pop(cpu, op.size)?;
-    if rip > u64::from(cpu.segs[seg::CS].limit) {
+    if rip > u64::from(cpu.arch.segs[seg::CS].limit) {
         return Err(cpu.gp(0));
     }
     let mut mask = ALWAYS | Rflags::IF.bits();
     if op.size > 2 {
         mask |= WIDE;
     }
-    if !cpu.system_flags.contains(Rflags::VM) {
+    if !cpu.arch.system_flags.contains(Rflags::VM) {
         mask |= Rflags::IOPL0.bits() | Rflags::IOPL1.bits();
     }
-    cpu.gpr[4] = stack.pointer;
-    cpu.rip = rip;
+    cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
+    cpu.arch.rip = rip;
     cpu.set_real_segment(seg::CS, cs as u16);
     finish(cpu, flags, mask);
     Ok(())
@@ -115,16 +118,16 @@ pub fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
     cpu.set_rflags(merged);
     if merged & Rflags::RF.bits() != 0 {
         // RF lasts for one instruction, which the engine has to see retire.
-        cpu.attention |= attention::ALONE;
+        cpu.run.attention |= attention::ALONE;
     }
     unblock_nmi(cpu);
 }
 
 /// IRET ends the handling of an NMI (SDM Vol. 3A, 6.7.1).
 pub fn unblock_nmi(cpu: &mut Cpu) {
-    if cpu.nmi_blocked {
-        cpu.nmi_blocked = false;
-        cpu.attention |= attention::INTERRUPTS;
+    if cpu.arch.nmi_blocked {
+        cpu.arch.nmi_blocked = false;
+        cpu.run.attention |= attention::INTERRUPTS;
     }
 }
 
@@ -146,7 +149,7 @@ pub fn return_code_segment(cpu: &mut Cpu, selector: u16) -> Exec<Descriptor> {
     let rpl = (selector & 3) as u8;
     let wrong_level = if rights.bit_ec() { rights.dpl() > rpl } else { rights.dpl() != rpl };
     if !rights.is_code()
-        || rpl < cpu.cpl
+        || rpl < cpu.arch.cpl
         || wrong_level
         || (cpu.long_mode() && rights.long() && rights.big())
     {
@@ -181,7 +184,7 @@ pub fn return_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, to_64: bool) 
     if is_null(selector) {
         // SDM Vol. 3A, 6.14.3: 64-bit handlers may have run on a null stack segment.
         if to_64 && cpl != 3 && (selector & 3) as u8 == cpl {
-            return Ok(Segment { selector, ..super::deliver_long::null_stack(cpl) });
+            return Ok(Segment { selector, ..crate::event::long::null_stack(cpl) });
         }
         return Err(cpu.gp(0));
     }
@@ -207,10 +210,10 @@ pub fn return_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, to_64: bool) 
 
 /// Loads the stack pointer that a return popped, as wide as the new stack is.
 pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, to_64: bool) {
-    cpu.gpr[4] = match size {
+    cpu.arch.gpr[Gpr::Rsp] = match size {
         8 if to_64 => rsp,
         _ if to_64 || segment.rights.big() => rsp & 0xffff_ffff,
-        _ => (cpu.gpr[4] & !0xffff) | rsp & 0xffff,
+        _ => (cpu.arch.gpr[Gpr::Rsp] & !0xffff) | rsp & 0xffff,
     };
 }
 
@@ -219,12 +222,12 @@ pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, t
 /// Bases stay: those of FS and GS are in use with null selectors.
 pub fn invalidate_data_segments(cpu: &mut Cpu) {
     for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
-        let Segment { selector, rights, .. } = cpu.segs[index];
+        let Segment { selector, rights, .. } = cpu.arch.segs[index];
         let conforming = rights.is_code() && rights.bit_ec();
-        let forbidden = !conforming && rights.dpl() < cpu.cpl;
+        let forbidden = !conforming && rights.dpl() < cpu.arch.cpl;
         if is_null(selector) || rights.unusable() || forbidden {
-            cpu.segs[index].selector = 0;
-            cpu.segs[index].rights = Rights(Rights::UNUSABLE);
+            cpu.arch.segs[index].selector = 0;
+            cpu.arch.segs[index].rights = Rights(Rights::UNUSABLE);
         }
     }
 }

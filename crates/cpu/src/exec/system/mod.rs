@@ -1,20 +1,14 @@
 //! System instructions, event delivery, debug, MSRs and the local APIC (SDM Vol. 3A).
 
-pub mod apic;
 pub mod control;
 pub mod debug;
-pub mod deliver_legacy;
-pub mod deliver_long;
-pub mod deliver_real;
 pub mod descriptor;
-pub mod event;
 pub mod far;
 pub mod flags;
 pub mod interrupt;
 pub mod io;
 pub mod iret;
 pub mod msr;
-pub mod reset;
 pub mod segments;
 pub mod stack;
 pub mod syscall;

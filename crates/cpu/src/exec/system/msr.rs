@@ -2,62 +2,14 @@
 //! that execution depends on. All others exit to the owner.
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::msr;
 use cloister_x86::regs::{Cr0, Efer};
+use cloister_x86::segment::seg;
+use cloister_x86::{Gpr, msr};
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exit::Exit;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit};
 use crate::op::{Handler, Op};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
-
-/// MSRs that are plain storage.
-#[derive(Clone, Debug)]
-pub struct Msrs {
-    /// IA32_STAR.
-    pub star: u64,
-    /// IA32_LSTAR.
-    pub lstar: u64,
-    /// IA32_CSTAR.
-    pub cstar: u64,
-    /// IA32_FMASK.
-    pub fmask: u64,
-    /// IA32_KERNEL_GS_BASE.
-    pub kernel_gs_base: u64,
-    /// IA32_TSC_AUX.
-    pub tsc_aux: u64,
-    /// IA32_TSC_ADJUST: what WRMSR of it or of the TSC added to the machine's TSC.
-    pub tsc_offset: u64,
-    /// IA32_SYSENTER_CS.
-    pub sysenter_cs: u64,
-    /// IA32_SYSENTER_ESP.
-    pub sysenter_esp: u64,
-    /// IA32_SYSENTER_EIP.
-    pub sysenter_eip: u64,
-    /// IA32_PAT.
-    pub pat: u64,
-    /// IA32_DEBUGCTL.
-    pub debugctl: u64,
-}
-
-impl Default for Msrs {
-    fn default() -> Self {
-        Self {
-            star: 0,
-            lstar: 0,
-            cstar: 0,
-            fmask: 0,
-            kernel_gs_base: 0,
-            tsc_aux: 0,
-            tsc_offset: 0,
-            sysenter_cs: 0,
-            sysenter_esp: 0,
-            sysenter_eip: 0,
-            pat: 0x0007_0406_0007_0406,
-            debugctl: 0,
-        }
-    }
-}
 
 /// Whether each byte of an IA32_PAT value is a memory type (SDM Vol. 3A, table 11-10).
 fn are_pat_types(value: u64) -> bool {
@@ -75,20 +27,20 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    let index = cpu.gpr[1] as u32;
+    let index = cpu.arch.gpr[Gpr::Rcx] as u32;
     let value = match cpu.read_msr(index)? {
         Some(value) => value,
         None => return Err(cpu.exit_with(Exit::Rdmsr { index })),
     };
-    cpu.gpr[0] = value & 0xffff_ffff;
-    cpu.gpr[2] = value >> 32;
+    cpu.arch.gpr[Gpr::Rax] = value & 0xffff_ffff;
+    cpu.arch.gpr[Gpr::Rdx] = value >> 32;
     Ok(())
 }
 
 fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    let index = cpu.gpr[1] as u32;
-    let value = cpu.gpr[0] & 0xffff_ffff | cpu.gpr[2] << 32;
+    let index = cpu.arch.gpr[Gpr::Rcx] as u32;
+    let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;
     if cpu.write_msr(index, value)? {
         Ok(())
     } else {
@@ -112,26 +64,26 @@ impl Cpu {
             };
         }
         Ok(Some(match index {
-            msr::EFER => self.efer.bits(),
-            msr::STAR => self.msrs.star,
-            msr::LSTAR => self.msrs.lstar,
-            msr::CSTAR => self.msrs.cstar,
-            msr::FMASK => self.msrs.fmask,
-            msr::FS_BASE => self.segs[seg::FS].base,
-            msr::GS_BASE => self.segs[seg::GS].base,
-            msr::KERNEL_GS_BASE => self.msrs.kernel_gs_base,
-            msr::TSC_AUX => self.msrs.tsc_aux,
+            msr::EFER => self.arch.efer.bits(),
+            msr::STAR => self.arch.msrs.star,
+            msr::LSTAR => self.arch.msrs.lstar,
+            msr::CSTAR => self.arch.msrs.cstar,
+            msr::FMASK => self.arch.msrs.fmask,
+            msr::FS_BASE => self.arch.segs[seg::FS].base,
+            msr::GS_BASE => self.arch.segs[seg::GS].base,
+            msr::KERNEL_GS_BASE => self.arch.msrs.kernel_gs_base,
+            msr::TSC_AUX => self.arch.msrs.tsc_aux,
             // No supervisor state component is supported.
             msr::XSS => 0,
             msr::TSC => self.tsc(),
-            msr::TSC_ADJUST => self.msrs.tsc_offset,
+            msr::TSC_ADJUST => self.arch.msrs.tsc_offset,
             msr::TSC_DEADLINE => self.tsc_deadline(),
             msr::APIC_BASE => self.apic.base(),
-            msr::SYSENTER_CS => self.msrs.sysenter_cs,
-            msr::SYSENTER_ESP => self.msrs.sysenter_esp,
-            msr::SYSENTER_EIP => self.msrs.sysenter_eip,
-            msr::PAT => self.msrs.pat,
-            msr::DEBUGCTL => self.msrs.debugctl,
+            msr::SYSENTER_CS => self.arch.msrs.sysenter_cs,
+            msr::SYSENTER_ESP => self.arch.msrs.sysenter_esp,
+            msr::SYSENTER_EIP => self.arch.msrs.sysenter_eip,
+            msr::PAT => self.arch.msrs.pat,
+            msr::DEBUGCTL => self.arch.msrs.debugctl,
             _ => return Ok(None),
         }))
     }
@@ -162,17 +114,17 @@ impl Cpu {
         }
         let accepted = match index {
             msr::EFER => return self.write_efer(value).map(|()| true),
-            msr::STAR => store(&mut self.msrs.star, value, u64::MAX),
-            msr::LSTAR => store(&mut self.msrs.lstar, value, u64::MAX),
-            msr::CSTAR => store(&mut self.msrs.cstar, value, u64::MAX),
-            msr::FMASK => store(&mut self.msrs.fmask, value, 0xffff_ffff),
-            msr::FS_BASE => store(&mut self.segs[seg::FS].base, value, u64::MAX),
-            msr::GS_BASE => store(&mut self.segs[seg::GS].base, value, u64::MAX),
-            msr::KERNEL_GS_BASE => store(&mut self.msrs.kernel_gs_base, value, u64::MAX),
-            msr::TSC_AUX => store(&mut self.msrs.tsc_aux, value, 0xffff_ffff),
+            msr::STAR => store(&mut self.arch.msrs.star, value, u64::MAX),
+            msr::LSTAR => store(&mut self.arch.msrs.lstar, value, u64::MAX),
+            msr::CSTAR => store(&mut self.arch.msrs.cstar, value, u64::MAX),
+            msr::FMASK => store(&mut self.arch.msrs.fmask, value, 0xffff_ffff),
+            msr::FS_BASE => store(&mut self.arch.segs[seg::FS].base, value, u64::MAX),
+            msr::GS_BASE => store(&mut self.arch.segs[seg::GS].base, value, u64::MAX),
+            msr::KERNEL_GS_BASE => store(&mut self.arch.msrs.kernel_gs_base, value, u64::MAX),
+            msr::TSC_AUX => store(&mut self.arch.msrs.tsc_aux, value, 0xffff_ffff),
             msr::XSS => value == 0,
             msr::TSC => {
-                self.set_tsc_offset(value.wrapping_sub(self.shared.tsc()));
+                self.set_tsc_offset(value.wrapping_sub(self.package.tsc()));
                 true
             }
             msr::TSC_ADJUST => {
@@ -184,12 +136,12 @@ impl Cpu {
                 true
             }
             msr::APIC_BASE => self.write_apic_base(value),
-            msr::SYSENTER_CS => store(&mut self.msrs.sysenter_cs, value, u64::MAX),
-            msr::SYSENTER_ESP => store(&mut self.msrs.sysenter_esp, value, u64::MAX),
-            msr::SYSENTER_EIP => store(&mut self.msrs.sysenter_eip, value, u64::MAX),
-            msr::PAT => are_pat_types(value) && store(&mut self.msrs.pat, value, u64::MAX),
+            msr::SYSENTER_CS => store(&mut self.arch.msrs.sysenter_cs, value, u64::MAX),
+            msr::SYSENTER_ESP => store(&mut self.arch.msrs.sysenter_esp, value, u64::MAX),
+            msr::SYSENTER_EIP => store(&mut self.arch.msrs.sysenter_eip, value, u64::MAX),
+            msr::PAT => are_pat_types(value) && store(&mut self.arch.msrs.pat, value, u64::MAX),
             // LBR and BTF are not there to be enabled.
-            msr::DEBUGCTL => store(&mut self.msrs.debugctl, value, 0),
+            msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, 0),
             _ => return Ok(false),
         };
         if accepted { Ok(true) } else { Err(self.gp(0)) }
@@ -200,17 +152,17 @@ impl Cpu {
         let Some(new) = Efer::from_bits(value & !Efer::LMA.bits()) else {
             return Err(self.gp(0));
         };
-        let changed = (self.efer ^ new) & Efer::LME;
-        if !changed.is_empty() && self.cr0.contains(Cr0::PG) {
+        let changed = (self.arch.efer ^ new) & Efer::LME;
+        if !changed.is_empty() && self.arch.cr0.contains(Cr0::PG) {
             return Err(self.gp(0));
         }
-        let nxe = (self.efer ^ new).contains(Efer::NXE);
-        if nxe && new.contains(Efer::NXE) && !self.features.execute_disable {
+        let nxe = (self.arch.efer ^ new).contains(Efer::NXE);
+        if nxe && new.contains(Efer::NXE) && !self.ctl.features.execute_disable {
             return Err(self.gp(0));
         }
-        self.efer = new | (self.efer & Efer::LMA);
+        self.arch.efer = new | (self.arch.efer & Efer::LMA);
         if nxe {
-            self.tlb.flush_all();
+            self.run.tlb.flush_all();
         }
         Ok(())
     }

@@ -1,16 +1,19 @@
 //! Loading and reading segment registers: MOV and POP to them, LDS and its siblings, and
 //! the FS and GS bases (SDM Vol. 2; Vol. 3A, 3.4.3 and 5.5 to 5.7).
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
+use cloister_x86::segment::{Rights, Segment, seg};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::descriptor::{is_null, selector_code};
 use super::stack::Stack;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec, attention};
+use crate::state::Shadow;
 
 /// The handler of an instruction that moves a segment register or a segment base.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -54,7 +57,7 @@ impl Cpu {
     /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the selector,
     /// limit and rights stay.
     pub fn set_real_segment(&mut self, index: usize, selector: u16) {
-        let segment = &mut self.segs[index & 7];
+        let segment = &mut self.arch.segs[index & 7];
         segment.selector = selector;
         segment.base = u64::from(selector) << 4;
         if segment.rights.unusable() {
@@ -70,10 +73,10 @@ impl Cpu {
     ///
     /// #GP, #NP and #SS, and as [`Cpu::read_bytes`] for the descriptor table.
     pub fn load_segment(&mut self, index: usize, selector: u16) -> Exec {
-        if self.mode.is_real() {
+        if self.run.mode.is_real() {
             self.set_real_segment(index, selector);
         } else {
-            self.segs[index & 7] = if index == seg::SS {
+            self.arch.segs[index & 7] = if index == seg::SS {
                 self.checked_stack_segment(selector)?
             } else {
                 self.checked_data_segment(selector)?
@@ -89,8 +92,8 @@ impl Cpu {
     fn checked_stack_segment(&mut self, selector: u16) -> Exec<Segment> {
         let rpl = (selector & 3) as u8;
         if is_null(selector) {
-            if self.mode.is_64() && self.cpl != 3 && rpl == self.cpl {
-                return Ok(super::deliver_long::null_stack(self.cpl));
+            if self.run.mode.is_64() && self.arch.cpl != 3 && rpl == self.arch.cpl {
+                return Ok(crate::event::long::null_stack(self.arch.cpl));
             }
             return Err(self.gp(0));
         }
@@ -99,11 +102,11 @@ impl Cpu {
             return Err(self.gp(code));
         };
         let rights = descriptor.rights();
-        if rpl != self.cpl
+        if rpl != self.arch.cpl
             || !rights.is_code_or_data()
             || rights.is_code()
             || !rights.bit_rw()
-            || rights.dpl() != self.cpl
+            || rights.dpl() != self.arch.cpl
         {
             return Err(self.gp(code));
         }
@@ -125,7 +128,7 @@ impl Cpu {
         let rights = descriptor.rights();
         let readable = rights.is_code_or_data() && (!rights.is_code() || rights.bit_rw());
         let conforming = rights.is_code() && rights.bit_ec();
-        let level = self.cpl.max((selector & 3) as u8);
+        let level = self.arch.cpl.max((selector & 3) as u8);
         if !readable || (!conforming && level > rights.dpl()) {
             return Err(self.gp(code));
         }
@@ -141,7 +144,7 @@ impl Cpu {
 /// (SDM Vol. 3A, 6.8.3).
 fn shadow_stack_load(cpu: &mut Cpu, index: usize) {
     if index == seg::SS {
-        cpu.attention |= attention::SHADOW | attention::MOV_SS;
+        cpu.set_shadow(Shadow::MovSs);
     }
 }
 
@@ -155,7 +158,7 @@ fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
-    let selector = cpu.segs[usize::from(op.src & 7)].selector;
+    let selector = cpu.arch.segs[usize::from(op.src & 7)].selector;
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, selector);
     }
@@ -174,7 +177,7 @@ fn pop(cpu: &mut Cpu, op: &Op) -> Exec {
     stack.skip(u64::from(op.size - size));
     let index = usize::from(op.dst);
     cpu.load_segment(index, selector as u16)?;
-    cpu.gpr[4] = stack.pointer;
+    cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
     shadow_stack_load(cpu, index);
     Ok(())
 }
@@ -197,23 +200,27 @@ fn load_far_pointer(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn swapgs(cpu: &mut Cpu, _op: &Op) -> Exec {
-    if !cpu.mode.is_64() {
+    if !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
-    if cpu.cpl != 0 {
+    if cpu.arch.cpl != 0 {
         return Err(cpu.gp(0));
     }
-    std::mem::swap(&mut cpu.segs[seg::GS].base, &mut cpu.msrs.kernel_gs_base);
+    std::mem::swap(&mut cpu.arch.segs[seg::GS].base, &mut cpu.arch.msrs.kernel_gs_base);
     Ok(())
 }
 
 fn check_base_instruction(cpu: &mut Cpu) -> Exec {
-    if cpu.mode.is_64() && cpu.cr4.contains(Cr4::FSGSBASE) { Ok(()) } else { Err(cpu.ud()) }
+    if cpu.run.mode.is_64() && cpu.arch.cr4.contains(Cr4::FSGSBASE) {
+        Ok(())
+    } else {
+        Err(cpu.ud())
+    }
 }
 
 fn read_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     check_base_instruction(cpu)?;
-    let base = cpu.segs[SEGMENT].base;
+    let base = cpu.arch.segs[SEGMENT].base;
     match op.size {
         4 => cpu.set_dst(op, base as u32),
         _ => cpu.set_dst(op, base),
@@ -227,6 +234,6 @@ fn write_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     if !is_canonical(base) {
         return Err(cpu.gp(0));
     }
-    cpu.segs[SEGMENT].base = base;
+    cpu.arch.segs[SEGMENT].base = base;
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Stacks that an instruction or an event delivery takes apart or builds, before it commits to
 //! them.
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
+use cloister_x86::segment::{Segment, seg};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::segment::{Segment, seg};
-use crate::state::{Cpu, Exec};
 
 /// A stack with its pointer, apart from SS:RSP.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +29,10 @@ impl Stack {
     #[must_use]
     pub fn current(cpu: &Cpu) -> Self {
         Self {
-            segment: cpu.segs[seg::SS],
-            pointer: cpu.gpr[4],
-            width: cpu.mode.stack_size(),
-            mode: cpu.mmu_mode,
+            segment: cpu.arch.segs[seg::SS],
+            pointer: cpu.arch.gpr[Gpr::Rsp],
+            width: cpu.run.mode.stack_size(),
+            mode: cpu.run.mmu_mode,
             code: 0,
         }
     }

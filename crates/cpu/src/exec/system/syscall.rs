@@ -1,12 +1,14 @@
 //! SYSCALL, SYSRET, SYSENTER and SYSEXIT (SDM Vol. 2B; Vol. 3A, 5.8.7 and 5.8.8).
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::{Cr0, Efer, Rflags};
+use cloister_x86::segment::{Rights, Segment, seg};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a fast system call instruction.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -39,81 +41,81 @@ fn flat_segments(cpu: &mut Cpu, cs: u16, ss: u16, cpl: u8, width: u32) {
         limit: 0xffff_ffff,
         rights: Rights(rights | dpl),
     };
-    cpu.segs[seg::CS] = flat(cs, CODE | width);
-    cpu.segs[seg::SS] = flat(ss, DATA);
-    cpu.cpl = cpl;
+    cpu.arch.segs[seg::CS] = flat(cs, CODE | width);
+    cpu.arch.segs[seg::SS] = flat(ss, DATA);
+    cpu.arch.cpl = cpl;
 }
 
 fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !cpu.efer.contains(Efer::SCE) || !cpu.mode.is_64() {
+    if !cpu.arch.efer.contains(Efer::SCE) || !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
     let flags = cpu.rflags() & !Rflags::RF.bits();
-    cpu.gpr[1] = cpu.next_rip(op);
-    cpu.gpr[11] = flags;
-    cpu.rip = cpu.msrs.lstar;
-    let cs = (cpu.msrs.star >> 32) as u16;
+    cpu.arch.gpr[Gpr::Rcx] = cpu.next_rip(op);
+    cpu.arch.gpr[Gpr::R11] = flags;
+    cpu.arch.rip = cpu.arch.msrs.lstar;
+    let cs = (cpu.arch.msrs.star >> 32) as u16;
     flat_segments(cpu, cs, cs.wrapping_add(8), 0, L);
-    cpu.set_rflags(flags & !cpu.msrs.fmask);
+    cpu.set_rflags(flags & !cpu.arch.msrs.fmask);
     // A mask that clears TF takes effect at once.
-    cpu.single_step &= cpu.system_flags.contains(Rflags::TF);
+    cpu.run.single_step &= cpu.arch.system_flags.contains(Rflags::TF);
     Ok(())
 }
 
 fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
-    if !cpu.efer.contains(Efer::SCE) || !cpu.mode.is_64() {
+    if !cpu.arch.efer.contains(Efer::SCE) || !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
-    let rip = cpu.gpr[1];
-    if cpu.cpl != 0 || (op.size == 8 && !is_canonical(rip)) {
+    let rip = cpu.arch.gpr[Gpr::Rcx];
+    if cpu.arch.cpl != 0 || (op.size == 8 && !is_canonical(rip)) {
         return Err(cpu.gp(0));
     }
-    let base = (cpu.msrs.star >> 48) as u16;
+    let base = (cpu.arch.msrs.star >> 48) as u16;
     if op.size == 8 {
-        cpu.rip = rip;
+        cpu.arch.rip = rip;
         flat_segments(cpu, base.wrapping_add(16), base.wrapping_add(8), 3, L);
     } else {
-        cpu.rip = rip & 0xffff_ffff;
+        cpu.arch.rip = rip & 0xffff_ffff;
         flat_segments(cpu, base, base.wrapping_add(8), 3, D);
     }
     // RF and VM are not restored (SDM Vol. 2B, SYSRET).
-    cpu.set_rflags(cpu.gpr[11] & 0x003c_7fd7);
-    if cpu.system_flags.contains(Rflags::TF) {
+    cpu.set_rflags(cpu.arch.gpr[Gpr::R11] & 0x003c_7fd7);
+    if cpu.arch.system_flags.contains(Rflags::TF) {
         // Unlike IRET: TF loaded by SYSRET traps before the first instruction of the user.
-        super::debug::pend_single_step(cpu);
+        crate::event::debug::pend_single_step(cpu);
     }
     Ok(())
 }
 
 fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
-    let cs = cpu.msrs.sysenter_cs as u16;
-    if !cpu.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 {
+    let cs = cpu.arch.msrs.sysenter_cs as u16;
+    if !cpu.arch.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 {
         return Err(cpu.gp(0));
     }
     let long = cpu.long_mode();
     let truncate = |value: u64| if long { value } else { value & 0xffff_ffff };
-    cpu.gpr[4] = truncate(cpu.msrs.sysenter_esp);
-    cpu.rip = truncate(cpu.msrs.sysenter_eip);
+    cpu.arch.gpr[Gpr::Rsp] = truncate(cpu.arch.msrs.sysenter_esp);
+    cpu.arch.rip = truncate(cpu.arch.msrs.sysenter_eip);
     flat_segments(cpu, cs, cs.wrapping_add(8), 0, if long { L } else { D });
-    cpu.system_flags.remove(Rflags::VM | Rflags::IF | Rflags::RF);
+    cpu.arch.system_flags.remove(Rflags::VM | Rflags::IF | Rflags::RF);
     cpu.update_mode();
     Ok(())
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
-    let cs = cpu.msrs.sysenter_cs as u16;
-    if !cpu.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 || cpu.cpl != 0 {
+    let cs = cpu.arch.msrs.sysenter_cs as u16;
+    if !cpu.arch.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 || cpu.arch.cpl != 0 {
         return Err(cpu.gp(0));
     }
-    let (rsp, rip) = (cpu.gpr[1], cpu.gpr[2]);
+    let (rsp, rip) = (cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::Rdx]);
     if op.size == 8 {
         if !is_canonical(rsp) || !is_canonical(rip) {
             return Err(cpu.gp(0));
         }
-        (cpu.gpr[4], cpu.rip) = (rsp, rip);
+        (cpu.arch.gpr[Gpr::Rsp], cpu.arch.rip) = (rsp, rip);
         flat_segments(cpu, cs.wrapping_add(32), cs.wrapping_add(40), 3, L);
     } else {
-        (cpu.gpr[4], cpu.rip) = (rsp & 0xffff_ffff, rip & 0xffff_ffff);
+        (cpu.arch.gpr[Gpr::Rsp], cpu.arch.rip) = (rsp & 0xffff_ffff, rip & 0xffff_ffff);
         flat_segments(cpu, cs.wrapping_add(16), cs.wrapping_add(24), 3, D);
     }
     cpu.update_mode();

@@ -2,15 +2,16 @@
 
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
+use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{is_null, selector_code, system_type};
 use super::task;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::segment::{Rights, Segment, TableRegister, seg};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that loads or stores a table register.
 pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
@@ -42,7 +43,7 @@ impl Cpu {
     ///
     /// #GP(0).
     pub fn require_cpl0(&mut self) -> Exec {
-        if self.cpl == 0 { Ok(()) } else { Err(self.gp(0)) }
+        if self.arch.cpl == 0 { Ok(()) } else { Err(self.gp(0)) }
     }
 
     /// #GP(0) where user-mode instruction prevention forbids the instruction
@@ -52,7 +53,11 @@ impl Cpu {
     ///
     /// #GP(0).
     pub fn check_umip(&mut self) -> Exec {
-        if self.cpl > 0 && self.cr4.contains(Cr4::UMIP) { Err(self.gp(0)) } else { Ok(()) }
+        if self.arch.cpl > 0 && self.arch.cr4.contains(Cr4::UMIP) {
+            Err(self.gp(0))
+        } else {
+            Ok(())
+        }
     }
 
     /// #UD in real-address and virtual-8086 mode.
@@ -61,7 +66,7 @@ impl Cpu {
     ///
     /// #UD.
     pub fn require_protected(&mut self) -> Exec {
-        if self.mode.is_real() { Err(self.ud()) } else { Ok(()) }
+        if self.run.mode.is_real() { Err(self.ud()) } else { Ok(()) }
     }
 }
 
@@ -83,12 +88,12 @@ fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
 }
 
 fn lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.gdtr = load_table(cpu, op)?;
+    cpu.arch.gdtr = load_table(cpu, op)?;
     Ok(())
 }
 
 fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.idtr = load_table(cpu, op)?;
+    cpu.arch.idtr = load_table(cpu, op)?;
     Ok(())
 }
 
@@ -102,15 +107,15 @@ fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
     let mut bytes = [0; 10];
     bytes[..2].copy_from_slice(&table.limit.to_le_bytes());
     bytes[2..].copy_from_slice(&table.base.to_le_bytes());
-    cpu.write_bytes(la, &bytes[..size], cpu.mmu_mode)
+    cpu.write_bytes(la, &bytes[..size], cpu.run.mmu_mode)
 }
 
 fn sgdt(cpu: &mut Cpu, op: &Op) -> Exec {
-    store_table(cpu, op, cpu.gdtr)
+    store_table(cpu, op, cpu.arch.gdtr)
 }
 
 fn sidt(cpu: &mut Cpu, op: &Op) -> Exec {
-    store_table(cpu, op, cpu.idtr)
+    store_table(cpu, op, cpu.arch.idtr)
 }
 
 fn selector_operand(cpu: &mut Cpu, op: &Op) -> Exec<u16> {
@@ -152,7 +157,7 @@ fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.require_cpl0()?;
     let selector = selector_operand(cpu, op)?;
-    cpu.segs[seg::LDTR] = if is_null(selector) {
+    cpu.arch.segs[seg::LDTR] = if is_null(selector) {
         Segment { selector, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) }
     } else {
         system_segment(cpu, selector, |kind| kind == system_type::LDT)?.1
@@ -175,14 +180,14 @@ fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
         return Err(cpu.gp(selector_code(selector)));
     }
     segment.rights.0 |= 2;
-    cpu.segs[seg::TR] = segment;
+    cpu.arch.segs[seg::TR] = segment;
     Ok(())
 }
 
 fn store_selector<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.check_umip()?;
-    let selector = cpu.segs[SEGMENT].selector;
+    let selector = cpu.arch.segs[SEGMENT].selector;
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, selector);
     }

@@ -1,11 +1,12 @@
 //! RDTSC, RDTSCP, RDPID, RDPMC and CPUID (SDM Vol. 2).
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4};
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exit::Exit;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit};
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that tells about the processor.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -23,29 +24,29 @@ impl Cpu {
     /// IA32_TIME_STAMP_COUNTER.
     #[must_use]
     pub fn tsc(&self) -> u64 {
-        self.shared.tsc().wrapping_add(self.msrs.tsc_offset)
+        self.package.tsc().wrapping_add(self.arch.msrs.tsc_offset)
     }
 }
 
 fn rdtsc(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_enclave_tsc()?;
-    if cpu.cr4.contains(Cr4::TSD) && cpu.cpl > 0 && cpu.cr0.contains(Cr0::PE) {
+    if cpu.arch.cr4.contains(Cr4::TSD) && cpu.arch.cpl > 0 && cpu.arch.cr0.contains(Cr0::PE) {
         return Err(cpu.gp(0));
     }
     let tsc = cpu.tsc();
-    cpu.gpr[0] = tsc & 0xffff_ffff;
-    cpu.gpr[2] = tsc >> 32;
+    cpu.arch.gpr[Gpr::Rax] = tsc & 0xffff_ffff;
+    cpu.arch.gpr[Gpr::Rdx] = tsc >> 32;
     Ok(())
 }
 
 fn rdtscp(cpu: &mut Cpu, op: &Op) -> Exec {
     rdtsc(cpu, op)?;
-    cpu.gpr[1] = cpu.msrs.tsc_aux & 0xffff_ffff;
+    cpu.arch.gpr[Gpr::Rcx] = cpu.arch.msrs.tsc_aux & 0xffff_ffff;
     Ok(())
 }
 
 fn rdpid(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.set_dst(op, cpu.msrs.tsc_aux & 0xffff_ffff);
+    cpu.set_dst(op, cpu.arch.msrs.tsc_aux & 0xffff_ffff);
     Ok(())
 }
 
@@ -55,5 +56,8 @@ fn rdpmc(cpu: &mut Cpu, _op: &Op) -> Exec {
 }
 
 fn cpuid(cpu: &mut Cpu, _op: &Op) -> Exec {
-    Err(cpu.exit_with(Exit::Cpuid { leaf: cpu.gpr[0] as u32, subleaf: cpu.gpr[1] as u32 }))
+    Err(cpu.exit_with(Exit::Cpuid {
+        leaf: cpu.arch.gpr[Gpr::Rax] as u32,
+        subleaf: cpu.arch.gpr[Gpr::Rcx] as u32,
+    }))
 }

@@ -5,9 +5,10 @@ use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that invalidates translations or caches.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -24,19 +25,19 @@ fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     // The operand is an address only: no limit, no canonicality (a non-canonical one is a NOP).
     let offset = cpu.effective(op);
-    let la = if cpu.mode.is_64() && op.special & crate::op::MEM_SEGMENT == 0 {
+    let la = if cpu.run.mode.is_64() && op.special & crate::op::MEM_SEGMENT == 0 {
         offset
     } else {
-        cpu.system_linear(cpu.segs[usize::from(op.seg & 7)].base.wrapping_add(offset))
+        cpu.system_linear(cpu.arch.segs[usize::from(op.seg & 7)].base.wrapping_add(offset))
     };
-    cpu.tlb.flush_page(la);
+    cpu.run.tlb.flush_page(la);
     Ok(())
 }
 
 fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let kind = cpu.dst::<u64>(op);
-    let kind = if cpu.mode.is_64() { kind } else { kind & 0xffff_ffff };
+    let kind = if cpu.run.mode.is_64() { kind } else { kind & 0xffff_ffff };
     let la = cpu.linear(op, 16, AccessKind::Read)?;
     let pcid = cpu.load::<u64>(la)?;
     let address = cpu.load::<u64>(cpu.system_linear(la.wrapping_add(8)))?;
@@ -44,16 +45,16 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     // PCID 0 exists.
     let invalid = kind > 3
         || pcid > 0xfff
-        || (kind < 2 && pcid != 0 && !cpu.cr4.contains(Cr4::PCIDE))
+        || (kind < 2 && pcid != 0 && !cpu.arch.cr4.contains(Cr4::PCIDE))
         || (kind == 0 && !is_canonical(address));
     if invalid {
         return Err(cpu.gp(0));
     }
     match kind {
-        0 => cpu.tlb.flush_page(address),
-        1 => cpu.tlb.flush_pcid(pcid as u16),
-        2 => cpu.tlb.flush_all(),
-        _ => cpu.tlb.flush_non_global(),
+        0 => cpu.run.tlb.flush_page(address),
+        1 => cpu.run.tlb.flush_pcid(pcid as u16),
+        2 => cpu.run.tlb.flush_all(),
+        _ => cpu.run.tlb.flush_non_global(),
     }
     Ok(())
 }

@@ -4,8 +4,9 @@ use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{Descriptor, is_null, system_type};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that asks about a selector.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -21,7 +22,7 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 fn set_zf(cpu: &mut Cpu, zf: bool) {
     let zf = if zf { Rflags::ZF.bits() } else { 0 };
-    cpu.flags.merge(Rflags::ZF.bits(), zf);
+    cpu.arch.flags.merge(Rflags::ZF.bits(), zf);
 }
 
 /// The descriptor of a selector that software at this level may see.
@@ -29,7 +30,7 @@ fn visible(cpu: &mut Cpu, selector: u16) -> Exec<Option<Descriptor>> {
     if is_null(selector) {
         return Ok(None);
     }
-    let level = cpu.cpl.max((selector & 3) as u8);
+    let level = cpu.arch.cpl.max((selector & 3) as u8);
     let descriptor = cpu.descriptor(selector)?;
     Ok(descriptor.filter(|descriptor| {
         let rights = descriptor.rights();

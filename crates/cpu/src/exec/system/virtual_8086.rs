@@ -1,12 +1,14 @@
 //! Virtual-8086 mode (SDM Vol. 3B, 20.2), without the virtual-mode extensions: how it is entered
 //! and left. A task switch enters it too. What instructions do otherwise in it is with them.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::{Rights, Segment, seg};
 
 use super::iret;
 use super::stack::Stack;
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 
 /// Rights of all segments: present, DPL 3, writable data, accessed (SDM Vol. 3C, 26.3.1.2).
 const RIGHTS: Rights = Rights(0xf3);
@@ -16,7 +18,7 @@ const LIMIT: u32 = 0xffff;
 /// Loads ES, CS, SS, DS, FS and GS, in this order, as the mode has them: base addresses follow
 /// from the selectors.
 pub fn set_segments(cpu: &mut Cpu, selectors: [u16; 6]) {
-    for (segment, selector) in cpu.segs.iter_mut().zip(selectors) {
+    for (segment, selector) in cpu.arch.segs.iter_mut().zip(selectors) {
         let base = u64::from(selector) << 4;
         *segment = Segment { selector, base, limit: LIMIT, rights: RIGHTS };
     }
@@ -35,9 +37,9 @@ pub fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec
         return Err(cpu.gp(0));
     }
     set_segments(cpu, [es as u16, cs, ss as u16, ds as u16, fs as u16, gs as u16]);
-    cpu.gpr[4] = esp;
-    cpu.rip = eip;
-    cpu.cpl = 3;
+    cpu.arch.gpr[Gpr::Rsp] = esp;
+    cpu.arch.rip = eip;
+    cpu.arch.cpl = 3;
     iret::finish(cpu, flags, u64::MAX);
     Ok(())
 }
@@ -46,7 +48,7 @@ pub fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec
 /// stack (SDM Vol. 2A, INT n, INTERRUPT-FROM-VIRTUAL-8086-MODE).
 pub fn leave(cpu: &mut Cpu) {
     for index in [seg::ES, seg::DS, seg::FS, seg::GS] {
-        cpu.segs[index] =
+        cpu.arch.segs[index] =
             Segment { selector: 0, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) };
     }
 }
@@ -57,5 +59,9 @@ pub fn leave(cpu: &mut Cpu) {
 ///
 /// #GP(0).
 pub fn check_iopl(cpu: &mut Cpu) -> Exec {
-    if cpu.system_flags.contains(Rflags::VM) && cpu.iopl() < 3 { Err(cpu.gp(0)) } else { Ok(()) }
+    if cpu.arch.system_flags.contains(Rflags::VM) && cpu.arch.iopl() < 3 {
+        Err(cpu.gp(0))
+    } else {
+        Ok(())
+    }
 }

@@ -11,11 +11,11 @@ use cloister_x86::regs::Cr4;
 use cloister_x86::{Exception, Vector};
 
 use super::lane::{Lane, Wide};
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mem::Plain;
 use crate::mem::tlb::AccessKind;
 use crate::op::{LEGACY, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// Source kind: a register.
 pub const REGISTER: u8 = 0;
@@ -77,7 +77,7 @@ impl Cpu {
     #[inline(always)]
     pub fn xmm_source<const FORM: u8, const KIND: u8>(&mut self, op: &Op) -> Exec<Lane> {
         Ok(match KIND {
-            REGISTER => self.vector.xmm(op.src),
+            REGISTER => self.arch.vector.xmm(op.src),
             M8 => [u64::from(self.load_operand::<u8>(op)?), 0],
             M16 => [u64::from(self.load_operand::<u16>(op)?), 0],
             M32 => [u64::from(self.load_operand::<u32>(op)?), 0],
@@ -98,7 +98,7 @@ impl Cpu {
     #[inline(always)]
     pub fn ymm_source<const KIND: u8>(&mut self, op: &Op) -> Exec<Wide> {
         if KIND == REGISTER {
-            return Ok(self.vector.ymm(op.src));
+            return Ok(self.arch.vector.ymm(op.src));
         }
         let [a, b, c, d] = if is_aligned::<VEX_256, KIND>() {
             let la = self.linear_aligned(op, 32, AccessKind::Read)?;
@@ -132,12 +132,12 @@ impl Cpu {
     /// the flags of MXCSR have changed then.
     #[inline(always)]
     pub fn simd<R>(&mut self, compute: impl FnOnce(&mut Env) -> R) -> Exec<R> {
-        let mut env = Env::sse(self.vector.mxcsr);
+        let mut env = Env::sse(self.arch.vector.mxcsr);
         let result = compute(&mut env);
         if !env.pending.is_empty() {
             return Err(self.simd_exception(&env));
         }
-        self.vector.mxcsr |= u32::from(env.flags.bits());
+        self.arch.vector.mxcsr |= u32::from(env.flags.bits());
         Ok(result)
     }
 
@@ -149,8 +149,8 @@ impl Cpu {
             // No element got as far as a result (SDM Vol. 1, 11.5.2).
             flags &= Flags::PRE_COMPUTATION;
         }
-        self.vector.mxcsr |= u32::from(flags.bits());
-        if !self.cr4.contains(Cr4::OSXMMEXCPT) {
+        self.arch.vector.mxcsr |= u32::from(flags.bits());
+        if !self.arch.cr4.contains(Cr4::OSXMMEXCPT) {
             return self.ud();
         }
         self.raise(Exception::new(Vector::Xm))
@@ -172,12 +172,12 @@ pub fn binary<const FORM: u8, const KIND: u8>(
     cpu.check_form::<FORM>()?;
     if FORM == VEX_256 {
         let b = cpu.ymm_source::<KIND>(op)?;
-        let a = cpu.vector.ymm(op.third);
-        cpu.vector.set_ymm(op.dst, [f(a[0], b[0]), f(a[1], b[1])]);
+        let a = cpu.arch.vector.ymm(op.third);
+        cpu.arch.vector.set_ymm(op.dst, [f(a[0], b[0]), f(a[1], b[1])]);
     } else {
         let b = cpu.xmm_source::<FORM, KIND>(op)?;
-        let a = cpu.vector.xmm(op.third);
-        cpu.vector.set_low::<FORM>(op.dst, f(a, b));
+        let a = cpu.arch.vector.xmm(op.third);
+        cpu.arch.vector.set_low::<FORM>(op.dst, f(a, b));
     }
     Ok(())
 }
@@ -193,12 +193,12 @@ pub fn binary_imm<const FORM: u8, const KIND: u8, const SHIFT: u8>(
     cpu.check_form::<FORM>()?;
     if FORM == VEX_256 {
         let b = cpu.ymm_source::<KIND>(op)?;
-        let a = cpu.vector.ymm(op.third);
-        cpu.vector.set_ymm(op.dst, [f(a[0], b[0], imm), f(a[1], b[1], imm >> SHIFT)]);
+        let a = cpu.arch.vector.ymm(op.third);
+        cpu.arch.vector.set_ymm(op.dst, [f(a[0], b[0], imm), f(a[1], b[1], imm >> SHIFT)]);
     } else {
         let b = cpu.xmm_source::<FORM, KIND>(op)?;
-        let a = cpu.vector.xmm(op.third);
-        cpu.vector.set_low::<FORM>(op.dst, f(a, b, imm));
+        let a = cpu.arch.vector.xmm(op.third);
+        cpu.arch.vector.set_low::<FORM>(op.dst, f(a, b, imm));
     }
     Ok(())
 }
@@ -213,14 +213,14 @@ pub fn float<const FORM: u8, const KIND: u8>(
     cpu.check_form::<FORM>()?;
     if FORM == VEX_256 {
         let b = cpu.ymm_source::<KIND>(op)?;
-        let a = cpu.vector.ymm(op.third);
+        let a = cpu.arch.vector.ymm(op.third);
         let result = cpu.simd(|env| [f(env, a[0], b[0]), f(env, a[1], b[1])])?;
-        cpu.vector.set_ymm(op.dst, result);
+        cpu.arch.vector.set_ymm(op.dst, result);
     } else {
         let b = cpu.xmm_source::<FORM, KIND>(op)?;
-        let a = cpu.vector.xmm(op.third);
+        let a = cpu.arch.vector.xmm(op.third);
         let result = cpu.simd(|env| f(env, a, b))?;
-        cpu.vector.set_low::<FORM>(op.dst, result);
+        cpu.arch.vector.set_low::<FORM>(op.dst, result);
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ fn narrow_source<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
 ) -> Exec<Wide> {
     let size = if FORM == VEX_256 { 2 * BYTES } else { BYTES };
     let b = match size {
-        _ if !MEMORY => cpu.vector.xmm(op.src),
+        _ if !MEMORY => cpu.arch.vector.xmm(op.src),
         2 => [u64::from(cpu.load_operand::<u16>(op)?), 0],
         4 => [u64::from(cpu.load_operand::<u32>(op)?), 0],
         8 => [cpu.load_operand::<u64>(op)?, 0],
@@ -254,9 +254,9 @@ pub fn widen<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
     cpu.check_form::<FORM>()?;
     let [low, high] = narrow_source::<FORM, MEMORY, BYTES>(cpu, op)?;
     if FORM == VEX_256 {
-        cpu.vector.set_ymm(op.dst, [f(low), f(high)]);
+        cpu.arch.vector.set_ymm(op.dst, [f(low), f(high)]);
     } else {
-        cpu.vector.set_low::<FORM>(op.dst, f(low));
+        cpu.arch.vector.set_low::<FORM>(op.dst, f(low));
     }
     Ok(())
 }
@@ -272,10 +272,10 @@ pub fn float_widen<const FORM: u8, const MEMORY: bool>(
     let [low, high] = narrow_source::<FORM, MEMORY, 8>(cpu, op)?;
     if FORM == VEX_256 {
         let result = cpu.simd(|env| [f(env, low[0]), f(env, high[0])])?;
-        cpu.vector.set_ymm(op.dst, result);
+        cpu.arch.vector.set_ymm(op.dst, result);
     } else {
         let result = cpu.simd(|env| f(env, low[0]))?;
-        cpu.vector.set_low::<FORM>(op.dst, result);
+        cpu.arch.vector.set_low::<FORM>(op.dst, result);
     }
     Ok(())
 }
@@ -296,7 +296,7 @@ pub fn float_narrow<const FORM: u8, const KIND: u8>(
         let b = cpu.xmm_source::<FORM, KIND>(op)?;
         [cpu.simd(|env| f(env, b))?, 0]
     };
-    cpu.vector.set_low::<FORM>(op.dst, result);
+    cpu.arch.vector.set_low::<FORM>(op.dst, result);
     Ok(())
 }
 
@@ -309,8 +309,8 @@ pub fn cross_imm<const KIND: u8>(
 ) -> Exec {
     cpu.check_avx()?;
     let b = cpu.ymm_source::<KIND>(op)?;
-    let a = cpu.vector.ymm(op.third);
-    cpu.vector.set_ymm(op.dst, f(a, b, op.imm as u8));
+    let a = cpu.arch.vector.ymm(op.third);
+    cpu.arch.vector.set_ymm(op.dst, f(a, b, op.imm as u8));
     Ok(())
 }
 
@@ -343,7 +343,7 @@ macro_rules! by_form {
         $crate::exec::vector::form::by_form!(@low $op, $run, M64 $(, $more)*)
     };
     ($op:expr, $run:ident, $kind:ident $(, $more:tt)*) => {{
-        use $crate::exec::vector::form::{REGISTER, $kind};
+        use $crate::exec::vector::form::{$kind, REGISTER};
         use $crate::op::{LEGACY, NO_MEMORY, VEX_128, VEX_256};
         match ($op.vex, $op.mem_operand == NO_MEMORY) {
             (LEGACY, true) => $run::<LEGACY, REGISTER $(, $more)*> as $crate::op::Handler,
@@ -356,7 +356,7 @@ macro_rules! by_form {
     }};
     // Scalars and single elements have no 256-bit form.
     (@low $op:expr, $run:ident, $kind:ident $(, $more:tt)*) => {{
-        use $crate::exec::vector::form::{REGISTER, $kind};
+        use $crate::exec::vector::form::{$kind, REGISTER};
         use $crate::op::{LEGACY, NO_MEMORY, VEX_128};
         match ($op.vex, $op.mem_operand == NO_MEMORY) {
             (LEGACY, true) => $run::<LEGACY, REGISTER $(, $more)*> as $crate::op::Handler,
@@ -371,9 +371,9 @@ macro_rules! by_form {
 macro_rules! sse {
     ($op:expr, $kind:ident, $f:expr) => {{
         fn run<const FORM: u8, const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::binary::<FORM, KIND>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form!($op, run, $kind)
@@ -388,9 +388,9 @@ macro_rules! sse_imm {
     };
     ($op:expr, $kind:ident, $f:expr, $shift:literal) => {{
         fn run<const FORM: u8, const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::binary_imm::<FORM, KIND, $shift>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form!($op, run, $kind)
@@ -401,9 +401,9 @@ macro_rules! sse_imm {
 macro_rules! sse_float {
     ($op:expr, $kind:ident, $f:expr) => {{
         fn run<const FORM: u8, const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::float::<FORM, KIND>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form!($op, run, $kind)
@@ -414,9 +414,9 @@ macro_rules! sse_float {
 macro_rules! sse_float_imm {
     ($op:expr, $kind:ident, $f:expr) => {{
         fn run<const FORM: u8, const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             let imm = op.imm as u8;
             $crate::exec::vector::form::float::<FORM, KIND>(cpu, op, |env, a, b| $f(env, a, b, imm))
         }
@@ -443,9 +443,9 @@ macro_rules! by_form_and_memory {
 macro_rules! sse_widen {
     ($op:expr, $bytes:literal, $f:expr) => {{
         fn run<const FORM: u8, const MEMORY: bool>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::widen::<FORM, MEMORY, $bytes>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form_and_memory!($op, run)
@@ -456,9 +456,9 @@ macro_rules! sse_widen {
 macro_rules! sse_float_widen {
     ($op:expr, $f:expr) => {{
         fn run<const FORM: u8, const MEMORY: bool>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::float_widen::<FORM, MEMORY>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form_and_memory!($op, run)
@@ -470,9 +470,9 @@ macro_rules! wide_imm {
     ($op:expr, $f:expr) => {{
         use $crate::exec::vector::form::{M128, REGISTER};
         fn run<const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::cross_imm::<KIND>(cpu, op, $f)
         }
         if $op.mem_operand == $crate::op::NO_MEMORY {
@@ -487,9 +487,9 @@ macro_rules! wide_imm {
 macro_rules! sse_float_narrow {
     ($op:expr, $f:expr) => {{
         fn run<const FORM: u8, const KIND: u8>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::float_narrow::<FORM, KIND>(cpu, op, $f)
         }
         $crate::exec::vector::form::by_form!($op, run, M128)
@@ -500,9 +500,9 @@ macro_rules! sse_float_narrow {
 macro_rules! mmx {
     ($op:expr, $memory:ty, $f:expr) => {{
         fn run<const MEMORY: bool>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             $crate::exec::vector::form::mmx_binary::<$memory, MEMORY>(cpu, op, $f)
         }
         if $op.mem_operand == $crate::op::NO_MEMORY {
@@ -517,9 +517,9 @@ macro_rules! mmx {
 macro_rules! mmx_imm {
     ($op:expr, $memory:ty, $f:expr) => {{
         fn run<const MEMORY: bool>(
-            cpu: &mut $crate::state::Cpu,
+            cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
-        ) -> $crate::state::Exec {
+        ) -> $crate::exit::Exec {
             let imm = op.imm as u8;
             $crate::exec::vector::form::mmx_binary::<$memory, MEMORY>(cpu, op, |a, b| $f(a, b, imm))
         }

@@ -7,11 +7,7 @@
     reason = "one macro serves all widths, and a lane of quadwords is the array itself"
 )]
 
-/// 128 bits, the low quadword first.
-pub type Lane = [u64; 2];
-
-/// 256 bits, the low lane first.
-pub type Wide = [Lane; 2];
+pub use crate::state::vector::{Lane, Wide};
 
 /// What a [`Lane`] is divided into.
 pub trait Element: Copy {

@@ -1,12 +1,14 @@
 //! MASKMOVDQU and MASKMOVQ (SDM Vol. 2B).
 
+use cloister_x86::Gpr;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::lane::{Element, Lane};
 use super::transfer::sign_mask;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, MEM_SEGMENT, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a byte-masked store.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -19,7 +21,7 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let (data, mask) = (cpu.vector.xmm(op.src), cpu.vector.xmm(op.third));
+    let (data, mask) = (cpu.arch.vector.xmm(op.src), cpu.arch.vector.xmm(op.third));
     store_masked(cpu, op, 16, data, mask)
 }
 
@@ -40,7 +42,7 @@ fn store_masked(cpu: &mut Cpu, op: &Op, size: usize, data: Lane, mask: Lane) -> 
     // In quadwords, each of which wraps at the address size, the upper one first: that is the order
     // in which Intel processors fault.
     for (n, part) in parts[..size / 8].iter_mut().enumerate().rev() {
-        let offset = cpu.gpr[7].wrapping_add(8 * n as u64) & width_mask;
+        let offset = cpu.arch.gpr[Gpr::Rdi].wrapping_add(8 * n as u64) & width_mask;
         *part = if op.special & MEM_SEGMENT != 0 {
             cpu.segmented(usize::from(op.seg), offset, 8, AccessKind::Write)?
         } else {

@@ -2,8 +2,9 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of EMMS.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -13,6 +14,6 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
-    cpu.fpu.tags = 0;
+    cpu.arch.fpu.tags = 0;
     Ok(())
 }

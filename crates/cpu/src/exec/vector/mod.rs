@@ -8,14 +8,12 @@ pub mod integer;
 pub mod lane;
 pub mod mask;
 pub mod mmx;
+pub mod operand;
 pub mod save;
-pub mod state;
 pub mod strings;
 pub mod transfer;
 
 use iced_x86::{Instruction, OpKind};
-
-pub use state::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
 
 use crate::mode::Mode;
 use crate::op::{Handler, LEGACY, Op};

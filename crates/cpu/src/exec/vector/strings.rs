@@ -1,12 +1,14 @@
 //! PCMPESTRI, PCMPESTRM, PCMPISTRI and PCMPISTRM (SDM Vol. 2B, 4.1).
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::form::by_form;
 use super::lane::{Element, Lane};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a string comparison.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -20,7 +22,7 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
             fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 cpu.check_form::<FORM>()?;
                 let b = cpu.xmm_source::<FORM, KIND>(op)?;
-                let a = cpu.vector.xmm(op.dst);
+                let a = cpu.arch.vector.xmm(op.dst);
                 let imm = op.imm as u8;
                 let (a_len, b_len) = $length(cpu, a, b, imm);
                 let result = compare(a, b, a_len, b_len, imm);
@@ -58,7 +60,8 @@ fn explicit_lengths(cpu: &Cpu, _a: Lane, _b: Lane, imm: u8) -> (usize, usize) {
 
 /// The magnitudes of RAX and RDX, saturated.
 fn explicit_lengths_64(cpu: &Cpu, _a: Lane, _b: Lane, imm: u8) -> (usize, usize) {
-    let length = |n: usize| (cpu.gpr[n] as i64).unsigned_abs().min(capacity(imm) as u64) as usize;
+    let length =
+        |n: usize| (cpu.arch.gpr[n] as i64).unsigned_abs().min(capacity(imm) as u64) as usize;
     (length(0), length(2))
 }
 
@@ -121,7 +124,7 @@ fn set_flags(cpu: &mut Cpu, result: u32, a_len: usize, b_len: usize, imm: u8) {
     flags.set(Rflags::ZF, b_len < capacity(imm));
     flags.set(Rflags::SF, a_len < capacity(imm));
     flags.set(Rflags::OF, result & 1 != 0);
-    cpu.flags.set_bits(flags.bits());
+    cpu.arch.flags.set_bits(flags.bits());
 }
 
 /// ECX: the lowest or highest element that matches, or their number if none does.
@@ -131,7 +134,7 @@ fn finish_index<const FORM: u8>(cpu: &mut Cpu, result: u32, imm: u8) {
         _ if imm & 0x40 != 0 => 31 - result.leading_zeros(),
         _ => result.trailing_zeros(),
     };
-    cpu.gpr[1] = u64::from(index);
+    cpu.arch.gpr[Gpr::Rcx] = u64::from(index);
 }
 
 /// XMM0: a mask of bits or of elements.
@@ -141,7 +144,7 @@ fn finish_mask<const FORM: u8>(cpu: &mut Cpu, result: u32, imm: u8) {
         0x41 => u16::join(std::array::from_fn(|i| if result >> i & 1 != 0 { !0 } else { 0 })),
         _ => [u64::from(result), 0],
     };
-    cpu.vector.set_low::<FORM>(0, mask);
+    cpu.arch.vector.set_low::<FORM>(0, mask);
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::form::{mmx, sse, value_of, with_low, with_low32};
 use super::lane::{Element, Lane};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a data transfer instruction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -128,10 +129,10 @@ fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
 fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_form::<FORM>()?;
     if FORM == VEX_256 {
-        let value = cpu.vector.ymm(op.src);
+        let value = cpu.arch.vector.ymm(op.src);
         return cpu.store_ymm::<ALIGNED>(op, value);
     }
-    let value = value_of(cpu.vector.xmm(op.src));
+    let value = value_of(cpu.arch.vector.xmm(op.src));
     if ALIGNED {
         let la = cpu.linear_aligned(op, 16, AccessKind::Write)?;
         cpu.store(la, value)
@@ -142,26 +143,26 @@ fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> 
 
 fn store_low<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let value = cpu.vector.xmm(op.src)[0];
+    let value = cpu.arch.vector.xmm(op.src)[0];
     cpu.store_operand(op, T::trunc(value))
 }
 
 fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let value = cpu.vector.xmm(op.src)[1];
+    let value = cpu.arch.vector.xmm(op.src)[1];
     cpu.store_operand(op, value)
 }
 
 fn register_to_xmm<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.src(op);
-    cpu.vector.set_dst(op, [value.zext(), 0]);
+    cpu.set_vector_dst(op, [value.zext(), 0]);
     Ok(())
 }
 
 fn xmm_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let value = T::trunc(cpu.vector.xmm(op.src)[0]);
+    let value = T::trunc(cpu.arch.vector.xmm(op.src)[0]);
     cpu.set_dst(op, value);
     Ok(())
 }
@@ -184,7 +185,7 @@ fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     // Of the change to MMX operation, a store that faults leaves TOP behind on Intel processors.
-    cpu.fpu.top = 0;
+    cpu.arch.fpu.top = 0;
     let value = cpu.mmx(op.src);
     cpu.store_operand(op, T::trunc(value))?;
     cpu.enter_mmx();
@@ -194,7 +195,7 @@ fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
-    let value = cpu.vector.xmm(op.src)[0];
+    let value = cpu.arch.vector.xmm(op.src)[0];
     cpu.set_mmx(op.dst, value);
     Ok(())
 }
@@ -204,7 +205,7 @@ fn movq2dq(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
     let value = cpu.mmx(op.src);
-    cpu.vector.set_xmm(op.dst, [value, 0]);
+    cpu.arch.vector.set_xmm(op.dst, [value, 0]);
     Ok(())
 }
 

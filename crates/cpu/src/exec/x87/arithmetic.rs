@@ -5,9 +5,10 @@ use cloister_float::{self as float, Env, F80, Format, Operand, RemainderKind};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, overflow, underflow};
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 /// [`Op::extra`]: ST(0) is popped at the end.
 const POP: u32 = 1 << 8;
@@ -66,22 +67,22 @@ fn compute(env: &mut Env, op: &Op, a: Operand, b: Operand) -> F80 {
 fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let pops = op.extra & POP != 0;
-    if cpu.fpu.is_empty(op.dst) || cpu.fpu.is_empty(op.src) {
+    if cpu.arch.fpu.is_empty(op.dst) || cpu.arch.fpu.is_empty(op.src) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(op.dst, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(op.dst, F80::INDEFINITE);
             if pops {
-                cpu.fpu.pop();
+                cpu.arch.fpu.pop();
             }
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
-    let (a, b) = (cpu.fpu.st(op.dst), cpu.fpu.st(op.src));
+    let mut env = cpu.arch.fpu.env();
+    let (a, b) = (cpu.arch.fpu.st(op.dst), cpu.arch.fpu.st(op.src));
     let result = compute(&mut env, op, a.unpack(), b.unpack());
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(op.dst, result);
+        cpu.arch.fpu.set_st(op.dst, result);
         if pops {
-            cpu.fpu.pop();
+            cpu.arch.fpu.pop();
         }
     }
     Ok(())
@@ -112,16 +113,16 @@ fn memory(cpu: &mut Cpu, op: &Op, source: Operand) -> Exec {
 /// Replaces ST(0) by a function of it.
 #[inline(always)]
 pub(super) fn on_st0(cpu: &mut Cpu, op: &Op, f: impl FnOnce(&mut Env, F80) -> F80) -> Exec {
-    if cpu.fpu.is_empty(0) {
+    if cpu.arch.fpu.is_empty(0) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(0, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
-    let result = f(&mut env, cpu.fpu.st(0));
+    let mut env = cpu.arch.fpu.env();
+    let result = f(&mut env, cpu.arch.fpu.st(0));
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(0, result);
+        cpu.arch.fpu.set_st(0, result);
     }
     Ok(())
 }
@@ -152,13 +153,13 @@ fn fchs(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn fscale(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(1) {
+    if cpu.arch.fpu.is_empty(1) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(0, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
     }
-    let power = cpu.fpu.st(1);
+    let power = cpu.arch.fpu.st(1);
     on_st0(cpu, op, |env, st0| float::scale(env, st0, power))
 }
 
@@ -172,15 +173,15 @@ fn fprem1(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn remainder(cpu: &mut Cpu, op: &Op, kind: RemainderKind) -> Exec {
     begin(cpu)?;
-    cpu.fpu.set_conditions(status::C2, 0);
-    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(1) {
+    cpu.arch.fpu.set_conditions(status::C2, 0);
+    if cpu.arch.fpu.is_empty(0) || cpu.arch.fpu.is_empty(1) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(0, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
-    let result = float::remainder(&mut env, cpu.fpu.st(0), cpu.fpu.st(1), kind);
+    let mut env = cpu.arch.fpu.env();
+    let result = float::remainder(&mut env, cpu.arch.fpu.st(0), cpu.arch.fpu.st(1), kind);
     if !finish(cpu, op, &env) {
         return Ok(());
     }
@@ -191,9 +192,9 @@ fn remainder(cpu: &mut Cpu, op: &Op, kind: RemainderKind) -> Exec {
         } else {
             bit(2, status::C0) | bit(1, status::C3) | bit(0, status::C1)
         };
-        cpu.fpu.set_conditions(status::CONDITIONS, conditions);
+        cpu.arch.fpu.set_conditions(status::CONDITIONS, conditions);
     }
-    cpu.fpu.set_st(0, result.value);
+    cpu.arch.fpu.set_st(0, result.value);
     Ok(())
 }
 
@@ -202,27 +203,27 @@ fn fxtract(cpu: &mut Cpu, op: &Op) -> Exec {
     if let Some(done) = two_results_fault(cpu, op) {
         return done;
     }
-    let mut env = cpu.fpu.env();
-    let (exponent, significand) = float::extract(&mut env, cpu.fpu.st(0));
+    let mut env = cpu.arch.fpu.env();
+    let (exponent, significand) = float::extract(&mut env, cpu.arch.fpu.st(0));
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(0, exponent);
-        cpu.fpu.push(significand);
+        cpu.arch.fpu.set_st(0, exponent);
+        cpu.arch.fpu.push(significand);
     }
     Ok(())
 }
 
 /// The stack faults of an instruction that replaces ST(0) and pushes a second result.
 pub(super) fn two_results_fault(cpu: &mut Cpu, op: &Op) -> Option<Exec> {
-    let masked = if cpu.fpu.is_empty(0) {
+    let masked = if cpu.arch.fpu.is_empty(0) {
         underflow(cpu, op)
-    } else if !cpu.fpu.is_empty(7) {
+    } else if !cpu.arch.fpu.is_empty(7) {
         overflow(cpu, op)
     } else {
         return None;
     };
     if masked {
-        cpu.fpu.set_st(0, F80::INDEFINITE);
-        cpu.fpu.push(F80::INDEFINITE);
+        cpu.arch.fpu.set_st(0, F80::INDEFINITE);
+        cpu.arch.fpu.push(F80::INDEFINITE);
     }
     Some(Ok(()))
 }

@@ -5,9 +5,10 @@ use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, underflow};
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 /// [`Op::extra`]: how many registers are popped.
 const POPS: u32 = 3;
@@ -62,26 +63,26 @@ const COMPARED: u16 = status::C3 | status::C2 | status::C0;
 
 fn pop_as_asked(cpu: &mut Cpu, op: &Op) {
     for _ in 0..op.extra & POPS {
-        cpu.fpu.pop();
+        cpu.arch.fpu.pop();
     }
 }
 
 /// Compares ST(0) with `source`, `None` for an empty register.
 fn compare(cpu: &mut Cpu, op: &Op, source: Option<Operand>) -> Exec {
     // The condition codes tell the relation even if an unmasked exception keeps the stack as it is.
-    let Some(source) = source.filter(|_| !cpu.fpu.is_empty(0)) else {
+    let Some(source) = source.filter(|_| !cpu.arch.fpu.is_empty(0)) else {
         let masked = underflow(cpu, op);
-        cpu.fpu.set_conditions(COMPARED, COMPARED);
+        cpu.arch.fpu.set_conditions(COMPARED, COMPARED);
         if masked {
             pop_as_asked(cpu, op);
         }
         return Ok(());
     };
-    let mut env = cpu.fpu.env();
-    let st0 = cpu.fpu.st(0).unpack();
+    let mut env = cpu.arch.fpu.env();
+    let st0 = cpu.arch.fpu.st(0).unpack();
     let relation = float::compare_operands(&mut env, st0, source, comparison(op));
     let pops = finish(cpu, op, &env);
-    cpu.fpu.set_conditions(COMPARED, conditions(relation));
+    cpu.arch.fpu.set_conditions(COMPARED, conditions(relation));
     if pops {
         pop_as_asked(cpu, op);
     }
@@ -89,7 +90,7 @@ fn compare(cpu: &mut Cpu, op: &Op, source: Option<Operand>) -> Exec {
 }
 
 fn source(cpu: &Cpu, i: u8) -> Option<Operand> {
-    (!cpu.fpu.is_empty(i)).then(|| cpu.fpu.st(i).unpack())
+    (!cpu.arch.fpu.is_empty(i)).then(|| cpu.arch.fpu.st(i).unpack())
 }
 
 fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -125,18 +126,18 @@ fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
 /// manual clears, keeps its value unless the stack underflows.
 fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    let c1 = cpu.fpu.status & status::C1;
+    let c1 = cpu.arch.fpu.status & status::C1;
     let (relation, pops) = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
-        let mut env = cpu.fpu.env();
+        let mut env = cpu.arch.fpu.env();
         let relation = float::compare_operands(&mut env, a, b, comparison(op));
         let pops = finish(cpu, op, &env);
-        cpu.fpu.status |= c1;
+        cpu.arch.fpu.status |= c1;
         (relation, pops)
     } else {
         (Relation::Unordered, underflow(cpu, op))
     };
     let (zf, pf, cf) = (Rflags::ZF.bits(), Rflags::PF.bits(), Rflags::CF.bits());
-    cpu.flags.set_bits(match relation {
+    cpu.arch.flags.set_bits(match relation {
         Relation::Greater => 0,
         Relation::Less => cf,
         Relation::Equal => zf,
@@ -151,9 +152,9 @@ fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
 fn fxam(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    let value = cpu.fpu.st(0);
+    let value = cpu.arch.fpu.st(0);
     let operand = value.unpack();
-    let class = if cpu.fpu.is_empty(0) {
+    let class = if cpu.arch.fpu.is_empty(0) {
         status::C3 | status::C0
     } else {
         match operand.class {
@@ -166,6 +167,6 @@ fn fxam(cpu: &mut Cpu, op: &Op) -> Exec {
         }
     };
     let sign = if value.sign() { status::C1 } else { 0 };
-    cpu.fpu.set_conditions(status::CONDITIONS, class | sign);
+    cpu.arch.fpu.set_conditions(status::CONDITIONS, class | sign);
     Ok(())
 }

@@ -5,9 +5,10 @@ use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::report::{begin, begin_no_wait, pending};
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
     Some(match instruction.mnemonic() {
@@ -24,19 +25,19 @@ pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
 fn fldcw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let value: u16 = cpu.load_operand(op)?;
-    cpu.fpu.set_control_word(value);
+    cpu.arch.fpu.set_control_word(value);
     Ok(())
 }
 
 fn fnstcw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    let value = cpu.fpu.control;
+    let value = cpu.arch.fpu.control;
     cpu.store_operand(op, value)
 }
 
 fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    let value = cpu.fpu.status_word();
+    let value = cpu.arch.fpu.status_word();
     if op.mem_operand == NO_MEMORY {
         cpu.set_reg(0, false, value);
         Ok(())
@@ -47,19 +48,19 @@ fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn fnclex(cpu: &mut Cpu, _op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    cpu.fpu.status &= !(status::EXCEPTIONS | status::SF | status::ES | status::B);
+    cpu.arch.fpu.status &= !(status::EXCEPTIONS | status::SF | status::ES | status::B);
     Ok(())
 }
 
 fn fninit(cpu: &mut Cpu, _op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    cpu.fpu.init();
+    cpu.arch.fpu.init();
     Ok(())
 }
 
 /// FWAIT heeds CR0.TS only together with CR0.MP (SDM Vol. 3A, 2.5).
 fn fwait(cpu: &mut Cpu, _op: &Op) -> Exec {
-    if cpu.cr0.contains(Cr0::MP | Cr0::TS) {
+    if cpu.arch.cr0.contains(Cr0::MP | Cr0::TS) {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
     pending(cpu)

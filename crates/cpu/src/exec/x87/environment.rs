@@ -5,11 +5,12 @@ use cloister_x86::regs::{Cr0, Rflags};
 use iced_x86::{Code, Instruction};
 
 use super::report::{begin, begin_no_wait};
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 /// Bytes of the environment in the 32-bit form.
 const LONG: usize = 28;
@@ -37,12 +38,12 @@ pub(super) fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Opt
 /// Real-address and virtual-8086 mode have linear pointers in the image, protected mode selectors,
 /// which are zero (CPUID.(7,0):EBX.FCS_FDS_DEPRECATED).
 fn is_real(cpu: &Cpu) -> bool {
-    !cpu.cr0.contains(Cr0::PE) || cpu.system_flags.contains(Rflags::VM)
+    !cpu.arch.cr0.contains(Cr0::PE) || cpu.arch.system_flags.contains(Rflags::VM)
 }
 
 /// The environment in one of its four layouts; `size` bytes count.
 fn image(cpu: &Cpu, size: usize) -> [u8; LONG] {
-    let fpu = &cpu.fpu;
+    let fpu = &cpu.arch.fpu;
     let (ip, dp) = (fpu.fip as u32, fpu.fdp as u32);
     let fop = u32::from(fpu.fop);
     let words = [fpu.control, fpu.status_word(), fpu.tag_word()];
@@ -83,7 +84,7 @@ fn set_image(cpu: &mut Cpu, bytes: &[u8]) {
         u32::from_le_bytes(word)
     };
     let (ip, ip_high, dp, dp_high) = (word(3), word(4), word(5), word(6));
-    let fpu = &mut cpu.fpu;
+    let fpu = &mut cpu.arch.fpu;
     let fop = match (bytes.len(), real) {
         (_, true) => {
             fpu.fip = u64::from(ip & 0xffff | (ip_high >> 12) << 16);
@@ -125,11 +126,11 @@ fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = op.extra as usize;
     let address = cpu.linear(op, size, AccessKind::Write)?;
     let bytes = image(cpu, size);
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     probe_write(cpu, address, size, size)?;
     cpu.write_bytes(address, &bytes[..size], mode)?;
-    let masked = cpu.fpu.control | status::EXCEPTIONS;
-    cpu.fpu.set_control_word(masked);
+    let masked = cpu.arch.fpu.control | status::EXCEPTIONS;
+    cpu.arch.fpu.set_control_word(masked);
     Ok(())
 }
 
@@ -138,7 +139,7 @@ fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = op.extra as usize;
     let address = cpu.linear(op, size, AccessKind::Read)?;
     let mut bytes = [0; LONG];
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     probe_read(cpu, address, size, size)?;
     cpu.read_bytes(address, &mut bytes[..size], mode)?;
     set_image(cpu, &bytes[..size]);
@@ -152,12 +153,12 @@ fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut bytes = [0; LONG + REGISTERS];
     bytes[..size].copy_from_slice(&image(cpu, size)[..size]);
     for (i, chunk) in bytes[size..size + REGISTERS].chunks_exact_mut(10).enumerate() {
-        chunk.copy_from_slice(&cpu.fpu.st(i as u8).to_bytes());
+        chunk.copy_from_slice(&cpu.arch.fpu.st(i as u8).to_bytes());
     }
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     probe_write(cpu, address, size, size + REGISTERS)?;
     cpu.write_bytes(address, &bytes[..size + REGISTERS], mode)?;
-    cpu.fpu.init();
+    cpu.arch.fpu.init();
     Ok(())
 }
 
@@ -166,15 +167,15 @@ fn frstor(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = op.extra as usize;
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Read)?;
     let mut bytes = [0; LONG + REGISTERS];
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     probe_read(cpu, address, size, size + REGISTERS)?;
     cpu.read_bytes(address, &mut bytes[..size + REGISTERS], mode)?;
     set_image(cpu, &bytes[..size]);
     for (i, chunk) in bytes[size..size + REGISTERS].chunks_exact(10).enumerate() {
         let mut value = [0; 10];
         value.copy_from_slice(chunk);
-        let physical = cpu.fpu.physical(i as u8);
-        cpu.fpu.regs[physical] = F80::from_bytes(value);
+        let physical = cpu.arch.fpu.physical(i as u8);
+        cpu.arch.fpu.regs[physical] = F80::from_bytes(value);
     }
     Ok(())
 }

@@ -4,9 +4,10 @@ use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, overflow};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let constant = match instruction.mnemonic() {
@@ -42,46 +43,46 @@ pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> 
 /// Pushes a value that came about without an exception.
 #[inline(always)]
 fn push_quiet(cpu: &mut Cpu, op: &Op, value: F80) -> Exec {
-    if !cpu.fpu.is_empty(7) {
+    if !cpu.arch.fpu.is_empty(7) {
         return push_overflow(cpu, op);
     }
     finish_quiet(cpu, op);
-    cpu.fpu.push(value);
+    cpu.arch.fpu.push(value);
     Ok(())
 }
 
 #[cold]
 fn push_overflow(cpu: &mut Cpu, op: &Op) -> Exec {
     if overflow(cpu, op) {
-        cpu.fpu.push(F80::INDEFINITE);
+        cpu.arch.fpu.push(F80::INDEFINITE);
     }
     Ok(())
 }
 
 fn fld_register(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(op.dst) {
+    if cpu.arch.fpu.is_empty(op.dst) {
         if super::report::underflow(cpu, op) {
-            cpu.fpu.push(F80::INDEFINITE);
+            cpu.arch.fpu.push(F80::INDEFINITE);
         }
         return Ok(());
     }
-    let value = cpu.fpu.st(op.dst);
+    let value = cpu.arch.fpu.st(op.dst);
     push_quiet(cpu, op, value)
 }
 
 fn fld_float<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source: T = cpu.load_operand(op)?;
-    if !cpu.fpu.is_empty(7) {
+    if !cpu.arch.fpu.is_empty(7) {
         return push_overflow(cpu, op);
     }
-    let mut env: Env = cpu.fpu.env();
+    let mut env: Env = cpu.arch.fpu.env();
     let value: F80 = float::convert(&mut env, source);
     finish(cpu, op, &env);
     // An unmasked denormal operand is loaded all the same (SDM Vol. 1, 8.5.2).
     if !env.pending.contains(Flags::IE) {
-        cpu.fpu.push(value);
+        cpu.arch.fpu.push(value);
     }
     Ok(())
 }
@@ -97,7 +98,7 @@ fn load_ten(cpu: &mut Cpu, op: &Op) -> Exec<[u8; 10]> {
     let mut bytes = [0; 10];
     let address = cpu.linear(op, bytes.len(), AccessKind::Read)?;
     cpu.check_alignment(address, 8)?;
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     cpu.read_bytes(address, &mut bytes, mode)?;
     Ok(bytes)
 }
@@ -121,7 +122,7 @@ fn fild_64(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn push_integer(cpu: &mut Cpu, op: &Op, source: i64) -> Exec {
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.arch.fpu.env();
     // Every 64-bit integer is exact.
     let value = float::from_i64(&mut env, source);
     push_quiet(cpu, op, value)
@@ -148,7 +149,7 @@ const CONSTANTS: [(F80, u64, u64); 7] = [
 fn fld_constant(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let (mut value, nearest, up) = CONSTANTS[op.extra as usize % CONSTANTS.len()];
-    value.mantissa += match cpu.fpu.env().rounding {
+    value.mantissa += match cpu.arch.fpu.env().rounding {
         Rounding::Nearest => nearest,
         Rounding::Up => up,
         Rounding::Down | Rounding::Zero => 0,

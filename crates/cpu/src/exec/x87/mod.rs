@@ -7,7 +7,7 @@ mod environment;
 mod load;
 mod register;
 mod report;
-mod state;
+
 mod store;
 mod transcendental;
 
@@ -15,8 +15,6 @@ mod transcendental;
 mod tests;
 
 use iced_x86::Instruction;
-
-pub use state::{Fpu, Reg80, status};
 
 use crate::mode::Mode;
 use crate::op::{Handler, Op};

@@ -4,20 +4,23 @@ use cloister_float::F80;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::report::{begin, finish_quiet, underflow};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
     Some(match instruction.mnemonic() {
         Mnemonic::Fxch => fxch,
-        Mnemonic::Fcmovb => |cpu, op| fcmov(cpu, op, cpu.flags.cf()),
-        Mnemonic::Fcmove => |cpu, op| fcmov(cpu, op, cpu.flags.zf()),
-        Mnemonic::Fcmovbe => |cpu, op| fcmov(cpu, op, cpu.flags.cf() || cpu.flags.zf()),
-        Mnemonic::Fcmovu => |cpu, op| fcmov(cpu, op, cpu.flags.pf()),
-        Mnemonic::Fcmovnb => |cpu, op| fcmov(cpu, op, !cpu.flags.cf()),
-        Mnemonic::Fcmovne => |cpu, op| fcmov(cpu, op, !cpu.flags.zf()),
-        Mnemonic::Fcmovnbe => |cpu, op| fcmov(cpu, op, !(cpu.flags.cf() || cpu.flags.zf())),
-        Mnemonic::Fcmovnu => |cpu, op| fcmov(cpu, op, !cpu.flags.pf()),
+        Mnemonic::Fcmovb => |cpu, op| fcmov(cpu, op, cpu.arch.flags.cf()),
+        Mnemonic::Fcmove => |cpu, op| fcmov(cpu, op, cpu.arch.flags.zf()),
+        Mnemonic::Fcmovbe => |cpu, op| fcmov(cpu, op, cpu.arch.flags.cf() || cpu.arch.flags.zf()),
+        Mnemonic::Fcmovu => |cpu, op| fcmov(cpu, op, cpu.arch.flags.pf()),
+        Mnemonic::Fcmovnb => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.cf()),
+        Mnemonic::Fcmovne => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.zf()),
+        Mnemonic::Fcmovnbe => {
+            |cpu, op| fcmov(cpu, op, !(cpu.arch.flags.cf() || cpu.arch.flags.zf()))
+        }
+        Mnemonic::Fcmovnu => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.pf()),
         Mnemonic::Ffree => ffree,
         Mnemonic::Ffreep => ffreep,
         Mnemonic::Fincstp => fincstp,
@@ -31,38 +34,38 @@ pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
 fn fxch(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let i = op.src;
-    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(i) {
+    if cpu.arch.fpu.is_empty(0) || cpu.arch.fpu.is_empty(i) {
         if !underflow(cpu, op) {
             return Ok(());
         }
         for i in [0, i] {
-            if cpu.fpu.is_empty(i) {
-                cpu.fpu.set_st(i, F80::INDEFINITE);
+            if cpu.arch.fpu.is_empty(i) {
+                cpu.arch.fpu.set_st(i, F80::INDEFINITE);
             }
         }
     } else {
         finish_quiet(cpu, op);
     }
-    let (a, b) = (cpu.fpu.st(0), cpu.fpu.st(i));
-    cpu.fpu.set_st(0, b);
-    cpu.fpu.set_st(i, a);
+    let (a, b) = (cpu.arch.fpu.st(0), cpu.arch.fpu.st(i));
+    cpu.arch.fpu.set_st(0, b);
+    cpu.arch.fpu.set_st(i, a);
     Ok(())
 }
 
 fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(op.src) {
+    if cpu.arch.fpu.is_empty(0) || cpu.arch.fpu.is_empty(op.src) {
         // Whatever the condition.
         if underflow(cpu, op) {
-            cpu.fpu.set_st(0, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
     }
     // C1 keeps its value unless the stack underflows.
-    cpu.fpu.fip = cpu.op_rip(op);
+    cpu.arch.fpu.fip = cpu.op_rip(op);
     if condition {
-        let value = cpu.fpu.st(op.src);
-        cpu.fpu.set_st(0, value);
+        let value = cpu.arch.fpu.st(op.src);
+        cpu.arch.fpu.set_st(0, value);
     }
     Ok(())
 }
@@ -70,33 +73,33 @@ fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
 fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    cpu.fpu.free(op.dst);
+    cpu.arch.fpu.free(op.dst);
     Ok(())
 }
 
 /// FFREEP (DF C0+i), undocumented: FFREE, then a pop.
 fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
     ffree(cpu, op)?;
-    cpu.fpu.pop();
+    cpu.arch.fpu.pop();
     Ok(())
 }
 
 fn fnop(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    cpu.fpu.fip = cpu.op_rip(op);
+    cpu.arch.fpu.fip = cpu.op_rip(op);
     Ok(())
 }
 
 fn fincstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    cpu.fpu.top = cpu.fpu.top.wrapping_add(1) & 7;
+    cpu.arch.fpu.top = cpu.arch.fpu.top.wrapping_add(1) & 7;
     Ok(())
 }
 
 fn fdecstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
+    cpu.arch.fpu.top = cpu.arch.fpu.top.wrapping_sub(1) & 7;
     Ok(())
 }

@@ -5,9 +5,10 @@ use cloister_float::{Env, Flags};
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
 
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 /// What a waiting instruction checks first: #NM if CR0.EM or CR0.TS is set, then #MF if an
 /// unmasked exception is pending.
@@ -16,7 +17,7 @@ use crate::state::{Cpu, Exec};
 /// processor has no such pin and goes on, as one does whose IGNNE# is asserted.
 #[inline(always)]
 pub(super) fn begin(cpu: &mut Cpu) -> Exec {
-    if cpu.cr0.intersects(Cr0::EM | Cr0::TS) || cpu.fpu.status & status::ES != 0 {
+    if cpu.arch.cr0.intersects(Cr0::EM | Cr0::TS) || cpu.arch.fpu.status & status::ES != 0 {
         begin_slow(cpu)?;
     }
     Ok(())
@@ -30,7 +31,7 @@ fn begin_slow(cpu: &mut Cpu) -> Exec {
 
 /// What a non-waiting instruction (FNINIT, FNSTSW, ...) checks: #NM alone.
 pub(super) fn begin_no_wait(cpu: &mut Cpu) -> Exec {
-    if cpu.cr0.intersects(Cr0::EM | Cr0::TS) {
+    if cpu.arch.cr0.intersects(Cr0::EM | Cr0::TS) {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
     Ok(())
@@ -38,7 +39,7 @@ pub(super) fn begin_no_wait(cpu: &mut Cpu) -> Exec {
 
 /// #MF if an unmasked exception is pending.
 pub(super) fn pending(cpu: &mut Cpu) -> Exec {
-    if cpu.fpu.status & status::ES != 0 && cpu.cr0.contains(Cr0::NE) {
+    if cpu.arch.fpu.status & status::ES != 0 && cpu.arch.cr0.contains(Cr0::NE) {
         return Err(cpu.raise(Exception::new(Vector::Mf)));
     }
     Ok(())
@@ -47,8 +48,8 @@ pub(super) fn pending(cpu: &mut Cpu) -> Exec {
 /// Ends an instruction that raised no exception: C1 is cleared.
 #[inline(always)]
 pub(super) fn finish_quiet(cpu: &mut Cpu, op: &Op) {
-    cpu.fpu.status &= !status::C1;
-    cpu.fpu.fip = cpu.op_rip(op);
+    cpu.arch.fpu.status &= !status::C1;
+    cpu.arch.fpu.fip = cpu.op_rip(op);
 }
 
 /// Ends an instruction: flags and C1 from its environment, pointers. `true` if the result is to be
@@ -59,10 +60,10 @@ pub(super) fn finish(cpu: &mut Cpu, op: &Op, env: &Env) -> bool {
     if env.flags.is_empty() {
         return true;
     }
-    cpu.fpu.status |= u16::from(env.flags.bits());
+    cpu.arch.fpu.status |= u16::from(env.flags.bits());
     if env.pending.is_empty() {
         if env.rounded_up && env.flags.contains(Flags::PE) {
-            cpu.fpu.status |= status::C1;
+            cpu.arch.fpu.status |= status::C1;
         }
         return true;
     }
@@ -71,11 +72,11 @@ pub(super) fn finish(cpu: &mut Cpu, op: &Op, env: &Env) -> bool {
 
 #[cold]
 fn finish_unmasked(cpu: &mut Cpu, op: &Op, env: &Env) -> bool {
-    cpu.fpu.status |= status::ES | status::B;
+    cpu.arch.fpu.status |= status::ES | status::B;
     record_pointers(cpu, op);
     let delivered = !env.pending.intersects(Flags::PRE_COMPUTATION);
     if delivered && env.rounded_up && env.flags.contains(Flags::PE) {
-        cpu.fpu.status |= status::C1;
+        cpu.arch.fpu.status |= status::C1;
     }
     delivered
 }
@@ -93,15 +94,15 @@ pub(super) fn underflow(cpu: &mut Cpu, op: &Op) -> bool {
 #[cold]
 pub(super) fn overflow(cpu: &mut Cpu, op: &Op) -> bool {
     finish_quiet(cpu, op);
-    cpu.fpu.status |= status::C1;
+    cpu.arch.fpu.status |= status::C1;
     stack_fault(cpu, op)
 }
 
 fn stack_fault(cpu: &mut Cpu, op: &Op) -> bool {
-    cpu.fpu.status |= status::IE | status::SF;
-    let masked = cpu.fpu.control & status::IE != 0;
+    cpu.arch.fpu.status |= status::IE | status::SF;
+    let masked = cpu.arch.fpu.control & status::IE != 0;
     if !masked {
-        cpu.fpu.status |= status::ES | status::B;
+        cpu.arch.fpu.status |= status::ES | status::B;
         record_pointers(cpu, op);
     }
     masked
@@ -111,21 +112,21 @@ fn stack_fault(cpu: &mut Cpu, op: &Op) -> bool {
 fn record_pointers(cpu: &mut Cpu, op: &Op) {
     if op.mem_operand != NO_MEMORY {
         let offset = cpu.effective(op);
-        cpu.fpu.fdp = if cpu.mode.is_64() { offset } else { offset & 0xffff_ffff };
+        cpu.arch.fpu.fdp = if cpu.run.mode.is_64() { offset } else { offset & 0xffff_ffff };
     }
     let mut bytes = [0; 15];
     let length = usize::from(op.len).min(bytes.len());
     let address = cpu.linear_ip(cpu.op_rip(op));
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     if cpu.read_bytes(address, &mut bytes[..length], mode).is_err() {
         // Code that cannot be read as data: the opcode stays what it was.
-        cpu.fault = None;
-        cpu.exit = None;
+        cpu.run.fault = None;
+        cpu.run.exit = None;
         return;
     }
     // No prefix is in D8H to DFH.
     let escape = bytes.iter().position(|byte| byte & 0xf8 == 0xd8);
     if let Some(&[first, second]) = escape.and_then(|at| bytes.get(at..at + 2)) {
-        cpu.fpu.fop = u16::from(first & 7) << 8 | u16::from(second);
+        cpu.arch.fpu.fop = u16::from(first & 7) << 8 | u16::from(second);
     }
 }

@@ -4,10 +4,11 @@ use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
 use iced_x86::{Instruction, MemorySize, Mnemonic};
 
 use super::report::{begin, finish, finish_quiet, underflow};
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Plain;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let (pops, truncates) = match instruction.mnemonic() {
@@ -32,19 +33,19 @@ pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> 
 
 fn pop_if_asked(cpu: &mut Cpu, op: &Op) {
     if op.extra & 1 != 0 {
-        cpu.fpu.pop();
+        cpu.arch.fpu.pop();
     }
 }
 
 fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    if !cpu.fpu.is_empty(0) {
+    if !cpu.arch.fpu.is_empty(0) {
         finish_quiet(cpu, op);
-        let value = cpu.fpu.st(0);
-        cpu.fpu.set_st(op.dst, value);
+        let value = cpu.arch.fpu.st(0);
+        cpu.arch.fpu.set_st(op.dst, value);
         pop_if_asked(cpu, op);
     } else if underflow(cpu, op) {
-        cpu.fpu.set_st(op.dst, F80::INDEFINITE);
+        cpu.arch.fpu.set_st(op.dst, F80::INDEFINITE);
         pop_if_asked(cpu, op);
     }
     Ok(())
@@ -54,11 +55,11 @@ fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
 fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
-    if !cpu.fpu.is_empty(0) {
-        let value = cpu.fpu.st(0);
-        cpu.fpu.set_st(op.dst, value);
+    if !cpu.arch.fpu.is_empty(0) {
+        let value = cpu.arch.fpu.st(0);
+        cpu.arch.fpu.set_st(op.dst, value);
     }
-    cpu.fpu.pop();
+    cpu.arch.fpu.pop();
     Ok(())
 }
 
@@ -73,13 +74,13 @@ fn store<T: Plain>(
     convert: impl FnOnce(&mut Env, F80) -> T,
 ) -> Exec {
     begin(cpu)?;
-    let empty = cpu.fpu.is_empty(0);
-    let mut env = cpu.fpu.env();
+    let empty = cpu.arch.fpu.is_empty(0);
+    let mut env = cpu.arch.fpu.env();
     let value = if empty {
         env.raise(Flags::IE);
         indefinite
     } else {
-        convert(&mut env, cpu.fpu.st(0))
+        convert(&mut env, cpu.arch.fpu.st(0))
     };
     let stores = env.pending.difference(Flags::PE).is_empty();
     if stores {
@@ -125,7 +126,7 @@ fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
 /// Stores ten bytes: eight, then two, as Intel processors do. The first store stays where the
 /// second one faults.
 fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
-    let mode = cpu.mmu_mode;
+    let mode = cpu.run.mmu_mode;
     let first = cpu.linear(op, 8, AccessKind::Write)?;
     cpu.write_bytes(first, &bytes[..8], mode)?;
     let second = cpu.linear_within(op, 8, 2, AccessKind::Write)?;
@@ -134,39 +135,39 @@ fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
 
 fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(0) {
+    if cpu.arch.fpu.is_empty(0) {
         return ten_underflow(cpu, op, F80::INDEFINITE.to_bytes());
     }
-    store_ten(cpu, op, cpu.fpu.st(0).to_bytes())?;
+    store_ten(cpu, op, cpu.arch.fpu.st(0).to_bytes())?;
     finish_quiet(cpu, op);
-    cpu.fpu.pop();
+    cpu.arch.fpu.pop();
     Ok(())
 }
 
 fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(0) {
+    if cpu.arch.fpu.is_empty(0) {
         return ten_underflow(cpu, op, float::BCD_INDEFINITE);
     }
-    let mut env = cpu.fpu.env();
-    let bytes = float::f80_to_bcd(&mut env, cpu.fpu.st(0));
+    let mut env = cpu.arch.fpu.env();
+    let bytes = float::f80_to_bcd(&mut env, cpu.arch.fpu.st(0));
     let stores = !env.pending.contains(Flags::IE);
     if stores {
         store_ten(cpu, op, bytes)?;
     }
     finish(cpu, op, &env);
     if stores {
-        cpu.fpu.pop();
+        cpu.arch.fpu.pop();
     }
     Ok(())
 }
 
 fn ten_underflow(cpu: &mut Cpu, op: &Op, indefinite: [u8; 10]) -> Exec {
-    if cpu.fpu.env().masks.contains(Flags::IE) {
+    if cpu.arch.fpu.env().masks.contains(Flags::IE) {
         store_ten(cpu, op, indefinite)?;
     }
     if underflow(cpu, op) {
-        cpu.fpu.pop();
+        cpu.arch.fpu.pop();
     }
     Ok(())
 }

@@ -5,9 +5,10 @@ use iced_x86::{Instruction, Mnemonic};
 
 use super::arithmetic::{on_st0, two_results_fault};
 use super::report::{begin, finish, finish_quiet, underflow};
-use super::state::status;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::x87::status;
 
 pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
     Some(match instruction.mnemonic() {
@@ -31,18 +32,18 @@ fn f2xm1(cpu: &mut Cpu, op: &Op) -> Exec {
 /// ST(1) = f(ST(1), ST(0)), then ST(0) is popped.
 fn two_operands(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80, F80) -> F80) -> Exec {
     begin(cpu)?;
-    if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(1) {
+    if cpu.arch.fpu.is_empty(0) || cpu.arch.fpu.is_empty(1) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(1, F80::INDEFINITE);
-            cpu.fpu.pop();
+            cpu.arch.fpu.set_st(1, F80::INDEFINITE);
+            cpu.arch.fpu.pop();
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
-    let result = f(&mut env, cpu.fpu.st(1), cpu.fpu.st(0));
+    let mut env = cpu.arch.fpu.env();
+    let result = f(&mut env, cpu.arch.fpu.st(1), cpu.arch.fpu.st(0));
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(1, result);
-        cpu.fpu.pop();
+        cpu.arch.fpu.set_st(1, result);
+        cpu.arch.fpu.pop();
     }
     Ok(())
 }
@@ -50,42 +51,42 @@ fn two_operands(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80, F80) -> F80) -> Exe
 /// C2 set and nothing else: the argument is out of range.
 fn out_of_range(cpu: &mut Cpu, op: &Op) -> Exec {
     finish_quiet(cpu, op);
-    cpu.fpu.set_conditions(status::C2, status::C2);
+    cpu.arch.fpu.set_conditions(status::C2, status::C2);
     Ok(())
 }
 
 fn one_result(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80) -> Option<F80>) -> Exec {
     begin(cpu)?;
-    cpu.fpu.set_conditions(status::C2, 0);
-    if cpu.fpu.is_empty(0) {
+    cpu.arch.fpu.set_conditions(status::C2, 0);
+    if cpu.arch.fpu.is_empty(0) {
         if underflow(cpu, op) {
-            cpu.fpu.set_st(0, F80::INDEFINITE);
+            cpu.arch.fpu.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
-    let Some(result) = f(&mut env, cpu.fpu.st(0)) else {
+    let mut env = cpu.arch.fpu.env();
+    let Some(result) = f(&mut env, cpu.arch.fpu.st(0)) else {
         return out_of_range(cpu, op);
     };
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(0, result);
+        cpu.arch.fpu.set_st(0, result);
     }
     Ok(())
 }
 
 fn two_results(cpu: &mut Cpu, op: &Op, f: fn(&mut Env, F80) -> Option<(F80, F80)>) -> Exec {
     begin(cpu)?;
-    cpu.fpu.set_conditions(status::C2, 0);
+    cpu.arch.fpu.set_conditions(status::C2, 0);
     if let Some(done) = two_results_fault(cpu, op) {
         return done;
     }
-    let mut env = cpu.fpu.env();
-    let Some((replaced, pushed)) = f(&mut env, cpu.fpu.st(0)) else {
+    let mut env = cpu.arch.fpu.env();
+    let Some((replaced, pushed)) = f(&mut env, cpu.arch.fpu.st(0)) else {
         return out_of_range(cpu, op);
     };
     if finish(cpu, op, &env) {
-        cpu.fpu.set_st(0, replaced);
-        cpu.fpu.push(pushed);
+        cpu.arch.fpu.set_st(0, replaced);
+        cpu.arch.fpu.push(pushed);
     }
     Ok(())
 }

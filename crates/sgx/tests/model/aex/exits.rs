@@ -1,12 +1,11 @@
 //! Asynchronous exits, the SSA frame they leave, and ERESUME.
 
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use cloister_sgx::{
     AttributeFlags, Attributes, Capabilities, EpcIndex, ExitingEvent, PlatformConfig,
     PlatformIdentity, SgxFeatures, SgxStatus, Stepping,
 };
-use cloister_x86::{Exception, PageFaultCode, Vector};
+use cloister_x86::{Exception, Gpr, PageFaultCode, Vector};
 
 use crate::enclave::{BASE, DATA, Spec, TCS, started};
 use crate::machine::{GP, Machine};
@@ -22,8 +21,8 @@ const RF: u64 = 1 << 16;
 /// A machine inside the simple enclave with every register full.
 fn inside() -> Machine {
     let mut machine = started();
-    machine.cpu.gpr[RSP] = 0x7ffe_0000;
-    machine.cpu.gpr[RBP] = 0x7ffe_0010;
+    machine.cpu.gpr[Gpr::Rsp] = 0x7ffe_0000;
+    machine.cpu.gpr[Gpr::Rbp] = 0x7ffe_0010;
     machine.enclu(user::EENTER, TCS, AEP, 0).expect("EENTER completes");
     for (register, value) in machine.cpu.gpr.iter_mut().enumerate() {
         *value = 0x1111_1111_1111_1111 * register as u64;
@@ -71,9 +70,9 @@ fn an_aex_saves_the_registers_and_leaves_synthetic_ones() {
     assert_eq!(page.load(GPRSGX + 160) as u32, 0, "an interrupt is not reported");
 
     let cpu = &machine.cpu;
-    assert_eq!((cpu.gpr[RAX], cpu.gpr[RBX], cpu.gpr[RCX]), (3, TCS, AEP));
-    assert_eq!((cpu.gpr[RDX], cpu.gpr[RSI], cpu.gpr[RDI]), (0, 0, 0));
-    assert_eq!((cpu.gpr[RSP], cpu.gpr[RBP]), (0x7ffe_0000, 0x7ffe_0010));
+    assert_eq!((cpu.gpr[Gpr::Rax], cpu.gpr[Gpr::Rbx], cpu.gpr[Gpr::Rcx]), (3, TCS, AEP));
+    assert_eq!((cpu.gpr[Gpr::Rdx], cpu.gpr[Gpr::Rsi], cpu.gpr[Gpr::Rdi]), (0, 0, 0));
+    assert_eq!((cpu.gpr[Gpr::Rsp], cpu.gpr[Gpr::Rbp]), (0x7ffe_0000, 0x7ffe_0010));
     assert_eq!(cpu.gpr[8..], [0; 8]);
     assert_eq!(cpu.rip, AEP);
     assert_eq!(cpu.rflags, 0x202, "CF, PF, AF, ZF, SF, OF and RF are clear");
@@ -231,12 +230,12 @@ fn eresume_continues_where_the_aex_was() {
 fn a_second_aex_uses_the_same_frame_after_eresume() {
     let mut machine = inside();
     machine.aex(ExitingEvent::Interrupt).expect("inside");
-    machine.cpu.gpr[RSP] = 0x6000;
+    machine.cpu.gpr[Gpr::Rsp] = 0x6000;
     machine.enclu(user::ERESUME, TCS, AEP, 0).expect("ERESUME completes");
 
     machine.aex(ExitingEvent::Interrupt).expect("inside");
 
-    assert_eq!(machine.cpu.gpr[RSP], 0x7ffe_0000, "URSP is that of the last EENTER");
+    assert_eq!(machine.cpu.gpr[Gpr::Rsp], 0x7ffe_0000, "URSP is that of the last EENTER");
     assert_eq!(machine.platform.page(EpcIndex(1)).load(24), 2 << 32 | 1);
 }
 
@@ -246,7 +245,7 @@ fn a_handler_entered_after_an_aex_gets_the_next_frame() {
     machine.aex(exception(Vector::Ud, 0, 0)).expect("inside");
 
     machine.enclu(user::EENTER, TCS, AEP, 0).expect("EENTER completes");
-    let cssa = machine.cpu.gpr[RAX];
+    let cssa = machine.cpu.gpr[Gpr::Rax];
     machine.aex(ExitingEvent::Interrupt).expect("inside");
     let full = machine.enclu(user::EENTER, TCS, AEP, 0);
 
@@ -352,7 +351,7 @@ fn eresume_notifies_a_thread_that_asked_for_it() {
 
     assert_eq!(outcome.xrstor, None);
     assert_eq!(machine.cpu.rip, BASE + 0x2010, "the entry point");
-    assert_eq!(machine.cpu.gpr[RAX], 1, "CSSA");
+    assert_eq!(machine.cpu.gpr[Gpr::Rax], 1, "CSSA");
     assert_eq!(machine.platform.page(EpcIndex(1)).load(24), 2 << 32 | 1, "no frame is popped");
 }
 

@@ -3,9 +3,8 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
-use cloister_x86::Gpa;
+use cloister_x86::{Gpa, Gpr};
 use zerocopy::IntoBytes as _;
 
 use super::{W, occupy};
@@ -47,7 +46,7 @@ fn trim(machine: &mut Machine, accepted: bool) {
         let secinfo = SecInfo::new(SecInfoFlags::MODIFIED, PageType::Trim);
         machine.platform.page(EpcIndex(DATA_PAGE)).write(0x40, secinfo.as_bytes());
         machine.enclu(user::EACCEPT, DATA + 0x40, LAST, 0).expect("EACCEPT completes");
-        assert_eq!(machine.cpu.gpr[RAX], 0);
+        assert_eq!(machine.cpu.gpr[Gpr::Rax], 0);
         machine.enclu(user::EEXIT, 0x40_3000, 0, 0).expect("EEXIT completes");
     }
 }

@@ -3,7 +3,7 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::{AttributeFlags, EpcIndex, EpcmFlags, PageType, SgxStatus, Stepping};
-use cloister_x86::PageFaultCode;
+use cloister_x86::{PageFaultCode, Rights};
 
 use super::secinfo::{MODIFIED, NONE, PENDING, PR, R, RW, SECINFO, W, X, put, request, reserved};
 use crate::enclave::{Spec, tcs};
@@ -172,7 +172,7 @@ fn a_thread_of_a_32_bit_enclave_needs_segment_limits_of_whole_pages() {
         let spec = Spec { ..scenario::spec_at(0x1000_0000, AttributeFlags::DEBUG, 3) };
         scenario::start(&mut machine, &spec);
         machine.cpu.mode64 = false;
-        machine.cpu.cs.rights = 0xc0fb;
+        machine.cpu.cs.rights = Rights(0xc0fb);
         let page = EpcIndex(epc(TWO));
         machine.platform.page(page).write(0, &tcs(0x4000, 2, 0x2010));
         machine.platform.page(page).store(64, limits);

@@ -3,11 +3,10 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{
     Access, AccessOutcome, EpcIndex, EpcmFlags, PageType, SgxStatus, Stop, check_access,
 };
-use cloister_x86::{La, PageFaultCode};
+use cloister_x86::{Gpr, La, PageFaultCode};
 use zerocopy::IntoBytes as _;
 
 use crate::enclave::{BASE, CODE, DATA, PAGEINFO, SECINFO, Spec, TCS, started, tcs};
@@ -61,7 +60,7 @@ fn inside(
     }
     machine.platform.page(EpcIndex(4)).write(0x40, secinfo.as_bytes());
     machine.enclu(number, DATA + 0x40, target, source)?;
-    Ok(machine.cpu.gpr[RAX])
+    Ok(machine.cpu.gpr[Gpr::Rax])
 }
 
 fn eaccept(machine: &mut Machine, secinfo: SecInfo, target: u64) -> Result<u64, Stop> {

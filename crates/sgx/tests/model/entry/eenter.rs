@@ -1,8 +1,8 @@
 //! The conditions of EENTER in 64-bit mode.
 
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{AttributeFlags, EpcIndex};
+use cloister_x86::Gpr;
 
 use super::thread::{ENTRY, common, field, frame, frame_in_a_thread, ready, tcs};
 use crate::machine::GP;
@@ -79,6 +79,6 @@ fn each_entry_uses_the_frame_that_cssa_names() {
     let outcome = scenario.enclu(user::EENTER);
 
     assert_eq!(outcome, Ok(1), "frame 0 is not looked at");
-    assert_eq!(scenario.machine.cpu.gpr[RAX], 1);
+    assert_eq!(scenario.machine.cpu.gpr[Gpr::Rax], 1);
     assert_eq!(scenario.machine.cpu.rip, ENTRY);
 }

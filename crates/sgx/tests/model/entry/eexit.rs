@@ -1,8 +1,8 @@
 //! The conditions of EEXIT.
 
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::{RAX, RBX, RCX, RSP};
 use cloister_sgx::{AttributeFlags, EpcIndex};
+use cloister_x86::Gpr;
 
 use super::thread::{ready, tcs};
 use crate::machine::GP;
@@ -29,14 +29,14 @@ fn eexit_takes_any_canonical_target() {
 fn eexit_gives_the_aep_and_frees_the_thread() {
     let mut scenario = ready(AttributeFlags::empty());
     enter(&mut scenario.machine);
-    scenario.machine.cpu.gpr[RSP] = 0x1234;
+    scenario.machine.cpu.gpr[Gpr::Rsp] = 0x1234;
     scenario.machine.cpu.rflags = 0x202 | 0x8d5;
 
     scenario.machine.enclu(user::EEXIT, 0x40_3000, 7, 8).expect("EEXIT completes");
 
     let cpu = &scenario.machine.cpu;
-    assert_eq!((cpu.gpr[RAX], cpu.gpr[RBX], cpu.gpr[RCX]), (4, 0x40_3000, AEP));
-    assert_eq!(cpu.gpr[RSP], 0x1234, "the stack is the enclave's to switch");
+    assert_eq!((cpu.gpr[Gpr::Rax], cpu.gpr[Gpr::Rbx], cpu.gpr[Gpr::Rcx]), (4, 0x40_3000, AEP));
+    assert_eq!(cpu.gpr[Gpr::Rsp], 0x1234, "the stack is the enclave's to switch");
     assert_eq!(cpu.rflags, 0x202 | 0x8d5);
     let page = scenario.machine.platform.page(EpcIndex(epc(TCS)));
     assert_eq!((page.load(tcs::STATE), page.load(tcs::CSSA_NSSA)), (0, 2 << 32));

@@ -2,11 +2,8 @@
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::{RAX, RBP, RBX, RCX, RDX, RSP};
-use cloister_sgx::{
-    AttributeFlags, Attributes, EpcIndex, ExitingEvent, Segment, SgxStatus, Stepping, Stop,
-};
-use cloister_x86::{La, PageFaultCode};
+use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, ExitingEvent, SgxStatus, Stepping, Stop};
+use cloister_x86::{Gpr, La, PageFaultCode, Rights};
 
 use crate::enclave::{BASE, SSA, Spec, TCS, TCS_2, started};
 use crate::machine::{GP, Machine, Mapping, epcm_fault};
@@ -39,9 +36,9 @@ fn tcs_quad(machine: &mut Machine, offset: usize, value: u64) {
 #[test]
 fn eenter_switches_to_the_entry_point() {
     let mut machine = started();
-    machine.cpu.gpr[RSP] = 0x7ffe_0000;
-    machine.cpu.gpr[RBP] = 0x7ffe_0010;
-    machine.cpu.gpr[RDX] = 0x1234;
+    machine.cpu.gpr[Gpr::Rsp] = 0x7ffe_0000;
+    machine.cpu.gpr[Gpr::Rbp] = 0x7ffe_0010;
+    machine.cpu.gpr[Gpr::Rdx] = 0x1234;
     let outside = machine.cpu;
 
     let outcome = machine.enclu(user::EENTER, TCS, AEP, 0x1234).expect("EENTER completes");
@@ -50,13 +47,13 @@ fn eenter_switches_to_the_entry_point() {
     assert_eq!(outcome.xrstor, None);
     assert_eq!(outcome.stepping, Stepping::Suppressed, "an opt-out entry");
     assert_eq!(machine.cpu.rip, BASE + 0x2010);
-    assert_eq!(machine.cpu.gpr[RAX], 0, "CSSA");
-    assert_eq!(machine.cpu.gpr[RCX], outside.rip, "the address after ENCLU");
-    assert_eq!(machine.cpu.gpr[RDX], 0x1234);
-    assert_eq!(machine.cpu.gpr[RSP], 0x7ffe_0000);
+    assert_eq!(machine.cpu.gpr[Gpr::Rax], 0, "CSSA");
+    assert_eq!(machine.cpu.gpr[Gpr::Rcx], outside.rip, "the address after ENCLU");
+    assert_eq!(machine.cpu.gpr[Gpr::Rdx], 0x1234);
+    assert_eq!(machine.cpu.gpr[Gpr::Rsp], 0x7ffe_0000);
     assert_eq!((machine.cpu.fs.base, machine.cpu.gs.base), (BASE, BASE));
     assert_eq!((machine.cpu.fs.selector, machine.cpu.gs.selector), (0x0b, 0x0b));
-    assert_eq!(machine.cpu.fs.rights, 0xc0f3, "accessed, writable, present, DPL 3, 32-bit");
+    assert_eq!(machine.cpu.fs.rights, Rights(0xc0f3), "accessed, writable, present, DPL 3, 32-bit");
     assert_eq!(machine.cpu.xcr0, 3, "XFRM");
     assert!(machine.state.in_enclave());
     assert!(machine.state.in_elrange(La(BASE + 0xffff)));
@@ -84,7 +81,7 @@ fn eexit_restores_what_eenter_replaced() {
     assert_eq!(outcome.stepping, Stepping::Pending, "TF is back at the end of EEXIT");
     assert!(outcome.flush);
     assert_eq!(machine.cpu.rip, 0x40_3000);
-    assert_eq!(machine.cpu.gpr[RCX], AEP);
+    assert_eq!(machine.cpu.gpr[Gpr::Rcx], AEP);
     assert_eq!((machine.cpu.fs, machine.cpu.gs), (outside.fs, outside.gs));
     assert_eq!(machine.cpu.xcr0, 7);
     assert!(!machine.state.in_enclave());
@@ -238,7 +235,7 @@ fn a_frame_of_several_pages_has_its_registers_in_the_last() {
     let mut spec = Spec::simple();
     spec.ssaframesize = 2;
     let status = spec.start(&mut machine, 0, Signer::a());
-    machine.cpu.gpr[RSP] = 0x7ffe_0000;
+    machine.cpu.gpr[Gpr::Rsp] = 0x7ffe_0000;
 
     let first = machine.memory.mappings.remove(&(SSA + 0x1000)).expect("mapped");
     let without_last = enter(&mut machine);
@@ -313,7 +310,7 @@ fn a_32_bit_enclave_gets_segments_with_limits() {
     spec.attributes = Attributes::new(AttributeFlags::DEBUG, 3);
     let status = spec.start(&mut machine, 0, Signer::a());
     machine.cpu.mode64 = false;
-    machine.cpu.cs.rights = 0xc0fb;
+    machine.cpu.cs.rights = Rights(0xc0fb);
     machine.cpu.fs = machine.cpu.ds;
 
     let entered = machine.enclu(user::EENTER, 0xdead_0000_1000_0000, AEP, 0);
@@ -324,7 +321,7 @@ fn a_32_bit_enclave_gets_segments_with_limits() {
     assert_eq!((machine.cpu.fs.base, machine.cpu.fs.limit), (0x1000_0000, 0xffff));
     let synthetic = machine.aex(ExitingEvent::Interrupt);
     assert!(synthetic.is_some());
-    assert_eq!(machine.cpu.gpr[RBX], 0x1000_0000);
+    assert_eq!(machine.cpu.gpr[Gpr::Rbx], 0x1000_0000);
     assert_eq!(machine.cpu.fs, machine.cpu.ds);
 }
 
@@ -342,19 +339,19 @@ fn segments_must_be_flat_outside_64_bit_mode() {
     };
 
     assert_eq!(run(&|_| {}), Ok(()));
-    assert_eq!(run(&|machine| machine.cpu.ds.rights |= Segment::UNUSABLE), Err(GP), "DS null");
-    assert_eq!(run(&|machine| machine.cpu.ds.rights |= Segment::EXPAND_DOWN), Err(GP), "DS");
+    assert_eq!(run(&|machine| machine.cpu.ds.rights.0 |= Rights::UNUSABLE), Err(GP), "DS null");
+    assert_eq!(run(&|machine| machine.cpu.ds.rights.0 |= Rights::EC), Err(GP), "DS");
     assert_eq!(run(&|machine| machine.cpu.ds.base = 4096), Err(GP), "DS base");
     assert_eq!(run(&|machine| machine.cpu.cs.base = 4096), Err(GP), "CS base");
     assert_eq!(run(&|machine| machine.cpu.es.base = 4096), Err(GP), "ES base");
     assert_eq!(run(&|machine| machine.cpu.ss.base = 4096), Err(GP), "SS base");
-    assert_eq!(run(&|machine| machine.cpu.ss.rights &= !Segment::DB), Err(GP), "SS 16-bit");
+    assert_eq!(run(&|machine| machine.cpu.ss.rights.0 &= !Rights::DB), Err(GP), "SS 16-bit");
     assert_eq!(run(&|machine| machine.cpu.cs.limit = 0x1000_0000), Err(GP), "entry point");
     assert_eq!(run(&|machine| machine.cpu.ds.limit = 0x1000_0000), Err(GP), "FS within DS");
     assert_eq!(
         run(&|machine| {
             machine.cpu.es.base = 4096;
-            machine.cpu.es.rights |= Segment::UNUSABLE;
+            machine.cpu.es.rights.0 |= Rights::UNUSABLE;
         }),
         Ok(()),
         "ES null"

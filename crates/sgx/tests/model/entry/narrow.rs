@@ -1,8 +1,8 @@
 //! EENTER, ERESUME and EEXIT outside 64-bit mode: segments, limits and 32-bit registers.
 
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::{RAX, RBX, RCX, RSP};
-use cloister_sgx::{AttributeFlags, EpcIndex, ExitingEvent, Segment};
+use cloister_sgx::{AttributeFlags, EpcIndex, ExitingEvent};
+use cloister_x86::{Gpr, Rights};
 
 use super::thread::{WU, tcs};
 use crate::machine::{GP, Machine, epcm_fault};
@@ -18,7 +18,7 @@ fn machine() -> Machine {
     let mut machine = scenario::machine();
     start(&mut machine, &scenario::spec_at(BASE, AttributeFlags::DEBUG, 3));
     machine.cpu.mode64 = false;
-    machine.cpu.cs.rights = 0xc0fb;
+    machine.cpu.cs.rights = Rights(0xc0fb);
     machine.cpu.fs = machine.cpu.ds;
     machine.cpu.gs = machine.cpu.ds;
     machine
@@ -50,13 +50,13 @@ fn segment(
 /// The first conditions: segments, before the TCS is looked at.
 fn segments() -> Vec<Condition<Scenario>> {
     vec![
-        segment("DS unusable", "DS", |machine| machine.cpu.ds.rights |= Segment::UNUSABLE),
-        segment("DS expand-down", "DS", |machine| machine.cpu.ds.rights |= Segment::EXPAND_DOWN),
+        segment("DS unusable", "DS", |machine| machine.cpu.ds.rights.0 |= Rights::UNUSABLE),
+        segment("DS expand-down", "DS", |machine| machine.cpu.ds.rights.0 |= Rights::EC),
         segment("CS base", "CS", |machine| machine.cpu.cs.base = 4096),
         segment("DS base", "DS", |machine| machine.cpu.ds.base = 4096),
         segment("ES base", "ES", |machine| machine.cpu.es.base = 4096),
         segment("SS base", "SS", |machine| machine.cpu.ss.base = 4096),
-        segment("SS 16-bit", "SS", |machine| machine.cpu.ss.rights &= !Segment::DB),
+        segment("SS 16-bit", "SS", |machine| machine.cpu.ss.rights.0 &= !Rights::DB),
         segment("the TCS beyond DS", "DS", |machine| machine.cpu.ds.limit = BASE as u32 + 0xffe),
         Condition::new("TCS not VALID", "TCS page", Err(epcm_fault(BASE, WU)), |scenario| {
             let scenario: &mut Scenario = scenario;
@@ -144,7 +144,7 @@ fn null_segments_are_not_looked_at_but_ds() {
     let mut scenario = ready();
     for segment in [&mut scenario.machine.cpu.es, &mut scenario.machine.cpu.ss] {
         segment.base = 4096;
-        segment.rights |= Segment::UNUSABLE;
+        segment.rights.0 |= Rights::UNUSABLE;
     }
 
     assert_eq!(scenario.enclu(user::EENTER), Ok(0));
@@ -187,7 +187,7 @@ fn an_aep_of_a_32_bit_thread_has_32_bits() {
 #[test]
 fn an_aex_saves_low_halves_and_eresume_brings_them_back() {
     let mut machine = machine();
-    machine.cpu.gpr[RSP] = 0x7000_0000;
+    machine.cpu.gpr[Gpr::Rsp] = 0x7000_0000;
     machine.enclu(user::EENTER, BASE, AEP, 0).expect("EENTER completes");
     let frame = EpcIndex(6);
     machine.platform.page(frame).write(4096 - 184, &[0xee; 128]);
@@ -206,8 +206,11 @@ fn an_aex_saves_low_halves_and_eresume_brings_them_back() {
 
     assert_eq!(page[4096 - 184 + 8..4096 - 184 + 16], [1, 1, 1, 1, 0xee, 0xee, 0xee, 0xee], "ECX");
     assert_eq!(page[4096 - 184 + 64..4096 - 184 + 128], [0xee; 64], "R8 to R15 are not stored");
-    assert_eq!((outside.gpr[RAX], outside.gpr[RBX], outside.gpr[RCX]), (3, BASE, AEP));
-    assert_eq!(outside.gpr[RSP], 0x7000_0000);
+    assert_eq!(
+        (outside.gpr[Gpr::Rax], outside.gpr[Gpr::Rbx], outside.gpr[Gpr::Rcx]),
+        (3, BASE, AEP)
+    );
+    assert_eq!(outside.gpr[Gpr::Rsp], 0x7000_0000);
     assert_eq!(outside.gpr[8..], inside.gpr[8..], "R8 to R15 are left alone");
     assert_eq!(machine.cpu.gpr[..8], inside.gpr[..8]);
     assert_eq!(machine.cpu.rip, inside.rip);

@@ -1,8 +1,8 @@
 //! The conditions of ERESUME in 64-bit mode.
 
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::processor::{RAX, RBP, RCX, RSP};
 use cloister_sgx::{AttributeFlags, EpcIndex, ExitingEvent, Stepping};
+use cloister_x86::Gpr;
 
 use super::thread::{ENTRY, common, field, frame, frame_in_a_thread, ready, tcs};
 use crate::machine::GP;
@@ -114,8 +114,8 @@ fn a_notification_looks_at_nothing_that_it_does_not_load() {
 #[test]
 fn a_notification_enters_as_eenter_does() {
     let mut scenario = interrupted(AttributeFlags::AEXNOTIFY, true);
-    scenario.machine.cpu.gpr[RSP] = 0x7ffe_1000;
-    scenario.machine.cpu.gpr[RBP] = 0x7ffe_2000;
+    scenario.machine.cpu.gpr[Gpr::Rsp] = 0x7ffe_1000;
+    scenario.machine.cpu.gpr[Gpr::Rbp] = 0x7ffe_2000;
     scenario.machine.cpu.rflags = 0x202 | 0x8d5;
 
     let outcome = scenario.machine.enclu(user::ERESUME, TCS, AEP + 4, 0).expect("completes");
@@ -126,8 +126,12 @@ fn a_notification_enters_as_eenter_does() {
         (true, None, Stepping::Suppressed)
     );
     assert_eq!(cpu.rip, ENTRY);
-    assert_eq!((cpu.gpr[RAX], cpu.gpr[RCX]), (1, ENTRY), "CSSA, and RIP as it was replaced");
-    assert_eq!((cpu.gpr[RSP], cpu.gpr[RBP]), (0x7ffe_1000, 0x7ffe_2000));
+    assert_eq!(
+        (cpu.gpr[Gpr::Rax], cpu.gpr[Gpr::Rcx]),
+        (1, ENTRY),
+        "CSSA, and RIP as it was replaced"
+    );
+    assert_eq!((cpu.gpr[Gpr::Rsp], cpu.gpr[Gpr::Rbp]), (0x7ffe_1000, 0x7ffe_2000));
     assert_eq!(cpu.rflags, 0x202 | 0x8d5, "no flags are restored");
     assert_eq!((cpu.fs.base, cpu.gs.base), (TCS, TCS), "OFSBASE and OGSBASE");
     assert_eq!(cpu.xcr0, 3);

@@ -6,8 +6,8 @@ use aes::Aes128;
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{EinitToken, KeyRequest, key_name};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, SgxStatus};
+use cloister_x86::Gpr;
 use cmac::{Cmac, KeyInit as _, Mac as _};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -49,7 +49,7 @@ static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(|| {
     machine.enclu(user::EENTER, TCS, 0x40_2000, 0).expect("EENTER completes");
     machine.platform.page(data).write(0, request.as_bytes());
     machine.enclu(user::EGETKEY, DATA, DATA + 0x200, 0).expect("EGETKEY completes");
-    assert_eq!(machine.cpu.gpr[RAX], 0, "the launch key is given");
+    assert_eq!(machine.cpu.gpr[Gpr::Rax], 0, "the launch key is given");
     let mut key = [0; 16];
     machine.platform.page(data).read(0x200, &mut key);
     machine.enclu(user::EEXIT, 0x40_3000, 0, 0).expect("EEXIT completes");

@@ -4,8 +4,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{KeyPolicy, KeyRequest, key_name};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, SgxStatus, Stop};
+use cloister_x86::Gpr;
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use crate::choices::Choices;
@@ -51,7 +51,7 @@ fn egetkey(
     inside.machine.enclu(user::EGETKEY, rbx, rcx, 0)?;
     let mut key = [0; 16];
     inside.machine.platform.page(inside.data).read((rcx & 0xfff) as usize, &mut key);
-    if inside.machine.cpu.gpr[RAX] == 0 { Ok(Some(key)) } else { Ok(None) }
+    if inside.machine.cpu.gpr[Gpr::Rax] == 0 { Ok(Some(key)) } else { Ok(None) }
 }
 
 /// Asks for one key in several ways, and by enclaves that must not share it.

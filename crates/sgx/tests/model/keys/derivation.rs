@@ -3,11 +3,10 @@
 use aes::Aes128;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{KeyRequest, Report, TargetInfo, key_name};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{
     AttributeFlags, Attributes, EpcIndex, PlatformConfig, PlatformIdentity, SgxStatus, Stop,
 };
-use cloister_x86::PageFaultCode;
+use cloister_x86::{Gpr, PageFaultCode};
 use cmac::{Cmac, KeyInit as _, Mac as _};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -64,7 +63,7 @@ fn egetkey_at(
     machine.enclu(user::EGETKEY, KEYREQUEST, KEY, 0)?;
     let mut key = [0; 16];
     machine.platform.page(page).read(0x200, &mut key);
-    Ok(if machine.cpu.gpr[RAX] == 0 { Ok(key) } else { Err(machine.cpu.gpr[RAX]) })
+    Ok(if machine.cpu.gpr[Gpr::Rax] == 0 { Ok(key) } else { Err(machine.cpu.gpr[Gpr::Rax]) })
 }
 
 /// EGETKEY by the simple enclave in EPC pages 0 to 8.

@@ -2,8 +2,8 @@
 
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{EinitToken, KeyRequest, key_name};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{AttributeFlags, Attributes, EpcIndex, SgxStatus};
+use cloister_x86::Gpr;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::enclave::{DATA, Spec, TCS};
@@ -53,7 +53,7 @@ pub(super) fn launch_key(machine: &mut Machine, request: &KeyRequest) -> Result<
     machine.enclu(user::EENTER, TCS, 0x40_2000, 0).expect("EENTER completes");
     machine.platform.page(page).write(0, request.as_bytes());
     machine.enclu(user::EGETKEY, KEYREQUEST, KEY, 0).expect("EGETKEY completes");
-    let status = machine.cpu.gpr[RAX];
+    let status = machine.cpu.gpr[Gpr::Rax];
     let mut key = [0; 16];
     machine.platform.page(page).read(0x200, &mut key);
     machine.enclu(user::EEXIT, 0x40_3000, 0, 0).expect("EEXIT completes");

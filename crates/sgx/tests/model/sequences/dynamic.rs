@@ -3,16 +3,15 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{EncluOutcome, EpcmFlags, EpcmView, PageType, Stop};
+use cloister_x86::Gpr;
 use zerocopy::IntoBytes as _;
-
-use crate::enclave::{PAGEINFO, SECINFO, tcs};
-use crate::machine::Machine;
 
 use super::tally::Outcome;
 use super::turn::Turn;
 use super::world::{ADDED, KINDS};
+use crate::enclave::{PAGEINFO, SECINFO, tcs};
+use crate::machine::Machine;
 
 const CHANGING: EpcmFlags = EpcmFlags::PENDING.union(EpcmFlags::MODIFIED).union(EpcmFlags::PR);
 
@@ -61,8 +60,8 @@ pub(crate) fn emodt(turn: &mut Turn<'_, '_>) -> Outcome {
 /// A leaf that reports in RAX.
 pub(crate) fn reported(turn: &Turn<'_, '_>, result: Result<EncluOutcome, Stop>) -> Outcome {
     match result {
-        Ok(_) if turn.machine.cpu.gpr[RAX] == 0 => Outcome::Completed,
-        Ok(_) => Outcome::Reported(turn.machine.cpu.gpr[RAX]),
+        Ok(_) if turn.machine.cpu.gpr[Gpr::Rax] == 0 => Outcome::Completed,
+        Ok(_) => Outcome::Reported(turn.machine.cpu.gpr[Gpr::Rax]),
         Err(stop) => stop.into(),
     }
 }

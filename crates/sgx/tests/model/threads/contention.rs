@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{SecInfo, SecInfoFlags};
-use cloister_sgx::processor::RAX;
 use cloister_sgx::{AttributeFlags, EpcIndex, ExitingEvent, PageType, SgxStatus, Stop};
+use cloister_x86::Gpr;
 use zerocopy::IntoBytes as _;
 
 use crate::machine::{GP, Machine};
@@ -97,7 +97,7 @@ fn contend_on(
 fn enclu(number: u32, rbx: u64, rcx: u64, rdx: u64) -> impl Fn(&mut Machine) -> Outcome {
     move |machine| {
         machine.enclu(number, rbx, rcx, rdx)?;
-        Ok(machine.cpu.gpr[RAX])
+        Ok(machine.cpu.gpr[Gpr::Rax])
     }
 }
 

@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
-use cloister_boot::{self as boot, EntryState};
-use cloister_cpu::segment::{Rights, Segment, TableRegister, seg};
-use cloister_cpu::{Exit, SgxPort};
+use cloister_boot::EntryState;
+use cloister_cpu::{ArchState, Exit, SgxPort};
 use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
-use cloister_x86::regs::Rflags;
-use cloister_x86::{Exception, Gpa};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
 
 use super::msr::MsrBank;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
-
-/// Encodings of registers that boot protocols pass something in.
-const RBX: usize = 3;
-const RSP: usize = 4;
-const RSI: usize = 6;
 
 /// The last event, if the processor waits for the machine to have dealt with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +47,9 @@ impl SoftVcpu {
         entry: Option<&EntryState>,
     ) -> Self {
         if let Some(entry) = entry {
-            enter(&mut vcpu, entry);
+            vcpu.cpu.set_state(at_entry(entry));
         }
-        vcpu.cpu.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
+        vcpu.cpu.ctl.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
         let sgx = sgx.map(|vm| Sgx { vcpu: vm.new_vcpu(), vm });
         let (pending, data) = (Pending::Nothing, [0; 8]);
         let mut this = Self { vcpu, id, msrs: MsrBank::default(), cpuid, sgx, pending, data };
@@ -84,8 +78,8 @@ impl SoftVcpu {
         let state = CpuidState {
             apic_id: self.id,
             apic_enabled: cpu.apic.enabled(),
-            cr4: cpu.cr4,
-            xcr0: cpu.xcr0,
+            cr4: cpu.state().cr4,
+            xcr0: cpu.state().xcr0,
             leaves_limited: self.msrs.limits_cpuid(),
             execute_disable: self.msrs.has_execute_disable(),
         };
@@ -128,7 +122,7 @@ impl SoftVcpu {
             Some(WrmsrOutcome::NotHandled) | None => self.msrs.write(index, value),
         };
         if written {
-            self.vcpu.cpu.features.execute_disable = self.msrs.has_execute_disable();
+            self.vcpu.cpu.ctl.features.execute_disable = self.msrs.has_execute_disable();
             self.vcpu.skip();
             return Ok(());
         }
@@ -143,16 +137,16 @@ impl SoftVcpu {
 
     /// Logs what a kernel developer asks for first.
     fn log_state(&self, reason: &str) {
-        let cpu = &self.vcpu.cpu;
+        let state = self.vcpu.cpu.state();
         tracing::debug!(
             cpu = self.id,
-            rip = format_args!("{:#x}", cpu.rip),
-            cpl = cpu.cpl,
-            cr0 = ?cpu.cr0,
-            cr2 = format_args!("{:#x}", cpu.cr2),
-            cr3 = format_args!("{:#x}", cpu.cr3),
-            cr4 = ?cpu.cr4,
-            gpr = format_args!("{:x?}", &cpu.gpr[..16]),
+            rip = format_args!("{:#x}", state.rip),
+            cpl = state.cpl,
+            cr0 = ?state.cr0,
+            cr2 = format_args!("{:#x}", state.cr2),
+            cr3 = format_args!("{:#x}", state.cr3),
+            cr4 = ?state.cr4,
+            gpr = format_args!("{:x?}", state.gpr.registers()),
             "{reason}"
         );
     }
@@ -161,10 +155,10 @@ impl SoftVcpu {
     /// policy and FEATURE_CONTROL, which ENCLS leaves exit.
     fn update_sgx(&mut self) {
         if let Some(sgx) = &self.sgx {
-            let cpu = &mut self.vcpu.cpu;
-            cpu.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
-            cpu.sgx_enabled = sgx.vcpu.sgx_enabled();
-            cpu.le_pubkey_hash = sgx.vcpu.le_hash();
+            let ctl = &mut self.vcpu.cpu.ctl;
+            ctl.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
+            ctl.sgx_enabled = sgx.vcpu.sgx_enabled();
+            ctl.le_pubkey_hash = sgx.vcpu.le_hash();
         }
     }
 
@@ -261,48 +255,38 @@ impl Vcpu for SoftVcpu {
     }
 }
 
-/// Puts a processor that was just reset where a boot protocol enters the kernel.
-fn enter(vcpu: &mut cloister_cpu::Vcpu, entry: &EntryState) {
-    let cpu = &mut vcpu.cpu;
-    cpu.rip = entry.rip;
-    cpu.gpr[RBX] = entry.rbx;
-    cpu.gpr[RSP] = entry.rsp;
-    cpu.gpr[RSI] = entry.rsi;
-    cpu.cr0 = entry.cr0;
-    cpu.cr3 = entry.cr3;
-    cpu.cr4 = entry.cr4;
-    cpu.efer = entry.efer;
-    cpu.segs[seg::CS] = segment(entry.cs);
+/// The state of the bootstrap processor where a boot protocol enters the kernel.
+fn at_entry(entry: &EntryState) -> ArchState {
+    let mut state = ArchState::at_reset(true);
+    state.rip = entry.rip;
+    state.gpr[Gpr::Rbx] = entry.rbx;
+    state.gpr[Gpr::Rsp] = entry.rsp;
+    state.gpr[Gpr::Rsi] = entry.rsi;
+    state.cr0 = entry.cr0;
+    state.cr3 = entry.cr3;
+    state.cr4 = entry.cr4;
+    state.efer = entry.efer;
+    state.segs[seg::CS] = entry.cs;
     for index in [seg::DS, seg::ES, seg::FS, seg::GS, seg::SS] {
-        cpu.segs[index] = segment(entry.data);
+        state.segs[index] = entry.data;
     }
-    cpu.segs[seg::TR] = segment(entry.tr);
-    cpu.segs[seg::LDTR] = Segment { rights: Rights(Rights::UNUSABLE), ..Segment::default() };
-    cpu.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
-    cpu.idtr = TableRegister::default();
-    cpu.set_rflags(Rflags::empty().bits());
-    cpu.update_mode();
-}
-
-fn segment(from: boot::Segment) -> Segment {
-    Segment {
-        selector: from.selector,
-        base: from.base,
-        limit: from.limit,
-        rights: Rights(u32::from(from.rights)),
-    }
+    state.segs[seg::TR] = entry.tr;
+    state.segs[seg::LDTR] = Segment { rights: Rights(Rights::UNUSABLE), ..Segment::default() };
+    state.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
+    state.idtr = TableRegister::default();
+    state
 }
 
 #[cfg(test)]
 mod tests {
-    use cloister_cpu::state::{Features, attention};
-    use cloister_cpu::{Cpu, Shared};
+    use cloister_cpu::state::Shadow;
+    use cloister_cpu::{Cpu, Features, Package};
     use cloister_sgx::encls::leaf;
     use cloister_sgx::layout::SigStruct;
     use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity, SgxStatus};
     use cloister_virt::{EpcPool, SectionConfig, SgxCpuid};
     use cloister_x86::PAGE_SIZE;
-    use cloister_x86::regs::{Cr0, Cr4, Efer};
+    use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
     use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -317,8 +301,8 @@ mod tests {
     /// The EPC, physical and linear.
     const EPC: u64 = 0x4000_0000;
     /// A data segment, a code segment of 32 bits: flat.
-    const DATA: u16 = 0xc093;
-    const CODE32: u16 = 0xc09b;
+    const DATA: Rights = Rights(0xc093);
+    const CODE32: Rights = Rights(0xc09b);
     /// Messages to the local APIC.
     const INTERRUPT: u32 = 0x52;
     const NMI: u32 = 4 << 8;
@@ -346,9 +330,9 @@ mod tests {
         let account = EpcPool::new(platform.clone()).unlimited("vm");
         let sgx = Arc::new(SgxVm::new(account, &[section], cpuid).unwrap());
         let memory = SoftMemory::new(&ram, Some(sgx.clone())).unwrap();
-        let shared = Shared::new(Arc::new(memory), Some(platform), 1, TSC_HZ);
+        let package = Package::new(Arc::new(memory), Some(platform), 1, TSC_HZ);
         let features = Features { sgx: cpuid.capabilities, ..Features::default() };
-        let flat = |rights| boot::Segment { selector: 8, base: 0, limit: u32::MAX, rights };
+        let flat = |rights| Segment::flat(8, rights);
         let entry = EntryState {
             rip: CODE,
             rsp: 0x8000,
@@ -360,19 +344,21 @@ mod tests {
             efer: Efer::empty(),
             cs: flat(CODE32),
             data: flat(DATA),
-            tr: flat(0x8b),
+            tr: flat(Rights(0x8b)),
             gdt_base: 0,
             gdt_limit: 0,
         };
         let answers = GuestCpuid::new(CpuidTable::new(1, features.xcr0), Some(sgx.clone()));
-        let vcpu = cloister_cpu::Vcpu::new(shared, 0, features);
+        let vcpu = cloister_cpu::Vcpu::new(package, 0, features);
         let mut this = SoftVcpu::new(vcpu, 0, answers, Some(sgx), Some(&entry));
         let cpu = &mut this.vcpu.cpu;
         // The local APIC on.
         cpu.apic_mmio_write(Gpa(0xfee0_00f0), 4, 0x1ff);
-        cpu.gpr[0] = leaf::EINIT.into();
-        (cpu.gpr[1], cpu.gpr[2]) = (EPC, TOKEN);
-        cpu.attention |= attention::SHADOW;
+        change(cpu, |state| {
+            state.gpr[Gpr::Rax] = leaf::EINIT.into();
+            (state.gpr[Gpr::Rcx], state.gpr[Gpr::Rdx]) = (EPC, TOKEN);
+            state.shadow = Shadow::Sti;
+        });
         this
     }
 
@@ -385,11 +371,17 @@ mod tests {
         prepare(&mut vcpu.vcpu.cpu);
         let event = vcpu.run().unwrap();
         assert!(matches!(event, VmEvent::IoWrite { .. } | VmEvent::TripleFault), "{event:?}");
-        vcpu.vcpu.cpu.gpr[0]
+        vcpu.vcpu.cpu.state().gpr[Gpr::Rax]
+    }
+
+    fn change(cpu: &mut Cpu, change: impl FnOnce(&mut ArchState)) {
+        let mut state = cpu.state().clone();
+        change(&mut state);
+        cpu.set_state(state);
     }
 
     fn send(cpu: &Cpu, message: u32) {
-        cpu.shared.deliver_msi(0xfee0_0000, message);
+        cpu.package().deliver_msi(0xfee0_0000, message);
     }
 
     #[test]
@@ -401,7 +393,7 @@ mod tests {
             (
                 "an NMI while another is handled",
                 |cpu| {
-                    cpu.nmi_blocked = true;
+                    change(cpu, |state| state.nmi_blocked = true);
                     send(cpu, NMI);
                 },
                 goes_on,
@@ -410,7 +402,7 @@ mod tests {
             (
                 "an interrupt with IF set",
                 |cpu| {
-                    cpu.system_flags.insert(Rflags::IF);
+                    change(cpu, |state| state.system_flags.insert(Rflags::IF));
                     send(cpu, INTERRUPT);
                 },
                 gives_way,
@@ -419,8 +411,8 @@ mod tests {
         for (name, prepare, expected) in table {
             let exits = before_einit();
             let mut stays = before_einit();
-            assert_ne!(exits.vcpu.cpu.encls_exiting & 1 << leaf::EINIT, 0);
-            stays.vcpu.cpu.encls_exiting = 0;
+            assert_ne!(exits.vcpu.cpu.ctl.encls_exiting & 1 << leaf::EINIT, 0);
+            stays.vcpu.cpu.ctl.encls_exiting = 0;
 
             let statuses = [reported(exits, prepare), reported(stays, prepare)];
 

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
-use cloister_cpu::Shared;
 use cloister_cpu::phys::prepare_barrier;
-use cloister_cpu::state::Features;
+use cloister_cpu::{Features, Package};
 use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
 use vm_memory::GuestMemoryMmap;
@@ -39,7 +38,7 @@ impl SoftConfig {
 
 /// The processors of a machine, executed in software.
 pub struct SoftVm {
-    shared: Arc<Shared>,
+    package: Arc<Package>,
     memory: Arc<SoftMemory>,
     cpuid: GuestCpuid,
     features: Features,
@@ -66,7 +65,7 @@ impl SoftVm {
             ..Features::default()
         };
         Ok(Self {
-            shared: Shared::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
+            package: Package::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
             memory,
             cpuid: config.cpuid(),
             features,
@@ -77,12 +76,12 @@ impl SoftVm {
 
 impl Vm for SoftVm {
     fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError> {
-        let vcpu = cloister_cpu::Vcpu::new(self.shared.clone(), id, self.features);
+        let vcpu = cloister_cpu::Vcpu::new(self.package.clone(), id, self.features);
         Ok(Box::new(SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry)))
     }
 
     fn msi_sink(&self) -> Arc<dyn MsiSink> {
-        Arc::new(ApicBus(self.shared.clone()))
+        Arc::new(ApicBus(self.package.clone()))
     }
 
     fn dma_observer(&self) -> Option<Arc<dyn DmaObserver>> {
@@ -90,18 +89,18 @@ impl Vm for SoftVm {
     }
 
     fn interrupt_all(&self) {
-        for kicker in &self.shared.kickers {
+        for kicker in &self.package.kickers {
             kicker.request_exit();
         }
     }
 
     fn skip_time(&self, time: Duration) {
-        self.shared.skip(time);
+        self.package.skip(time);
     }
 }
 
 /// The way from the I/O APIC to the local APICs.
-struct ApicBus(Arc<Shared>);
+struct ApicBus(Arc<Package>);
 
 impl MsiSink for ApicBus {
     fn deliver(&self, address: u64, data: u32) {

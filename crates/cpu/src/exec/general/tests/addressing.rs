@@ -1,8 +1,8 @@
 //! Addresses of memory operands.
 
-use cloister_x86::{Exception, Vector};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpr, Vector};
 
-use crate::segment::seg;
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
 /// #UD of the instruction behind the code: everything before it retired.
@@ -24,14 +24,14 @@ fn a_32_bit_displacement_alone_is_whole_in_16_bit_code() {
     ];
     for (load, expected) in loads.into_iter().zip([0x89ab_cdef, 0x89ab_cdef, DATA + 4]) {
         let mut guest = Guest::new(Start::Real16);
-        guest.vcpu.cpu.segs[seg::DS].limit = u32::MAX;
+        guest.vcpu.cpu.arch.segs[seg::DS].limit = u32::MAX;
         guest.write(DATA + 4, &0x89ab_cdef_u32.to_le_bytes());
         guest.load_code(&[load, &displacement].concat());
 
         let ending = guest.run();
 
         assert_eq!(ending, RETIRED, "{load:x?}");
-        assert_eq!(guest.vcpu.cpu.gpr[0], expected, "{load:x?}");
+        assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], expected, "{load:x?}");
     }
 }
 
@@ -44,7 +44,7 @@ fn a_32_bit_displacement_beyond_the_limit_is_refused_in_16_bit_code() {
         let ending = guest.run();
 
         assert_eq!(ending, refused(Vector::Gp), "{load:x?}");
-        assert_eq!(guest.vcpu.cpu.rip, CODE, "{load:x?}");
+        assert_eq!(guest.vcpu.cpu.arch.rip, CODE, "{load:x?}");
     }
 }
 
@@ -63,9 +63,9 @@ fn ignored_segment_prefixes_do_not_choose_between_stack_fault_and_general_protec
         for prefix in [&[][..], &[0x26], &[0x2e], &[0x36], &[0x3e]] {
             let mut guest = Guest::new(Start::User64);
             guest.load_code(&[prefix, operand].concat());
-            guest.vcpu.cpu.gpr[..16].fill(NOT_CANONICAL);
+            guest.vcpu.cpu.arch.gpr.set_registers(&[NOT_CANONICAL; 16]);
             if operand == [0x8b, 0x0c, 0x28] {
-                guest.vcpu.cpu.gpr[0] = 0;
+                guest.vcpu.cpu.arch.gpr[Gpr::Rax] = 0;
             }
 
             let ending = guest.run();
@@ -80,7 +80,7 @@ fn an_fs_or_gs_prefix_makes_a_stack_address_no_stack_reference() {
     for prefix in [0x64, 0x65] {
         let mut guest = Guest::new(Start::User64);
         guest.load_code(&[0x36, prefix, 0x2e, 0x8b, 0x4d, 0x00]);
-        guest.vcpu.cpu.gpr[5] = NOT_CANONICAL;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rbp] = NOT_CANONICAL;
 
         let ending = guest.run();
 
@@ -101,20 +101,20 @@ fn the_last_of_fs_and_gs_counts_whatever_comes_behind() {
         guest.write_u64(DATA + 0x100, 0x100);
         guest.write_u64(DATA + 0x200, 0x200);
         guest.load_code(&[prefix, &[0x48, 0x8b, 0x08]].concat());
-        guest.vcpu.cpu.segs[seg::FS].base = DATA + 0x100;
-        guest.vcpu.cpu.segs[seg::GS].base = DATA + 0x200;
+        guest.vcpu.cpu.arch.segs[seg::FS].base = DATA + 0x100;
+        guest.vcpu.cpu.arch.segs[seg::GS].base = DATA + 0x200;
 
         let ending = guest.run();
 
         assert_eq!(ending, RETIRED, "{prefix:x?}");
-        assert_eq!(guest.vcpu.cpu.gpr[1], offset, "{prefix:x?}");
+        assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rcx], offset, "{prefix:x?}");
     }
 }
 
 /// A guest without paging whose DS begins 64 bytes below 4 GiB. Nothing is there: it reads as ones.
 fn at_the_end_of_4_gib(code: &[u8]) -> Guest {
     let mut guest = Guest::new(Start::Flat32);
-    guest.vcpu.cpu.segs[seg::DS].base = 0xffff_ffc0;
+    guest.vcpu.cpu.arch.segs[seg::DS].base = 0xffff_ffc0;
     guest.load_code(code);
     guest
 }
@@ -124,7 +124,7 @@ fn the_upper_bound_behind_4_gib_is_at_0() {
     // BOUND EAX, [3CH]: -1 and 5.
     let mut guest = at_the_end_of_4_gib(&[0x62, 0x05, 0x3c, 0, 0, 0]);
     guest.write(0, &5_u32.to_le_bytes());
-    guest.vcpu.cpu.gpr[0] = 3;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = 3;
 
     let ending = guest.run();
 
@@ -135,7 +135,7 @@ fn the_upper_bound_behind_4_gib_is_at_0() {
 fn what_maskmovdqu_stores_behind_4_gib_is_at_0() {
     // PCMPEQD XMM0, XMM0; MASKMOVDQU XMM0, XMM0
     let mut guest = at_the_end_of_4_gib(&[0x66, 0x0f, 0x76, 0xc0, 0x66, 0x0f, 0xf7, 0xc0]);
-    guest.vcpu.cpu.gpr[7] = 0x38;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = 0x38;
 
     let ending = guest.run();
 
@@ -151,12 +151,12 @@ fn the_part_of_a_save_area_behind_4_gib_is_at_0() {
         0, 0, 0, 0,
     ]);
     // AVX state alone: of the legacy region nothing counts.
-    guest.vcpu.cpu.gpr[0] = 4;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = 4;
 
     let ending = guest.run();
 
     assert_eq!(ending, RETIRED);
     assert_eq!(guest.read_u64(512 - 64), 4, "XSTATE_BV");
     assert_eq!(guest.read_u64(576 - 64), u64::MAX, "the upper half of YMM0");
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [0, 0, u64::MAX, u64::MAX]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0, 0, u64::MAX, u64::MAX]);
 }

@@ -1,9 +1,9 @@
 //! 32-bit and 16-bit code: segments, stacks and addresses that wrap. The values are those of Intel
 //! processors.
 
-use cloister_x86::{Exception, Vector};
+use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::{Exception, Gpr, Vector};
 
-use crate::segment::{Rights, Segment, seg};
 use crate::testing::{CODE, DATA, Ending, Guest, STACK, Start};
 
 /// Writable data from `base` to `base + limit`; a 32-bit stack if `wide`.
@@ -28,12 +28,12 @@ fn push_of_a_segment_register_writes_two_bytes_of_a_slot_of_four() {
     // push es
     let mut guest = guest(&[0x06]);
     guest.write(STACK - 4, &[0xaa; 4]);
-    guest.vcpu.cpu.segs[seg::ES].selector = 0x1234;
+    guest.vcpu.cpu.arch.segs[seg::ES].selector = 0x1234;
 
     guest.run();
 
     assert_eq!(guest.read(STACK - 4), [0x34, 0x12, 0xaa, 0xaa]);
-    assert_eq!(guest.vcpu.cpu.gpr[4], STACK - 4);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rsp], STACK - 4);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn push_of_a_segment_register_in_64_bit_mode_writes_all_of_the_slot() {
     let mut guest = Guest::new(Start::User64);
     guest.load_code(&[0x0f, 0xa0]);
     guest.write_u64(STACK - 8, u64::MAX);
-    guest.vcpu.cpu.segs[seg::FS].selector = 0x1234;
+    guest.vcpu.cpu.arch.segs[seg::FS].selector = 0x1234;
 
     guest.run();
 
@@ -56,13 +56,13 @@ fn popa_that_faults_keeps_the_registers_before_and_the_stack_pointer() {
     let top = DATA + 0x1000 - 8;
     guest.write(top, &[0x11, 0, 0, 0, 0x22, 0, 0, 0]);
     guest.set_page_flags(DATA + 0x1000, 0);
-    guest.vcpu.cpu.gpr[4] = top;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = top;
 
     let ending = guest.run();
 
     assert!(is_page_fault(ending, DATA + 0x1000), "{ending:?}");
-    let gpr = &guest.vcpu.cpu.gpr;
-    assert_eq!((gpr[7], gpr[6], gpr[5], gpr[4]), (0x11, 0x22, 0, top));
+    let gpr = &guest.vcpu.cpu.arch.gpr;
+    assert_eq!((gpr[Gpr::Rdi], gpr[Gpr::Rsi], gpr[Gpr::Rbp], gpr[Gpr::Rsp]), (0x11, 0x22, 0, top));
 }
 
 #[test]
@@ -71,13 +71,14 @@ fn pusha_that_faults_has_stored_what_comes_before() {
     let mut guest = guest(&[0x60]);
     guest.set_page_flags(DATA, 0);
     let cpu = &mut guest.vcpu.cpu;
-    (cpu.gpr[0], cpu.gpr[1], cpu.gpr[4]) = (0x11, 0x22, DATA + 0x1008);
+    (cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::Rsp]) =
+        (0x11, 0x22, DATA + 0x1008);
 
     let ending = guest.run();
 
     assert!(is_page_fault(ending, DATA + 0xffc), "{ending:?}");
     assert_eq!(guest.read_u64(DATA + 0x1000), 0x11_0000_0022);
-    assert_eq!(guest.vcpu.cpu.gpr[4], DATA + 0x1008);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rsp], DATA + 0x1008);
 }
 
 #[test]
@@ -85,12 +86,12 @@ fn pop_of_a_segment_register_reads_two_bytes_of_a_slot_of_four() {
     // pop es, of a null selector at the end of a page
     let mut guest = guest(&[0x07]);
     guest.set_page_flags(DATA + 0x1000, 0);
-    guest.vcpu.cpu.gpr[4] = DATA + 0xffe;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = DATA + 0xffe;
 
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::ud()), "the end of the code");
-    assert_eq!(guest.vcpu.cpu.gpr[4], DATA + 0x1002);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rsp], DATA + 0x1002);
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn bound_below_the_lower_bound_does_not_read_the_upper_one() {
     let mut guest = guest(&[0x62, 0x03]);
     guest.write(DATA + 0xffc, &[5, 0, 0, 0]);
     guest.set_page_flags(DATA + 0x1000, 0);
-    guest.vcpu.cpu.gpr[3] = DATA + 0xffc;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = DATA + 0xffc;
 
     let ending = guest.run();
 
@@ -110,13 +111,13 @@ fn bound_below_the_lower_bound_does_not_read_the_upper_one() {
 fn call_beyond_the_limit_of_cs_is_gp_after_the_push() {
     // call +100h
     let mut guest = guest(&[0xe8, 0, 1, 0, 0]);
-    guest.vcpu.cpu.segs[seg::CS].limit = CODE as u32 + 0x80;
+    guest.vcpu.cpu.arch.segs[seg::CS].limit = CODE as u32 + 0x80;
 
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::with_code(Vector::Gp, 0)));
     assert_eq!(guest.read(STACK - 4), (CODE as u32 + 5).to_le_bytes());
-    assert_eq!(guest.vcpu.cpu.gpr[4], STACK);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rsp], STACK);
 }
 
 #[test]
@@ -126,19 +127,19 @@ fn arpl_that_changes_nothing_needs_no_write_access() {
     guest.write(DATA, &[7, 0]);
     guest.set_page_flags(DATA, 5);
     let cpu = &mut guest.vcpu.cpu;
-    (cpu.gpr[0], cpu.gpr[3]) = (2, DATA);
+    (cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rbx]) = (2, DATA);
 
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::ud()), "the end of the code");
-    assert!(!guest.vcpu.cpu.flags.zf());
+    assert!(!guest.vcpu.cpu.arch.flags.zf());
 }
 
 #[test]
 fn arpl_of_a_page_that_is_absent_is_the_fault_of_a_read() {
     let mut guest = guest(&[0x63, 0x03]);
     guest.set_page_flags(DATA, 0);
-    guest.vcpu.cpu.gpr[3] = DATA;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = DATA;
 
     let ending = guest.run();
 
@@ -149,21 +150,21 @@ fn arpl_of_a_page_that_is_absent_is_the_fault_of_a_read() {
 fn a_line_of_an_execute_only_segment_can_be_flushed() {
     // clflush cs:[ebx]; then mov al, cs:[ebx]
     let mut guest = guest(&[0x2e, 0x0f, 0xae, 0x3b, 0x2e, 0x8a, 0x03]);
-    guest.vcpu.cpu.segs[seg::CS].rights = Rights(0xc0f9);
-    guest.vcpu.cpu.gpr[3] = DATA;
+    guest.vcpu.cpu.arch.segs[seg::CS].rights = Rights(0xc0f9);
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = DATA;
 
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::with_code(Vector::Gp, 0)));
-    assert_eq!(guest.vcpu.cpu.rip, CODE + 4, "the load faults");
+    assert_eq!(guest.vcpu.cpu.arch.rip, CODE + 4, "the load faults");
 }
 
 #[test]
 fn an_access_across_the_end_of_a_segment_of_4_gib_is_no_segment_fault() {
     // mov eax, [ebx]
     let mut guest = guest(&[0x8b, 0x03]);
-    guest.vcpu.cpu.segs[seg::DS] = data(0, u32::MAX, true);
-    guest.vcpu.cpu.gpr[3] = 0xffff_fffe;
+    guest.vcpu.cpu.arch.segs[seg::DS] = data(0, u32::MAX, true);
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = 0xffff_fffe;
 
     let ending = guest.run();
 
@@ -174,11 +175,11 @@ fn an_access_across_the_end_of_a_segment_of_4_gib_is_no_segment_fault() {
 fn misalignment_comes_before_the_fault_of_the_stack_segment() {
     // paddq xmm0, ss:[ebx]
     let mut guest = guest(&[0x36, 0x66, 0x0f, 0xd4, 0x03]);
-    guest.vcpu.cpu.segs[seg::SS] = data(0, 0xfff, true);
+    guest.vcpu.cpu.arch.segs[seg::SS] = data(0, 0xfff, true);
 
     let endings = [0x1001, 0x1010].map(|offset| {
-        guest.vcpu.cpu.gpr[3] = offset;
-        guest.vcpu.cpu.rip = CODE;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = offset;
+        guest.vcpu.cpu.arch.rip = CODE;
         guest.run()
     });
 
@@ -190,11 +191,11 @@ fn misalignment_comes_before_the_fault_of_the_stack_segment() {
 fn fxsave_checks_its_first_bytes_then_the_alignment_then_the_rest() {
     // fxsave ss:[ebx]
     let mut guest = guest(&[0x36, 0x0f, 0xae, 0x03]);
-    guest.vcpu.cpu.segs[seg::SS] = data(0, 0xfff, true);
+    guest.vcpu.cpu.arch.segs[seg::SS] = data(0, 0xfff, true);
 
     let vectors = [0xffd, 0xfe1, 0xfe0].map(|offset| {
-        guest.vcpu.cpu.gpr[3] = offset;
-        guest.vcpu.cpu.rip = CODE;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = offset;
+        guest.vcpu.cpu.arch.rip = CODE;
         match guest.run() {
             Ending::Exception(e) => Some(e.vector),
             Ending::Exit(_) => None,
@@ -208,8 +209,8 @@ fn fxsave_checks_its_first_bytes_then_the_alignment_then_the_rest() {
 fn fstp_of_ten_bytes_beyond_the_limit_has_stored_eight() {
     // fninit; fld1; fstp tbyte es:[ebx]
     let mut guest = guest(&[0xdb, 0xe3, 0xd9, 0xe8, 0x26, 0xdb, 0x3b]);
-    guest.vcpu.cpu.segs[seg::ES] = data(DATA, 0x108, true);
-    guest.vcpu.cpu.gpr[3] = 0x100;
+    guest.vcpu.cpu.arch.segs[seg::ES] = data(DATA, 0x108, true);
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = 0x100;
 
     let ending = guest.run();
 
@@ -221,27 +222,27 @@ fn fstp_of_ten_bytes_beyond_the_limit_has_stored_eight() {
 fn elements_of_a_masked_move_do_not_wrap_at_64_kib() {
     // vmaskmovps xmm0, xmm1, es:[bx]
     let mut guest = guest(&[0x26, 0x67, 0xc4, 0xe2, 0x71, 0x2c, 0x07]);
-    guest.vcpu.cpu.segs[seg::ES] = data(DATA, 0x1_ffff, true);
+    guest.vcpu.cpu.arch.segs[seg::ES] = data(DATA, 0x1_ffff, true);
     guest.write(DATA + 0x1_0004, &[5, 0, 0, 0]);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = 0xfffc;
+    cpu.arch.gpr[Gpr::Rbx] = 0xfffc;
     // Elements 0 and 2.
-    cpu.vector.ymm[1] = [0x8000_0000, 0x8000_0000, 0, 0];
+    cpu.arch.vector.ymm[1] = [0x8000_0000, 0x8000_0000, 0, 0];
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [0, 5, 0, 0]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0, 5, 0, 0]);
 }
 
 #[test]
 fn a_masked_move_checks_the_segment_before_the_pages() {
     // vmaskmovps xmm0, xmm1, es:[ebx]
     let mut guest = guest(&[0x26, 0xc4, 0xe2, 0x71, 0x2c, 0x03]);
-    guest.vcpu.cpu.segs[seg::ES] = data(DATA, 0x107, true);
+    guest.vcpu.cpu.arch.segs[seg::ES] = data(DATA, 0x107, true);
     guest.set_page_flags(DATA, 0);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = 0x100;
-    cpu.vector.ymm[1] = [0x8000_0000, 0x8000_0000, 0, 0];
+    cpu.arch.gpr[Gpr::Rbx] = 0x100;
+    cpu.arch.vector.ymm[1] = [0x8000_0000, 0x8000_0000, 0, 0];
 
     let ending = guest.run();
 
@@ -252,11 +253,11 @@ fn a_masked_move_checks_the_segment_before_the_pages() {
 fn halves_of_maskmovdqu_wrap_at_64_kib_each() {
     // addr16 maskmovdqu xmm0, xmm1, in ES by a prefix
     let mut guest = guest(&[0x26, 0x67, 0x66, 0x0f, 0xf7, 0xc1]);
-    guest.vcpu.cpu.segs[seg::ES] = data(DATA, 0x1_ffff, true);
+    guest.vcpu.cpu.arch.segs[seg::ES] = data(DATA, 0x1_ffff, true);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[7] = 0xfff9;
-    cpu.vector.ymm[0] = [0x1111_1111_1111_1111, 0x2222_2222_2222_2222, 0, 0];
-    cpu.vector.ymm[1] = [u64::MAX, u64::MAX, 0, 0];
+    cpu.arch.gpr[Gpr::Rdi] = 0xfff9;
+    cpu.arch.vector.ymm[0] = [0x1111_1111_1111_1111, 0x2222_2222_2222_2222, 0, 0];
+    cpu.arch.vector.ymm[1] = [u64::MAX, u64::MAX, 0, 0];
 
     guest.run();
 
@@ -271,10 +272,10 @@ fn kept_by_rep(opcode: u8) -> [bool; 3] {
     guest.load_code(&[0x67, 0xf3, opcode]);
     let high = 1 << 40;
     for register in [1, 6, 7] {
-        guest.vcpu.cpu.gpr[register] = high;
+        guest.vcpu.cpu.arch.gpr[register] = high;
     }
     guest.run();
-    [1, 6, 7].map(|register| guest.vcpu.cpu.gpr[register] == high)
+    [1, 6, 7].map(|register| guest.vcpu.cpu.arch.gpr[register] == high)
 }
 
 #[test]
@@ -294,7 +295,7 @@ fn bit_offsets_of_an_absolute_operand_wrap_at_the_address_size() {
     let mut guest = Guest::new(Start::User64);
     let code = [&[0x67, 0x48, 0x0f, 0xab, 0x04, 0x25][..], &(DATA as u32).to_le_bytes()].concat();
     guest.load_code(&code);
-    guest.vcpu.cpu.gpr[0] = (1 << 35) + 9;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = (1 << 35) + 9;
 
     guest.run();
 
@@ -305,7 +306,7 @@ fn bit_offsets_of_an_absolute_operand_wrap_at_the_address_size() {
 fn a_displacement_alone_has_32_bits_with_an_address_size_prefix_in_16_bit_code() {
     // addr32 mov al, [DATA + 7]; addr32 mov ah, [DATA + 8], by either encoding
     let mut guest = Guest::new(Start::User32);
-    guest.vcpu.cpu.segs[seg::CS].rights = Rights(0x80fb);
+    guest.vcpu.cpu.arch.segs[seg::CS].rights = Rights(0x80fb);
     guest.vcpu.cpu.update_mode();
     let [low, high] = [7, 8].map(|n| (DATA as u32 + n).to_le_bytes());
     guest.load_code(&[&[0x67, 0xa0][..], &low, &[0x67, 0x8a, 0x25], &high].concat());
@@ -313,5 +314,5 @@ fn a_displacement_alone_has_32_bits_with_an_address_size_prefix_in_16_bit_code()
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.gpr[0], 0x1234);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], 0x1234);
 }

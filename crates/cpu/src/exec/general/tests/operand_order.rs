@@ -1,20 +1,14 @@
 //! Which of two operands in memory faults first. The manual leaves it open; Intel processors do as
 //! the tests say.
 
-use cloister_x86::{Exception, PageFaultCode, Vector};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpr, PageFaultCode, Vector};
 
-use crate::segment::seg;
 use crate::testing::{DATA, Ending, Guest, Start};
 
 /// Two pages that are not there.
 const FIRST: u64 = DATA + 0x1000;
 const SECOND: u64 = DATA + 0x3000;
-
-const RAX: usize = 0;
-const RCX: usize = 1;
-const RSP: usize = 4;
-const RSI: usize = 6;
-const RDI: usize = 7;
 
 fn page_fault(address: u64, code: PageFaultCode) -> Ending {
     Ending::Exception(Exception::pf(address, code))
@@ -26,8 +20,8 @@ fn guest(start: Start, code: &[u8]) -> Guest {
     guest.set_page_flags(FIRST, 0);
     guest.set_page_flags(SECOND, 0);
     guest.load_code(code);
-    let gpr = &mut guest.vcpu.cpu.gpr;
-    (gpr[RSI], gpr[RDI], gpr[RCX]) = (FIRST, SECOND, 2);
+    let gpr = &mut guest.vcpu.cpu.arch.gpr;
+    (gpr[Gpr::Rsi], gpr[Gpr::Rdi], gpr[Gpr::Rcx]) = (FIRST, SECOND, 2);
     guest
 }
 
@@ -50,9 +44,9 @@ fn cmps_looks_at_es_rdi_first_repeated_or_not() {
 #[test]
 fn cmps_checks_the_limit_of_es_before_it_reads_ds() {
     let mut by_ds = guest(Start::User32, &[0xf3, 0xa6]);
-    by_ds.vcpu.cpu.segs[seg::DS].limit = 0xfff;
+    by_ds.vcpu.cpu.arch.segs[seg::DS].limit = 0xfff;
     let mut by_es = guest(Start::User32, &[0xf3, 0xa6]);
-    by_es.vcpu.cpu.segs[seg::ES].limit = 0xfff;
+    by_es.vcpu.cpu.arch.segs[seg::ES].limit = 0xfff;
 
     let endings = (by_ds.run(), by_es.run());
 
@@ -88,8 +82,8 @@ fn push_and_call_read_memory_before_they_write_the_stack_and_pop_reads_the_stack
             if there {
                 guest.set_page_flags(if pops { SECOND - 0x1000 } else { FIRST }, 0b111);
             }
-            guest.vcpu.cpu.gpr[RAX] = FIRST;
-            guest.vcpu.cpu.gpr[RSP] = if pops { SECOND - 8 } else { SECOND };
+            guest.vcpu.cpu.arch.gpr[Gpr::Rax] = FIRST;
+            guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = if pops { SECOND - 8 } else { SECOND };
 
             let ending = guest.run();
 
@@ -102,8 +96,8 @@ fn push_and_call_read_memory_before_they_write_the_stack_and_pop_reads_the_stack
 fn enter_writes_the_frame_pointer_before_it_reads_those_of_other_frames() {
     let mut guest = guest(Start::User64, &[0xc8, 0, 0, 2]);
     guest.set_page_flags(SECOND - 0x1000, 0);
-    guest.vcpu.cpu.gpr[RSP] = SECOND;
-    guest.vcpu.cpu.gpr[5] = FIRST;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = SECOND;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbp] = FIRST;
 
     let ending = guest.run();
 

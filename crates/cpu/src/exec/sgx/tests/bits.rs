@@ -16,7 +16,7 @@ const GP: (u8, Option<u64>) = (Vector::Gp as u8, Some(0));
 fn with(features: SgxFeatures) -> Host {
     let platform = SgxFeatures::SGX1 | SgxFeatures::SGX2 | SgxFeatures::EDECCSSA;
     let mut host = Host::with(Capabilities { features: platform, ..capabilities() }, 1);
-    host.kernel.vcpu().cpu.features.sgx.features = features;
+    host.kernel.vcpu().cpu.ctl.features.sgx.features = features;
     host
 }
 

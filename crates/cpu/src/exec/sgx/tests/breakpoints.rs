@@ -5,8 +5,8 @@ use core::mem::offset_of;
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu;
 use cloister_sgx::layout::GprSgx;
-use cloister_x86::Vector;
 use cloister_x86::regs::Rflags;
+use cloister_x86::{Gpr, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -45,7 +45,7 @@ fn host(opt_in: bool, code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedEr
 fn enter_with(host: &mut Host, at: u64, control: u64) -> Frame {
     host.enter();
     let cpu = &mut host.kernel.vcpu().cpu;
-    cpu.dr[0] = at;
+    cpu.arch.dr[0] = at;
     cpu.write_dr7(control);
     host.kernel.run_to_handler()
 }
@@ -60,7 +60,10 @@ fn opted_out_instruction_breakpoints_inside_are_suppressed_and_not_reported() {
     let frame = enter_with(&mut host, CODE, G0);
 
     assert_eq!((frame.vector, frame.rip), (UD, EXITED));
-    assert_eq!((host.kernel.vcpu().cpu.dr6, host.kernel.vcpu().cpu.gpr[8]), (CLEAR, 1));
+    assert_eq!(
+        (host.kernel.vcpu().cpu.arch.dr6, host.kernel.vcpu().cpu.arch.gpr[Gpr::R8]),
+        (CLEAR, 1)
+    );
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn opted_out_instruction_breakpoints_outside_hit_before_and_after() {
         let frame = enter_with(&mut host, at, G0);
 
         assert_eq!((frame.vector, frame.rip), (DB, rip));
-        assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | 1);
+        assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | 1);
     }
 }
 
@@ -87,7 +90,7 @@ fn opted_in_an_instruction_breakpoint_faults_and_rf_in_the_ssa_lets_it_pass_once
     let (rip, rflags) = (host.saved(RIP), host.saved(RFLAGS));
     assert_eq!((hit.vector, hit.rip, hit.rflags & RF), (DB, AEP, 0));
     assert_eq!((rip, rflags & RF), (CODE + 3, 0));
-    assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | 1);
+    assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | 1);
 
     // Without RF it hits at once; with it, when the loop comes by again.
     let again = host.return_and_run(&hit);
@@ -115,7 +118,7 @@ fn rf_from_the_ssa_lasts_for_one_instruction_also_without_breakpoints() {
     assert!(matches!(host.kernel.vcpu().run(), crate::Exit::MmioRead { .. }));
 
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.rflags() & RF), (2, 0));
+    assert_eq!((cpu.arch.gpr[Gpr::R8], cpu.rflags() & RF), (2, 0));
 }
 
 #[test]
@@ -134,11 +137,11 @@ fn data_breakpoints_in_elrange_hit_opted_in_alone_and_outside_it_always() {
 
         if hits {
             assert_eq!((frame.vector, frame.rip), (DB, AEP), "{opt_in}, {at:#x}");
-            assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | 1);
+            assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | 1);
             assert_eq!(host.saved(8 * 8), 0);
         } else {
             assert_eq!((frame.vector, frame.rip), (UD, EXITED), "{opt_in}, {at:#x}");
-            assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR);
+            assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR);
         }
     }
 }
@@ -158,12 +161,12 @@ fn of_an_access_across_the_border_of_elrange_the_part_outside_counts_opted_out()
         host.enter();
         assert!(matches!(host.kernel.vcpu().run(), crate::Exit::MmioRead { .. }));
         let cpu = &mut host.kernel.vcpu().cpu;
-        cpu.dr[0] = point;
+        cpu.arch.dr[0] = point;
         cpu.write_dr7(G0 | READ_WRITE_0 | LEN4_0);
 
         cpu.check_access(la, 8, AccessKind::Read, MmuMode::Enclave).unwrap();
 
-        assert_eq!(cpu.debug_pending == 1, hits, "{point:#x}, {la:#x}");
+        assert_eq!(cpu.arch.debug_pending == 1, hits, "{point:#x}, {la:#x}");
     }
 }
 
@@ -174,12 +177,12 @@ fn a_trap_reports_an_instruction_breakpoint_at_the_aep_as_well() {
         a.inc(dword_ptr(rdi))?;
         exit(a)
     });
-    host.kernel.vcpu().cpu.dr[1] = AEP;
+    host.kernel.vcpu().cpu.arch.dr[1] = AEP;
 
     let frame = enter_with(&mut host, DATA, G0 | G1 | READ_WRITE_0 | LEN4_0);
 
     assert_eq!((frame.vector, frame.rip), (DB, AEP));
-    assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | 0b11);
+    assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | 0b11);
 }
 
 #[test]
@@ -198,7 +201,7 @@ fn int3_and_int1_opted_in_are_faults_whatever_the_gates_dpl() {
         assert_eq!((host.saved(RIP), host.saved(8 * 8)), (CODE + 3, 1));
         assert_eq!((host.saved(RFLAGS) | frame.rflags) & RF, 0);
         assert_eq!(host.saved(EXITINFO) as u32, exitinfo);
-        assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR);
+        assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR);
     }
 }
 
@@ -252,20 +255,21 @@ fn encls_triggers_data_breakpoints_on_its_ordinary_operands_alone() {
         host.kernel.wake();
         host.kernel.set_level(0);
         let cpu = &mut host.kernel.vcpu().cpu;
-        (cpu.rip, cpu.gpr[0]) = (STUB, u64::from(leaf::EINIT));
-        (cpu.gpr[3], cpu.gpr[1], cpu.gpr[2]) = (SIGSTRUCT, window(SECS), TOKEN);
-        cpu.dr[0] = point;
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax]) = (STUB, u64::from(leaf::EINIT));
+        (cpu.arch.gpr[Gpr::Rbx], cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::Rdx]) =
+            (SIGSTRUCT, window(SECS), TOKEN);
+        cpu.arch.dr[0] = point;
         cpu.write_dr7(G0 | READ_WRITE_0 | LEN4_0);
 
         assert_eq!(host.kernel.vcpu().run(), crate::Exit::Hlt);
 
         // SGX_INVALID_SIG_STRUCT either way: a trap comes behind the instruction.
-        assert_eq!(host.kernel.vcpu().cpu.gpr[0], 1);
+        assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
         if hits {
             let frame = host.kernel.frame();
             assert_eq!((frame.vector, frame.rip), (DB, STUB + 3), "{point:#x}");
         } else {
-            assert_eq!(host.kernel.vcpu().cpu.rip, STUB + 4, "{point:#x}");
+            assert_eq!(host.kernel.vcpu().cpu.arch.rip, STUB + 4, "{point:#x}");
         }
     }
 }

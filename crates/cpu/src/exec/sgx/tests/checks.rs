@@ -3,12 +3,12 @@
 use cloister_sgx::encls::leaf;
 use cloister_sgx::{Capabilities, enclu};
 use cloister_x86::regs::{Cr0, Rflags};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::segment::{Rights, seg};
+use cloister_x86::{Exception, Gpr, Vector};
 
 use super::host::Host;
+use crate::cpu::Cpu;
 use crate::exec::system::tests::kernel::Kernel;
-use crate::segment::{Rights, seg};
-use crate::state::Cpu;
 use crate::testing::{CODE, Ending, Guest, Start};
 use crate::{Exit, Vcpu};
 
@@ -24,8 +24,8 @@ fn ending(start: Start, code: &[u8], leaf: u32, change: impl FnOnce(&mut Cpu)) -
     let platform = Host::new().platform;
     let mut guest = Guest::on_platform(start, 1, Some(platform));
     guest.load_code(code);
-    guest.vcpu.cpu.sgx_enabled = true;
-    guest.vcpu.cpu.gpr[0] = u64::from(leaf);
+    guest.vcpu.cpu.ctl.sgx_enabled = true;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = u64::from(leaf);
     change(&mut guest.vcpu.cpu);
     guest.vcpu.cpu.update_mode();
     guest.run()
@@ -34,14 +34,14 @@ fn ending(start: Start, code: &[u8], leaf: u32, change: impl FnOnce(&mut Cpu)) -
 /// An operand that the leaf refuses with #GP(0) shows that the leaf was reached: that of EREMOVE
 /// is not aligned.
 fn misaligned(cpu: &mut Cpu) {
-    cpu.gpr[1] = 1;
+    cpu.arch.gpr[Gpr::Rcx] = 1;
 }
 
 #[test]
 fn encls_is_ud_without_sgx1_outside_protected_mode_and_above_cpl_0() {
     let everything = |cpu: &mut Cpu| {
         // What would be an exit or #GP comes later.
-        cpu.encls_exiting = u64::MAX;
+        cpu.ctl.encls_exiting = u64::MAX;
         misaligned(cpu);
     };
 
@@ -50,7 +50,7 @@ fn encls_is_ud_without_sgx1_outside_protected_mode_and_above_cpl_0() {
     }
     let without = |cpu: &mut Cpu| {
         everything(cpu);
-        cpu.features.sgx = Capabilities::NONE;
+        cpu.ctl.features.sgx = Capabilities::NONE;
     };
     assert_eq!(ending(Start::Kernel64, &ENCLS, leaf::EREMOVE, without), UD);
 }
@@ -58,8 +58,8 @@ fn encls_is_ud_without_sgx1_outside_protected_mode_and_above_cpl_0() {
 #[test]
 fn encls_is_ud_in_virtual_8086_mode() {
     let virtual_8086 = |cpu: &mut Cpu| {
-        cpu.system_flags.insert(Rflags::VM);
-        cpu.encls_exiting = u64::MAX;
+        cpu.arch.system_flags.insert(Rflags::VM);
+        cpu.ctl.encls_exiting = u64::MAX;
     };
 
     assert_eq!(ending(Start::Flat32, &ENCLS, leaf::EREMOVE, virtual_8086), UD);
@@ -101,21 +101,21 @@ fn an_exiting_leaf_exits_before_every_check_of_the_leaf_and_of_paging() {
     ] {
         let outcome = ending(Start::Kernel64, &ENCLS, number, |cpu| {
             misaligned(cpu);
-            cpu.encls_exiting = bitmap;
+            cpu.ctl.encls_exiting = bitmap;
         });
 
         assert_eq!(outcome, expected, "leaf {number:#x}, bitmap {bitmap:#x}");
     }
     // Without paging, too.
-    let outcome = ending(Start::Flat32, &ENCLS, leaf::EREMOVE, |cpu| cpu.encls_exiting = 8);
+    let outcome = ending(Start::Flat32, &ENCLS, leaf::EREMOVE, |cpu| cpu.ctl.encls_exiting = 8);
     assert_eq!(outcome, exit(leaf::EREMOVE));
 }
 
 #[test]
 fn the_leaf_is_the_low_half_of_rax() {
     let outcome = ending(Start::Kernel64, &ENCLS, 0, |cpu| {
-        cpu.gpr[0] = 0xffff_ffff_0000_0003;
-        cpu.encls_exiting = 8;
+        cpu.arch.gpr[Gpr::Rax] = 0xffff_ffff_0000_0003;
+        cpu.ctl.encls_exiting = 8;
     });
 
     assert_eq!(outcome, Ending::Exit(Exit::Encls { leaf: leaf::EREMOVE }));
@@ -132,14 +132,14 @@ fn encls_is_gp_without_paging_and_with_an_expand_down_ds() {
     let expand_down = |rights: u32, long: bool| {
         let platform = Host::new().platform;
         let mut guest = Guest::on_platform(Start::Kernel64, 1, Some(platform));
-        guest.vcpu.cpu.segs[seg::CS].rights = Rights(if long { 0x209b } else { 0xc09b });
-        guest.vcpu.cpu.segs[seg::DS].rights = Rights(rights);
+        guest.vcpu.cpu.arch.segs[seg::CS].rights = Rights(if long { 0x209b } else { 0xc09b });
+        guest.vcpu.cpu.arch.segs[seg::DS].rights = Rights(rights);
         guest.vcpu.cpu.update_mode();
         guest.load_code(&ENCLS);
         // An invalid leaf and a good DS are #GP(0) as well: only an exit tells that DS was
         // looked at, so look at what is not there: EREMOVE of an unmapped page is #PF.
-        guest.vcpu.cpu.gpr[0] = u64::from(leaf::EREMOVE);
-        guest.vcpu.cpu.gpr[1] = 0x50_0000;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rax] = u64::from(leaf::EREMOVE);
+        guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = 0x50_0000;
         guest.run()
     };
     let page_fault = |outcome: Ending| {
@@ -157,10 +157,10 @@ type Change = fn(&mut Cpu);
 fn enclu_checks_come_in_order() {
     // Each change is of an earlier check than all that come after it.
     let changes: [(&str, Change, Ending); 4] = [
-        ("no SGX1", |cpu| cpu.features.sgx = Capabilities::NONE, UD),
-        ("TS", |cpu| cpu.cr0 |= Cr0::TS, NM),
+        ("no SGX1", |cpu| cpu.ctl.features.sgx = Capabilities::NONE, UD),
+        ("TS", |cpu| cpu.arch.cr0 |= Cr0::TS, NM),
         ("CPL 0", |cpu| set_level(cpu, 0), UD),
-        ("SGX off", |cpu| cpu.sgx_enabled = false, GP),
+        ("SGX off", |cpu| cpu.ctl.sgx_enabled = false, GP),
     ];
     for first in 0..changes.len() {
         let outcome = ending(Start::User64, &ENCLU, enclu::leaf::EENTER, |cpu| {
@@ -174,18 +174,18 @@ fn enclu_checks_come_in_order() {
 }
 
 fn set_level(cpu: &mut Cpu, cpl: u8) {
-    cpu.cpl = cpl;
-    cpu.segs[seg::CS].rights = Rights(0x209b | u32::from(cpl) << 5);
-    cpu.segs[seg::SS].rights = Rights(0xc093 | u32::from(cpl) << 5);
+    cpu.arch.cpl = cpl;
+    cpu.arch.segs[seg::CS].rights = Rights(0x209b | u32::from(cpl) << 5);
+    cpu.arch.segs[seg::SS].rights = Rights(0xc093 | u32::from(cpl) << 5);
 }
 
 #[test]
 fn enclu_is_ud_outside_protected_mode() {
     for (start, flags) in [(Start::Real16, Rflags::empty()), (Start::User32, Rflags::VM)] {
         let outcome = ending(start, &ENCLU, enclu::leaf::EENTER, |cpu| {
-            cpu.system_flags |= flags;
+            cpu.arch.system_flags |= flags;
             // #NM comes later.
-            cpu.cr0 |= Cr0::TS;
+            cpu.arch.cr0 |= Cr0::TS;
         });
 
         assert_eq!(outcome, UD, "{start:?}");
@@ -198,13 +198,14 @@ fn enclu_is_gp_without_native_errors_and_for_leaves_that_are_not_there() {
         matches!(outcome, Ending::Exception(Exception { vector: Vector::Pf, .. }))
     };
     // The TCS is not mapped: with nothing before it to object to, EENTER is #PF.
-    let unmapped = |cpu: &mut Cpu| (cpu.gpr[3], cpu.gpr[1]) = (0x50_0000, 0x9000);
+    let unmapped =
+        |cpu: &mut Cpu| (cpu.arch.gpr[Gpr::Rbx], cpu.arch.gpr[Gpr::Rcx]) = (0x50_0000, 0x9000);
     let enter = enclu::leaf::EENTER;
 
     assert!(page_fault(ending(Start::User64, &ENCLU, enter, unmapped)));
     let no_native_errors = |cpu: &mut Cpu| {
         unmapped(cpu);
-        cpu.cr0.remove(Cr0::NE);
+        cpu.arch.cr0.remove(Cr0::NE);
     };
     assert_eq!(ending(Start::User64, &ENCLU, enter, no_native_errors), GP);
     for number in [8, 10, 64, 0x8000_0002, u32::MAX] {
@@ -217,10 +218,11 @@ fn enclu_is_gp_in_16_bit_code() {
     let page_fault = |outcome: Ending| {
         matches!(outcome, Ending::Exception(Exception { vector: Vector::Pf, .. }))
     };
-    let unmapped = |cpu: &mut Cpu| (cpu.gpr[3], cpu.gpr[1]) = (0x50_0000, 0x9000);
+    let unmapped =
+        |cpu: &mut Cpu| (cpu.arch.gpr[Gpr::Rbx], cpu.arch.gpr[Gpr::Rcx]) = (0x50_0000, 0x9000);
     let sixteen = |cpu: &mut Cpu| {
         unmapped(cpu);
-        cpu.segs[seg::CS].rights = Rights(0x80fb);
+        cpu.arch.segs[seg::CS].rights = Rights(0x80fb);
     };
 
     assert!(page_fault(ending(Start::User32, &ENCLU, enclu::leaf::EENTER, unmapped)));
@@ -243,9 +245,9 @@ fn a_leaf_that_exited_and_was_skipped_steps_like_one_that_did_not() {
         let kernel: &mut Kernel = &mut host.kernel;
         kernel.guest.load_code(&[&ENCLS[..], &[0x90]].concat());
         let vcpu: &mut Vcpu = kernel.vcpu();
-        vcpu.cpu.encls_exiting = exiting;
-        vcpu.cpu.gpr[0] = u64::from(leaf::EREMOVE);
-        vcpu.cpu.gpr[1] = super::host::window(1);
+        vcpu.cpu.ctl.encls_exiting = exiting;
+        vcpu.cpu.arch.gpr[Gpr::Rax] = u64::from(leaf::EREMOVE);
+        vcpu.cpu.arch.gpr[Gpr::Rcx] = super::host::window(1);
         vcpu.cpu.set_rflags(2 | Rflags::TF.bits());
         if exiting != 0 {
             assert_eq!(vcpu.run(), Exit::Encls { leaf: leaf::EREMOVE });

@@ -4,12 +4,12 @@ use core::mem::offset_of;
 
 use cloister_sgx::layout::GprSgx;
 use cloister_sgx::{AttributeFlags, Attributes, enclu};
-use cloister_x86::Vector;
+use cloister_x86::segment::seg;
+use cloister_x86::{Gpr, Vector};
 use iced_x86::code_asm::*;
 
 use super::host::{AEP, APP, BASE, CODE, DATA, EXITED, Host, READ_ONLY, SHARED, exit, tcs_of};
 use crate::exec::system::tests::kernel::{Frame, USER_CODE, USER_DATA};
-use crate::segment::seg;
 use crate::testing::STACK;
 
 /// RFLAGS.CF, PF, AF, ZF, SF and OF.
@@ -24,9 +24,9 @@ fn assert_synthetic(host: &mut Host, frame: &Frame) {
     assert_eq!((frame.cs, frame.ss), (u64::from(USER_CODE), u64::from(USER_DATA)));
     assert_eq!(frame.rflags & (STATUS | RF), 0);
     // RAX, RCX, RDX, RBX; then RBP, RSI, RDI.
-    assert_eq!(cpu.gpr[..4], [u64::from(enclu::leaf::ERESUME), AEP, 0, tcs_of(0)]);
-    assert_eq!(cpu.gpr[5..8], [0; 3]);
-    assert_eq!(cpu.gpr[8..16], [0; 8]);
+    assert_eq!(cpu.arch.gpr.registers()[..4], [u64::from(enclu::leaf::ERESUME), AEP, 0, tcs_of(0)]);
+    assert_eq!(cpu.arch.gpr.registers()[5..8], [0; 3]);
+    assert_eq!(cpu.arch.gpr.registers()[8..16], [0; 8]);
     assert!(!cpu.enclave.in_enclave());
 }
 
@@ -45,9 +45,9 @@ fn an_enclave_is_entered_with_cssa_and_the_return_address_and_left_for_rbx() {
 
     assert_eq!((frame.vector, frame.rip, frame.rsp), (Vector::Ud as u8, EXITED, STACK));
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!(cpu.gpr[8..12], [0, APP + 3, tcs_of(0), STACK]);
+    assert_eq!(cpu.arch.gpr.registers()[8..12], [0, APP + 3, tcs_of(0), STACK]);
     // EEXIT: RCX is the AEP.
-    assert_eq!(cpu.gpr[1], AEP);
+    assert_eq!(cpu.arch.gpr[Gpr::Rcx], AEP);
     assert!(!cpu.enclave.in_enclave());
 }
 
@@ -62,14 +62,14 @@ fn fs_and_gs_are_the_threads_inside_and_the_users_outside() {
         exit(a)
     });
     host.enter();
-    host.kernel.vcpu().cpu.segs[seg::FS].base = 0x1234;
-    host.kernel.vcpu().cpu.segs[seg::GS].base = 0x5678;
+    host.kernel.vcpu().cpu.arch.segs[seg::FS].base = 0x1234;
+    host.kernel.vcpu().cpu.arch.segs[seg::GS].base = 0x5678;
 
     host.kernel.run_to_handler();
 
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!(cpu.gpr[8..10], [BASE, BASE]);
-    assert_eq!((cpu.segs[seg::FS].base, cpu.segs[seg::GS].base), (0x1234, 0x5678));
+    assert_eq!(cpu.arch.gpr.registers()[8..10], [BASE, BASE]);
+    assert_eq!((cpu.arch.segs[seg::FS].base, cpu.arch.segs[seg::GS].base), (0x1234, 0x5678));
 }
 
 #[test]
@@ -81,12 +81,12 @@ fn xcr0_is_xfrm_inside_and_the_users_outside() {
         a.mov(r8, rax)?;
         exit(a)
     });
-    let outside = host.kernel.vcpu().cpu.xcr0;
+    let outside = host.kernel.vcpu().cpu.arch.xcr0;
 
     host.enter_and_run();
 
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.xcr0), (3, outside));
+    assert_eq!((cpu.arch.gpr[Gpr::R8], cpu.arch.xcr0), (3, outside));
     assert_ne!(outside.bits(), 3);
 }
 
@@ -110,7 +110,7 @@ fn a_fault_exits_to_the_aep_and_eresume_runs_the_instruction_again() {
     assert_eq!((fault.vector, fault.error_code), (Vector::Pf as u8, Some(0b110)));
     assert_synthetic(&mut host, &fault);
     // CR2 has no offset.
-    assert_eq!(host.kernel.vcpu().cpu.cr2, DATA);
+    assert_eq!(host.kernel.vcpu().cpu.arch.cr2, DATA);
     let saved = |register: usize| host.saved(register * 8);
     assert_eq!((saved(8), saved(7)), (0x1111_2222_3333_4445, READ_ONLY));
     assert_eq!((saved(4), saved(5)), (DATA + 0x800, 0x99));
@@ -123,7 +123,7 @@ fn a_fault_exits_to_the_aep_and_eresume_runs_the_instruction_again() {
 
     assert_eq!((end.vector, end.rip), (Vector::Ud as u8, EXITED));
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.gpr[5]), (0x1111_2222_3333_4445, 0x99));
+    assert_eq!((cpu.arch.gpr[Gpr::R8], cpu.arch.gpr[Gpr::Rbp]), (0x1111_2222_3333_4445, 0x99));
     assert_eq!(host.epc(DATA), 1);
     assert!(rip > CODE && rip < CODE + 0x100, "{rip:#x}");
 }
@@ -142,7 +142,7 @@ fn sse_and_x87_state_is_saved_cleared_and_restored() {
         exit(a)
     });
     let fault = host.enter_and_run();
-    let outside = host.kernel.vcpu().cpu.vector.mxcsr;
+    let outside = host.kernel.vcpu().cpu.arch.vector.mxcsr;
     let rip = host.saved(offset_of!(GprSgx, rip));
 
     // A debugger steps over UD2.
@@ -151,7 +151,7 @@ fn sse_and_x87_state_is_saved_cleared_and_restored() {
 
     assert_eq!((fault.vector, outside), (Vector::Ud as u8, 0x1fb0));
     assert_eq!((end.vector, end.rip), (Vector::Ud as u8, EXITED));
-    assert_eq!(host.kernel.vcpu().cpu.gpr[8], 0x55);
+    assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], 0x55);
     assert_eq!(host.epc(DATA + 0x10), 1);
 }
 
@@ -178,10 +178,9 @@ fn an_interrupt_exits_between_two_instructions() {
     assert_eq!(host.kernel.vcpu().run(), crate::Exit::Requested);
     interrupter.join().unwrap();
     assert!(host.kernel.vcpu().cpu.enclave.in_enclave());
-    let counted = host.kernel.vcpu().cpu.gpr[8];
-    let event =
-        crate::exec::system::event::Event::plain(0x40, crate::exec::system::event::Kind::External);
-    crate::exec::system::event::deliver(&mut host.kernel.vcpu().cpu, event).unwrap();
+    let counted = host.kernel.vcpu().cpu.arch.gpr[Gpr::R8];
+    let event = crate::event::Event::plain(0x40, crate::event::Kind::External);
+    crate::event::deliver(&mut host.kernel.vcpu().cpu, event).unwrap();
     let frame = host.kernel.run_to_handler();
 
     assert_eq!(frame.vector, 0x40);
@@ -214,7 +213,7 @@ fn cr0_ts_is_nm_before_an_entry_and_at_enclu_inside() {
     let mut host = Host::new();
     host.load(exit);
     host.enter();
-    host.kernel.vcpu().cpu.cr0 |= cloister_x86::regs::Cr0::TS;
+    host.kernel.vcpu().cpu.arch.cr0 |= cloister_x86::regs::Cr0::TS;
 
     let frame = host.kernel.run_to_handler();
 
@@ -234,14 +233,14 @@ fn the_einittoken_key_is_for_the_signer_that_this_processors_hash_names() {
         a.mov(r8, rax)?;
         exit(a)
     });
-    let mrsigner = host.kernel.vcpu().cpu.le_pubkey_hash;
+    let mrsigner = host.kernel.vcpu().cpu.ctl.le_pubkey_hash;
     assert_ne!(mrsigner, *host.platform.default_le_hash());
 
     host.enter_and_run();
-    let (trusted, key) = (host.kernel.vcpu().cpu.gpr[8], host.epc(DATA + 0x800));
-    host.kernel.vcpu().cpu.le_pubkey_hash = *host.platform.default_le_hash();
+    let (trusted, key) = (host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], host.epc(DATA + 0x800));
+    host.kernel.vcpu().cpu.ctl.le_pubkey_hash = *host.platform.default_le_hash();
     host.enter_and_run();
-    let other = host.kernel.vcpu().cpu.gpr[8];
+    let other = host.kernel.vcpu().cpu.arch.gpr[Gpr::R8];
 
     // SGX_INVALID_ATTRIBUTE.
     assert_eq!((trusted, other), (0, 2));
@@ -256,12 +255,12 @@ fn init_keeps_the_launch_control_hash_and_leaves_the_enclave() {
     assert!(matches!(host.kernel.vcpu().run(), crate::Exit::MmioRead { .. }));
     let cpu = &mut host.kernel.vcpu().cpu;
     assert!(cpu.enclave.in_enclave());
-    let hash = cpu.le_pubkey_hash;
+    let hash = cpu.ctl.le_pubkey_hash;
 
     cpu.init();
 
     assert!(!cpu.enclave.in_enclave());
-    assert_eq!(cpu.le_pubkey_hash, hash);
+    assert_eq!(cpu.ctl.le_pubkey_hash, hash);
     assert_eq!(host.epc(tcs_of(0)), 0, "the TCS is inactive");
 }
 

@@ -2,10 +2,10 @@
 
 use cloister_sgx::{LeafPort as _, Stop};
 use cloister_x86::regs::Cr0;
+use cloister_x86::segment::{Rights, Segment, seg};
 use cloister_x86::{Exception, La};
 
 use crate::exec::sgx::port::Port;
-use crate::segment::{Rights, Segment, seg};
 use crate::testing::{DEVICE, Guest, Start};
 
 const FLAT: u32 = 0xc093;
@@ -15,8 +15,8 @@ const EXPAND_DOWN: u32 = 0xc097;
 fn page_in(ds: Segment, paging: bool, ea: u64) -> Result<La, Stop> {
     let mut guest = Guest::new(Start::Flat32);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.cr0.set(Cr0::PG, paging);
-    cpu.segs[seg::DS] = ds;
+    cpu.arch.cr0.set(Cr0::PG, paging);
+    cpu.arch.segs[seg::DS] = ds;
     Port::after_exit(cpu).linear(ea, 4096)
 }
 
@@ -53,5 +53,5 @@ fn device_registers_read_as_ones() {
     let outcome = Port::after_exit(cpu).read(La(DEVICE), &mut bytes);
 
     assert_eq!((outcome, bytes), (Ok(()), [0xff; 64]));
-    assert!(cpu.exit.is_none());
+    assert!(cpu.run.exit.is_none());
 }

@@ -8,6 +8,7 @@ use cloister_sgx::{
     AttributeFlags, Attributes, Capabilities, EpcIndex, PageType, Platform, PlatformConfig,
     PlatformIdentity, enclu,
 };
+use cloister_x86::Gpr;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use sha2::{Digest as _, Sha256};
@@ -113,7 +114,7 @@ impl Host {
         let guest = Guest::on_platform(Start::Kernel64, cpus, Some(platform.clone()));
         let data = SecInfoFlags::R | SecInfoFlags::W;
         let mut host = Self { kernel: Kernel::on(guest), platform, data };
-        host.kernel.vcpu().cpu.sgx_enabled = true;
+        host.kernel.vcpu().cpu.ctl.sgx_enabled = true;
         let guest = &mut host.kernel.guest;
         for n in 0..2 {
             guest.write_u64(PD + (2 + n) * 8, (TABLES + n * 0x1000) | 7);
@@ -142,7 +143,7 @@ impl Host {
         let gpa = page.map_or(SHARED, |page| crate::testing::EPC + u64::from(page) * 0x1000);
         let entry = TABLES + ((la - WINDOW) >> 12) * 8;
         self.kernel.guest.write_u64(entry, gpa | flags);
-        self.kernel.vcpu().cpu.tlb.flush_all();
+        self.kernel.vcpu().cpu.run.tlb.flush_all();
     }
 
     /// Executes an ENCLS leaf at CPL 0.
@@ -150,14 +151,22 @@ impl Host {
         self.kernel.wake();
         self.kernel.set_level(0);
         let cpu = &mut self.kernel.vcpu().cpu;
-        (cpu.rip, cpu.gpr[4]) = (STUB, STACK);
-        (cpu.gpr[0], cpu.gpr[3], cpu.gpr[1], cpu.gpr[2]) =
-            (u64::from(number), operands[0], operands[1], operands[2]);
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp]) = (STUB, STACK);
+        (
+            cpu.arch.gpr[Gpr::Rax],
+            cpu.arch.gpr[Gpr::Rbx],
+            cpu.arch.gpr[Gpr::Rcx],
+            cpu.arch.gpr[Gpr::Rdx],
+        ) = (u64::from(number), operands[0], operands[1], operands[2]);
         let exit = self.kernel.vcpu().run();
         assert_eq!(exit, Exit::Hlt);
         let cpu = &self.kernel.vcpu().cpu;
-        if cpu.rip == STUB + 4 {
-            let retired = Retired { rax: cpu.gpr[0], rbx: cpu.gpr[3], rflags: cpu.rflags() };
+        if cpu.arch.rip == STUB + 4 {
+            let retired = Retired {
+                rax: cpu.arch.gpr[Gpr::Rax],
+                rbx: cpu.arch.gpr[Gpr::Rbx],
+                rflags: cpu.rflags(),
+            };
             self.kernel.wake();
             return Ok(retired);
         }
@@ -237,7 +246,7 @@ impl Host {
         let guest = &mut self.kernel.guest;
         write_struct(guest, SIGSTRUCT, &*sigstruct);
         write_struct(guest, TOKEN, &EinitToken::none());
-        self.kernel.vcpu().cpu.le_pubkey_hash = mrsigner;
+        self.kernel.vcpu().cpu.ctl.le_pubkey_hash = mrsigner;
         self.encls_ok(leaf::EINIT, [SIGSTRUCT, window(SECS), TOKEN]);
     }
 
@@ -266,7 +275,8 @@ impl Host {
         assert_eq!(frame.rip, AEP);
         self.enter();
         let cpu = &mut self.kernel.vcpu().cpu;
-        (cpu.rip, cpu.gpr[0], cpu.gpr[4]) = (AEP, u64::from(enclu::leaf::ERESUME), frame.rsp);
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rsp]) =
+            (AEP, u64::from(enclu::leaf::ERESUME), frame.rsp);
         cpu.set_rflags(frame.rflags);
     }
 
@@ -282,10 +292,13 @@ impl Host {
         let mut vcpu = self.kernel.guest.processor(id);
         vcpu.catch_exceptions(true);
         let (cpu, first) = (&mut vcpu.cpu, &self.kernel.guest.vcpu.cpu);
-        (cpu.cr0, cpu.cr3, cpu.cr4) = (first.cr0, first.cr3, first.cr4);
-        (cpu.efer, cpu.xcr0, cpu.segs) = (first.efer, first.xcr0, first.segs);
-        (cpu.gdtr, cpu.idtr, cpu.cpl) = (first.gdtr, first.idtr, first.cpl);
-        (cpu.sgx_enabled, cpu.attention) = (true, 0);
+        (cpu.arch.cr0, cpu.arch.cr3, cpu.arch.cr4) =
+            (first.arch.cr0, first.arch.cr3, first.arch.cr4);
+        (cpu.arch.efer, cpu.arch.xcr0, cpu.arch.segs) =
+            (first.arch.efer, first.arch.xcr0, first.arch.segs);
+        (cpu.arch.gdtr, cpu.arch.idtr, cpu.arch.cpl) =
+            (first.arch.gdtr, first.arch.idtr, first.arch.cpl);
+        (cpu.ctl.sgx_enabled, cpu.run.attention) = (true, 0);
         cpu.update_mode();
         vcpu
     }
@@ -310,11 +323,11 @@ impl Host {
 /// Sets a processor at CPL 3 to enter thread `n`.
 pub(super) fn enter(vcpu: &mut Vcpu, n: u64) {
     let cpu = &mut vcpu.cpu;
-    cpu.rip = APP;
-    cpu.gpr[0] = u64::from(enclu::leaf::EENTER);
-    cpu.gpr[3] = tcs_of(n);
-    cpu.gpr[1] = AEP;
-    cpu.gpr[4] = STACK;
+    cpu.arch.rip = APP;
+    cpu.arch.gpr[Gpr::Rax] = u64::from(enclu::leaf::EENTER);
+    cpu.arch.gpr[Gpr::Rbx] = tcs_of(n);
+    cpu.arch.gpr[Gpr::Rcx] = AEP;
+    cpu.arch.gpr[Gpr::Rsp] = STACK;
 }
 
 /// Enclave code that exits to [`EXITED`]. RAX and RBX are its own.

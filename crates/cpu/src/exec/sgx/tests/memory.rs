@@ -5,7 +5,7 @@ use core::mem::offset_of;
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::GprSgx;
-use cloister_x86::Vector;
+use cloister_x86::{Gpr, Vector};
 use iced_x86::code_asm::*;
 
 use super::host::{
@@ -36,13 +36,17 @@ fn outside_an_enclave_epc_reads_as_ones_and_drops_writes_at_every_level() {
                 a.mov(ebx, dword_ptr(rdi + 0xffc))?;
                 a.ud2()
             });
-            host.kernel.vcpu().cpu.rip = APP;
+            host.kernel.vcpu().cpu.arch.rip = APP;
 
             let frame = host.kernel.run_to_handler();
 
             assert_eq!(frame.vector, Vector::Ud as u8);
             let cpu = &host.kernel.vcpu().cpu;
-            assert_eq!((cpu.gpr[0], cpu.gpr[3]), (u64::MAX, 0xffff_ffff), "{level}, {at:#x}");
+            assert_eq!(
+                (cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rbx]),
+                (u64::MAX, 0xffff_ffff),
+                "{level}, {at:#x}"
+            );
             assert_eq!(host.epc(DATA), 0);
         }
     }
@@ -53,7 +57,7 @@ fn code_in_epc_fetched_from_outside_is_ones_which_are_ud() {
     let mut host = Host::new();
     host.load(exit);
     host.kernel.set_level(3);
-    host.kernel.vcpu().cpu.rip = CODE;
+    host.kernel.vcpu().cpu.arch.rip = CODE;
 
     let frame = host.kernel.run_to_handler();
 
@@ -94,7 +98,7 @@ fn outside_elrange_epc_is_the_abort_page_even_from_inside() {
     let frame = host.enter_and_run();
 
     assert_eq!((frame.vector, frame.rip), (Vector::Ud as u8, EXITED));
-    assert_eq!((host.kernel.vcpu().cpu.gpr[8], host.epc(DATA)), (u64::MAX, 0));
+    assert_eq!((host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], host.epc(DATA)), (u64::MAX, 0));
 }
 
 /// What is changed before the enclave is entered.
@@ -120,7 +124,7 @@ fn access(at: u64, write: bool, change: impl FnOnce(&mut Host)) -> (u8, Option<u
     let frame = host.enter_and_run();
 
     if frame.vector == PF {
-        assert_eq!((frame.rip, host.kernel.vcpu().cpu.cr2), (AEP, at & !0xfff));
+        assert_eq!((frame.rip, host.kernel.vcpu().cpu.arch.cr2), (AEP, at & !0xfff));
     }
     (frame.vector, frame.error_code)
 }
@@ -193,7 +197,7 @@ fn an_access_that_crosses_into_a_forbidden_page_faults_there_and_writes_nothing(
     let frame = host.enter_and_run();
 
     assert_eq!((frame.vector, frame.error_code), (PF, Some(P | W | U | SGX)));
-    assert_eq!(host.kernel.vcpu().cpu.cr2, READ_ONLY);
+    assert_eq!(host.kernel.vcpu().cpu.arch.cr2, READ_ONLY);
     assert_eq!(host.epc(READ_ONLY - 8), 0);
 }
 
@@ -238,7 +242,7 @@ fn a_fetch_in_elrange_needs_x() {
         let frame = host.enter_and_run();
 
         assert_eq!((frame.vector, frame.error_code), (PF, Some(code)), "{target:#x}");
-        assert_eq!(host.kernel.vcpu().cpu.cr2, target);
+        assert_eq!(host.kernel.vcpu().cpu.arch.cr2, target);
     }
 }
 
@@ -277,14 +281,14 @@ fn a_stale_translation_lives_on_inside_until_an_asynchronous_exit() {
         exit(a)
     });
     let first = host.enter_and_run();
-    assert_eq!((first.error_code, host.kernel.vcpu().cpu.cr2), (Some(U), HOLE));
+    assert_eq!((first.error_code, host.kernel.vcpu().cpu.arch.cr2), (Some(U), HOLE));
 
     // A debugger moves RIP behind the access to the hole, to the one that worked twice.
     let rip = host.saved(offset_of!(GprSgx, rip));
     host.set_saved(offset_of!(GprSgx, rip), rip + 2);
     let second = host.return_and_run(&first);
 
-    assert_eq!((second.error_code, host.kernel.vcpu().cpu.cr2), (Some(U), DATA));
+    assert_eq!((second.error_code, host.kernel.vcpu().cpu.arch.cr2), (Some(U), DATA));
 }
 
 #[test]
@@ -295,7 +299,7 @@ fn code_that_a_leaf_changed_is_decoded_afresh() {
         exit(a)
     });
     host.enter_and_run();
-    assert_eq!(host.kernel.vcpu().cpu.gpr[8], 1);
+    assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], 1);
     let at = window(epc_page(CODE));
     let word = host.encls(leaf::EDBGRD, [0, at, 0]).expect("EDBGRD completes").rbx;
 
@@ -304,5 +308,5 @@ fn code_that_a_leaf_changed_is_decoded_afresh() {
     host.encls(leaf::EDBGWR, [changed, at, 0]).expect("EDBGWR completes");
     host.enter_and_run();
 
-    assert_eq!(host.kernel.vcpu().cpu.gpr[8], 2);
+    assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], 2);
 }

@@ -3,9 +3,9 @@
 use cloister_sgx::LeafPort as _;
 use cloister_x86::regs::Rflags;
 
+use crate::apic::take_inbox;
+use crate::cpu::Cpu;
 use crate::exec::sgx::port::Port;
-use crate::exec::system::apic::take_inbox;
-use crate::state::Cpu;
 use crate::testing::{Guest, Start};
 
 /// Spurious-interrupt vector register of the x2APIC.
@@ -21,12 +21,12 @@ fn guest() -> Guest {
     let cpu = &mut guest.vcpu.cpu;
     assert!(cpu.write_apic_base(0xfee0_0d00), "x2APIC mode");
     assert!(cpu.write_msr(SVR, 0x1ff).is_ok());
-    cpu.system_flags.remove(Rflags::IF);
+    cpu.arch.system_flags.remove(Rflags::IF);
     guest
 }
 
 fn enabled(cpu: &mut Cpu) {
-    cpu.system_flags.insert(Rflags::IF);
+    cpu.arch.system_flags.insert(Rflags::IF);
 }
 
 /// Messages to a processor that is prepared so, and whether an event is pending then.
@@ -37,7 +37,7 @@ fn only_an_event_that_the_processor_would_take_is_pending() {
     let table: [Case; 10] = [
         ("nothing", &[], enabled, false),
         ("an NMI with IF clear", &[NMI], |_| {}, true),
-        ("an NMI while one is handled", &[NMI], |cpu| cpu.nmi_blocked = true, false),
+        ("an NMI while one is handled", &[NMI], |cpu| cpu.arch.nmi_blocked = true, false),
         ("an interrupt", &[INTERRUPT], enabled, true),
         ("an interrupt with IF clear", &[INTERRUPT], |_| {}, false),
         (
@@ -67,7 +67,7 @@ fn only_an_event_that_the_processor_would_take_is_pending() {
         let cpu = &mut guest.vcpu.cpu;
         prepare(cpu);
         for &message in messages {
-            cpu.shared.deliver_msi(0xfee0_0000, message);
+            cpu.package.deliver_msi(0xfee0_0000, message);
         }
 
         let posted = Port::new(cpu).event_pending();

@@ -125,7 +125,7 @@ fn privileged_instructions_are_gp_as_outside() {
 
 #[test]
 fn rdtsc_obeys_tsd() {
-    let tsd = |host: &mut Host| host.kernel.vcpu().cpu.cr4 |= Cr4::TSD;
+    let tsd = |host: &mut Host| host.kernel.vcpu().cpu.arch.cr4 |= Cr4::TSD;
 
     assert_eq!(run(&[0x0f, 0x31], tsd), (Vector::Gp as u8, Some(0)));
 }

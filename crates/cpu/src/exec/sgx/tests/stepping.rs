@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::GprSgx;
-use cloister_x86::Vector;
 use cloister_x86::regs::Rflags;
+use cloister_x86::{Gpr, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -43,13 +43,14 @@ fn step_in(
 fn encls_traps_behind_it() {
     let mut host = Host::new();
     let cpu = &mut host.kernel.vcpu().cpu;
-    (cpu.rip, cpu.gpr[0], cpu.gpr[1]) = (STUB, u64::from(leaf::EREMOVE), window(9));
+    (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =
+        (STUB, u64::from(leaf::EREMOVE), window(9));
     cpu.set_rflags(2 | TF);
 
     let frame = host.kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rip), (DB, STUB + 3));
-    assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | BS);
+    assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | BS);
 }
 
 #[test]
@@ -64,7 +65,10 @@ fn an_entry_opted_out_is_one_step_up_to_the_exit() {
 
     assert_eq!((frame.vector, frame.rip, frame.rflags & TF), (DB, EXITED, TF));
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.gpr[9] & TF, cpu.dr6), (1, 0, CLEAR | BS));
+    assert_eq!(
+        (cpu.arch.gpr[Gpr::R8], cpu.arch.gpr[Gpr::R9] & TF, cpu.arch.dr6),
+        (1, 0, CLEAR | BS)
+    );
 }
 
 #[test]
@@ -84,7 +88,7 @@ fn opted_out_popf_does_not_set_tf_and_sets_the_rest() {
 
     assert_eq!((frame.vector, frame.rip, frame.rflags & TF), (UD, EXITED, 0));
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.gpr[9]), (2, 1));
+    assert_eq!((cpu.arch.gpr[Gpr::R8], cpu.arch.gpr[Gpr::R9]), (2, 1));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn a_fault_after_an_entry_opted_out_gives_tf_back_and_no_step() {
     // TF is as it was at entry, in the frame; in the SSA it is 0.
     assert_eq!((frame.vector, frame.rip, frame.rflags & TF), (UD, AEP, TF));
     assert_eq!((host.saved(RIP), host.saved(RFLAGS) & TF), (CODE, 0));
-    assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR);
+    assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR);
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn eresume_opted_out_under_single_step_runs_to_the_exit() {
 
     assert_eq!((frame.vector, frame.rip), (DB, EXITED));
     let cpu = &host.kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[8], cpu.dr6), (1, CLEAR | BS));
+    assert_eq!((cpu.arch.gpr[Gpr::R8], cpu.arch.dr6), (1, CLEAR | BS));
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn an_entry_opted_in_traps_before_the_first_instruction_and_then_after_each() {
 
     assert_eq!((frame.vector, frame.rip, frame.rflags & TF), (DB, AEP, TF));
     assert_eq!((host.saved(RIP), host.saved(RFLAGS) & TF), (CODE, 0));
-    assert_eq!(host.kernel.vcpu().cpu.dr6, CLEAR | BS);
+    assert_eq!(host.kernel.vcpu().cpu.arch.dr6, CLEAR | BS);
     // No trap follows ERESUME itself, so that each return is one step.
     let mut steps = Vec::new();
     for _ in 0..4 {
@@ -185,7 +189,7 @@ fn a_leaf_inside_opted_in_traps_like_any_instruction_and_opted_out_does_not() {
             assert_eq!(host.saved(0), 256);
         } else {
             assert_eq!((frame.vector, frame.rip), (UD, EXITED));
-            assert_eq!(host.kernel.vcpu().cpu.gpr[8], 256);
+            assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], 256);
         }
     }
 }
@@ -200,12 +204,12 @@ fn an_entry_that_faults_does_not_trap() {
         }
         host.enter();
         // No TCS.
-        host.kernel.vcpu().cpu.gpr[3] = DATA;
+        host.kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = DATA;
         host.kernel.vcpu().cpu.set_rflags(2 | TF);
 
         let frame = host.kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip), (Vector::Pf as u8, APP));
-        assert_eq!((frame.rflags & (TF | RF), host.kernel.vcpu().cpu.dr6), (TF | RF, CLEAR));
+        assert_eq!((frame.rflags & (TF | RF), host.kernel.vcpu().cpu.arch.dr6), (TF | RF, CLEAR));
     }
 }

@@ -5,11 +5,13 @@ use std::thread;
 
 use cloister_sgx::SgxStatus;
 use cloister_sgx::encls::leaf;
+use cloister_x86::Gpr;
 use iced_x86::code_asm::*;
 
 use super::host::{
     DATA, EXITED, Host, SECS, STUB, THREADS, capabilities, enter, epc_page, exit, tcs_of, window,
 };
+use crate::state::Activity;
 use crate::testing::{DEVICE, STACK};
 use crate::{Exit, Vcpu};
 
@@ -19,20 +21,21 @@ const ENTRIES: u64 = 2_000;
 /// Puts a processor into user mode.
 fn to_user(vcpu: &mut Vcpu) {
     let cpu = &mut vcpu.cpu;
-    for segment in &mut cpu.segs[..6] {
+    for segment in &mut cpu.arch.segs[..6] {
         segment.rights.0 |= 3 << 5;
     }
-    cpu.cpl = 3;
+    cpu.arch.cpl = 3;
     cpu.update_mode();
 }
 
 /// An ENCLS leaf on a processor at CPL 0: RAX.
 fn encls(vcpu: &mut Vcpu, number: u32, page: u64) -> u64 {
     let cpu = &mut vcpu.cpu;
-    (cpu.rip, cpu.gpr[4], cpu.gpr[0], cpu.gpr[1]) = (STUB, STACK, u64::from(number), page);
+    (cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp], cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =
+        (STUB, STACK, u64::from(number), page);
     assert_eq!(vcpu.run(), Exit::Hlt, "{:?}", vcpu.caught_exception());
-    vcpu.cpu.attention &= !crate::state::attention::HALTED;
-    vcpu.cpu.gpr[0]
+    vcpu.cpu.set_activity(Activity::Active);
+    vcpu.cpu.arch.gpr[Gpr::Rax]
 }
 
 #[test]
@@ -56,7 +59,10 @@ fn an_enclave_is_entered_on_four_processors_at_once() {
                     enter(vcpu, n);
                     assert_eq!(vcpu.run(), Exit::Requested);
                     let exception = vcpu.caught_exception().map(|exception| exception.vector);
-                    assert_eq!((exception, vcpu.cpu.rip), (Some(cloister_x86::Vector::Ud), EXITED));
+                    assert_eq!(
+                        (exception, vcpu.cpu.arch.rip),
+                        (Some(cloister_x86::Vector::Ud), EXITED)
+                    );
                 }
             });
         }
@@ -124,7 +130,7 @@ fn a_page_is_tracked_once_who_was_inside_has_left() {
     let while_inside = leaf_on(leaf::ETRACK, SECS);
     inside.complete(0);
     inside.run();
-    assert_eq!(inside.cpu.rip, EXITED);
+    assert_eq!(inside.cpu.arch.rip, EXITED);
     let after = leaf_on(leaf::ETRACK, SECS);
 
     assert_eq!((while_inside, after), (SgxStatus::PrevTrkIncmpl.rax(), 0));

@@ -1,8 +1,9 @@
 //! The busy flag of TSS descriptors, which processors change under a lock (SDM Vol. 3A, 7.4.1).
 
+use crate::cpu::Cpu;
 use crate::exec::system::descriptor::Descriptor;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::state::{Cpu, Exec};
 
 /// Bit 1 of the type.
 const BUSY: u8 = 2;
@@ -33,8 +34,8 @@ fn change(cpu: &mut Cpu, descriptor: Descriptor, f: impl FnMut(u8) -> u8) -> Exe
 
 /// Accesses memory as the processor does for itself, whatever the privilege level.
 pub fn as_supervisor<T>(cpu: &mut Cpu, access: impl FnOnce(&mut Cpu) -> T) -> T {
-    let mode = std::mem::replace(&mut cpu.mmu_mode, MmuMode::Supervisor);
+    let mode = std::mem::replace(&mut cpu.run.mmu_mode, MmuMode::Supervisor);
     let result = access(cpu);
-    cpu.mmu_mode = mode;
+    cpu.run.mmu_mode = mode;
     result
 }

@@ -1,11 +1,13 @@
 //! Loading a new task's segments: what comes after the switch is committed (SDM Vol. 3A, 7.3,
 //! step 13).
 
+use cloister_x86::segment::{Rights, Segment, seg};
+
 use super::target::in_gdt;
+use crate::cpu::Cpu;
 use crate::exec::system::descriptor::{Descriptor, is_null, selector_code, system_type};
 use crate::exec::system::virtual_8086;
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
+use crate::exit::Exec;
 
 /// A register that holds a selector whose descriptor is not loaded yet.
 #[must_use]
@@ -28,8 +30,8 @@ pub fn segments(cpu: &mut Cpu, ext: u32) -> Exec {
 
 fn load_all(cpu: &mut Cpu, ext: u32) -> Exec {
     load_ldt(cpu, ext)?;
-    if cpu.mode.is_real() {
-        let selectors = std::array::from_fn(|n| cpu.segs[n].selector);
+    if cpu.run.mode.is_real() {
+        let selectors = std::array::from_fn(|n| cpu.arch.segs[n].selector);
         virtual_8086::set_segments(cpu, selectors);
         check_ldt_present(cpu, ext)?;
     } else {
@@ -43,7 +45,7 @@ fn load_all(cpu: &mut Cpu, ext: u32) -> Exec {
 
 /// Loads LDTR, but for the present bit: that is looked at later.
 fn load_ldt(cpu: &mut Cpu, ext: u32) -> Exec {
-    let selector = cpu.segs[seg::LDTR].selector;
+    let selector = cpu.arch.segs[seg::LDTR].selector;
     if is_null(selector) {
         return Ok(());
     }
@@ -51,24 +53,24 @@ fn load_ldt(cpu: &mut Cpu, ext: u32) -> Exec {
     let Some(descriptor) = found else {
         return Err(cpu.ts(selector_code(selector) | ext));
     };
-    cpu.segs[seg::LDTR] = descriptor.segment(selector);
+    cpu.arch.segs[seg::LDTR] = descriptor.segment(selector);
     Ok(())
 }
 
 fn check_ldt_present(cpu: &mut Cpu, ext: u32) -> Exec {
-    let ldt = cpu.segs[seg::LDTR];
+    let ldt = cpu.arch.segs[seg::LDTR];
     if ldt.rights.unusable() || ldt.rights.present() {
         return Ok(());
     }
-    cpu.segs[seg::LDTR] = selector_only(ldt.selector);
+    cpu.arch.segs[seg::LDTR] = selector_only(ldt.selector);
     Err(cpu.ts(selector_code(ldt.selector) | ext))
 }
 
 fn load_code_and_stack(cpu: &mut Cpu, ext: u32) -> Exec {
-    let [cs, ss] = [seg::CS, seg::SS].map(|index| cpu.segs[index].selector);
+    let [cs, ss] = [seg::CS, seg::SS].map(|index| cpu.arch.segs[index].selector);
     let (code, stack) = (selector_code(cs) | ext, selector_code(ss) | ext);
     let code_segment = find(cpu, cs)?.filter(|descriptor| descriptor.rights().is_code());
-    if code_segment.is_some_and(|descriptor| wrong_level(descriptor, cpu.cpl)) {
+    if code_segment.is_some_and(|descriptor| wrong_level(descriptor, cpu.arch.cpl)) {
         return Err(cpu.ts(code));
     }
     let stack_segment = find(cpu, ss)?.filter(|descriptor| {
@@ -81,7 +83,7 @@ fn load_code_and_stack(cpu: &mut Cpu, ext: u32) -> Exec {
     if !stack_segment.rights().present() {
         return Err(cpu.ss(stack));
     }
-    if stack_segment.rights().dpl() != cpu.cpl {
+    if stack_segment.rights().dpl() != cpu.arch.cpl {
         return Err(cpu.ts(stack));
     }
     check_ldt_present(cpu, ext)?;
@@ -91,13 +93,13 @@ fn load_code_and_stack(cpu: &mut Cpu, ext: u32) -> Exec {
     if !code_segment.rights().present() {
         return Err(cpu.np(code));
     }
-    if (ss & 3) as u8 != cpu.cpl {
+    if (ss & 3) as u8 != cpu.arch.cpl {
         return Err(cpu.ts(stack));
     }
     cpu.mark_accessed(&mut code_segment)?;
-    cpu.segs[seg::CS] = code_segment.segment(cs);
+    cpu.arch.segs[seg::CS] = code_segment.segment(cs);
     cpu.mark_accessed(&mut stack_segment)?;
-    cpu.segs[seg::SS] = stack_segment.segment(ss);
+    cpu.arch.segs[seg::SS] = stack_segment.segment(ss);
     Ok(())
 }
 
@@ -108,7 +110,7 @@ fn wrong_level(descriptor: Descriptor, cpl: u8) -> bool {
 }
 
 fn load_data(cpu: &mut Cpu, index: usize, ext: u32) -> Exec {
-    let selector = cpu.segs[index].selector;
+    let selector = cpu.arch.segs[index].selector;
     if is_null(selector) {
         return Ok(());
     }
@@ -125,11 +127,11 @@ fn load_data(cpu: &mut Cpu, index: usize, ext: u32) -> Exec {
         return Err(cpu.np(code));
     }
     let conforming = rights.is_code() && rights.bit_ec();
-    if !conforming && rights.dpl() < cpu.cpl.max((selector & 3) as u8) {
+    if !conforming && rights.dpl() < cpu.arch.cpl.max((selector & 3) as u8) {
         return Err(cpu.ts(code));
     }
     cpu.mark_accessed(&mut descriptor)?;
-    cpu.segs[index] = descriptor.segment(selector);
+    cpu.arch.segs[index] = descriptor.segment(selector);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! What a TSS holds of its task (SDM Vol. 3A, figures 7-2 and 7-10).
 
+use cloister_x86::segment::Segment;
+
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::segment::Segment;
-use crate::state::{Cpu, Exec};
 
 /// The dynamic fields of a TSS, and the static ones that a switch to the task loads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

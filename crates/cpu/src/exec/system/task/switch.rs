@@ -1,21 +1,22 @@
 //! The task switch itself (SDM Vol. 3A, 7.3, steps 5 to 14), and what causes one.
 
-use cloister_x86::Exception;
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::segment::{Rights, seg};
+use cloister_x86::{Exception, Gpr};
 
 use super::busy::{self, as_supervisor};
 use super::load;
 use super::state::{Layout, TaskState};
 use super::target::{self, Target};
+use crate::cpu::Cpu;
+use crate::event::{self, Event, debug, pushed_flags};
 use crate::exec::system::descriptor::{Descriptor, selector_code};
-use crate::exec::system::event::{self, Event, pushed_flags};
+use crate::exec::system::iret;
 use crate::exec::system::stack::Stack;
-use crate::exec::system::{debug, iret};
-use crate::exit::{Exit, Stop};
+use crate::exit::{Exec, Exit, Stop};
 use crate::mem::tlb::MmuMode;
 use crate::op::Op;
-use crate::segment::{Rights, seg};
-use crate::state::{Cpu, Exec, attention};
+use crate::run_state::attention;
 
 /// L0 to L3 and LE of DR7, which a task switch clears (SDM Vol. 3B, 17.2.4).
 const DR7_LOCAL: u64 = 0x155;
@@ -97,7 +98,7 @@ pub fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Option<Ex
     let target = target::of_gate(cpu, gate, ext)?;
     let switch = Switch {
         cause: Cause::Call,
-        rip: cpu.rip,
+        rip: cpu.arch.rip,
         flags: pushed_flags(cpu, event),
         ext,
         error_code: event.error_code,
@@ -109,7 +110,7 @@ pub fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Option<Ex
 /// exception before its first instruction.
 fn perform(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<Option<Exception>> {
     // It is the last thing that a block does: any of its stores may be to code.
-    let alone = std::mem::replace(&mut cpu.alone, true);
+    let alone = std::mem::replace(&mut cpu.run.alone, true);
     let outcome = match prepare(cpu, target, switch) {
         Ok(state) => {
             commit(cpu, target, switch, &state);
@@ -117,7 +118,7 @@ fn perform(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<Option<Except
         }
         Err(stop) => Err(stop),
     };
-    cpu.alone = alone;
+    cpu.run.alone = alone;
     match outcome {
         Ok(fault) => Ok(fault),
         Err(Stop::Fault) => Err(Stop::Fault),
@@ -131,7 +132,7 @@ fn perform(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<Option<Except
 fn prepare(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<TaskState> {
     let (code, base) = (selector_code(target.selector) | switch.ext, target.descriptor.base());
     let new = target.descriptor.segment(target.selector);
-    let old = cpu.segs[seg::TR];
+    let old = cpu.arch.segs[seg::TR];
     let (new_layout, old_layout) = (Layout::of(new), Layout::of(old));
     if (new.limit as usize) < new_layout.size() - 1 {
         return Err(cpu.ts(code));
@@ -187,8 +188,8 @@ fn current_state(cpu: &Cpu, switch: &Switch) -> TaskState {
         cr3: None,
         eip: switch.rip as u32,
         eflags: switch.flags as u32,
-        gpr: std::array::from_fn(|n| cpu.gpr[n] as u32),
-        segments: std::array::from_fn(|n| cpu.segs[n].selector),
+        gpr: std::array::from_fn(|n| cpu.arch.gpr[n] as u32),
+        segments: std::array::from_fn(|n| cpu.arch.segs[n].selector),
         ldt: 0,
         trap: false,
     }
@@ -198,32 +199,32 @@ fn current_state(cpu: &Cpu, switch: &Switch) -> TaskState {
 fn commit(cpu: &mut Cpu, target: Target, switch: &Switch, state: &TaskState) {
     let mut tss = target.descriptor.segment(target.selector);
     tss.rights = Rights(tss.rights.0 | 2);
-    cpu.segs[seg::TR] = tss;
-    cpu.cr0 |= Cr0::TS;
+    cpu.arch.segs[seg::TR] = tss;
+    cpu.arch.cr0 |= Cr0::TS;
     if let Some(cr3) = state.cr3
-        && cpu.cr0.contains(Cr0::PG)
+        && cpu.arch.cr0.contains(Cr0::PG)
     {
         load_page_tables(cpu, cr3);
     }
-    cpu.rip = state.eip.into();
-    for (register, value) in cpu.gpr.iter_mut().zip(state.gpr) {
+    cpu.arch.rip = state.eip.into();
+    for (register, value) in cpu.arch.gpr.iter_mut().zip(state.gpr) {
         *register = value.into();
     }
-    for (register, selector) in cpu.segs.iter_mut().zip(state.segments) {
+    for (register, selector) in cpu.arch.segs.iter_mut().zip(state.segments) {
         *register = load::selector_only(selector);
     }
-    cpu.segs[seg::LDTR] = load::selector_only(state.ldt);
+    cpu.arch.segs[seg::LDTR] = load::selector_only(state.ldt);
     let mut flags = u64::from(state.eflags);
     if switch.cause == Cause::Call {
         flags |= Rflags::NT.bits();
     }
     let virtual_8086 = flags & Rflags::VM.bits() != 0;
-    cpu.cpl = if virtual_8086 { 3 } else { (state.segments[seg::CS] & 3) as u8 };
-    cpu.write_dr7(cpu.dr7 & !DR7_LOCAL);
+    cpu.arch.cpl = if virtual_8086 { 3 } else { (state.segments[seg::CS] & 3) as u8 };
+    cpu.write_dr7(cpu.arch.dr7 & !DR7_LOCAL);
     cpu.set_rflags(flags);
     if flags & Rflags::RF.bits() != 0 {
         // RF lasts for one instruction, which the engine has to see retire.
-        cpu.attention |= attention::ALONE;
+        cpu.run.attention |= attention::ALONE;
     }
 }
 
@@ -231,10 +232,10 @@ fn commit(cpu: &mut Cpu, target: Target, switch: &Switch, state: &TaskState) {
 fn load_page_tables(cpu: &mut Cpu, cr3: u32) {
     if cpu.write_cr3(cr3.into()).is_err() {
         // Another processor has just spoilt the PDPTEs.
-        cpu.fault = None;
-        cpu.cr3 = cr3.into();
-        cpu.pdptes = [0; 4];
-        cpu.tlb.switch_to_flushed(0);
+        cpu.run.fault = None;
+        cpu.arch.cr3 = cr3.into();
+        cpu.arch.pdptes = [0; 4];
+        cpu.run.tlb.switch_to_flushed(0);
     }
 }
 
@@ -247,7 +248,7 @@ fn enter(cpu: &mut Cpu, switch: &Switch, state: &TaskState) -> Exec<Option<Excep
             }
             Ok(None)
         }
-        Err(Stop::Fault) => Ok(cpu.fault.take()),
+        Err(Stop::Fault) => Ok(cpu.run.fault.take()),
         Err(stop) => Err(stop),
     }
 }
@@ -256,11 +257,11 @@ fn start(cpu: &mut Cpu, switch: &Switch) -> Exec {
     load::segments(cpu, switch.ext)?;
     if let Some(code) = switch.error_code {
         let mut stack = Stack { code: switch.ext, ..Stack::current(cpu) };
-        let size = Layout::of(cpu.segs[seg::TR]).register_size();
+        let size = Layout::of(cpu.arch.segs[seg::TR]).register_size();
         stack.push(cpu, size, &[code.into()])?;
-        cpu.gpr[4] = stack.pointer;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
     }
-    if cpu.rip > u64::from(cpu.segs[seg::CS].limit) {
+    if cpu.arch.rip > u64::from(cpu.arch.segs[seg::CS].limit) {
         return Err(cpu.gp(switch.ext));
     }
     Ok(())

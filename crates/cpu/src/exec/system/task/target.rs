@@ -1,9 +1,11 @@
 //! Which task a switch goes to, and whether it may (SDM Vol. 3A, 7.3, steps 1 to 4; Vol. 2, CALL,
 //! JMP, INT n and IRET).
 
+use cloister_x86::segment::seg;
+
+use crate::cpu::Cpu;
 use crate::exec::system::descriptor::{Descriptor, selector_code, system_type};
-use crate::segment::seg;
-use crate::state::{Cpu, Exec};
+use crate::exit::Exec;
 
 /// A task by its TSS, of which all is checked but the limit.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,7 @@ pub fn of_branch(cpu: &mut Cpu, descriptor: Descriptor, selector: u16) -> Exec<O
     }
     let code = selector_code(selector);
     let rights = descriptor.rights();
-    let level = cpu.cpl.max((selector & 3) as u8);
+    let level = cpu.arch.cpl.max((selector & 3) as u8);
     // A TSS descriptor is one in the GDT only.
     if rights.dpl() < level || (!gate && (selector & 4 != 0 || is_busy(kind))) {
         return Err(cpu.gp(code));
@@ -65,7 +67,7 @@ pub fn of_gate(cpu: &mut Cpu, gate: Descriptor, ext: u32) -> Exec<Target> {
 ///
 /// #TS and #NP.
 pub fn of_return(cpu: &mut Cpu) -> Exec<Target> {
-    let current = cpu.segs[seg::TR];
+    let current = cpu.arch.segs[seg::TR];
     if current.limit < 1 {
         return Err(cpu.ts(selector_code(current.selector)));
     }

@@ -2,7 +2,7 @@
 //! whether an instruction checks, it does what Intel processors do.
 
 use cloister_x86::regs::{Cr0, Rflags};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 
 use crate::testing::{DATA, Ending, Guest, Start};
 
@@ -11,18 +11,15 @@ const RETIRED: Ending = Ending::Exception(Exception::ud());
 const MISALIGNED: Ending = Ending::Exception(Exception::with_code(Vector::Ac, 0));
 const REFUSED: Ending = Ending::Exception(Exception::with_code(Vector::Gp, 0));
 
-const RSI: usize = 6;
-const RDI: usize = 7;
-
 /// A guest with alignment checks, and RDI at `address`.
 fn guest(start: Start, code: &[u8], address: u64) -> Guest {
     let mut guest = Guest::new(start);
     guest.load_code(code);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[RDI] = address;
-    cpu.gpr[RSI] = DATA + 0x800;
-    cpu.fpu.init();
-    cpu.cr0 |= Cr0::AM;
+    cpu.arch.gpr[Gpr::Rdi] = address;
+    cpu.arch.gpr[Gpr::Rsi] = DATA + 0x800;
+    cpu.arch.fpu.init();
+    cpu.arch.cr0 |= Cr0::AM;
     cpu.set_rflags(Rflags::AC.bits());
     guest
 }
@@ -226,7 +223,7 @@ fn misalignment_comes_before_a_page_fault_and_after_a_non_canonical_address() {
 #[test]
 fn a_non_canonical_stack_address_is_a_stack_fault_however_it_is_aligned() {
     let mut guest = guest(Start::User64, &[0x8b, 0x45, 0x00], DATA);
-    guest.vcpu.cpu.gpr[5] = (1 << 47) + 1;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rbp] = (1 << 47) + 1;
 
     let ending = guest.run();
 
@@ -242,7 +239,7 @@ fn alignment_is_not_checked_without_any_of_its_three_conditions() {
     };
 
     let without_am = misaligned(|guest| {
-        guest.vcpu.cpu.cr0.remove(Cr0::AM);
+        guest.vcpu.cpu.arch.cr0.remove(Cr0::AM);
         guest.vcpu.cpu.update_mode();
     });
     let without_ac = misaligned(|guest| guest.vcpu.cpu.set_rflags(0));
@@ -265,7 +262,7 @@ fn pushes_and_pops_are_aligned_to_their_size() {
     for (code, multiple) in codes {
         for offset in [0, 1, 2, 4] {
             let mut guest = guest(Start::User64, code, DATA);
-            guest.vcpu.cpu.gpr[4] = DATA + 0x400 + offset;
+            guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = DATA + 0x400 + offset;
 
             let ending = guest.run();
 

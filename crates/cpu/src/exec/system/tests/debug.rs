@@ -1,5 +1,6 @@
 //! Debug exceptions: SDM Vol. 3B, chapter 17.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4, Rflags};
 use iced_x86::code_asm::*;
 
@@ -23,7 +24,7 @@ const LEN4: u64 = 3 << 18;
 fn traps_at(kernel: &mut Kernel, causes: u64) -> u64 {
     let frame = kernel.run_to_handler();
     assert_eq!(frame.vector, 1);
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | causes);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | causes);
     frame.rip
 }
 
@@ -45,7 +46,7 @@ fn single_step_traps_after_each_instruction_and_the_handler_runs_without() {
     assert_eq!(kernel.vcpu().cpu.rflags() & TF, 0);
     kernel.wake();
     assert_eq!(traps_at(&mut kernel, BS), CODE + 3);
-    assert_eq!(kernel.vcpu().cpu.gpr[0], 1);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn popf_that_sets_tf_traps_after_the_next_instruction() {
 
     let rip = traps_at(&mut kernel, BS);
 
-    assert_eq!((rip, kernel.vcpu().cpu.gpr[0]), (CODE + 5 + 1 + 2, 1));
+    assert_eq!((rip, kernel.vcpu().cpu.arch.gpr[Gpr::Rax]), (CODE + 5 + 1 + 2, 1));
 }
 
 #[test]
@@ -74,15 +75,21 @@ fn single_step_stops_after_each_iteration_of_a_string_instruction() {
         a.hlt()?;
         a.iretq()
     });
-    kernel.vcpu().cpu.gpr[1] = 2;
-    kernel.vcpu().cpu.gpr[7] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = 2;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
     kernel.vcpu().cpu.set_rflags(2 | TF);
 
     let first = kernel.run_to_handler();
-    assert_eq!((first.rip, first.rflags, kernel.vcpu().cpu.gpr[1]), (CODE, 2 | TF | RF, 1));
+    assert_eq!(
+        (first.rip, first.rflags, kernel.vcpu().cpu.arch.gpr[Gpr::Rcx]),
+        (CODE, 2 | TF | RF, 1)
+    );
     kernel.wake();
     let second = kernel.run_to_handler();
-    assert_eq!((second.rip, second.rflags, kernel.vcpu().cpu.gpr[1]), (CODE + 2, 2 | TF, 0));
+    assert_eq!(
+        (second.rip, second.rflags, kernel.vcpu().cpu.arch.gpr[Gpr::Rcx]),
+        (CODE + 2, 2 | TF, 0)
+    );
 }
 
 #[test]
@@ -93,14 +100,14 @@ fn a_branch_to_itself_is_over_after_each_round_and_leaves_rf_clear() {
         a.hlt()?;
         a.iretq()
     });
-    kernel.vcpu().cpu.gpr[1] = 3;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = 3;
     kernel.vcpu().cpu.set_rflags(2 | TF);
 
     for (rip, count) in [(CODE, 2), (CODE, 1), (CODE + 2, 0)] {
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip, frame.rflags), (1, rip, 2 | TF));
-        assert_eq!(kernel.vcpu().cpu.gpr[1], count);
+        assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rcx], count);
         kernel.wake();
     }
 }
@@ -114,19 +121,19 @@ fn a_breakpoint_on_a_branch_to_itself_hits_in_each_round() {
         a.or(dword_ptr(rsp + 16), RF as i32)?;
         a.iretq()
     });
-    kernel.vcpu().cpu.gpr[1] = 3;
-    kernel.vcpu().cpu.dr[0] = CODE;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = 3;
+    kernel.vcpu().cpu.arch.dr[0] = CODE;
     kernel.vcpu().cpu.write_dr7(G0);
 
     for count in [3, 2, 1] {
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip, frame.rflags & RF), (1, CODE, 0));
-        assert_eq!(kernel.vcpu().cpu.gpr[1], count);
+        assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rcx], count);
         kernel.wake();
     }
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.rip, CODE + 3);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, CODE + 3);
 }
 
 #[test]
@@ -138,7 +145,7 @@ fn int_n_under_single_step_does_not_trap() {
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rflags), (0x40, 2 | TF));
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR);
 }
 
 #[test]
@@ -148,7 +155,7 @@ fn a_faulting_instruction_under_single_step_gives_its_fault_alone() {
     kernel.vcpu().cpu.set_rflags(2 | TF);
 
     assert_eq!(kernel.run_to_handler().vector, 6);
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR);
 }
 
 #[test]
@@ -156,9 +163,9 @@ fn sysret_that_sets_tf_traps_before_the_users_first_instruction() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.sysretq());
     let cpu = &mut kernel.vcpu().cpu;
-    cpu.msrs.star = 0x1b << 48;
-    cpu.gpr[1] = 0x9000;
-    cpu.gpr[11] = 2 | TF;
+    cpu.arch.msrs.star = 0x1b << 48;
+    cpu.arch.gpr[Gpr::Rcx] = 0x9000;
+    cpu.arch.gpr[Gpr::R11] = 2 | TF;
 
     assert_eq!(traps_at(&mut kernel, BS), 0x9000);
 }
@@ -177,17 +184,20 @@ fn an_instruction_breakpoint_faults_before_its_instruction_and_rf_lets_it_pass()
         a.or(dword_ptr(rsp + 16), RF as i32)?;
         a.iretq()
     });
-    kernel.vcpu().cpu.dr[0] = CODE + 2;
+    kernel.vcpu().cpu.arch.dr[0] = CODE + 2;
     kernel.vcpu().cpu.write_dr7(G0);
 
     let frame = kernel.run_to_handler();
     assert_eq!((frame.vector, frame.rip, frame.rflags & RF), (1, CODE + 2, 0));
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | 1);
-    assert_eq!((kernel.vcpu().cpu.gpr[0], kernel.vcpu().cpu.gpr[3]), (1, 0));
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | 1);
+    assert_eq!(
+        (kernel.vcpu().cpu.arch.gpr[Gpr::Rax], kernel.vcpu().cpu.arch.gpr[Gpr::Rbx]),
+        (1, 0)
+    );
     kernel.wake();
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.rip, cpu.gpr[1], cpu.gpr[3]), (CODE + 7, 1, 1));
+    assert_eq!((cpu.arch.rip, cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::Rbx]), (CODE + 7, 1, 1));
     assert_eq!(cpu.rflags() & RF, 0);
 }
 
@@ -207,17 +217,17 @@ fn a_data_breakpoint_traps_after_the_access_that_overlaps_it() {
             if read { a.mov(al, byte_ptr(rdi)) } else { a.mov(byte_ptr(rdi), al) }?;
             a.nop()
         });
-        kernel.vcpu().cpu.gpr[7] = at;
-        kernel.vcpu().cpu.dr[0] = DATA;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = at;
+        kernel.vcpu().cpu.arch.dr[0] = DATA;
         kernel.vcpu().cpu.write_dr7(G0 | condition);
 
         assert_eq!(kernel.vcpu().run(), Exit::Hlt);
 
-        let rip = kernel.vcpu().cpu.rip;
+        let rip = kernel.vcpu().cpu.arch.rip;
         if hits {
             let frame = kernel.frame();
             assert_eq!((frame.vector, frame.rip), (1, CODE + 2), "{condition:#x} {at:#x}");
-            assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | 1);
+            assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | 1);
         } else {
             assert_eq!(rip, CODE + 4, "{condition:#x} {at:#x}");
         }
@@ -233,13 +243,13 @@ fn a_flushed_line_is_a_read_for_data_breakpoints_and_a_prefetched_one_is_not() {
                 if flush { a.clflush(byte_ptr(rdi)) } else { a.prefetcht0(byte_ptr(rdi)) }
             },
         );
-        kernel.vcpu().cpu.gpr[7] = DATA;
-        kernel.vcpu().cpu.dr[0] = DATA;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
+        kernel.vcpu().cpu.arch.dr[0] = DATA;
         kernel.vcpu().cpu.write_dr7(G0 | READ_WRITE);
 
         assert_eq!(kernel.vcpu().run(), Exit::Hlt);
 
-        assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | causes, "flush: {flush}");
+        assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | causes, "flush: {flush}");
     }
 }
 
@@ -248,12 +258,12 @@ fn a_data_breakpoint_on_an_access_that_faults_is_forgotten() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.mov(byte_ptr(rdi), al));
     kernel.guest.set_page_flags(DATA, 0b001);
-    kernel.vcpu().cpu.gpr[7] = DATA;
-    kernel.vcpu().cpu.dr[0] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
+    kernel.vcpu().cpu.arch.dr[0] = DATA;
     kernel.vcpu().cpu.write_dr7(G0 | WRITE);
 
     assert_eq!(kernel.run_to_handler().vector, 14);
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR);
 }
 
 #[test]
@@ -263,8 +273,8 @@ fn an_io_breakpoint_needs_cr4_de_and_traps_after_the_instruction() {
         a.out(0x80, al)?;
         a.nop()
     });
-    kernel.vcpu().cpu.cr4.insert(Cr4::DE);
-    kernel.vcpu().cpu.dr[0] = 0x80;
+    kernel.vcpu().cpu.arch.cr4.insert(Cr4::DE);
+    kernel.vcpu().cpu.arch.dr[0] = 0x80;
     kernel.vcpu().cpu.write_dr7(G0 | IO);
 
     assert_eq!(kernel.vcpu().run(), Exit::IoOut { port: 0x80, size: 1, value: 0 });
@@ -280,7 +290,7 @@ fn general_detect_faults_before_the_access_and_is_cleared() {
     kernel.vcpu().cpu.write_dr7(1 << 13);
 
     assert_eq!(traps_at(&mut kernel, BD), CODE);
-    assert_eq!(kernel.vcpu().cpu.dr7, 0x400);
+    assert_eq!(kernel.vcpu().cpu.arch.dr7, 0x400);
 }
 
 #[test]
@@ -301,13 +311,13 @@ fn mov_ss_defers_its_data_breakpoint_past_the_next_instruction() {
         a.inc(eax)
     });
     kernel.guest.write_u64(DATA, KERNEL_DATA.into());
-    kernel.vcpu().cpu.gpr[7] = DATA;
-    kernel.vcpu().cpu.dr[0] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
+    kernel.vcpu().cpu.arch.dr[0] = DATA;
     kernel.vcpu().cpu.write_dr7(G0 | READ_WRITE);
 
     let frame = kernel.run_to_handler();
 
-    assert_eq!((frame.vector, kernel.vcpu().cpu.gpr[0]), (1, 1));
+    assert_eq!((frame.vector, kernel.vcpu().cpu.arch.gpr[Gpr::Rax]), (1, 1));
 }
 
 #[test]
@@ -315,11 +325,11 @@ fn dr4_and_dr5_are_aliases_without_de_and_undefined_with_it() {
     let mut kernel = Kernel::new();
     kernel.guest.load_code(&[0x0f, 0x21, 0xe0, 0xf4]); // MOV RAX, DR4
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.gpr[0], CLEAR);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], CLEAR);
 
     let mut kernel = Kernel::new();
     kernel.guest.load_code(&[0x0f, 0x21, 0xe0, 0xf4]);
-    kernel.vcpu().cpu.cr4.insert(Cr4::DE);
+    kernel.vcpu().cpu.arch.cr4.insert(Cr4::DE);
     assert_eq!(kernel.run_to_handler().vector, 6);
 }
 
@@ -328,7 +338,7 @@ fn upper_halves_of_dr6_and_dr7_cannot_be_set() {
     for number in [6, 7] {
         let mut kernel = Kernel::new();
         kernel.assemble(|a| if number == 6 { a.mov(dr6, rax) } else { a.mov(dr7, rax) });
-        kernel.vcpu().cpu.gpr[0] = 1 << 32;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rax] = 1 << 32;
 
         assert_eq!(kernel.run_to_handler().vector, 13);
     }
@@ -353,8 +363,8 @@ fn alignment_is_checked_for_the_user_alone() {
         kernel.set_gate_words(3, gate, 0);
         kernel.set_level(level);
         let cpu = &mut kernel.vcpu().cpu;
-        cpu.gpr[7] = at;
-        cpu.cr0.set(Cr0::AM, am);
+        cpu.arch.gpr[Gpr::Rdi] = at;
+        cpu.arch.cr0.set(Cr0::AM, am);
         cpu.set_rflags(2 | if ac { Rflags::AC.bits() } else { 0 });
 
         let frame = kernel.run_to_handler();

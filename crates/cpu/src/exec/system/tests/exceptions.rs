@@ -1,5 +1,6 @@
 //! Exceptions and their frames: SDM Vol. 3A, chapter 6.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use iced_x86::code_asm::*;
 
@@ -52,12 +53,12 @@ fn int3_is_a_trap_without_rf() {
 fn the_handlers_stack_is_aligned_to_16_bytes_at_the_same_level() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.ud2());
-    kernel.vcpu().cpu.gpr[4] = STACK - 3;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rsp] = STACK - 3;
 
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rsp), (6, STACK - 3));
-    assert_eq!(kernel.vcpu().cpu.gpr[4], STACK - 16 - 40);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rsp], STACK - 16 - 40);
 }
 
 #[test]
@@ -71,8 +72,11 @@ fn a_fault_of_the_user_switches_to_rsp0_and_a_null_stack_segment() {
     assert_eq!((frame.vector, frame.error_code), (13, Some(0)));
     assert_eq!((frame.cs, frame.ss, frame.rsp), (USER_CODE.into(), USER_DATA.into(), STACK));
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!(cpu.gpr[4], RSP0 - 48);
-    assert_eq!((cpu.cpl, cpu.segs[1].selector, cpu.segs[2].selector), (0, KERNEL_CODE, 0));
+    assert_eq!(cpu.arch.gpr[Gpr::Rsp], RSP0 - 48);
+    assert_eq!(
+        (cpu.arch.cpl, cpu.arch.segs[1].selector, cpu.arch.segs[2].selector),
+        (0, KERNEL_CODE, 0)
+    );
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn an_interrupt_stack_table_entry_is_used_even_without_a_change_of_level() {
     let frame = kernel.run_to_handler();
 
     assert_eq!(frame.vector, 6);
-    assert_eq!(kernel.vcpu().cpu.gpr[4], IST1 - 40);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rsp], IST1 - 40);
 }
 
 #[test]
@@ -122,14 +126,14 @@ fn a_page_fault_sets_cr2_and_tells_of_the_access() {
                 if write { a.mov(byte_ptr(rbx), al) } else { a.mov(al, byte_ptr(rbx)) }
             },
         );
-        kernel.vcpu().cpu.gpr[3] = DATA + 0x123;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = DATA + 0x123;
         kernel.guest.set_page_flags(DATA, flags);
         kernel.set_level(level);
 
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.error_code, frame.rip), (14, Some(code), CODE));
-        assert_eq!(kernel.vcpu().cpu.cr2, DATA + 0x123);
+        assert_eq!(kernel.vcpu().cpu.arch.cr2, DATA + 0x123);
     }
 }
 
@@ -169,7 +173,7 @@ fn int_n_needs_a_gate_that_its_level_may_use() {
 #[test]
 fn a_vector_beyond_the_idt_is_a_general_protection_fault() {
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.idtr.limit = 0x20 * 16 - 1;
+    kernel.vcpu().cpu.arch.idtr.limit = 0x20 * 16 - 1;
     kernel.assemble(|a| a.int(0x20));
 
     let frame = kernel.run_to_handler();
@@ -207,7 +211,7 @@ fn bad_handler_segments_fault_with_their_selector() {
 #[test]
 fn a_task_state_segment_too_short_for_the_stack_is_an_invalid_tss() {
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.segs[6].limit = 4 + 7 - 1;
+    kernel.vcpu().cpu.arch.segs[6].limit = 4 + 7 - 1;
     // #TS itself comes back through the same TSS: give it a way out.
     kernel.assemble(|a| a.ud2());
     kernel.set_level(3);
@@ -215,7 +219,7 @@ fn a_task_state_segment_too_short_for_the_stack_is_an_invalid_tss() {
     assert_eq!(kernel.vcpu().run(), Exit::TripleFault);
 
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.segs[6].limit = 36 + 7 - 1;
+    kernel.vcpu().cpu.arch.segs[6].limit = 36 + 7 - 1;
     let gate = kernel.gate_low(6) | 1 << 32;
     kernel.set_gate_words(6, gate, 0);
     kernel.assemble(|a| a.ud2());
@@ -230,8 +234,8 @@ fn a_page_fault_while_delivering_a_page_fault_is_a_double_fault() {
     let gate = kernel.gate_low(8) | 1 << 32;
     kernel.set_gate_words(8, gate, 0);
     kernel.assemble(|a| a.mov(al, byte_ptr(rbx)));
-    kernel.vcpu().cpu.gpr[3] = DATA;
-    kernel.vcpu().cpu.gpr[4] = DATA + 0x2000;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rsp] = DATA + 0x2000;
     kernel.guest.set_page_flags(DATA, 0);
     kernel.guest.set_page_flags(DATA + 0x1000, 0);
 
@@ -239,7 +243,7 @@ fn a_page_fault_while_delivering_a_page_fault_is_a_double_fault() {
 
     assert_eq!((frame.vector, frame.error_code, frame.rip), (8, Some(0), CODE));
     assert_eq!(frame.rsp, DATA + 0x2000);
-    assert_eq!(kernel.vcpu().cpu.cr2, DATA + 0x2000 - 48);
+    assert_eq!(kernel.vcpu().cpu.arch.cr2, DATA + 0x2000 - 48);
 }
 
 #[test]
@@ -249,7 +253,7 @@ fn contributory_after_contributory_is_a_double_fault_and_benign_is_not() {
     let gate = kernel.gate_low(13) & !PRESENT;
     kernel.set_gate_words(13, gate, 0);
     kernel.assemble(|a| a.mov(ds, bx));
-    kernel.vcpu().cpu.gpr[3] = 0xff8;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = 0xff8;
     assert_eq!(kernel.run_to_handler().vector, 8);
 
     // #UD whose gate is absent: #NP alone.
@@ -262,10 +266,10 @@ fn contributory_after_contributory_is_a_double_fault_and_benign_is_not() {
     // A page fault after #GP comes serially: only #GP during #PF would be double.
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.mov(ds, bx));
-    kernel.vcpu().cpu.gpr[3] = 0xff8;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = 0xff8;
     let gate = kernel.gate_low(14) | 1 << 32;
     kernel.set_gate_words(14, gate, 0);
-    kernel.vcpu().cpu.gpr[4] = DATA + 0x1000;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rsp] = DATA + 0x1000;
     kernel.guest.set_page_flags(DATA, 0);
     let frame = kernel.run_to_handler();
     assert_eq!((frame.vector, frame.error_code), (14, Some(2)));
@@ -274,24 +278,24 @@ fn contributory_after_contributory_is_a_double_fault_and_benign_is_not() {
 #[test]
 fn without_a_double_fault_handler_the_processor_shuts_down() {
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.idtr.limit = 0;
+    kernel.vcpu().cpu.arch.idtr.limit = 0;
     kernel.assemble(|a| a.ud2());
 
     assert_eq!(kernel.vcpu().run(), Exit::TripleFault);
-    assert_eq!(kernel.vcpu().cpu.rip, CODE);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, CODE);
 }
 
 #[test]
 fn nothing_is_committed_when_delivery_faults() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.int(0x40));
-    kernel.vcpu().cpu.idtr.limit = 0x3ff;
-    kernel.vcpu().cpu.gpr[4] = DATA + 0x1008;
+    kernel.vcpu().cpu.arch.idtr.limit = 0x3ff;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rsp] = DATA + 0x1008;
     kernel.guest.set_page_flags(DATA, 0);
     let gate = kernel.gate_low(14) | 1 << 32;
     kernel.set_gate_words(14, gate, 0);
     kernel.guest.write_u64(DATA + 0x1000, 0x5555);
-    kernel.vcpu().cpu.idtr.limit = 0xfff;
+    kernel.vcpu().cpu.arch.idtr.limit = 0xfff;
 
     let frame = kernel.run_to_handler();
 
@@ -312,7 +316,7 @@ fn a_non_canonical_handler_or_stack_faults() {
     let gate = kernel.gate_low(12) | 1 << 32;
     kernel.set_gate_words(12, gate, 0);
     kernel.assemble(|a| a.int(0x40));
-    kernel.vcpu().cpu.gpr[4] = 0x8000_0000_0000;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rsp] = 0x8000_0000_0000;
     let frame = kernel.run_to_handler();
     // The frame itself lies below the boundary, but the stack pointer does not.
     assert_eq!((frame.vector, frame.error_code), (12, Some(0)));

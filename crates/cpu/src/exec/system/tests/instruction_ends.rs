@@ -1,9 +1,9 @@
 //! Where an instruction may end: its length of 15 bytes (SDM Vol. 3A, 6.15, "Interrupt 13") and the limit
 //! of CS (Vol. 3A, 5.3).
 
-use cloister_x86::{Exception, Vector};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpr, Vector};
 
-use crate::segment::seg;
 use crate::testing::{CODE, Ending, Guest, Start};
 
 const PAGE: u64 = 0x1000;
@@ -16,9 +16,9 @@ fn prefixed(count: usize, prefix: u8, rest: &[u8]) -> Vec<u8> {
 
 /// What ends the program that begins with `bytes`, and how far it came.
 fn outcome(guest: &mut Guest, at: u64) -> (Exception, u64) {
-    guest.vcpu.cpu.rip = at;
+    guest.vcpu.cpu.arch.rip = at;
     match guest.run() {
-        Ending::Exception(exception) => (exception, guest.vcpu.cpu.rip - at),
+        Ending::Exception(exception) => (exception, guest.vcpu.cpu.arch.rip - at),
         Ending::Exit(exit) => panic!("{exit:?}"),
     }
 }
@@ -103,7 +103,7 @@ fn fourteen_prefixes_at_the_end_of_a_page_need_the_next_one() {
 /// 32-bit code under paging that reaches to the offset `limit`.
 fn limited(limit: u64) -> Guest {
     let mut guest = Guest::new(Start::User32);
-    guest.vcpu.cpu.segs[seg::CS].limit = limit as u32;
+    guest.vcpu.cpu.arch.segs[seg::CS].limit = limit as u32;
     guest
 }
 
@@ -115,7 +115,7 @@ fn an_instruction_whose_tail_is_beyond_the_limit_of_cs_faults() {
         guest.load_code(&MOV_EAX);
 
         assert_eq!(outcome(&mut guest, CODE), (Exception::gp(0), 0), "{tail} bytes beyond");
-        assert_eq!(guest.vcpu.cpu.gpr[0], 0);
+        assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], 0);
     }
 }
 
@@ -126,7 +126,7 @@ fn an_instruction_that_ends_at_the_limit_of_cs_executes_and_the_next_faults() {
     guest.load_code(&MOV_EAX);
 
     assert_eq!(outcome(&mut guest, CODE), (Exception::gp(0), length));
-    assert_eq!(guest.vcpu.cpu.gpr[0], 0x0403_0201);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], 0x0403_0201);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_limit_counts_for_code_that_ran_before_under_a_larger_one() {
     assert_eq!(outcome(&mut guest, CODE), (Exception::ud(), MOV_EAX.len() as u64));
 
     for (beyond, done) in [(1, 0), (0, MOV_EAX.len() as u64)] {
-        guest.vcpu.cpu.segs[seg::CS].limit = (CODE + MOV_EAX.len() as u64 - 1 - beyond) as u32;
+        guest.vcpu.cpu.arch.segs[seg::CS].limit = (CODE + MOV_EAX.len() as u64 - 1 - beyond) as u32;
 
         assert_eq!(outcome(&mut guest, CODE), (Exception::gp(0), done), "{beyond} bytes beyond");
     }
@@ -148,7 +148,7 @@ fn code_runs_on_when_its_limit_grows() {
     guest.load_code(&MOV_EAX);
     assert_eq!(outcome(&mut guest, CODE), (Exception::gp(0), 0));
 
-    guest.vcpu.cpu.segs[seg::CS].limit = u32::MAX;
+    guest.vcpu.cpu.arch.segs[seg::CS].limit = u32::MAX;
 
     assert_eq!(outcome(&mut guest, CODE), (Exception::ud(), MOV_EAX.len() as u64));
 }
@@ -182,7 +182,7 @@ fn a_branch_whose_tail_is_beyond_the_limit_of_cs_faults_too() {
         let last = code.len() as u64 - 1;
         let mut guest = limited(CODE + last - 1);
         if bits == 16 {
-            guest.vcpu.cpu.segs[seg::CS].rights.0 &= !(1 << 14);
+            guest.vcpu.cpu.arch.segs[seg::CS].rights.0 &= !(1 << 14);
             guest.vcpu.cpu.update_mode();
         }
         guest.load_code(code);

@@ -1,11 +1,13 @@
 //! Interrupts, NMIs, their shadows and HLT: SDM Vol. 3A, 6.6 to 6.8.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::seg;
 use iced_x86::code_asm::*;
 
 use super::kernel::{HANDLERS, Kernel};
 use crate::Exit;
-use crate::segment::seg;
+use crate::state::Activity;
 use crate::testing::CODE;
 
 const IF: u64 = Rflags::IF.bits();
@@ -24,7 +26,7 @@ fn kernel() -> Kernel {
 }
 
 fn send(kernel: &mut Kernel, vector: u8) {
-    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, vector.into());
+    kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, vector.into());
 }
 
 #[test]
@@ -42,7 +44,7 @@ fn an_interrupt_waits_for_if_and_one_more_instruction_after_sti() {
 
     assert_eq!((frame.vector, frame.rip), (0x41, CODE + 4));
     assert_eq!(frame.rflags, 2 | IF);
-    assert_eq!(kernel.vcpu().cpu.gpr[0], 1);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
 }
 
 #[test]
@@ -79,9 +81,9 @@ fn a_halted_processor_with_if_clear_is_not_woken_by_an_interrupt_but_by_an_nmi()
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
     send(&mut kernel, 0x41);
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.rip, CODE + 1);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, CODE + 1);
 
-    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+    kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
 
     let frame = kernel.run_to_handler();
     assert_eq!((frame.vector, frame.rip), (2, CODE + 1));
@@ -100,18 +102,21 @@ fn a_second_nmi_waits_for_iret() {
         a.iretq()
     });
     let nmi = |kernel: &mut Kernel| {
-        kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+        kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
     };
     nmi(&mut kernel);
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
     nmi(&mut kernel);
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.gpr[3], 1);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rbx], 1);
 
     // Behind the HLT comes the IRET, and the second NMI with it.
     kernel.wake();
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!((kernel.vcpu().cpu.gpr[3], kernel.vcpu().cpu.gpr[0]), (2, 0));
+    assert_eq!(
+        (kernel.vcpu().cpu.arch.gpr[Gpr::Rbx], kernel.vcpu().cpu.arch.gpr[Gpr::Rax]),
+        (2, 0)
+    );
 }
 
 #[test]
@@ -124,13 +129,13 @@ fn of_nmis_that_arrive_together_one_is_handled_one_waits_and_more_are_lost() {
             a.iretq()
         });
         for _ in 0..arrive {
-            kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+            kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
         }
 
         assert_eq!(kernel.vcpu().run(), Exit::Hlt);
 
         let cpu = &kernel.vcpu().cpu;
-        assert_eq!((cpu.rip, cpu.gpr[3]), (CODE + 2, handled), "{arrive}");
+        assert_eq!((cpu.arch.rip, cpu.arch.gpr[Gpr::Rbx]), (CODE + 2, handled), "{arrive}");
     }
 }
 
@@ -143,11 +148,11 @@ fn of_nmis_that_arrive_while_one_is_handled_one_waits() {
         a.hlt()?;
         a.iretq()
     });
-    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+    kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
 
     for _ in 0..2 {
-        kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+        kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
     }
     for _ in 0..2 {
         kernel.wake();
@@ -155,7 +160,7 @@ fn of_nmis_that_arrive_while_one_is_handled_one_waits() {
     }
 
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.rip, cpu.gpr[3]), (CODE + 2, 2));
+    assert_eq!((cpu.arch.rip, cpu.arch.gpr[Gpr::Rbx]), (CODE + 2, 2));
 }
 
 #[test]
@@ -167,13 +172,13 @@ fn mov_ss_holds_an_interrupt_off_for_one_instruction() {
         a.inc(eax)?;
         a.inc(eax)
     });
-    kernel.vcpu().cpu.gpr[3] = 0x10;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = 0x10;
     send(&mut kernel, 0x41);
 
     // STI covers MOV SS, which covers INC.
     let frame = kernel.run_to_handler();
 
-    assert_eq!((frame.rip, kernel.vcpu().cpu.gpr[0]), (CODE + 5, 1));
+    assert_eq!((frame.rip, kernel.vcpu().cpu.arch.gpr[Gpr::Rax]), (CODE + 5, 1));
 }
 
 #[test]
@@ -215,7 +220,7 @@ fn the_task_priority_holds_lower_classes_back_and_cr8_is_its_upper_half() {
 
     let frame = kernel.run_to_handler();
 
-    assert_eq!((frame.vector, kernel.vcpu().cpu.gpr[3]), (0x62, 0));
+    assert_eq!((frame.vector, kernel.vcpu().cpu.arch.gpr[Gpr::Rbx]), (0x62, 0));
     assert_eq!(kernel.vcpu().cpu.read_msr(TPR), Ok(Some(0x50)));
 }
 
@@ -223,7 +228,7 @@ fn the_task_priority_holds_lower_classes_back_and_cr8_is_its_upper_half() {
 fn eoi_of_a_level_triggered_interrupt_is_told_to_the_owner() {
     let mut kernel = kernel();
     kernel.assemble(|a| a.nop());
-    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 0xc000 | 0x52);
+    kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 0xc000 | 0x52);
     kernel.vcpu().cpu.set_rflags(2 | IF);
     assert_eq!(kernel.run_to_handler().vector, 0x52);
 
@@ -241,9 +246,9 @@ fn a_disabled_apic_drops_interrupts_and_takes_nmis() {
     kernel.vcpu().cpu.set_rflags(2 | IF);
     send(&mut kernel, 0x41);
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.rip, CODE + 2);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, CODE + 2);
 
-    kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, 4 << 8);
+    kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, 4 << 8);
     assert_eq!(kernel.run_to_handler().vector, 2);
 }
 
@@ -261,14 +266,14 @@ fn init_takes_the_bootstrap_processor_to_the_reset_vector_and_is_told_to_the_own
         });
         match icr {
             Some(icr) => assert_eq!(kernel.vcpu().cpu.write_msr(ICR, icr), Ok(true)),
-            None => kernel.vcpu().cpu.shared.deliver_msi(0xfee0_0000, INIT as u32),
+            None => kernel.vcpu().cpu.package.deliver_msi(0xfee0_0000, INIT as u32),
         }
 
         assert_eq!(kernel.vcpu().run(), Exit::Init, "{icr:x?}");
 
         let cpu = &kernel.vcpu().cpu;
-        assert_eq!((cpu.segs[seg::CS].base, cpu.rip), (0xffff_0000, 0xfff0), "{icr:x?}");
-        assert!(!cpu.apic.waits_for_sipi());
+        assert_eq!((cpu.arch.segs[seg::CS].base, cpu.arch.rip), (0xffff_0000, 0xfff0), "{icr:x?}");
+        assert_ne!(cpu.arch.activity, Activity::WaitForSipi);
     }
 }
 
@@ -276,8 +281,8 @@ fn init_takes_the_bootstrap_processor_to_the_reset_vector_and_is_told_to_the_own
 fn init_makes_another_processor_wait_for_a_start_up_ipi() {
     let kernel = Kernel::with_cpus(2);
     let mut other = kernel.guest.processor(1);
-    other.cpu.shared.deliver_msi(0xfee0_1000, INIT as u32);
+    other.cpu.package.deliver_msi(0xfee0_1000, INIT as u32);
 
     assert_eq!(other.run(), Exit::Hlt);
-    assert!(other.cpu.apic.waits_for_sipi());
+    assert_eq!(other.cpu.arch.activity, Activity::WaitForSipi);
 }

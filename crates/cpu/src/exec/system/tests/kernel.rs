@@ -1,11 +1,12 @@
 //! A guest with a GDT, a TSS and an IDT whose handlers halt.
 
+use cloister_x86::Gpr;
+use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 
 use crate::exec::system::descriptor::system_type;
-use crate::segment::{Rights, Segment, TableRegister, seg};
-use crate::state::attention;
+use crate::state::Activity;
 use crate::testing::{CODE, Guest, Start};
 use crate::{Exit, Vcpu};
 
@@ -89,11 +90,11 @@ impl Kernel {
             self.guest.write(HANDLERS + u64::from(vector) * 16, &[0xf4]);
         }
         let cpu = &mut self.guest.vcpu.cpu;
-        cpu.gdtr = TableRegister { base: GDT, limit: 0x7ff };
-        cpu.idtr = TableRegister { base: IDT, limit: 0xfff };
-        cpu.segs[seg::TR] =
+        cpu.arch.gdtr = TableRegister { base: GDT, limit: 0x7ff };
+        cpu.arch.idtr = TableRegister { base: IDT, limit: 0xfff };
+        cpu.arch.segs[seg::TR] =
             Segment { selector: TSS_SELECTOR, base: TSS, limit: 0x67, rights: Rights(0x8b) };
-        cpu.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
+        cpu.arch.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
     }
 
     /// Puts eight bytes into the GDT.
@@ -125,11 +126,11 @@ impl Kernel {
         let (code, data) =
             if cpl == 0 { (KERNEL_CODE, KERNEL_DATA) } else { (USER_CODE, USER_DATA) };
         let dpl = u32::from(cpl) << 5;
-        for (index, segment) in cpu.segs[..6].iter_mut().enumerate() {
+        for (index, segment) in cpu.arch.segs[..6].iter_mut().enumerate() {
             let (selector, rights) = if index == seg::CS { (code, 0xa09b) } else { (data, 0xc093) };
             *segment = Segment { selector, base: 0, limit: u32::MAX, rights: Rights(rights | dpl) };
         }
-        cpu.cpl = cpl;
+        cpu.arch.cpl = cpl;
         cpu.update_mode();
     }
 
@@ -158,15 +159,15 @@ impl Kernel {
     /// The frame of the handler that has just halted.
     pub(crate) fn frame(&self) -> Frame {
         let cpu = &self.guest.vcpu.cpu;
-        let offset = cpu.rip.wrapping_sub(1).wrapping_sub(HANDLERS);
+        let offset = cpu.arch.rip.wrapping_sub(1).wrapping_sub(HANDLERS);
         assert!(
             offset < 0x1000 && offset.is_multiple_of(16),
             "not in a handler: RIP {:#x}",
-            cpu.rip
+            cpu.arch.rip
         );
         let vector = (offset / 16) as u8;
         let has_code = matches!(vector, 8 | 10..=14 | 17);
-        let mut at = cpu.gpr[4];
+        let mut at = cpu.arch.gpr[Gpr::Rsp];
         let mut next = || {
             at += 8;
             self.guest.read_u64(at - 8)
@@ -184,6 +185,6 @@ impl Kernel {
 
     /// Continues behind the HLT that ended the last run.
     pub(crate) fn wake(&mut self) {
-        self.guest.vcpu.cpu.attention &= !attention::HALTED;
+        self.guest.vcpu.cpu.set_activity(Activity::Active);
     }
 }

@@ -1,13 +1,13 @@
 //! From reset to 64-bit mode and back, and event delivery in the other modes.
 
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
-use cloister_x86::{Exception, msr};
+use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
+use cloister_x86::{Exception, Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 use super::kernel::{CODE32, CODE64, DATA as DATA_DESCRIPTOR, DPL3, Kernel};
 use crate::Exit;
-use crate::segment::{Rights, Segment, TableRegister, seg};
 use crate::testing::{CODE, DATA, Ending, Guest, STACK, Start};
 
 const GDT: u64 = 0x6000;
@@ -64,17 +64,17 @@ fn real_mode_code_reaches_64_bit_mode_through_protected_mode() {
 
     assert_eq!(ending, Ending::Exit(Exit::Hlt));
     let cpu = &guest.vcpu.cpu;
-    assert_eq!(cpu.gpr[0], 0x1122_3344_5566_7788);
-    assert!(cpu.mode.is_64() && cpu.long_mode());
-    assert_eq!((cpu.segs[seg::CS].selector, cpu.gpr[4]), (0x18, STACK));
+    assert_eq!(cpu.arch.gpr[Gpr::Rax], 0x1122_3344_5566_7788);
+    assert!(cpu.run.mode.is_64() && cpu.long_mode());
+    assert_eq!((cpu.arch.segs[seg::CS].selector, cpu.arch.gpr[Gpr::Rsp]), (0x18, STACK));
     assert_eq!(guest.read_u64(GDT + 8), CODE32);
 }
 
 #[test]
 fn enabling_paging_with_lme_needs_pae() {
     let mut guest = Guest::new(Start::Flat32);
-    guest.vcpu.cpu.cr4.remove(Cr4::PAE);
-    guest.vcpu.cpu.efer = Efer::LME;
+    guest.vcpu.cpu.arch.cr4.remove(Cr4::PAE);
+    guest.vcpu.cpu.arch.efer = Efer::LME;
     guest.assemble(|a| {
         a.mov(eax, 0x8000_0001u32)?;
         a.mov(cr0, eax)
@@ -92,7 +92,7 @@ fn leaving_paging_from_64_bit_code_faults() {
     });
 
     assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)));
-    assert!(guest.vcpu.cpu.cr0.contains(Cr0::PG));
+    assert!(guest.vcpu.cpu.arch.cr0.contains(Cr0::PG));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn control_register_values_that_contradict_themselves_fault() {
             4 => a.mov(cr4, rax),
             _ => a.mov(cr8, rax),
         });
-        guest.vcpu.cpu.gpr[0] = value;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rax] = value;
 
         assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)), "CR{register} {value:#x}");
     }
@@ -129,13 +129,13 @@ fn pcide_needs_long_mode_and_pcid_0() {
     let value = (Cr4::PAE | Cr4::PCIDE).bits();
     let mut guest = Guest::new(Start::Kernel64);
     guest.assemble(|a| a.mov(cr4, rax));
-    guest.vcpu.cpu.gpr[0] = value;
-    guest.vcpu.cpu.cr3 |= 8;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = value;
+    guest.vcpu.cpu.arch.cr3 |= 8;
     assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)));
 
     let mut guest = Guest::new(Start::Flat32);
     guest.assemble(|a| a.mov(cr4, eax));
-    guest.vcpu.cpu.gpr[0] = value;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = value;
     assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)));
 }
 
@@ -167,7 +167,7 @@ fn system_instructions_of_the_user_fault() {
     for (name, instruction) in instructions {
         let mut guest = Guest::new(Start::User64);
         guest.assemble(instruction);
-        guest.vcpu.cpu.gpr[7] = DATA;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = DATA;
 
         assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)), "{name}");
     }
@@ -187,8 +187,8 @@ fn umip_keeps_the_user_from_reading_system_registers() {
         for (umip, expected) in [(true, Exception::gp(0)), (false, Exception::ud())] {
             let mut guest = Guest::new(Start::User64);
             guest.assemble(instruction);
-            guest.vcpu.cpu.gpr[7] = DATA;
-            guest.vcpu.cpu.cr4.set(Cr4::UMIP, umip);
+            guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = DATA;
+            guest.vcpu.cpu.arch.cr4.set(Cr4::UMIP, umip);
 
             // Without UMIP the UD2 behind the instruction is reached.
             assert_eq!(guest.run(), Ending::Exception(expected));
@@ -217,7 +217,7 @@ fn instructions_that_are_not_there_are_undefined() {
         let ending = guest.run();
 
         assert_eq!(ending, Ending::Exception(Exception::ud()), "{encoding:x?}");
-        assert_eq!(guest.vcpu.cpu.rip, CODE, "{encoding:x?}");
+        assert_eq!(guest.vcpu.cpu.arch.rip, CODE, "{encoding:x?}");
     }
 }
 
@@ -225,8 +225,8 @@ fn instructions_that_are_not_there_are_undefined() {
 fn real_mode_delivers_through_the_vector_table_without_an_error_code() {
     let mut guest = Guest::new(Start::Real16);
     guest.vcpu.catch_exceptions(false);
-    guest.vcpu.cpu.gpr[4] = 0x7f00;
-    guest.vcpu.cpu.idtr = TableRegister { base: 0x500, limit: 0x3ff };
+    guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = 0x7f00;
+    guest.vcpu.cpu.arch.idtr = TableRegister { base: 0x500, limit: 0x3ff };
     guest.write(0x500 + 0x40 * 4, &[0x34, 0x00, 0x00, 0x0a]);
     guest.write(0xa034, &[0xf4]);
     guest.assemble(|a| {
@@ -237,8 +237,8 @@ fn real_mode_delivers_through_the_vector_table_without_an_error_code() {
     assert_eq!(guest.vcpu.run(), Exit::Hlt);
 
     let cpu = &guest.vcpu.cpu;
-    assert_eq!((cpu.rip, cpu.segs[seg::CS].selector), (0x35, 0x0a00));
-    assert_eq!((cpu.gpr[4], cpu.rflags() & Rflags::IF.bits()), (0x7f00 - 6, 0));
+    assert_eq!((cpu.arch.rip, cpu.arch.segs[seg::CS].selector), (0x35, 0x0a00));
+    assert_eq!((cpu.arch.gpr[Gpr::Rsp], cpu.rflags() & Rflags::IF.bits()), (0x7f00 - 6, 0));
     let frame: [u8; 6] = guest.read(0x7f00 - 6);
     assert_eq!(frame, [0x03, 0x80, 0, 0, 0x02, 0x02]);
 }
@@ -247,8 +247,8 @@ fn real_mode_delivers_through_the_vector_table_without_an_error_code() {
 fn real_mode_iret_returns_where_int_came_from() {
     let mut guest = Guest::new(Start::Real16);
     guest.vcpu.catch_exceptions(false);
-    guest.vcpu.cpu.gpr[4] = 0x7f00;
-    guest.vcpu.cpu.idtr = TableRegister { base: 0x500, limit: 0x3ff };
+    guest.vcpu.cpu.arch.gpr[Gpr::Rsp] = 0x7f00;
+    guest.vcpu.cpu.arch.idtr = TableRegister { base: 0x500, limit: 0x3ff };
     guest.write(0x500 + 0x40 * 4, &[0x34, 0x00, 0x00, 0x0a]);
     guest.write(0xa034, &[0xcf]);
     guest.assemble(|a| {
@@ -260,9 +260,9 @@ fn real_mode_iret_returns_where_int_came_from() {
     assert_eq!(guest.vcpu.run(), Exit::Hlt);
 
     let cpu = &guest.vcpu.cpu;
-    assert_eq!((cpu.rip, cpu.gpr[4]), (CODE + 4, 0x7f00));
-    assert_eq!(cpu.segs[seg::CS].selector, 0);
-    assert!(cpu.system_flags.contains(Rflags::IF));
+    assert_eq!((cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp]), (CODE + 4, 0x7f00));
+    assert_eq!(cpu.arch.segs[seg::CS].selector, 0);
+    assert!(cpu.arch.system_flags.contains(Rflags::IF));
 }
 
 /// A 32-bit kernel without paging, with a GDT, a TSS and 32-bit interrupt gates for #GP and
@@ -284,11 +284,12 @@ fn protected() -> Guest {
     guest.write_u64(TSS + 4, STACK | 0x10 << 32);
     guest.write(PROTECTED, &[0xf4]);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gdtr = TableRegister { base: GDT, limit: 0x27 };
-    cpu.idtr = TableRegister { base: IDT, limit: 0x7ff };
-    cpu.segs[seg::TR] = Segment { selector: 0x30, base: TSS, limit: 0x67, rights: Rights(0x8b) };
-    cpu.segs[seg::CS].selector = 8;
-    cpu.segs[seg::SS].selector = 0x10;
+    cpu.arch.gdtr = TableRegister { base: GDT, limit: 0x27 };
+    cpu.arch.idtr = TableRegister { base: IDT, limit: 0x7ff };
+    cpu.arch.segs[seg::TR] =
+        Segment { selector: 0x30, base: TSS, limit: 0x67, rights: Rights(0x8b) };
+    cpu.arch.segs[seg::CS].selector = 8;
+    cpu.arch.segs[seg::SS].selector = 0x10;
     guest
 }
 
@@ -303,7 +304,7 @@ fn a_32_bit_gate_pushes_three_words_at_the_same_level() {
 
     assert_eq!(guest.vcpu.run(), Exit::Hlt);
 
-    assert_eq!(guest.vcpu.cpu.gpr[4], STACK - 12);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rsp], STACK - 12);
     assert_eq!(words(&guest, STACK - 12), [CODE as u32 + 2, 8, 2]);
 }
 
@@ -317,20 +318,20 @@ fn a_32_bit_gate_to_an_inner_level_pushes_the_stack_and_iret_returns_to_it() {
     });
     guest.write(PROTECTED, &[0x89, 0xe3, 0xcf]); // MOV EBX, ESP; IRETD
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[4] = DATA;
-    cpu.cpl = 3;
-    for segment in &mut cpu.segs[..6] {
+    cpu.arch.gpr[Gpr::Rsp] = DATA;
+    cpu.arch.cpl = 3;
+    for segment in &mut cpu.arch.segs[..6] {
         segment.rights.0 |= 3 << 5;
         segment.selector = 0x23;
     }
-    cpu.segs[seg::CS].selector = 0x1b;
+    cpu.arch.segs[seg::CS].selector = 0x1b;
     cpu.update_mode();
 
     // The HLT of the user faults: its frame lies where that of INT was.
     assert_eq!(guest.vcpu.run(), Exit::Hlt);
 
-    assert_eq!((guest.vcpu.cpu.rip, guest.vcpu.cpu.gpr[0]), (FAULT + 1, 7));
-    assert_eq!(guest.vcpu.cpu.gpr[3], STACK - 20);
+    assert_eq!((guest.vcpu.cpu.arch.rip, guest.vcpu.cpu.arch.gpr[Gpr::Rax]), (FAULT + 1, 7));
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rbx], STACK - 20);
     assert_eq!(words(&guest, STACK - 24), [0, CODE as u32 + 7, 0x1b, 0x1_0002, DATA as u32, 0x23]);
 }
 
@@ -349,13 +350,13 @@ fn far_jumps_in_protected_mode_check_the_limit() {
 fn nxe_cannot_be_set_where_execute_disable_is_switched_off() {
     let mut kernel = Kernel::new();
     let cpu = &mut kernel.vcpu().cpu;
-    cpu.efer.remove(Efer::NXE);
-    let (off, on) = (cpu.efer.bits(), (cpu.efer | Efer::NXE).bits());
-    cpu.features.execute_disable = false;
+    cpu.arch.efer.remove(Efer::NXE);
+    let (off, on) = (cpu.arch.efer.bits(), (cpu.arch.efer | Efer::NXE).bits());
+    cpu.ctl.features.execute_disable = false;
 
     assert!(cpu.write_msr(msr::EFER, on).is_err());
-    assert_eq!((cpu.efer.bits(), cpu.write_msr(msr::EFER, off)), (off, Ok(true)));
-    cpu.features.execute_disable = true;
+    assert_eq!((cpu.arch.efer.bits(), cpu.write_msr(msr::EFER, off)), (off, Ok(true)));
+    cpu.ctl.features.execute_disable = true;
     assert_eq!(cpu.write_msr(msr::EFER, on), Ok(true));
 }
 
@@ -372,8 +373,8 @@ fn syscall_msrs_and_bases_refuse_non_canonical_addresses() {
     ] {
         let mut kernel = Kernel::new();
         kernel.assemble(|a| a.wrmsr());
-        kernel.vcpu().cpu.gpr[1] = index.into();
-        kernel.vcpu().cpu.gpr[2] = 0x8000;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = index.into();
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rdx] = 0x8000;
 
         let frame = kernel.run_to_handler();
 
@@ -389,7 +390,7 @@ fn an_msr_of_the_owner_exits_and_its_answer_arrives() {
         a.wrmsr()
     });
     let index = msr::FEATURE_CONTROL;
-    kernel.vcpu().cpu.gpr[1] = index.into();
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = index.into();
 
     assert_eq!(kernel.vcpu().run(), Exit::Rdmsr { index });
     kernel.vcpu().finish_rdmsr(0x1_0000_0005);

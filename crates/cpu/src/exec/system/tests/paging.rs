@@ -1,7 +1,7 @@
 //! The rights of pages: SDM Vol. 3A, 4.6 and 4.7.
 
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
-use cloister_x86::{Exception, PageFaultCode, Vector};
+use cloister_x86::{Exception, Gpr, PageFaultCode, Vector};
 use iced_x86::code_asm::*;
 
 use super::kernel::Kernel;
@@ -105,14 +105,14 @@ fn every_combination_of_rights_and_modes_gives_what_the_manual_says() {
             AccessKind::Execute => a.jmp(rdi),
         });
         let cpu = &mut guest.vcpu.cpu;
-        cpu.gpr[7] = DATA;
+        cpu.arch.gpr[Gpr::Rdi] = DATA;
         // What a write to the page leaves there: UD2 again.
-        cpu.gpr[0] = 0x0f;
-        cpu.rip = CODE;
-        cpu.cr0.set(Cr0::WP, case.wp);
-        cpu.cr4.set(Cr4::SMEP, case.smep);
-        cpu.cr4.set(Cr4::SMAP, case.smap);
-        cpu.efer.set(Efer::NXE, case.nxe);
+        cpu.arch.gpr[Gpr::Rax] = 0x0f;
+        cpu.arch.rip = CODE;
+        cpu.arch.cr0.set(Cr0::WP, case.wp);
+        cpu.arch.cr4.set(Cr4::SMEP, case.smep);
+        cpu.arch.cr4.set(Cr4::SMAP, case.smap);
+        cpu.arch.efer.set(Efer::NXE, case.nxe);
         cpu.set_rflags(2 | if case.ac { Rflags::AC.bits() } else { 0 });
         guest.set_page_flags(DATA, case.flags);
 
@@ -142,7 +142,7 @@ fn map_high(guest: &mut Guest, entries: [u64; 4]) {
         guest.write_u64(table + (HIGH >> shift & 0x1ff) * 8, entry);
         table = TABLES + n as u64 * 0x1000;
     }
-    guest.vcpu.cpu.tlb.flush_all();
+    guest.vcpu.cpu.run.tlb.flush_all();
 }
 
 /// Entries for [`map_high`] with these flags at each level, to [`DATA`].
@@ -157,9 +157,9 @@ fn access(guest: &mut Guest, kind: AccessKind) -> Option<u32> {
         AccessKind::Write => a.mov(byte_ptr(rdi), al),
         AccessKind::Execute => a.jmp(rdi),
     });
-    guest.vcpu.cpu.gpr[7] = HIGH;
-    guest.vcpu.cpu.gpr[0] = 0x0f;
-    guest.vcpu.cpu.rip = CODE;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = HIGH;
+    guest.vcpu.cpu.arch.gpr[Gpr::Rax] = 0x0f;
+    guest.vcpu.cpu.arch.rip = CODE;
     match guest.run() {
         Ending::Exception(Exception { vector: Vector::Pf, error_code, .. }) => Some(error_code),
         Ending::Exception(Exception { vector: Vector::Ud, .. }) => None,
@@ -244,11 +244,11 @@ fn large_pages_map_their_whole_range() {
         entries[level] = P | W | U | PS;
         map_high(&mut guest, entries);
         guest.assemble(|a| a.mov(rax, qword_ptr(rdi)));
-        guest.vcpu.cpu.gpr[7] = (HIGH & !(size - 1)) + offset;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = (HIGH & !(size - 1)) + offset;
 
         guest.run();
 
-        assert_eq!(guest.vcpu.cpu.gpr[0], 0x1234_5678_9abc_def0);
+        assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], 0x1234_5678_9abc_def0);
     }
 }
 
@@ -256,9 +256,9 @@ fn large_pages_map_their_whole_range() {
 fn table_accesses_are_supervisor_accesses_that_ignore_ac() {
     // The GDT on a user page, with SMAP and AC set: an explicit access would be allowed.
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.cr4.insert(Cr4::SMAP);
+    kernel.vcpu().cpu.arch.cr4.insert(Cr4::SMAP);
     kernel.vcpu().cpu.set_rflags(2 | Rflags::AC.bits());
-    kernel.vcpu().cpu.gdtr.base = DATA;
+    kernel.vcpu().cpu.arch.gdtr.base = DATA;
     kernel.guest.set_page_flags(0x7000, P | W);
     for page in [0x10_0000, 0x4_e000, CODE] {
         kernel.guest.set_page_flags(page, P | W);
@@ -267,15 +267,15 @@ fn table_accesses_are_supervisor_accesses_that_ignore_ac() {
         a.mov(rax, qword_ptr(rdi))?;
         a.mov(ds, bx)
     });
-    kernel.vcpu().cpu.gpr[3] = 0x10;
-    kernel.vcpu().cpu.gpr[7] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = 0x10;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
     kernel.guest.write_u64(super::kernel::GDT + 8, super::kernel::CODE64);
 
     // Delivery needs the GDT too, and fails at it: the fault of the load is in CR2, and the
     // machine shuts down.
     assert_eq!(kernel.vcpu().run(), crate::Exit::TripleFault);
-    assert_eq!(kernel.vcpu().cpu.rip, CODE + 3);
-    assert_eq!(kernel.vcpu().cpu.cr2, DATA + 8);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, CODE + 3);
+    assert_eq!(kernel.vcpu().cpu.arch.cr2, DATA + 8);
 }
 
 #[test]
@@ -283,12 +283,12 @@ fn user_code_loads_segments_from_a_supervisor_gdt() {
     let mut kernel = Kernel::new();
     kernel.guest.set_page_flags(super::kernel::GDT, P | W);
     kernel.assemble(|a| a.mov(ds, bx));
-    kernel.vcpu().cpu.gpr[3] = u64::from(super::kernel::USER_DATA);
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = u64::from(super::kernel::USER_DATA);
     kernel.set_level(3);
 
     // The HLT behind it faults: the load did not.
     assert_eq!(kernel.run_to_handler().vector, 13);
-    assert_eq!(kernel.vcpu().cpu.segs[3].selector, super::kernel::USER_DATA);
+    assert_eq!(kernel.vcpu().cpu.arch.segs[3].selector, super::kernel::USER_DATA);
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn legacy_paging_of_32_bits_maps_4_kib_and_4_mib() {
 
     let ending = guest.run();
 
-    assert_eq!(guest.vcpu.cpu.gpr[3], 0xabcd);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rbx], 0xabcd);
     let code = PageFaultCode::PRESENT | PageFaultCode::WRITE;
     assert_eq!(ending, Ending::Exception(Exception::pf(0x80_0004, code)));
     let entry = u32::from_le_bytes(guest.read(directory));
@@ -368,7 +368,7 @@ fn reserved_bits_in_a_pdpte_make_the_load_of_cr3_fault() {
     });
 
     assert_eq!(guest.run(), Ending::Exception(Exception::gp(0)));
-    assert!(!guest.vcpu.cpu.cr0.contains(Cr0::PG));
+    assert!(!guest.vcpu.cpu.arch.cr0.contains(Cr0::PG));
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn the_walk_of_the_first_test_used_all_tables() {
     // The layout this file builds on.
     let guest = Guest::new(Start::User64);
 
-    assert_eq!(guest.vcpu.cpu.cr3, PML4);
+    assert_eq!(guest.vcpu.cpu.arch.cr3, PML4);
     assert_eq!(guest.read_u64(PML4) & !0xfff, PDPT);
     assert_eq!(guest.read_u64(PDPT) & !0xfff, PD);
 }

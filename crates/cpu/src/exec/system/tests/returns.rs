@@ -1,13 +1,14 @@
 //! IRET, SYSCALL, SYSRET, SYSENTER, SYSEXIT and far returns.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::{Rights, Segment, seg};
 use iced_x86::code_asm::*;
 
 use super::kernel::{
     CODE64, DPL3, KERNEL_CODE, KERNEL_DATA, Kernel, PRESENT, RSP0, SPARE, USER_CODE, USER_CODE32,
     USER_DATA,
 };
-use crate::segment::{Rights, Segment, seg};
 use crate::testing::{CODE, DATA, STACK};
 
 const RF: u64 = Rflags::RF.bits();
@@ -39,9 +40,9 @@ fn iretq_to_the_user_loads_flags_stack_and_invalidates_kernel_segments() {
     assert_eq!((frame.vector, frame.rip, frame.cs), (13, TARGET, USER_CODE.into()));
     assert_eq!((frame.rflags, frame.rsp, frame.ss), (flags | RF, USER_STACK, USER_DATA.into()));
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!(cpu.segs[seg::DS].selector, 0);
-    assert!(cpu.segs[seg::DS].rights.unusable());
-    assert_eq!(cpu.gpr[4], RSP0 - 48);
+    assert_eq!(cpu.arch.segs[seg::DS].selector, 0);
+    assert!(cpu.arch.segs[seg::DS].rights.unusable());
+    assert_eq!(cpu.arch.gpr[Gpr::Rsp], RSP0 - 48);
 }
 
 /// DS, ES, FS and GS with null selectors, of which `rpl` is the RPL, and bases.
@@ -49,7 +50,7 @@ fn load_null_selectors(kernel: &mut Kernel, rpl: u16) {
     for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
         let rights = Rights(Rights::UNUSABLE);
         let base = 0x1000 * index as u64;
-        kernel.vcpu().cpu.segs[index] = Segment { selector: rpl, base, limit: 0, rights };
+        kernel.vcpu().cpu.arch.segs[index] = Segment { selector: rpl, base, limit: 0, rights };
     }
 }
 
@@ -72,7 +73,7 @@ fn returns_to_an_outer_level_make_null_selectors_zero_and_keep_their_bases() {
 
             assert_eq!((frame.rip, frame.cs), (TARGET, code), "far: {far}");
             for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
-                let segment = kernel.vcpu().cpu.segs[index];
+                let segment = kernel.vcpu().cpu.arch.segs[index];
                 assert_eq!((segment.selector, segment.base), (0, 0x1000 * index as u64));
                 assert!(segment.rights.unusable());
             }
@@ -88,7 +89,7 @@ fn a_return_to_the_same_level_keeps_null_selectors() {
 
     kernel.vcpu().run();
 
-    assert_eq!(kernel.vcpu().cpu.segs[seg::DS].selector, 3);
+    assert_eq!(kernel.vcpu().cpu.arch.segs[seg::DS].selector, 3);
 }
 
 #[test]
@@ -99,8 +100,8 @@ fn iretq_to_the_same_level_pops_the_stack_pointer_too() {
     kernel.vcpu().run();
 
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.rip, cpu.gpr[4]), (TARGET + 1, USER_STACK));
-    assert_eq!(cpu.segs[seg::DS].selector, KERNEL_DATA);
+    assert_eq!((cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp]), (TARGET + 1, USER_STACK));
+    assert_eq!(cpu.arch.segs[seg::DS].selector, KERNEL_DATA);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn iretq_to_64_bit_kernel_code_accepts_a_null_stack_segment_and_to_user_code_doe
     let mut kernel = Kernel::new();
     iretq(&mut kernel, [TARGET, KERNEL_CODE.into(), 2, USER_STACK, 0]);
     kernel.vcpu().run();
-    assert_eq!(kernel.vcpu().cpu.rip, TARGET + 1);
+    assert_eq!(kernel.vcpu().cpu.arch.rip, TARGET + 1);
 
     let mut kernel = Kernel::new();
     iretq(&mut kernel, [TARGET, USER_CODE.into(), 2, USER_STACK, 3]);
@@ -125,14 +126,14 @@ fn iretq_to_compatibility_mode_runs_32_bit_code() {
     );
     // 48H is DEC EAX in 32-bit code, a REX prefix in 64-bit code.
     kernel.guest.write(TARGET, &[0x48, 0xcd, 0x80]);
-    kernel.vcpu().cpu.gpr[0] = 0;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rax] = 0;
 
     let frame = kernel.run_to_handler();
 
     // INT 80H through a gate of DPL 0.
     assert_eq!((frame.vector, frame.error_code), (13, Some(0x80 << 3 | 2)));
     assert_eq!((frame.rip, frame.cs), (TARGET + 1, USER_CODE32.into()));
-    assert_eq!(kernel.vcpu().cpu.gpr[0], 0xffff_ffff);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 0xffff_ffff);
 }
 
 #[test]
@@ -202,18 +203,24 @@ fn syscall_saves_rip_and_flags_and_enters_the_kernel() {
     kernel.guest.write(TARGET, &[0xf4]);
     kernel.set_level(3);
     let cpu = &mut kernel.vcpu().cpu;
-    cpu.msrs.star = u64::from(KERNEL_CODE) << 32;
-    cpu.msrs.lstar = TARGET;
-    cpu.msrs.fmask = IF | Rflags::DF.bits();
+    cpu.arch.msrs.star = u64::from(KERNEL_CODE) << 32;
+    cpu.arch.msrs.lstar = TARGET;
+    cpu.arch.msrs.fmask = IF | Rflags::DF.bits();
     let flags = 2 | IF | Rflags::DF.bits() | Rflags::CF.bits();
     cpu.set_rflags(flags);
 
     kernel.vcpu().run();
 
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.rip, cpu.gpr[1], cpu.gpr[11]), (TARGET + 1, CODE + 2, flags));
-    assert_eq!((cpu.cpl, cpu.rflags(), cpu.gpr[4]), (0, 2 | Rflags::CF.bits(), STACK));
-    assert_eq!((cpu.segs[seg::CS].selector, cpu.segs[seg::SS].selector), (8, 16));
+    assert_eq!(
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rcx], cpu.arch.gpr[Gpr::R11]),
+        (TARGET + 1, CODE + 2, flags)
+    );
+    assert_eq!(
+        (cpu.arch.cpl, cpu.rflags(), cpu.arch.gpr[Gpr::Rsp]),
+        (0, 2 | Rflags::CF.bits(), STACK)
+    );
+    assert_eq!((cpu.arch.segs[seg::CS].selector, cpu.arch.segs[seg::SS].selector), (8, 16));
 }
 
 #[test]
@@ -223,9 +230,9 @@ fn sysret_returns_to_64_bit_and_to_32_bit_code() {
         kernel.assemble(|a| if wide { a.sysretq() } else { a.sysret() });
         kernel.guest.write(TARGET, &[0xf4]);
         let cpu = &mut kernel.vcpu().cpu;
-        cpu.msrs.star = u64::from(USER_CODE32) << 48;
-        cpu.gpr[1] = TARGET;
-        cpu.gpr[11] = 0xffff_ffff_ffff_fc97 & !Rflags::TF.bits();
+        cpu.arch.msrs.star = u64::from(USER_CODE32) << 48;
+        cpu.arch.gpr[Gpr::Rcx] = TARGET;
+        cpu.arch.gpr[Gpr::R11] = 0xffff_ffff_ffff_fc97 & !Rflags::TF.bits();
 
         let frame = kernel.run_to_handler();
 
@@ -243,7 +250,7 @@ fn sysret_returns_to_64_bit_and_to_32_bit_code() {
 fn sysret_to_a_non_canonical_address_faults_in_the_kernel() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.sysretq());
-    kernel.vcpu().cpu.gpr[1] = 1 << 47;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = 1 << 47;
 
     let frame = kernel.run_to_handler();
 
@@ -254,13 +261,13 @@ fn sysret_to_a_non_canonical_address_faults_in_the_kernel() {
 fn syscall_without_sce_or_in_compatibility_mode_is_undefined() {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.syscall());
-    kernel.vcpu().cpu.efer.remove(cloister_x86::regs::Efer::SCE);
+    kernel.vcpu().cpu.arch.efer.remove(cloister_x86::regs::Efer::SCE);
     assert_eq!(kernel.run_to_handler().vector, 6);
 
     let mut kernel = Kernel::new();
     kernel.assemble(|a| a.syscall());
     kernel.set_level(3);
-    kernel.vcpu().cpu.segs[seg::CS].rights.0 = 0xc0fb;
+    kernel.vcpu().cpu.arch.segs[seg::CS].rights.0 = 0xc0fb;
     kernel.vcpu().cpu.update_mode();
     assert_eq!(kernel.run_to_handler().vector, 6);
 }
@@ -273,11 +280,11 @@ fn sysenter_and_sysexit_use_their_msrs_and_registers() {
     kernel.guest.write(0x9800, &[0xf4]);
     kernel.set_level(3);
     let cpu = &mut kernel.vcpu().cpu;
-    cpu.msrs.sysenter_cs = KERNEL_CODE.into();
-    cpu.msrs.sysenter_eip = TARGET;
-    cpu.msrs.sysenter_esp = RSP0;
-    cpu.gpr[1] = USER_STACK;
-    cpu.gpr[2] = 0x9800;
+    cpu.arch.msrs.sysenter_cs = KERNEL_CODE.into();
+    cpu.arch.msrs.sysenter_eip = TARGET;
+    cpu.arch.msrs.sysenter_esp = RSP0;
+    cpu.arch.gpr[Gpr::Rcx] = USER_STACK;
+    cpu.arch.gpr[Gpr::Rdx] = 0x9800;
     cpu.set_rflags(2 | IF);
 
     let frame = kernel.run_to_handler();
@@ -309,12 +316,15 @@ fn a_far_call_and_return_keep_the_level() {
         a.mov(rbx, rsp)?;
         a.db(&[0xcb])
     });
-    kernel.vcpu().cpu.gpr[7] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
 
     kernel.vcpu().run();
 
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.rip, cpu.gpr[4], cpu.gpr[3]), (CODE + 3, STACK, STACK - 8));
+    assert_eq!(
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp], cpu.arch.gpr[Gpr::Rbx]),
+        (CODE + 3, STACK, STACK - 8)
+    );
     assert_eq!(kernel.guest.read_u64(STACK - 8), u64::from(KERNEL_CODE) << 32 | (CODE + 2));
 }
 
@@ -335,7 +345,7 @@ fn a_call_gate_leads_to_the_kernel_and_a_far_return_back() {
         a.mov(r11, qword_ptr(rsp + 24))?;
         a.db(&[0x48, 0xcb])
     });
-    kernel.vcpu().cpu.gpr[7] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
     kernel.set_level(3);
 
     let frame = kernel.run_to_handler();
@@ -343,8 +353,11 @@ fn a_call_gate_leads_to_the_kernel_and_a_far_return_back() {
     assert_eq!((frame.vector, frame.rip, frame.cs), (13, CODE + 2, USER_CODE.into()));
     assert_eq!((frame.rsp, frame.ss), (STACK, USER_DATA.into()));
     let cpu = &kernel.vcpu().cpu;
-    assert_eq!((cpu.gpr[3], cpu.gpr[1] as u16), (RSP0 - 32, KERNEL_CODE));
-    assert_eq!(cpu.gpr[8..12], [CODE + 2, USER_CODE.into(), STACK, USER_DATA.into()]);
+    assert_eq!((cpu.arch.gpr[Gpr::Rbx], cpu.arch.gpr[Gpr::Rcx] as u16), (RSP0 - 32, KERNEL_CODE));
+    assert_eq!(
+        cpu.arch.gpr.registers()[8..12],
+        [CODE + 2, USER_CODE.into(), STACK, USER_DATA.into()]
+    );
 }
 
 #[test]
@@ -353,7 +366,7 @@ fn a_call_gate_of_a_lower_level_than_the_callers_is_refused() {
     kernel.set_descriptor(SPARE, (TARGET & 0xffff) | u64::from(KERNEL_CODE) << 16 | 0x8c00 << 32);
     kernel.guest.write_u64(DATA, u64::from(SPARE | 3) << 32);
     kernel.guest.load_code(&[0xff, 0x1f]);
-    kernel.vcpu().cpu.gpr[7] = DATA;
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
     kernel.set_level(3);
 
     let frame = kernel.run_to_handler();

@@ -1,6 +1,7 @@
 //! Debug exceptions that MOV SS holds back, and what the next instruction makes of them: SDM Vol. 3A,
 //! 6.8.3; Vol. 3C, 26.6.3.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -40,10 +41,10 @@ fn user(next: Code) -> Kernel {
         kernel.set_gate_words(vector, gate, 0);
     }
     let cpu = &mut kernel.vcpu().cpu;
-    cpu.gpr[7] = DATA;
-    cpu.gpr[6] = UNMAPPED;
-    cpu.msrs.lstar = handler(0xfe);
-    cpu.msrs.star = u64::from(KERNEL_CODE) << 32;
+    cpu.arch.gpr[Gpr::Rdi] = DATA;
+    cpu.arch.gpr[Gpr::Rsi] = UNMAPPED;
+    cpu.arch.msrs.lstar = handler(0xfe);
+    cpu.arch.msrs.star = u64::from(KERNEL_CODE) << 32;
     kernel
 }
 
@@ -65,8 +66,8 @@ fn a_fault_behind_mov_ss_loses_the_single_step() {
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip), (vector, CODE + MOV_SS));
-        assert_eq!(kernel.vcpu().cpu.dr6, CLEAR, "vector {vector}");
-        assert_eq!(kernel.vcpu().cpu.debug_pending, 0, "vector {vector}");
+        assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR, "vector {vector}");
+        assert_eq!(kernel.vcpu().cpu.arch.debug_pending, 0, "vector {vector}");
     }
 }
 
@@ -74,14 +75,14 @@ fn a_fault_behind_mov_ss_loses_the_single_step() {
 fn a_fault_behind_mov_ss_loses_the_watchpoint() {
     for (next, vector) in FAULTS {
         let mut kernel = user(next);
-        kernel.vcpu().cpu.dr[0] = DATA;
+        kernel.vcpu().cpu.arch.dr[0] = DATA;
         kernel.vcpu().cpu.write_dr7(WATCH);
 
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip), (vector, CODE + MOV_SS));
-        assert_eq!(kernel.vcpu().cpu.dr6, CLEAR, "vector {vector}");
-        assert_eq!(kernel.vcpu().cpu.debug_pending, 0, "vector {vector}");
+        assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR, "vector {vector}");
+        assert_eq!(kernel.vcpu().cpu.arch.debug_pending, 0, "vector {vector}");
     }
 }
 
@@ -95,7 +96,7 @@ fn a_fault_that_the_owner_injects_behind_mov_ss_loses_the_single_step() {
 
     let frame = kernel.run_to_handler();
     assert_eq!((frame.vector, frame.rip), (13, CODE + MOV_SS));
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn int1_behind_mov_ss_is_one_debug_exception_without_the_single_step() {
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rip, frame.rflags), (1, CODE + MOV_SS + 1, 2 | TF));
-    assert_eq!((kernel.vcpu().cpu.dr6, kernel.vcpu().cpu.debug_pending), (CLEAR, 0));
+    assert_eq!((kernel.vcpu().cpu.arch.dr6, kernel.vcpu().cpu.arch.debug_pending), (CLEAR, 0));
 }
 
 #[test]
@@ -120,20 +121,20 @@ fn a_second_mov_ss_in_a_row_holds_off_nothing() {
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rip), (1, CODE + 2 * MOV_SS));
-    assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | BS);
+    assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | BS);
 }
 
 #[test]
 fn int1_behind_mov_ss_takes_the_watchpoint_along() {
     let mut kernel = user(|a| a.int1());
     kernel.vcpu().cpu.set_rflags(2 | TF);
-    kernel.vcpu().cpu.dr[0] = DATA;
+    kernel.vcpu().cpu.arch.dr[0] = DATA;
     kernel.vcpu().cpu.write_dr7(WATCH);
 
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rip), (1, CODE + MOV_SS + 1));
-    assert_eq!((kernel.vcpu().cpu.dr6, kernel.vcpu().cpu.debug_pending), (CLEAR | 1, 0));
+    assert_eq!((kernel.vcpu().cpu.arch.dr6, kernel.vcpu().cpu.arch.debug_pending), (CLEAR | 1, 0));
 }
 
 #[test]
@@ -142,13 +143,16 @@ fn general_detect_behind_mov_ss_takes_the_watchpoint_along_and_not_the_single_st
     kernel.guest.write_u64(DATA, super::kernel::KERNEL_DATA.into());
     kernel.set_level(0);
     kernel.vcpu().cpu.set_rflags(2 | TF);
-    kernel.vcpu().cpu.dr[0] = DATA;
+    kernel.vcpu().cpu.arch.dr[0] = DATA;
     kernel.vcpu().cpu.write_dr7(WATCH | GENERAL_DETECT);
 
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.vector, frame.rip), (1, CODE + MOV_SS));
-    assert_eq!((kernel.vcpu().cpu.dr6, kernel.vcpu().cpu.debug_pending), (CLEAR | BD | 1, 0));
+    assert_eq!(
+        (kernel.vcpu().cpu.arch.dr6, kernel.vcpu().cpu.arch.debug_pending),
+        (CLEAR | BD | 1, 0)
+    );
 }
 
 #[test]
@@ -160,12 +164,12 @@ fn an_instruction_behind_mov_ss_that_enters_the_kernel_meets_the_trap_there() {
     ];
     for (next, entry) in entries {
         let mut kernel = user(next);
-        kernel.vcpu().cpu.msrs.fmask = TF;
+        kernel.vcpu().cpu.arch.msrs.fmask = TF;
         kernel.vcpu().cpu.set_rflags(2 | TF);
 
         let frame = kernel.run_to_handler();
 
         assert_eq!((frame.vector, frame.rip, frame.cs), (1, entry, KERNEL_CODE.into()));
-        assert_eq!(kernel.vcpu().cpu.dr6, CLEAR | BS);
+        assert_eq!(kernel.vcpu().cpu.arch.dr6, CLEAR | BS);
     }
 }

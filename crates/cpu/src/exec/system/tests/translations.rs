@@ -1,5 +1,6 @@
 //! What keeps and what drops translations: SDM Vol. 3A, 4.10.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Cr4;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -38,14 +39,14 @@ fn second_read(
         a.mov(rbx, qword_ptr(rdi))
     });
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
-    assert_eq!(kernel.vcpu().cpu.gpr[0], 1);
-    kernel.vcpu().cpu.gpr[3]
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
+    kernel.vcpu().cpu.arch.gpr[Gpr::Rbx]
 }
 
 /// A kernel with PCIDs and global pages on.
 fn kernel() -> Kernel {
     let mut kernel = Kernel::new();
-    kernel.vcpu().cpu.cr4 |= Cr4::PCIDE | Cr4::PGE;
+    kernel.vcpu().cpu.arch.cr4 |= Cr4::PCIDE | Cr4::PGE;
     kernel
 }
 
@@ -130,12 +131,12 @@ fn invpcid_faults_on_descriptors_that_mean_nothing() {
         [(4, 0, 0, true), (1, 0x1000, 0, true), (0, 0, 1 << 47, true), (1, 1, 0, false)]
     {
         let mut kernel = Kernel::new();
-        kernel.vcpu().cpu.cr4.set(Cr4::PCIDE, pcide);
+        kernel.vcpu().cpu.arch.cr4.set(Cr4::PCIDE, pcide);
         kernel.guest.write_u64(DATA, pcid);
         kernel.guest.write_u64(DATA + 8, address);
         kernel.assemble(|a| a.invpcid(rcx, xmmword_ptr(rsi)));
-        kernel.vcpu().cpu.gpr[1] = kind;
-        kernel.vcpu().cpu.gpr[6] = DATA;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rcx] = kind;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rsi] = DATA;
 
         let frame = kernel.run_to_handler();
 
@@ -178,5 +179,8 @@ fn code_in_a_remapped_page_is_found_anew() {
 
     assert_eq!(kernel.vcpu().run(), Exit::Hlt);
 
-    assert_eq!((kernel.vcpu().cpu.gpr[3], kernel.vcpu().cpu.gpr[0]), (1, 2));
+    assert_eq!(
+        (kernel.vcpu().cpu.arch.gpr[Gpr::Rbx], kernel.vcpu().cpu.arch.gpr[Gpr::Rax]),
+        (1, 2)
+    );
 }

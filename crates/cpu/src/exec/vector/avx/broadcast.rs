@@ -2,10 +2,11 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{M8, M16, M32, M64, M128, REGISTER, by_form_and_memory};
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_128, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a broadcast.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -53,6 +54,6 @@ fn broadcast<const FORM: u8, const KIND: u8>(
     cpu.check_avx()?;
     let lane = f(cpu.xmm_source::<VEX_128, KIND>(op)?);
     let high = if FORM == VEX_256 { lane } else { [0; 2] };
-    cpu.vector.set_ymm(op.dst, [lane, high]);
+    cpu.arch.vector.set_ymm(op.dst, [lane, high]);
     Ok(())
 }

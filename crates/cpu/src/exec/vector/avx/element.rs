@@ -1,7 +1,8 @@
 //! Single elements of vector registers and of memory.
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::Int;
-use crate::state::{Cpu, Exec};
 
 /// Element `i` of a register's quadwords.
 #[inline(always)]

@@ -4,11 +4,11 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::element::{self, chosen, get, set};
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, VEX_256, ZERO_SLOT};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a gather. [`Op::extra`] becomes the index register, in bits 7:0, and the number
 /// of elements.
@@ -42,9 +42,9 @@ const fn vector_size(op: &Op) -> u32 {
 fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = (op.extra >> 8) as usize;
-    let indices = cpu.vector.ymm[(op.extra & 15) as usize];
-    let mask = cpu.vector.ymm[usize::from(op.third & 15)];
-    let mut result = cpu.vector.ymm[usize::from(op.dst & 15)];
+    let indices = cpu.arch.vector.ymm[(op.extra & 15) as usize];
+    let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
+    let mut result = cpu.arch.vector.ymm[usize::from(op.dst & 15)];
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {
         let offset = get::<I>(&indices, i).sext() << (op.scale & 3);
         let loaded = cpu
@@ -65,8 +65,8 @@ fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
                 for j in (i..elements).filter(|&j| chosen::<T>(&mask, j)) {
                     set(&mut left, j, T::trunc(u64::MAX));
                 }
-                cpu.vector.ymm[usize::from(op.dst & 15)] = result;
-                cpu.vector.ymm[usize::from(op.third & 15)] = left;
+                cpu.arch.vector.ymm[usize::from(op.dst & 15)] = result;
+                cpu.arch.vector.ymm[usize::from(op.third & 15)] = left;
                 return Err(Stop::Fault);
             }
             Err(stop) => return Err(stop),
@@ -77,7 +77,7 @@ fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
         let ones = (count * T::SIZE).saturating_sub(8 * n).min(8) as u32;
         *quadword &= u64::MAX.checked_shr(64 - 8 * ones).unwrap_or(0);
     }
-    cpu.vector.ymm[usize::from(op.dst & 15)] = result;
-    cpu.vector.ymm[usize::from(op.third & 15)] = [0; 4];
+    cpu.arch.vector.ymm[usize::from(op.dst & 15)] = result;
+    cpu.arch.vector.ymm[usize::from(op.third & 15)] = [0; 4];
     Ok(())
 }

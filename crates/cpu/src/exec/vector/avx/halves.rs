@@ -3,10 +3,11 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{M128, REGISTER, value_of, wide_imm};
 use crate::exec::vector::lane::Wide;
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op, VEX_128};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that moves halves.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -25,22 +26,22 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
 fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let half = cpu.xmm_source::<VEX_128, KIND>(op)?;
-    let mut result = cpu.vector.ymm(op.third);
+    let mut result = cpu.arch.vector.ymm(op.third);
     result[(op.imm & 1) as usize] = half;
-    cpu.vector.set_ymm(op.dst, result);
+    cpu.arch.vector.set_ymm(op.dst, result);
     Ok(())
 }
 
 fn extract(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
-    let half = cpu.vector.ymm(op.src)[(op.imm & 1) as usize];
-    cpu.vector.set_low::<VEX_128>(op.dst, half);
+    let half = cpu.arch.vector.ymm(op.src)[(op.imm & 1) as usize];
+    cpu.arch.vector.set_low::<VEX_128>(op.dst, half);
     Ok(())
 }
 
 fn extract_to_memory(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
-    let half = cpu.vector.ymm(op.src)[(op.imm & 1) as usize];
+    let half = cpu.arch.vector.ymm(op.src)[(op.imm & 1) as usize];
     cpu.store_operand(op, value_of(half))
 }
 

@@ -4,11 +4,12 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::element::{self, chosen, get};
+use crate::cpu::Cpu;
 use crate::exec::vector::form::M128_ANY;
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, VEX_128, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a masked move.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -34,15 +35,15 @@ fn linear<T: Int>(cpu: &mut Cpu, op: &Op, i: usize, kind: AccessKind) -> Exec<u6
 
 fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
-    let mask = cpu.vector.ymm[usize::from(op.third & 15)];
+    let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
     let count = elements::<T>(op);
     if (0..count).all(|i| chosen::<T>(&mask, i)) {
         if op.vex == VEX_256 {
             let value = cpu.ymm_source::<M128_ANY>(op)?;
-            cpu.vector.set_ymm(op.dst, value);
+            cpu.arch.vector.set_ymm(op.dst, value);
         } else {
             let value = cpu.xmm_source::<VEX_128, M128_ANY>(op)?;
-            cpu.vector.set_low::<VEX_128>(op.dst, value);
+            cpu.arch.vector.set_low::<VEX_128>(op.dst, value);
         }
         return Ok(());
     }
@@ -55,14 +56,14 @@ fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
         let la = linear::<T>(cpu, op, i, AccessKind::Read)?;
         element::set(&mut result, i, element::load::<T>(cpu, la)?);
     }
-    cpu.vector.ymm[usize::from(op.dst & 15)] = result;
+    cpu.arch.vector.ymm[usize::from(op.dst & 15)] = result;
     Ok(())
 }
 
 fn store<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
-    let mask = cpu.vector.ymm[usize::from(op.third & 15)];
-    let data = cpu.vector.ymm[usize::from(op.src & 15)];
+    let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
+    let data = cpu.arch.vector.ymm[usize::from(op.src & 15)];
     let count = elements::<T>(op);
     let mut touched = (0..count).filter(|&i| chosen::<T>(&mask, i));
     let Some(first) = touched.next() else { return Ok(()) };

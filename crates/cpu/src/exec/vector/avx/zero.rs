@@ -2,8 +2,9 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of VZEROALL or VZEROUPPER.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -16,20 +17,20 @@ pub fn select(instruction: &Instruction) -> Option<Handler> {
 
 /// The registers that the mode has: the others keep their value outside 64-bit mode.
 const fn registers(cpu: &Cpu) -> usize {
-    if cpu.mode.is_64() { 16 } else { 8 }
+    if cpu.run.mode.is_64() { 16 } else { 8 }
 }
 
 fn vzeroall(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = registers(cpu);
-    cpu.vector.ymm[..count].fill([0; 4]);
+    cpu.arch.vector.ymm[..count].fill([0; 4]);
     Ok(())
 }
 
 fn vzeroupper(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = registers(cpu);
-    for register in &mut cpu.vector.ymm[..count] {
+    for register in &mut cpu.arch.vector.ymm[..count] {
         [register[2], register[3]] = [0; 2];
     }
     Ok(())

@@ -2,10 +2,11 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{self, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a SHA instruction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -24,7 +25,7 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
 }
 
 fn handle_sha256rnds2<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let words = cpu.vector.xmm(0);
+    let words = cpu.arch.vector.xmm(0);
     form::binary::<LEGACY, KIND>(cpu, op, |a, b| sha256rnds2(a, b, words))
 }
 

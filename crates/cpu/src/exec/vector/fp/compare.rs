@@ -4,10 +4,11 @@ use cloister_float::{Comparison, Env, Format, Relation, compare};
 use cloister_x86::regs::Rflags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{M32, M64, REGISTER, sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, zip_with};
+use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a comparison.
 pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -79,7 +80,7 @@ fn set_flags<F: Format>(cpu: &mut Cpu, a: F, b: F, comparison: Comparison) -> Ex
         Relation::Less => Rflags::CF,
         Relation::Equal => Rflags::ZF,
     };
-    cpu.flags.set_bits(flags.bits());
+    cpu.arch.flags.set_bits(flags.bits());
     Ok(())
 }
 
@@ -88,7 +89,7 @@ macro_rules! ordered {
         fn $name<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_vector(op)?;
             let b = cpu.xmm_source::<VEX_128, KIND>(op)?[0] as $t;
-            let a = cpu.vector.xmm(op.dst)[0] as $t;
+            let a = cpu.arch.vector.xmm(op.dst)[0] as $t;
             set_flags(cpu, a, b, Comparison::$comparison)
         }
     )*};

@@ -3,13 +3,14 @@
 use cloister_float::{Env, convert, from_i32, from_i64};
 use iced_x86::{Code, Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{
     sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
 };
 use crate::exec::vector::lane::{Lane, map_with};
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a conversion to floating point.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -90,8 +91,8 @@ fn cvtsi2ss<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
-    let old = cpu.vector.xmm(op.third);
-    cpu.vector.set_dst(op, with_low32(old, result));
+    let old = cpu.arch.vector.xmm(op.third);
+    cpu.set_vector_dst(op, with_low32(old, result));
     Ok(())
 }
 
@@ -99,8 +100,8 @@ fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
-    let old = cpu.vector.xmm(op.third);
-    cpu.vector.set_dst(op, with_low(old, result));
+    let old = cpu.arch.vector.xmm(op.third);
+    cpu.set_vector_dst(op, with_low(old, result));
     Ok(())
 }
 
@@ -121,8 +122,8 @@ fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
         let high: u32 = from_i32(env, (b >> 32) as i32);
         u64::from(low) | u64::from(high) << 32
     })?;
-    let old = cpu.vector.xmm(op.dst);
-    cpu.vector.set_xmm(op.dst, with_low(old, result));
+    let old = cpu.arch.vector.xmm(op.dst);
+    cpu.arch.vector.set_xmm(op.dst, with_low(old, result));
     Ok(())
 }
 
@@ -132,7 +133,7 @@ fn cvtpi2pd_register(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.mmx(op.src);
     let result = cpu.simd(|env| cvtdq2pd(env, b))?;
     cpu.enter_mmx();
-    cpu.vector.set_xmm(op.dst, result);
+    cpu.arch.vector.set_xmm(op.dst, result);
     Ok(())
 }
 
@@ -141,6 +142,6 @@ fn cvtpi2pd_memory(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     let b = cpu.load_operand::<u64>(op)?;
     let result = cpu.simd(|env| cvtdq2pd(env, b))?;
-    cpu.vector.set_xmm(op.dst, result);
+    cpu.arch.vector.set_xmm(op.dst, result);
     Ok(())
 }

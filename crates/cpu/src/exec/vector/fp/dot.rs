@@ -6,10 +6,11 @@
 use cloister_float::{add, mul};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::by_form;
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a dot product.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -25,12 +26,12 @@ fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let imm = op.imm as u8;
     if FORM == VEX_256 {
         let b = cpu.ymm_source::<KIND>(op)?;
-        let result = dpps(cpu, cpu.vector.ymm(op.third), b, imm)?;
-        cpu.vector.set_ymm(op.dst, result);
+        let result = dpps(cpu, cpu.arch.vector.ymm(op.third), b, imm)?;
+        cpu.arch.vector.set_ymm(op.dst, result);
     } else {
         let b = cpu.xmm_source::<FORM, KIND>(op)?;
-        let [result] = dpps(cpu, [cpu.vector.xmm(op.third)], [b], imm)?;
-        cpu.vector.set_low::<FORM>(op.dst, result);
+        let [result] = dpps(cpu, [cpu.arch.vector.xmm(op.third)], [b], imm)?;
+        cpu.arch.vector.set_low::<FORM>(op.dst, result);
     }
     Ok(())
 }
@@ -38,8 +39,8 @@ fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn handle_dppd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_form::<FORM>()?;
     let b = cpu.xmm_source::<FORM, KIND>(op)?;
-    let result = dppd(cpu, cpu.vector.xmm(op.third), b, op.imm as u8)?;
-    cpu.vector.set_low::<FORM>(op.dst, result);
+    let result = dppd(cpu, cpu.arch.vector.xmm(op.third), b, op.imm as u8)?;
+    cpu.arch.vector.set_low::<FORM>(op.dst, result);
     Ok(())
 }
 

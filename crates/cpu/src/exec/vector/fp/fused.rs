@@ -3,10 +3,11 @@
 use cloister_float::{Env, Format, fma};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{by_form, with_low, with_low32};
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// [`Op::extra`]: which operands are multiplied, the number of the mnemonic.
 const ORDER: u32 = 0xff;
@@ -93,14 +94,14 @@ fn packed<const FORM: u8, const KIND: u8, F: Format + Element>(cpu: &mut Cpu, op
     let spec = op.extra;
     if FORM == VEX_256 {
         let z = cpu.ymm_source::<KIND>(op)?;
-        let (x, y) = (cpu.vector.ymm(op.dst), cpu.vector.ymm(op.third));
+        let (x, y) = (cpu.arch.vector.ymm(op.dst), cpu.arch.vector.ymm(op.third));
         let result = cpu.simd(|env| [0, 1].map(|n| lane::<F>(env, spec, x[n], y[n], z[n])))?;
-        cpu.vector.set_ymm(op.dst, result);
+        cpu.arch.vector.set_ymm(op.dst, result);
     } else {
         let z = cpu.xmm_source::<FORM, KIND>(op)?;
-        let (x, y) = (cpu.vector.xmm(op.dst), cpu.vector.xmm(op.third));
+        let (x, y) = (cpu.arch.vector.xmm(op.dst), cpu.arch.vector.xmm(op.third));
         let result = cpu.simd(|env| lane::<F>(env, spec, x, y, z))?;
-        cpu.vector.set_low::<FORM>(op.dst, result);
+        cpu.arch.vector.set_low::<FORM>(op.dst, result);
     }
     Ok(())
 }
@@ -116,17 +117,17 @@ fn pd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn ss<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let z = cpu.xmm_source::<FORM, KIND>(op)?[0] as u32;
-    let (x, y) = (cpu.vector.xmm(op.dst), cpu.vector.xmm(op.third)[0] as u32);
+    let (x, y) = (cpu.arch.vector.xmm(op.dst), cpu.arch.vector.xmm(op.third)[0] as u32);
     let result = cpu.simd(|env| element(env, op.extra, 0, x[0] as u32, y, z))?;
-    cpu.vector.set_low::<FORM>(op.dst, with_low32(x, result));
+    cpu.arch.vector.set_low::<FORM>(op.dst, with_low32(x, result));
     Ok(())
 }
 
 fn sd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let z = cpu.xmm_source::<FORM, KIND>(op)?[0];
-    let (x, y) = (cpu.vector.xmm(op.dst), cpu.vector.xmm(op.third)[0]);
+    let (x, y) = (cpu.arch.vector.xmm(op.dst), cpu.arch.vector.xmm(op.third)[0]);
     let result = cpu.simd(|env| element(env, op.extra, 0, x[0], y, z))?;
-    cpu.vector.set_low::<FORM>(op.dst, with_low(x, result));
+    cpu.arch.vector.set_low::<FORM>(op.dst, with_low(x, result));
     Ok(())
 }

@@ -4,10 +4,11 @@
 use cloister_float::{Env, Flags, Rounding, convert};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{sse_float_widen, value_of};
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a conversion from or to half precision.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -50,7 +51,7 @@ pub fn vcvtps2ph(env: &mut Env, b: Lane, imm: u8) -> u64 {
 fn handle_vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let imm = op.imm as u8;
-    let [low, high] = cpu.vector.ymm(op.src);
+    let [low, high] = cpu.arch.vector.ymm(op.src);
     let wide = op.vex == VEX_256;
     let result = cpu.simd(|env| {
         // One after the other: the immediate's rounding holds for both.
@@ -59,7 +60,7 @@ fn handle_vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Exec {
     })?;
     match (op.mem_operand == NO_MEMORY, wide) {
         (true, _) => {
-            cpu.vector.set_dst(op, result);
+            cpu.set_vector_dst(op, result);
             Ok(())
         }
         (false, true) => cpu.store_operand(op, value_of(result)),

@@ -4,10 +4,11 @@
 use cloister_float::{Env, Format, Rounding, to_i32, to_i64};
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float, sse_float_narrow};
 use crate::exec::vector::lane::{Element, Lane, map_with};
+use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a conversion to integers.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {

@@ -3,10 +3,11 @@
 use cloister_x86::regs::Rflags;
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{by_form, packed};
 use crate::exec::vector::lane::zip;
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a comparison.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -51,9 +52,9 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
 fn test<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op, mask: u64) -> Exec {
     cpu.check_form::<FORM>()?;
     let (a, b) = if FORM == VEX_256 {
-        (cpu.vector.ymm(op.dst), cpu.ymm_source::<KIND>(op)?)
+        (cpu.arch.vector.ymm(op.dst), cpu.ymm_source::<KIND>(op)?)
     } else {
-        ([cpu.vector.xmm(op.dst), [0; 2]], [cpu.xmm_source::<FORM, KIND>(op)?, [0; 2]])
+        ([cpu.arch.vector.xmm(op.dst), [0; 2]], [cpu.xmm_source::<FORM, KIND>(op)?, [0; 2]])
     };
     let (mut both, mut only_b) = (0, 0);
     for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
@@ -63,6 +64,6 @@ fn test<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op, mask: u64) -> Ex
     let mut flags = Rflags::empty();
     flags.set(Rflags::ZF, both & mask == 0);
     flags.set(Rflags::CF, only_b & mask == 0);
-    cpu.flags.set_bits(flags.bits());
+    cpu.arch.flags.set_bits(flags.bits());
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::sse_imm;
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an insertion or extraction.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -50,10 +51,10 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
 fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = element_source::<T, MEMORY>(cpu, op)?;
-    let mut elements = T::split(cpu.vector.xmm(op.third));
+    let mut elements = T::split(cpu.arch.vector.xmm(op.third));
     let count = elements.as_ref().len();
     elements.as_mut()[op.imm as usize % count] = value;
-    cpu.vector.set_dst(op, T::join(elements));
+    cpu.set_vector_dst(op, T::join(elements));
     Ok(())
 }
 
@@ -64,7 +65,7 @@ fn element_source<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<T>
 
 fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let elements = T::split(cpu.vector.xmm(op.src));
+    let elements = T::split(cpu.arch.vector.xmm(op.src));
     let elements = elements.as_ref();
     let value = elements[op.imm as usize % elements.len()];
     if MEMORY {

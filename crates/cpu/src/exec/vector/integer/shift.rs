@@ -2,10 +2,11 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{by_form, mmx, sse, sse_imm};
 use crate::exec::vector::lane::{Lane, map, zip};
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a shift: the count is a register, memory (both 64 bits of it) or an immediate.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -61,11 +62,11 @@ macro_rules! by_count {
         fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_form::<FORM>()?;
             let [count, _] = cpu.xmm_source::<FORM, KIND>(op)?;
-            let [low, high] = cpu.vector.ymm(op.third);
+            let [low, high] = cpu.arch.vector.ymm(op.third);
             if FORM == VEX_256 {
-                cpu.vector.set_ymm(op.dst, [$f(low, count), $f(high, count)]);
+                cpu.arch.vector.set_ymm(op.dst, [$f(low, count), $f(high, count)]);
             } else {
-                cpu.vector.set_low::<FORM>(op.dst, $f(low, count));
+                cpu.arch.vector.set_low::<FORM>(op.dst, $f(low, count));
             }
             Ok(())
         }

@@ -2,10 +2,11 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use crate::cpu::Cpu;
 use crate::exec::vector::form::{by_form, mmx, mmx_imm, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
+use crate::exit::Exec;
 use crate::op::{Handler, Op, VEX_256};
-use crate::state::{Cpu, Exec};
 
 /// The handler of a shuffle or blend.
 pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
@@ -46,16 +47,16 @@ macro_rules! variable_blend {
         fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_form::<FORM>()?;
             let blend = |a, b, mask| blend_by_sign::<$t>(a, b, mask, |m| m < 0);
-            let mask = cpu.vector.ymm(op.extra as u8);
+            let mask = cpu.arch.vector.ymm(op.extra as u8);
             if FORM == VEX_256 {
                 let b = cpu.ymm_source::<KIND>(op)?;
-                let a = cpu.vector.ymm(op.third);
+                let a = cpu.arch.vector.ymm(op.third);
                 let result = [blend(a[0], b[0], mask[0]), blend(a[1], b[1], mask[1])];
-                cpu.vector.set_ymm(op.dst, result);
+                cpu.arch.vector.set_ymm(op.dst, result);
             } else {
                 let b = cpu.xmm_source::<FORM, KIND>(op)?;
-                let a = cpu.vector.xmm(op.third);
-                cpu.vector.set_low::<FORM>(op.dst, blend(a, b, mask[0]));
+                let a = cpu.arch.vector.xmm(op.third);
+                cpu.arch.vector.set_low::<FORM>(op.dst, blend(a, b, mask[0]));
             }
             Ok(())
         }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use cloister_x86::regs::Xfeatures;
 
-use crate::exec::vector::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
-use crate::exec::x87::{Fpu, Reg80};
+use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
+use crate::state::x87::{Fpu, Reg80};
 
 /// Bytes of the legacy region and the header.
 pub const BASE_SIZE: usize = 576;

@@ -5,10 +5,11 @@ use cloister_x86::{Exception, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::area::{Area, Format};
-use crate::exec::vector::MXCSR_MASK;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::vector::MXCSR_MASK;
 
 /// The handler of FXSAVE or FXRSTOR.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -28,10 +29,10 @@ fn last(cpu: &Cpu, la: u64) -> u64 {
 
 /// CR0.EM, CR0.TS, and an area at a 16-byte boundary.
 fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
-    if cpu.cr0.contains(Cr0::EM) {
+    if cpu.arch.cr0.contains(Cr0::EM) {
         return Err(cpu.ud());
     }
-    if cpu.cr0.contains(Cr0::TS) {
+    if cpu.arch.cr0.contains(Cr0::TS) {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }
     cpu.area_address(op, 16, 512, kind)
@@ -40,25 +41,25 @@ fn operand(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Exec<u64> {
 fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
     let la = operand(cpu, op, AccessKind::Write)?;
     // Reserved bytes and those for software (464 to 511) are left as they are.
-    let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
-    area.put_x87(&cpu.fpu);
-    area.put_mxcsr(&cpu.vector);
-    area.put_sse(&cpu.vector);
+    let mut area = Area::new(Format { wide, all_registers: cpu.run.mode.is_64() });
+    area.put_x87(&cpu.arch.fpu);
+    area.put_mxcsr(&cpu.arch.vector);
+    area.put_sse(&cpu.arch.vector);
     cpu.probe_write(last(cpu, la), 1)?;
     cpu.probe_write(la, 512)?;
-    cpu.write_bytes(la, &area.bytes[..area.format.xmm().end], cpu.mmu_mode)
+    cpu.write_bytes(la, &area.bytes[..area.format.xmm().end], cpu.run.mmu_mode)
 }
 
 fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Exec {
     let la = operand(cpu, op, AccessKind::Read)?;
-    let mut area = Area::new(Format { wide, all_registers: cpu.mode.is_64() });
+    let mut area = Area::new(Format { wide, all_registers: cpu.run.mode.is_64() });
     cpu.probe_read(last(cpu, la), 1)?;
-    cpu.read_bytes(la, &mut area.bytes[..512], cpu.mmu_mode)?;
+    cpu.read_bytes(la, &mut area.bytes[..512], cpu.run.mmu_mode)?;
     if area.mxcsr() & !MXCSR_MASK != 0 {
         return Err(cpu.gp(0));
     }
-    cpu.fpu = area.x87();
-    cpu.vector.mxcsr = area.mxcsr();
-    area.take_sse(&mut cpu.vector);
+    cpu.arch.fpu = area.x87();
+    cpu.arch.vector.mxcsr = area.mxcsr();
+    area.take_sse(&mut cpu.arch.vector);
     Ok(())
 }

@@ -4,8 +4,8 @@
 use cloister_x86::regs::Xfeatures;
 
 use super::area::{Area, Format, HEADER, Plan, in_use, initialize};
-use crate::exec::vector::MXCSR_DEFAULT;
-use crate::state::Cpu;
+use crate::cpu::Cpu;
+use crate::state::vector::MXCSR_DEFAULT;
 
 /// An image that XRSTOR would refuse with #GP(0).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub struct IllegalImage;
 
 impl Cpu {
     fn image_format(&self) -> Format {
-        Format { wide: self.mode.is_64(), all_registers: self.mode.is_64() }
+        Format { wide: self.run.mode.is_64(), all_registers: self.run.mode.is_64() }
     }
 
     /// Bytes of an image with these components: 576, or 832 with AVX state.
@@ -29,18 +29,18 @@ impl Cpu {
     pub fn xsave_image(&self, xfrm: Xfeatures) -> Vec<u8> {
         let mut area = Area::new(self.image_format());
         if xfrm.contains(Xfeatures::X87) {
-            area.put_x87(&self.fpu);
+            area.put_x87(&self.arch.fpu);
         }
         if xfrm.intersects(Xfeatures::SSE | Xfeatures::AVX) {
-            area.put_mxcsr(&self.vector);
+            area.put_mxcsr(&self.arch.vector);
         }
         if xfrm.contains(Xfeatures::SSE) {
-            area.put_sse(&self.vector);
+            area.put_sse(&self.arch.vector);
         }
         if xfrm.contains(Xfeatures::AVX) {
-            area.put_avx(&self.vector);
+            area.put_avx(&self.arch.vector);
         }
-        let used = in_use(&self.fpu, &self.vector, area.format);
+        let used = in_use(&self.arch.fpu, &self.arch.vector, area.format);
         area.put_quadword(HEADER, (used & xfrm).bits());
         area.bytes[..Self::area_size(xfrm)].to_vec()
     }
@@ -51,7 +51,7 @@ impl Cpu {
     ///
     /// [`IllegalImage`] where XRSTOR with XCR0 = `xfrm` gives #GP(0).
     pub fn check_xsave_image(&self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
-        let (mut fpu, mut vector) = (self.fpu.clone(), self.vector.clone());
+        let (mut fpu, mut vector) = (self.arch.fpu.clone(), self.arch.vector.clone());
         let (area, plan) = self.read_image(image, xfrm)?;
         plan.apply(&area, &mut fpu, &mut vector).ok_or(IllegalImage)
     }
@@ -64,7 +64,7 @@ impl Cpu {
     /// compacted format or shorter than [`Cpu::xsave_image_size`]; nothing has changed then.
     pub fn xrstor_image(&mut self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
         let (area, plan) = self.read_image(image, xfrm)?;
-        plan.apply(&area, &mut self.fpu, &mut self.vector).ok_or(IllegalImage)
+        plan.apply(&area, &mut self.arch.fpu, &mut self.arch.vector).ok_or(IllegalImage)
     }
 
     fn read_image(&self, image: &[u8], xfrm: Xfeatures) -> Result<(Area, Plan), IllegalImage> {
@@ -85,9 +85,9 @@ impl Cpu {
     pub fn initialize_xstate(&mut self, xfrm: Xfeatures) {
         // All 16 registers, whatever the mode: nothing of an enclave may stay behind.
         let format = Format { wide: true, all_registers: true };
-        initialize(&mut self.fpu, &mut self.vector, xfrm, format);
+        initialize(&mut self.arch.fpu, &mut self.arch.vector, xfrm, format);
         if xfrm.intersects(Xfeatures::SSE | Xfeatures::AVX) {
-            self.vector.mxcsr = MXCSR_DEFAULT;
+            self.arch.vector.mxcsr = MXCSR_DEFAULT;
         }
     }
 }

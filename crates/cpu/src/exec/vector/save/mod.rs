@@ -10,9 +10,10 @@ pub mod xsave;
 
 use iced_x86::Instruction;
 
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
 
 /// The handler of an instruction that saves or restores state.
 pub fn select(instruction: &Instruction) -> Option<Handler> {

@@ -2,9 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::exec::vector::MXCSR_MASK;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::vector::MXCSR_MASK;
 
 /// The handler of LDMXCSR or STMXCSR.
 pub fn select(instruction: &Instruction) -> Option<Handler> {
@@ -21,12 +22,12 @@ fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
     if value & !MXCSR_MASK != 0 {
         return Err(cpu.gp(0));
     }
-    cpu.vector.mxcsr = value;
+    cpu.arch.vector.mxcsr = value;
     Ok(())
 }
 
 fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
-    let value = cpu.vector.mxcsr;
+    let value = cpu.arch.vector.mxcsr;
     cpu.store_operand(op, value)
 }

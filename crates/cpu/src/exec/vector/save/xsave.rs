@@ -4,16 +4,17 @@
 //! the manual leaves both open.
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::area::{
     Area, BASE_SIZE, COMPACTED, Format, HEADER, MAX_SIZE, MXCSR, X87_CONTROL, X87_REGISTERS, in_use,
 };
-use crate::exec::vector::MXCSR_DEFAULT;
+use crate::cpu::Cpu;
+use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op};
-use crate::state::{Cpu, Exec};
+use crate::state::vector::MXCSR_DEFAULT;
 
 /// Which of the instructions saves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,13 +44,13 @@ impl Cpu {
     /// What the XSAVE and XRSTOR instructions check first: CR4.OSXSAVE, CR0.TS, and for those
     /// that handle supervisor state the CPL.
     pub(super) fn check_xsave(&mut self, supervisor: bool) -> Exec {
-        if !self.cr4.contains(Cr4::OSXSAVE) {
+        if !self.arch.cr4.contains(Cr4::OSXSAVE) {
             return Err(self.ud());
         }
-        if self.cr0.contains(Cr0::TS) {
+        if self.arch.cr0.contains(Cr0::TS) {
             return Err(self.raise(Exception::new(Vector::Nm)));
         }
-        if supervisor && self.cpl != 0 {
+        if supervisor && self.arch.cpl != 0 {
             return Err(self.gp(0));
         }
         Ok(())
@@ -57,15 +58,15 @@ impl Cpu {
 
     /// The requested-feature bitmap: EDX:EAX and XCR0 (IA32_XSS has no bits).
     pub(super) fn requested_features(&self) -> Xfeatures {
-        let mask = self.gpr[2] << 32 | self.gpr[0] & 0xffff_ffff;
-        Xfeatures::from_bits_retain(mask) & self.xcr0
+        let mask = self.arch.gpr[Gpr::Rdx] << 32 | self.arch.gpr[Gpr::Rax] & 0xffff_ffff;
+        Xfeatures::from_bits_retain(mask) & self.arch.xcr0
     }
 
     /// XINUSE: the components that are not in their initial configuration (SDM Vol. 1, 13.6).
     #[must_use]
     pub fn xinuse(&self) -> Xfeatures {
-        let all_registers = self.mode.is_64();
-        in_use(&self.fpu, &self.vector, Format { wide: all_registers, all_registers })
+        let all_registers = self.run.mode.is_64();
+        in_use(&self.arch.fpu, &self.arch.vector, Format { wide: all_registers, all_registers })
     }
 
     /// Size of an area with these components.
@@ -79,10 +80,10 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
     let requested = cpu.requested_features();
     let size = Cpu::area_size(requested);
     let la = cpu.area_address(op, 64, size, AccessKind::Write)?;
-    let format = Format { wide, all_registers: cpu.mode.is_64() };
-    let mut used = in_use(&cpu.fpu, &cpu.vector, format);
+    let format = Format { wide, all_registers: cpu.run.mode.is_64() };
+    let mut used = in_use(&cpu.arch.fpu, &cpu.arch.vector, format);
     let compact = matches!(variant, Variant::Xsavec | Variant::Xsaves);
-    if compact && cpu.vector.mxcsr != MXCSR_DEFAULT {
+    if compact && cpu.arch.vector.mxcsr != MXCSR_DEFAULT {
         // 13.10: MXCSR counts only here.
         used |= Xfeatures::SSE;
     }
@@ -112,15 +113,15 @@ fn save(cpu: &mut Cpu, op: &Op, variant: Variant, wide: bool) -> Exec {
     } else {
         let mut old = [0; 8];
         let at = cpu.wrap_la(la.wrapping_add(HEADER as u64));
-        cpu.read_bytes(at, &mut old, cpu.mmu_mode)?;
+        cpu.read_bytes(at, &mut old, cpu.run.mmu_mode)?;
         let kept = u64::from_le_bytes(old) & !requested.bits();
         area.put_quadword(HEADER, kept | (requested & used).bits());
         HEADER..HEADER + 8
     };
-    area.put_x87(&cpu.fpu);
-    area.put_mxcsr(&cpu.vector);
-    area.put_sse(&cpu.vector);
-    area.put_avx(&cpu.vector);
+    area.put_x87(&cpu.arch.fpu);
+    area.put_mxcsr(&cpu.arch.vector);
+    area.put_sse(&cpu.arch.vector);
+    area.put_avx(&cpu.arch.vector);
     let parts = [
         (saved.contains(Xfeatures::X87), X87_CONTROL),
         (with_mxcsr, MXCSR),
@@ -147,5 +148,5 @@ fn write_part(cpu: &mut Cpu, la: u64, area: &Area, part: std::ops::Range<usize>)
         return Ok(());
     }
     let at = cpu.wrap_la(la.wrapping_add(part.start as u64));
-    cpu.write_bytes(at, &area.bytes[part], cpu.mmu_mode)
+    cpu.write_bytes(at, &area.bytes[part], cpu.run.mmu_mode)
 }

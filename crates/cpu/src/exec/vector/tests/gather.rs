@@ -1,5 +1,7 @@
 //! Gathers that fault and go on, and their addresses (SDM Vol. 2C, VPGATHERDD).
 
+use cloister_x86::Gpr;
+
 use crate::exit::Exit;
 use crate::testing::{DATA, DEVICE, Ending, Guest, Start};
 
@@ -17,17 +19,17 @@ fn a_gather_that_faults_keeps_what_it_has_and_goes_on_from_there() {
     }
     guest.set_page_flags(DATA + 0x3000, 0);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = DATA;
-    cpu.vector.ymm[0] = [u64::MAX; 4];
-    cpu.vector.ymm[1] = std::array::from_fn(|n| {
+    cpu.arch.gpr[Gpr::Rbx] = DATA;
+    cpu.arch.vector.ymm[0] = [u64::MAX; 4];
+    cpu.arch.vector.ymm[1] = std::array::from_fn(|n| {
         let index = |i: u64| i * 0x400;
         index(2 * n as u64) | index(2 * n as u64 + 1) << 32
     });
     // All but element 1.
-    cpu.vector.ymm[2] = [0x8000_0000, 0xffff_ffff_8000_0000, u64::MAX, u64::MAX];
+    cpu.arch.vector.ymm[2] = [0x8000_0000, 0xffff_ffff_8000_0000, u64::MAX, u64::MAX];
 
     let first = guest.run();
-    let (partial, left) = (guest.vcpu.cpu.vector.ymm[0], guest.vcpu.cpu.vector.ymm[2]);
+    let (partial, left) = (guest.vcpu.cpu.arch.vector.ymm[0], guest.vcpu.cpu.arch.vector.ymm[2]);
     guest.set_page_flags(DATA + 0x3000, 7);
     guest.write(DATA, &[0; 4]);
     guest.run();
@@ -43,8 +45,8 @@ fn a_gather_that_faults_keeps_what_it_has_and_goes_on_from_there() {
         0x0000_0105_0000_0104,
         0x0000_0107_0000_0106,
     ];
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], done, "element 0 is not read again");
-    assert_eq!(guest.vcpu.cpu.vector.ymm[2], [0; 4]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], done, "element 0 is not read again");
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[2], [0; 4]);
 }
 
 #[test]
@@ -52,9 +54,9 @@ fn a_gather_from_a_device_asks_for_each_element_once() {
     let mut guest = Guest::new(Start::Kernel64);
     guest.load_code(&XMM);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = DEVICE;
-    cpu.vector.ymm[1] = [2 << 32 | 1, 0, 0, 0];
-    cpu.vector.ymm[2] = [u64::MAX, 0, 0, 0];
+    cpu.arch.gpr[Gpr::Rbx] = DEVICE;
+    cpu.arch.vector.ymm[1] = [2 << 32 | 1, 0, 0, 0];
+    cpu.arch.vector.ymm[2] = [u64::MAX, 0, 0, 0];
 
     let mut asked = Vec::new();
     for answer in [0x11, 0x22] {
@@ -66,7 +68,7 @@ fn a_gather_from_a_device_asks_for_each_element_once() {
     guest.run();
 
     assert_eq!(asked, [4, 8]);
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [0x22_0000_0011, 0, 0, 0]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0x22_0000_0011, 0, 0, 0]);
 }
 
 #[test]
@@ -75,13 +77,13 @@ fn an_address_size_prefix_truncates_the_sum() {
     guest.load_code(&[&[0x67][..], &XMM].concat());
     guest.write(DATA - 4, &[1, 2, 3, 4]);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = 0xffff_ffff_0000_0000 | DATA;
-    cpu.vector.ymm[1] = [0xffff_ffff, 0, 0, 0];
-    cpu.vector.ymm[2] = [0x8000_0000, 0, 0, 0];
+    cpu.arch.gpr[Gpr::Rbx] = 0xffff_ffff_0000_0000 | DATA;
+    cpu.arch.vector.ymm[1] = [0xffff_ffff, 0, 0, 0];
+    cpu.arch.vector.ymm[2] = [0x8000_0000, 0, 0, 0];
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0][0], 0x0403_0201);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0][0], 0x0403_0201);
 }
 
 #[test]
@@ -92,12 +94,12 @@ fn an_index_without_a_base_reaches_32_bit_addresses() {
     let mut guest = Guest::new(Start::User32);
     guest.load_code(&code);
     guest.write(DATA, &[1, 2, 3, 4]);
-    guest.vcpu.cpu.vector.ymm[1] = [0xffff_ffff, 0, 0, 0];
-    guest.vcpu.cpu.vector.ymm[2] = [0x8000_0000, 0, 0, 0];
+    guest.vcpu.cpu.arch.vector.ymm[1] = [0xffff_ffff, 0, 0, 0];
+    guest.vcpu.cpu.arch.vector.ymm[2] = [0x8000_0000, 0, 0, 0];
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0][0], 0x0403_0201);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0][0], 0x0403_0201);
 }
 
 #[test]
@@ -110,10 +112,10 @@ fn registers_of_a_gather_differ() {
     ] {
         let mut guest = Guest::new(Start::Kernel64);
         guest.load_code(&code);
-        guest.vcpu.cpu.gpr[3] = DATA;
+        guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = DATA;
 
         guest.run();
 
-        assert_eq!(guest.vcpu.cpu.rip, crate::testing::CODE, "{code:x?}");
+        assert_eq!(guest.vcpu.cpu.arch.rip, crate::testing::CODE, "{code:x?}");
     }
 }

@@ -1,7 +1,7 @@
 //! AVX state in XSAVE areas (SDM Vol. 1, chapter 13).
 
 use cloister_x86::regs::Xfeatures;
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::code_asm::*;
 
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
@@ -21,8 +21,8 @@ fn numbered(range: std::ops::Range<usize>) -> [[u64; 4]; 16] {
 fn guest(ymm: [[u64; 4]; 16]) -> Guest {
     let mut guest = Guest::new(Start::Kernel64);
     let cpu = &mut guest.vcpu.cpu;
-    (cpu.gpr[0], cpu.gpr[3]) = (7, DATA);
-    cpu.vector.ymm = ymm;
+    (cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rbx]) = (7, DATA);
+    cpu.arch.vector.ymm = ymm;
     guest
 }
 
@@ -39,7 +39,7 @@ fn xsave_and_xrstor_carry_the_upper_halves() {
 
     assert_eq!(saved.read_u64(DATA + XSTATE_BV) & 6, 6);
     assert_eq!(saved.read_u64(DATA + AVX + 16 * 15 + 8), 16);
-    assert_eq!(saved.vcpu.cpu.vector.ymm, numbered(0..4));
+    assert_eq!(saved.vcpu.cpu.arch.vector.ymm, numbered(0..4));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn xsavec_compacts_and_xrstor_initializes_what_is_not_there() {
 
     assert_eq!(saved.read_u64(DATA + XCOMP_BV), 1 << 63 | 7);
     assert_eq!(saved.read_u64(DATA + XSTATE_BV) & 6, 4, "the XMM registers were zero");
-    assert_eq!(saved.vcpu.cpu.vector.ymm, numbered(2..4));
+    assert_eq!(saved.vcpu.cpu.arch.vector.ymm, numbered(2..4));
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn xsaveopt_does_not_write_upper_halves_of_zeros() {
 fn xrstor_of_a_component_that_xcr0_lacks_is_refused() {
     let mut refused = guest(numbered(0..4));
     refused.assemble(|a| a.xrstor64(ptr(rbx)));
-    refused.vcpu.cpu.xcr0 = Xfeatures::X87 | Xfeatures::SSE;
+    refused.vcpu.cpu.arch.xcr0 = Xfeatures::X87 | Xfeatures::SSE;
     refused.write_u64(DATA + XSTATE_BV, 4);
 
     refused.run();
 
-    assert_eq!(refused.vcpu.cpu.rip, CODE);
+    assert_eq!(refused.vcpu.cpu.arch.rip, CODE);
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn xgetbv_of_1_says_what_is_in_use() {
     for (range, expected) in [(0..0, 0), (0..2, 2), (2..4, 4), (0..4, 6)] {
         let mut asked = guest(numbered(range));
         asked.assemble(|a| a.xgetbv());
-        asked.vcpu.cpu.gpr[1] = 1;
+        asked.vcpu.cpu.arch.gpr[Gpr::Rcx] = 1;
 
         asked.run();
 
-        assert_eq!(asked.vcpu.cpu.gpr[0] & 6, expected);
-        assert_eq!(asked.vcpu.cpu.gpr[2], 0);
+        assert_eq!(asked.vcpu.cpu.arch.gpr[Gpr::Rax] & 6, expected);
+        assert_eq!(asked.vcpu.cpu.arch.gpr[Gpr::Rdx], 0);
     }
 }
 
@@ -121,16 +121,17 @@ fn a_restore_that_refuses_mxcsr_changes_nothing() {
             refused.write_u64(DATA + XCOMP_BV, xcomp_bv);
             refused.write(DATA + AVX, &[0x22; 256]);
             refused.load_code(code);
-            refused.vcpu.cpu.fpu.top = 3;
-            let (fpu, vector) = (refused.vcpu.cpu.fpu.clone(), refused.vcpu.cpu.vector.clone());
+            refused.vcpu.cpu.arch.fpu.top = 3;
+            let (fpu, vector) =
+                (refused.vcpu.cpu.arch.fpu.clone(), refused.vcpu.cpu.arch.vector.clone());
 
             let ending = refused.run();
 
             let fault = Ending::Exception(Exception::with_code(Vector::Gp, 0));
             assert_eq!(ending, fault, "{name}, components {components}");
-            assert_eq!(refused.vcpu.cpu.rip, CODE, "{name}, components {components}");
-            assert_eq!(refused.vcpu.cpu.fpu, fpu, "{name}, components {components}");
-            assert_eq!(refused.vcpu.cpu.vector, vector, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.arch.rip, CODE, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.arch.fpu, fpu, "{name}, components {components}");
+            assert_eq!(refused.vcpu.cpu.arch.vector, vector, "{name}, components {components}");
         }
     }
 }
@@ -146,6 +147,6 @@ fn ldmxcsr_of_reserved_bits_changes_nothing() {
 
         let fault = Ending::Exception(Exception::with_code(Vector::Gp, 0));
         assert_eq!(ending, fault, "{code:x?}");
-        assert_eq!(refused.vcpu.cpu.vector.mxcsr, 0x1f80, "{code:x?}");
+        assert_eq!(refused.vcpu.cpu.arch.vector.mxcsr, 0x1f80, "{code:x?}");
     }
 }

@@ -1,10 +1,10 @@
 //! When an instruction with a VEX prefix is one (SDM Vol. 2A, 2.4 and tables 2-18 and following).
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::code_asm::*;
 
-use crate::state::Cpu;
+use crate::cpu::Cpu;
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
 /// VPADDD ymm0, ymm1, ymm2.
@@ -21,7 +21,7 @@ fn vpaddd(change: impl FnOnce(&mut Cpu)) -> (Ending, u64) {
     change(&mut guest.vcpu.cpu);
     guest.vcpu.cpu.update_mode();
     let ending = guest.run();
-    (ending, guest.vcpu.cpu.rip - CODE)
+    (ending, guest.vcpu.cpu.arch.rip - CODE)
 }
 
 #[test]
@@ -30,33 +30,33 @@ fn avx_instructions_need_the_operating_system_to_save_their_state() {
     let x87_sse = Xfeatures::X87 | Xfeatures::SSE;
 
     assert_eq!(vpaddd(|_| ()), (UD, 4), "UD2 behind it");
-    assert_eq!(vpaddd(|cpu| cpu.cr4.remove(Cr4::OSXSAVE)), (UD, 0));
-    assert_eq!(vpaddd(|cpu| cpu.xcr0 = x87_sse), (UD, 0));
-    assert_eq!(vpaddd(|cpu| cpu.xcr0 = Xfeatures::X87), (UD, 0));
-    assert_eq!(vpaddd(|cpu| cpu.cr0 |= Cr0::TS), (nm, 0));
+    assert_eq!(vpaddd(|cpu| cpu.arch.cr4.remove(Cr4::OSXSAVE)), (UD, 0));
+    assert_eq!(vpaddd(|cpu| cpu.arch.xcr0 = x87_sse), (UD, 0));
+    assert_eq!(vpaddd(|cpu| cpu.arch.xcr0 = Xfeatures::X87), (UD, 0));
+    assert_eq!(vpaddd(|cpu| cpu.arch.cr0 |= Cr0::TS), (nm, 0));
     let both = |cpu: &mut Cpu| {
-        cpu.xcr0 = x87_sse;
-        cpu.cr0 |= Cr0::TS;
+        cpu.arch.xcr0 = x87_sse;
+        cpu.arch.cr0 |= Cr0::TS;
     };
     assert_eq!(vpaddd(both), (UD, 0), "#UD before #NM");
 }
 
 #[test]
 fn avx_instructions_ignore_what_enables_sse() {
-    assert_eq!(vpaddd(|cpu| cpu.cr4.remove(Cr4::OSFXSR)), (UD, 4));
-    assert_eq!(vpaddd(|cpu| cpu.cr0 |= Cr0::EM), (UD, 4));
+    assert_eq!(vpaddd(|cpu| cpu.arch.cr4.remove(Cr4::OSFXSR)), (UD, 4));
+    assert_eq!(vpaddd(|cpu| cpu.arch.cr0 |= Cr0::EM), (UD, 4));
 }
 
 #[test]
 fn bmi_instructions_need_no_vector_state() {
     let mut guest = Guest::new(Start::Kernel64);
     guest.load_code(&ANDN);
-    guest.vcpu.cpu.cr4.remove(Cr4::OSXSAVE);
-    (guest.vcpu.cpu.gpr[1], guest.vcpu.cpu.gpr[2]) = (0b1100, 0b1010);
+    guest.vcpu.cpu.arch.cr4.remove(Cr4::OSXSAVE);
+    (guest.vcpu.cpu.arch.gpr[Gpr::Rcx], guest.vcpu.cpu.arch.gpr[Gpr::Rdx]) = (0b1100, 0b1010);
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.gpr[0], 0b0010);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax], 0b0010);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn real_mode_has_no_vex_prefix() {
 
         let ending = guest.run();
 
-        assert_eq!((ending, guest.vcpu.cpu.rip), (UD, CODE), "{code:x?}");
+        assert_eq!((ending, guest.vcpu.cpu.arch.rip), (UD, CODE), "{code:x?}");
     }
 }
 
@@ -75,12 +75,12 @@ fn real_mode_has_no_vex_prefix() {
 fn protected_mode_of_32_bits_has_eight_registers() {
     let mut guest = Guest::new(Start::Flat32);
     guest.load_code(&VPADDD);
-    guest.vcpu.cpu.vector.ymm[1] = [1; 4];
-    guest.vcpu.cpu.vector.ymm[2] = [2; 4];
+    guest.vcpu.cpu.arch.vector.ymm[1] = [1; 4];
+    guest.vcpu.cpu.arch.vector.ymm[2] = [2; 4];
 
     guest.run();
 
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [3; 4]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [3; 4]);
 }
 
 #[test]
@@ -88,12 +88,12 @@ fn vzeroall_and_vzeroupper_leave_what_32_bit_code_does_not_see() {
     for (upper_only, low) in [(false, 0), (true, 7)] {
         let mut guest = Guest::new(Start::User32);
         guest.assemble(|a| if upper_only { a.vzeroupper() } else { a.vzeroall() });
-        guest.vcpu.cpu.vector.ymm = [[7; 4]; 16];
+        guest.vcpu.cpu.arch.vector.ymm = [[7; 4]; 16];
 
         guest.run();
 
-        assert_eq!(guest.vcpu.cpu.vector.ymm[..8], [[low, low, 0, 0]; 8]);
-        assert_eq!(guest.vcpu.cpu.vector.ymm[8..], [[7; 4]; 8]);
+        assert_eq!(guest.vcpu.cpu.arch.vector.ymm[..8], [[low, low, 0, 0]; 8]);
+        assert_eq!(guest.vcpu.cpu.arch.vector.ymm[8..], [[7; 4]; 8]);
     }
 }
 
@@ -111,7 +111,7 @@ fn encodings_of_features_that_are_not_announced_are_undefined() {
 
         let ending = guest.run();
 
-        assert_eq!((ending, guest.vcpu.cpu.rip), (UD, CODE), "{code:x?}");
+        assert_eq!((ending, guest.vcpu.cpu.arch.rip), (UD, CODE), "{code:x?}");
     }
 }
 
@@ -119,14 +119,14 @@ fn encodings_of_features_that_are_not_announced_are_undefined() {
 fn an_unmasked_exception_is_undefined_without_osxmmexcpt() {
     let mut guest = Guest::new(Start::Kernel64);
     guest.assemble(|a| a.vdivps(ymm0, ymm1, ymm2));
-    guest.vcpu.cpu.vector.mxcsr = 0x1d80;
-    guest.vcpu.cpu.vector.ymm[1] = [0x3f80_0000_3f80_0000; 4];
-    guest.vcpu.cpu.cr4.remove(Cr4::OSXMMEXCPT);
+    guest.vcpu.cpu.arch.vector.mxcsr = 0x1d80;
+    guest.vcpu.cpu.arch.vector.ymm[1] = [0x3f80_0000_3f80_0000; 4];
+    guest.vcpu.cpu.arch.cr4.remove(Cr4::OSXMMEXCPT);
 
     let ending = guest.run();
 
-    assert_eq!((ending, guest.vcpu.cpu.rip), (UD, CODE));
-    assert_eq!(guest.vcpu.cpu.vector.mxcsr, 0x1d84);
+    assert_eq!((ending, guest.vcpu.cpu.arch.rip), (UD, CODE));
+    assert_eq!(guest.vcpu.cpu.arch.vector.mxcsr, 0x1d84);
 }
 
 #[test]
@@ -138,14 +138,14 @@ fn masked_moves_are_exempt_from_alignment_checks() {
     });
     guest.write(DATA + 1, &[1, 2, 3, 4, 5, 6, 7, 8]);
     let cpu = &mut guest.vcpu.cpu;
-    cpu.gpr[3] = DATA + 1;
-    cpu.vector.ymm[1] = [1 << 63, 0, 0, 0];
-    cpu.cr0 |= Cr0::AM;
+    cpu.arch.gpr[Gpr::Rbx] = DATA + 1;
+    cpu.arch.vector.ymm[1] = [1 << 63, 0, 0, 0];
+    cpu.arch.cr0 |= Cr0::AM;
     cpu.set_rflags(1 << 18 | 2);
 
     let ending = guest.run();
 
     assert_eq!(ending, UD, "UD2 behind them");
-    assert_eq!(guest.vcpu.cpu.vector.ymm[0], [0x0807_0605_0000_0000, 0, 0, 0]);
+    assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0x0807_0605_0000_0000, 0, 0, 0]);
     assert_eq!(guest.read::<12>(DATA + 0x21), [0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0]);
 }

@@ -3,7 +3,7 @@
 
 use cloister_float::F80;
 use cloister_x86::regs::Cr0;
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -44,7 +44,7 @@ fn a_pending_exception_faults_the_next_waiting_instruction() {
     let ending = guest.run();
 
     assert_eq!(ending, Ending::Exception(Exception::new(Vector::Mf)));
-    assert_eq!(guest.vcpu.cpu.gpr[0] as u16, INVALID_PENDING | 0x40);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax] as u16, INVALID_PENDING | 0x40);
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn unmasking_a_recorded_exception_makes_it_pending() {
     let ending = guest.run();
 
     assert_eq!(ending, RETIRED);
-    assert_eq!(guest.vcpu.cpu.gpr[0] as u16 & 0x8084, 0x8084);
+    assert_eq!(guest.vcpu.cpu.arch.gpr[Gpr::Rax] as u16 & 0x8084, 0x8084);
 }
 
 #[test]
 fn emulation_and_task_switched_make_the_device_unavailable() {
     for bit in [Cr0::EM, Cr0::TS] {
         let mut guest = Guest::new(Start::Kernel64);
-        guest.vcpu.cpu.cr0 |= bit;
+        guest.vcpu.cpu.arch.cr0 |= bit;
         guest.assemble(|a| a.fninit());
 
         let ending = guest.run();
@@ -101,10 +101,10 @@ fn emulation_and_task_switched_make_the_device_unavailable() {
 #[test]
 fn fwait_heeds_task_switched_only_with_monitor_coprocessor() {
     let mut alone = Guest::new(Start::Kernel64);
-    alone.vcpu.cpu.cr0 |= Cr0::TS;
+    alone.vcpu.cpu.arch.cr0 |= Cr0::TS;
     alone.assemble(|a| a.wait());
     let mut both = Guest::new(Start::Kernel64);
-    both.vcpu.cpu.cr0 |= Cr0::TS | Cr0::MP;
+    both.vcpu.cpu.arch.cr0 |= Cr0::TS | Cr0::MP;
     both.assemble(|a| a.wait());
 
     let endings = (alone.run(), both.run());
@@ -145,10 +145,10 @@ fn the_protected_32_bit_environment_has_pointers_and_opcode_and_masks_all() {
 #[test]
 fn the_real_mode_16_bit_environment_has_linear_pointers() {
     let mut guest = Guest::new(Start::Real16);
-    guest.vcpu.cpu.fpu.fip = 0xa_1234;
-    guest.vcpu.cpu.fpu.fdp = 0xb_5678;
-    guest.vcpu.cpu.fpu.fop = 0x7ab;
-    guest.vcpu.cpu.fpu.set_control_word(0x37f);
+    guest.vcpu.cpu.arch.fpu.fip = 0xa_1234;
+    guest.vcpu.cpu.arch.fpu.fdp = 0xb_5678;
+    guest.vcpu.cpu.arch.fpu.fop = 0x7ab;
+    guest.vcpu.cpu.arch.fpu.set_control_word(0x37f);
     guest.assemble(|a| {
         a.mov(bx, 0x3000)?;
         a.fnstenv(ptr(bx))
@@ -178,7 +178,7 @@ fn frstor_brings_back_what_fnsave_took() {
     let ending = guest.run();
 
     assert_eq!(ending, RETIRED);
-    let fpu = &guest.vcpu.cpu.fpu;
+    let fpu = &guest.vcpu.cpu.arch.fpu;
     assert_eq!((fpu.top, fpu.tags, fpu.tag_word()), (5, 0b0110_0000, 0xd3ff));
     assert_eq!([fpu.st(0), fpu.st(1)], [F80::ONE, F80::ZERO]);
     assert_eq!(fpu.st(2), F80::new(0x4000, 0xc90f_daa2_2168_c235));
@@ -198,5 +198,5 @@ fn a_store_that_faults_leaves_the_stack_alone() {
     let ending = guest.run();
 
     assert!(matches!(ending, Ending::Exception(Exception { vector: Vector::Pf, .. })));
-    assert_eq!((guest.vcpu.cpu.fpu.top, guest.vcpu.cpu.fpu.tags), (7, 0x80));
+    assert_eq!((guest.vcpu.cpu.arch.fpu.top, guest.vcpu.cpu.arch.fpu.tags), (7, 0x80));
 }

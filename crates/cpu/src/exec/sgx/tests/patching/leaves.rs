@@ -5,6 +5,7 @@ use core::mem::offset_of;
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::{GprSgx, PageInfo, SecInfo, SecInfoFlags, gprsgx};
 use cloister_sgx::{PageType, enclu};
+use cloister_x86::{Gpr, Vector};
 use iced_x86::code_asm::*;
 use zerocopy::IntoBytes as _;
 
@@ -15,7 +16,6 @@ use super::super::host::{
 use super::{NEW, OLD, PATCHED, RESULT, host, image, put, put_function, to_user};
 use crate::Exit;
 use crate::testing::DEVICE;
-use cloister_x86::Vector;
 
 /// An EPC page that no enclave of the tests has, for a version array.
 const VERSIONS: u32 = epc_page(HOLE) + 1;
@@ -36,11 +36,11 @@ fn caller() -> Host {
 /// What the function whose result is at `at` returns in the enclave; `None` if it does not return.
 fn call(host: &mut Host, at: u64) -> Option<u8> {
     host.enter();
-    let gpr = &mut host.kernel.vcpu().cpu.gpr;
-    (gpr[8], gpr[14]) = (0, at - RESULT);
+    let gpr = &mut host.kernel.vcpu().cpu.arch.gpr;
+    (gpr[Gpr::R8], gpr[Gpr::R14]) = (0, at - RESULT);
     let frame = host.kernel.run_to_handler();
     let left = (frame.vector, frame.rip) == (Vector::Ud as u8, EXITED);
-    left.then(|| host.kernel.vcpu().cpu.gpr[8] as u8)
+    left.then(|| host.kernel.vcpu().cpu.arch.gpr[Gpr::R8] as u8)
 }
 
 /// A quadword in memory.
@@ -93,7 +93,7 @@ fn what_ereport_wrote_is_run() {
 
     let result = call(&mut host, at);
 
-    assert_eq!((host.kernel.vcpu().cpu.gpr[12] as u8, result), (OLD, Some(NEW)));
+    assert_eq!((host.kernel.vcpu().cpu.arch.gpr[Gpr::R12] as u8, result), (OLD, Some(NEW)));
 }
 
 #[test]
@@ -119,19 +119,21 @@ fn what_an_asynchronous_exit_saved_is_run_on_another_processor() {
     let mut reader = host.processor(1);
     to_user(&mut reader);
     enter(&mut reader, 1);
-    (reader.cpu.gpr[13], reader.cpu.gpr[14]) = (1, at - RESULT);
+    (reader.cpu.arch.gpr[Gpr::R13], reader.cpu.arch.gpr[Gpr::R14]) = (1, at - RESULT);
     // ERESUME looks at the frame too, so the reader comes after it.
     let frame = host.enter_and_run();
     let rip = host.saved(offset_of!(GprSgx, rip));
     host.set_saved(offset_of!(GprSgx, rip), rip + 2);
     host.return_from(&frame);
     let resumed = matches!(host.kernel.vcpu().run(), Exit::MmioRead { .. });
-    let first = matches!(reader.run(), Exit::MmioRead { .. }).then_some(reader.cpu.gpr[8] as u8);
+    let first =
+        matches!(reader.run(), Exit::MmioRead { .. }).then_some(reader.cpu.arch.gpr[Gpr::R8] as u8);
 
     host.kernel.vcpu().complete(0);
     let frame = host.kernel.run_to_handler();
     reader.complete(0);
-    let second = matches!(reader.run(), Exit::MmioRead { .. }).then_some(reader.cpu.gpr[8] as u8);
+    let second =
+        matches!(reader.run(), Exit::MmioRead { .. }).then_some(reader.cpu.arch.gpr[Gpr::R8] as u8);
 
     assert_eq!((resumed, frame.vector, frame.rip), (true, Vector::Ud as u8, AEP));
     assert_eq!((first, second), (Some(OLD), Some(NEW)));
@@ -167,7 +169,7 @@ fn what_eacceptcopy_put_into_a_page_that_was_used_before_is_run() {
         PageInfo { linaddr: PATCHED.into(), secs: window(SECS).into(), ..PageInfo::default() };
     operands(&mut host, pageinfo, &secinfo);
     host.encls_ok(leaf::EAUG, [PAGEINFO, page, 0]);
-    host.kernel.vcpu().cpu.gpr[13] = 1;
+    host.kernel.vcpu().cpu.arch.gpr[Gpr::R13] = 1;
     let second = call(&mut host, at);
 
     assert_eq!((first, second), (Some(OLD), Some(NEW)));

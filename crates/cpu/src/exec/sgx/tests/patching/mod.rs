@@ -6,10 +6,10 @@ mod stores;
 use cloister_sgx::EpcIndex;
 use cloister_sgx::layout::SecInfoFlags;
 use cloister_x86::Vector;
+use cloister_x86::segment::seg;
 
 use super::host::{EXITED, Host, SSA, capabilities, epc_page};
 use crate::Vcpu;
-use crate::segment::seg;
 
 /// Pages that the enclave reads, writes and executes: SSA frames of threads that are not entered.
 const PATCHED: u64 = SSA + 0x4000;
@@ -65,17 +65,17 @@ fn put_function(host: &Host, at: u64) {
 /// Puts a processor into user mode.
 fn to_user(vcpu: &mut Vcpu) {
     let cpu = &mut vcpu.cpu;
-    for segment in &mut cpu.segs[..6] {
+    for segment in &mut cpu.arch.segs[..6] {
         segment.rights.0 |= 3 << 5;
     }
-    cpu.cpl = cpu.segs[seg::CS].rights.dpl();
+    cpu.arch.cpl = cpu.arch.segs[seg::CS].rights.dpl();
     cpu.update_mode();
 }
 
 /// Runs a processor that leaves the enclave by EEXIT: the vector that stops it, and where.
 fn run_to_exit(vcpu: &mut Vcpu) -> (Option<Vector>, u64) {
     vcpu.run();
-    (vcpu.caught_exception().map(|exception| exception.vector), vcpu.cpu.rip)
+    (vcpu.caught_exception().map(|exception| exception.vector), vcpu.cpu.arch.rip)
 }
 
 /// What [`run_to_exit`] returns of a processor that has left.

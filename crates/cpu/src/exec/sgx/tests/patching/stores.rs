@@ -1,6 +1,7 @@
 //! Every kind of store, to every place in a line and across a page, on one processor and on two.
 
 use cloister_sgx::{AttributeFlags, Attributes};
+use cloister_x86::Gpr;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -388,9 +389,9 @@ fn arrange(host: &mut Host, change: &Change) {
 /// Lets a thread take these steps next.
 fn prepare(vcpu: &mut Vcpu, thread: u64, change: &Change, steps: u64) {
     enter(vcpu, thread);
-    let gpr = &mut vcpu.cpu.gpr;
-    (gpr[6], gpr[7]) = (SHARED, change.operand);
-    (gpr[8], gpr[12], gpr[13], gpr[14]) = (0, 0, steps, change.at - RESULT);
+    let gpr = &mut vcpu.cpu.arch.gpr;
+    (gpr[Gpr::Rsi], gpr[Gpr::Rdi]) = (SHARED, change.operand);
+    (gpr[Gpr::R8], gpr[Gpr::R12], gpr[Gpr::R13], gpr[Gpr::R14]) = (0, 0, steps, change.at - RESULT);
 }
 
 #[test]
@@ -406,7 +407,7 @@ fn a_processor_runs_code_in_an_enclave_as_any_store_of_its_own_left_it() {
 
             let left = run_to_exit(&mut vcpu);
 
-            let results = (vcpu.cpu.gpr[12] as u8, vcpu.cpu.gpr[8] as u8);
+            let results = (vcpu.cpu.arch.gpr[Gpr::R12] as u8, vcpu.cpu.arch.gpr[Gpr::R8] as u8);
             assert_eq!((left, results), (LEFT, (OLD, NEW)), "{} at {:#x}", kind.name, change.at);
         }
     }
@@ -430,7 +431,7 @@ fn a_processor_runs_code_in_an_enclave_as_any_store_of_another_left_it() {
             reader.complete(0);
             let left = run_to_exit(&mut reader);
 
-            let results = (reader.cpu.gpr[12] as u8, reader.cpu.gpr[8] as u8);
+            let results = (reader.cpu.arch.gpr[Gpr::R12] as u8, reader.cpu.arch.gpr[Gpr::R8] as u8);
             assert_eq!((paused, stored, left), (true, LEFT, LEFT), "{}", kind.name);
             assert_eq!(results, (OLD, NEW), "{} at {:#x}", kind.name, change.at);
         }

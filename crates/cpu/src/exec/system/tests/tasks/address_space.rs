@@ -1,5 +1,6 @@
 //! Task switches with paging: CR3, and TSSs that are not there.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4};
 
 use super::machine::*;
@@ -29,10 +30,10 @@ fn paged(code: &[u8]) -> Machine {
     entry(&mut machine, NEW_DIRECTORY + 0x400, LARGE);
     machine.set_new(tss::CR3, NEW_DIRECTORY as u32);
     let cpu = machine.cpu();
-    cpu.cr4 = Cr4::PSE;
-    cpu.cr3 = OLD_DIRECTORY;
-    cpu.cr0 |= Cr0::PG | Cr0::WP;
-    cpu.tlb.flush_all();
+    cpu.arch.cr4 = Cr4::PSE;
+    cpu.arch.cr3 = OLD_DIRECTORY;
+    cpu.arch.cr0 |= Cr0::PG | Cr0::WP;
+    cpu.run.tlb.flush_all();
     cpu.update_mode();
     machine
 }
@@ -54,7 +55,7 @@ fn cr3_of_the_new_task_is_loaded_and_translations_of_the_old_one_are_gone() {
 
     assert_eq!(machine.run(), TASK + 6);
 
-    assert_eq!((machine.cpu().cr3, machine.cpu().gpr[0]), (NEW_DIRECTORY, 2));
+    assert_eq!((machine.cpu().arch.cr3, machine.cpu().arch.gpr[Gpr::Rax]), (NEW_DIRECTORY, 2));
     assert_eq!((machine.old(tss::EAX), machine.old(tss::CR3)), (1, 0));
 }
 
@@ -62,11 +63,11 @@ fn cr3_of_the_new_task_is_loaded_and_translations_of_the_old_one_are_gone() {
 fn without_paging_cr3_of_the_tss_is_not_loaded() {
     let mut machine = Machine::with_code(&far(JMP, NEW));
     machine.set_new(tss::CR3, 0xdead_b000);
-    machine.cpu().cr3 = 0x5000;
+    machine.cpu().arch.cr3 = 0x5000;
 
     machine.run();
 
-    assert_eq!(machine.cpu().cr3, 0x5000);
+    assert_eq!(machine.cpu().arch.cr3, 0x5000);
 }
 
 #[test]
@@ -87,9 +88,9 @@ fn a_tss_or_descriptor_that_cannot_be_accessed_faults_in_the_old_task() {
 
         let expected = Frame { vector: 14, error_code: Some(code), eip: CODE as u32, cs: 8 };
         assert_eq!(frame, expected, "{name}");
-        assert_eq!((machine.cpu().cr2, machine.task()), (address, OLD), "{name}");
+        assert_eq!((machine.cpu().arch.cr2, machine.task()), (address, OLD), "{name}");
         assert_eq!((machine.access(OLD), machine.access(NEW)), (TSS32_BUSY, TSS32), "{name}");
-        assert_eq!(machine.cpu().cr3, OLD_DIRECTORY, "{name}");
+        assert_eq!(machine.cpu().arch.cr3, OLD_DIRECTORY, "{name}");
     }
 }
 
@@ -116,7 +117,7 @@ fn a_descriptor_that_the_new_task_has_not_mapped_faults_in_the_new_task() {
     let expected =
         Frame { vector: 14, error_code: Some(0), eip: TASK as u32, cs: USER_CODE.into() };
     assert_eq!(frame, expected);
-    assert_eq!((machine.cpu().cr2, machine.task()), (LDT_TABLE + 8, NEW));
+    assert_eq!((machine.cpu().arch.cr2, machine.task()), (LDT_TABLE + 8, NEW));
 }
 
 #[test]
@@ -132,16 +133,16 @@ fn pdptes_with_reserved_bits_fault_before_the_switch() {
     machine.guest.write_u64(bad + 8, 0x5_1001 | 1 << 1);
     machine.set_new(tss::CR3, bad as u32);
     let cpu = machine.cpu();
-    cpu.cr4 = Cr4::PAE;
-    cpu.cr3 = good;
-    cpu.pdptes = [0x5_1001, 0, 0, 0];
-    cpu.cr0 |= Cr0::PG;
-    cpu.tlb.flush_all();
+    cpu.arch.cr4 = Cr4::PAE;
+    cpu.arch.cr3 = good;
+    cpu.arch.pdptes = [0x5_1001, 0, 0, 0];
+    cpu.arch.cr0 |= Cr0::PG;
+    cpu.run.tlb.flush_all();
     cpu.update_mode();
 
     let frame = machine.run_to_handler();
 
     assert_eq!(frame, Frame { vector: 13, error_code: Some(0), eip: CODE as u32, cs: 8 });
     assert_eq!((machine.task(), machine.access(NEW)), (OLD, TSS32));
-    assert_eq!(machine.cpu().cr3, good);
+    assert_eq!(machine.cpu().arch.cr3, good);
 }

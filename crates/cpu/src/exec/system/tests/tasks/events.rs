@@ -1,12 +1,12 @@
 //! Interrupts and exceptions through task gates.
 
 use cloister_x86::regs::Rflags;
-use cloister_x86::{Exception, Vector};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpr, Vector};
 
 use super::super::kernel::DATA;
 use super::machine::*;
 use crate::Exit;
-use crate::segment::seg;
 use crate::testing::{CODE, STACK};
 
 const RF: u32 = Rflags::RF.bits() as u32;
@@ -25,7 +25,7 @@ fn int_n_through_a_task_gate_nests_the_task_and_iret_returns_behind_it() {
     // A task gate clears no flag: all come from the TSS.
     assert_eq!(machine.cpu().rflags(), 2 | IF | NT);
     assert_eq!((machine.task(), machine.new_link()), (NEW, OLD.into()));
-    assert_eq!(machine.cpu().gpr[4], TASK_STACK);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], TASK_STACK);
 
     assert_eq!(machine.run(), CODE + 3);
     assert_eq!((machine.task(), machine.cpu().rflags()), (OLD, 2 | IF));
@@ -36,12 +36,12 @@ fn a_fault_through_a_task_gate_saves_its_instruction_with_rf_and_pushes_its_erro
     // MOV ES, AX
     let mut machine = Machine::with_code(&[0x8e, 0xc0]);
     machine.set_task_gate(13);
-    machine.cpu().gpr[0] = 0x1234;
+    machine.cpu().arch.gpr[Gpr::Rax] = 0x1234;
 
     assert_eq!(machine.run(), TASK + 1);
 
     assert_eq!((machine.old(tss::EIP), machine.old(tss::EFLAGS)), (CODE as u32, 2 | RF));
-    assert_eq!(machine.cpu().gpr[4], TASK_STACK - 4);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], TASK_STACK - 4);
     assert_eq!(machine.word(TASK_STACK - 4), 0x1234);
 }
 
@@ -56,11 +56,11 @@ fn a_16_bit_task_gets_an_error_code_of_16_bits() {
     }
     // A stack segment of 64 KiB.
     machine.set_descriptor(SPARE, DATA & !(0xc << 52 | 0xf << 48));
-    machine.cpu().gpr[0] = 0x1234;
+    machine.cpu().arch.gpr[Gpr::Rax] = 0x1234;
 
     assert_eq!(machine.run(), TASK + 1);
 
-    assert_eq!(machine.cpu().gpr[4] as u16, 0xeffe);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp] as u16, 0xeffe);
     assert_eq!(machine.guest.read::<2>(0xeffe), [0x34, 0x12]);
 }
 
@@ -70,13 +70,16 @@ fn a_double_fault_through_a_task_gate_gets_a_good_stack() {
     let mut machine = Machine::with_code(&[0x50]);
     machine.set_task_gate(8);
     let cpu = machine.cpu();
-    cpu.segs[seg::SS].limit = 0xfff;
-    cpu.gpr[4] = 0x1_0000;
-    cpu.gpr[0] = 0x99;
+    cpu.arch.segs[seg::SS].limit = 0xfff;
+    cpu.arch.gpr[Gpr::Rsp] = 0x1_0000;
+    cpu.arch.gpr[Gpr::Rax] = 0x99;
 
     assert_eq!(machine.run(), TASK + 1);
 
-    assert_eq!((machine.word(TASK_STACK - 4), machine.cpu().gpr[4]), (0, TASK_STACK - 4));
+    assert_eq!(
+        (machine.word(TASK_STACK - 4), machine.cpu().arch.gpr[Gpr::Rsp]),
+        (0, TASK_STACK - 4)
+    );
     let saved = [tss::EIP, tss::ESP, tss::EAX].map(|at| machine.old(at));
     assert_eq!(saved, [CODE as u32, 0x1_0000, 0x99]);
 }
@@ -165,7 +168,7 @@ fn a_contributory_exception_whose_task_faults_becomes_a_double_fault_in_that_tas
     machine.set_task_gate(13);
     machine.set_new_segments(USER_CODE, USER_DATA);
     machine.set_new(tss::DS, 0x103);
-    machine.cpu().gpr[0] = 0x1234;
+    machine.cpu().arch.gpr[Gpr::Rax] = 0x1234;
 
     let frame = machine.run_to_handler();
 
@@ -187,13 +190,13 @@ fn an_nmi_through_a_task_gate_blocks_nmis_until_the_task_returns() {
     let mut machine = Machine::with_code(&[0x90]);
     machine.set_task_gate(2);
     machine.guest.write(TASK, &[HLT, IRET]);
-    machine.cpu().shared.deliver_msi(0xfee0_0000, 4 << 8);
+    machine.cpu().package.deliver_msi(0xfee0_0000, 4 << 8);
 
     assert_eq!(machine.run(), TASK + 1);
-    assert!(machine.cpu().nmi_blocked);
+    assert!(machine.cpu().arch.nmi_blocked);
     assert_eq!(machine.old(tss::EIP), CODE as u32);
     assert_eq!(machine.run(), CODE + 2);
-    assert!(!machine.cpu().nmi_blocked);
+    assert!(!machine.cpu().arch.nmi_blocked);
 }
 
 #[test]
@@ -204,7 +207,7 @@ fn no_single_step_trap_follows_an_int_n_that_switches_tasks() {
 
     assert_eq!(machine.run(), TASK + 1);
 
-    assert_eq!(machine.cpu().gpr[4], TASK_STACK);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], TASK_STACK);
     assert_eq!(machine.old(tss::ESP), STACK as u32);
 }
 

@@ -1,9 +1,10 @@
 //! Task switches among random descriptors and tasks: a guest may write anything there.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4, Rflags};
+use cloister_x86::segment::seg;
 
 use super::machine::*;
-use crate::segment::seg;
 use crate::testing::{CODE, RAM_SIZE, STACK};
 use crate::{Exit, Stop};
 
@@ -59,18 +60,18 @@ fn random_tables_and_tasks_fault_before_the_switch_or_after_it() {
             }
         }
         let cpu = machine.cpu();
-        cpu.segs[seg::TR].selector = OLD;
-        cpu.segs[seg::TR].base = OLD_TSS;
-        cpu.segs[seg::TR].limit = 0x67;
-        cpu.segs[seg::TR].rights.0 = 0x8b;
+        cpu.arch.segs[seg::TR].selector = OLD;
+        cpu.arch.segs[seg::TR].base = OLD_TSS;
+        cpu.arch.segs[seg::TR].limit = 0x67;
+        cpu.arch.segs[seg::TR].rights.0 = 0x8b;
         for (index, rights) in [(seg::CS, 0xc09b), (seg::SS, 0xc093)] {
-            let segment = &mut cpu.segs[index];
+            let segment = &mut cpu.arch.segs[index];
             (segment.base, segment.limit, segment.rights.0) = (0, u32::MAX, rights);
         }
-        (cpu.rip, cpu.gpr[4], cpu.cpl) = (CODE, STACK, 0);
-        cpu.cr0 = Cr0::PE | Cr0::ET;
-        cpu.cr4 = Cr4::empty();
-        cpu.attention = 0;
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rsp], cpu.arch.cpl) = (CODE, STACK, 0);
+        cpu.arch.cr0 = Cr0::PE | Cr0::ET;
+        cpu.arch.cr4 = Cr4::empty();
+        cpu.run.attention = 0;
         cpu.set_rflags(2 | Rflags::NT.bits());
 
         let outcome = machine.guest.vcpu.execute_one();
@@ -79,13 +80,13 @@ fn random_tables_and_tasks_fault_before_the_switch_or_after_it() {
         match outcome {
             Ok(()) | Err(Stop::Jump) => switched += 1,
             Err(Stop::Fault) => {
-                assert!(cpu.fault.take().is_some());
-                assert_eq!((cpu.segs[seg::TR].base, cpu.rip), (OLD_TSS, CODE));
+                assert!(cpu.run.fault.take().is_some());
+                assert_eq!((cpu.arch.segs[seg::TR].base, cpu.arch.rip), (OLD_TSS, CODE));
                 refused += 1;
             }
             Err(_) => {
                 // The new task faults, and cannot handle it.
-                assert_eq!(cpu.exit.take(), Some(Exit::TripleFault));
+                assert_eq!(cpu.run.exit.take(), Some(Exit::TripleFault));
                 switched += 1;
             }
         }

@@ -1,9 +1,12 @@
 //! A guest in 32-bit protected mode with two tasks, whose handlers halt.
 
+use cloister_x86::Gpr;
+use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
+
 use super::super::kernel::{CODE32, DATA, DPL3};
 use crate::Exit;
-use crate::segment::{Rights, Segment, TableRegister, seg};
-use crate::state::{Cpu, attention};
+use crate::cpu::Cpu;
+use crate::state::Activity;
 use crate::testing::{CODE, Guest, STACK, Start};
 
 pub(super) const GDT: u64 = 0x6000;
@@ -127,15 +130,15 @@ impl Machine {
         machine.set_new_segments(KERNEL_CODE, KERNEL_DATA);
         machine.guest.write(TASK, &[HLT]);
         let cpu = machine.cpu();
-        cpu.gdtr = TableRegister { base: GDT, limit: 0xff };
-        cpu.idtr = TableRegister { base: IDT, limit: 0x7ff };
-        cpu.segs[seg::TR] =
+        cpu.arch.gdtr = TableRegister { base: GDT, limit: 0xff };
+        cpu.arch.idtr = TableRegister { base: IDT, limit: 0x7ff };
+        cpu.arch.segs[seg::TR] =
             Segment { selector: OLD, base: OLD_TSS, limit: 0x67, rights: Rights(0x8b) };
-        cpu.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
-        for segment in &mut cpu.segs[..6] {
+        cpu.arch.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
+        for segment in &mut cpu.arch.segs[..6] {
             segment.selector = KERNEL_DATA;
         }
-        cpu.segs[seg::CS].selector = KERNEL_CODE;
+        cpu.arch.segs[seg::CS].selector = KERNEL_CODE;
         machine
     }
 
@@ -198,8 +201,8 @@ impl Machine {
     /// Runs until a HLT: the address behind it.
     pub(super) fn run(&mut self) -> u64 {
         assert_eq!(self.guest.vcpu.run(), Exit::Hlt);
-        self.cpu().attention &= !attention::HALTED;
-        self.cpu().rip
+        self.cpu().set_activity(Activity::Active);
+        self.cpu().arch.rip
     }
 
     /// Runs until a handler halts: its vector, and the error code if it has one, EIP and CS.
@@ -208,7 +211,7 @@ impl Machine {
         let offset = rip.wrapping_sub(1).wrapping_sub(HANDLERS);
         assert!(offset < 0x1000 && offset.is_multiple_of(16), "not in a handler: EIP {rip:#x}");
         let vector = (offset / 16) as u8;
-        let mut at = self.cpu().gpr[4];
+        let mut at = self.cpu().arch.gpr[Gpr::Rsp];
         let mut next = || {
             at += 4;
             self.word(at - 4)
@@ -219,20 +222,20 @@ impl Machine {
 
     /// Selector in TR.
     pub(super) fn task(&mut self) -> u16 {
-        self.cpu().segs[seg::TR].selector
+        self.cpu().arch.segs[seg::TR].selector
     }
 
     /// Lets the first task run at CPL 3 with this stack pointer; handlers use [`STACK`].
     pub(super) fn enter_user(&mut self, esp: u64) {
         self.guest.write_u64(OLD_TSS + tss::ESP0, STACK | u64::from(KERNEL_DATA) << 32);
         let cpu = self.cpu();
-        for segment in &mut cpu.segs[..6] {
+        for segment in &mut cpu.arch.segs[..6] {
             segment.selector = USER_DATA;
             segment.rights.0 |= 3 << 5;
         }
-        cpu.segs[seg::CS].selector = USER_CODE;
-        cpu.gpr[4] = esp;
-        cpu.cpl = 3;
+        cpu.arch.segs[seg::CS].selector = USER_CODE;
+        cpu.arch.gpr[Gpr::Rsp] = esp;
+        cpu.arch.cpl = 3;
         cpu.update_mode();
     }
 }

@@ -1,11 +1,12 @@
 //! Task switches that fail before the new task runs: nothing has happened but the fault.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::segment::seg;
 
 use super::super::kernel::Kernel;
 use super::machine::*;
 use crate::Exit;
-use crate::segment::seg;
 use crate::testing::{CODE, DATA, DEVICE};
 
 /// Faults of JMP and CALL in the order of their checks (SDM Vol. 2A, CALL; Vol. 3A, table 7-1):
@@ -34,7 +35,7 @@ const CASES: [Case; 17] = [
 
 fn ldt_with_tss(machine: &mut Machine) {
     machine.guest.write_u64(LDT_TABLE + 8, system(TSS32, NEW_TSS, 0x67));
-    let ldtr = &mut machine.cpu().segs[seg::LDTR];
+    let ldtr = &mut machine.cpu().arch.segs[seg::LDTR];
     (ldtr.base, ldtr.limit, ldtr.rights.0) = (LDT_TABLE, 0x1f, 0x82);
 }
 
@@ -52,7 +53,7 @@ fn jmp_and_call_fault_in_the_old_task_by_what_the_tss_or_gate_is() {
             assert_eq!(frame, expected, "{name}");
             assert_eq!((machine.task(), machine.access(NEW)), (OLD, before), "{name}");
             assert_eq!((machine.old(tss::EIP), machine.access(OLD)), (0, TSS32_BUSY), "{name}");
-            assert!(!machine.cpu().cr0.contains(Cr0::TS), "{name}");
+            assert!(!machine.cpu().arch.cr0.contains(Cr0::TS), "{name}");
         }
     }
 }
@@ -74,7 +75,7 @@ fn an_old_tss_without_room_for_the_state_is_invalid() {
     // (rights, limit)
     for (rights, limit) in [(0x8b, 0x5e), (0x83, 0x28)] {
         let mut machine = Machine::with_code(&far(CALL, NEW));
-        let tr = &mut machine.cpu().segs[seg::TR];
+        let tr = &mut machine.cpu().arch.segs[seg::TR];
         (tr.rights.0, tr.limit) = (rights, limit);
 
         let frame = machine.run_to_handler();
@@ -87,7 +88,7 @@ fn an_old_tss_without_room_for_the_state_is_invalid() {
 #[test]
 fn an_old_tss_that_jmp_cannot_free_is_invalid() {
     let mut machine = Machine::with_code(&far(JMP, NEW));
-    machine.cpu().segs[seg::TR].selector = BEYOND;
+    machine.cpu().arch.segs[seg::TR].selector = BEYOND;
 
     let frame = machine.run_to_handler();
 
@@ -125,7 +126,7 @@ fn iret_faults_in_the_old_task_by_what_the_link_names() {
 #[test]
 fn iret_from_a_tss_without_a_link_is_invalid() {
     let mut machine = Machine::with_code(&[IRET]);
-    machine.cpu().segs[seg::TR].limit = 0;
+    machine.cpu().arch.segs[seg::TR].limit = 0;
     machine.cpu().set_rflags(2 | Rflags::NT.bits());
 
     let frame = machine.run_to_handler();
@@ -141,7 +142,7 @@ fn ia_32e_mode_refuses_tss_descriptors_and_task_gates() {
         kernel.guest.write_u64(DATA, u64::from(SPARE) << 32);
         // JMP FAR [RDI] with a 32-bit offset.
         kernel.guest.load_code(&[0xff, 0x2f]);
-        kernel.vcpu().cpu.gpr[7] = DATA;
+        kernel.vcpu().cpu.arch.gpr[Gpr::Rdi] = DATA;
 
         let frame = kernel.run_to_handler();
 

@@ -1,9 +1,10 @@
 //! What a new task's segments are checked for: the switch is done, and the fault is the task's
 //! (SDM Vol. 3A, table 7-1).
 
+use cloister_x86::segment::seg;
+
 use super::super::kernel::{CODE32, DATA, DPL3, PRESENT};
 use super::machine::*;
-use crate::segment::seg;
 
 /// A conforming code segment.
 const CONFORMING: u64 = CODE32 | 4 << 40;
@@ -128,7 +129,7 @@ fn registers_after_a_selector_that_fails_hold_theirs_and_cannot_be_used() {
     machine.run_to_handler();
 
     let cpu = machine.cpu();
-    let [es, ds, fs] = [seg::ES, seg::DS, seg::FS].map(|index| cpu.segs[index]);
+    let [es, ds, fs] = [seg::ES, seg::DS, seg::FS].map(|index| cpu.arch.segs[index]);
     assert_eq!([es, ds, fs].map(|segment| segment.selector), [0x103, 0x23, 0x23]);
     assert_eq!([es, ds, fs].map(|segment| segment.rights.unusable()), [true, false, true]);
 }

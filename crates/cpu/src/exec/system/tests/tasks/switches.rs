@@ -1,9 +1,10 @@
 //! What a task switch saves, loads and links.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::segment::seg;
 
 use super::machine::*;
-use crate::segment::seg;
 use crate::testing::{CODE, STACK};
 
 const NT: u32 = Rflags::NT.bits() as u32;
@@ -14,7 +15,7 @@ const BS: u64 = 1 << 14;
 fn jmp_saves_one_task_and_loads_the_other() {
     let mut machine = Machine::with_code(&far(JMP, NEW));
     for n in 0..8 {
-        machine.cpu().gpr[n] = 0x1111_1111 * (n as u64 + 1);
+        machine.cpu().arch.gpr[n] = 0x1111_1111 * (n as u64 + 1);
         machine.set_new(tss::EAX + n as u64 * 4, 0x8888_0000 + n as u32);
     }
     machine.cpu().set_rflags(0xad7);
@@ -28,10 +29,10 @@ fn jmp_saves_one_task_and_loads_the_other() {
     let selectors = [tss::ES, tss::CS, tss::SS, tss::DS].map(|at| machine.old(at));
     assert_eq!(selectors, [0x10, 8, 0x10, 0x10]);
     let cpu = machine.cpu();
-    let loaded: [u64; 8] = std::array::from_fn(|n| cpu.gpr[n]);
+    let loaded: [u64; 8] = std::array::from_fn(|n| cpu.arch.gpr[n]);
     assert_eq!(loaded, std::array::from_fn(|n| 0x8888_0000 + n as u64));
     assert_eq!(cpu.rflags(), 0x247);
-    assert_eq!(cpu.segs[..6].iter().map(|segment| segment.limit).min(), Some(u32::MAX));
+    assert_eq!(cpu.arch.segs[..6].iter().map(|segment| segment.limit).min(), Some(u32::MAX));
 }
 
 #[test]
@@ -43,8 +44,8 @@ fn jmp_frees_the_old_task_and_leaves_links_alone() {
 
     assert_eq!((machine.access(OLD), machine.access(NEW)), (TSS32, TSS32_BUSY));
     assert_eq!((machine.task(), machine.new_link()), (NEW, 0x1234));
-    assert_eq!(machine.cpu().segs[seg::TR].rights.kind(), 0xb);
-    assert!(machine.cpu().cr0.contains(Cr0::TS));
+    assert_eq!(machine.cpu().arch.segs[seg::TR].rights.kind(), 0xb);
+    assert!(machine.cpu().arch.cr0.contains(Cr0::TS));
     assert_eq!(machine.cpu().rflags(), 2);
 }
 
@@ -64,17 +65,20 @@ fn jmp_keeps_nt_of_both_tasks() {
 fn call_nests_the_new_task_and_iret_returns_from_it() {
     let mut machine = Machine::with_code(&far(CALL, NEW));
     machine.guest.write(TASK, &[HLT, IRET]);
-    machine.cpu().gpr[3] = 0x33;
+    machine.cpu().arch.gpr[Gpr::Rbx] = 0x33;
 
     assert_eq!(machine.run(), TASK + 1);
     assert_eq!((machine.access(OLD), machine.access(NEW)), (TSS32_BUSY, TSS32_BUSY));
     assert_eq!((machine.new_link(), machine.cpu().rflags()), (OLD.into(), u64::from(2 | NT)));
-    machine.cpu().cr0.remove(Cr0::TS);
+    machine.cpu().arch.cr0.remove(Cr0::TS);
 
     assert_eq!(machine.run(), CODE + 8);
     assert_eq!((machine.access(OLD), machine.access(NEW)), (TSS32_BUSY, TSS32));
-    assert_eq!((machine.task(), machine.cpu().gpr[3], machine.cpu().gpr[4]), (OLD, 0x33, STACK));
-    assert!(machine.cpu().cr0.contains(Cr0::TS));
+    assert_eq!(
+        (machine.task(), machine.cpu().arch.gpr[Gpr::Rbx], machine.cpu().arch.gpr[Gpr::Rsp]),
+        (OLD, 0x33, STACK)
+    );
+    assert!(machine.cpu().arch.cr0.contains(Cr0::TS));
     // The image that is saved for the task which ends has NT clear, and goes on behind IRET.
     let saved = [tss::EFLAGS, tss::EIP].map(|at| machine.word(NEW_TSS + at));
     assert_eq!(saved, [2, TASK as u32 + 2]);
@@ -101,7 +105,7 @@ fn a_task_gate_leads_to_its_task_whatever_the_tss_and_the_selector_in_it_say_of_
 
         assert_eq!(machine.run(), TASK + 1);
 
-        assert_eq!((machine.task() & !3, machine.cpu().cpl), (NEW, 0));
+        assert_eq!((machine.task() & !3, machine.cpu().arch.cpl), (NEW, 0));
     }
 }
 
@@ -110,14 +114,14 @@ fn a_task_gate_in_the_ldt_leads_to_its_task() {
     let mut machine = Machine::with_code(&far(JMP, 0x0c));
     machine.guest.write_u64(LDT_TABLE + 8, gate(TASK_GATE, NEW));
     let cpu = machine.cpu();
-    cpu.segs[seg::LDTR].base = LDT_TABLE;
-    cpu.segs[seg::LDTR].limit = 0x1f;
-    cpu.segs[seg::LDTR].rights.0 = 0x82;
+    cpu.arch.segs[seg::LDTR].base = LDT_TABLE;
+    cpu.arch.segs[seg::LDTR].limit = 0x1f;
+    cpu.arch.segs[seg::LDTR].rights.0 = 0x82;
 
     assert_eq!(machine.run(), TASK + 1);
 
     assert_eq!(machine.task(), NEW);
-    assert!(machine.cpu().segs[seg::LDTR].rights.unusable());
+    assert!(machine.cpu().arch.segs[seg::LDTR].rights.unusable());
 }
 
 #[test]
@@ -125,12 +129,12 @@ fn iret_to_the_task_itself_goes_on_behind_the_iret() {
     let mut machine = Machine::with_code(&[IRET]);
     machine.guest.write(OLD_TSS, &OLD.to_le_bytes());
     machine.cpu().set_rflags(u64::from(2 | NT));
-    machine.cpu().gpr[1] = 0x77;
+    machine.cpu().arch.gpr[Gpr::Rcx] = 0x77;
 
     assert_eq!(machine.run(), CODE + 2);
 
-    assert_eq!((machine.cpu().rflags(), machine.cpu().gpr[1]), (2, 0x77));
-    assert_eq!(machine.cpu().gpr[4], STACK);
+    assert_eq!((machine.cpu().rflags(), machine.cpu().arch.gpr[Gpr::Rcx]), (2, 0x77));
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], STACK);
 }
 
 #[test]
@@ -142,18 +146,18 @@ fn a_16_bit_tss_holds_the_lower_halves() {
         machine.guest.write(NEW_TSS + at, &word.to_le_bytes());
     }
     machine.guest.write(TASK, &[HLT, IRET]);
-    machine.cpu().cr3 = 0x5000;
+    machine.cpu().arch.cr3 = 0x5000;
 
     assert_eq!(machine.run(), TASK + 1);
     let cpu = machine.cpu();
-    let registers = [0, 3, 4, 7].map(|n| cpu.gpr[n] as u16);
+    let registers = [0, 3, 4, 7].map(|n| cpu.arch.gpr[n] as u16);
     assert_eq!(registers, [1, 4, 0xf000, 8]);
-    assert_eq!((cpu.rflags(), cpu.cr3), (0x4046, 0x5000));
-    assert_eq!(cpu.segs.map(|segment| segment.selector)[..6], [0x10, 8, 0x10, 0x10, 0, 0]);
-    assert!(cpu.segs[seg::FS].rights.unusable());
+    assert_eq!((cpu.rflags(), cpu.arch.cr3), (0x4046, 0x5000));
+    assert_eq!(cpu.arch.segs.map(|segment| segment.selector)[..6], [0x10, 8, 0x10, 0x10, 0, 0]);
+    assert!(cpu.arch.segs[seg::FS].rights.unusable());
 
     let cpu = machine.cpu();
-    cpu.gpr[0] = 0x1234_5678;
+    cpu.arch.gpr[Gpr::Rax] = 0x1234_5678;
     assert_eq!(machine.run(), CODE + 8);
     let saved: [u8; 6] = machine.guest.read(NEW_TSS + 14);
     assert_eq!(saved, [0x02, 0xa0, 0x46, 0, 0x78, 0x56]);
@@ -183,7 +187,7 @@ fn the_trap_flag_of_a_tss_traps_before_the_first_instruction() {
     let frame = machine.run_to_handler();
 
     assert_eq!(frame, Frame { vector: 1, error_code: None, eip: TASK as u32, cs: 8 });
-    assert_eq!(machine.cpu().dr6 & (BT | BS), BT);
+    assert_eq!(machine.cpu().arch.dr6 & (BT | BS), BT);
     assert_eq!(machine.task(), NEW);
 }
 
@@ -195,7 +199,7 @@ fn single_stepping_a_jmp_to_a_task_traps_in_the_task() {
     let frame = machine.run_to_handler();
 
     assert_eq!((frame.vector, frame.eip), (1, TASK as u32));
-    assert_eq!(machine.cpu().dr6 & (BT | BS), BS);
+    assert_eq!(machine.cpu().arch.dr6 & (BT | BS), BS);
     assert_eq!(machine.old(tss::EFLAGS), 2 | Rflags::TF.bits() as u32);
 }
 
@@ -203,11 +207,11 @@ fn single_stepping_a_jmp_to_a_task_traps_in_the_task() {
 fn a_task_switch_disarms_local_breakpoints_only() {
     let mut machine = Machine::with_code(&far(JMP, NEW));
     machine.cpu().write_dr7(0x3ff);
-    machine.cpu().dr = [0xffff_0000; 4];
+    machine.cpu().arch.dr = [0xffff_0000; 4];
 
     machine.run();
 
-    assert_eq!(machine.cpu().dr7, 0x6aa);
+    assert_eq!(machine.cpu().arch.dr7, 0x6aa);
 }
 
 #[test]
@@ -220,8 +224,8 @@ fn the_new_tasks_ldt_serves_its_segments() {
     machine.run();
 
     let cpu = machine.cpu();
-    assert_eq!((cpu.segs[seg::LDTR].base, cpu.segs[seg::LDTR].limit), (LDT_TABLE, 0x1f));
-    assert_eq!((cpu.segs[seg::DS].selector, cpu.segs[seg::DS].limit), (0x0c, u32::MAX));
+    assert_eq!((cpu.arch.segs[seg::LDTR].base, cpu.arch.segs[seg::LDTR].limit), (LDT_TABLE, 0x1f));
+    assert_eq!((cpu.arch.segs[seg::DS].selector, cpu.arch.segs[seg::DS].limit), (0x0c, u32::MAX));
 }
 
 #[test]
@@ -235,7 +239,7 @@ fn a_task_starts_at_the_privilege_level_of_its_code_selector() {
     let expected =
         Frame { vector: 13, error_code: Some(0), eip: TASK as u32, cs: USER_CODE.into() };
     assert_eq!(frame, expected);
-    assert_eq!(machine.cpu().gpr[4], TASK_STACK0 - 24);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], TASK_STACK0 - 24);
 }
 
 #[test]

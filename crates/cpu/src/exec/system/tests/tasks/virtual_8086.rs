@@ -1,10 +1,11 @@
 //! Virtual-8086 mode: SDM Vol. 3B, chapter 20.
 
+use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::seg;
 
 use super::super::kernel::CODE32;
 use super::machine::*;
-use crate::segment::seg;
 use crate::testing::STACK;
 
 const VM: u32 = Rflags::VM.bits() as u32;
@@ -37,13 +38,13 @@ fn iretd_enters_the_mode_and_an_exception_leaves_it_with_all_segments_on_the_sta
     let frame = machine.run_to_handler();
 
     assert_eq!(frame, Frame { vector: 6, error_code: None, eip: REAL_EIP, cs: 0x1000 });
-    assert_eq!(machine.cpu().gpr[4], TASK_STACK0 - 36);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], TASK_STACK0 - 36);
     let pushed: [u32; 7] = std::array::from_fn(|n| machine.word(TASK_STACK0 - 28 + n as u64 * 4));
     let rf = Rflags::RF.bits() as u32;
     assert_eq!(pushed, [2 | IF | VM | rf, 0xfff0, 0x2000, 0x3000, 0x3800, 0x2800, 0x2c00]);
     let cpu = machine.cpu();
-    assert_eq!((cpu.rflags(), cpu.cpl), (2, 0));
-    let data = [seg::ES, seg::DS, seg::FS, seg::GS].map(|index| cpu.segs[index]);
+    assert_eq!((cpu.rflags(), cpu.arch.cpl), (2, 0));
+    let data = [seg::ES, seg::DS, seg::FS, seg::GS].map(|index| cpu.arch.segs[index]);
     assert!(data.iter().all(|segment| segment.selector == 0 && segment.rights.unusable()));
 }
 
@@ -59,7 +60,7 @@ fn the_handler_returns_to_the_mode() {
 
     // HLT is for the monitor.
     assert_eq!((frame.vector, frame.error_code, frame.eip), (13, Some(0), REAL_EIP + 3));
-    assert_eq!(machine.cpu().gpr[0], 1);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rax], 1);
 }
 
 #[test]
@@ -68,7 +69,7 @@ fn segments_are_64_kib_from_their_paragraph() {
     let code = [0xb8, 0x45, 0x23, 0x8e, 0xd8, 0xa0, 0x10, 0, 0x2e, 0xa2, 0x40, 0, 0x67, 0x8a, 0x03];
     let mut machine = virtual_8086(2, &code);
     machine.guest.write(0x2_3460, &[0x77]);
-    machine.cpu().gpr[3] = 0x1_0000;
+    machine.cpu().arch.gpr[Gpr::Rbx] = 0x1_0000;
 
     let frame = machine.run_to_handler();
 
@@ -126,7 +127,7 @@ fn with_iopl_3_they_work_and_keep_iopl() {
     let expected = Frame { vector: 0x40, error_code: None, eip: REAL_EIP + 11, cs: 0x1000 };
     assert_eq!(frame, expected);
     assert_eq!(machine.word(TASK_STACK0 - 28), 2 | IOPL3 | IF | VM);
-    assert_eq!(machine.cpu().gpr[0], 2);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rax], 2);
 }
 
 #[test]
@@ -201,7 +202,7 @@ fn iretd_to_the_mode_checks_eip() {
     let frame = machine.run_to_handler();
 
     assert_eq!((frame.vector, frame.error_code, frame.cs), (13, Some(0), 8));
-    assert_eq!(machine.cpu().gpr[4], STACK - 16);
+    assert_eq!(machine.cpu().arch.gpr[Gpr::Rsp], STACK - 16);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn a_task_enters_the_mode_by_its_flags_and_leaves_it_by_a_task_gate() {
     let flags = machine.word(NEW_TSS + tss::EFLAGS);
     assert_eq!(flags, 2 | VM | (Rflags::NT | Rflags::RF).bits() as u32);
     assert_eq!((machine.task(), machine.word(third)), (SPARE, NEW.into()));
-    assert!(!machine.cpu().system_flags.contains(Rflags::VM));
+    assert!(!machine.cpu().arch.system_flags.contains(Rflags::VM));
 }
 
 #[test]

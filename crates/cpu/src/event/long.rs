@@ -1,14 +1,16 @@
 //! Event delivery in IA-32e mode (SDM Vol. 3A, 6.14).
 
+use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::{Rights, Segment, seg};
 
-use super::descriptor::{is_null, selector_code, system_type};
-use super::event::{Event, Kind, enter_handler, pushed_flags};
-use super::stack::Stack;
+use super::{Event, Kind, enter_handler, pushed_flags};
+use crate::cpu::Cpu;
+use crate::exec::system::descriptor::{is_null, selector_code, system_type};
+use crate::exec::system::stack::Stack;
+use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
-use crate::segment::{Rights, Segment, seg};
-use crate::state::{Cpu, Exec};
 
 /// Offset of RSP0 in a 64-bit TSS (SDM Vol. 3A, figure 7-11).
 const TSS_RSP0: u32 = 4;
@@ -20,14 +22,14 @@ const TSS_IST1: u32 = 36;
 /// # Errors
 ///
 /// #GP, #NP, #TS, #SS and #PF.
-pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
+pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     let ext = event.ext();
     let entry = u32::from(event.vector) * 16;
-    if entry + 15 > u32::from(cpu.idtr.limit) {
+    if entry + 15 > u32::from(cpu.arch.idtr.limit) {
         return Err(cpu.gp(event.idt_code()));
     }
     let mut gate = [0; 16];
-    let la = cpu.idtr.base.wrapping_add(u64::from(entry));
+    let la = cpu.arch.idtr.base.wrapping_add(u64::from(entry));
     cpu.read_bytes(la, &mut gate, MmuMode::Supervisor)?;
     let [low, high] = [0, 8].map(|at| {
         gate[at..at + 8].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
@@ -38,7 +40,7 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
         return Err(cpu.gp(event.idt_code()));
     }
     let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
-    if software && rights.dpl() < cpu.cpl {
+    if software && rights.dpl() < cpu.arch.cpl {
         return Err(cpu.gp(event.idt_code()));
     }
     if !rights.present() {
@@ -52,16 +54,16 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     if !is_canonical(rip) {
         return Err(cpu.gp(ext));
     }
-    let inner = new_cpl < cpu.cpl;
+    let inner = new_cpl < cpu.arch.cpl;
     let pointer = if ist != 0 {
         tss_pointer(cpu, TSS_IST1 + 8 * (ist - 1), ext)?
     } else if inner {
         tss_pointer(cpu, TSS_RSP0 + 8 * u32::from(new_cpl), ext)?
     } else {
-        cpu.gpr[4]
+        cpu.arch.gpr[Gpr::Rsp]
     };
     let mut stack = Stack {
-        segment: cpu.segs[seg::SS],
+        segment: cpu.arch.segs[seg::SS],
         pointer: pointer & !0xf,
         width: 8,
         mode: stack_mode(cpu, new_cpl),
@@ -71,22 +73,22 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
         return Err(cpu.ss(ext));
     }
     let frame = [
-        u64::from(cpu.segs[seg::SS].selector),
-        cpu.gpr[4],
+        u64::from(cpu.arch.segs[seg::SS].selector),
+        cpu.arch.gpr[Gpr::Rsp],
         pushed_flags(cpu, event),
-        u64::from(cpu.segs[seg::CS].selector),
-        cpu.rip,
+        u64::from(cpu.arch.segs[seg::CS].selector),
+        cpu.arch.rip,
         u64::from(event.error_code.unwrap_or(0)),
     ];
     stack.push(cpu, 8, if event.error_code.is_some() { &frame } else { &frame[..5] })?;
 
-    cpu.gpr[4] = stack.pointer;
-    cpu.rip = rip;
-    cpu.segs[seg::CS] = code;
+    cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
+    cpu.arch.rip = rip;
+    cpu.arch.segs[seg::CS] = code;
     if inner {
-        cpu.segs[seg::SS] = null_stack(new_cpl);
+        cpu.arch.segs[seg::SS] = null_stack(new_cpl);
     }
-    cpu.cpl = new_cpl;
+    cpu.arch.cpl = new_cpl;
     let mut cleared = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
     if kind == system_type::INTERRUPT_GATE {
         cleared |= Rflags::IF;
@@ -105,13 +107,13 @@ fn handler_segment(cpu: &mut Cpu, selector: u16, ext: u32) -> Exec<(Segment, u8)
         return Err(cpu.gp(code));
     };
     let rights = descriptor.rights();
-    if !rights.is_code() || rights.dpl() > cpu.cpl || !rights.long() || rights.big() {
+    if !rights.is_code() || rights.dpl() > cpu.arch.cpl || !rights.long() || rights.big() {
         return Err(cpu.gp(code));
     }
     if !rights.present() {
         return Err(cpu.np(code));
     }
-    let new_cpl = if rights.bit_ec() { cpu.cpl } else { rights.dpl() };
+    let new_cpl = if rights.bit_ec() { cpu.arch.cpl } else { rights.dpl() };
     cpu.mark_accessed(&mut descriptor)?;
     Ok((descriptor.segment(selector & !3 | u16::from(new_cpl)), new_cpl))
 }
@@ -121,8 +123,8 @@ fn handler_segment(cpu: &mut Cpu, selector: u16, ext: u32) -> Exec<(Segment, u8)
 /// # Errors
 ///
 /// #TS beyond the TSS's limit.
-pub fn tss_pointer(cpu: &mut Cpu, offset: u32, ext: u32) -> Exec<u64> {
-    let tr = cpu.segs[seg::TR];
+pub(crate) fn tss_pointer(cpu: &mut Cpu, offset: u32, ext: u32) -> Exec<u64> {
+    let tr = cpu.arch.segs[seg::TR];
     if offset + 7 > tr.limit {
         return Err(cpu.ts(selector_code(tr.selector) | ext));
     }
@@ -134,23 +136,23 @@ pub fn tss_pointer(cpu: &mut Cpu, offset: u32, ext: u32) -> Exec<u64> {
 /// # Errors
 ///
 /// As [`tss_pointer`].
-pub fn tss_rsp(cpu: &mut Cpu, cpl: u8) -> Exec<u64> {
+pub(crate) fn tss_rsp(cpu: &mut Cpu, cpl: u8) -> Exec<u64> {
     tss_pointer(cpu, TSS_RSP0 + 8 * u32::from(cpl), 0)
 }
 
 /// Rights of pushes onto the stack of a handler at `cpl`.
 #[must_use]
-pub fn stack_mode(cpu: &Cpu, cpl: u8) -> MmuMode {
+pub(crate) fn stack_mode(cpu: &Cpu, cpl: u8) -> MmuMode {
     match cpl {
         3 => MmuMode::User,
-        _ if cpu.system_flags.contains(Rflags::AC) => MmuMode::SupervisorAc,
+        _ if cpu.arch.system_flags.contains(Rflags::AC) => MmuMode::SupervisorAc,
         _ => MmuMode::Supervisor,
     }
 }
 
 /// SS after a change of privilege in IA-32e mode: a null selector.
 #[must_use]
-pub const fn null_stack(cpl: u8) -> Segment {
+pub(crate) const fn null_stack(cpl: u8) -> Segment {
     Segment {
         selector: cpl as u16,
         base: 0,

@@ -1,32 +1,35 @@
 //! From the inbox into the local APIC, and from there to the processor (SDM Vol. 3A, 10.8).
 
-use super::super::event::{self, Event, Kind};
-use super::inbox::MOST_NMIS;
-use crate::exit::Exit;
-use crate::segment::seg;
-use crate::state::{Cpu, attention};
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::seg;
+
+use super::inbox::MOST_NMIS;
+use crate::cpu::Cpu;
+use crate::event::{self, Event, Kind};
+use crate::exit::Exit;
+use crate::run_state::attention;
+use crate::state::Activity;
 
 /// Takes what other threads have posted: interrupts into IRR, NMI, INIT and start-up IPIs.
 ///
 /// # Errors
 ///
 /// [`Exit::Init`].
-pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
+pub(crate) fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
     let kicker = cpu.kicker.clone();
     let mail = kicker.inbox.take();
     if mail.init {
         cpu.init();
     }
     if let Some(vector) = mail.sipi
-        && cpu.apic.waits_for_sipi
+        && cpu.arch.activity == Activity::WaitForSipi
     {
         start_up(cpu, vector);
     }
-    if mail.nmis != 0 && !cpu.apic.waits_for_sipi {
-        let most = if cpu.nmi_blocked { MOST_NMIS - 1 } else { MOST_NMIS };
+    if mail.nmis != 0 && cpu.arch.activity != Activity::WaitForSipi {
+        let most = if cpu.arch.nmi_blocked { MOST_NMIS - 1 } else { MOST_NMIS };
         cpu.apic.nmis = most.min(cpu.apic.nmis + mail.nmis);
-        cpu.attention |= attention::INTERRUPTS;
+        cpu.run.attention |= attention::INTERRUPTS;
     }
     let mut requests = mail.requests;
     while let Some(vector) = requests.highest() {
@@ -40,10 +43,9 @@ pub fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
 /// A start-up IPI: the processor begins at `vector` * 4096 in real-address mode
 /// (SDM Vol. 3A, 8.4.3).
 fn start_up(cpu: &mut Cpu, vector: u8) {
-    cpu.apic.waits_for_sipi = false;
-    cpu.attention &= !attention::HALTED;
+    cpu.set_activity(Activity::Active);
     cpu.set_real_segment(seg::CS, u16::from(vector) << 8);
-    cpu.rip = 0;
+    cpu.arch.rip = 0;
     cpu.update_mode();
 }
 
@@ -56,8 +58,8 @@ impl Cpu {
         let nmi = posted.nmi || self.apic.nmis != 0;
         let interrupts = [posted.requests.highest(), self.apic.irr.highest()];
         posted.init
-            || (nmi && !self.nmi_blocked)
-            || (self.system_flags.contains(Rflags::IF)
+            || (nmi && !self.arch.nmi_blocked)
+            || (self.arch.system_flags.contains(Rflags::IF)
                 && interrupts.into_iter().flatten().any(|vector| self.apic.lets_through(vector)))
     }
 }
@@ -69,28 +71,28 @@ impl Cpu {
 ///
 /// An exit that delivery caused, or [`Exit::Eoi`] for an end of interrupt that the owner has to
 /// hear of first.
-pub fn deliver_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
+pub(crate) fn deliver_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
     if let Some(vector) = cpu.apic.eois.highest() {
         // INTERRUPTS stays set: the rest is looked at when the processor runs again.
         cpu.apic.eois.set(vector, false);
         return Err(Exit::Eoi { vector });
     }
-    cpu.attention &= !attention::INTERRUPTS;
-    if cpu.apic.waits_for_sipi {
+    cpu.run.attention &= !attention::INTERRUPTS;
+    if cpu.arch.activity == Activity::WaitForSipi {
         return Ok(());
     }
-    if cpu.apic.nmis != 0 && !cpu.nmi_blocked {
+    if cpu.apic.nmis != 0 && !cpu.arch.nmi_blocked {
         cpu.apic.nmis -= 1;
         // A maskable interrupt may follow if the handler leaves IF set.
-        cpu.attention |= attention::INTERRUPTS;
+        cpu.run.attention |= attention::INTERRUPTS;
         return event::deliver(cpu, Event::plain(2, Kind::Nmi));
     }
-    if cpu.system_flags.contains(Rflags::IF)
+    if cpu.arch.system_flags.contains(Rflags::IF)
         && let Some(vector) = cpu.apic.deliverable()
     {
         cpu.apic.irr.set(vector, false);
         cpu.apic.isr.set(vector, true);
-        cpu.attention |= attention::INTERRUPTS;
+        cpu.run.attention |= attention::INTERRUPTS;
         return event::deliver(cpu, Event::plain(vector, Kind::External));
     }
     Ok(())

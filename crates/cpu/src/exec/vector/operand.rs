@@ -1,65 +1,16 @@
-//! XMM and YMM registers and MXCSR, and what must hold before an instruction may touch them.
+//! The registers that vector instructions name, and what must hold before one may touch them.
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
 use cloister_x86::{Exception, Vector};
 
 use super::lane::{Lane, Wide};
-use crate::exec::x87::status;
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::op::{LEGACY, Op, VEX_256};
-use crate::state::{Cpu, Exec};
-
-/// MXCSR after power-up and INIT: all exceptions masked (SDM Vol. 1, 10.2.3).
-pub const MXCSR_DEFAULT: u32 = 0x1f80;
-/// The bits of MXCSR that exist: MXCSR_MASK of the FXSAVE image (SDM Vol. 1, 11.6.6).
-pub const MXCSR_MASK: u32 = 0xffff;
-
-/// XMM/YMM registers and MXCSR.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VectorState {
-    /// YMM0 to YMM15 as four quadwords each; XMM is the low two.
-    pub ymm: [[u64; 4]; 16],
-    /// MXCSR.
-    pub mxcsr: u32,
-}
-
-impl Default for VectorState {
-    fn default() -> Self {
-        Self { ymm: [[0; 4]; 16], mxcsr: MXCSR_DEFAULT }
-    }
-}
+use crate::state::VectorState;
+use crate::state::x87::status;
 
 impl VectorState {
-    /// Reads an XMM register.
-    #[inline(always)]
-    #[must_use]
-    pub fn xmm(&self, number: u8) -> Lane {
-        let [low, high, ..] = self.ymm[usize::from(number & 15)];
-        [low, high]
-    }
-
-    /// Writes an XMM register; the upper half of the YMM register stays, as legacy SSE
-    /// instructions leave it (SDM Vol. 1, 14.1.2).
-    #[inline(always)]
-    pub fn set_xmm(&mut self, number: u8, value: Lane) {
-        let register = &mut self.ymm[usize::from(number & 15)];
-        [register[0], register[1]] = value;
-    }
-
-    /// Reads a YMM register.
-    #[inline(always)]
-    #[must_use]
-    pub fn ymm(&self, number: u8) -> Wide {
-        let [a, b, c, d] = self.ymm[usize::from(number & 15)];
-        [[a, b], [c, d]]
-    }
-
-    /// Writes a YMM register.
-    #[inline(always)]
-    pub fn set_ymm(&mut self, number: u8, [[a, b], [c, d]]: Wide) {
-        self.ymm[usize::from(number & 15)] = [a, b, c, d];
-    }
-
     /// Writes the result of an instruction of 128 bits or less: with a VEX prefix it clears the
     /// rest of the YMM register, without it keeps it.
     #[inline(always)]
@@ -70,19 +21,19 @@ impl VectorState {
             self.set_ymm(number, [value, [0; 2]]);
         }
     }
-
-    /// [`VectorState::set_low`] of operand 0.
-    #[inline(always)]
-    pub fn set_dst(&mut self, op: &Op, value: Lane) {
-        if op.vex == LEGACY {
-            self.set_xmm(op.dst, value);
-        } else {
-            self.set_ymm(op.dst, [value, [0; 2]]);
-        }
-    }
 }
 
 impl Cpu {
+    /// [`VectorState::set_low`] of operand 0.
+    #[inline(always)]
+    pub fn set_vector_dst(&mut self, op: &Op, value: Lane) {
+        if op.vex == LEGACY {
+            self.arch.vector.set_xmm(op.dst, value);
+        } else {
+            self.arch.vector.set_ymm(op.dst, [value, [0; 2]]);
+        }
+    }
+
     /// What every SSE instruction checks first (SDM Vol. 2A, tables 2-17 and following; Vol. 3A,
     /// 13.1): CR0.EM and CR4.OSFXSR, then CR0.TS.
     ///
@@ -91,8 +42,8 @@ impl Cpu {
     /// #UD or #NM.
     #[inline(always)]
     pub fn check_sse(&mut self) -> Exec {
-        let blocked = self.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
-            | !self.cr4.bits() & Cr4::OSFXSR.bits();
+        let blocked = self.arch.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
+            | !self.arch.cr4.bits() & Cr4::OSFXSR.bits();
         if blocked != 0 {
             return Err(self.refuse_sse());
         }
@@ -102,7 +53,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn refuse_sse(&mut self) -> Stop {
-        if self.cr0.contains(Cr0::EM) || !self.cr4.contains(Cr4::OSFXSR) {
+        if self.arch.cr0.contains(Cr0::EM) || !self.arch.cr4.contains(Cr4::OSFXSR) {
             return self.ud();
         }
         self.raise(Exception::new(Vector::Nm))
@@ -118,9 +69,9 @@ impl Cpu {
     #[inline(always)]
     pub fn check_avx(&mut self) -> Exec {
         const STATE: u64 = Xfeatures::SSE.union(Xfeatures::AVX).bits();
-        let blocked = self.cr0.bits() & Cr0::TS.bits()
-            | !self.cr4.bits() & Cr4::OSXSAVE.bits()
-            | !self.xcr0.bits() & STATE;
+        let blocked = self.arch.cr0.bits() & Cr0::TS.bits()
+            | !self.arch.cr4.bits() & Cr4::OSXSAVE.bits()
+            | !self.arch.xcr0.bits() & STATE;
         if blocked != 0 {
             return Err(self.refuse_avx());
         }
@@ -130,7 +81,8 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn refuse_avx(&mut self) -> Stop {
-        if !self.cr4.contains(Cr4::OSXSAVE) || !self.xcr0.contains(Xfeatures::SSE | Xfeatures::AVX)
+        if !self.arch.cr4.contains(Cr4::OSXSAVE)
+            || !self.arch.xcr0.contains(Xfeatures::SSE | Xfeatures::AVX)
         {
             return self.ud();
         }
@@ -161,7 +113,7 @@ impl Cpu {
     #[inline(always)]
     #[must_use]
     pub fn vector_register(&self, op: &Op, number: u8) -> Wide {
-        let [low, high] = self.vector.ymm(number);
+        let [low, high] = self.arch.vector.ymm(number);
         if op.vex == VEX_256 { [low, high] } else { [low, [0; 2]] }
     }
 
@@ -173,7 +125,7 @@ impl Cpu {
     /// #UD, #NM or #MF.
     #[inline(always)]
     pub fn check_mmx(&mut self) -> Exec {
-        if self.cr0.intersects(Cr0::EM | Cr0::TS) || self.fpu.status & status::ES != 0 {
+        if self.arch.cr0.intersects(Cr0::EM | Cr0::TS) || self.arch.fpu.status & status::ES != 0 {
             return self.refuse_mmx();
         }
         Ok(())
@@ -182,13 +134,13 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn refuse_mmx(&mut self) -> Exec {
-        if self.cr0.contains(Cr0::EM) {
+        if self.arch.cr0.contains(Cr0::EM) {
             return Err(self.ud());
         }
-        if self.cr0.contains(Cr0::TS) {
+        if self.arch.cr0.contains(Cr0::TS) {
             return Err(self.raise(Exception::new(Vector::Nm)));
         }
-        if self.cr0.contains(Cr0::NE) {
+        if self.arch.cr0.contains(Cr0::NE) {
             return Err(self.raise(Exception::new(Vector::Mf)));
         }
         // As for x87 instructions: nobody listens to FERR#.
@@ -199,21 +151,21 @@ impl Cpu {
     #[inline(always)]
     #[must_use]
     pub fn mmx(&self, number: u8) -> u64 {
-        self.fpu.regs[usize::from(number & 7)].mantissa
+        self.arch.fpu.regs[usize::from(number & 7)].mantissa
     }
 
     /// The change from x87 to MMX operation (SDM Vol. 3A, 12.2): TOP is 0 and every register valid.
     #[inline(always)]
     pub fn enter_mmx(&mut self) {
-        self.fpu.top = 0;
-        self.fpu.tags = 0xff;
+        self.arch.fpu.top = 0;
+        self.arch.fpu.tags = 0xff;
     }
 
     /// Writes an MMX register; the exponent becomes all ones (SDM Vol. 3A, 12.2).
     #[inline(always)]
     pub fn set_mmx(&mut self, number: u8, value: u64) {
         self.enter_mmx();
-        let register = &mut self.fpu.regs[usize::from(number & 7)];
+        let register = &mut self.arch.fpu.regs[usize::from(number & 7)];
         register.mantissa = value;
         register.sign_exp = 0xffff;
     }

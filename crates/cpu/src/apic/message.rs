@@ -1,7 +1,7 @@
 //! Interrupt messages: who gets them (SDM Vol. 3A, 10.6.2, 10.11 and 10.12.10).
 
 use super::inbox::Addressing;
-use crate::state::{Shared, event};
+use crate::package::{Package, event};
 
 /// Delivery modes (SDM Vol. 3A, 10.6.1 and 10.11.2).
 pub(super) mod delivery {
@@ -58,7 +58,7 @@ impl Destination {
 }
 
 /// Posts a message to one processor and wakes it.
-pub(super) fn post(shared: &Shared, apic_id: usize, message: Message) {
+pub(super) fn post(shared: &Package, apic_id: usize, message: Message) {
     let Some(kicker) = shared.kickers.get(apic_id) else { return };
     match message.mode {
         delivery::FIXED | delivery::LOWEST_PRIORITY => {
@@ -75,7 +75,7 @@ pub(super) fn post(shared: &Shared, apic_id: usize, message: Message) {
 
 /// Posts a message to every processor that the destination names; with lowest-priority delivery,
 /// to the first of them.
-pub(super) fn send(shared: &Shared, to: Destination, message: Message) {
+pub(super) fn send(shared: &Package, to: Destination, message: Message) {
     for (id, kicker) in shared.kickers.iter().enumerate() {
         if to.names(id as u32, kicker.inbox.addressing()) {
             post(shared, id, message);
@@ -86,7 +86,7 @@ pub(super) fn send(shared: &Shared, to: Destination, message: Message) {
     }
 }
 
-impl Shared {
+impl Package {
     /// Takes a message-signalled interrupt, a write of `data` to physical address `address`
     /// (0FEEx_xxxxH) by a device or the I/O APIC, and posts it to the local APICs that it names
     /// (SDM Vol. 3A, 10.11). Writes to other addresses are ignored. Called from any thread.

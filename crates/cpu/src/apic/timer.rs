@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::local::lvt;
-use crate::state::Cpu;
+use crate::cpu::Cpu;
 
 /// Frequency of the APIC timer before its divider: the core crystal clock that CPUID leaf 15H has
 /// to report in ECX, which makes TSC frequency = crystal * EBX / EAX of that leaf.
-pub const APIC_TIMER_HZ: u64 = 25_000_000;
+const APIC_TIMER_HZ: u64 = 25_000_000;
 const NANOS: u128 = 1_000_000_000;
 
 /// Timer modes in the LVT entry, bits 18:17.
@@ -63,7 +63,8 @@ impl Cpu {
         }
         self.apic.timer.initial_count = count;
         let span = self.apic.timer.span(count);
-        self.apic.timer.due = (count != 0).then(|| self.shared.nanos().saturating_add(span.max(1)));
+        self.apic.timer.due =
+            (count != 0).then(|| self.package.nanos().saturating_add(span.max(1)));
     }
 
     /// Writes the divide configuration register. A count under way goes on from where it is.
@@ -72,7 +73,7 @@ impl Cpu {
         self.apic.timer.divide = value & 0xb;
         if self.apic.timer.due.is_some() && self.timer_mode() != MODE_TSC_DEADLINE {
             let span = self.apic.timer.span(left);
-            self.apic.timer.due = Some(self.shared.nanos().saturating_add(span));
+            self.apic.timer.due = Some(self.package.nanos().saturating_add(span));
         }
     }
 
@@ -82,7 +83,7 @@ impl Cpu {
         let (Some(due), false) = (timer.due, self.timer_mode() == MODE_TSC_DEADLINE) else {
             return 0;
         };
-        let left = u128::from(due.saturating_sub(self.shared.nanos()));
+        let left = u128::from(due.saturating_sub(self.package.nanos()));
         let count = left * u128::from(APIC_TIMER_HZ) / NANOS / u128::from(timer.divisor());
         (count as u32).min(timer.initial_count)
     }
@@ -102,9 +103,9 @@ impl Cpu {
         self.apic.timer.due = (deadline != 0).then(|| {
             // Both counters advance together: the distance is what counts.
             let distance = deadline.saturating_sub(self.tsc());
-            let wait = u128::from(distance) * NANOS / u128::from(self.shared.tsc_hz.max(1)) + 1;
+            let wait = u128::from(distance) * NANOS / u128::from(self.package.tsc_hz.max(1)) + 1;
             let wait = if distance == 0 { 0 } else { wait };
-            self.shared.nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+            self.package.nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
         });
         // An expired deadline fires before the next instruction.
         poll_timer(self);
@@ -113,7 +114,7 @@ impl Cpu {
     /// Sets what is added to the machine's TSC, and keeps an armed deadline where it is on the
     /// counter.
     pub(crate) fn set_tsc_offset(&mut self, offset: u64) {
-        self.msrs.tsc_offset = offset;
+        self.arch.msrs.tsc_offset = offset;
         if self.apic.timer.deadline != 0 {
             self.set_tsc_deadline(self.apic.timer.deadline);
         }
@@ -121,9 +122,9 @@ impl Cpu {
 }
 
 /// Fires the timer if it is due.
-pub fn poll_timer(cpu: &mut Cpu) {
+pub(crate) fn poll_timer(cpu: &mut Cpu) {
     let Some(due) = cpu.apic.timer.due else { return };
-    let now = cpu.shared.nanos();
+    let now = cpu.package.nanos();
     if now < due {
         return;
     }
@@ -145,12 +146,12 @@ pub fn poll_timer(cpu: &mut Cpu) {
 
 /// Time until the timer fires; `None` if it is not armed or masked.
 #[must_use]
-pub fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
+pub(crate) fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
     if cpu.apic.lvt[lvt::TIMER] & lvt::MASKED != 0 {
         return None;
     }
     let due = cpu.apic.timer.due?;
-    Some(Duration::from_nanos(due.saturating_sub(cpu.shared.nanos())))
+    Some(Duration::from_nanos(due.saturating_sub(cpu.package.nanos())))
 }
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
         cpu.set_tsc_deadline(before + NANOS as u64);
 
         std::thread::sleep(TAKEN);
-        cpu.shared.skip(TAKEN);
+        cpu.package.skip(TAKEN);
         let passed = [cpu.tsc(), other.cpu.tsc()].map(|tsc| Duration::from_nanos(tsc - before));
         let left = time_to_timer(cpu);
 

@@ -4,9 +4,9 @@ use cloister_sgx::{ExitingEvent, XsaveArea, aex};
 use cloister_x86::regs::Xfeatures;
 use cloister_x86::{Exception, Vector};
 
-use crate::exec::system::debug;
-use crate::exec::system::event::{Event, Kind, pushed_flags};
-use crate::state::Cpu;
+use super::debug;
+use crate::cpu::Cpu;
+use crate::event::{Event, Kind, pushed_flags};
 
 /// Vectors of exceptions that an enclave can raise, for [`ExitingEvent::Exception`].
 const VECTORS: [Vector; 14] = [
@@ -28,11 +28,11 @@ const VECTORS: [Vector; 14] = [
 
 /// What comes before the delivery of an event: inside an enclave, the exit from it. The event is
 /// then delivered from the synthetic state, at the AEP.
-pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
+pub(crate) fn before_event(cpu: &mut Cpu, event: &mut Event) {
     let Some(xfrm) = cpu.enclave.xfrm() else {
         return;
     };
-    let Some(platform) = cpu.shared.platform.clone() else {
+    let Some(platform) = cpu.package.platform.clone() else {
         return;
     };
     let mut state = cpu.leaf_state();
@@ -50,12 +50,12 @@ pub fn before_event(cpu: &mut Cpu, event: &mut Event) {
     for page in frame.into_iter().flatten() {
         cpu.epc_written(page);
     }
-    cpu.tlb.flush_enclave();
+    cpu.run.tlb.flush_enclave();
     cpu.set_leaf_state(&state);
     cpu.initialize_xstate(Xfeatures::from_bits_truncate(synthetic.init));
-    cpu.fpu.control = synthetic.fcw;
-    cpu.fpu.status = synthetic.fsw;
-    cpu.vector.mxcsr = synthetic.mxcsr;
+    cpu.arch.fpu.control = synthetic.fcw;
+    cpu.arch.fpu.status = synthetic.fsw;
+    cpu.arch.vector.mxcsr = synthetic.mxcsr;
     if let ExitingEvent::Exception(exception) = synthetic.event {
         event.address = exception.address;
     }

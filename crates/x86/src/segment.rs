@@ -1,6 +1,6 @@
 //! Segment registers with their hidden parts (SDM Vol. 3A, 3.4.3).
 
-/// Indices into [`Cpu::segs`](crate::Cpu::segs), in the encoding order of the instruction set.
+/// Numbers of segment registers, in the encoding order of the instruction set.
 pub mod seg {
     /// ES.
     pub const ES: usize = 0;
@@ -27,7 +27,27 @@ pub mod seg {
 pub struct Rights(pub u32);
 
 impl Rights {
-    /// Bit 16.
+    /// Type bit 1: writable (data), readable (code).
+    pub const RW: u32 = 1 << 1;
+    /// Type bit 2: expand-down (data), conforming (code).
+    pub const EC: u32 = 1 << 2;
+    /// Type bit 3: code.
+    pub const CODE: u32 = 1 << 3;
+    /// S: a code or data segment.
+    pub const S: u32 = 1 << 4;
+    /// DPL.
+    pub const DPL: u32 = 3 << 5;
+    /// P: present.
+    pub const P: u32 = 1 << 7;
+    /// AVL.
+    pub const AVL: u32 = 1 << 12;
+    /// L: 64-bit code.
+    pub const L: u32 = 1 << 13;
+    /// D/B.
+    pub const DB: u32 = 1 << 14;
+    /// G: the limit counts pages.
+    pub const G: u32 = 1 << 15;
+    /// The segment is unusable.
     pub const UNUSABLE: u32 = 1 << 16;
 
     /// Type, bits 3:0.
@@ -110,6 +130,25 @@ pub struct Segment {
     pub rights: Rights,
 }
 
+impl Segment {
+    /// A segment from 0 to 4 GiB.
+    #[must_use]
+    pub const fn flat(selector: u16, rights: Rights) -> Self {
+        Self { selector, base: 0, limit: u32::MAX, rights }
+    }
+
+    /// The segment as an 8-byte descriptor (SDM Vol. 3A, figure 3-8).
+    #[must_use]
+    pub const fn descriptor(&self) -> u64 {
+        let limit = if self.rights.granular() { self.limit >> 12 } else { self.limit } as u64;
+        (limit & 0xffff)
+            | (self.base & 0xff_ffff) << 16
+            | (self.rights.0 as u64 & 0xf0ff) << 40
+            | (limit & 0xf_0000) << 32
+            | (self.base & 0xff00_0000) << 32
+    }
+}
+
 /// GDTR or IDTR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableRegister {
@@ -117,4 +156,22 @@ pub struct TableRegister {
     pub base: u64,
     /// Limit in bytes.
     pub limit: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_flat_segments_are_those_that_kernels_write() {
+        for (rights, descriptor) in [
+            (0xc09b, 0x00cf_9b00_0000_ffff),
+            (0xa09b, 0x00af_9b00_0000_ffff),
+            (0xc093, 0x00cf_9300_0000_ffff),
+        ] {
+            assert_eq!(Segment::flat(0x10, Rights(rights)).descriptor(), descriptor);
+        }
+        let task = Segment { selector: 0x20, base: 0x1234_5678, limit: 0x67, rights: Rights(0x8b) };
+        assert_eq!(task.descriptor(), 0x1200_8b34_5678_0067);
+    }
 }

@@ -5,7 +5,8 @@ use cloister_x86::Gpa;
 use super::bits::VectorSet;
 use super::inbox::Addressing;
 use super::timer::Timer;
-use crate::state::{Cpu, attention};
+use crate::cpu::Cpu;
+use crate::run_state::attention;
 
 /// Registers of the local vector table, in the order of [`LocalApic::lvt`].
 pub(super) mod lvt {
@@ -60,7 +61,6 @@ pub struct LocalApic {
     pub(super) timer: Timer,
     /// NMIs that wait.
     pub(super) nmis: u8,
-    pub(super) waits_for_sipi: bool,
     /// Level-triggered vectors whose EOI the owner has not been told.
     pub(super) eois: VectorSet,
 }
@@ -85,7 +85,6 @@ impl LocalApic {
             lvt: [lvt::MASKED; lvt::COUNT],
             timer: Timer::default(),
             nmis: 0,
-            waits_for_sipi: id != 0,
             eois: VectorSet::default(),
         }
     }
@@ -94,7 +93,6 @@ impl LocalApic {
     /// (SDM Vol. 3A, 10.4.7.3).
     pub(crate) fn init(&mut self) {
         let mut new = Self { base: self.base, ..Self::new(self.id) };
-        new.waits_for_sipi = !self.is_bootstrap();
         if new.is_x2apic() {
             new.ldr = x2apic_logical_id(new.id);
         }
@@ -105,12 +103,6 @@ impl LocalApic {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
-    }
-
-    /// Whether the processor waits for a start-up IPI.
-    #[must_use]
-    pub fn waits_for_sipi(&self) -> bool {
-        self.waits_for_sipi
     }
 
     /// Whether the xAPIC register page is at `gpa`.
@@ -133,7 +125,7 @@ impl LocalApic {
     }
 
     /// Whether it is that of the bootstrap processor.
-    pub(super) fn is_bootstrap(&self) -> bool {
+    pub(crate) fn is_bootstrap(&self) -> bool {
         self.base & BASE_BSP != 0
     }
 
@@ -189,7 +181,7 @@ impl Cpu {
     /// Sets the task-priority register.
     pub fn set_task_priority(&mut self, value: u8) {
         self.apic.tpr = value;
-        self.attention |= attention::INTERRUPTS;
+        self.run.attention |= attention::INTERRUPTS;
     }
 
     /// Accepts an interrupt into IRR.
@@ -203,7 +195,7 @@ impl Cpu {
         }
         self.apic.irr.set(vector, true);
         self.apic.tmr.set(vector, level);
-        self.attention |= attention::INTERRUPTS;
+        self.run.attention |= attention::INTERRUPTS;
     }
 
     /// Records an error and raises the error interrupt.
@@ -223,7 +215,7 @@ impl Cpu {
         if self.apic.tmr.contains(vector) && self.apic.svr & SVR_SUPPRESS_EOI == 0 {
             self.apic.eois.set(vector, true);
         }
-        self.attention |= attention::INTERRUPTS;
+        self.run.attention |= attention::INTERRUPTS;
     }
 
     /// Tells other processors how this APIC is addressed now.
@@ -233,7 +225,7 @@ impl Cpu {
 
     /// WRMSR of IA32_APIC_BASE; `false`: #GP (SDM Vol. 3A, 10.4.3 and 10.12.1).
     pub(crate) fn write_apic_base(&mut self, value: u64) -> bool {
-        let address = ((1 << self.features.physical_bits) - 1) & !0xfff;
+        let address = ((1 << self.ctl.features.physical_bits) - 1) & !0xfff;
         let old = self.apic.base;
         if value & !(address | BASE_BSP | BASE_EXTD | BASE_ENABLE) != 0 {
             return false;
@@ -247,7 +239,6 @@ impl Cpu {
             }
             (_, (false, false)) => {
                 self.apic.init();
-                self.apic.waits_for_sipi = false;
             }
             ((true, false), (true, true)) => {
                 self.apic.ldr = x2apic_logical_id(self.apic.id);
@@ -257,9 +248,9 @@ impl Cpu {
         }
         self.apic.base = value;
         // The register page may have moved over or away from memory.
-        self.tlb.flush_all();
+        self.run.tlb.flush_all();
         self.publish_apic();
-        self.attention |= attention::INTERRUPTS;
+        self.run.attention |= attention::INTERRUPTS;
         true
     }
 }

@@ -1,15 +1,16 @@
 //! Event delivery in protected mode outside IA-32e mode (SDM Vol. 3A, 6.12).
 
-use cloister_x86::Exception;
 use cloister_x86::regs::Rflags;
+use cloister_x86::segment::{Segment, seg};
+use cloister_x86::{Exception, Gpr};
 
-use super::deliver_long::stack_mode;
-use super::descriptor::{is_null, selector_code, system_type};
-use super::event::{Event, Kind, enter_handler, pushed_flags};
-use super::stack::Stack;
-use super::{task, virtual_8086};
-use crate::segment::{Segment, seg};
-use crate::state::{Cpu, Exec};
+use super::long::stack_mode;
+use super::{Event, Kind, enter_handler, pushed_flags};
+use crate::cpu::Cpu;
+use crate::exec::system::descriptor::{is_null, selector_code, system_type};
+use crate::exec::system::stack::Stack;
+use crate::exec::system::{task, virtual_8086};
+use crate::exit::Exec;
 
 /// Delivers an event through a 16- or 32-bit gate, or a task gate. `Some`: the exception that the
 /// new task meets before its first instruction.
@@ -17,21 +18,24 @@ use crate::state::{Cpu, Exec};
 /// # Errors
 ///
 /// #GP, #NP, #TS, #SS and #PF.
-pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
+pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
     use system_type::{INTERRUPT_GATE, INTERRUPT_GATE16, TASK_GATE, TRAP_GATE, TRAP_GATE16};
     let ext = event.ext();
     let entry = u32::from(event.vector) * 8;
-    if entry + 7 > u32::from(cpu.idtr.limit) {
+    if entry + 7 > u32::from(cpu.arch.idtr.limit) {
         return Err(cpu.gp(event.idt_code()));
     }
-    let address = cpu.idtr.base.wrapping_add(u64::from(entry));
-    let gate = super::descriptor::Descriptor { raw: cpu.read_system::<8>(address)?, address };
+    let address = cpu.arch.idtr.base.wrapping_add(u64::from(entry));
+    let gate = crate::exec::system::descriptor::Descriptor {
+        raw: cpu.read_system::<8>(address)?,
+        address,
+    };
     let kind = gate.kind();
     if !matches!(kind, INTERRUPT_GATE | TRAP_GATE | INTERRUPT_GATE16 | TRAP_GATE16 | TASK_GATE) {
         return Err(cpu.gp(event.idt_code()));
     }
     let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
-    if software && gate.rights().dpl() < cpu.cpl {
+    if software && gate.rights().dpl() < cpu.arch.cpl {
         return Err(cpu.gp(event.idt_code()));
     }
     if !gate.rights().present() {
@@ -52,19 +56,19 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
         return Err(cpu.gp(code));
     };
     let rights = descriptor.rights();
-    if !rights.is_code() || rights.dpl() > cpu.cpl {
+    if !rights.is_code() || rights.dpl() > cpu.arch.cpl {
         return Err(cpu.gp(code));
     }
     if !rights.present() {
         return Err(cpu.np(code));
     }
-    let new_cpl = if rights.bit_ec() { cpu.cpl } else { rights.dpl() };
+    let new_cpl = if rights.bit_ec() { cpu.arch.cpl } else { rights.dpl() };
     // Virtual-8086 mode is left for privilege level 0 only.
-    let virtual_8086 = cpu.system_flags.contains(Rflags::VM);
+    let virtual_8086 = cpu.arch.system_flags.contains(Rflags::VM);
     if virtual_8086 && new_cpl != 0 {
         return Err(cpu.gp(code));
     }
-    let inner = new_cpl < cpu.cpl;
+    let inner = new_cpl < cpu.arch.cpl;
     let mut stack = if inner { inner_stack(cpu, new_cpl, ext)? } else { Stack::current(cpu) };
     stack.code = ext;
     stack.mode = stack_mode(cpu, new_cpl);
@@ -72,17 +76,17 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
         return Err(cpu.gp(ext));
     }
     cpu.mark_accessed(&mut descriptor)?;
-    let selector_of = |index: usize| u64::from(cpu.segs[index].selector);
+    let selector_of = |index: usize| u64::from(cpu.arch.segs[index].selector);
     let frame = [
         selector_of(seg::GS),
         selector_of(seg::FS),
         selector_of(seg::DS),
         selector_of(seg::ES),
         selector_of(seg::SS),
-        cpu.gpr[4],
+        cpu.arch.gpr[Gpr::Rsp],
         pushed_flags(cpu, event),
         selector_of(seg::CS),
-        cpu.rip,
+        cpu.arch.rip,
         u64::from(event.error_code.unwrap_or(0)),
     ];
     let first = match (virtual_8086, inner) {
@@ -93,11 +97,11 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
     let last = if event.error_code.is_some() { 10 } else { 9 };
     stack.push(cpu, if wide { 4 } else { 2 }, &frame[first..last])?;
 
-    cpu.gpr[4] = stack.pointer;
-    cpu.segs[seg::SS] = stack.segment;
-    cpu.rip = eip;
-    cpu.segs[seg::CS] = descriptor.segment(selector & !3 | u16::from(new_cpl));
-    cpu.cpl = new_cpl;
+    cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
+    cpu.arch.segs[seg::SS] = stack.segment;
+    cpu.arch.rip = eip;
+    cpu.arch.segs[seg::CS] = descriptor.segment(selector & !3 | u16::from(new_cpl));
+    cpu.arch.cpl = new_cpl;
     if virtual_8086 {
         virtual_8086::leave(cpu);
     }
@@ -114,8 +118,8 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
 /// # Errors
 ///
 /// #TS, #SS or #NP.
-pub fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
-    let tr = cpu.segs[seg::TR];
+pub(crate) fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
+    let tr = cpu.arch.segs[seg::TR];
     // Type bit 3 tells a 32-bit TSS from a 16-bit one.
     let wide = tr.rights.kind() & 8 != 0;
     let size = if wide { 8 } else { 4 };

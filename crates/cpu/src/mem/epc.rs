@@ -5,10 +5,10 @@ use std::ptr::NonNull;
 use cloister_sgx::{Access, AccessOutcome, EpcIndex, SgxFeatures, check_access};
 use cloister_x86::{Exception, La};
 
-use crate::exit::Stop;
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Stop};
 use crate::mem::tlb::AccessKind;
 use crate::phys::{CodeTrack, PhysPage};
-use crate::state::{Cpu, Exec};
 
 impl Cpu {
     /// The access check of enclave mode for a page that the page tables allow: what is to be
@@ -23,7 +23,7 @@ impl Cpu {
         kind: AccessKind,
         page: PhysPage,
     ) -> Exec<Option<PhysPage>> {
-        let Some(platform) = self.shared.platform.as_ref() else {
+        let Some(platform) = self.package.platform.as_ref() else {
             return Ok(Some(page));
         };
         let index = match page {
@@ -43,8 +43,8 @@ impl Cpu {
     }
 
     /// Raises a fault of SGX, as CPUID promises it.
-    pub(super) fn sgx_fault(&mut self, exception: Exception) -> Stop {
-        self.raise(self.features.sgx.delivered(exception))
+    pub(crate) fn sgx_fault(&mut self, exception: Exception) -> Stop {
+        self.raise(self.ctl.features.sgx.delivered(exception))
     }
 
     /// RDTSC and RDTSCP are legal in an enclave where there is SGX2 (SDM Vol. 3D, 36.6.1).
@@ -53,7 +53,7 @@ impl Cpu {
     ///
     /// #UD.
     pub(crate) fn check_enclave_tsc(&mut self) -> Exec {
-        if self.enclave.in_enclave() && !self.features.has_sgx(SgxFeatures::SGX2) {
+        if self.enclave.in_enclave() && !self.ctl.features.has_sgx(SgxFeatures::SGX2) {
             Err(self.ud())
         } else {
             Ok(())
@@ -63,14 +63,14 @@ impl Cpu {
     /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.
     #[must_use]
     pub fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
-        let page = self.shared.platform.as_ref()?.page(index);
-        let track = self.shared.epc_track.get(index.0 as usize)?;
+        let page = self.package.platform.as_ref()?.page(index);
+        let track = self.package.epc_track.get(index.0 as usize)?;
         Some((NonNull::from(&page.words).cast(), NonNull::from(track)))
     }
 
     /// Drops code decoded from an EPC page whose contents a leaf has replaced.
     pub(crate) fn epc_written(&self, index: EpcIndex) {
-        if let Some(track) = self.shared.epc_track.get(index.0 as usize) {
+        if let Some(track) = self.package.epc_track.get(index.0 as usize) {
             track.stored(0, 4096);
         }
     }

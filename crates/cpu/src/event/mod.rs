@@ -1,11 +1,21 @@
 //! Delivery of exceptions and interrupts (SDM Vol. 3A, chapter 6).
 
+pub(crate) mod debug;
+pub(crate) mod enclave_exit;
+mod init;
+pub(crate) mod legacy;
+pub(crate) mod long;
+mod real;
+
 use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::{Exception, Vector};
 
-use super::{deliver_legacy, deliver_long, deliver_real};
-use crate::exit::{Exit, Stop};
-use crate::state::{Cpu, Exec, attention};
+pub(crate) use enclave_exit::before_event;
+
+use crate::cpu::Cpu;
+use crate::exit::{Exec, Exit, Stop};
+use crate::run_state::attention;
+use crate::state::{Activity, Shadow};
 
 /// What an event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +38,7 @@ pub enum Kind {
     Init,
 }
 
-/// An event under delivery. The address that the handler returns to is [`Cpu::rip`].
+/// An event under delivery. The address that the handler returns to is [`ArchState::rip`](crate::ArchState::rip).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
     /// Index in the IDT.
@@ -44,7 +54,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An exception of the instruction at [`Cpu::rip`].
+    /// An exception of the instruction at [`ArchState::rip`](crate::ArchState::rip).
     #[must_use]
     pub fn fault(exception: Exception) -> Self {
         let vector = exception.vector;
@@ -100,14 +110,14 @@ fn combine(first: &Event, second: Exception) -> Option<Event> {
     Some(if double { Event::fault(Exception::with_code(Vector::Df, 0)) } else { second })
 }
 
-/// Delivers an exception whose RIP is `cpu.rip`, with whatever exceptions delivery itself raises.
+/// Delivers an exception whose RIP is `cpu.arch.rip`, with whatever exceptions delivery itself raises.
 ///
 /// # Errors
 ///
 /// [`Exit::TripleFault`].
-pub fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(), Exit> {
+pub(crate) fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(), Exit> {
     let mut event = Event::fault(exception);
-    let breakpoints = super::debug::overtake(cpu);
+    let breakpoints = debug::overtake(cpu);
     if exception.vector == Vector::Db {
         event.address |= breakpoints;
     }
@@ -119,32 +129,32 @@ pub fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(), Exit
 /// # Errors
 ///
 /// [`Exit::TripleFault`].
-pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
+pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
     let mut event = event;
     loop {
         // No block runs, so the stack may be in a page of code.
-        cpu.alone = true;
+        cpu.run.alone = true;
         let outcome = attempt(cpu, event);
-        cpu.alone = false;
+        cpu.run.alone = false;
         match outcome {
             Ok(None) => return Ok(()),
             Ok(Some(_)) | Err(Stop::Fault) => {
                 let second = match outcome {
                     Ok(fault) => fault,
-                    Err(_) => cpu.fault.take(),
+                    Err(_) => cpu.run.fault.take(),
                 };
                 let second = second.unwrap_or(Exception::new(Vector::Df));
-                cpu.non_canonical_fault = false;
+                cpu.run.non_canonical_fault = false;
                 if second.vector == Vector::Pf {
                     // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
-                    cpu.cr2 = second.address;
+                    cpu.arch.cr2 = second.address;
                 }
                 event = combine(&event, second).ok_or(Exit::TripleFault)?;
             }
             // An IDT, TSS or stack in device registers: a real processor would get a machine
             // check at best.
             Err(_) => {
-                cpu.exit = None;
+                cpu.run.exit = None;
                 return Err(Exit::TripleFault);
             }
         }
@@ -154,46 +164,46 @@ pub fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
 /// Delivers an event, or raises what delivery raises and commits nothing of it. `Some`: it was
 /// delivered to a task, and this is what the task meets before its first instruction.
 ///
-/// For instructions that are events (INT n): the caller sets [`Cpu::rip`] to the return address.
+/// For instructions that are events (INT n): the caller sets [`ArchState::rip`](crate::ArchState::rip) to the return address.
 ///
 /// # Errors
 ///
 /// As the accesses and checks of SDM Vol. 3A, 6.12 and 6.14.
-pub fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
+pub(crate) fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
     let mut event = event;
-    crate::exec::sgx::before_event(cpu, &mut event);
-    cpu.attention &= !attention::HALTED;
+    before_event(cpu, &mut event);
+    cpu.set_activity(Activity::Active);
     match (event.kind, event.vector) {
-        (Kind::Fault, 14) => cpu.cr2 = event.address,
-        (Kind::Fault | Kind::Trap, 1) => super::debug::record(cpu, event.address),
-        (Kind::Nmi, _) => cpu.nmi_blocked = true,
+        (Kind::Fault, 14) => cpu.arch.cr2 = event.address,
+        (Kind::Fault | Kind::Trap, 1) => debug::record(cpu, event.address),
+        (Kind::Nmi, _) => cpu.arch.nmi_blocked = true,
         _ => {}
     }
-    let done = if !cpu.cr0.contains(Cr0::PE) {
-        deliver_real::deliver(cpu, &event).map(|()| None)
+    let done = if !cpu.arch.cr0.contains(Cr0::PE) {
+        real::deliver(cpu, &event).map(|()| None)
     } else if cpu.long_mode() {
-        deliver_long::deliver(cpu, &event).map(|()| None)
+        long::deliver(cpu, &event).map(|()| None)
     } else {
-        deliver_legacy::deliver(cpu, &event)
+        legacy::deliver(cpu, &event)
     };
     if done.is_ok() {
         // The handler has cleared TF: no trap follows INT n.
-        cpu.single_step = false;
-        cpu.attention &= !(attention::SHADOW | attention::MOV_SS);
+        cpu.run.single_step = false;
+        cpu.set_shadow(Shadow::None);
     }
     done
 }
 
 /// RFLAGS as delivery pushes it.
 #[must_use]
-pub fn pushed_flags(cpu: &Cpu, event: &Event) -> u64 {
+pub(crate) fn pushed_flags(cpu: &Cpu, event: &Event) -> u64 {
     cpu.rflags() | if event.resume_flag { Rflags::RF.bits() } else { 0 }
 }
 
 /// Clears flags at the entry of a handler, and brings what follows from them and from the new
 /// segments up to date.
-pub fn enter_handler(cpu: &mut Cpu, cleared: Rflags) {
-    cpu.system_flags.remove(cleared);
-    cpu.attention &= !attention::TRACE;
+pub(crate) fn enter_handler(cpu: &mut Cpu, cleared: Rflags) {
+    cpu.arch.system_flags.remove(cleared);
+    cpu.run.attention &= !attention::TRACE;
     cpu.update_mode();
 }

@@ -5,7 +5,7 @@ use cloister_x86::Gpa;
 
 use super::local::{SVR_ENABLE, SVR_SUPPRESS_EOI, esr, lvt};
 use super::message::{Destination, Message, delivery, post, send};
-use crate::state::Cpu;
+use crate::cpu::Cpu;
 
 /// Register numbers: the xAPIC offset divided by 16, the x2APIC MSR minus 800H.
 mod register {
@@ -276,20 +276,20 @@ impl Cpu {
                     logical: icr & 1 << 11 != 0,
                     wide,
                 };
-                send(&self.shared, to, message);
+                send(&self.package, to, message);
             }
             1 => {
                 // Other modes are no valid combination (SDM Vol. 3A, table 10-3); they do as they say.
                 if fixed {
                     self.apic_accept(message.vector, false);
                 } else {
-                    post(&self.shared, own, message);
+                    post(&self.package, own, message);
                 }
             }
             shorthand => {
-                for id in 0..self.shared.kickers.len() {
+                for id in 0..self.package.kickers.len() {
                     if shorthand == 2 || id != own {
-                        post(&self.shared, id, message);
+                        post(&self.package, id, message);
                     }
                 }
             }

@@ -1,0 +1,254 @@
+//! A logical processor: its state, what its owner decides, and what it needs while it runs.
+
+use std::sync::Arc;
+
+use cloister_sgx::EnclaveState;
+use cloister_x86::Exception;
+use cloister_x86::regs::{Cr0, Cr4, Rflags};
+use cloister_x86::segment::seg;
+
+use crate::apic::LocalApic;
+use crate::controls::{Controls, Features};
+use crate::exit::{Exit, Stop};
+use crate::mem::Int;
+use crate::mem::tlb::MmuMode;
+use crate::mode::Mode;
+use crate::package::{Kicker, Package};
+use crate::run_state::{RunState, attention};
+use crate::state::{Activity, ArchState, Shadow};
+
+/// A logical processor.
+pub struct Cpu {
+    /// What software can observe of it.
+    pub(crate) arch: ArchState,
+    /// What it keeps while it runs.
+    pub(crate) run: RunState,
+    /// Local APIC.
+    pub apic: LocalApic,
+    /// Enclave mode. Not part of [`ArchState`]: the EPC counts the processors that are inside, so
+    /// that it cannot be copied.
+    pub(crate) enclave: EnclaveState,
+    /// What the owner decides.
+    pub ctl: Controls,
+    /// What it shares with the machine's other processors.
+    pub(crate) package: Arc<Package>,
+    /// Its own kicker.
+    pub(crate) kicker: Arc<Kicker>,
+}
+
+impl Cpu {
+    /// The processor with APIC ID `id` after power-up. Processor 0 runs from the reset vector;
+    /// others wait for a start-up IPI.
+    ///
+    /// # Panics
+    ///
+    /// If `id` is not a processor of the machine.
+    #[must_use]
+    pub fn new(package: Arc<Package>, id: u32, features: Features) -> Self {
+        let platform = package.platform.as_ref();
+        let le_pubkey_hash = platform.map_or([0; 32], |platform| *platform.default_le_hash());
+        let mut cpu = Self {
+            arch: ArchState::at_reset(id == 0),
+            run: RunState::default(),
+            apic: LocalApic::new(id),
+            enclave: EnclaveState::default(),
+            ctl: Controls::new(features, le_pubkey_hash),
+            kicker: package.kickers[id as usize].clone(),
+            package,
+        };
+        cpu.publish_apic();
+        cpu.update_attention();
+        cpu
+    }
+
+    /// Its architectural state. RIP is that of the next instruction: not to be asked during a
+    /// block.
+    #[must_use]
+    pub const fn state(&self) -> &ArchState {
+        &self.arch
+    }
+
+    /// Replaces its architectural state, without any check, and drops all translations.
+    pub fn set_state(&mut self, state: ArchState) {
+        self.arch = state;
+        self.run.device_log.clear();
+        self.run.device_next = 0;
+        self.run.tlb.flush_all();
+        let pcid = self.arch.cr4.contains(Cr4::PCIDE).then_some(self.arch.cr3 & 0xfff);
+        self.run.tlb.switch_to_flushed(pcid.unwrap_or(0) as u16);
+        self.update_mode();
+        self.update_attention();
+    }
+
+    /// The exception behind [`Stop::Fault`], once.
+    pub const fn take_fault(&mut self) -> Option<Exception> {
+        self.run.fault.take()
+    }
+
+    /// The exit behind [`Stop::Exit`], once.
+    pub const fn take_exit(&mut self) -> Option<Exit> {
+        self.run.exit.take()
+    }
+
+    /// What it shares with the machine's other processors.
+    #[must_use]
+    pub const fn package(&self) -> &Arc<Package> {
+        &self.package
+    }
+
+    /// Records an exception; the caller returns the result as its error.
+    #[cold]
+    pub fn raise(&mut self, exception: Exception) -> Stop {
+        self.run.fault = Some(exception);
+        Stop::Fault
+    }
+
+    /// Records an exit; the caller returns the result as its error.
+    #[cold]
+    pub fn exit_with(&mut self, exit: Exit) -> Stop {
+        self.run.exit = Some(exit);
+        Stop::Exit
+    }
+
+    /// #GP(`code`).
+    #[cold]
+    pub fn gp(&mut self, code: u32) -> Stop {
+        self.raise(Exception::gp(code))
+    }
+
+    /// #UD.
+    #[cold]
+    pub fn ud(&mut self) -> Stop {
+        self.raise(Exception::ud())
+    }
+
+    /// An instruction pointer as CS allows it: EIP outside 64-bit mode.
+    #[inline(always)]
+    #[must_use]
+    pub fn truncate_rip(&self, rip: u64) -> u64 {
+        if self.run.mode.is_64() { rip } else { rip & 0xffff_ffff }
+    }
+
+    /// Reads a general-purpose register; `high` selects AH, CH, DH, BH for numbers 4 to 7.
+    #[inline(always)]
+    #[must_use]
+    pub fn reg<T: Int>(&self, number: u8, high: bool) -> T {
+        if T::BITS == 8 && high {
+            T::trunc(self.arch.gpr[usize::from(number & 3)] >> 8)
+        } else {
+            T::trunc(self.arch.gpr[usize::from(number & 31)])
+        }
+    }
+
+    /// Writes a general-purpose register: 32-bit writes clear the upper half, narrower ones leave
+    /// the rest (SDM Vol. 1, 3.4.1.1).
+    #[inline(always)]
+    pub fn set_reg<T: Int>(&mut self, number: u8, high: bool, value: T) {
+        let value = value.zext();
+        match T::BITS {
+            8 if high => {
+                let slot = &mut self.arch.gpr[usize::from(number & 3)];
+                *slot = (*slot & !0xff00) | value << 8;
+            }
+            8 => {
+                let slot = &mut self.arch.gpr[usize::from(number & 31)];
+                *slot = (*slot & !0xff) | value;
+            }
+            16 => {
+                let slot = &mut self.arch.gpr[usize::from(number & 31)];
+                *slot = (*slot & !0xffff) | value;
+            }
+            _ => self.arch.gpr[usize::from(number & 31)] = value,
+        }
+    }
+
+    /// All of RFLAGS.
+    #[must_use]
+    pub fn rflags(&self) -> u64 {
+        self.arch.rflags()
+    }
+
+    /// Sets all of RFLAGS, without any privilege check, and what follows from it.
+    pub fn set_rflags(&mut self, value: u64) {
+        self.arch.set_rflags(value);
+        if self.arch.system_flags.contains(Rflags::TF) {
+            self.run.attention |= attention::TRACE;
+        } else {
+            self.run.attention &= !attention::TRACE;
+        }
+        if self.arch.system_flags.contains(Rflags::IF) {
+            self.run.attention |= attention::INTERRUPTS;
+        }
+        self.update_mode();
+    }
+
+    /// Whether IA-32e mode is active.
+    #[inline(always)]
+    #[must_use]
+    pub fn long_mode(&self) -> bool {
+        self.arch.long_mode()
+    }
+
+    /// Sets what is held off for the next instruction.
+    pub(crate) fn set_shadow(&mut self, shadow: Shadow) {
+        self.arch.shadow = shadow;
+        let bits = match shadow {
+            Shadow::None => 0,
+            Shadow::Sti => attention::SHADOW,
+            Shadow::MovSs => attention::SHADOW | attention::MOV_SS,
+        };
+        let others = self.run.attention & !(attention::SHADOW | attention::MOV_SS);
+        self.run.attention = others | bits;
+    }
+
+    /// Starts or stops execution.
+    pub(crate) fn set_activity(&mut self, activity: Activity) {
+        self.arch.activity = activity;
+        if activity == Activity::Active {
+            self.run.attention &= !attention::HALTED;
+        } else {
+            self.run.attention |= attention::HALTED;
+        }
+    }
+
+    /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, DR7, EFLAGS.AC and VM, and enclave
+    /// mode: the decoding mode and the rights of data accesses. To be called after each change of
+    /// these.
+    pub(crate) fn update_mode(&mut self) {
+        let arch = &self.arch;
+        let cs = arch.segs[seg::CS].rights;
+        let mode = if arch.long_mode() && cs.long() {
+            Mode::code64()
+        } else {
+            Mode::legacy(cs.big(), arch.segs[seg::SS].rights.big())
+        };
+        let inside = self.enclave.in_enclave();
+        let real = !arch.cr0.contains(Cr0::PE) || arch.system_flags.contains(Rflags::VM);
+        self.run.mode = mode.with_enclave(inside).with_real(real);
+        self.run.mmu_mode = match arch.cpl {
+            3 if inside => MmuMode::Enclave,
+            3 => MmuMode::User,
+            _ if arch.system_flags.contains(Rflags::AC) => MmuMode::SupervisorAc,
+            _ => MmuMode::Supervisor,
+        };
+        self.run.fetch_key = u64::from(self.run.mode.bits()) | u64::from(arch.cpl == 3) << 7;
+        let aligned =
+            arch.cpl == 3 && arch.cr0.contains(Cr0::AM) && arch.system_flags.contains(Rflags::AC);
+        // Data breakpoints: any enabled DR7 condition with R/W other than 00 (execute).
+        let dr7 = arch.dr7;
+        let watching = dr7 & 0xff != 0
+            && (0..4).any(|n| dr7 >> (2 * n) & 3 != 0 && dr7 >> (16 + 4 * n) & 3 != 0);
+        self.run.tlb.set_slow_only(aligned || watching);
+    }
+
+    /// Recomputes [`RunState::attention`] from the architectural state.
+    fn update_attention(&mut self) {
+        let due = |on: bool, bit: u32| if on { bit } else { 0 };
+        self.run.attention = attention::INTERRUPTS
+            | due(self.arch.system_flags.contains(Rflags::TF), attention::TRACE)
+            | due(self.arch.dr7 & 0xff != 0, attention::BREAKPOINTS)
+            | due(self.arch.debug_pending != 0, attention::DEBUG_TRAP);
+        self.set_shadow(self.arch.shadow);
+        self.set_activity(self.arch.activity);
+    }
+}

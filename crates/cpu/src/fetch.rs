@@ -1,0 +1,246 @@
+//! From the instruction pointer to decoded code: instruction fetches and the decoding of blocks.
+
+use std::ptr::NonNull;
+
+use cloister_x86::segment::seg;
+
+use crate::block::{Block, Run, Source, phys_key};
+use crate::cpu::Cpu;
+use crate::engine::Vcpu;
+use crate::exit::{Exec, Stop};
+use crate::lower::{MAX_LEN, lower};
+use crate::mem::host::copy_up;
+use crate::mem::tlb::{AccessKind, MmuMode};
+use crate::mem::translate::Target;
+use crate::op::BLOCK_SLOT;
+use crate::phys::{CodeTrack, code_changes};
+use crate::run_state::attention;
+
+/// Bytes looked at for one block: more than one instruction can have.
+const WINDOW: usize = 256;
+
+/// Code bytes to decode, up to the end of their page.
+#[derive(Clone, Copy)]
+struct Code {
+    host: NonNull<u8>,
+    track: NonNull<CodeTrack>,
+    phys: u64,
+    /// Offset of the first byte in its page.
+    offset: usize,
+}
+
+impl Code {
+    fn read(self, out: &mut [u8]) {
+        #[expect(unsafe_code, reason = "reads guest memory")]
+        // SAFETY: the page is valid to its end, which the callers do not pass.
+        unsafe {
+            copy_up(self.host.as_ptr(), out.as_mut_ptr(), out.len());
+        }
+    }
+
+    fn still_reads(self, bytes: &[u8]) -> bool {
+        let mut again = [0; WINDOW];
+        let again = &mut again[..bytes.len()];
+        self.read(again);
+        again == bytes
+    }
+
+    /// Marks bytes as decoded: the generation that they belong to.
+    fn mark(self, len: usize, several: bool) -> u32 {
+        #[expect(unsafe_code, reason = "reaches the page's tracker")]
+        // SAFETY: the tracker lives as long as the page.
+        let track = unsafe { self.track.as_ref() };
+        track.mark(self.offset, len, several)
+    }
+}
+
+impl Vcpu {
+    /// Reads code that stays in a page.
+    pub(crate) fn fetch(&mut self, la: u64, out: &mut [u8]) -> Exec {
+        let mode = self.cpu.fetch_mode();
+        match self.cpu.translate(la, AccessKind::Execute, mode)? {
+            Target::Memory { host, .. } => {
+                #[expect(unsafe_code, reason = "reads guest memory")]
+                // SAFETY: the target's bytes stay in its page.
+                unsafe {
+                    copy_up(host.as_ptr(), out.as_mut_ptr(), out.len());
+                }
+            }
+            Target::Void | Target::Device(_) => out.fill(0xff),
+        }
+        Ok(())
+    }
+
+    /// Linear address of the next instruction, after the checks of an instruction fetch.
+    pub(crate) fn fetch_address(&mut self) -> Exec<u64> {
+        let cpu = &mut self.cpu;
+        if !cpu.run.mode.is_64() && cpu.arch.rip > u64::from(cpu.arch.segs[seg::CS].limit) {
+            cpu.arch.gpr[usize::from(BLOCK_SLOT)] = cpu.arch.rip;
+            return Err(cpu.gp(0));
+        }
+        Ok(cpu.linear_ip(cpu.arch.rip))
+    }
+
+    /// [`Vcpu::find_block`] where the jump cache does not know the block.
+    #[inline(never)]
+    pub(crate) fn find_block_slow(&mut self) -> Exec<Run> {
+        let changes = code_changes();
+        let start = self.fetch_address()?;
+        let mode = self.cpu.fetch_mode();
+        let Target::Memory { host, track, phys } =
+            self.cpu.translate(start, AccessKind::Execute, mode)?
+        else {
+            self.cpu.run.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        };
+        let key = phys_key(phys, start & 0xfff, self.cpu.run.mode);
+        let page = Code { host, track, phys, offset: (start & 0xfff) as usize };
+        let block = match self.blocks.find(key) {
+            Some(block) => block,
+            None => match self.decode(key, page) {
+                Some(block) => block,
+                None => return self.decode_crossing(key, page),
+            },
+        };
+        if block.len() > self.bytes_to_limit(WINDOW) {
+            // It was decoded where CS reached further.
+            self.cpu.run.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        }
+        if let Some(second) = block.second {
+            // The instruction crosses into a page that may be another one by now.
+            return match self.second_page(start)? {
+                Some(page) if page.phys == second.phys => Ok(self.blocks.run(&block)),
+                _ => self.decode_crossing(key, page),
+            };
+        }
+        if self.cpu.run.mode.is_64() {
+            let global = self.cpu.run.tlb.is_global_code(start, mode);
+            let key = self.jump_key(global);
+            self.cpu.run.tlb.note_code(start);
+            self.blocks.remember(start, key, &block, changes);
+        }
+        Ok(self.blocks.run(&block))
+    }
+
+    /// Decodes the block at a place; `None` if its first instruction crosses the page.
+    fn decode(&mut self, key: u64, code: Code) -> Option<Block> {
+        let several = self.cpu.package.kickers.len() > 1;
+        let mut bytes = [0; WINDOW];
+        let limit = self.bytes_to_limit(4096 - code.offset).min(WINDOW);
+        loop {
+            // Mark first, then read: see `CodeTrack`. The extent is known only after decoding, so
+            // mark what was decoded and read again.
+            code.read(&mut bytes[..limit]);
+            self.decoded.clear();
+            let (mode, features) = (self.cpu.run.mode, &self.cpu.ctl.features);
+            let len = lower(&bytes[..limit], mode, features, false, &mut self.decoded);
+            if self.decoded.is_empty() {
+                return None;
+            }
+            let generation = code.mark(len, several);
+            if code.still_reads(&bytes[..len]) {
+                let source = Source { phys: code.phys, track: code.track, generation };
+                return Some(self.blocks.insert(key, &self.decoded, source, None));
+            }
+        }
+    }
+
+    /// Decodes the instruction at a place, which crosses into the next page, as a block of its own.
+    fn decode_crossing(&mut self, key: u64, first: Code) -> Exec<Run> {
+        let several = self.cpu.package.kickers.len() > 1;
+        let have = 4096 - first.offset;
+        let start = self.fetch_address()?;
+        if self.bytes_to_limit(MAX_LEN) < MAX_LEN {
+            // It may end beyond the limit of CS: what runs it alone finds that out.
+            self.cpu.run.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        }
+        let Some(second) = self.second_page(start)? else {
+            self.cpu.run.attention |= attention::ALONE;
+            return Err(Stop::Jump);
+        };
+        let mut bytes = [0; MAX_LEN];
+        loop {
+            first.read(&mut bytes[..have]);
+            second.read(&mut bytes[have..]);
+            self.decoded.clear();
+            lower(&bytes, self.cpu.run.mode, &self.cpu.ctl.features, true, &mut self.decoded);
+            let generations = (first.mark(have, several), second.mark(MAX_LEN - have, several));
+            if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
+                let source = |code: Code, generation| Source {
+                    phys: code.phys,
+                    track: code.track,
+                    generation,
+                };
+                let (one, two) = (source(first, generations.0), source(second, generations.1));
+                let block = self.blocks.insert(key, &self.decoded, one, Some(two));
+                return Ok(self.blocks.run(&block));
+            }
+        }
+    }
+
+    /// The code in the page behind that of linear address `la`; `None` where it is no memory.
+    fn second_page(&mut self, la: u64) -> Exec<Option<Code>> {
+        let mut next = (la | 0xfff).wrapping_add(1);
+        if !self.cpu.run.mode.is_64() {
+            next &= 0xffff_ffff;
+        }
+        let mode = self.cpu.fetch_mode();
+        Ok(match self.cpu.translate(next, AccessKind::Execute, mode)? {
+            Target::Memory { host, track, phys } => Some(Code { host, track, phys, offset: 0 }),
+            _ => None,
+        })
+    }
+
+    /// How many of `rest` bytes CS lets the processor fetch from RIP on, which is within its limit. Code
+    /// in a segment of 4 GiB wraps around, which the SDM leaves to the implementation (Vol. 3A, 5.3).
+    pub(crate) fn bytes_to_limit(&self, rest: usize) -> usize {
+        let limit = self.cpu.arch.segs[seg::CS].limit;
+        if self.cpu.run.mode.is_64() || limit == u32::MAX {
+            return rest;
+        }
+        let room = (u64::from(limit) + 1).saturating_sub(self.cpu.arch.rip);
+        rest.min(usize::try_from(room).unwrap_or(rest))
+    }
+
+    pub(crate) fn instruction_length(&mut self) -> u64 {
+        let mut bytes = [0u8; MAX_LEN];
+        let start = self.cpu.linear_ip(self.cpu.arch.rip);
+        let have = (4096 - (start & 0xfff) as usize).min(MAX_LEN);
+        if self.fetch(start, &mut bytes[..have]).is_err() {
+            self.cpu.run.fault = None;
+            return 0;
+        }
+        if have < MAX_LEN {
+            let next = start.wrapping_add(have as u64);
+            if self.fetch(next, &mut bytes[have..]).is_err() {
+                self.cpu.run.fault = None;
+            }
+        }
+        self.decoded.clear();
+        lower(&bytes, self.cpu.run.mode, &self.cpu.ctl.features, true, &mut self.decoded) as u64
+    }
+}
+
+impl Cpu {
+    /// Linear address of an instruction pointer.
+    #[must_use]
+    pub fn linear_ip(&self, rip: u64) -> u64 {
+        if self.run.mode.is_64() {
+            rip
+        } else {
+            self.arch.segs[seg::CS].base.wrapping_add(rip) & 0xffff_ffff
+        }
+    }
+
+    /// Whose rights instruction fetches have.
+    #[must_use]
+    pub fn fetch_mode(&self) -> MmuMode {
+        match self.run.mmu_mode {
+            // EFLAGS.AC does not matter to fetches.
+            MmuMode::SupervisorAc => MmuMode::Supervisor,
+            mode => mode,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a processor keeps while it runs: derived from its state, or of one instruction only.
+
+use cloister_x86::Exception;
+
+use crate::crowd::Patience;
+use crate::exit::Exit;
+use crate::mem::tlb::{MmuMode, Tlb};
+use crate::mode::Mode;
+
+/// Bits of [`RunState::attention`]: reasons to leave the fast path between blocks.
+pub mod attention {
+    /// Halted or waiting for a start-up IPI: nothing executes.
+    pub const HALTED: u32 = 1 << 0;
+    /// EFLAGS.TF: a single-step trap follows each instruction.
+    pub const TRACE: u32 = 1 << 1;
+    /// The shadow of STI, MOV SS or POP SS covers the next instruction.
+    pub const SHADOW: u32 = 1 << 2;
+    /// Breakpoints are armed in DR7.
+    pub const BREAKPOINTS: u32 = 1 << 3;
+    /// An instruction that accessed a device is under way: run it alone.
+    pub const DEVICE: u32 = 1 << 4;
+    /// A debug trap (data breakpoint, TF) is due before the next instruction.
+    pub const DEBUG_TRAP: u32 = 1 << 5;
+    /// IF, TPR or the set of pending interrupts changed.
+    pub const INTERRUPTS: u32 = 1 << 6;
+    /// The next instruction runs on its own.
+    pub const ALONE: u32 = 1 << 7;
+    /// The shadow is that of MOV SS or POP SS, which holds off debug exceptions too.
+    pub const MOV_SS: u32 = 1 << 8;
+}
+
+/// What a processor keeps while it runs. Nothing of it has to be saved: it follows from the
+/// architectural state ([`Cpu::set_state`](crate::Cpu::set_state) makes it anew), belongs to one
+/// instruction or only makes things faster.
+#[derive(Debug)]
+pub struct RunState {
+    /// [`attention`] bits.
+    pub(crate) attention: u32,
+    /// What the guest's decoder assumes.
+    pub(crate) mode: Mode,
+    /// Rights of data accesses now.
+    pub(crate) mmu_mode: MmuMode,
+    /// What the meaning of code bytes depends on, and the privilege of fetches.
+    pub(crate) fetch_key: u64,
+    /// Translations.
+    pub(crate) tlb: Tlb,
+    /// Physical page of the running block: see [`crate::mem::tlb::Entry::phys`].
+    pub(crate) block_phys: u64,
+    /// Whether the running op is the only one of its block.
+    pub(crate) alone: bool,
+    /// Whether a single-step trap follows the running instruction.
+    pub(crate) single_step: bool,
+    /// Whether a string instruction stopped between two iterations.
+    pub(crate) between_iterations: bool,
+    /// How it has waited for other processors.
+    pub(crate) patience: Patience,
+    /// The exception behind [`Stop::Fault`](crate::Stop::Fault).
+    pub(crate) fault: Option<Exception>,
+    /// Whether [`RunState::fault`] comes from a non-canonical address.
+    pub(crate) non_canonical_fault: bool,
+    /// The exit behind [`Stop::Exit`](crate::Stop::Exit).
+    pub(crate) exit: Option<Exit>,
+    /// Values of the device accesses that the instruction under way has made, in order.
+    pub(crate) device_log: Vec<u64>,
+    /// How many of them its current attempt has consumed.
+    pub(crate) device_next: usize,
+}
+
+impl Default for RunState {
+    fn default() -> Self {
+        Self {
+            attention: 0,
+            mode: Mode::legacy(false, false).with_real(true),
+            mmu_mode: MmuMode::Supervisor,
+            fetch_key: 0,
+            tlb: Tlb::default(),
+            block_phys: u64::MAX,
+            alone: false,
+            single_step: false,
+            between_iterations: false,
+            patience: Patience::default(),
+            fault: None,
+            non_canonical_fault: false,
+            exit: None,
+            device_log: Vec::new(),
+            device_next: 0,
+        }
+    }
+}
