@@ -5,7 +5,7 @@ use cloister_cpu::Features;
 use cloister_cpu::exec::select;
 use cloister_cpu::lower::{decoder, lower};
 use cloister_cpu::mode::Mode;
-use cloister_vmm::cpuid::{CpuidState, CpuidTable};
+use cloister_vmm::cpuid::{CpuModel, CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::Cr4;
 
@@ -87,7 +87,7 @@ fn executes(bytes: &[u8]) -> bool {
 #[test]
 fn announced_features_are_those_that_execute() {
     let xfeatures = Features::default().xcr0;
-    let table = CpuidTable::new(1, xfeatures);
+    let table = CpuidTable::new(CpuModel::software(xfeatures), 1);
     let state = CpuidState { cr4: Cr4::OSXSAVE, xcr0: xfeatures, ..CpuidState::at_reset(0) };
 
     let wrong: Vec<String> = FEATURES

@@ -8,24 +8,6 @@ use super::debug;
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind, pushed_flags};
 
-/// Vectors of exceptions that an enclave can raise, for [`ExitingEvent::Exception`].
-const VECTORS: [Vector; 14] = [
-    Vector::De,
-    Vector::Db,
-    Vector::Bp,
-    Vector::Of,
-    Vector::Br,
-    Vector::Ud,
-    Vector::Nm,
-    Vector::Ss,
-    Vector::Gp,
-    Vector::Pf,
-    Vector::Mf,
-    Vector::Ac,
-    Vector::Xm,
-    Vector::Cp,
-];
-
 /// What comes before the delivery of an event: inside an enclave, the exit from it. The event is
 /// then delivered from the synthetic state, at the AEP.
 pub(crate) fn before_event(cpu: &mut Cpu, event: &mut Event) {
@@ -69,11 +51,10 @@ pub(crate) fn before_event(cpu: &mut Cpu, event: &mut Event) {
 
 /// What EXITINFO can say of an event.
 fn exiting_event(event: &Event) -> ExitingEvent {
-    let vector = VECTORS.into_iter().find(|vector| *vector as u8 == event.vector);
-    match (event.kind, vector) {
+    match (event.kind, Vector::try_from(event.vector)) {
         (
             Kind::Fault | Kind::Trap | Kind::SoftwareException | Kind::PrivilegedSoftware,
-            Some(vector),
+            Ok(vector),
         ) => ExitingEvent::Exception(Exception {
             vector,
             error_code: event.error_code.unwrap_or(0),

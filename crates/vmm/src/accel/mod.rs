@@ -1,16 +1,46 @@
 //! Accelerators: what executes a machine's processors. Devices and boot know none of them.
 
-pub mod soft;
+mod soft;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
-use cloister_virt::EpcExhausted;
+use cloister_virt::{EpcExhausted, SgxVm};
 use cloister_x86::Gpa;
 use thiserror::Error;
+use vm_memory::GuestMemoryMmap;
 
+use crate::cpuid::GuestCpuid;
 use crate::devices::{DmaObserver, MsiSink};
+
+/// What an accelerator is told of a machine.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// Guest RAM.
+    pub ram: GuestMemoryMmap,
+    /// Number of processors.
+    pub cpus: u32,
+    /// SGX, if the guest has it.
+    pub sgx: Option<Arc<SgxVm>>,
+}
+
+impl VmConfig {
+    /// The machine's processors in the state after reset; their threads are the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Memory`], [`VcpuError::Barrier`].
+    pub fn create(&self) -> Result<Arc<dyn Vm>, VcpuError> {
+        Ok(Arc::new(soft::SoftVm::new(self)?))
+    }
+
+    /// What CPUID says on these processors.
+    #[must_use]
+    pub fn cpuid(&self) -> GuestCpuid {
+        soft::cpuid(self)
+    }
+}
 
 /// The processors of one machine, from one reset to the next.
 pub trait Vm: Send + Sync {

@@ -28,8 +28,7 @@ use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
 use self::source::Source;
-use crate::accel::VcpuError;
-use crate::accel::soft::{SoftConfig, SoftVm};
+use crate::accel::VmConfig;
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
@@ -216,12 +215,8 @@ impl Machine {
         self.processors().cpuid()
     }
 
-    fn accelerator(&self) -> Result<SoftVm, VcpuError> {
-        SoftVm::new(&self.processors())
-    }
-
-    fn processors(&self) -> SoftConfig {
-        SoftConfig { ram: self.ram.clone(), cpus: self.config.cpus, sgx: self.sgx.clone() }
+    fn processors(&self) -> VmConfig {
+        VmConfig { ram: self.ram.clone(), cpus: self.config.cpus, sgx: self.sgx.clone() }
     }
 }
 

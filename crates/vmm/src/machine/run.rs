@@ -109,7 +109,7 @@ impl Machine {
         control: &Control,
         sandbox: &Sandbox,
     ) -> Result<(Outcome, ShutdownCause), RunError> {
-        let vm: Arc<dyn Vm> = Arc::new(self.accelerator()?);
+        let vm = self.processors().create()?;
         let stop = Arc::new(Stop {
             halt: Halt::default(),
             triple_fault: AtomicBool::new(false),

@@ -5,4 +5,4 @@ mod msr;
 mod vcpu;
 mod vm;
 
-pub use vm::{SoftConfig, SoftVm};
+pub(super) use vm::{SoftVm, cpuid};

@@ -292,7 +292,7 @@ mod tests {
 
     use super::super::memory::SoftMemory;
     use super::*;
-    use crate::cpuid::{CpuidTable, TSC_HZ};
+    use crate::cpuid::{CpuModel, CpuidTable, TSC_HZ};
 
     const CODE: u64 = 0x1000;
     const DIRECTORY: u64 = 0x2000;
@@ -348,7 +348,8 @@ mod tests {
             gdt_base: 0,
             gdt_limit: 0,
         };
-        let answers = GuestCpuid::new(CpuidTable::new(1, features.xcr0), Some(sgx.clone()));
+        let table = CpuidTable::new(CpuModel::software(features.xcr0), 1);
+        let answers = GuestCpuid::new(table, Some(sgx.clone()));
         let vcpu = cloister_cpu::Vcpu::new(package, 0, features);
         let mut this = SoftVcpu::new(vcpu, 0, answers, Some(sgx), Some(&entry));
         let cpu = &mut this.vcpu.cpu;

@@ -8,36 +8,22 @@ use cloister_cpu::phys::prepare_barrier;
 use cloister_cpu::{Features, Package};
 use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
-use vm_memory::GuestMemoryMmap;
 
 use super::memory::SoftMemory;
 use super::vcpu::SoftVcpu;
-use crate::accel::{Vcpu, VcpuError, Vm};
-use crate::cpuid::{CpuidTable, GuestCpuid, TSC_HZ};
+use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
+use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid, TSC_HZ};
 use crate::devices::{DmaObserver, MsiSink};
 use crate::layout::PHYS_BITS;
 
-/// What a [`SoftVm`] is made of.
-#[derive(Clone, Debug)]
-pub struct SoftConfig {
-    /// Guest RAM.
-    pub ram: GuestMemoryMmap,
-    /// Number of processors.
-    pub cpus: u32,
-    /// SGX, if the guest has it.
-    pub sgx: Option<Arc<SgxVm>>,
-}
-
-impl SoftConfig {
-    /// What CPUID says on these processors.
-    #[must_use]
-    pub fn cpuid(&self) -> GuestCpuid {
-        GuestCpuid::new(CpuidTable::new(self.cpus, Features::default().xcr0), self.sgx.clone())
-    }
+/// What CPUID says on software processors.
+pub(in crate::accel) fn cpuid(config: &VmConfig) -> GuestCpuid {
+    let model = CpuModel::software(Features::default().xcr0);
+    GuestCpuid::new(CpuidTable::new(model, config.cpus), config.sgx.clone())
 }
 
 /// The processors of a machine, executed in software.
-pub struct SoftVm {
+pub(in crate::accel) struct SoftVm {
     package: Arc<Package>,
     memory: Arc<SoftMemory>,
     cpuid: GuestCpuid,
@@ -51,7 +37,7 @@ impl SoftVm {
     /// # Errors
     ///
     /// [`VcpuError::Memory`], [`VcpuError::Barrier`].
-    pub fn new(config: &SoftConfig) -> Result<Self, VcpuError> {
+    pub(in crate::accel) fn new(config: &VmConfig) -> Result<Self, VcpuError> {
         if config.cpus > 1 {
             prepare_barrier().map_err(VcpuError::Barrier)?;
         }
@@ -67,7 +53,7 @@ impl SoftVm {
         Ok(Self {
             package: Package::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
             memory,
-            cpuid: config.cpuid(),
+            cpuid: cpuid(config),
             features,
             sgx: config.sgx.clone(),
         })

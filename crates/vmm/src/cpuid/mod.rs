@@ -1,0 +1,48 @@
+//! What CPUID says in a guest: a model of processor, what the machine makes of it, and the guest's
+//! SGX. The SGX leaves, 12H and the SGX bits of leaf 7, are the virtualization layer's.
+
+mod filter;
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use cloister_virt::SgxVm;
+use cloister_x86::cpuid::CpuidResult;
+
+pub use filter::{CpuidState, CpuidTable};
+pub use model::{ARCH_CAPABILITIES, CpuModel, TSC_HZ};
+
+/// What CPUID says in a guest: the leaves of its machine, and its SGX.
+#[derive(Clone, Debug)]
+pub struct GuestCpuid {
+    table: CpuidTable,
+    sgx: Option<Arc<SgxVm>>,
+}
+
+impl GuestCpuid {
+    /// The leaves of `table`, and `sgx` if the guest has any.
+    #[must_use]
+    pub const fn new(table: CpuidTable, sgx: Option<Arc<SgxVm>>) -> Self {
+        Self { table, sgx }
+    }
+
+    /// What CPUID returns.
+    #[must_use]
+    pub fn query(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
+        let result = self.table.query(leaf, subleaf, state);
+        match &self.sgx {
+            // All that tells of SGX is behind leaf 2.
+            Some(sgx) if !state.leaves_limited => sgx.amend_cpuid(leaf, subleaf, result),
+            _ => result,
+        }
+    }
+
+    /// What CPUID returns on the bootstrap processor after reset. Leaves that tell of SGX are the
+    /// same on every processor at any time.
+    #[must_use]
+    pub fn query_at_reset(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        self.query(leaf, subleaf, &CpuidState::at_reset(0))
+    }
+}
