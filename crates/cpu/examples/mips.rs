@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "its output is the point")]
 
 use cloister_cpu::testing::{DATA, Ending, Guest, Start};
+use cloister_x86::Gpr;
 use iced_x86::IcedError;
 use iced_x86::code_asm::{
     CodeAssembler, dword_ptr, eax, ebx, ecx, edx, qword_ptr, r8, r9, rax, rbp, rbx, rcx, rdi, rdx,
@@ -137,7 +138,9 @@ fn main() {
     for (name, program, per_round) in programs {
         let mut guest = Guest::new(Start::User64);
         guest.assemble(program);
-        guest.vcpu.cpu.gpr[1] = ROUNDS;
+        let mut state = guest.vcpu.cpu.state().clone();
+        state.gpr[Gpr::Rcx] = ROUNDS;
+        guest.vcpu.cpu.set_state(state);
         let start = cpu_seconds();
         let ending = guest.run();
         let seconds = cpu_seconds() - start;
