@@ -28,8 +28,10 @@
 //!   linear addresses from [`Cpu::linear`]. They may return `Err` for reasons that are no fault
 //!   (device access, code page, backing of EPC): pass every `Err` on.
 //!
-//! Instructions live in [`exec`], a file for each family in the manual's order. Each family has a
-//! `select` function that maps a decoded instruction to its handler.
+//! Instructions live in [`exec`], a file for each family in the manual's order. Each family declares
+//! the rows of its instructions beside their handlers: a table that is indexed by the decoder's
+//! mnemonic says which handler runs, what ends a block, and what enclave mode forbids. An [`Op`](op::Op)
+//! keeps the mnemonic of what it executes.
 
 mod apic;
 pub mod block;

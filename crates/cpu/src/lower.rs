@@ -1,11 +1,11 @@
 //! From bytes to ops.
 
 use cloister_x86::segment::seg;
-use iced_x86::{Decoder, DecoderError, EncodingKind, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderError, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 
 use crate::controls::Features;
 use crate::cpu::Cpu;
-use crate::exec;
+use crate::exec::{self, Flow, Lowered};
 use crate::exit::Exec;
 use crate::mode::Mode;
 use crate::op::{
@@ -55,16 +55,16 @@ pub fn lower(
             ops.push(bare(fault, end, instruction.len() as u8));
             return (end + MAX_LEN).min(bytes.len());
         }
-        ops.push(lower_one(&instruction, mode, features, end));
+        let Lowered { op, flow } = lower_one(&instruction, mode, features, end);
+        ops.push(op);
         end += instruction.len();
-        if exec::writes_rip(&instruction) {
-            return end;
-        }
-        if instruction.flow_control() == FlowControl::ConditionalBranch {
+        match flow {
+            Flow::Leaves => return end,
             // The block goes on where it is not taken.
-            branches += 1;
+            Flow::Branch => branches += 1,
+            Flow::Next | Flow::EndsBlock => {}
         }
-        if exec::ends_block(&instruction)
+        if flow == Flow::EndsBlock
             || single
             || ops.len() >= MAX_OPS
             || branches >= MAX_BRANCHES
@@ -108,6 +108,7 @@ fn is_too_long(bytes: &[u8], mode: Mode, features: &Features) -> bool {
 /// An op without operands.
 fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
     Op {
+        mnemonic: Mnemonic::INVALID,
         run,
         imm: 0,
         disp: 0,
@@ -140,7 +141,7 @@ fn terminator(offset: usize) -> Op {
     bare(advance, offset, 0)
 }
 
-fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset: usize) -> Op {
+fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset: usize) -> Lowered {
     let mut op = bare(exec::invalid, offset, instruction.len() as u8);
     let numbers: [(u8, bool); 3] = std::array::from_fn(|n| {
         let n = n as u32;
@@ -195,10 +196,8 @@ fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset:
             }
         }
     }
-    if let Some(handler) = exec::select(instruction, mode, features, &mut op) {
-        op.run = handler;
-    }
-    op
+    // The op stays as it is, #UD, for what the processor does not have.
+    exec::select(instruction, mode, features, op).unwrap_or(Lowered { op, flow: Flow::Leaves })
 }
 
 /// Register number and whether it is a high byte register.

@@ -1,10 +1,23 @@
 //! The compact form of a decoded instruction.
 
+use iced_x86::Mnemonic;
+
 use crate::cpu::Cpu;
 use crate::exit::Exec;
 
 /// Executes one op. See the crate documentation for the rules.
 pub type Handler = fn(&mut Cpu, &Op) -> Exec;
+
+/// The [`Handler`] that a body makes.
+macro_rules! handler {
+    (|$cpu:ident, $op:ident| $body:expr) => {{
+        fn run($cpu: &mut $crate::cpu::Cpu, $op: &$crate::op::Op) -> $crate::exit::Exec {
+            $body
+        }
+        run as $crate::op::Handler
+    }};
+}
+pub(crate) use handler;
 
 /// Register slot that always holds zero: the base or index of an address that has none.
 pub const ZERO_SLOT: u8 = 16;
@@ -40,11 +53,15 @@ pub const VEX_256: u8 = 2;
 /// Operand conventions, set by [`crate::lower`]: `dst` is the register of operand 0 and `src` the
 /// register of operand 1 where these are registers (numbers 0 to 15; an 8-bit high register AH,
 /// CH, DH, BH is 4 to 7 with [`Op::high`] bit 0 for `dst`, bit 1 for `src`; its low register is
-/// that number minus 4); `third` is the register of operand 2. (Vector instructions, whose
-/// `select` knows better which operand is which, have them otherwise.) The immediate, sign- or zero-extended as the instruction does, is `imm`; a near branch has
-/// its target relative to the block's start in `imm`. `mem_operand` says which operand is memory.
+/// that number minus 4); `third` is the register of operand 2. (Vector instructions have them in an
+/// order of their own.) The immediate, sign- or zero-extended as the instruction does, is `imm`; a
+/// near branch has its target relative to the block's start in `imm`. `mem_operand` says which
+/// operand is memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
+    /// What it executes: the instruction's name, or [`Mnemonic::INVALID`] for what is not an
+    /// instruction of the processor, and for the op that ends a block.
+    pub mnemonic: Mnemonic,
     /// The function that executes it.
     pub run: Handler,
     /// Immediate, or branch target relative to the start of the block.
@@ -84,7 +101,7 @@ pub struct Op {
     pub offset: u16,
     /// [`LEGACY`], [`VEX_128`] or [`VEX_256`].
     pub vex: u8,
-    /// Whatever a family's `select` wants to keep with the op.
+    /// Whatever the row of an instruction keeps with the op.
     pub extra: u32,
 }
 

@@ -1,10 +1,11 @@
 //! Binary arithmetic and logic: ADD, ADC, SUB, SBB, CMP, AND, OR, XOR, TEST, INC, DEC, NEG, NOT,
 //! ADCX, ADOX.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
@@ -118,26 +119,22 @@ impl Unary for Not {
     fn flags<T: Int>(_flags: &mut Flags, _a: T, _result: T) {}
 }
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Add => binary_form::<Add>(instruction, op),
-        Mnemonic::Adc => binary_form::<Adc>(instruction, op),
-        Mnemonic::Sub => binary_form::<Sub>(instruction, op),
-        Mnemonic::Sbb => binary_form::<Sbb>(instruction, op),
-        Mnemonic::Cmp => binary_form::<Cmp>(instruction, op),
-        Mnemonic::And => binary_form::<And>(instruction, op),
-        Mnemonic::Or => binary_form::<Or>(instruction, op),
-        Mnemonic::Xor => binary_form::<Xor>(instruction, op),
-        Mnemonic::Test => binary_form::<Test>(instruction, op),
-        Mnemonic::Inc => unary_form::<Inc>(op),
-        Mnemonic::Dec => unary_form::<Dec>(op),
-        Mnemonic::Neg => unary_form::<Neg>(op),
-        Mnemonic::Not => unary_form::<Not>(op),
-        Mnemonic::Adcx => carry_chain_form::<false>(op),
-        Mnemonic::Adox => carry_chain_form::<true>(op),
-        _ => return None,
-    })
+rows! {
+    Add => choose(binary_form::<Add>),
+    Adc => choose(binary_form::<Adc>),
+    Sub => choose(binary_form::<Sub>),
+    Sbb => choose(binary_form::<Sbb>),
+    Cmp => choose(binary_form::<Cmp>),
+    And => choose(binary_form::<And>),
+    Or => choose(binary_form::<Or>),
+    Xor => choose(binary_form::<Xor>),
+    Test => choose(binary_form::<Test>),
+    Inc => choose(unary_form::<Inc>),
+    Dec => choose(unary_form::<Dec>),
+    Neg => choose(unary_form::<Neg>),
+    Not => choose(unary_form::<Not>),
+    Adcx => choose(carry_chain_form::<false>),
+    Adox => choose(carry_chain_form::<true>),
 }
 
 fn binary_form<O: Binary>(instruction: &Instruction, op: &Op) -> Handler {
@@ -153,7 +150,7 @@ fn binary_form<O: Binary>(instruction: &Instruction, op: &Op) -> Handler {
     }
 }
 
-fn unary_form<O: Unary>(op: &Op) -> Handler {
+fn unary_form<O: Unary>(_instruction: &Instruction, op: &Op) -> Handler {
     match op.mem_operand {
         NO_MEMORY => by_size!(op.size, unary_register[O]),
         _ if op.prefix & LOCK != 0 => by_size!(op.size, unary_locked[O]),
@@ -287,7 +284,7 @@ fn unary_locked<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn carry_chain_form<const OVERFLOW: bool>(op: &Op) -> Handler {
+fn carry_chain_form<const OVERFLOW: bool>(_instruction: &Instruction, op: &Op) -> Handler {
     match (op.size, op.mem_operand != NO_MEMORY) {
         (8, false) => carry_chain::<u64, OVERFLOW, false> as Handler,
         (8, true) => carry_chain::<u64, OVERFLOW, true>,

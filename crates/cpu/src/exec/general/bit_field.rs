@@ -1,8 +1,7 @@
 //! BMI1 and BMI2: ANDN, BEXTR, BLSI, BLSMSK, BLSR, BZHI, PDEP, PEXT.
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
@@ -10,29 +9,25 @@ use crate::op::{Handler, NO_MEMORY, Op};
 /// Picks an instance by operand size (4 or 8) and whether the last operand but one or the last is
 /// memory.
 macro_rules! pick {
-    ($op:ident, $handler:ident) => {
-        match ($op.size, $op.mem_operand != NO_MEMORY) {
+    ($handler:ident) => {
+        choose(|_, op| match (op.size, op.mem_operand != NO_MEMORY) {
             (8, false) => $handler::<u64, false> as Handler,
             (8, true) => $handler::<u64, true>,
             (_, false) => $handler::<u32, false>,
             (_, true) => $handler::<u32, true>,
-        }
+        })
     };
 }
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Andn => pick!(op, andn),
-        Mnemonic::Bextr => pick!(op, extract),
-        Mnemonic::Blsi => pick!(op, isolate_lowest),
-        Mnemonic::Blsmsk => pick!(op, mask_to_lowest),
-        Mnemonic::Blsr => pick!(op, reset_lowest),
-        Mnemonic::Bzhi => pick!(op, zero_high),
-        Mnemonic::Pdep => pick!(op, deposit),
-        Mnemonic::Pext => pick!(op, gather),
-        _ => return None,
-    })
+rows! {
+    Andn => pick!(andn),
+    Bextr => pick!(extract),
+    Blsi => pick!(isolate_lowest),
+    Blsmsk => pick!(mask_to_lowest),
+    Blsr => pick!(reset_lowest),
+    Bzhi => pick!(zero_high),
+    Pdep => pick!(deposit),
+    Pext => pick!(gather),
 }
 
 /// Operand 2: a register, or memory.

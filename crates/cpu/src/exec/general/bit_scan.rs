@@ -1,29 +1,18 @@
 //! Counting bits: BSF, BSR, TZCNT, LZCNT, POPCNT.
 
-use iced_x86::{Instruction, Mnemonic};
-
-use super::by_size;
+use super::by_size_and_memory;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::Op;
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Mnemonic::Bsf if memory => by_size!(op.size, scan[false, true]),
-        Mnemonic::Bsf => by_size!(op.size, scan[false, false]),
-        Mnemonic::Bsr if memory => by_size!(op.size, scan[true, true]),
-        Mnemonic::Bsr => by_size!(op.size, scan[true, false]),
-        Mnemonic::Tzcnt if memory => by_size!(op.size, count_zeros[false, true]),
-        Mnemonic::Tzcnt => by_size!(op.size, count_zeros[false, false]),
-        Mnemonic::Lzcnt if memory => by_size!(op.size, count_zeros[true, true]),
-        Mnemonic::Lzcnt => by_size!(op.size, count_zeros[true, false]),
-        Mnemonic::Popcnt if memory => by_size!(op.size, population[true]),
-        Mnemonic::Popcnt => by_size!(op.size, population[false]),
-        _ => return None,
-    })
+rows! {
+    Bsf => choose(|_, op| by_size_and_memory!(op, scan[false])),
+    Bsr => choose(|_, op| by_size_and_memory!(op, scan[true])),
+    Tzcnt => choose(|_, op| by_size_and_memory!(op, count_zeros[false])),
+    Lzcnt => choose(|_, op| by_size_and_memory!(op, count_zeros[true])),
+    Popcnt => choose(|_, op| by_size_and_memory!(op, population)),
 }
 
 /// BSF and BSR: a source of 0 sets ZF and leaves the destination, as processors do.

@@ -1,9 +1,10 @@
 //! BT, BTS, BTR, BTC.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
@@ -50,15 +51,11 @@ impl Change for Complement {
     }
 }
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Bt => form::<Keep>(instruction, op),
-        Mnemonic::Bts => form::<Set>(instruction, op),
-        Mnemonic::Btr => form::<Reset>(instruction, op),
-        Mnemonic::Btc => form::<Complement>(instruction, op),
-        _ => return None,
-    })
+rows! {
+    Bt => choose(form::<Keep>),
+    Bts => choose(form::<Set>),
+    Btr => choose(form::<Reset>),
+    Btc => choose(form::<Complement>),
 }
 
 fn form<C: Change>(instruction: &Instruction, op: &Op) -> Handler {

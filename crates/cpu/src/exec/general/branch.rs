@@ -3,60 +3,62 @@
 use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::segment::seg;
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Instruction, OpKind};
 
 use super::condition::{self, by_condition, holds};
 use crate::cpu::Cpu;
+use crate::exec::system::far;
+use crate::exec::table::{rewrite, rows};
 use crate::exit::{Exec, Stop};
 use crate::mode::Mode;
 use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
 
-/// The handler of near jumps.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{Jcxz, Jecxz, Jrcxz, Loop, Loope, Loopne};
-    let mnemonic = instruction.mnemonic();
+rows! {
+    Jmp => rewrite(jump).leaves().illegal_in_enclave_if(far::is_far),
+    Jcxz | Jecxz | Jrcxz => rewrite(|i, _, op| counted(i, op, jump_if_counter_zero)).branches(),
+    Loop => rewrite(|i, _, op| counted(i, op, repeat::<ANY>)).branches(),
+    Loope => rewrite(|i, _, op| counted(i, op, repeat::<WHILE_EQUAL>)).branches(),
+    Loopne => rewrite(|i, _, op| counted(i, op, repeat::<WHILE_NOT_EQUAL>)).branches(),
+    Ja | Jae | Jb | Jbe | Je | Jg | Jge | Jl | Jle | Jne | Jno | Jnp | Jns | Jo | Jp | Js =>
+        rewrite(conditional).branches(),
+}
+
+/// JMP, of which the near forms are here.
+fn jump(instruction: &Instruction, mode: Mode, op: Op) -> Option<Op> {
     match instruction.op0_kind() {
         OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
-            op.size = (near_target_bits(instruction) / 8) as u8;
+            let run = if mode.is_64() { jump_64 as Handler } else { jump_legacy };
+            Some(Op { run, size: target_size(instruction), ..op })
         }
-        OpKind::Register | OpKind::Memory
-            if mnemonic == Mnemonic::Jmp
-                && instruction.flow_control() == FlowControl::IndirectBranch
-                && !instruction.is_jmp_far_indirect() =>
-        {
-            return Some(indirect_form(mode, op));
+        OpKind::Register | OpKind::Memory if !instruction.is_jmp_far_indirect() => {
+            Some(Op { run: indirect_form(mode, &op), ..op })
         }
-        _ => return None,
-    }
-    match mnemonic {
-        Mnemonic::Jmp if mode.is_64() => Some(jump_64),
-        Mnemonic::Jmp => Some(jump_legacy),
-        Jcxz | Jecxz | Jrcxz | Loop | Loope | Loopne => {
-            op.addr_size = counter_size(instruction.code());
-            Some(match mnemonic {
-                Jcxz | Jecxz | Jrcxz => jump_if_counter_zero,
-                Loop => repeat::<ANY>,
-                Loope => repeat::<WHILE_EQUAL>,
-                _ => repeat::<WHILE_NOT_EQUAL>,
-            })
-        }
-        _ if instruction.flow_control() == FlowControl::ConditionalBranch => {
-            let code = condition::code(instruction)?;
-            if mode.is_64() {
-                Some(by_condition!(code, jump_if_64))
-            } else {
-                Some(by_condition!(code, jump_if_legacy))
-            }
-        }
-        _ => None,
+        _ => far::transfer(instruction, mode, op),
     }
 }
 
-fn near_target_bits(instruction: &Instruction) -> u32 {
+/// A branch that depends on CX, ECX or RCX.
+fn counted(instruction: &Instruction, op: Op, run: Handler) -> Option<Op> {
+    let addr_size = counter_size(instruction.code());
+    Some(Op { run, size: target_size(instruction), addr_size, ..op })
+}
+
+fn conditional(instruction: &Instruction, mode: Mode, op: Op) -> Option<Op> {
+    let code = condition::code(instruction);
+    let run = if mode.is_64() {
+        by_condition!(code, jump_if_64)
+    } else {
+        by_condition!(code, jump_if_legacy)
+    };
+    Some(Op { run, size: target_size(instruction), ..op })
+}
+
+/// Operand size of a relative branch in bytes.
+fn target_size(instruction: &Instruction) -> u8 {
     match instruction.op0_kind() {
-        OpKind::NearBranch16 => 16,
-        OpKind::NearBranch32 => 32,
-        _ => 64,
+        OpKind::NearBranch16 => 2,
+        OpKind::NearBranch32 => 4,
+        _ => 8,
     }
 }
 

@@ -2,32 +2,32 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
-use iced_x86::{Code, Instruction, Mnemonic};
+use iced_x86::{Code, Instruction};
 
 use super::branch::operand_target;
 use crate::cpu::Cpu;
+use crate::exec::system::far;
+use crate::exec::table::{choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mode::Mode;
 use crate::op::{BLOCK_SLOT, Handler, NO_MEMORY, Op};
 
-/// The handler of near calls and returns.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Call => call_form(instruction, mode, op),
-        Mnemonic::Ret => Some(match instruction.code() {
-            Code::Retnq => ret_64,
-            Code::Retnq_imm16 => ret::<u64>,
-            Code::Retnd | Code::Retnd_imm16 => ret::<u32>,
-            _ => ret::<u16>,
-        }),
-        _ => None,
-    }
+rows! {
+    Call => rewrite(call).leaves().illegal_in_enclave_if(far::is_far),
+    Ret => choose(|instruction, _| match instruction.code() {
+        Code::Retnq => ret_64 as Handler,
+        Code::Retnq_imm16 => ret::<u64>,
+        Code::Retnd | Code::Retnd_imm16 => ret::<u32>,
+        _ => ret::<u16>,
+    })
+    .leaves(),
 }
 
-fn call_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    if instruction.is_call_far() || instruction.is_call_far_indirect() {
-        return None;
+/// CALL, of which the near forms are here.
+fn call(instruction: &Instruction, mode: Mode, op: Op) -> Option<Op> {
+    if far::is_far(instruction) {
+        return far::transfer(instruction, mode, op);
     }
     // The stack moves by the operand size.
     let size = instruction.stack_pointer_increment().unsigned_abs();
@@ -35,22 +35,23 @@ fn call_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handl
         return Some(match (mode.is_64(), size) {
             (true, _) => {
                 // Where the next instruction is, relative to the block.
-                op.disp = u64::from(op.offset) + u64::from(op.len);
-                call_64
+                let disp = u64::from(op.offset) + u64::from(op.len);
+                Op { run: call_64, disp, ..op }
             }
-            (false, 2) => call_relative::<u16>,
-            (false, _) => call_relative::<u32>,
+            (false, 2) => Op { run: call_relative::<u16>, ..op },
+            (false, _) => Op { run: call_relative::<u32>, ..op },
         });
     }
     let memory = op.mem_operand != NO_MEMORY;
-    Some(match (mode.is_64(), size, memory) {
-        (true, _, false) => call_indirect::<u64, false>,
+    let run = match (mode.is_64(), size, memory) {
+        (true, _, false) => call_indirect::<u64, false> as Handler,
         (true, _, true) => call_indirect::<u64, true>,
         (false, 2, false) => call_indirect::<u16, false>,
         (false, 2, true) => call_indirect::<u16, true>,
         (false, _, false) => call_indirect::<u32, false>,
         (false, _, true) => call_indirect::<u32, true>,
-    })
+    };
+    Some(Op { run, ..op })
 }
 
 fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {

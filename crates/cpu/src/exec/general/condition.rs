@@ -1,8 +1,9 @@
 //! Conditions (SDM Vol. 1, appendix B), and the instructions that only read them: CMOVcc, SETcc.
 
-use iced_x86::{ConditionCode, Instruction, Mnemonic};
+use iced_x86::Instruction;
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
@@ -35,11 +36,9 @@ pub(super) use by_condition;
 
 /// The condition that an instruction tests, as the low four bits of its opcode encode it.
 #[must_use]
-pub fn code(instruction: &Instruction) -> Option<u8> {
-    match instruction.condition_code() {
-        ConditionCode::None => None,
-        code => Some(code as u8 - 1),
-    }
+pub fn code(instruction: &Instruction) -> u8 {
+    // The decoder counts from 1: 0 stands for no condition.
+    (instruction.condition_code() as u8).saturating_sub(1)
 }
 
 /// Whether condition `CODE` holds.
@@ -59,35 +58,32 @@ pub fn holds<const CODE: u8>(flags: &Flags) -> bool {
     positive ^ (CODE & 1 != 0)
 }
 
-/// The handler of CMOVcc and SETcc.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{
-        Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge, Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp,
-        Cmovns, Cmovo, Cmovp, Cmovs, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle,
-        Setne, Setno, Setnp, Setns, Seto, Setp, Sets,
-    };
-    let code = code(instruction)?;
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne
-        | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs => match (op.size, memory) {
-            (2, false) => by_condition!(code, cmov[u16, false]),
-            (2, true) => by_condition!(code, cmov[u16, true]),
-            (4, false) => by_condition!(code, cmov[u32, false]),
-            (4, true) => by_condition!(code, cmov[u32, true]),
-            (_, false) => by_condition!(code, cmov[u64, false]),
-            (_, true) => by_condition!(code, cmov[u64, true]),
-        },
-        Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno
-        | Setnp | Setns | Seto | Setp | Sets => {
-            if memory {
-                by_condition!(code, set[true])
-            } else {
-                by_condition!(code, set[false])
-            }
-        }
-        _ => return None,
-    })
+rows! {
+    Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno
+    | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs => choose(cmov_form),
+    Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns
+    | Seto | Setp | Sets => choose(set_form),
+}
+
+fn cmov_form(instruction: &Instruction, op: &Op) -> Handler {
+    let code = code(instruction);
+    match (op.size, op.mem_operand != NO_MEMORY) {
+        (2, false) => by_condition!(code, cmov[u16, false]),
+        (2, true) => by_condition!(code, cmov[u16, true]),
+        (4, false) => by_condition!(code, cmov[u32, false]),
+        (4, true) => by_condition!(code, cmov[u32, true]),
+        (_, false) => by_condition!(code, cmov[u64, false]),
+        (_, true) => by_condition!(code, cmov[u64, true]),
+    }
+}
+
+fn set_form(instruction: &Instruction, op: &Op) -> Handler {
+    let code = code(instruction);
+    if op.mem_operand == NO_MEMORY {
+        by_condition!(code, set[false])
+    } else {
+        by_condition!(code, set[true])
+    }
 }
 
 /// The source is read, and a 32-bit destination's upper half cleared, whether the condition holds

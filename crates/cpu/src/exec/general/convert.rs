@@ -1,42 +1,36 @@
 //! Conversions: MOVZX, MOVSX, MOVSXD, CBW, CWDE, CDQE, CWD, CDQ, CQO, BSWAP, MOVBE.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Mnemonic::Movzx => extend_form::<false>(op.size, source_size(instruction), memory),
-        Mnemonic::Movsx | Mnemonic::Movsxd => {
-            extend_form::<true>(op.size, source_size(instruction), memory)
-        }
-        Mnemonic::Cbw => widen::<u8, u16>,
-        Mnemonic::Cwde => widen::<u16, u32>,
-        Mnemonic::Cdqe => widen::<u32, u64>,
-        Mnemonic::Cwd => spread::<u16>,
-        Mnemonic::Cdq => spread::<u32>,
-        Mnemonic::Cqo => spread::<u64>,
-        Mnemonic::Bswap => match op.size {
-            // The result is undefined for 16 bits (SDM Vol. 2A, BSWAP); processors clear them.
-            2 => clear_word,
-            4 => swap_bytes::<u32>,
-            _ => swap_bytes::<u64>,
-        },
-        Mnemonic::Movbe => match (op.size, op.mem_operand) {
-            (2, 0) => store_swapped::<u16>,
-            (2, _) => load_swapped::<u16>,
-            (4, 0) => store_swapped::<u32>,
-            (4, _) => load_swapped::<u32>,
-            (_, 0) => store_swapped::<u64>,
-            _ => load_swapped::<u64>,
-        },
-        _ => return None,
-    })
+rows! {
+    Movzx => choose(extend_form::<false>),
+    Movsx | Movsxd => choose(extend_form::<true>),
+    Cbw => always(widen::<u8, u16>),
+    Cwde => always(widen::<u16, u32>),
+    Cdqe => always(widen::<u32, u64>),
+    Cwd => always(spread::<u16>),
+    Cdq => always(spread::<u32>),
+    Cqo => always(spread::<u64>),
+    Bswap => choose(|_, op| match op.size {
+        // The result is undefined for 16 bits (SDM Vol. 2A, BSWAP); processors clear them.
+        2 => clear_word as Handler,
+        4 => swap_bytes::<u32>,
+        _ => swap_bytes::<u64>,
+    }),
+    Movbe => choose(|_, op| match (op.size, op.mem_operand) {
+        (2, 0) => store_swapped::<u16> as Handler,
+        (2, _) => load_swapped::<u16>,
+        (4, 0) => store_swapped::<u32>,
+        (4, _) => load_swapped::<u32>,
+        (_, 0) => store_swapped::<u64>,
+        _ => load_swapped::<u64>,
+    }),
 }
 
 fn source_size(instruction: &Instruction) -> usize {
@@ -47,10 +41,10 @@ fn source_size(instruction: &Instruction) -> usize {
     }
 }
 
-fn extend_form<const SIGNED: bool>(to: u8, from: usize, memory: bool) -> Handler {
+fn extend_form<const SIGNED: bool>(instruction: &Instruction, op: &Op) -> Handler {
     macro_rules! pick {
         ($($to:literal $from:literal $to_type:ty, $from_type:ty;)*) => {
-            match (to, from, memory) {
+            match (op.size, source_size(instruction), op.mem_operand != NO_MEMORY) {
                 $(
                     ($to, $from, false) => extend::<$from_type, $to_type, SIGNED, false> as Handler,
                     ($to, $from, true) => extend::<$from_type, $to_type, SIGNED, true>,

@@ -1,8 +1,9 @@
 //! CRC32 (SDM Vol. 2A): polynomial 11EDC6F41H (Castagnoli), bits reflected.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
@@ -26,18 +27,18 @@ static TABLE: [u32; 256] = {
     table
 };
 
-/// The handler of CRC32.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    if instruction.mnemonic() != Mnemonic::Crc32 {
-        return None;
-    }
+rows! {
+    Crc32 => choose(form),
+}
+
+fn form(instruction: &Instruction, op: &Op) -> Handler {
     let memory = op.mem_operand != NO_MEMORY;
     let size = if instruction.op1_kind() == OpKind::Register {
         instruction.op1_register().size()
     } else {
         instruction.memory_size().size()
     };
-    Some(match (size, memory) {
+    match (size, memory) {
         (1, false) => crc32::<u8, false>,
         (1, true) => crc32::<u8, true>,
         (2, false) => crc32::<u16, false>,
@@ -46,7 +47,7 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         (4, true) => crc32::<u32, true>,
         (_, false) => crc32::<u64, false>,
         (_, true) => crc32::<u64, true>,
-    })
+    }
 }
 
 fn crc32<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {

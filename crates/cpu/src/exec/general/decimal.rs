@@ -2,24 +2,20 @@
 //! does not name but processors have.
 
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Daa => decimal_adjust::<false>,
-        Mnemonic::Das => decimal_adjust::<true>,
-        Mnemonic::Aaa => ascii_adjust::<false>,
-        Mnemonic::Aas => ascii_adjust::<true>,
-        Mnemonic::Aam => multiply_adjust,
-        Mnemonic::Aad => divide_adjust,
-        Mnemonic::Salc => salc,
-        _ => return None,
-    })
+rows! {
+    Daa => always(decimal_adjust::<false>),
+    Das => always(decimal_adjust::<true>),
+    Aaa => always(ascii_adjust::<false>),
+    Aas => always(ascii_adjust::<true>),
+    Aam => always(multiply_adjust),
+    Aad => always(divide_adjust),
+    Salc => always(salc),
 }
 
 /// Sets SF, ZF and PF by AL, CF and AF as given, and clears OF.

@@ -1,24 +1,17 @@
 //! DIV and IDIV.
 
 use cloister_x86::{Exception, Vector};
-use iced_x86::{Instruction, Mnemonic};
 
-use super::by_size;
+use super::by_size_and_memory;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::{Exec, Stop};
 use crate::mem::Int;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::Op;
 
-/// The handler of DIV and IDIV.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Mnemonic::Div if memory => by_size!(op.size, divide[true]),
-        Mnemonic::Div => by_size!(op.size, divide[false]),
-        Mnemonic::Idiv if memory => by_size!(op.size, divide_signed[true]),
-        Mnemonic::Idiv => by_size!(op.size, divide_signed[false]),
-        _ => return None,
-    })
+rows! {
+    Div => choose(|_, op| by_size_and_memory!(op, divide)),
+    Idiv => choose(|_, op| by_size_and_memory!(op, divide_signed)),
 }
 
 impl Cpu {

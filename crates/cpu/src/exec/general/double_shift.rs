@@ -1,36 +1,31 @@
 //! SHLD and SHRD.
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use super::by_size;
 use super::shift::mask_count;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of SHLD and SHRD.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let left = match instruction.mnemonic() {
-        Mnemonic::Shld => true,
-        Mnemonic::Shrd => false,
-        _ => return None,
-    };
+rows! {
+    Shld => choose(form::<true>),
+    Shrd => choose(form::<false>),
+}
+
+fn form<const LEFT: bool>(instruction: &Instruction, op: &Op) -> Handler {
     let by_cl = instruction.op2_kind() == OpKind::Register;
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match (left, by_cl, memory) {
-        (true, true, false) => by_size!(op.size, register[true, true]),
-        (true, false, false) => by_size!(op.size, register[true, false]),
-        (false, true, false) => by_size!(op.size, register[false, true]),
-        (false, false, false) => by_size!(op.size, register[false, false]),
-        (true, true, true) => by_size!(op.size, memory_form[true, true]),
-        (true, false, true) => by_size!(op.size, memory_form[true, false]),
-        (false, true, true) => by_size!(op.size, memory_form[false, true]),
-        (false, false, true) => by_size!(op.size, memory_form[false, false]),
-    })
+    match (by_cl, op.mem_operand != NO_MEMORY) {
+        (true, false) => by_size!(op.size, register[LEFT, true]),
+        (false, false) => by_size!(op.size, register[LEFT, false]),
+        (true, true) => by_size!(op.size, memory_form[LEFT, true]),
+        (false, true) => by_size!(op.size, memory_form[LEFT, false]),
+    }
 }
 
 #[inline(always)]

@@ -2,33 +2,34 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let memory = op.mem_operand != NO_MEMORY;
-    let lock = op.prefix & LOCK != 0;
-    Some(match instruction.mnemonic() {
-        Mnemonic::Xchg if memory => by_size!(op.size, exchange_memory),
-        Mnemonic::Xchg => by_size!(op.size, exchange_registers),
-        Mnemonic::Xadd if lock => by_size!(op.size, add_locked),
-        Mnemonic::Xadd if memory => by_size!(op.size, add_memory),
-        Mnemonic::Xadd => by_size!(op.size, add_registers),
-        Mnemonic::Cmpxchg if lock => by_size!(op.size, compare_locked),
-        Mnemonic::Cmpxchg if memory => by_size!(op.size, compare_memory),
-        Mnemonic::Cmpxchg => by_size!(op.size, compare_registers),
-        Mnemonic::Cmpxchg8b if lock => compare_8::<true>,
-        Mnemonic::Cmpxchg8b => compare_8::<false>,
-        Mnemonic::Cmpxchg16b => compare_16,
-        _ => return None,
-    })
+rows! {
+    Xchg => choose(|_, op| match op.mem_operand {
+        NO_MEMORY => by_size!(op.size, exchange_registers),
+        _ => by_size!(op.size, exchange_memory),
+    }),
+    Xadd => choose(|_, op| match op.mem_operand {
+        _ if op.prefix & LOCK != 0 => by_size!(op.size, add_locked),
+        NO_MEMORY => by_size!(op.size, add_registers),
+        _ => by_size!(op.size, add_memory),
+    }),
+    Cmpxchg => choose(|_, op| match op.mem_operand {
+        _ if op.prefix & LOCK != 0 => by_size!(op.size, compare_locked),
+        NO_MEMORY => by_size!(op.size, compare_registers),
+        _ => by_size!(op.size, compare_memory),
+    }),
+    Cmpxchg8b => choose(|_, op| {
+        if op.prefix & LOCK != 0 { compare_8::<true> as Handler } else { compare_8::<false> }
+    }),
+    Cmpxchg16b => always(compare_16),
 }
 
 /// XCHG with memory is locked with or without the prefix (SDM Vol. 2, XCHG).

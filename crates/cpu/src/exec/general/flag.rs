@@ -2,32 +2,28 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Stc => set_carry,
-        Mnemonic::Clc => clear_carry,
-        Mnemonic::Cmc => complement_carry,
-        Mnemonic::Std => set_direction,
-        Mnemonic::Cld => clear_direction,
-        Mnemonic::Lahf => lahf,
-        Mnemonic::Sahf => sahf,
-        Mnemonic::Pushf => push_flags::<u16>,
-        Mnemonic::Pushfd => push_flags::<u32>,
-        Mnemonic::Pushfq => push_flags::<u64>,
-        Mnemonic::Popf => pop_flags::<u16>,
-        Mnemonic::Popfd => pop_flags::<u32>,
-        Mnemonic::Popfq => pop_flags::<u64>,
-        _ => return None,
-    })
+rows! {
+    Stc => always(set_carry),
+    Clc => always(clear_carry),
+    Cmc => always(complement_carry),
+    Std => always(set_direction),
+    Cld => always(clear_direction),
+    Lahf => always(lahf),
+    Sahf => always(sahf),
+    Pushf => always(push_flags::<u16>),
+    Pushfd => always(push_flags::<u32>),
+    Pushfq => always(push_flags::<u64>),
+    Popf => always(pop_flags::<u16>).ends_block(),
+    Popfd => always(pop_flags::<u32>).ends_block(),
+    Popfq => always(pop_flags::<u64>).ends_block(),
 }
 
 fn set_carry(cpu: &mut Cpu, _op: &Op) -> Exec {

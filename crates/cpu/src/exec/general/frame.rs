@@ -1,31 +1,27 @@
 //! Procedure entry and bounds: ENTER, LEAVE, BOUND.
 
 use cloister_x86::{Exception, Gpr, Vector};
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::Code;
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
-use crate::mode::Mode;
 use crate::op::{Handler, Op};
 
-/// The handler of ENTER, LEAVE and BOUND.
-pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
-    use iced_x86::Code;
-    Some(match instruction.code() {
-        Code::Enterw_imm16_imm8 => enter::<u16>,
+rows! {
+    Enter => choose(|instruction, _| match instruction.code() {
+        Code::Enterw_imm16_imm8 => enter::<u16> as Handler,
         Code::Enterd_imm16_imm8 => enter::<u32>,
-        Code::Enterq_imm16_imm8 => enter::<u64>,
-        Code::Leavew => leave::<u16>,
+        _ => enter::<u64>,
+    }),
+    Leave => choose(|instruction, _| match instruction.code() {
+        Code::Leavew => leave::<u16> as Handler,
         Code::Leaved => leave::<u32>,
-        Code::Leaveq => leave::<u64>,
-        _ if instruction.mnemonic() == Mnemonic::Bound => match op.size {
-            2 => bound::<u16>,
-            _ => bound::<u32>,
-        },
-        _ => return None,
-    })
+        _ => leave::<u64>,
+    }),
+    Bound => choose(|_, op| if op.size == 2 { bound::<u16> as Handler } else { bound::<u32> }),
 }
 
 /// ENTER (SDM Vol. 2A): the immediate is the frame's size, `extra` the nesting level.

@@ -1,36 +1,41 @@
 //! IN and OUT. INS and OUTS are with the string instructions.
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::{Exec, Exit};
 use crate::mem::Int;
 use crate::op::{Handler, Op};
 
-/// The handler of IN and OUT.
-pub fn select(instruction: &Instruction, _op: &mut Op) -> Option<Handler> {
-    let (data, port) = match instruction.mnemonic() {
-        Mnemonic::In => (0, 1),
-        Mnemonic::Out => (1, 0),
-        _ => return None,
-    };
-    let input = data == 0;
-    let by_dx = instruction.op_kind(port) == OpKind::Register;
-    Some(match (input, instruction.op_register(data).size(), by_dx) {
-        (true, 1, false) => input_port::<u8, false> as Handler,
-        (true, 2, false) => input_port::<u16, false>,
-        (true, _, false) => input_port::<u32, false>,
-        (true, 1, true) => input_port::<u8, true>,
-        (true, 2, true) => input_port::<u16, true>,
-        (true, _, true) => input_port::<u32, true>,
-        (false, 1, false) => output_port::<u8, false>,
-        (false, 2, false) => output_port::<u16, false>,
-        (false, _, false) => output_port::<u32, false>,
-        (false, 1, true) => output_port::<u8, true>,
-        (false, 2, true) => output_port::<u16, true>,
-        (false, _, true) => output_port::<u32, true>,
-    })
+rows! {
+    In => choose(input_form).ends_block().illegal_in_enclave(),
+    Out => choose(output_form).ends_block().illegal_in_enclave(),
+}
+
+fn input_form(instruction: &Instruction, _op: &Op) -> Handler {
+    let by_dx = instruction.op1_kind() == OpKind::Register;
+    match (instruction.op0_register().size(), by_dx) {
+        (1, false) => input_port::<u8, false>,
+        (2, false) => input_port::<u16, false>,
+        (_, false) => input_port::<u32, false>,
+        (1, true) => input_port::<u8, true>,
+        (2, true) => input_port::<u16, true>,
+        (_, true) => input_port::<u32, true>,
+    }
+}
+
+fn output_form(instruction: &Instruction, _op: &Op) -> Handler {
+    let by_dx = instruction.op0_kind() == OpKind::Register;
+    match (instruction.op1_register().size(), by_dx) {
+        (1, false) => output_port::<u8, false>,
+        (2, false) => output_port::<u16, false>,
+        (_, false) => output_port::<u32, false>,
+        (1, true) => output_port::<u8, true>,
+        (2, true) => output_port::<u16, true>,
+        (_, true) => output_port::<u32, true>,
+    }
 }
 
 #[inline(always)]

@@ -1,29 +1,22 @@
 //! LEA and XLAT.
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, ZERO_SLOT};
 
-/// The handler of LEA and XLAT.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Lea => Some(match (op.size, op.special, op.index) {
-            (8, 0, ZERO_SLOT) => lea_64_base,
-            _ => by_size!(op.size, lea),
-        }),
-        Mnemonic::Xlatb => {
-            // Its index is AL alone, which a register slot cannot say.
-            op.index = ZERO_SLOT;
-            Some(xlat)
-        }
-        _ => None,
-    }
+rows! {
+    Lea => choose(|_, op| match (op.size, op.special, op.index) {
+        (8, 0, ZERO_SLOT) => lea_64_base as Handler,
+        _ => by_size!(op.size, lea),
+    }),
+    // Its index is AL alone, which a register slot cannot say.
+    Xlatb => rewrite(|_, _, op| Some(Op { run: xlat, index: ZERO_SLOT, ..op })),
 }
 
 fn lea<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {

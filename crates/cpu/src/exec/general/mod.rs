@@ -28,10 +28,7 @@ pub mod stack;
 pub mod string;
 mod string_run;
 
-use iced_x86::Instruction;
-
-use crate::mode::Mode;
-use crate::op::{Handler, Op};
+use crate::exec::table::Row;
 
 /// Picks an instance of a handler that is generic over the operand's type, by its size in bytes;
 /// further generic arguments follow in brackets.
@@ -47,33 +44,45 @@ macro_rules! by_size {
 }
 use by_size;
 
-/// The handler of a general-purpose instruction.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    mov::select(instruction, mode, op)
-        .or_else(|| arithmetic::select(instruction, op))
-        .or_else(|| lea::select(instruction, op))
-        .or_else(|| push::select(instruction, mode, op))
-        .or_else(|| branch::select(instruction, mode, op))
-        .or_else(|| call::select(instruction, mode, op))
-        .or_else(|| condition::select(instruction, op))
-        .or_else(|| convert::select(instruction, op))
-        .or_else(|| shift::select(instruction, op))
-        .or_else(|| double_shift::select(instruction, op))
-        .or_else(|| exchange::select(instruction, op))
-        .or_else(|| multiply::select(instruction, op))
-        .or_else(|| divide::select(instruction, op))
-        .or_else(|| decimal::select(instruction, op))
-        .or_else(|| bit_test::select(instruction, op))
-        .or_else(|| bit_scan::select(instruction, op))
-        .or_else(|| bit_field::select(instruction, op))
-        .or_else(|| crc32::select(instruction, op))
-        .or_else(|| string::select(instruction, op))
-        .or_else(|| io::select(instruction, op))
-        .or_else(|| frame::select(instruction, mode, op))
-        .or_else(|| flag::select(instruction, op))
-        .or_else(|| nop::select(instruction))
-        .or_else(|| random::select(instruction, op))
+/// As [`by_size`], of a handler whose last generic argument is whether it has a memory operand.
+macro_rules! by_size_and_memory {
+    ($op:expr, $handler:ident $([$($arg:tt),+])?) => {
+        if $op.mem_operand == $crate::op::NO_MEMORY {
+            $crate::exec::general::by_size!($op.size, $handler[$($($arg,)+)? false])
+        } else {
+            $crate::exec::general::by_size!($op.size, $handler[$($($arg,)+)? true])
+        }
+    };
 }
+use by_size_and_memory;
+
+/// The rows of general-purpose instructions, by family.
+pub(super) const FAMILIES: &[&[Row]] = &[
+    mov::ROWS,
+    arithmetic::ROWS,
+    lea::ROWS,
+    push::ROWS,
+    branch::ROWS,
+    call::ROWS,
+    condition::ROWS,
+    convert::ROWS,
+    shift::ROWS,
+    double_shift::ROWS,
+    exchange::ROWS,
+    multiply::ROWS,
+    divide::ROWS,
+    decimal::ROWS,
+    bit_test::ROWS,
+    bit_scan::ROWS,
+    bit_field::ROWS,
+    crc32::ROWS,
+    string::ROWS,
+    io::ROWS,
+    frame::ROWS,
+    flag::ROWS,
+    nop::ROWS,
+    random::ROWS,
+];
 
 #[cfg(test)]
 mod tests;

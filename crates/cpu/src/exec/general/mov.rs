@@ -1,20 +1,26 @@
 //! Data transfer: MOV.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::system;
+use crate::exec::table::{choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of MOV between registers, memory and immediates.
-pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
-    // MOVNTI: the hint about caches means nothing here.
-    if !matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Movnti) {
-        return None;
-    }
+rows! {
+    Mov => rewrite(mov)
+        .ends_block_if(system::writes_system_register)
+        .illegal_in_enclave_if(system::writes_segment),
+    // The hint about caches means nothing here.
+    Movnti => choose(form),
+}
+
+/// MOV, of which the forms without segment, control and debug registers are here.
+fn mov(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
     let is_plain = |n| match instruction.op_kind(n) {
         OpKind::Register => {
             let register = instruction.op_register(n);
@@ -22,18 +28,23 @@ pub fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Han
         }
         _ => true,
     };
-    if !is_plain(0) || !is_plain(1) {
-        // Segment, control and debug registers.
-        return None;
-    }
+    let run = if is_plain(0) && is_plain(1) {
+        form(instruction, &op)
+    } else {
+        system::mov(instruction, &op)?
+    };
+    Some(Op { run, ..op })
+}
+
+fn form(instruction: &Instruction, op: &Op) -> Handler {
     let immediate = !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
-    Some(match (op.mem_operand, immediate) {
+    match (op.mem_operand, immediate) {
         (NO_MEMORY, false) => by_size!(op.size, register_register),
         (NO_MEMORY, true) => by_size!(op.size, register_immediate),
         (0, false) => by_size!(op.size, memory_register),
         (0, true) => by_size!(op.size, memory_immediate),
         _ => by_size!(op.size, register_memory),
-    })
+    }
 }
 
 fn register_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -1,33 +1,25 @@
 //! MUL, IMUL, MULX.
 
-use iced_x86::{Instruction, Mnemonic};
-
-use super::by_size;
+use super::by_size_and_memory;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of MUL, IMUL and MULX.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match (instruction.mnemonic(), instruction.op_count()) {
-        (Mnemonic::Mul, _) if memory => by_size!(op.size, wide[false, true]),
-        (Mnemonic::Mul, _) => by_size!(op.size, wide[false, false]),
-        (Mnemonic::Imul, 1) if memory => by_size!(op.size, wide[true, true]),
-        (Mnemonic::Imul, 1) => by_size!(op.size, wide[true, false]),
-        (Mnemonic::Imul, 2) if memory => by_size!(op.size, two_operands[true]),
-        (Mnemonic::Imul, 2) => by_size!(op.size, two_operands[false]),
-        (Mnemonic::Imul, _) if memory => by_size!(op.size, three_operands[true]),
-        (Mnemonic::Imul, _) => by_size!(op.size, three_operands[false]),
-        (Mnemonic::Mulx, _) => match (op.size, memory) {
-            (8, false) => mulx::<u64, false>,
-            (8, true) => mulx::<u64, true>,
-            (_, false) => mulx::<u32, false>,
-            (_, true) => mulx::<u32, true>,
-        },
-        _ => return None,
-    })
+rows! {
+    Mul => choose(|_, op| by_size_and_memory!(op, wide[false])),
+    Imul => choose(|instruction, op| match instruction.op_count() {
+        1 => by_size_and_memory!(op, wide[true]),
+        2 => by_size_and_memory!(op, two_operands),
+        _ => by_size_and_memory!(op, three_operands),
+    }),
+    Mulx => choose(|_, op| match (op.size, op.mem_operand != NO_MEMORY) {
+        (8, false) => mulx::<u64, false> as Handler,
+        (8, true) => mulx::<u64, true>,
+        (_, false) => mulx::<u32, false>,
+        (_, true) => mulx::<u32, true>,
+    }),
 }
 
 /// The product's halves, and whether the upper one says more than the lower one's sign (signed)

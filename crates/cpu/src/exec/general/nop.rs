@@ -2,29 +2,21 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
 use crate::exec::invalid;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    use Mnemonic::{
-        Clflush, Clflushopt, Clwb, Lfence, Mfence, Nop, Pause, Reservednop, Sfence, Ud0, Ud1, Ud2,
-    };
-    Some(match instruction.mnemonic() {
-        // The operand of the multi-byte NOP and of hints, prefetches among them, is not accessed.
-        Nop | Reservednop => no_operation,
-        Pause => pause,
-        Clflush | Clflushopt | Clwb => flush_line,
-        Lfence | Sfence => no_operation_fence,
-        Mfence => full_fence,
-        Ud0 | Ud1 | Ud2 => invalid,
-        _ => return None,
-    })
+rows! {
+    // The operand of the multi-byte NOP and of hints, prefetches among them, is not accessed.
+    Nop | Reservednop => always(no_operation),
+    Pause => always(pause),
+    Clflush | Clflushopt | Clwb => always(flush_line),
+    Lfence | Sfence => always(no_operation_fence),
+    Mfence => always(full_fence),
+    Ud0 | Ud1 | Ud2 => always(invalid).leaves(),
 }
 
 fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {

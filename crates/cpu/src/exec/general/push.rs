@@ -1,28 +1,35 @@
 //! PUSH, POP, PUSHA, POPA. POP to a segment register is with the system instructions.
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use crate::cpu::Cpu;
+use crate::exec::system::{self, segments};
+use crate::exec::table::{always, choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Push => Some(push_form(instruction, mode)),
-        Mnemonic::Pop if !instruction.op0_register().is_segment_register() => {
-            Some(pop_form(instruction, mode, op))
-        }
-        Mnemonic::Pusha => Some(push_all::<u16>),
-        Mnemonic::Pushad => Some(push_all::<u32>),
-        Mnemonic::Popa => Some(pop_all::<u16>),
-        Mnemonic::Popad => Some(pop_all::<u32>),
-        _ => None,
-    }
+rows! {
+    Push => choose(push_form),
+    Pop => rewrite(pop)
+        .ends_block_if(system::writes_system_register)
+        .illegal_in_enclave_if(system::writes_segment),
+    Pusha => always(push_all::<u16>),
+    Pushad => always(push_all::<u32>),
+    Popa => always(pop_all::<u16>),
+    Popad => always(pop_all::<u32>),
+}
+
+/// POP, of which the forms without segment registers are here.
+fn pop(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+    Some(if system::writes_segment(instruction) {
+        segments::pop(instruction, op)
+    } else {
+        Op { run: pop_form(instruction, &op), ..op }
+    })
 }
 
 /// Picks an instance by what the instruction moves the stack pointer by.
@@ -36,8 +43,8 @@ macro_rules! by_stack {
     };
 }
 
-fn push_form(instruction: &Instruction, mode: Mode) -> Handler {
-    let eight = instruction.stack_pointer_increment() == -8 && mode.is_64();
+fn push_form(instruction: &Instruction, _op: &Op) -> Handler {
+    let eight = instruction.stack_pointer_increment() == -8;
     match instruction.op0_kind() {
         OpKind::Register if instruction.op0_register().is_segment_register() => {
             by_stack!(instruction, push_segment)
@@ -49,8 +56,8 @@ fn push_form(instruction: &Instruction, mode: Mode) -> Handler {
     }
 }
 
-fn pop_form(instruction: &Instruction, mode: Mode, op: &mut Op) -> Handler {
-    let eight = instruction.stack_pointer_increment() == 8 && mode.is_64();
+fn pop_form(instruction: &Instruction, op: &Op) -> Handler {
+    let eight = instruction.stack_pointer_increment() == 8;
     match op.mem_operand {
         NO_MEMORY if eight => pop_register_64,
         NO_MEMORY => by_stack!(instruction, pop_register),

@@ -2,23 +2,18 @@
 
 use std::cell::RefCell;
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, Op};
 
-/// The handler of RDRAND and RDSEED.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    if !matches!(instruction.mnemonic(), Mnemonic::Rdrand | Mnemonic::Rdseed) {
-        return None;
-    }
-    Some(match op.size {
-        2 => random::<u16>,
+rows! {
+    Rdrand | Rdseed => choose(|_, op| match op.size {
+        2 => random::<u16> as Handler,
         4 => random::<u32>,
         _ => random::<u64>,
-    })
+    }),
 }
 
 /// Bytes taken from the host at once.

@@ -2,14 +2,16 @@
 //! SHRX.
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, OpKind};
 
 use super::by_size;
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
 /// The count as the processor masks it: 6 bits for 64-bit operands, else 5.
@@ -134,34 +136,31 @@ impl Shift for Rcr {
     }
 }
 
-/// The handler of these instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Shl | Mnemonic::Sal => form::<Shl>(instruction, op),
-        Mnemonic::Shr => form::<Shr>(instruction, op),
-        Mnemonic::Sar => form::<Sar>(instruction, op),
-        Mnemonic::Rol => form::<Rol>(instruction, op),
-        Mnemonic::Ror => form::<Ror>(instruction, op),
-        Mnemonic::Rcl => form::<Rcl>(instruction, op),
-        Mnemonic::Rcr => form::<Rcr>(instruction, op),
-        Mnemonic::Rorx => flagless_form::<RotateRight>(op),
-        Mnemonic::Shlx => flagless_form::<ShiftLeft>(op),
-        Mnemonic::Shrx => flagless_form::<ShiftRight>(op),
-        Mnemonic::Sarx => flagless_form::<ShiftRightSigned>(op),
-        _ => return None,
-    })
+rows! {
+    Shl | Sal => rewrite(form::<Shl>),
+    Shr => rewrite(form::<Shr>),
+    Sar => rewrite(form::<Sar>),
+    Rol => rewrite(form::<Rol>),
+    Ror => rewrite(form::<Ror>),
+    Rcl => rewrite(form::<Rcl>),
+    Rcr => rewrite(form::<Rcr>),
+    Rorx => choose(flagless_form::<RotateRight>),
+    Shlx => choose(flagless_form::<ShiftLeft>),
+    Shrx => choose(flagless_form::<ShiftRight>),
+    Sarx => choose(flagless_form::<ShiftRightSigned>),
 }
 
-fn form<S: Shift>(instruction: &Instruction, op: &mut Op) -> Handler {
+fn form<S: Shift>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
     let by_cl = instruction.op1_kind() == OpKind::Register;
     let width_mask = if op.size == 8 { 63 } else { 31 };
-    op.imm &= width_mask;
-    match (op.mem_operand, by_cl) {
+    let imm = op.imm & width_mask;
+    let run = match (op.mem_operand, by_cl) {
         // A count of 0 changes no flag, and a register only by clearing its upper half.
-        (NO_MEMORY, false) if op.imm != 0 => by_size!(op.size, register_immediate[S]),
+        (NO_MEMORY, false) if imm != 0 => by_size!(op.size, register_immediate[S]),
         (NO_MEMORY, _) => by_size!(op.size, register_count[S]),
         _ => by_size!(op.size, memory_count[S]),
-    }
+    };
+    Some(Op { run, imm, ..op })
 }
 
 /// The masked count of an instruction whose operand 1 is CL or an immediate.
@@ -238,7 +237,7 @@ impl Flagless for ShiftRightSigned {
     }
 }
 
-fn flagless_form<S: Flagless>(op: &Op) -> Handler {
+fn flagless_form<S: Flagless>(_instruction: &Instruction, op: &Op) -> Handler {
     match (op.size, op.mem_operand != NO_MEMORY) {
         (8, false) => flagless::<u64, S, false> as Handler,
         (8, true) => flagless::<u64, S, true>,

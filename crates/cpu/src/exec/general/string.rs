@@ -7,15 +7,19 @@
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::seg;
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::Instruction;
 
 use super::by_size;
 use super::string_run::{copy_run, fill_run};
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, rows};
+use crate::exec::vector::fp::compare;
+use crate::exec::vector::{self, transfer};
 use crate::exit::{Exec, Exit, Stop};
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, MEM_SEGMENT, Op, REPE, REPNE};
+use crate::mode::Mode;
+use crate::op::{MEM_SEGMENT, Op, REPE, REPNE};
 use crate::run_state::attention;
 
 /// Elements done one by one before events are looked at.
@@ -184,35 +188,39 @@ impl Element for Outs {
     }
 }
 
-/// The handler of string instructions.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{
-        Cmpsb, Cmpsd, Cmpsq, Cmpsw, Insb, Insd, Insw, Lodsb, Lodsd, Lodsq, Lodsw, Movsb, Movsd,
-        Movsq, Movsw, Outsb, Outsd, Outsw, Scasb, Scasd, Scasq, Scasw, Stosb, Stosd, Stosq, Stosw,
-    };
-    if !instruction.is_string_instruction() {
-        // MOVSD and CMPSD are also vector instructions.
-        return None;
-    }
-    op.size = instruction.memory_size().size() as u8;
-    Some(match instruction.mnemonic() {
-        Movsb | Movsw | Movsd | Movsq => form::<Movs>(op),
-        Stosb | Stosw | Stosd | Stosq => form::<Stos>(op),
-        Lodsb | Lodsw | Lodsd | Lodsq => form::<Lods>(op),
-        Scasb | Scasw | Scasd | Scasq => form::<Scas>(op),
-        Cmpsb | Cmpsw | Cmpsd | Cmpsq => form::<Cmps>(op),
-        Insb | Insw | Insd => form::<Ins>(op),
-        Outsb | Outsw | Outsd => form::<Outs>(op),
-        _ => return None,
-    })
+rows! {
+    Movsb | Movsw | Movsq => rewrite(form::<Movs>),
+    Stosb | Stosw | Stosd | Stosq => rewrite(form::<Stos>),
+    Lodsb | Lodsw | Lodsd | Lodsq => rewrite(form::<Lods>),
+    Scasb | Scasw | Scasd | Scasq => rewrite(form::<Scas>),
+    Cmpsb | Cmpsw | Cmpsq => rewrite(form::<Cmps>),
+    Insb | Insw | Insd => rewrite(form::<Ins>).ends_block().illegal_in_enclave(),
+    Outsb | Outsw | Outsd => rewrite(form::<Outs>).ends_block().illegal_in_enclave(),
+    // Two vector instructions have names of string instructions.
+    Movsd => rewrite(|instruction, mode, op| {
+        if instruction.is_string_instruction() {
+            form::<Movs>(instruction, mode, op)
+        } else {
+            transfer::movsd(instruction, vector::arrange(instruction, op))
+        }
+    }),
+    Cmpsd => rewrite(|instruction, mode, op| {
+        if instruction.is_string_instruction() {
+            form::<Cmps>(instruction, mode, op)
+        } else {
+            compare::cmpsd(vector::arrange(instruction, op))
+        }
+    }),
 }
 
-fn form<E: Element>(op: &Op) -> Handler {
-    if op.prefix & (REPE | REPNE) == 0 {
-        by_size!(op.size, single[E])
+fn form<E: Element>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+    let size = instruction.memory_size().size() as u8;
+    let run = if op.prefix & (REPE | REPNE) == 0 {
+        by_size!(size, single[E])
     } else {
-        by_size!(op.size, repeated[E])
-    }
+        by_size!(size, repeated[E])
+    };
+    Some(Op { run, size, ..op })
 }
 
 #[inline(always)]

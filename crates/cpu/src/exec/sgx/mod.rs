@@ -5,23 +5,14 @@ pub mod encls;
 pub mod enclu;
 pub mod enclv;
 pub mod port;
-pub mod restrict;
 
-pub use restrict::restricted;
+use crate::exec::table::{always, rows};
 
 #[cfg(test)]
 mod tests;
 
-use iced_x86::{Instruction, Mnemonic};
-
-use crate::op::Handler;
-
-/// The handler of an SGX instruction.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Encls => Some(encls::encls),
-        Mnemonic::Enclu => Some(enclu::enclu),
-        Mnemonic::Enclv => Some(enclv::enclv),
-        _ => None,
-    }
+rows! {
+    Encls => always(encls::encls).ends_block(),
+    Enclu => always(enclu::enclu).leaves(),
+    Enclv => always(enclv::enclv).ends_block(),
 }

@@ -5,39 +5,39 @@ use cloister_x86::Gpr;
 use cloister_x86::paging::PTE_ADDRESS;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::segment::seg;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::Register;
 
 use super::descriptor::system_type;
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
 
-/// The handler of a control register instruction.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let is_control =
-        |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_cr();
-    Some(match instruction.mnemonic() {
-        // LOCK MOV CR0 means CR8 on AMD's processors only.
-        Mnemonic::Mov if op.prefix & LOCK != 0 => return None,
-        Mnemonic::Mov if is_control(0) => match op.dst {
-            0 => mov_to_cr0,
-            2 => mov_to_cr2,
-            3 => mov_to_cr3,
-            4 => mov_to_cr4,
-            8 => mov_to_cr8,
-            _ => return None,
-        },
-        Mnemonic::Mov if is_control(1) => match op.src {
-            0 | 2 | 3 | 4 | 8 => mov_from_cr,
-            _ => return None,
-        },
-        Mnemonic::Clts => clts,
-        Mnemonic::Lmsw => lmsw,
-        Mnemonic::Smsw => smsw,
-        Mnemonic::Xgetbv => xgetbv,
-        Mnemonic::Xsetbv => xsetbv,
-        _ => return None,
-    })
+rows! {
+    Clts => always(clts).ends_block(),
+    Lmsw => always(lmsw).ends_block(),
+    Smsw => always(smsw).illegal_in_enclave(),
+    Xgetbv => always(xgetbv),
+    Xsetbv => always(xsetbv).ends_block(),
+}
+
+/// The handler of MOV to or from a control register. There are no others than these, and LOCK MOV
+/// CR0 means CR8 on AMD's processors only.
+pub(super) fn mov(to: Register, op: &Op) -> Option<Handler> {
+    if op.prefix & LOCK != 0 {
+        return None;
+    }
+    if !to.is_cr() {
+        return matches!(op.src, 0 | 2 | 3 | 4 | 8).then_some(mov_from_cr);
+    }
+    match op.dst {
+        0 => Some(mov_to_cr0),
+        2 => Some(mov_to_cr2),
+        3 => Some(mov_to_cr3),
+        4 => Some(mov_to_cr4),
+        8 => Some(mov_to_cr8),
+        _ => None,
+    }
 }
 
 /// CR4 bits of a processor without virtual-8086 extensions, protection keys, CET, VMX, SMX and

@@ -2,7 +2,7 @@
 
 use cloister_x86::regs::Cr4;
 use cloister_x86::{Exception, Vector};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::Register;
 
 use crate::cpu::Cpu;
 use crate::event::debug::DR7_GD;
@@ -16,15 +16,9 @@ const DR6_ONES: u64 = 0xffff_0ff0;
 /// DR6 bits that can be written: B0 to B3, BD, BS, BT.
 const DR6_WRITABLE: u64 = 0xe00f;
 
-/// The handler of MOV to and from debug registers.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    let is_debug =
-        |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_dr();
-    match instruction.mnemonic() {
-        Mnemonic::Mov if is_debug(0) => Some(mov_to),
-        Mnemonic::Mov if is_debug(1) => Some(mov_from),
-        _ => None,
-    }
+/// The handler of MOV to or from a debug register.
+pub(super) fn mov(to: Register) -> Handler {
+    if to.is_dr() { mov_to } else { mov_from }
 }
 
 /// Checks an access to debug register `number` and returns the register it names.

@@ -3,7 +3,7 @@
 use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::segment::{Segment, seg};
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, Instruction, OpKind};
 
 use super::descriptor::{Descriptor, is_null, selector_code, system_type};
 use super::iret::{
@@ -15,13 +15,26 @@ use super::task;
 use crate::cpu::Cpu;
 use crate::event::legacy::inner_stack;
 use crate::event::long::{null_stack, stack_mode, tss_rsp};
+use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of a far branch.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let (size, handler): (u8, Handler) = match instruction.code() {
+rows! {
+    Retf => rewrite(transfer).leaves().illegal_in_enclave(),
+}
+
+/// Whether a JMP or CALL is a far one.
+pub(in crate::exec) fn is_far(instruction: &Instruction) -> bool {
+    matches!(instruction.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32)
+        || instruction.is_jmp_far_indirect()
+        || instruction.is_call_far_indirect()
+}
+
+/// A far JMP, CALL or RET.
+pub(in crate::exec) fn transfer(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+    let (size, run): (u8, Handler) = match instruction.code() {
         Code::Jmp_ptr1616 | Code::Jmp_m1616 => (2, jump),
         Code::Jmp_ptr1632 | Code::Jmp_m1632 => (4, jump),
         Code::Jmp_m1664 => (8, jump),
@@ -33,8 +46,7 @@ pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Code::Retfq | Code::Retfq_imm16 => (8, ret),
         _ => return None,
     };
-    op.size = size;
-    Some(handler)
+    Some(Op { run, size, ..op })
 }
 
 /// Where a far branch goes: offset and selector.

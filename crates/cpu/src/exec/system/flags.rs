@@ -1,24 +1,20 @@
 //! CLI, STI, CLAC, STAC and HLT (SDM Vol. 2).
 
 use cloister_x86::regs::{Cr0, Rflags};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 use crate::run_state::attention;
 use crate::state::{Activity, Shadow};
 
-/// The handler of an instruction on system flags, or HLT.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Cli => cli,
-        Mnemonic::Sti => sti,
-        Mnemonic::Clac => set_ac::<false>,
-        Mnemonic::Stac => set_ac::<true>,
-        Mnemonic::Hlt => hlt,
-        _ => return None,
-    })
+rows! {
+    Cli => always(cli),
+    Sti => always(sti).ends_block(),
+    Clac => always(set_ac::<false>),
+    Stac => always(set_ac::<true>),
+    Hlt => always(hlt).leaves(),
 }
 
 fn check_iopl(cpu: &mut Cpu) -> Exec {

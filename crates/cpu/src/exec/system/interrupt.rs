@@ -1,22 +1,18 @@
 //! INT n, INT3, INTO and INT1 (SDM Vol. 2A, INT n).
 
 use cloister_x86::{Exception, Vector};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind, attempt, debug, deliver_exception};
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of a software interrupt.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Int => int,
-        Mnemonic::Int3 => int3,
-        Mnemonic::Into => into,
-        Mnemonic::Int1 => int1,
-        _ => return None,
-    })
+rows! {
+    Int => always(int).leaves().illegal_in_enclave(),
+    Int3 => always(int3).leaves(),
+    Into => always(into).leaves().illegal_in_enclave(),
+    Int1 => always(int1).leaves(),
 }
 
 /// On an error the engine puts `rip` back to this instruction, as the fault of INT n reports it.

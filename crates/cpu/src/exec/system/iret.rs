@@ -4,25 +4,24 @@ use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::{Rights, Segment, seg};
-use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
 use super::stack::Stack;
 use super::{task, virtual_8086};
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 use crate::run_state::attention;
 
-/// The handler of IRET.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    op.size = match instruction.mnemonic() {
-        Mnemonic::Iret => 2,
-        Mnemonic::Iretd => 4,
-        Mnemonic::Iretq => 8,
-        _ => return None,
-    };
-    Some(iret)
+rows! {
+    Iret => rewrite(|_, _, op| form(op, 2)).leaves().illegal_in_enclave(),
+    Iretd => rewrite(|_, _, op| form(op, 4)).leaves().illegal_in_enclave(),
+    Iretq => rewrite(|_, _, op| form(op, 8)).leaves().illegal_in_enclave(),
+}
+
+fn form(op: Op, size: u8) -> Option<Op> {
+    Some(Op { run: iret, size, ..op })
 }
 
 /// Flags that IRET loads whatever the privilege.

@@ -19,47 +19,55 @@ pub mod translation;
 pub mod verify;
 pub mod virtual_8086;
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, OpKind, Register};
 
-use crate::mode::Mode;
+use crate::exec::table::Row;
 use crate::op::{Handler, Op};
 
-/// The handler of a system instruction. VMX, SMX, MONITOR, MWAIT, RSM and SERIALIZE have none:
-/// the processor does not enumerate them, and they are #UD.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    flags::select(instruction)
-        .or_else(|| segments::select(instruction, op))
-        .or_else(|| control::select(instruction, op))
-        .or_else(|| debug::select(instruction))
-        .or_else(|| msr::select(instruction))
-        .or_else(|| time::select(instruction))
-        .or_else(|| translation::select(instruction))
-        .or_else(|| interrupt::select(instruction))
-        .or_else(|| iret::select(instruction, op))
-        .or_else(|| far::select(instruction, op))
-        .or_else(|| syscall::select(instruction, op))
-        .or_else(|| tables::select(instruction, mode, op))
-        .or_else(|| verify::select(instruction))
+/// The rows of system instructions, by family. VMX, SMX, MONITOR, MWAIT, RSM and SERIALIZE have
+/// none: the processor does not enumerate them, and they are #UD.
+pub(super) const FAMILIES: &[&[Row]] = &[
+    flags::ROWS,
+    segments::ROWS,
+    control::ROWS,
+    msr::ROWS,
+    time::ROWS,
+    translation::ROWS,
+    interrupt::ROWS,
+    iret::ROWS,
+    far::ROWS,
+    syscall::ROWS,
+    tables::ROWS,
+    verify::ROWS,
+];
+
+/// The handler of MOV to or from a segment, control or debug register.
+pub(super) fn mov(instruction: &Instruction, op: &Op) -> Option<Handler> {
+    let register = |n| match instruction.op_kind(n) {
+        OpKind::Register => instruction.op_register(n),
+        _ => Register::None,
+    };
+    let (to, from) = (register(0), register(1));
+    if to.is_segment_register() || from.is_segment_register() {
+        segments::mov(to)
+    } else if to.is_cr() || from.is_cr() {
+        control::mov(to, op)
+    } else if to.is_dr() || from.is_dr() {
+        Some(debug::mov(to))
+    } else {
+        None
+    }
 }
 
-/// Whether a system instruction changes what the code behind it means, or what may interrupt it.
-#[must_use]
-pub fn ends_block(instruction: &Instruction) -> bool {
-    use Mnemonic::{
-        Clts, Cpuid, Encls, Enclv, In, Insb, Insd, Insw, Invlpg, Invpcid, Lds, Les, Lfs, Lgs, Lldt,
-        Lmsw, Lss, Ltr, Mov, Out, Outsb, Outsd, Outsw, Pop, Popf, Popfd, Popfq, Rdmsr, Sti, Wbinvd,
-        Wrmsr, Xrstor, Xsetbv,
-    };
-    match instruction.mnemonic() {
-        Clts | Cpuid | Encls | Enclv | Invlpg | Invpcid | Lds | Les | Lfs | Lgs | Lldt | Lmsw
-        | Lss | Ltr | Popf | Popfd | Popfq | Rdmsr | Sti | Wbinvd | Wrmsr | Xrstor | Xsetbv
-        | In | Insb | Insd | Insw | Out | Outsb | Outsd | Outsw => true,
-        Mov | Pop => {
-            let register = instruction.op0_register();
-            register.is_segment_register() || register.is_cr() || register.is_dr()
-        }
-        _ => false,
-    }
+/// Whether an instruction loads a segment register.
+pub(super) fn writes_segment(instruction: &Instruction) -> bool {
+    instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_segment_register()
+}
+
+/// Whether an instruction loads a segment, control or debug register.
+pub(super) fn writes_system_register(instruction: &Instruction) -> bool {
+    let register = instruction.op0_register();
+    register.is_segment_register() || register.is_cr() || register.is_dr()
 }
 
 #[cfg(test)]

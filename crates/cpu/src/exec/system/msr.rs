@@ -5,24 +5,20 @@ use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::{Cr0, Efer};
 use cloister_x86::segment::seg;
 use cloister_x86::{Gpr, msr};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::{Exec, Exit};
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
 /// Whether each byte of an IA32_PAT value is a memory type (SDM Vol. 3A, table 11-10).
 fn are_pat_types(value: u64) -> bool {
     value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
-/// The handler of RDMSR or WRMSR.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Rdmsr => rdmsr,
-        Mnemonic::Wrmsr => wrmsr,
-        _ => return None,
-    })
+rows! {
+    Rdmsr => always(rdmsr).ends_block(),
+    Wrmsr => always(wrmsr).ends_block(),
 }
 
 fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {

@@ -5,52 +5,53 @@ use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
 use cloister_x86::segment::{Rights, Segment, seg};
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Register};
 
 use super::descriptor::{is_null, selector_code};
 use super::stack::Stack;
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::Shadow;
 
-/// The handler of an instruction that moves a segment register or a segment base.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{Lds, Les, Lfs, Lgs, Lss, Mov, Pop};
-    let is_segment = |n| {
-        instruction.op_kind(n) == OpKind::Register
-            && instruction.op_register(n).is_segment_register()
-    };
-    Some(match instruction.mnemonic() {
-        Mov if is_segment(0) => {
-            if instruction.op0_register() == Register::CS {
-                return None;
-            }
-            mov_to
-        }
-        Mov if is_segment(1) => mov_from,
-        Pop if is_segment(0) => {
-            op.size = instruction.stack_pointer_increment().unsigned_abs() as u8;
-            pop
-        }
-        Lds | Les | Lfs | Lgs | Lss => {
-            op.extra = match instruction.mnemonic() {
-                Lds => seg::DS,
-                Les => seg::ES,
-                Lfs => seg::FS,
-                Lgs => seg::GS,
-                _ => seg::SS,
-            } as u32;
-            load_far_pointer
-        }
-        Mnemonic::Swapgs => swapgs,
-        Mnemonic::Rdfsbase => read_base::<{ seg::FS }>,
-        Mnemonic::Rdgsbase => read_base::<{ seg::GS }>,
-        Mnemonic::Wrfsbase => write_base::<{ seg::FS }>,
-        Mnemonic::Wrgsbase => write_base::<{ seg::GS }>,
-        _ => return None,
-    })
+rows! {
+    Lds => rewrite(far_pointer_form::<{ seg::DS }>).ends_block().illegal_in_enclave(),
+    Les => rewrite(far_pointer_form::<{ seg::ES }>).ends_block().illegal_in_enclave(),
+    Lfs => rewrite(far_pointer_form::<{ seg::FS }>).ends_block().illegal_in_enclave(),
+    Lgs => rewrite(far_pointer_form::<{ seg::GS }>).ends_block().illegal_in_enclave(),
+    Lss => rewrite(far_pointer_form::<{ seg::SS }>).ends_block().illegal_in_enclave(),
+    Swapgs => always(swapgs),
+    Rdfsbase => always(read_base::<{ seg::FS }>),
+    Rdgsbase => always(read_base::<{ seg::GS }>),
+    Wrfsbase => always(write_base::<{ seg::FS }>),
+    Wrgsbase => always(write_base::<{ seg::GS }>),
+}
+
+/// The handler of MOV to or from a segment register. There is no MOV to CS.
+pub(super) fn mov(to: Register) -> Option<Handler> {
+    match to {
+        Register::CS => None,
+        _ if to.is_segment_register() => Some(mov_to),
+        _ => Some(mov_from),
+    }
+}
+
+/// POP of a segment register.
+pub(in crate::exec) fn pop(instruction: &Instruction, op: Op) -> Op {
+    let size = instruction.stack_pointer_increment().unsigned_abs() as u8;
+    Op { run: pop_segment, size, ..op }
+}
+
+/// LDS and its siblings: the segment register is kept in [`Op::extra`].
+fn far_pointer_form<const SEGMENT: usize>(
+    _instruction: &Instruction,
+    _mode: Mode,
+    op: Op,
+) -> Option<Op> {
+    Some(Op { run: load_far_pointer, extra: SEGMENT as u32, ..op })
 }
 
 impl Cpu {
@@ -169,7 +170,7 @@ fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn pop(cpu: &mut Cpu, op: &Op) -> Exec {
+fn pop_segment(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
     // Of a slot of four bytes only two are read, but the pointer moves by the operand size.
     let size = if op.size == 4 { 2 } else { op.size };

@@ -4,25 +4,23 @@ use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::{Cr0, Efer, Rflags};
 use cloister_x86::segment::{Rights, Segment, seg};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::op::{Handler, Op};
 
-/// The handler of a fast system call instruction.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let (size, handler): (u8, Handler) = match instruction.mnemonic() {
-        Mnemonic::Syscall => (4, syscall),
-        Mnemonic::Sysret => (4, sysret),
-        Mnemonic::Sysretq => (8, sysret),
-        Mnemonic::Sysenter => (4, sysenter),
-        Mnemonic::Sysexit => (4, sysexit),
-        Mnemonic::Sysexitq => (8, sysexit),
-        _ => return None,
-    };
-    op.size = size;
-    Some(handler)
+rows! {
+    Syscall => rewrite(|_, _, op| form(op, syscall, 4)).leaves().illegal_in_enclave(),
+    Sysret => rewrite(|_, _, op| form(op, sysret, 4)).leaves().illegal_in_enclave(),
+    Sysretq => rewrite(|_, _, op| form(op, sysret, 8)).leaves(),
+    Sysenter => rewrite(|_, _, op| form(op, sysenter, 4)).leaves().illegal_in_enclave(),
+    Sysexit => rewrite(|_, _, op| form(op, sysexit, 4)).leaves().illegal_in_enclave(),
+    Sysexitq => rewrite(|_, _, op| form(op, sysexit, 8)).leaves(),
+}
+
+fn form(op: Op, run: Handler, size: u8) -> Option<Op> {
+    Some(Op { run, size, ..op })
 }
 
 /// Accessed, readable code; present; 4 GiB.

@@ -3,37 +3,37 @@
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
 use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Code, Instruction};
 
 use super::descriptor::{is_null, selector_code, system_type};
 use super::task;
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of an instruction that loads or stores a table register.
-pub fn select(instruction: &Instruction, mode: Mode, op: &mut Op) -> Option<Handler> {
-    use iced_x86::Code::{Lgdt_m1632_16, Lidt_m1632_16};
-    let handler: Handler = match instruction.mnemonic() {
-        Mnemonic::Lgdt => lgdt,
-        Mnemonic::Lidt => lidt,
-        Mnemonic::Sgdt => sgdt,
-        Mnemonic::Sidt => sidt,
-        Mnemonic::Lldt => lldt,
-        Mnemonic::Ltr => ltr,
-        Mnemonic::Sldt => store_selector::<{ seg::LDTR }>,
-        Mnemonic::Str => store_selector::<{ seg::TR }>,
-        _ => return None,
-    };
-    // LGDT and LIDT with a 16-bit operand size load 24 bits of base.
-    op.extra = match instruction.code() {
-        Lgdt_m1632_16 | Lidt_m1632_16 => 2,
+rows! {
+    Lgdt => rewrite(|i, mode, op| form(i, mode, op, lgdt)),
+    Lidt => rewrite(|i, mode, op| form(i, mode, op, lidt)),
+    Sgdt => rewrite(|i, mode, op| form(i, mode, op, sgdt)).illegal_in_enclave(),
+    Sidt => rewrite(|i, mode, op| form(i, mode, op, sidt)).illegal_in_enclave(),
+    Lldt => always(lldt).ends_block(),
+    Ltr => always(ltr).ends_block(),
+    Sldt => always(store_selector::<{ seg::LDTR }>).illegal_in_enclave(),
+    Str => always(store_selector::<{ seg::TR }>).illegal_in_enclave(),
+}
+
+/// An instruction with a pseudo-descriptor: the bytes of its base are kept in [`Op::extra`].
+fn form(instruction: &Instruction, mode: Mode, op: Op, run: Handler) -> Option<Op> {
+    let extra = match instruction.code() {
+        // With a 16-bit operand size LGDT and LIDT load 24 bits of base.
+        Code::Lgdt_m1632_16 | Code::Lidt_m1632_16 => 2,
         _ if mode.is_64() => 8,
         _ => 4,
     };
-    Some(handler)
+    Some(Op { run, extra, ..op })
 }
 
 impl Cpu {

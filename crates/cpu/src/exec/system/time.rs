@@ -2,22 +2,18 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::{Exec, Exit};
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of an instruction that tells about the processor.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Rdtsc => rdtsc,
-        Mnemonic::Rdtscp => rdtscp,
-        Mnemonic::Rdpid => rdpid,
-        Mnemonic::Rdpmc => rdpmc,
-        Mnemonic::Cpuid => cpuid,
-        _ => return None,
-    })
+rows! {
+    Rdtsc => always(rdtsc),
+    Rdtscp => always(rdtscp),
+    Rdpid => always(rdpid),
+    Rdpmc => always(rdpmc).illegal_in_enclave(),
+    Cpuid => always(cpuid).ends_block().illegal_in_enclave(),
 }
 
 impl Cpu {

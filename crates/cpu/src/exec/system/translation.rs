@@ -3,22 +3,19 @@
 
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of an instruction that invalidates translations or caches.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Invlpg => invlpg,
-        Mnemonic::Invpcid => invpcid,
-        // Memory is always coherent: the caches have nothing to write back or lose.
-        Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => cache,
-        _ => return None,
-    })
+rows! {
+    Invlpg => always(invlpg).ends_block(),
+    Invpcid => always(invpcid).ends_block(),
+    // Memory is always coherent: the caches have nothing to write back or lose.
+    Invd => always(cache),
+    Wbinvd => always(cache).ends_block(),
 }
 
 fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -1,23 +1,19 @@
 //! LAR, LSL, VERR, VERW and ARPL (SDM Vol. 2; Vol. 3A, 5.10).
 
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptor::{Descriptor, is_null, system_type};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{NO_MEMORY, Op};
 
-/// The handler of an instruction that asks about a selector.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Lar => lar,
-        Mnemonic::Lsl => lsl,
-        Mnemonic::Verr => verify::<false>,
-        Mnemonic::Verw => verify::<true>,
-        Mnemonic::Arpl => arpl,
-        _ => return None,
-    })
+rows! {
+    Lar => always(lar),
+    Lsl => always(lsl),
+    Verr => always(verify::<false>),
+    Verw => always(verify::<true>),
+    Arpl => always(arpl),
 }
 
 fn set_zf(cpu: &mut Cpu, zf: bool) {

@@ -531,19 +531,32 @@ macro_rules! mmx_imm {
     }};
 }
 
-/// The handler of an instruction that treats elements one by one: the MMX form operates on the
-/// low half of a lane.
-macro_rules! packed {
-    ($instruction:expr, $op:expr, $f:expr) => {
-        if $instruction.op0_register().is_mm() {
-            $crate::exec::vector::form::mmx!($op, u64, |a, b| $f([a, 0], [b, 0])[0])
+/// Picks an instance of a handler whose last generic argument is whether it has a memory operand.
+macro_rules! by_memory {
+    ($op:expr, $handler:ident $(, $t:ty)?) => {
+        if $op.mem_operand == $crate::op::NO_MEMORY {
+            $handler::<$($t,)? false> as $crate::op::Handler
         } else {
-            $crate::exec::vector::form::sse!($op, M128, $f)
+            $handler::<$($t,)? true>
+        }
+    };
+}
+
+/// The choice of a handler of an instruction that treats elements one by one: the MMX form operates
+/// on the low half of a lane.
+macro_rules! packed {
+    ($f:expr) => {
+        |instruction, op| {
+            if instruction.op0_register().is_mm() {
+                $crate::exec::vector::form::mmx!(op, u64, |a, b| $f([a, 0], [b, 0])[0])
+            } else {
+                $crate::exec::vector::form::sse!(op, M128, $f)
+            }
         }
     };
 }
 
 pub(super) use {
-    by_form, by_form_and_memory, mmx, mmx_imm, packed, sse, sse_float, sse_float_imm,
+    by_form, by_form_and_memory, by_memory, mmx, mmx_imm, packed, sse, sse_float, sse_float_imm,
     sse_float_narrow, sse_float_widen, sse_imm, sse_widen, wide_imm,
 };

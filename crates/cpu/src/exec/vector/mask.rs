@@ -1,22 +1,18 @@
 //! MASKMOVDQU and MASKMOVQ (SDM Vol. 2B).
 
 use cloister_x86::Gpr;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::lane::{Element, Lane};
 use super::transfer::sign_mask;
 use crate::cpu::Cpu;
+use crate::exec::table::{always, vector_rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, MEM_SEGMENT, Op};
+use crate::op::{MEM_SEGMENT, Op};
 
-/// The handler of a byte-masked store.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => Some(maskmovdqu),
-        Mnemonic::Maskmovq => Some(maskmovq),
-        _ => None,
-    }
+vector_rows! {
+    Maskmovdqu | Vmaskmovdqu => always(maskmovdqu),
+    Maskmovq => always(maskmovq),
 }
 
 fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -1,14 +1,12 @@
 //! EMMS: the end of MMX operation (SDM Vol. 3A, 12.2).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of EMMS.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    (instruction.mnemonic() == Mnemonic::Emms).then_some(emms as Handler)
+rows! {
+    Emms => always(emms),
 }
 
 fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {

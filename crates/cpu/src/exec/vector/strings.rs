@@ -2,23 +2,18 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::form::by_form;
 use super::lane::{Element, Lane};
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of a string comparison.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Pcmpestri, Pcmpestri64, Pcmpestrm, Pcmpestrm64, Pcmpistri, Pcmpistrm, Vpcmpestri,
-        Vpcmpestri64, Vpcmpestrm, Vpcmpestrm64, Vpcmpistri, Vpcmpistrm,
-    };
-    /// Lengths by `$length`, result by `$finish`, source by the memory operand.
-    macro_rules! string {
-        ($length:ident, $finish:ident) => {{
+/// Lengths by `$length`, result by `$finish`, source by the memory operand.
+macro_rules! string {
+    ($length:ident, $finish:ident) => {
+        |_, op| {
             fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 cpu.check_form::<FORM>()?;
                 let b = cpu.xmm_source::<FORM, KIND>(op)?;
@@ -31,17 +26,17 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
                 Ok(())
             }
             by_form!(op, run, M128_ANY)
-        }};
-    }
-    Some(match instruction.mnemonic() {
-        Pcmpestri | Vpcmpestri => string!(explicit_lengths, finish_index),
-        Pcmpestri64 | Vpcmpestri64 => string!(explicit_lengths_64, finish_index),
-        Pcmpestrm | Vpcmpestrm => string!(explicit_lengths, finish_mask),
-        Pcmpestrm64 | Vpcmpestrm64 => string!(explicit_lengths_64, finish_mask),
-        Pcmpistri | Vpcmpistri => string!(implicit_lengths, finish_index),
-        Pcmpistrm | Vpcmpistrm => string!(implicit_lengths, finish_mask),
-        _ => return None,
-    })
+        }
+    };
+}
+
+vector_rows! {
+    Pcmpestri | Vpcmpestri => choose(string!(explicit_lengths, finish_index)),
+    Pcmpestri64 | Vpcmpestri64 => choose(string!(explicit_lengths_64, finish_index)),
+    Pcmpestrm | Vpcmpestrm => choose(string!(explicit_lengths, finish_mask)),
+    Pcmpestrm64 | Vpcmpestrm64 => choose(string!(explicit_lengths_64, finish_mask)),
+    Pcmpistri | Vpcmpistri => choose(string!(implicit_lengths, finish_index)),
+    Pcmpistrm | Vpcmpistrm => choose(string!(implicit_lengths, finish_mask)),
 }
 
 /// Elements of a string: 16 bytes or 8 words.

@@ -1,79 +1,82 @@
 //! Data transfer: MOVAPS to MOVUPS, MOVD, MOVQ, LDDQU, and their non-temporal and duplicating
 //! relatives (SDM Vol. 1, 9.4.1, 10.4.1, 11.4.1, 12.3).
 
-use iced_x86::{Code, Instruction, Mnemonic};
+use iced_x86::{Code, Instruction};
 
 use super::form::{mmx, sse, value_of, with_low, with_low32};
 use super::lane::{Element, Lane};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, rewrite, vector_rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
+use crate::mode::Mode;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128, VEX_256};
 
-/// The handler of a data transfer instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Lddqu, Movapd, Movaps, Movd, Movddup, Movdq2q, Movdqa, Movdqu, Movhlps, Movhpd, Movhps,
-        Movlhps, Movlpd, Movlps, Movmskpd, Movmskps, Movntdq, Movntdqa, Movntpd, Movntps, Movntq,
-        Movq, Movq2dq, Movsd, Movshdup, Movsldup, Movss, Movupd, Movups, Pmovmskb, Vlddqu, Vmovapd,
-        Vmovaps, Vmovd, Vmovddup, Vmovdqa, Vmovdqu, Vmovhlps, Vmovhpd, Vmovhps, Vmovlhps, Vmovlpd,
-        Vmovlps, Vmovmskpd, Vmovmskps, Vmovntdq, Vmovntdqa, Vmovntpd, Vmovntps, Vmovq, Vmovsd,
-        Vmovshdup, Vmovsldup, Vmovss, Vmovupd, Vmovups, Vpmovmskb,
-    };
-    let to_memory = op.mem_operand == 0;
-    Some(match instruction.mnemonic() {
-        Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq | Vmovaps | Vmovapd | Vmovdqa
-        | Vmovntps | Vmovntpd | Vmovntdq
-            if to_memory =>
-        {
-            store::<true>(op)
+vector_rows! {
+    Movaps | Movapd | Movdqa | Vmovaps | Vmovapd | Vmovdqa => choose(|_, op| {
+        if op.mem_operand == 0 { store::<true>(op) } else { sse!(op, M128_ALIGNED, |_, b| b) }
+    }),
+    Movntps | Movntpd | Movntdq | Vmovntps | Vmovntpd | Vmovntdq => {
+        choose(|_, op| store::<true>(op))
+    },
+    Movntdqa | Vmovntdqa => choose(|_, op| sse!(op, M128_ALIGNED, |_, b| b)),
+    Movups | Movupd | Movdqu | Vmovups | Vmovupd | Vmovdqu => choose(|_, op| {
+        if op.mem_operand == 0 { store::<false>(op) } else { sse!(op, M128_ANY, |_, b| b) }
+    }),
+    Lddqu | Vlddqu => choose(|_, op| sse!(op, M128_ANY, |_, b| b)),
+    Movss | Vmovss => choose(|_, op| match op.mem_operand {
+        0 => store_low::<u32>,
+        NO_MEMORY => sse!(op, M32, |a, b| with_low32(a, b[0] as u32)),
+        _ => sse!(op, M32, |_, b| b),
+    }),
+    // MOVSD, which is also the name of a string instruction, has its row there.
+    Vmovsd => rewrite(|instruction, _, op| movsd(instruction, op)),
+    Movlps | Movlpd | Vmovlps | Vmovlpd => choose(|_, op| {
+        if op.mem_operand == 0 { store_low::<u64> } else { sse!(op, M64, |a, b| with_low(a, b[0])) }
+    }),
+    Movhps | Movhpd | Vmovhps | Vmovhpd => choose(|_, op| {
+        if op.mem_operand == 0 { store_high } else { sse!(op, M64, |a, b| [a[0], b[0]]) }
+    }),
+    Movlhps | Vmovlhps => choose(|_, op| sse!(op, M64, |a, b| [a[0], b[0]])),
+    Movhlps | Vmovhlps => choose(|_, op| sse!(op, M64, |a, b| [b[1], a[1]])),
+    Movddup | Vmovddup => choose(|_, op| match op.vex {
+        VEX_256 => sse!(op, M128, |_, b| [b[0]; 2]),
+        _ => sse!(op, M64, |_, b| [b[0]; 2]),
+    }),
+    Movshdup | Vmovshdup => choose(|_, op| {
+        sse!(op, M128, |_, b| b.map(|q| q >> 32 | q & !0xffff_ffff))
+    }),
+    Movsldup | Vmovsldup => choose(|_, op| {
+        sse!(op, M128, |_, b| b.map(|q| q << 32 | q & 0xffff_ffff))
+    }),
+    Movd | Movq | Vmovd | Vmovq => rewrite(move_scalar),
+    Movdq2q => always(movdq2q),
+    Movq2dq => always(movq2dq),
+    Movntq => always(store_mmx::<u64>),
+    Movmskps | Vmovmskps => always(mask_to_register::<u32>),
+    Movmskpd | Vmovmskpd => always(mask_to_register::<u64>),
+    Pmovmskb | Vpmovmskb => choose(|instruction, _| {
+        if instruction.op1_register().is_mm() { pmovmskb_mmx } else { mask_to_register::<u8> }
+    }),
+}
+
+/// MOVSD and VMOVSD between memory and XMM registers.
+pub(in crate::exec) fn movsd(instruction: &Instruction, op: Op) -> Option<Op> {
+    let run = match instruction.code() {
+        Code::Movsd_xmmm64_xmm | Code::VEX_Vmovsd_m64_xmm if op.mem_operand == 0 => {
+            store_low::<u64>
         }
-        Movaps | Movapd | Movdqa | Movntdqa | Vmovaps | Vmovapd | Vmovdqa | Vmovntdqa => {
-            sse!(op, M128_ALIGNED, |_, b| b)
+        Code::Movsd_xmm_xmmm64 | Code::VEX_Vmovsd_xmm_m64 if op.mem_operand != NO_MEMORY => {
+            sse!(op, M64, |_, b| b)
         }
-        Movups | Movupd | Movdqu | Vmovups | Vmovupd | Vmovdqu if to_memory => store::<false>(op),
-        Movups | Movupd | Movdqu | Lddqu | Vmovups | Vmovupd | Vmovdqu | Vlddqu => {
-            sse!(op, M128_ANY, |_, b| b)
-        }
-        Movss | Vmovss if to_memory => store_low::<u32>,
-        Movss | Vmovss if op.mem_operand == NO_MEMORY => {
-            sse!(op, M32, |a, b| with_low32(a, b[0] as u32))
-        }
-        Movss | Vmovss => sse!(op, M32, |_, b| b),
-        // MOVSD is also the name of a string instruction.
-        Movsd | Vmovsd => match instruction.code() {
-            Code::Movsd_xmmm64_xmm | Code::VEX_Vmovsd_m64_xmm if to_memory => store_low::<u64>,
-            Code::Movsd_xmm_xmmm64 | Code::VEX_Vmovsd_xmm_m64 if op.mem_operand != NO_MEMORY => {
-                sse!(op, M64, |_, b| b)
-            }
-            Code::Movsd_xmmm64_xmm
-            | Code::Movsd_xmm_xmmm64
-            | Code::VEX_Vmovsd_xmm_xmm_xmm
-            | Code::VEX_Vmovsd_xmm_xmm_xmm_0F11 => sse!(op, M64, |a, b| with_low(a, b[0])),
-            _ => return None,
-        },
-        Movlps | Movlpd | Vmovlps | Vmovlpd if to_memory => store_low::<u64>,
-        Movlps | Movlpd | Vmovlps | Vmovlpd => sse!(op, M64, |a, b| with_low(a, b[0])),
-        Movhps | Movhpd | Vmovhps | Vmovhpd if to_memory => store_high,
-        Movhps | Movhpd | Movlhps | Vmovhps | Vmovhpd | Vmovlhps => {
-            sse!(op, M64, |a, b| [a[0], b[0]])
-        }
-        Movhlps | Vmovhlps => sse!(op, M64, |a, b| [b[1], a[1]]),
-        Vmovddup if op.vex == VEX_256 => sse!(op, M128, |_, b| [b[0]; 2]),
-        Movddup | Vmovddup => sse!(op, M64, |_, b| [b[0]; 2]),
-        Movshdup | Vmovshdup => sse!(op, M128, |_, b| b.map(|q| q >> 32 | q & !0xffff_ffff)),
-        Movsldup | Vmovsldup => sse!(op, M128, |_, b| b.map(|q| q << 32 | q & 0xffff_ffff)),
-        Movd | Movq | Vmovd | Vmovq => return move_scalar(instruction, op),
-        Movdq2q => movdq2q,
-        Movq2dq => movq2dq,
-        Movntq => store_mmx::<u64>,
-        Movmskps | Vmovmskps => mask_to_register::<u32>,
-        Movmskpd | Vmovmskpd => mask_to_register::<u64>,
-        Pmovmskb | Vpmovmskb if instruction.op1_register().is_mm() => pmovmskb_mmx,
-        Pmovmskb | Vpmovmskb => mask_to_register::<u8>,
+        Code::Movsd_xmmm64_xmm
+        | Code::Movsd_xmm_xmmm64
+        | Code::VEX_Vmovsd_xmm_xmm_xmm
+        | Code::VEX_Vmovsd_xmm_xmm_xmm_0F11 => sse!(op, M64, |a, b| with_low(a, b[0])),
         _ => return None,
-    })
+    };
+    Some(Op { run, ..op })
 }
 
 /// The handler of a store of a whole vector.
@@ -85,8 +88,8 @@ fn store<const ALIGNED: bool>(op: &Op) -> Handler {
     }
 }
 
-fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    Some(match instruction.code() {
+fn move_scalar(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+    let run = match instruction.code() {
         Code::Movd_mm_rm32 if op.mem_operand == NO_MEMORY => register_to_mmx::<u32>,
         Code::Movd_mm_rm32 => mmx!(op, u32, |_, b| b),
         Code::Movq_mm_rm64 if op.mem_operand == NO_MEMORY => register_to_mmx::<u64>,
@@ -122,7 +125,8 @@ fn move_scalar(instruction: &Instruction, op: &Op) -> Option<Handler> {
         | Code::Movq_xmmm64_xmm
         | Code::VEX_Vmovq_xmmm64_xmm => store_low::<u64>,
         _ => return None,
-    })
+    };
+    Some(Op { run, ..op })
 }
 
 /// A store of a whole vector, at a multiple of its size where `ALIGNED`.
@@ -249,12 +253,6 @@ fn pmovmskb_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = byte_mask(cpu.mmx(op.src));
     cpu.set_dst(op, mask);
     Ok(())
-}
-
-/// MOVNTI is a plain store here: the memory model has no weakly ordered buffers.
-pub fn movnti<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value: T = cpu.src(op);
-    cpu.store_operand(op, value)
 }
 
 #[cfg(test)]

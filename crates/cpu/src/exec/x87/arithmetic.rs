@@ -2,11 +2,13 @@
 //! FRNDINT, FSCALE, FPREM, FPREM1, FXTRACT.
 
 use cloister_float::{self as float, Env, F80, Format, Operand, RemainderKind};
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::{Instruction, MemorySize};
 
 use super::report::{begin, finish, overflow, underflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rewrite, rows};
 use crate::exit::Exec;
+use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::x87::status;
 
@@ -20,37 +22,38 @@ const MUL: u32 = 3;
 const DIV: u32 = 4;
 const DIVR: u32 = 5;
 
-pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    op.extra = match instruction.mnemonic() {
-        Mnemonic::Fadd | Mnemonic::Fiadd => ADD,
-        Mnemonic::Faddp => ADD | POP,
-        Mnemonic::Fsub | Mnemonic::Fisub => SUB,
-        Mnemonic::Fsubp => SUB | POP,
-        Mnemonic::Fsubr | Mnemonic::Fisubr => SUBR,
-        Mnemonic::Fsubrp => SUBR | POP,
-        Mnemonic::Fmul | Mnemonic::Fimul => MUL,
-        Mnemonic::Fmulp => MUL | POP,
-        Mnemonic::Fdiv | Mnemonic::Fidiv => DIV,
-        Mnemonic::Fdivp => DIV | POP,
-        Mnemonic::Fdivr | Mnemonic::Fidivr => DIVR,
-        Mnemonic::Fdivrp => DIVR | POP,
-        Mnemonic::Fsqrt => return Some(fsqrt),
-        Mnemonic::Fabs => return Some(fabs),
-        Mnemonic::Fchs => return Some(fchs),
-        Mnemonic::Frndint => return Some(frndint),
-        Mnemonic::Fscale => return Some(fscale),
-        Mnemonic::Fprem => return Some(fprem),
-        Mnemonic::Fprem1 => return Some(fprem1),
-        Mnemonic::Fxtract => return Some(fxtract),
-        _ => return None,
-    };
-    Some(match instruction.memory_size() {
-        _ if op.mem_operand == NO_MEMORY => registers,
+rows! {
+    Fadd | Fiadd => rewrite(form::<ADD>),
+    Faddp => rewrite(form::<{ ADD | POP }>),
+    Fsub | Fisub => rewrite(form::<SUB>),
+    Fsubp => rewrite(form::<{ SUB | POP }>),
+    Fsubr | Fisubr => rewrite(form::<SUBR>),
+    Fsubrp => rewrite(form::<{ SUBR | POP }>),
+    Fmul | Fimul => rewrite(form::<MUL>),
+    Fmulp => rewrite(form::<{ MUL | POP }>),
+    Fdiv | Fidiv => rewrite(form::<DIV>),
+    Fdivp => rewrite(form::<{ DIV | POP }>),
+    Fdivr | Fidivr => rewrite(form::<DIVR>),
+    Fdivrp => rewrite(form::<{ DIVR | POP }>),
+    Fsqrt => always(fsqrt),
+    Fabs => always(fabs),
+    Fchs => always(fchs),
+    Frndint => always(frndint),
+    Fscale => always(fscale),
+    Fprem => always(fprem),
+    Fprem1 => always(fprem1),
+    Fxtract => always(fxtract),
+}
+
+fn form<const OPERATION: u32>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+    let run = match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY => registers as Handler,
         MemorySize::Float32 => float_memory::<u32>,
         MemorySize::Float64 => float_memory::<u64>,
         MemorySize::Int16 => integer_memory_16,
         _ => integer_memory_32,
-    })
+    };
+    Some(Op { run, extra: OPERATION, ..op })
 }
 
 fn compute(env: &mut Env, op: &Op, a: Operand, b: Operand) -> F80 {

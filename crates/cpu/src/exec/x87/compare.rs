@@ -2,10 +2,11 @@
 
 use cloister_float::{self as float, Class, Comparison, F80, Format, Operand, Relation};
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::{Instruction, MemorySize};
 
 use super::report::{begin, finish, finish_quiet, underflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rewrite, rows};
 use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op};
 use crate::state::x87::status;
@@ -15,34 +16,30 @@ const POPS: u32 = 3;
 /// [`Op::extra`]: only a signalling NaN is invalid.
 const QUIET: u32 = 4;
 
-pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let (flags, extra) = match instruction.mnemonic() {
-        Mnemonic::Fcom | Mnemonic::Ficom => (false, 0),
-        Mnemonic::Fcomp | Mnemonic::Ficomp => (false, 1),
-        Mnemonic::Fcompp => (false, 2),
-        Mnemonic::Fucom => (false, QUIET),
-        Mnemonic::Fucomp => (false, QUIET | 1),
-        Mnemonic::Fucompp => (false, QUIET | 2),
-        Mnemonic::Fcomi => (true, 0),
-        Mnemonic::Fcomip => (true, 1),
-        Mnemonic::Fucomi => (true, QUIET),
-        Mnemonic::Fucomip => (true, QUIET | 1),
-        Mnemonic::Ftst => return Some(ftst),
-        Mnemonic::Fxam => return Some(fxam),
-        _ => return None,
-    };
-    op.extra = extra;
-    if matches!(instruction.mnemonic(), Mnemonic::Fcompp | Mnemonic::Fucompp) {
-        op.src = 1;
-    }
-    Some(match instruction.memory_size() {
-        _ if flags => to_flags,
-        _ if op.mem_operand == NO_MEMORY => registers,
+rows! {
+    Fcom | Ficom => rewrite(|i, _, op| form(i, op, 0)),
+    Fcomp | Ficomp => rewrite(|i, _, op| form(i, op, 1)),
+    Fcompp => rewrite(|i, _, op| form(i, Op { src: 1, ..op }, 2)),
+    Fucom => rewrite(|i, _, op| form(i, op, QUIET)),
+    Fucomp => rewrite(|i, _, op| form(i, op, QUIET | 1)),
+    Fucompp => rewrite(|i, _, op| form(i, Op { src: 1, ..op }, QUIET | 2)),
+    Fcomi => rewrite(|_, _, op| Some(Op { run: to_flags, extra: 0, ..op })),
+    Fcomip => rewrite(|_, _, op| Some(Op { run: to_flags, extra: 1, ..op })),
+    Fucomi => rewrite(|_, _, op| Some(Op { run: to_flags, extra: QUIET, ..op })),
+    Fucomip => rewrite(|_, _, op| Some(Op { run: to_flags, extra: QUIET | 1, ..op })),
+    Ftst => always(ftst),
+    Fxam => always(fxam),
+}
+
+fn form(instruction: &Instruction, op: Op, extra: u32) -> Option<Op> {
+    let run = match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY => registers as Handler,
         MemorySize::Float32 => float_memory::<u32>,
         MemorySize::Float64 => float_memory::<u64>,
         MemorySize::Int16 => integer_memory_16,
         _ => integer_memory_32,
-    })
+    };
+    Some(Op { run, extra, ..op })
 }
 
 fn comparison(op: &Op) -> Comparison {

@@ -2,24 +2,21 @@
 
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
-use iced_x86::{Instruction, Mnemonic};
 
 use super::report::{begin, begin_no_wait, pending};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{NO_MEMORY, Op};
 use crate::state::x87::status;
 
-pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Fldcw => fldcw,
-        Mnemonic::Fnstcw => fnstcw,
-        Mnemonic::Fnstsw => fnstsw,
-        Mnemonic::Fnclex => fnclex,
-        Mnemonic::Fninit => fninit,
-        Mnemonic::Wait => fwait,
-        _ => return None,
-    })
+rows! {
+    Fldcw => always(fldcw),
+    Fnstcw => always(fnstcw),
+    Fnstsw => always(fnstsw),
+    Fnclex => always(fnclex),
+    Fninit => always(fninit),
+    Wait => always(fwait),
 }
 
 fn fldcw(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -6,9 +6,9 @@ use iced_x86::{Code, Instruction};
 
 use super::report::{begin, begin_no_wait};
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::mode::Mode;
 use crate::op::{Handler, Op};
 use crate::state::x87::status;
 
@@ -19,20 +19,21 @@ const SHORT: usize = 14;
 /// Bytes of the eight registers behind it.
 const REGISTERS: usize = 80;
 
-pub(super) fn select(instruction: &Instruction, _mode: Mode, op: &mut Op) -> Option<Handler> {
-    let (handler, size): (Handler, usize) = match instruction.code() {
-        Code::Fnstenv_m14byte => (fnstenv, SHORT),
-        Code::Fnstenv_m28byte => (fnstenv, LONG),
-        Code::Fldenv_m14byte => (fldenv, SHORT),
-        Code::Fldenv_m28byte => (fldenv, LONG),
-        Code::Fnsave_m94byte => (fnsave, SHORT),
-        Code::Fnsave_m108byte => (fnsave, LONG),
-        Code::Frstor_m94byte => (frstor, SHORT),
-        Code::Frstor_m108byte => (frstor, LONG),
-        _ => return None,
+rows! {
+    Fnstenv => rewrite(|i, _, op| form(i, op, fnstenv)),
+    Fldenv => rewrite(|i, _, op| form(i, op, fldenv)),
+    Fnsave => rewrite(|i, _, op| form(i, op, fnsave)),
+    Frstor => rewrite(|i, _, op| form(i, op, frstor)),
+}
+
+/// The size of the environment is kept in [`Op::extra`].
+fn form(instruction: &Instruction, op: Op, run: Handler) -> Option<Op> {
+    let size = match instruction.code() {
+        Code::Fnstenv_m14byte | Code::Fldenv_m14byte => SHORT,
+        Code::Fnsave_m94byte | Code::Frstor_m94byte => SHORT,
+        _ => LONG,
     };
-    op.extra = size as u32;
-    Some(handler)
+    Some(Op { run, extra: size as u32, ..op })
 }
 
 /// Real-address and virtual-8086 mode have linear pointers in the image, protected mode selectors,

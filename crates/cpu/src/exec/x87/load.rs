@@ -1,43 +1,40 @@
 //! FLD, FILD, FBLD and the constants.
 
 use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::MemorySize;
 
 use super::report::{begin, finish, finish_quiet, overflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let constant = match instruction.mnemonic() {
-        Mnemonic::Fld if op.mem_operand == NO_MEMORY => return Some(fld_register),
-        Mnemonic::Fld => {
-            return Some(match instruction.memory_size() {
-                MemorySize::Float32 => fld_float::<u32>,
-                MemorySize::Float64 => fld_float::<u64>,
-                _ => fld_extended,
-            });
-        }
-        Mnemonic::Fild => {
-            return Some(match instruction.memory_size() {
-                MemorySize::Int16 => fild_16,
-                MemorySize::Int32 => fild_32,
-                _ => fild_64,
-            });
-        }
-        Mnemonic::Fbld => return Some(fbld),
-        Mnemonic::Fld1 => 0,
-        Mnemonic::Fldl2t => 1,
-        Mnemonic::Fldl2e => 2,
-        Mnemonic::Fldpi => 3,
-        Mnemonic::Fldlg2 => 4,
-        Mnemonic::Fldln2 => 5,
-        Mnemonic::Fldz => 6,
-        _ => return None,
-    };
-    op.extra = constant;
-    Some(fld_constant)
+rows! {
+    Fld => choose(|instruction, op| match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY => fld_register as Handler,
+        MemorySize::Float32 => fld_float::<u32>,
+        MemorySize::Float64 => fld_float::<u64>,
+        _ => fld_extended,
+    }),
+    Fild => choose(|instruction, _| match instruction.memory_size() {
+        MemorySize::Int16 => fild_16 as Handler,
+        MemorySize::Int32 => fild_32,
+        _ => fild_64,
+    }),
+    Fbld => always(fbld),
+    Fld1 => rewrite(|_, _, op| constant(op, 0)),
+    Fldl2t => rewrite(|_, _, op| constant(op, 1)),
+    Fldl2e => rewrite(|_, _, op| constant(op, 2)),
+    Fldpi => rewrite(|_, _, op| constant(op, 3)),
+    Fldlg2 => rewrite(|_, _, op| constant(op, 4)),
+    Fldln2 => rewrite(|_, _, op| constant(op, 5)),
+    Fldz => rewrite(|_, _, op| constant(op, 6)),
+}
+
+/// Which of [`CONSTANTS`] it is, is kept in [`Op::extra`].
+fn constant(op: Op, index: u32) -> Option<Op> {
+    Some(Op { run: fld_constant, extra: index, ..op })
 }
 
 /// Pushes a value that came about without an exception.

@@ -1,34 +1,29 @@
 //! FXCH, FCMOVcc, FFREE, FINCSTP, FDECSTP and FNOP.
 
 use cloister_float::F80;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::report::{begin, finish_quiet, underflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::{Op, handler};
 
-pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Fxch => fxch,
-        Mnemonic::Fcmovb => |cpu, op| fcmov(cpu, op, cpu.arch.flags.cf()),
-        Mnemonic::Fcmove => |cpu, op| fcmov(cpu, op, cpu.arch.flags.zf()),
-        Mnemonic::Fcmovbe => |cpu, op| fcmov(cpu, op, cpu.arch.flags.cf() || cpu.arch.flags.zf()),
-        Mnemonic::Fcmovu => |cpu, op| fcmov(cpu, op, cpu.arch.flags.pf()),
-        Mnemonic::Fcmovnb => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.cf()),
-        Mnemonic::Fcmovne => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.zf()),
-        Mnemonic::Fcmovnbe => {
-            |cpu, op| fcmov(cpu, op, !(cpu.arch.flags.cf() || cpu.arch.flags.zf()))
-        }
-        Mnemonic::Fcmovnu => |cpu, op| fcmov(cpu, op, !cpu.arch.flags.pf()),
-        Mnemonic::Ffree => ffree,
-        Mnemonic::Ffreep => ffreep,
-        Mnemonic::Fincstp => fincstp,
-        Mnemonic::Fdecstp => fdecstp,
-        // The 8087's and 80287's own controls do nothing on later processors.
-        Mnemonic::Fnop | Mnemonic::Fneni | Mnemonic::Fndisi | Mnemonic::Fnsetpm => fnop,
-        _ => return None,
-    })
+rows! {
+    Fxch => always(fxch),
+    Fcmovb => always(handler!(|cpu, op| fcmov(cpu, op, cpu.arch.flags.cf()))),
+    Fcmove => always(handler!(|cpu, op| fcmov(cpu, op, cpu.arch.flags.zf()))),
+    Fcmovbe => always(handler!(|cpu, op| fcmov(cpu, op, cpu.arch.flags.cf() || cpu.arch.flags.zf()))),
+    Fcmovu => always(handler!(|cpu, op| fcmov(cpu, op, cpu.arch.flags.pf()))),
+    Fcmovnb => always(handler!(|cpu, op| fcmov(cpu, op, !cpu.arch.flags.cf()))),
+    Fcmovne => always(handler!(|cpu, op| fcmov(cpu, op, !cpu.arch.flags.zf()))),
+    Fcmovnbe => always(handler!(|cpu, op| fcmov(cpu, op, !(cpu.arch.flags.cf() || cpu.arch.flags.zf())))),
+    Fcmovnu => always(handler!(|cpu, op| fcmov(cpu, op, !cpu.arch.flags.pf()))),
+    Ffree => always(ffree),
+    Ffreep => always(ffreep),
+    Fincstp => always(fincstp),
+    Fdecstp => always(fdecstp),
+    // The 8087's and 80287's own controls do nothing on later processors.
+    Fnop | Fneni | Fndisi | Fnsetpm => always(fnop),
 }
 
 fn fxch(cpu: &mut Cpu, op: &Op) -> Exec {

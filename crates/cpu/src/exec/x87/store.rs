@@ -1,26 +1,31 @@
 //! FST, FSTP, FIST, FISTP, FISTTP and FBSTP.
 
 use cloister_float::{self as float, Env, F80, Flags, Format, Rounding};
-use iced_x86::{Instruction, MemorySize, Mnemonic};
+use iced_x86::{Instruction, MemorySize};
 
 use super::report::{begin, finish, finish_quiet, underflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::mem::Plain;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    let (pops, truncates) = match instruction.mnemonic() {
-        Mnemonic::Fst | Mnemonic::Fist => (false, false),
-        Mnemonic::Fstp | Mnemonic::Fistp | Mnemonic::Fbstp | Mnemonic::Fstpnce => (true, false),
-        Mnemonic::Fisttp => (true, true),
-        _ => return None,
-    };
-    op.extra = u32::from(pops) | u32::from(truncates) << 1;
-    Some(match instruction.memory_size() {
-        _ if op.mem_operand == NO_MEMORY && instruction.mnemonic() == Mnemonic::Fstpnce => fstpnce,
-        _ if op.mem_operand == NO_MEMORY => fst_register,
+/// [`Op::extra`]: ST(0) is popped at the end.
+const POPS: u32 = 1;
+/// [`Op::extra`]: an integer is rounded toward zero.
+const TRUNCATES: u32 = 2;
+
+rows! {
+    Fst | Fist => rewrite(|i, _, op| form(i, op, 0)),
+    Fstp | Fistp | Fbstp => rewrite(|i, _, op| form(i, op, POPS)),
+    Fisttp => rewrite(|i, _, op| form(i, op, POPS | TRUNCATES)),
+    Fstpnce => rewrite(|_, _, op| Some(Op { run: fstpnce, extra: POPS, ..op })),
+}
+
+fn form(instruction: &Instruction, op: Op, extra: u32) -> Option<Op> {
+    let run = match instruction.memory_size() {
+        _ if op.mem_operand == NO_MEMORY => fst_register as Handler,
         MemorySize::Float32 => fst_float::<u32>,
         MemorySize::Float64 => fst_float::<u64>,
         MemorySize::Int16 => fist_16,
@@ -28,11 +33,12 @@ pub(super) fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> 
         MemorySize::Int64 => fist_64,
         MemorySize::Bcd => fbstp,
         _ => fstp_extended,
-    })
+    };
+    Some(Op { run, extra, ..op })
 }
 
 fn pop_if_asked(cpu: &mut Cpu, op: &Op) {
-    if op.extra & 1 != 0 {
+    if op.extra & POPS != 0 {
         cpu.arch.fpu.pop();
     }
 }
@@ -102,7 +108,7 @@ fn fst_float<T: Format + Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn rounding(env: &Env, op: &Op) -> Rounding {
-    if op.extra & 2 != 0 { Rounding::Zero } else { env.rounding }
+    if op.extra & TRUNCATES != 0 { Rounding::Zero } else { env.rounding }
 }
 
 fn fist_16(cpu: &mut Cpu, op: &Op) -> Exec {

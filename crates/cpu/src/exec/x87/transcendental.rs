@@ -1,27 +1,24 @@
 //! FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1.
 
 use cloister_float::{self as float, Env, F80};
-use iced_x86::{Instruction, Mnemonic};
 
 use super::arithmetic::{on_st0, two_results_fault};
 use super::report::{begin, finish, finish_quiet, underflow};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::{Op, handler};
 use crate::state::x87::status;
 
-pub(super) fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::F2xm1 => f2xm1,
-        Mnemonic::Fyl2x => |cpu, op| two_operands(cpu, op, float::fyl2x),
-        Mnemonic::Fyl2xp1 => |cpu, op| two_operands(cpu, op, float::fyl2xp1),
-        Mnemonic::Fpatan => |cpu, op| two_operands(cpu, op, float::fpatan),
-        Mnemonic::Fptan => |cpu, op| two_results(cpu, op, float::fptan),
-        Mnemonic::Fsincos => |cpu, op| two_results(cpu, op, float::fsincos),
-        Mnemonic::Fsin => |cpu, op| one_result(cpu, op, float::fsin),
-        Mnemonic::Fcos => |cpu, op| one_result(cpu, op, float::fcos),
-        _ => return None,
-    })
+rows! {
+    F2xm1 => always(f2xm1),
+    Fyl2x => always(handler!(|cpu, op| two_operands(cpu, op, float::fyl2x))),
+    Fyl2xp1 => always(handler!(|cpu, op| two_operands(cpu, op, float::fyl2xp1))),
+    Fpatan => always(handler!(|cpu, op| two_operands(cpu, op, float::fpatan))),
+    Fptan => always(handler!(|cpu, op| two_results(cpu, op, float::fptan))),
+    Fsincos => always(handler!(|cpu, op| two_results(cpu, op, float::fsincos))),
+    Fsin => always(handler!(|cpu, op| one_result(cpu, op, float::fsin))),
+    Fcos => always(handler!(|cpu, op| one_result(cpu, op, float::fcos))),
 }
 
 fn f2xm1(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -1,21 +1,15 @@
 //! VBROADCAST and VPBROADCAST: one element everywhere (SDM Vol. 2C).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, vector_rows};
 use crate::exec::vector::form::{M8, M16, M32, M64, M128, REGISTER, by_form_and_memory};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_128, VEX_256};
+use crate::op::{Op, VEX_128, VEX_256, handler};
 
-/// The handler of a broadcast.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Vbroadcastf128, Vbroadcasti128, Vbroadcastsd, Vbroadcastss, Vpbroadcastb, Vpbroadcastd,
-        Vpbroadcastq, Vpbroadcastw,
-    };
-    macro_rules! broadcast {
-        ($t:ty, $kind:ident) => {{
+macro_rules! broadcast {
+    ($t:ty, $kind:ident) => {
+        |_, op| {
             fn run<const FORM: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
                 if MEMORY {
                     broadcast::<FORM, $kind>(cpu, op, splat::<$t>)
@@ -24,16 +18,17 @@ pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
                 }
             }
             by_form_and_memory!(op, run)
-        }};
-    }
-    Some(match instruction.mnemonic() {
-        Vpbroadcastb => broadcast!(u8, M8),
-        Vpbroadcastw => broadcast!(u16, M16),
-        Vpbroadcastd | Vbroadcastss => broadcast!(u32, M32),
-        Vpbroadcastq | Vbroadcastsd => broadcast!(u64, M64),
-        Vbroadcastf128 | Vbroadcasti128 => |cpu, op| broadcast::<VEX_256, M128>(cpu, op, |b| b),
-        _ => return None,
-    })
+        }
+    };
+}
+
+vector_rows! {
+    Vpbroadcastb => choose(broadcast!(u8, M8)),
+    Vpbroadcastw => choose(broadcast!(u16, M16)),
+    Vpbroadcastd | Vbroadcastss => choose(broadcast!(u32, M32)),
+    Vpbroadcastq | Vbroadcastsd => choose(broadcast!(u64, M64)),
+    Vbroadcastf128 | Vbroadcasti128 =>
+        always(handler!(|cpu, op| broadcast::<VEX_256, M128>(cpu, op, |b| b))),
 }
 
 /// The lowest element in all places of a lane.

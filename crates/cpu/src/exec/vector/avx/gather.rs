@@ -1,37 +1,32 @@
 //! VGATHERDPS and its relatives (SDM Vol. 2C): elements from addresses of their own, chosen by a
 //! mask that records what is done. The decoder knows none with the same register twice.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::Instruction;
 
 use super::element::{self, chosen, get, set};
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, vector_rows};
 use crate::exit::{Exec, Stop};
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, VEX_256, ZERO_SLOT};
 
-/// The handler of a gather. [`Op::extra`] becomes the index register, in bits 7:0, and the number
-/// of elements.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{
-        Vgatherdpd, Vgatherdps, Vgatherqpd, Vgatherqps, Vpgatherdd, Vpgatherdq, Vpgatherqd,
-        Vpgatherqq,
-    };
-    let (handler, widest): (Handler, u32) = match instruction.mnemonic() {
-        Vgatherdps | Vpgatherdd => (gather::<u32, u32>, 4),
-        Vgatherdpd | Vpgatherdq => (gather::<u64, u32>, 8),
-        Vgatherqps | Vpgatherqd => (gather::<u32, u64>, 8),
-        Vgatherqpd | Vpgatherqq => (gather::<u64, u64>, 8),
-        _ => return None,
-    };
+vector_rows! {
+    Vgatherdps | Vpgatherdd => rewrite(|i, _, op| form(i, op, gather::<u32, u32>, 4)),
+    Vgatherdpd | Vpgatherdq => rewrite(|i, _, op| form(i, op, gather::<u64, u32>, 8)),
+    Vgatherqps | Vpgatherqd => rewrite(|i, _, op| form(i, op, gather::<u32, u64>, 8)),
+    Vgatherqpd | Vpgatherqq => rewrite(|i, _, op| form(i, op, gather::<u64, u64>, 8)),
+}
+
+/// A gather whose elements or indices have `widest` bytes. [`Op::extra`] becomes the index
+/// register, in bits 7:0, and the number of elements.
+fn form(instruction: &Instruction, mut op: Op, run: Handler, widest: u32) -> Option<Op> {
     let index = instruction.memory_index();
-    let number = index.number() as u8;
     if index.is_ymm() {
         op.vex = VEX_256;
     }
-    op.extra = u32::from(number) | (vector_size(op) / widest) << 8;
-    op.index = ZERO_SLOT;
-    Some(handler)
+    let extra = index.number() as u32 | (vector_size(&op) / widest) << 8;
+    Some(Op { run, index: ZERO_SLOT, extra, ..op })
 }
 
 /// Bytes of the longest of destination and index.

@@ -1,26 +1,23 @@
 //! The two halves of a YMM register: VINSERTF128, VEXTRACTF128, VPERM2F128 and their integer twins
 //! (SDM Vol. 2C).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{M128, REGISTER, value_of, wide_imm};
 use crate::exec::vector::lane::Wide;
 use crate::exit::Exec;
 use crate::op::{Handler, NO_MEMORY, Op, VEX_128};
 
-/// The handler of an instruction that moves halves.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Vextractf128, Vextracti128, Vinsertf128, Vinserti128, Vperm2f128, Vperm2i128};
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Vinsertf128 | Vinserti128 if memory => insert::<M128>,
-        Vinsertf128 | Vinserti128 => insert::<REGISTER>,
-        Vextractf128 | Vextracti128 if memory => extract_to_memory,
-        Vextractf128 | Vextracti128 => extract,
-        Vperm2f128 | Vperm2i128 => wide_imm!(op, permute),
-        _ => return None,
-    })
+vector_rows! {
+    Vinsertf128 | Vinserti128 => choose(|_, op| match op.mem_operand {
+        NO_MEMORY => insert::<REGISTER> as Handler,
+        _ => insert::<M128>,
+    }),
+    Vextractf128 | Vextracti128 => choose(|_, op| match op.mem_operand {
+        NO_MEMORY => extract as Handler,
+        _ => extract_to_memory,
+    }),
+    Vperm2f128 | Vperm2i128 => choose(|_, op| wide_imm!(op, permute)),
 }
 
 fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -1,27 +1,24 @@
 //! VMASKMOVPS, VMASKMOVPD, VPMASKMOVD and VPMASKMOVQ (SDM Vol. 2C): only chosen elements touch
 //! memory, and never raise #AC.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::Instruction;
 
 use super::element::{self, chosen, get};
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::M128_ANY;
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, VEX_128, VEX_256};
 
-/// The handler of a masked move.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
-    let to_memory = op.mem_operand == 0;
-    Some(match instruction.mnemonic() {
-        Vmaskmovps | Vpmaskmovd if to_memory => store::<u32>,
-        Vmaskmovps | Vpmaskmovd => load::<u32>,
-        Vmaskmovpd | Vpmaskmovq if to_memory => store::<u64>,
-        Vmaskmovpd | Vpmaskmovq => load::<u64>,
-        _ => return None,
-    })
+vector_rows! {
+    Vmaskmovps | Vpmaskmovd => choose(form::<u32>),
+    Vmaskmovpd | Vpmaskmovq => choose(form::<u64>),
+}
+
+fn form<T: Int>(_instruction: &Instruction, op: &Op) -> Handler {
+    if op.mem_operand == 0 { store::<T> } else { load::<T> }
 }
 
 /// Number of elements.

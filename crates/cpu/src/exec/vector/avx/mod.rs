@@ -9,16 +9,8 @@ pub mod masked;
 pub mod permute;
 pub mod zero;
 
-use iced_x86::Instruction;
+use crate::exec::table::Row;
 
-use crate::op::{Handler, Op};
-
-/// The handler of an instruction that only VEX prefixes encode.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    broadcast::select(instruction, op)
-        .or_else(|| halves::select(instruction, op))
-        .or_else(|| permute::select(instruction, op))
-        .or_else(|| masked::select(instruction, op))
-        .or_else(|| gather::select(instruction, op))
-        .or_else(|| zero::select(instruction))
-}
+/// The rows of instructions that only VEX prefixes encode, by family.
+pub(in crate::exec) const FAMILIES: &[&[Row]] =
+    &[broadcast::ROWS, halves::ROWS, permute::ROWS, masked::ROWS, gather::ROWS, zero::ROWS];

@@ -1,27 +1,23 @@
 //! VPERMILPS, VPERMILPD in each lane; VPERMD, VPERMPS, VPERMQ, VPERMPD across them (SDM Vol. 2C).
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::OpKind;
 
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{sse, sse_imm, wide_imm};
 use crate::exec::vector::integer::shuffle::{shuffle_doublewords, shufpd};
 use crate::exec::vector::lane::{Element, Lane, Wide};
-use crate::op::{Handler, Op};
 
-/// The handler of a permutation.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Vpermd, Vpermilpd, Vpermilps, Vpermpd, Vpermps, Vpermq};
-    let by_immediate = instruction.op2_kind() == OpKind::Immediate8;
-    Some(match instruction.mnemonic() {
-        Vpermilps if by_immediate => {
-            sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm))
-        }
-        Vpermilps => sse!(op, M128, vpermilps),
-        Vpermilpd if by_immediate => sse_imm!(op, M128, |_, b, imm| shufpd(b, b, imm), 2),
-        Vpermilpd => sse!(op, M128, vpermilpd),
-        Vpermd | Vpermps => wide_imm!(op, |a, b, _| vpermd(a, b)),
-        Vpermq | Vpermpd => wide_imm!(op, |_, b, imm| vpermq(b, imm)),
-        _ => return None,
-    })
+vector_rows! {
+    Vpermilps => choose(|instruction, op| match instruction.op2_kind() {
+        OpKind::Immediate8 => sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm)),
+        _ => sse!(op, M128, vpermilps),
+    }),
+    Vpermilpd => choose(|instruction, op| match instruction.op2_kind() {
+        OpKind::Immediate8 => sse_imm!(op, M128, |_, b, imm| shufpd(b, b, imm), 2),
+        _ => sse!(op, M128, vpermilpd),
+    }),
+    Vpermd | Vpermps => choose(|_, op| wide_imm!(op, |a, b, _| vpermd(a, b))),
+    Vpermq | Vpermpd => choose(|_, op| wide_imm!(op, |_, b, imm| vpermq(b, imm))),
 }
 
 /// VPERMILPS: doublewords of `a` chosen by bits 1:0 of those of `b`.

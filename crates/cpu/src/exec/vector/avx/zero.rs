@@ -1,18 +1,13 @@
 //! VZEROALL and VZEROUPPER (SDM Vol. 2C).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{always, vector_rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of VZEROALL or VZEROUPPER.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Vzeroall => Some(vzeroall),
-        Mnemonic::Vzeroupper => Some(vzeroupper),
-        _ => None,
-    }
+vector_rows! {
+    Vzeroall => always(vzeroall),
+    Vzeroupper => always(vzeroupper),
 }
 
 /// The registers that the mode has: the others keep their value outside 64-bit mode.

@@ -5,29 +5,20 @@
 
 use aes::Block;
 use aes::hazmat::{cipher_round, equiv_inv_cipher_round, inv_mix_columns, mix_columns};
-use iced_x86::{Instruction, Mnemonic};
 
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, Op};
 
-/// The handler of an AES instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Aesdec, Aesdeclast, Aesenc, Aesenclast, Aesimc, Aeskeygenassist, Vaesdec, Vaesdeclast,
-        Vaesenc, Vaesenclast, Vaesimc, Vaeskeygenassist,
-    };
-    Some(match instruction.mnemonic() {
-        Aesenc | Vaesenc => sse!(op, M128, aesenc),
-        Aesenclast | Vaesenclast => sse!(op, M128, aesenclast),
-        Aesdec | Vaesdec => sse!(op, M128, aesdec),
-        Aesdeclast | Vaesdeclast => sse!(op, M128, aesdeclast),
-        Aesimc | Vaesimc => sse!(op, M128, |_, b| aesimc(b)),
-        Aeskeygenassist | Vaeskeygenassist => {
-            sse_imm!(op, M128, |_, b, imm| aeskeygenassist(b, imm))
-        }
-        _ => return None,
-    })
+vector_rows! {
+    Aesenc | Vaesenc => choose(|_, op| sse!(op, M128, aesenc)),
+    Aesenclast | Vaesenclast => choose(|_, op| sse!(op, M128, aesenclast)),
+    Aesdec | Vaesdec => choose(|_, op| sse!(op, M128, aesdec)),
+    Aesdeclast | Vaesdeclast => choose(|_, op| sse!(op, M128, aesdeclast)),
+    Aesimc | Vaesimc => choose(|_, op| sse!(op, M128, |_, b| aesimc(b))),
+    Aeskeygenassist | Vaeskeygenassist => choose(|_, op| {
+        sse_imm!(op, M128, |_, b, imm| aeskeygenassist(b, imm))
+    }),
 }
 
 fn block(lane: Lane) -> Block {

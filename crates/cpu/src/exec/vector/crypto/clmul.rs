@@ -1,15 +1,11 @@
 //! PCLMULQDQ: carry-less multiplication (SDM Vol. 2B).
 
-use iced_x86::{Instruction, Mnemonic};
-
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::sse_imm;
 use crate::exec::vector::lane::Lane;
-use crate::op::{Handler, Op};
 
-/// The handler of PCLMULQDQ.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    let multiplies = matches!(instruction.mnemonic(), Mnemonic::Pclmulqdq | Mnemonic::Vpclmulqdq);
-    multiplies.then(|| sse_imm!(op, M128, pclmulqdq))
+vector_rows! {
+    Pclmulqdq | Vpclmulqdq => choose(|_, op| sse_imm!(op, M128, pclmulqdq)),
 }
 
 /// PCLMULQDQ: bit 0 of the immediate picks the quadword of `a`, bit 4 that of `b`.

@@ -4,13 +4,7 @@ pub mod aes;
 pub mod clmul;
 pub mod sha;
 
-use iced_x86::Instruction;
+use crate::exec::table::Row;
 
-use crate::op::{Handler, Op};
-
-/// The handler of a cryptographic instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    aes::select(instruction, op)
-        .or_else(|| clmul::select(instruction, op))
-        .or_else(|| sha::select(instruction, op))
-}
+/// The rows of cryptographic instructions, by family.
+pub(in crate::exec) const FAMILIES: &[&[Row]] = &[aes::ROWS, clmul::ROWS, sha::ROWS];

@@ -1,27 +1,23 @@
 //! The SHA extensions (SDM Vol. 2B, SHA1MSG1 and following; FIPS 180-4).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{self, vector_rows};
 use crate::exec::vector::form::{self, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op};
 
-/// The handler of a SHA instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Sha1msg1, Sha1msg2, Sha1nexte, Sha1rnds4, Sha256msg1, Sha256msg2, Sha256rnds2};
-    Some(match instruction.mnemonic() {
-        Sha1rnds4 => sse_imm!(op, M128, sha1rnds4),
-        Sha1nexte => sse!(op, M128, sha1nexte),
-        Sha1msg1 => sse!(op, M128, sha1msg1),
-        Sha1msg2 => sse!(op, M128, sha1msg2),
-        Sha256rnds2 if op.mem_operand == NO_MEMORY => handle_sha256rnds2::<{ form::REGISTER }>,
-        Sha256rnds2 => handle_sha256rnds2::<{ form::M128 }>,
-        Sha256msg1 => sse!(op, M128, sha256msg1),
-        Sha256msg2 => sse!(op, M128, sha256msg2),
-        _ => return None,
-    })
+vector_rows! {
+    Sha1rnds4 => table::choose(|_, op| sse_imm!(op, M128, sha1rnds4)),
+    Sha1nexte => table::choose(|_, op| sse!(op, M128, sha1nexte)),
+    Sha1msg1 => table::choose(|_, op| sse!(op, M128, sha1msg1)),
+    Sha1msg2 => table::choose(|_, op| sse!(op, M128, sha1msg2)),
+    Sha256rnds2 => table::choose(|_, op| match op.mem_operand {
+        NO_MEMORY => handle_sha256rnds2::<{ form::REGISTER }> as Handler,
+        _ => handle_sha256rnds2::<{ form::M128 }>,
+    }),
+    Sha256msg1 => table::choose(|_, op| sse!(op, M128, sha256msg1)),
+    Sha256msg2 => table::choose(|_, op| sse!(op, M128, sha256msg2)),
 }
 
 fn handle_sha256rnds2<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {

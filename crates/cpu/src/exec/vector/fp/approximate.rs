@@ -1,22 +1,17 @@
 //! RCPPS, RSQRTPS and their scalar forms: approximations within a relative error of 1.5 * 2^-12
 //! that heed neither MXCSR nor its masks (SDM Vol. 2B, RCPPS, RSQRTPS).
 
-use iced_x86::{Instruction, Mnemonic};
-
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{sse, with_low32};
 use crate::exec::vector::lane::map;
-use crate::op::{Handler, Op};
 
-/// The handler of an approximation.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss};
-    Some(match instruction.mnemonic() {
-        Rcpps | Vrcpps => sse!(op, M128, |_, b| map(b, reciprocal)),
-        Rcpss | Vrcpss => sse!(op, M32, |a, b| with_low32(a, reciprocal(b[0] as u32))),
-        Rsqrtps | Vrsqrtps => sse!(op, M128, |_, b| map(b, reciprocal_root)),
-        Rsqrtss | Vrsqrtss => sse!(op, M32, |a, b| with_low32(a, reciprocal_root(b[0] as u32))),
-        _ => return None,
-    })
+vector_rows! {
+    Rcpps | Vrcpps => choose(|_, op| sse!(op, M128, |_, b| map(b, reciprocal))),
+    Rcpss | Vrcpss => choose(|_, op| sse!(op, M32, |a, b| with_low32(a, reciprocal(b[0] as u32)))),
+    Rsqrtps | Vrsqrtps => choose(|_, op| sse!(op, M128, |_, b| map(b, reciprocal_root))),
+    Rsqrtss | Vrsqrtss => choose(|_, op| {
+        sse!(op, M32, |a, b| with_low32(a, reciprocal_root(b[0] as u32)))
+    }),
 }
 
 const SIGN: u32 = 1 << 31;

@@ -1,49 +1,37 @@
 //! Addition, subtraction, multiplication, division, square root, minimum and maximum.
 
 use cloister_float as float;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::shapes;
-use crate::op::{Handler, Op};
+use crate::exec::table::{choose, vector_rows};
 
-/// The handler of an arithmetic instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Addpd, Addps, Addsd, Addss, Divpd, Divps, Divsd, Divss, Maxpd, Maxps, Maxsd, Maxss, Minpd,
-        Minps, Minsd, Minss, Mulpd, Mulps, Mulsd, Mulss, Sqrtpd, Sqrtps, Sqrtsd, Sqrtss, Subpd,
-        Subps, Subsd, Subss, Vaddpd, Vaddps, Vaddsd, Vaddss, Vdivpd, Vdivps, Vdivsd, Vdivss,
-        Vmaxpd, Vmaxps, Vmaxsd, Vmaxss, Vminpd, Vminps, Vminsd, Vminss, Vmulpd, Vmulps, Vmulsd,
-        Vmulss, Vsqrtpd, Vsqrtps, Vsqrtsd, Vsqrtss, Vsubpd, Vsubps, Vsubsd, Vsubss,
-    };
-    Some(match instruction.mnemonic() {
-        Addps | Vaddps => shapes!(ps, op, float::add),
-        Addpd | Vaddpd => shapes!(pd, op, float::add),
-        Addss | Vaddss => shapes!(ss, op, float::add),
-        Addsd | Vaddsd => shapes!(sd, op, float::add),
-        Subps | Vsubps => shapes!(ps, op, float::sub),
-        Subpd | Vsubpd => shapes!(pd, op, float::sub),
-        Subss | Vsubss => shapes!(ss, op, float::sub),
-        Subsd | Vsubsd => shapes!(sd, op, float::sub),
-        Mulps | Vmulps => shapes!(ps, op, float::mul),
-        Mulpd | Vmulpd => shapes!(pd, op, float::mul),
-        Mulss | Vmulss => shapes!(ss, op, float::mul),
-        Mulsd | Vmulsd => shapes!(sd, op, float::mul),
-        Divps | Vdivps => shapes!(ps, op, float::div),
-        Divpd | Vdivpd => shapes!(pd, op, float::div),
-        Divss | Vdivss => shapes!(ss, op, float::div),
-        Divsd | Vdivsd => shapes!(sd, op, float::div),
-        Sqrtps | Vsqrtps => shapes!(ps, op, |env, _, b| float::sqrt(env, b)),
-        Sqrtpd | Vsqrtpd => shapes!(pd, op, |env, _, b| float::sqrt(env, b)),
-        Sqrtss | Vsqrtss => shapes!(ss, op, |env, _, b: u32| float::sqrt(env, b)),
-        Sqrtsd | Vsqrtsd => shapes!(sd, op, |env, _, b: u64| float::sqrt(env, b)),
-        Minps | Vminps => shapes!(ps, op, float::min),
-        Minpd | Vminpd => shapes!(pd, op, float::min),
-        Minss | Vminss => shapes!(ss, op, float::min),
-        Minsd | Vminsd => shapes!(sd, op, float::min),
-        Maxps | Vmaxps => shapes!(ps, op, float::max),
-        Maxpd | Vmaxpd => shapes!(pd, op, float::max),
-        Maxss | Vmaxss => shapes!(ss, op, float::max),
-        Maxsd | Vmaxsd => shapes!(sd, op, float::max),
-        _ => return None,
-    })
+vector_rows! {
+    Addps | Vaddps => choose(shapes!(ps, float::add)),
+    Addpd | Vaddpd => choose(shapes!(pd, float::add)),
+    Addss | Vaddss => choose(shapes!(ss, float::add)),
+    Addsd | Vaddsd => choose(shapes!(sd, float::add)),
+    Subps | Vsubps => choose(shapes!(ps, float::sub)),
+    Subpd | Vsubpd => choose(shapes!(pd, float::sub)),
+    Subss | Vsubss => choose(shapes!(ss, float::sub)),
+    Subsd | Vsubsd => choose(shapes!(sd, float::sub)),
+    Mulps | Vmulps => choose(shapes!(ps, float::mul)),
+    Mulpd | Vmulpd => choose(shapes!(pd, float::mul)),
+    Mulss | Vmulss => choose(shapes!(ss, float::mul)),
+    Mulsd | Vmulsd => choose(shapes!(sd, float::mul)),
+    Divps | Vdivps => choose(shapes!(ps, float::div)),
+    Divpd | Vdivpd => choose(shapes!(pd, float::div)),
+    Divss | Vdivss => choose(shapes!(ss, float::div)),
+    Divsd | Vdivsd => choose(shapes!(sd, float::div)),
+    Sqrtps | Vsqrtps => choose(shapes!(ps, |env, _, b| float::sqrt(env, b))),
+    Sqrtpd | Vsqrtpd => choose(shapes!(pd, |env, _, b| float::sqrt(env, b))),
+    Sqrtss | Vsqrtss => choose(shapes!(ss, |env, _, b: u32| float::sqrt(env, b))),
+    Sqrtsd | Vsqrtsd => choose(shapes!(sd, |env, _, b: u64| float::sqrt(env, b))),
+    Minps | Vminps => choose(shapes!(ps, float::min)),
+    Minpd | Vminpd => choose(shapes!(pd, float::min)),
+    Minss | Vminss => choose(shapes!(ss, float::min)),
+    Minsd | Vminsd => choose(shapes!(sd, float::min)),
+    Maxps | Vmaxps => choose(shapes!(ps, float::max)),
+    Maxpd | Vmaxpd => choose(shapes!(pd, float::max)),
+    Maxss | Vmaxss => choose(shapes!(ss, float::max)),
+    Maxsd | Vmaxsd => choose(shapes!(sd, float::max)),
 }

@@ -2,55 +2,65 @@
 
 use cloister_float::{Comparison, Env, Format, Relation, compare};
 use cloister_x86::regs::Rflags;
-use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, rewrite, vector_rows};
 use crate::exec::vector::form::{M32, M64, REGISTER, sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, zip_with};
 use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 
-/// The handler of a comparison.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    use Mnemonic::{
-        Cmppd, Cmpps, Cmpsd, Cmpss, Comisd, Comiss, Ucomisd, Ucomiss, Vcmppd, Vcmpps, Vcmpsd,
-        Vcmpss, Vcomisd, Vcomiss, Vucomisd, Vucomiss,
-    };
-    let memory = op.mem_operand != NO_MEMORY;
-    macro_rules! compare {
-        ($kind:ident, $f:expr) => {{
-            // Without a VEX prefix there are eight predicates.
-            op.imm &= if op.vex == LEGACY { 7 } else { 0x1f };
-            sse_float_imm!(op, $kind, $f)
-        }};
-    }
-    Some(match instruction.mnemonic() {
-        Cmpps | Vcmpps => compare!(M128, |env: &mut Env, a, b, predicate| {
-            zip_with(env, a, b, |env, a: u32, b| if holds(env, a, b, predicate) { !0 } else { 0 })
-        }),
-        Cmppd | Vcmppd => compare!(M128, |env: &mut Env, a, b, predicate| {
-            zip_with(env, a, b, |env, a: u64, b| if holds(env, a, b, predicate) { !0 } else { 0 })
-        }),
-        Cmpss | Vcmpss => compare!(M32, |env: &mut Env, a: Lane, b: Lane, predicate| {
-            let holds = holds(env, a[0] as u32, b[0] as u32, predicate);
-            with_low32(a, if holds { !0 } else { 0 })
-        }),
-        // CMPSD is also the name of a string instruction.
-        Vcmpsd | Cmpsd if op.vex != LEGACY || instruction.code() == Code::Cmpsd_xmm_xmmm64_imm8 => {
-            compare!(M64, |env: &mut Env, a: Lane, b: Lane, predicate| {
-                with_low(a, if holds(env, a[0], b[0], predicate) { !0 } else { 0 })
-            })
+/// Picks an instance of a handler that is generic over the kind of its source.
+macro_rules! by_kind {
+    ($op:expr, $handler:ident, $kind:ident) => {
+        if $op.mem_operand == NO_MEMORY {
+            $handler::<REGISTER> as Handler
+        } else {
+            $handler::<$kind>
         }
-        Comiss | Vcomiss if memory => comiss::<M32>,
-        Comiss | Vcomiss => comiss::<REGISTER>,
-        Ucomiss | Vucomiss if memory => ucomiss::<M32>,
-        Ucomiss | Vucomiss => ucomiss::<REGISTER>,
-        Comisd | Vcomisd if memory => comisd::<M64>,
-        Comisd | Vcomisd => comisd::<REGISTER>,
-        Ucomisd | Vucomisd if memory => ucomisd::<M64>,
-        Ucomisd | Vucomisd => ucomisd::<REGISTER>,
-        _ => return None,
-    })
+    };
+}
+/// A comparison by the predicate that the immediate names.
+macro_rules! compare {
+    ($kind:ident, $f:expr) => {
+        |_, _, op| {
+            let imm = op.imm & predicates(&op);
+            Some(Op { run: sse_float_imm!(op, $kind, $f), imm, ..op })
+        }
+    };
+}
+
+vector_rows! {
+    Cmpps | Vcmpps => rewrite(compare!(M128, |env: &mut Env, a, b, predicate| {
+        zip_with(env, a, b, |env, a: u32, b| if holds(env, a, b, predicate) { !0 } else { 0 })
+    })),
+    Cmppd | Vcmppd => rewrite(compare!(M128, |env: &mut Env, a, b, predicate| {
+        zip_with(env, a, b, |env, a: u64, b| if holds(env, a, b, predicate) { !0 } else { 0 })
+    })),
+    Cmpss | Vcmpss => rewrite(compare!(M32, |env: &mut Env, a: Lane, b: Lane, predicate| {
+        let holds = holds(env, a[0] as u32, b[0] as u32, predicate);
+        with_low32(a, if holds { !0 } else { 0 })
+    })),
+    // CMPSD, which is also the name of a string instruction, has its row there.
+    Vcmpsd => rewrite(|_, _, op| cmpsd(op)),
+    Comiss | Vcomiss => choose(|_, op| by_kind!(op, comiss, M32)),
+    Ucomiss | Vucomiss => choose(|_, op| by_kind!(op, ucomiss, M32)),
+    Comisd | Vcomisd => choose(|_, op| by_kind!(op, comisd, M64)),
+    Ucomisd | Vucomisd => choose(|_, op| by_kind!(op, ucomisd, M64)),
+}
+
+/// CMPSD and VCMPSD of XMM registers.
+pub(in crate::exec) fn cmpsd(op: Op) -> Option<Op> {
+    let imm = op.imm & predicates(&op);
+    let run = sse_float_imm!(op, M64, |env: &mut Env, a: Lane, b: Lane, predicate| {
+        with_low(a, if holds(env, a[0], b[0], predicate) { !0 } else { 0 })
+    });
+    Some(Op { run, imm, ..op })
+}
+
+/// The bits of the immediate that name a predicate: without a VEX prefix there are eight.
+const fn predicates(op: &Op) -> u64 {
+    if op.vex == LEGACY { 7 } else { 0x1f }
 }
 
 /// Whether a predicate of CMPPS holds (SDM Vol. 2A, table 3-1): bits 1:0 choose among equal, less,

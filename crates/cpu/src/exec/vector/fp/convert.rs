@@ -1,69 +1,44 @@
 //! Conversions to floating point (SDM Vol. 1, 11.4.1.6).
 
 use cloister_float::{Env, convert, from_i32, from_i64};
-use iced_x86::{Code, Instruction, Mnemonic};
+use iced_x86::Code;
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{
-    sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
+    by_memory, sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
 };
 use crate::exec::vector::lane::{Lane, map_with};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-/// The handler of a conversion to floating point.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Cvtdq2pd, Cvtdq2ps, Cvtpd2ps, Cvtpi2pd, Cvtpi2ps, Cvtps2pd, Cvtsd2ss, Cvtsi2sd, Cvtsi2ss,
-        Cvtss2sd, Vcvtdq2pd, Vcvtdq2ps, Vcvtpd2ps, Vcvtps2pd, Vcvtsd2ss, Vcvtsi2sd, Vcvtsi2ss,
-        Vcvtss2sd,
-    };
-    let memory = op.mem_operand != NO_MEMORY;
-    Some(match instruction.mnemonic() {
-        Cvtss2sd | Vcvtss2sd => {
-            sse_float!(op, M32, |env, a, b| with_low(a, convert(env, b[0] as u32)))
-        }
-        Cvtsd2ss | Vcvtsd2ss => sse_float!(op, M64, |env, a, b| with_low32(a, convert(env, b[0]))),
-        Cvtps2pd | Vcvtps2pd => sse_float_widen!(op, cvtps2pd),
-        Cvtpd2ps | Vcvtpd2ps => sse_float_narrow!(op, cvtpd2ps),
-        Cvtdq2ps | Vcvtdq2ps => sse_float!(op, M128, |env, _, b| {
-            map_with(env, b, |env, x: u32| from_i32(env, x as i32))
-        }),
-        Cvtdq2pd | Vcvtdq2pd => sse_float_widen!(op, cvtdq2pd),
-        Cvtpi2ps if memory => cvtpi2ps::<true>,
-        Cvtpi2ps => cvtpi2ps::<false>,
-        Cvtpi2pd if memory => cvtpi2pd_memory,
-        Cvtpi2pd => cvtpi2pd_register,
-        Cvtsi2ss | Cvtsi2sd | Vcvtsi2ss | Vcvtsi2sd => match (instruction.code(), memory) {
-            (Code::Cvtsi2ss_xmm_rm32 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm32, false) => {
-                cvtsi2ss::<u32, false>
-            }
-            (Code::Cvtsi2ss_xmm_rm32 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm32, true) => {
-                cvtsi2ss::<u32, true>
-            }
-            (Code::Cvtsi2ss_xmm_rm64 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm64, false) => {
-                cvtsi2ss::<u64, false>
-            }
-            (Code::Cvtsi2ss_xmm_rm64 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm64, true) => {
-                cvtsi2ss::<u64, true>
-            }
-            (Code::Cvtsi2sd_xmm_rm32 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm32, false) => {
-                cvtsi2sd::<u32, false>
-            }
-            (Code::Cvtsi2sd_xmm_rm32 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm32, true) => {
-                cvtsi2sd::<u32, true>
-            }
-            (Code::Cvtsi2sd_xmm_rm64 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm64, false) => {
-                cvtsi2sd::<u64, false>
-            }
-            (Code::Cvtsi2sd_xmm_rm64 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm64, true) => {
-                cvtsi2sd::<u64, true>
-            }
-            _ => return None,
-        },
-        _ => return None,
-    })
+vector_rows! {
+    Cvtss2sd | Vcvtss2sd => choose(|_, op| {
+        sse_float!(op, M32, |env, a, b| with_low(a, convert(env, b[0] as u32)))
+    }),
+    Cvtsd2ss | Vcvtsd2ss => choose(|_, op| {
+        sse_float!(op, M64, |env, a, b| with_low32(a, convert(env, b[0])))
+    }),
+    Cvtps2pd | Vcvtps2pd => choose(|_, op| sse_float_widen!(op, cvtps2pd)),
+    Cvtpd2ps | Vcvtpd2ps => choose(|_, op| sse_float_narrow!(op, cvtpd2ps)),
+    Cvtdq2ps | Vcvtdq2ps => choose(|_, op| {
+        sse_float!(op, M128, |env, _, b| map_with(env, b, |env, x: u32| from_i32(env, x as i32)))
+    }),
+    Cvtdq2pd | Vcvtdq2pd => choose(|_, op| sse_float_widen!(op, cvtdq2pd)),
+    Cvtpi2ps => choose(|_, op| by_memory!(op, cvtpi2ps)),
+    Cvtpi2pd => choose(|_, op| match op.mem_operand {
+        NO_MEMORY => cvtpi2pd_register as Handler,
+        _ => cvtpi2pd_memory,
+    }),
+    Cvtsi2ss | Vcvtsi2ss => choose(|instruction, op| match instruction.code() {
+        Code::Cvtsi2ss_xmm_rm64 | Code::VEX_Vcvtsi2ss_xmm_xmm_rm64 => by_memory!(op, cvtsi2ss, u64),
+        _ => by_memory!(op, cvtsi2ss, u32),
+    }),
+    Cvtsi2sd | Vcvtsi2sd => choose(|instruction, op| match instruction.code() {
+        Code::Cvtsi2sd_xmm_rm64 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm64 => by_memory!(op, cvtsi2sd, u64),
+        _ => by_memory!(op, cvtsi2sd, u32),
+    }),
 }
 
 /// CVTPS2PD: two elements.

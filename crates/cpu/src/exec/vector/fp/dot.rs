@@ -4,21 +4,17 @@
 //! the instruction with the flags of the steps so far.
 
 use cloister_float::{add, mul};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::by_form;
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_256};
+use crate::op::{Op, VEX_256};
 
-/// The handler of a dot product.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Dpps | Mnemonic::Vdpps => by_form!(op, handle_dpps, M128),
-        Mnemonic::Dppd | Mnemonic::Vdppd => by_form!(op, handle_dppd, M128),
-        _ => return None,
-    })
+vector_rows! {
+    Dpps | Vdpps => choose(|_, op| by_form!(op, handle_dpps, M128)),
+    Dppd | Vdppd => choose(|_, op| by_form!(op, handle_dppd, M128)),
 }
 
 fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {

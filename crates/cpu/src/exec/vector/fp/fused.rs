@@ -1,13 +1,13 @@
 //! FMA: fused multiplication and addition (SDM Vol. 1, 14.5).
 
 use cloister_float::{Env, Format, fma};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{rewrite, vector_rows};
 use crate::exec::vector::form::{by_form, with_low, with_low32};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_256};
+use crate::op::{Op, VEX_256};
 
 /// [`Op::extra`]: which operands are multiplied, the number of the mnemonic.
 const ORDER: u32 = 0xff;
@@ -20,49 +20,47 @@ const SUBTRACT_ODD: u32 = 1 << 10;
 /// [`Op::extra`]: the addend is negated.
 const SUBTRACT: u32 = SUBTRACT_EVEN | SUBTRACT_ODD;
 
-/// The handler of an FMA instruction. [`Op::extra`] says which it is.
-pub fn select(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
-    /// The mnemonics of an operation, one for each order of operands.
-    macro_rules! table {
-        ($mnemonic:expr, $(
-            $handler:expr, $flags:expr, $m132:ident, $m213:ident, $m231:ident;
-        )*) => {
-            match $mnemonic {
-                $(
-                    Mnemonic::$m132 => { op.extra = 132 | $flags; $handler }
-                    Mnemonic::$m213 => { op.extra = 213 | $flags; $handler }
-                    Mnemonic::$m231 => { op.extra = 231 | $flags; $handler }
-                )*
-                _ => return None,
-            }
-        };
-    }
-    let ps = by_form!(op, ps, M128);
-    let pd = by_form!(op, pd, M128);
-    let ss = by_form!(op, ss, M32);
-    let sd = by_form!(op, sd, M64);
-    Some(table!(instruction.mnemonic(),
-        ps, 0, Vfmadd132ps, Vfmadd213ps, Vfmadd231ps;
-        pd, 0, Vfmadd132pd, Vfmadd213pd, Vfmadd231pd;
-        ss, 0, Vfmadd132ss, Vfmadd213ss, Vfmadd231ss;
-        sd, 0, Vfmadd132sd, Vfmadd213sd, Vfmadd231sd;
-        ps, SUBTRACT, Vfmsub132ps, Vfmsub213ps, Vfmsub231ps;
-        pd, SUBTRACT, Vfmsub132pd, Vfmsub213pd, Vfmsub231pd;
-        ss, SUBTRACT, Vfmsub132ss, Vfmsub213ss, Vfmsub231ss;
-        sd, SUBTRACT, Vfmsub132sd, Vfmsub213sd, Vfmsub231sd;
-        ps, NEGATE_PRODUCT, Vfnmadd132ps, Vfnmadd213ps, Vfnmadd231ps;
-        pd, NEGATE_PRODUCT, Vfnmadd132pd, Vfnmadd213pd, Vfnmadd231pd;
-        ss, NEGATE_PRODUCT, Vfnmadd132ss, Vfnmadd213ss, Vfnmadd231ss;
-        sd, NEGATE_PRODUCT, Vfnmadd132sd, Vfnmadd213sd, Vfnmadd231sd;
-        ps, NEGATE_PRODUCT | SUBTRACT, Vfnmsub132ps, Vfnmsub213ps, Vfnmsub231ps;
-        pd, NEGATE_PRODUCT | SUBTRACT, Vfnmsub132pd, Vfnmsub213pd, Vfnmsub231pd;
-        ss, NEGATE_PRODUCT | SUBTRACT, Vfnmsub132ss, Vfnmsub213ss, Vfnmsub231ss;
-        sd, NEGATE_PRODUCT | SUBTRACT, Vfnmsub132sd, Vfnmsub213sd, Vfnmsub231sd;
-        ps, SUBTRACT_EVEN, Vfmaddsub132ps, Vfmaddsub213ps, Vfmaddsub231ps;
-        pd, SUBTRACT_EVEN, Vfmaddsub132pd, Vfmaddsub213pd, Vfmaddsub231pd;
-        ps, SUBTRACT_ODD, Vfmsubadd132ps, Vfmsubadd213ps, Vfmsubadd231ps;
-        pd, SUBTRACT_ODD, Vfmsubadd132pd, Vfmsubadd213pd, Vfmsubadd231pd;
-    ))
+/// The rows of operations, each with a mnemonic for each order of its operands. [`Op::extra`] says
+/// which of them it is.
+macro_rules! fused_rows {
+    ($($handler:ident $kind:ident, $flags:expr => $m132:ident $m213:ident $m231:ident;)*) => {
+        vector_rows! {
+            $(
+                $m132 => rewrite(|_, _, op| {
+                    Some(Op { run: by_form!(op, $handler, $kind), extra: 132 | $flags, ..op })
+                }),
+                $m213 => rewrite(|_, _, op| {
+                    Some(Op { run: by_form!(op, $handler, $kind), extra: 213 | $flags, ..op })
+                }),
+                $m231 => rewrite(|_, _, op| {
+                    Some(Op { run: by_form!(op, $handler, $kind), extra: 231 | $flags, ..op })
+                })
+            ),*
+        }
+    };
+}
+
+fused_rows! {
+    ps M128, 0 => Vfmadd132ps Vfmadd213ps Vfmadd231ps;
+    pd M128, 0 => Vfmadd132pd Vfmadd213pd Vfmadd231pd;
+    ss M32, 0 => Vfmadd132ss Vfmadd213ss Vfmadd231ss;
+    sd M64, 0 => Vfmadd132sd Vfmadd213sd Vfmadd231sd;
+    ps M128, SUBTRACT => Vfmsub132ps Vfmsub213ps Vfmsub231ps;
+    pd M128, SUBTRACT => Vfmsub132pd Vfmsub213pd Vfmsub231pd;
+    ss M32, SUBTRACT => Vfmsub132ss Vfmsub213ss Vfmsub231ss;
+    sd M64, SUBTRACT => Vfmsub132sd Vfmsub213sd Vfmsub231sd;
+    ps M128, NEGATE_PRODUCT => Vfnmadd132ps Vfnmadd213ps Vfnmadd231ps;
+    pd M128, NEGATE_PRODUCT => Vfnmadd132pd Vfnmadd213pd Vfnmadd231pd;
+    ss M32, NEGATE_PRODUCT => Vfnmadd132ss Vfnmadd213ss Vfnmadd231ss;
+    sd M64, NEGATE_PRODUCT => Vfnmadd132sd Vfnmadd213sd Vfnmadd231sd;
+    ps M128, NEGATE_PRODUCT | SUBTRACT => Vfnmsub132ps Vfnmsub213ps Vfnmsub231ps;
+    pd M128, NEGATE_PRODUCT | SUBTRACT => Vfnmsub132pd Vfnmsub213pd Vfnmsub231pd;
+    ss M32, NEGATE_PRODUCT | SUBTRACT => Vfnmsub132ss Vfnmsub213ss Vfnmsub231ss;
+    sd M64, NEGATE_PRODUCT | SUBTRACT => Vfnmsub132sd Vfnmsub213sd Vfnmsub231sd;
+    ps M128, SUBTRACT_EVEN => Vfmaddsub132ps Vfmaddsub213ps Vfmaddsub231ps;
+    pd M128, SUBTRACT_EVEN => Vfmaddsub132pd Vfmaddsub213pd Vfmaddsub231pd;
+    ps M128, SUBTRACT_ODD => Vfmsubadd132ps Vfmsubadd213ps Vfmsubadd231ps;
+    pd M128, SUBTRACT_ODD => Vfmsubadd132pd Vfmsubadd213pd Vfmsubadd231pd;
 }
 
 /// One element: `x`, `y` and `z` are the first, second and third operand, of which the mnemonic's

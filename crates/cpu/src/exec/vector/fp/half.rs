@@ -2,21 +2,17 @@
 //! 14.4).
 
 use cloister_float::{Env, Flags, Rounding, convert};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{always, choose, vector_rows};
 use crate::exec::vector::form::{sse_float_widen, value_of};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
-use crate::op::{Handler, NO_MEMORY, Op, VEX_256};
+use crate::op::{NO_MEMORY, Op, VEX_256};
 
-/// The handler of a conversion from or to half precision.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Vcvtph2ps => sse_float_widen!(op, vcvtph2ps),
-        Mnemonic::Vcvtps2ph => handle_vcvtps2ph,
-        _ => return None,
-    })
+vector_rows! {
+    Vcvtph2ps => choose(|_, op| sse_float_widen!(op, vcvtph2ps)),
+    Vcvtps2ph => always(handle_vcvtps2ph),
 }
 
 /// VCVTPH2PS: four elements. Denormals are numbers like others, whatever DAZ and DE say.

@@ -1,33 +1,24 @@
 //! ADDSUBPS, HADDPS, HSUBPS and their double-precision forms (SDM Vol. 1, 12.3.3 and 12.3.4).
 
 use cloister_float::{Env, add, sub};
-use iced_x86::{Instruction, Mnemonic};
 
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::sse_float;
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, Op};
 
-/// The handler of an instruction that combines neighbours or alternates.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Addsubpd, Addsubps, Haddpd, Haddps, Hsubpd, Hsubps, Vaddsubpd, Vaddsubps, Vhaddpd, Vhaddps,
-        Vhsubpd, Vhsubps,
-    };
-    Some(match instruction.mnemonic() {
-        Addsubps | Vaddsubps => sse_float!(op, M128, addsubps),
-        Addsubpd | Vaddsubpd => {
-            sse_float!(op, M128, |env, a, b| { [sub(env, a[0], b[0]), add(env, a[1], b[1])] })
-        }
-        Haddps | Vhaddps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, add)),
-        Hsubps | Vhsubps => sse_float!(op, M128, |env, a, b| pairs(env, a, b, sub)),
-        Haddpd | Vhaddpd => {
-            sse_float!(op, M128, |env, a, b| [add(env, a[0], a[1]), add(env, b[0], b[1])])
-        }
-        Hsubpd | Vhsubpd => {
-            sse_float!(op, M128, |env, a, b| [sub(env, a[0], a[1]), sub(env, b[0], b[1])])
-        }
-        _ => return None,
-    })
+vector_rows! {
+    Addsubps | Vaddsubps => choose(|_, op| sse_float!(op, M128, addsubps)),
+    Addsubpd | Vaddsubpd => choose(|_, op| {
+        sse_float!(op, M128, |env, a, b| { [sub(env, a[0], b[0]), add(env, a[1], b[1])] })
+    }),
+    Haddps | Vhaddps => choose(|_, op| sse_float!(op, M128, |env, a, b| pairs(env, a, b, add))),
+    Hsubps | Vhsubps => choose(|_, op| sse_float!(op, M128, |env, a, b| pairs(env, a, b, sub))),
+    Haddpd | Vhaddpd => choose(|_, op| {
+        sse_float!(op, M128, |env, a, b| [add(env, a[0], a[1]), add(env, b[0], b[1])])
+    }),
+    Hsubpd | Vhsubpd => choose(|_, op| {
+        sse_float!(op, M128, |env, a, b| [sub(env, a[0], a[1]), sub(env, b[0], b[1])])
+    }),
 }
 
 /// ADDSUBPS: even elements subtracted, odd ones added.

@@ -1,30 +1,32 @@
 //! ROUNDPS and its forms (SDM Vol. 2B, ROUNDPD).
 
 use cloister_float::{Env, Format, Rounding, round_to_integral};
-use iced_x86::{Instruction, Mnemonic};
 
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, map_with};
-use crate::op::{Handler, Op};
 
-/// The handler of a rounding instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{Roundpd, Roundps, Roundsd, Roundss, Vroundpd, Vroundps, Vroundsd, Vroundss};
-    Some(match instruction.mnemonic() {
-        Roundps | Vroundps => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+vector_rows! {
+    Roundps | Vroundps => choose(|_, op| {
+        sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
             map_with(env, b, |env, x: u32| round(env, x, imm))
-        }),
-        Roundpd | Vroundpd => sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
+        })
+    }),
+    Roundpd | Vroundpd => choose(|_, op| {
+        sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
             map_with(env, b, |env, x: u64| round(env, x, imm))
-        }),
-        Roundss | Vroundss => sse_float_imm!(op, M32, |env: &mut Env, a, b: Lane, imm| {
+        })
+    }),
+    Roundss | Vroundss => choose(|_, op| {
+        sse_float_imm!(op, M32, |env: &mut Env, a, b: Lane, imm| {
             with_low32(a, round(env, b[0] as u32, imm))
-        }),
-        Roundsd | Vroundsd => sse_float_imm!(op, M64, |env: &mut Env, a, b: Lane, imm| {
+        })
+    }),
+    Roundsd | Vroundsd => choose(|_, op| {
+        sse_float_imm!(op, M64, |env: &mut Env, a, b: Lane, imm| {
             with_low(a, round(env, b[0], imm))
-        }),
-        _ => return None,
-    })
+        })
+    }),
 }
 
 /// Bits 1:0 of the immediate are the rounding control unless bit 2 chooses MXCSR's; bit 3

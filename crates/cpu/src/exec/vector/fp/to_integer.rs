@@ -2,58 +2,57 @@
 //! additional T in the name.
 
 use cloister_float::{Env, Format, Rounding, to_i32, to_i64};
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float, sse_float_narrow};
 use crate::exec::vector::lane::{Element, Lane, map_with};
 use crate::exit::Exec;
 use crate::op::{Handler, LEGACY, NO_MEMORY, Op, VEX_128};
 
-/// The handler of a conversion to integers.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Cvtpd2dq, Cvtpd2pi, Cvtps2dq, Cvtps2pi, Cvtsd2si, Cvtss2si, Cvttpd2dq, Cvttpd2pi,
-        Cvttps2dq, Cvttps2pi, Cvttsd2si, Cvttss2si, Vcvtpd2dq, Vcvtps2dq, Vcvtsd2si, Vcvtss2si,
-        Vcvttpd2dq, Vcvttps2dq, Vcvttsd2si, Vcvttss2si,
+macro_rules! scalar {
+    ($t:ty, $kind:ident, $truncate:literal) => {
+        |instruction, op| match (op.mem_operand != NO_MEMORY, instruction.op0_register().is_gpr64())
+        {
+            (false, false) => to_register::<$t, REGISTER, $truncate, false> as Handler,
+            (false, true) => to_register::<$t, REGISTER, $truncate, true>,
+            (true, false) => to_register::<$t, $kind, $truncate, false>,
+            (true, true) => to_register::<$t, $kind, $truncate, true>,
+        }
     };
-    let memory = op.mem_operand != NO_MEMORY;
-    let wide = instruction.op0_register().is_gpr64();
-    macro_rules! scalar {
-        ($t:ty, $kind:ident, $truncate:literal) => {
-            match (memory, wide) {
-                (false, false) => to_register::<$t, REGISTER, $truncate, false> as Handler,
-                (false, true) => to_register::<$t, REGISTER, $truncate, true>,
-                (true, false) => to_register::<$t, $kind, $truncate, false>,
-                (true, true) => to_register::<$t, $kind, $truncate, true>,
-            }
-        };
-    }
-    macro_rules! mmx {
-        ($kind:ident, $f:expr) => {{
+}
+macro_rules! mmx {
+    ($kind:ident, $f:expr) => {
+        |_, op| {
             fn run<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 to_mmx::<KIND>(cpu, op, $f)
             }
-            if memory { run::<$kind> as Handler } else { run::<REGISTER> }
-        }};
-    }
-    Some(match instruction.mnemonic() {
-        Cvtss2si | Vcvtss2si => scalar!(u32, M32, false),
-        Cvttss2si | Vcvttss2si => scalar!(u32, M32, true),
-        Cvtsd2si | Vcvtsd2si => scalar!(u64, M64, false),
-        Cvttsd2si | Vcvttsd2si => scalar!(u64, M64, true),
-        Cvtps2dq | Vcvtps2dq => sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, env.rounding)),
-        Cvttps2dq | Vcvttps2dq => {
-            sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, Rounding::Zero))
+            if op.mem_operand == NO_MEMORY { run::<REGISTER> as Handler } else { run::<$kind> }
         }
-        Cvtpd2dq | Vcvtpd2dq => sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, env.rounding)),
-        Cvttpd2dq | Vcvttpd2dq => sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, Rounding::Zero)),
-        Cvtps2pi => mmx!(M64, |env, b| cvtps2pi(env, b[0], env.rounding)),
-        Cvttps2pi => mmx!(M64, |env, b| cvtps2pi(env, b[0], Rounding::Zero)),
-        Cvtpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, env.rounding)),
-        Cvttpd2pi => mmx!(M128, |env, b| cvtpd2dq(env, b, Rounding::Zero)),
-        _ => return None,
-    })
+    };
+}
+
+vector_rows! {
+    Cvtss2si | Vcvtss2si => choose(scalar!(u32, M32, false)),
+    Cvttss2si | Vcvttss2si => choose(scalar!(u32, M32, true)),
+    Cvtsd2si | Vcvtsd2si => choose(scalar!(u64, M64, false)),
+    Cvttsd2si | Vcvttsd2si => choose(scalar!(u64, M64, true)),
+    Cvtps2dq | Vcvtps2dq => choose(|_, op| {
+        sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, env.rounding))
+    }),
+    Cvttps2dq | Vcvttps2dq => choose(|_, op| {
+        sse_float!(op, M128, |env, _, b| cvtps2dq(env, b, Rounding::Zero))
+    }),
+    Cvtpd2dq | Vcvtpd2dq => choose(|_, op| {
+        sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, env.rounding))
+    }),
+    Cvttpd2dq | Vcvttpd2dq => choose(|_, op| {
+        sse_float_narrow!(op, |env, b| cvtpd2dq(env, b, Rounding::Zero))
+    }),
+    Cvtps2pi => choose(mmx!(M64, |env, b| cvtps2pi(env, b[0], env.rounding))),
+    Cvttps2pi => choose(mmx!(M64, |env, b| cvtps2pi(env, b[0], Rounding::Zero))),
+    Cvtpd2pi => choose(mmx!(M128, |env, b| cvtpd2dq(env, b, env.rounding))),
+    Cvttpd2pi => choose(mmx!(M128, |env, b| cvtpd2dq(env, b, Rounding::Zero))),
 }
 
 /// CVTPS2DQ and CVTTPS2DQ.

@@ -1,49 +1,43 @@
 //! Comparison of packed integers, and PTEST with its AVX relatives.
 
 use cloister_x86::regs::Rflags;
-use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{by_form, packed};
 use crate::exec::vector::lane::zip;
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_256};
+use crate::op::{Op, VEX_256};
 
-/// The handler of a comparison.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Pcmpeqb, Pcmpeqd, Pcmpeqq, Pcmpeqw, Pcmpgtb, Pcmpgtd, Pcmpgtq, Pcmpgtw, Ptest, Vpcmpeqb,
-        Vpcmpeqd, Vpcmpeqq, Vpcmpeqw, Vpcmpgtb, Vpcmpgtd, Vpcmpgtq, Vpcmpgtw, Vptest, Vtestpd,
-        Vtestps,
+/// All ones where the comparison holds.
+macro_rules! compare {
+    ($t:ty, $operator:tt) => {
+        packed!(|a, b| zip(a, b, |a: $t, b| if a $operator b { !0 } else { 0 }))
     };
-    /// All ones where the comparison holds.
-    macro_rules! compare {
-        ($t:ty, $operator:tt) => {
-            packed!(instruction, op, |a, b| zip(a, b, |a: $t, b| if a $operator b { !0 } else { 0 }))
-        };
-    }
-    macro_rules! test {
-        ($mask:expr) => {{
+}
+macro_rules! test {
+    ($mask:expr) => {
+        |_, op| {
             fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 test::<FORM, KIND>(cpu, op, $mask)
             }
             by_form!(op, run, M128)
-        }};
-    }
-    Some(match instruction.mnemonic() {
-        Pcmpeqb | Vpcmpeqb => compare!(i8, ==),
-        Pcmpeqw | Vpcmpeqw => compare!(i16, ==),
-        Pcmpeqd | Vpcmpeqd => compare!(i32, ==),
-        Pcmpeqq | Vpcmpeqq => compare!(i64, ==),
-        Pcmpgtb | Vpcmpgtb => compare!(i8, >),
-        Pcmpgtw | Vpcmpgtw => compare!(i16, >),
-        Pcmpgtd | Vpcmpgtd => compare!(i32, >),
-        Pcmpgtq | Vpcmpgtq => compare!(i64, >),
-        Ptest | Vptest => test!(u64::MAX),
-        Vtestps => test!(0x8000_0000_8000_0000),
-        Vtestpd => test!(1 << 63),
-        _ => return None,
-    })
+        }
+    };
+}
+
+vector_rows! {
+    Pcmpeqb | Vpcmpeqb => choose(compare!(i8, ==)),
+    Pcmpeqw | Vpcmpeqw => choose(compare!(i16, ==)),
+    Pcmpeqd | Vpcmpeqd => choose(compare!(i32, ==)),
+    Pcmpeqq | Vpcmpeqq => choose(compare!(i64, ==)),
+    Pcmpgtb | Vpcmpgtb => choose(compare!(i8, >)),
+    Pcmpgtw | Vpcmpgtw => choose(compare!(i16, >)),
+    Pcmpgtd | Vpcmpgtd => choose(compare!(i32, >)),
+    Pcmpgtq | Vpcmpgtq => choose(compare!(i64, >)),
+    Ptest | Vptest => choose(test!(u64::MAX)),
+    Vtestps => choose(test!(0x8000_0000_8000_0000)),
+    Vtestpd => choose(test!(1 << 63)),
 }
 
 /// PTEST, VTESTPS and VTESTPD: ZF says whether `a AND b` is zero, CF whether `NOT a AND b` is, in

@@ -1,38 +1,31 @@
 //! Horizontal addition and subtraction, sums of differences, horizontal minimum.
 
-use iced_x86::{Instruction, Mnemonic};
-
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{mmx, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, Op};
 
-/// The handler of a horizontal instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Mpsadbw, Phaddd, Phaddsw, Phaddw, Phminposuw, Phsubd, Phsubsw, Phsubw, Vmpsadbw, Vphaddd,
-        Vphaddsw, Vphaddw, Vphminposuw, Vphsubd, Vphsubsw, Vphsubw,
-    };
-    /// Both forms: the MMX one operates on the two registers as the halves of one lane.
-    macro_rules! horizontal {
-        ($f:expr) => {
+/// Both forms: the MMX one operates on the two registers as the halves of one lane.
+macro_rules! horizontal {
+    ($f:expr) => {
+        |instruction, op| {
             if instruction.op0_register().is_mm() {
                 mmx!(op, u64, |a, b| $f([a, b], [0; 2])[0])
             } else {
                 sse!(op, M128, $f)
             }
-        };
-    }
-    Some(match instruction.mnemonic() {
-        Phaddw | Vphaddw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_add)),
-        Phaddsw | Vphaddsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_add)),
-        Phaddd | Vphaddd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_add)),
-        Phsubw | Vphsubw => horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_sub)),
-        Phsubsw | Vphsubsw => horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_sub)),
-        Phsubd | Vphsubd => horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_sub)),
-        Mpsadbw | Vmpsadbw => sse_imm!(op, M128, mpsadbw, 3),
-        Phminposuw | Vphminposuw => sse!(op, M128, |_, b| phminposuw(b)),
-        _ => return None,
-    })
+        }
+    };
+}
+
+vector_rows! {
+    Phaddw | Vphaddw => choose(horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_add))),
+    Phaddsw | Vphaddsw => choose(horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_add))),
+    Phaddd | Vphaddd => choose(horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_add))),
+    Phsubw | Vphsubw => choose(horizontal!(|a, b| pairs_of_words(a, b, i16::wrapping_sub))),
+    Phsubsw | Vphsubsw => choose(horizontal!(|a, b| pairs_of_words(a, b, i16::saturating_sub))),
+    Phsubd | Vphsubd => choose(horizontal!(|a, b| pairs_of_doublewords(a, b, i32::wrapping_sub))),
+    Mpsadbw | Vmpsadbw => choose(|_, op| sse_imm!(op, M128, mpsadbw, 3)),
+    Phminposuw | Vphminposuw => choose(|_, op| sse!(op, M128, |_, b| phminposuw(b))),
 }
 
 /// PHADDW, PHADDSW, PHSUBW, PHSUBSW: neighbours of `a`, then of `b`.

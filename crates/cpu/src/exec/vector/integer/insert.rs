@@ -1,51 +1,42 @@
 //! PINSR, PEXTR, INSERTPS, EXTRACTPS.
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
-use crate::exec::vector::form::sse_imm;
+use crate::exec::table::{choose, vector_rows};
+use crate::exec::vector::form::{by_memory, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
 use crate::mem::Int;
-use crate::op::{Handler, NO_MEMORY, Op};
+use crate::op::{NO_MEMORY, Op};
 
-/// The handler of an insertion or extraction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Extractps, Insertps, Pextrb, Pextrd, Pextrq, Pextrw, Pinsrb, Pinsrd, Pinsrq, Pinsrw,
-        Vextractps, Vinsertps, Vpextrb, Vpextrd, Vpextrq, Vpextrw, Vpinsrb, Vpinsrd, Vpinsrq,
-        Vpinsrw,
-    };
-    let memory = op.mem_operand != NO_MEMORY;
-    macro_rules! by_memory {
-        ($handler:ident, $t:ty) => {
-            if memory { $handler::<$t, true> as Handler } else { $handler::<$t, false> }
-        };
-    }
-    Some(match instruction.mnemonic() {
-        Pinsrw if instruction.op0_register().is_mm() => {
-            if memory {
-                pinsrw_mmx::<true>
-            } else {
-                pinsrw_mmx::<false>
-            }
+vector_rows! {
+    Pinsrb | Vpinsrb => choose(|_, op| by_memory!(op, insert, u8)),
+    Pinsrw | Vpinsrw => choose(|instruction, op| {
+        if instruction.op0_register().is_mm() {
+            by_memory!(op, pinsrw_mmx)
+        } else {
+            by_memory!(op, insert, u16)
         }
-        Pinsrb | Vpinsrb => by_memory!(insert, u8),
-        Pinsrw | Vpinsrw => by_memory!(insert, u16),
-        Pinsrd | Vpinsrd => by_memory!(insert, u32),
-        Pinsrq | Vpinsrq => by_memory!(insert, u64),
-        Pextrw if instruction.op1_register().is_mm() => pextrw_mmx,
-        Pextrb | Vpextrb => by_memory!(extract, u8),
-        Pextrw | Vpextrw => by_memory!(extract, u16),
-        Pextrd | Extractps | Vpextrd | Vextractps => by_memory!(extract, u32),
-        Pextrq | Vpextrq => by_memory!(extract, u64),
-        // Memory has one element, so that bits 7:6 of the immediate do not count.
-        Insertps | Vinsertps if memory => {
+    }),
+    Pinsrd | Vpinsrd => choose(|_, op| by_memory!(op, insert, u32)),
+    Pinsrq | Vpinsrq => choose(|_, op| by_memory!(op, insert, u64)),
+    Pextrb | Vpextrb => choose(|_, op| by_memory!(op, extract, u8)),
+    Pextrw | Vpextrw => choose(|instruction, op| {
+        if instruction.op1_register().is_mm() {
+            pextrw_mmx
+        } else {
+            by_memory!(op, extract, u16)
+        }
+    }),
+    Pextrd | Extractps | Vpextrd | Vextractps => choose(|_, op| by_memory!(op, extract, u32)),
+    Pextrq | Vpextrq => choose(|_, op| by_memory!(op, extract, u64)),
+    Insertps | Vinsertps => choose(|_, op| {
+        if op.mem_operand == NO_MEMORY {
+            sse_imm!(op, M32, insertps)
+        } else {
+            // Memory has one element, so that bits 7:6 of the immediate do not count.
             sse_imm!(op, M32, |a, b, imm: u8| insertps(a, b, imm & 0x3f))
         }
-        Insertps | Vinsertps => sse_imm!(op, M32, insertps),
-        _ => return None,
-    })
+    }),
 }
 
 fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {

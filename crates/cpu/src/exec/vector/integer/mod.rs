@@ -11,20 +11,18 @@ pub mod pack;
 pub mod shift;
 pub mod shuffle;
 
-use iced_x86::Instruction;
+use crate::exec::table::Row;
 
-use crate::op::{Handler, Op};
-
-/// The handler of a packed integer instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    arithmetic::select(instruction, op)
-        .or_else(|| multiply::select(instruction, op))
-        .or_else(|| horizontal::select(instruction, op))
-        .or_else(|| compare::select(instruction, op))
-        .or_else(|| logic::select(instruction, op))
-        .or_else(|| shift::select(instruction, op))
-        .or_else(|| pack::select(instruction, op))
-        .or_else(|| extend::select(instruction, op))
-        .or_else(|| shuffle::select(instruction, op))
-        .or_else(|| insert::select(instruction, op))
-}
+/// The rows of integer vector instructions, by family.
+pub(in crate::exec) const FAMILIES: &[&[Row]] = &[
+    arithmetic::ROWS,
+    multiply::ROWS,
+    horizontal::ROWS,
+    compare::ROWS,
+    logic::ROWS,
+    shift::ROWS,
+    pack::ROWS,
+    extend::ROWS,
+    shuffle::ROWS,
+    insert::ROWS,
+];

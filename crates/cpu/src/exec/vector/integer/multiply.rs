@@ -1,29 +1,19 @@
 //! Multiplication of packed integers.
 
-use iced_x86::{Instruction, Mnemonic};
-
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::packed;
 use crate::exec::vector::lane::{Element, Lane, zip};
-use crate::op::{Handler, Op};
 
-/// The handler of a multiplication.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Pmaddubsw, Pmaddwd, Pmuldq, Pmulhrsw, Pmulhuw, Pmulhw, Pmulld, Pmullw, Pmuludq, Vpmaddubsw,
-        Vpmaddwd, Vpmuldq, Vpmulhrsw, Vpmulhuw, Vpmulhw, Vpmulld, Vpmullw, Vpmuludq,
-    };
-    Some(match instruction.mnemonic() {
-        Pmullw | Vpmullw => packed!(instruction, op, |a, b| zip(a, b, u16::wrapping_mul)),
-        Pmulld | Vpmulld => packed!(instruction, op, |a, b| zip(a, b, u32::wrapping_mul)),
-        Pmulhw | Vpmulhw => packed!(instruction, op, pmulhw),
-        Pmulhuw | Vpmulhuw => packed!(instruction, op, pmulhuw),
-        Pmulhrsw | Vpmulhrsw => packed!(instruction, op, pmulhrsw),
-        Pmuludq | Vpmuludq => packed!(instruction, op, pmuludq),
-        Pmuldq | Vpmuldq => packed!(instruction, op, pmuldq),
-        Pmaddwd | Vpmaddwd => packed!(instruction, op, pmaddwd),
-        Pmaddubsw | Vpmaddubsw => packed!(instruction, op, pmaddubsw),
-        _ => return None,
-    })
+vector_rows! {
+    Pmullw | Vpmullw => choose(packed!(|a, b| zip(a, b, u16::wrapping_mul))),
+    Pmulld | Vpmulld => choose(packed!(|a, b| zip(a, b, u32::wrapping_mul))),
+    Pmulhw | Vpmulhw => choose(packed!(pmulhw)),
+    Pmulhuw | Vpmulhuw => choose(packed!(pmulhuw)),
+    Pmulhrsw | Vpmulhrsw => choose(packed!(pmulhrsw)),
+    Pmuludq | Vpmuludq => choose(packed!(pmuludq)),
+    Pmuldq | Vpmuldq => choose(packed!(pmuldq)),
+    Pmaddwd | Vpmaddwd => choose(packed!(pmaddwd)),
+    Pmaddubsw | Vpmaddubsw => choose(packed!(pmaddubsw)),
 }
 
 /// PMULHW: the high halves of signed products.

@@ -1,60 +1,61 @@
 //! Packing with saturation, and unpacking, which interleaves.
 
-use iced_x86::{Instruction, Mnemonic};
-
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{mmx, sse};
 use crate::exec::vector::lane::{Element, Lane};
-use crate::op::{Handler, Op};
 
-/// The handler of a pack or unpack instruction.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Packssdw, Packsswb, Packusdw, Packuswb, Punpckhbw, Punpckhdq, Punpckhqdq, Punpckhwd,
-        Punpcklbw, Punpckldq, Punpcklqdq, Punpcklwd, Unpckhpd, Unpckhps, Unpcklpd, Unpcklps,
-        Vpackssdw, Vpacksswb, Vpackusdw, Vpackuswb, Vpunpckhbw, Vpunpckhdq, Vpunpckhqdq,
-        Vpunpckhwd, Vpunpcklbw, Vpunpckldq, Vpunpcklqdq, Vpunpcklwd, Vunpckhpd, Vunpckhps,
-        Vunpcklpd, Vunpcklps,
+macro_rules! packing {
+    ($f:ident) => {
+        |instruction, op| {
+            if instruction.op0_register().is_mm() {
+                mmx!(op, u64, |a, b| $f([a, b], [0; 2])[0])
+            } else {
+                sse!(op, M128, $f)
+            }
+        }
     };
-    let is_mmx = instruction.op0_register().is_mm();
-    macro_rules! pack {
-        ($f:ident) => {
-            if is_mmx { mmx!(op, u64, |a, b| $f([a, b], [0; 2])[0]) } else { sse!(op, M128, $f) }
-        };
-    }
-    // The low MMX form reads 32 bits of memory, the high one 64 (SDM Vol. 2B, PUNPCKLBW).
-    macro_rules! low {
-        ($t:ty) => {
-            if is_mmx {
+}
+// The low MMX form reads 32 bits of memory, the high one 64 (SDM Vol. 2B, PUNPCKLBW).
+macro_rules! low {
+    ($t:ty) => {
+        |instruction, op| {
+            if instruction.op0_register().is_mm() {
                 mmx!(op, u32, |a, b| interleave_low::<$t>([a, 0], [b, 0])[0])
             } else {
                 sse!(op, M128, |a, b| interleave_low::<$t>(a, b))
             }
-        };
-    }
-    macro_rules! high {
-        ($t:ty) => {
-            if is_mmx {
+        }
+    };
+}
+macro_rules! high {
+    ($t:ty) => {
+        |instruction, op| {
+            if instruction.op0_register().is_mm() {
                 mmx!(op, u64, |a, b| interleave_low::<$t>([a, 0], [b, 0])[1])
             } else {
                 sse!(op, M128, |a, b| interleave_low::<$t>([a[1], 0], [b[1], 0]))
             }
-        };
-    }
-    Some(match instruction.mnemonic() {
-        Packsswb | Vpacksswb => pack!(packsswb),
-        Packssdw | Vpackssdw => pack!(packssdw),
-        Packuswb | Vpackuswb => pack!(packuswb),
-        Packusdw | Vpackusdw => pack!(packusdw),
-        Punpcklbw | Vpunpcklbw => low!(u8),
-        Punpcklwd | Vpunpcklwd => low!(u16),
-        Punpckldq | Unpcklps | Vpunpckldq | Vunpcklps => low!(u32),
-        Punpcklqdq | Unpcklpd | Vpunpcklqdq | Vunpcklpd => sse!(op, M128, |a, b| [a[0], b[0]]),
-        Punpckhbw | Vpunpckhbw => high!(u8),
-        Punpckhwd | Vpunpckhwd => high!(u16),
-        Punpckhdq | Unpckhps | Vpunpckhdq | Vunpckhps => high!(u32),
-        Punpckhqdq | Unpckhpd | Vpunpckhqdq | Vunpckhpd => sse!(op, M128, |a, b| [a[1], b[1]]),
-        _ => return None,
-    })
+        }
+    };
+}
+
+vector_rows! {
+    Packsswb | Vpacksswb => choose(packing!(packsswb)),
+    Packssdw | Vpackssdw => choose(packing!(packssdw)),
+    Packuswb | Vpackuswb => choose(packing!(packuswb)),
+    Packusdw | Vpackusdw => choose(packing!(packusdw)),
+    Punpcklbw | Vpunpcklbw => choose(low!(u8)),
+    Punpcklwd | Vpunpcklwd => choose(low!(u16)),
+    Punpckldq | Unpcklps | Vpunpckldq | Vunpcklps => choose(low!(u32)),
+    Punpcklqdq | Unpcklpd | Vpunpcklqdq | Vunpcklpd => choose(|_, op| {
+        sse!(op, M128, |a, b| [a[0], b[0]])
+    }),
+    Punpckhbw | Vpunpckhbw => choose(high!(u8)),
+    Punpckhwd | Vpunpckhwd => choose(high!(u16)),
+    Punpckhdq | Unpckhps | Vpunpckhdq | Vunpckhps => choose(high!(u32)),
+    Punpckhqdq | Unpckhpd | Vpunpckhqdq | Vunpckhpd => choose(|_, op| {
+        sse!(op, M128, |a, b| [a[1], b[1]])
+    }),
 }
 
 /// The elements of the low halves of `a` and `b` by turns.

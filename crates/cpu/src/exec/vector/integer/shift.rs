@@ -1,59 +1,13 @@
 //! Shifts of packed integers.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::OpKind;
 
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{by_form, mmx, sse, sse_imm};
 use crate::exec::vector::lane::{Lane, map, zip};
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_256};
-
-/// The handler of a shift: the count is a register, memory (both 64 bits of it) or an immediate.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Pslld, Pslldq, Psllq, Psllw, Psrad, Psraw, Psrld, Psrldq, Psrlq, Psrlw, Vpslld, Vpslldq,
-        Vpsllq, Vpsllvd, Vpsllvq, Vpsllw, Vpsrad, Vpsravd, Vpsraw, Vpsrld, Vpsrldq, Vpsrlq,
-        Vpsrlvd, Vpsrlvq, Vpsrlw,
-    };
-    let by_immediate =
-        [instruction.op1_kind(), instruction.op2_kind()].contains(&OpKind::Immediate8);
-    let is_mmx = instruction.op0_register().is_mm();
-    macro_rules! shift {
-        ($f:ident) => {
-            match (is_mmx, by_immediate) {
-                (true, false) => mmx!(op, u64, |a, b| $f([a, 0], b)[0]),
-                (true, true) => {
-                    |cpu, op| by_immediate_mmx(cpu, op, |a| $f([a, 0], op.imm & 0xff)[0])
-                }
-                (false, false) => by_count!(op, $f),
-                (false, true) => shift_imm!($f, u64),
-            }
-        };
-    }
-    macro_rules! shift_imm {
-        ($f:ident, $t:ty) => {
-            sse_imm!(op, M128, |a, _, imm: u8| $f(a, <$t>::from(imm)))
-        };
-    }
-    Some(match instruction.mnemonic() {
-        Psllw | Vpsllw => shift!(psllw),
-        Pslld | Vpslld => shift!(pslld),
-        Psllq | Vpsllq => shift!(psllq),
-        Psrlw | Vpsrlw => shift!(psrlw),
-        Psrld | Vpsrld => shift!(psrld),
-        Psrlq | Vpsrlq => shift!(psrlq),
-        Psraw | Vpsraw => shift!(psraw),
-        Psrad | Vpsrad => shift!(psrad),
-        Pslldq | Vpslldq => shift_imm!(pslldq, u8),
-        Psrldq | Vpsrldq => shift_imm!(psrldq, u8),
-        Vpsllvd => sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a << n } else { 0 })),
-        Vpsllvq => sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a << n } else { 0 })),
-        Vpsrlvd => sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a >> n } else { 0 })),
-        Vpsrlvq => sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a >> n } else { 0 })),
-        Vpsravd => sse!(op, M128, |a, b| zip(a, b, |a: i32, n| a >> (n as u32).min(31))),
-        _ => return None,
-    })
-}
+use crate::op::{Op, VEX_256, handler};
 
 /// The handler of a shift of all elements by the low quadword of the last operand, which has 128
 /// bits whatever the vector length is.
@@ -73,7 +27,58 @@ macro_rules! by_count {
         by_form!($op, run, M128)
     }};
 }
-use by_count;
+
+/// A shift by an immediate, which `$f` takes as a `$t`.
+macro_rules! shift_imm {
+    ($op:expr, $f:ident, $t:ty) => {
+        sse_imm!($op, M128, |a, _, imm: u8| $f(a, <$t>::from(imm)))
+    };
+}
+/// A shift whose count is a register, memory (both 64 bits of it) or an immediate.
+macro_rules! shift {
+    ($f:ident) => {
+        |instruction, op| {
+            let by_immediate =
+                [instruction.op1_kind(), instruction.op2_kind()].contains(&OpKind::Immediate8);
+            match (instruction.op0_register().is_mm(), by_immediate) {
+                (true, false) => mmx!(op, u64, |a, b| $f([a, 0], b)[0]),
+                (true, true) => handler!(|cpu, op| {
+                    by_immediate_mmx(cpu, op, |a| $f([a, 0], op.imm & 0xff)[0])
+                }),
+                (false, false) => by_count!(op, $f),
+                (false, true) => shift_imm!(op, $f, u64),
+            }
+        }
+    };
+}
+
+vector_rows! {
+    Psllw | Vpsllw => choose(shift!(psllw)),
+    Pslld | Vpslld => choose(shift!(pslld)),
+    Psllq | Vpsllq => choose(shift!(psllq)),
+    Psrlw | Vpsrlw => choose(shift!(psrlw)),
+    Psrld | Vpsrld => choose(shift!(psrld)),
+    Psrlq | Vpsrlq => choose(shift!(psrlq)),
+    Psraw | Vpsraw => choose(shift!(psraw)),
+    Psrad | Vpsrad => choose(shift!(psrad)),
+    Pslldq | Vpslldq => choose(|_, op| shift_imm!(op, pslldq, u8)),
+    Psrldq | Vpsrldq => choose(|_, op| shift_imm!(op, psrldq, u8)),
+    Vpsllvd => choose(|_, op| {
+        sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a << n } else { 0 }))
+    }),
+    Vpsllvq => choose(|_, op| {
+        sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a << n } else { 0 }))
+    }),
+    Vpsrlvd => choose(|_, op| {
+        sse!(op, M128, |a, b| zip(a, b, |a: u32, n| if n < 32 { a >> n } else { 0 }))
+    }),
+    Vpsrlvq => choose(|_, op| {
+        sse!(op, M128, |a, b| zip(a, b, |a: u64, n| if n < 64 { a >> n } else { 0 }))
+    }),
+    Vpsravd => choose(|_, op| {
+        sse!(op, M128, |a, b| zip(a, b, |a: i32, n| a >> (n as u32).min(31)))
+    }),
+}
 
 #[inline(always)]
 fn by_immediate_mmx(cpu: &mut Cpu, op: &Op, f: impl Fn(u64) -> u64) -> Exec {

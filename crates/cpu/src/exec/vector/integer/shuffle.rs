@@ -1,45 +1,11 @@
 //! Shuffles, alignment and blends.
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{choose, vector_rows};
 use crate::exec::vector::form::{by_form, mmx, mmx_imm, sse, sse_imm};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
-use crate::op::{Handler, Op, VEX_256};
-
-/// The handler of a shuffle or blend.
-pub fn select(instruction: &Instruction, op: &Op) -> Option<Handler> {
-    use Mnemonic::{
-        Blendpd, Blendps, Blendvpd, Blendvps, Palignr, Pblendvb, Pblendw, Pshufb, Pshufd, Pshufhw,
-        Pshuflw, Pshufw, Shufpd, Shufps, Vblendpd, Vblendps, Vblendvpd, Vblendvps, Vpalignr,
-        Vpblendd, Vpblendvb, Vpblendw, Vpshufb, Vpshufd, Vpshufhw, Vpshuflw, Vshufpd, Vshufps,
-    };
-    let is_mmx = instruction.op0_register().is_mm();
-    Some(match instruction.mnemonic() {
-        Pshufb | Vpshufb if is_mmx => mmx!(op, u64, pshufb_mmx),
-        Pshufb | Vpshufb => sse!(op, M128, pshufb),
-        Pshufd | Vpshufd => sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm)),
-        Shufps | Vshufps => sse_imm!(op, M128, shuffle_doublewords),
-        Shufpd | Vshufpd => sse_imm!(op, M128, shufpd, 2),
-        Pshuflw | Vpshuflw => {
-            sse_imm!(op, M128, |_, b: Lane, imm| [shuffle_words(b[0], imm), b[1]])
-        }
-        Pshufhw | Vpshufhw => {
-            sse_imm!(op, M128, |_, b: Lane, imm| [b[0], shuffle_words(b[1], imm)])
-        }
-        Pshufw => mmx_imm!(op, u64, |_, b, imm| shuffle_words(b, imm)),
-        Palignr | Vpalignr if is_mmx => mmx_imm!(op, u64, palignr_mmx),
-        Palignr | Vpalignr => sse_imm!(op, M128, palignr),
-        Pblendw | Vpblendw => sse_imm!(op, M128, blend::<u16>),
-        Blendps | Vblendps | Vpblendd => sse_imm!(op, M128, blend::<u32>, 4),
-        Blendpd | Vblendpd => sse_imm!(op, M128, blend::<u64>, 2),
-        Pblendvb | Vpblendvb => variable_blend!(op, i8),
-        Blendvps | Vblendvps => variable_blend!(op, i32),
-        Blendvpd | Vblendvpd => variable_blend!(op, i64),
-        _ => return None,
-    })
-}
+use crate::op::{Op, VEX_256};
 
 /// Blends by the sign bits of a register: XMM0 without a VEX prefix.
 macro_rules! variable_blend {
@@ -63,7 +29,41 @@ macro_rules! variable_blend {
         by_form!($op, run, M128)
     }};
 }
-use variable_blend;
+
+vector_rows! {
+    Pshufb | Vpshufb => choose(|instruction, op| {
+        if instruction.op0_register().is_mm() {
+            mmx!(op, u64, pshufb_mmx)
+        } else {
+            sse!(op, M128, pshufb)
+        }
+    }),
+    Pshufd | Vpshufd => choose(|_, op| {
+        sse_imm!(op, M128, |_, b, imm| shuffle_doublewords(b, b, imm))
+    }),
+    Shufps | Vshufps => choose(|_, op| sse_imm!(op, M128, shuffle_doublewords)),
+    Shufpd | Vshufpd => choose(|_, op| sse_imm!(op, M128, shufpd, 2)),
+    Pshuflw | Vpshuflw => choose(|_, op| {
+        sse_imm!(op, M128, |_, b: Lane, imm| [shuffle_words(b[0], imm), b[1]])
+    }),
+    Pshufhw | Vpshufhw => choose(|_, op| {
+        sse_imm!(op, M128, |_, b: Lane, imm| [b[0], shuffle_words(b[1], imm)])
+    }),
+    Pshufw => choose(|_, op| mmx_imm!(op, u64, |_, b, imm| shuffle_words(b, imm))),
+    Palignr | Vpalignr => choose(|instruction, op| {
+        if instruction.op0_register().is_mm() {
+            mmx_imm!(op, u64, palignr_mmx)
+        } else {
+            sse_imm!(op, M128, palignr)
+        }
+    }),
+    Pblendw | Vpblendw => choose(|_, op| sse_imm!(op, M128, blend::<u16>)),
+    Blendps | Vblendps | Vpblendd => choose(|_, op| sse_imm!(op, M128, blend::<u32>, 4)),
+    Blendpd | Vblendpd => choose(|_, op| sse_imm!(op, M128, blend::<u64>, 2)),
+    Pblendvb | Vpblendvb => choose(|_, op| variable_blend!(op, i8)),
+    Blendvps | Vblendvps => choose(|_, op| variable_blend!(op, i32)),
+    Blendvpd | Vblendvpd => choose(|_, op| variable_blend!(op, i64)),
+}
 
 /// PSHUFB: bytes of `a` picked by `b`; zero where its byte has the top bit set.
 #[inline(always)]

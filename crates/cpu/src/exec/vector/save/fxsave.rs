@@ -2,24 +2,20 @@
 
 use cloister_x86::regs::Cr0;
 use cloister_x86::{Exception, Vector};
-use iced_x86::{Instruction, Mnemonic};
 
 use super::area::{Area, Format};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::{Op, handler};
 use crate::state::vector::MXCSR_MASK;
 
-/// The handler of FXSAVE or FXRSTOR.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Fxsave => |cpu, op| save(cpu, op, false),
-        Mnemonic::Fxsave64 => |cpu, op| save(cpu, op, true),
-        Mnemonic::Fxrstor => |cpu, op| restore(cpu, op, false),
-        Mnemonic::Fxrstor64 => |cpu, op| restore(cpu, op, true),
-        _ => return None,
-    })
+rows! {
+    Fxsave => always(handler!(|cpu, op| save(cpu, op, false))),
+    Fxsave64 => always(handler!(|cpu, op| save(cpu, op, true))),
+    Fxrstor => always(handler!(|cpu, op| restore(cpu, op, false))),
+    Fxrstor64 => always(handler!(|cpu, op| restore(cpu, op, true))),
 }
 
 /// Where the last byte of an area is, which processors look at first.

@@ -8,20 +8,15 @@ pub mod mxcsr;
 pub mod xrstor;
 pub mod xsave;
 
-use iced_x86::Instruction;
-
 use crate::cpu::Cpu;
+use crate::exec::table::Row;
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 
-/// The handler of an instruction that saves or restores state.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    mxcsr::select(instruction)
-        .or_else(|| fxsave::select(instruction))
-        .or_else(|| xsave::select(instruction))
-        .or_else(|| xrstor::select(instruction))
-}
+/// The rows of instructions that save or restore state, by family.
+pub(in crate::exec) const FAMILIES: &[&[Row]] =
+    &[mxcsr::ROWS, fxsave::ROWS, xsave::ROWS, xrstor::ROWS];
 
 impl Cpu {
     /// Linear address of an area of `size` bytes, which has to begin at a multiple of `to`. Its first

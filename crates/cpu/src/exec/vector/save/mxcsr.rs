@@ -1,19 +1,14 @@
 //! LDMXCSR and STMXCSR (SDM Vol. 2A, 2B).
 
-use iced_x86::{Instruction, Mnemonic};
-
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
-use crate::op::{Handler, Op};
+use crate::op::Op;
 use crate::state::vector::MXCSR_MASK;
 
-/// The handler of LDMXCSR or STMXCSR.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    match instruction.mnemonic() {
-        Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => Some(ldmxcsr),
-        Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr => Some(stmxcsr),
-        _ => None,
-    }
+rows! {
+    Ldmxcsr | Vldmxcsr => always(ldmxcsr),
+    Stmxcsr | Vstmxcsr => always(stmxcsr),
 }
 
 fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {

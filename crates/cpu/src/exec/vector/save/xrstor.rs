@@ -1,23 +1,19 @@
 //! XRSTOR and XRSTORS (SDM Vol. 1, 13.8 and 13.12).
 
 use cloister_x86::regs::Xfeatures;
-use iced_x86::{Instruction, Mnemonic};
 
 use super::area::{Area, BASE_SIZE, COMPACTED, Format, HEADER, MXCSR, Plan};
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::{Op, handler};
 
-/// The handler of an XRSTOR instruction.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Xrstor => |cpu, op| restore(cpu, op, false, false),
-        Mnemonic::Xrstor64 => |cpu, op| restore(cpu, op, false, true),
-        Mnemonic::Xrstors => |cpu, op| restore(cpu, op, true, false),
-        Mnemonic::Xrstors64 => |cpu, op| restore(cpu, op, true, true),
-        _ => return None,
-    })
+rows! {
+    Xrstor => always(handler!(|cpu, op| restore(cpu, op, false, false))).ends_block(),
+    Xrstor64 => always(handler!(|cpu, op| restore(cpu, op, false, true))),
+    Xrstors => always(handler!(|cpu, op| restore(cpu, op, true, false))),
+    Xrstors64 => always(handler!(|cpu, op| restore(cpu, op, true, true))),
 }
 
 fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {

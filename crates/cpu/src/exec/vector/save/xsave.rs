@@ -5,15 +5,15 @@
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
 use cloister_x86::{Exception, Gpr, Vector};
-use iced_x86::{Instruction, Mnemonic};
 
 use super::area::{
     Area, BASE_SIZE, COMPACTED, Format, HEADER, MAX_SIZE, MXCSR, X87_CONTROL, X87_REGISTERS, in_use,
 };
 use crate::cpu::Cpu;
+use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
-use crate::op::{Handler, Op};
+use crate::op::{Op, handler};
 use crate::state::vector::MXCSR_DEFAULT;
 
 /// Which of the instructions saves.
@@ -25,19 +25,15 @@ enum Variant {
     Xsaves,
 }
 
-/// The handler of an XSAVE instruction.
-pub fn select(instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Xsave => |cpu, op| save(cpu, op, Variant::Xsave, false),
-        Mnemonic::Xsave64 => |cpu, op| save(cpu, op, Variant::Xsave, true),
-        Mnemonic::Xsaveopt => |cpu, op| save(cpu, op, Variant::Xsaveopt, false),
-        Mnemonic::Xsaveopt64 => |cpu, op| save(cpu, op, Variant::Xsaveopt, true),
-        Mnemonic::Xsavec => |cpu, op| save(cpu, op, Variant::Xsavec, false),
-        Mnemonic::Xsavec64 => |cpu, op| save(cpu, op, Variant::Xsavec, true),
-        Mnemonic::Xsaves => |cpu, op| save(cpu, op, Variant::Xsaves, false),
-        Mnemonic::Xsaves64 => |cpu, op| save(cpu, op, Variant::Xsaves, true),
-        _ => return None,
-    })
+rows! {
+    Xsave => always(handler!(|cpu, op| save(cpu, op, Variant::Xsave, false))),
+    Xsave64 => always(handler!(|cpu, op| save(cpu, op, Variant::Xsave, true))),
+    Xsaveopt => always(handler!(|cpu, op| save(cpu, op, Variant::Xsaveopt, false))),
+    Xsaveopt64 => always(handler!(|cpu, op| save(cpu, op, Variant::Xsaveopt, true))),
+    Xsavec => always(handler!(|cpu, op| save(cpu, op, Variant::Xsavec, false))),
+    Xsavec64 => always(handler!(|cpu, op| save(cpu, op, Variant::Xsavec, true))),
+    Xsaves => always(handler!(|cpu, op| save(cpu, op, Variant::Xsaves, false))),
+    Xsaves64 => always(handler!(|cpu, op| save(cpu, op, Variant::Xsaves, true))),
 }
 
 impl Cpu {

@@ -1,0 +1,197 @@
+//! The table against the decoder's lists.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
+
+use super::{Flow, Rows, TABLE};
+use crate::controls::Features;
+use crate::mode::Mode;
+use crate::op::{NO_MEMORY, Op};
+
+/// Every encoding of a mnemonic that has a row.
+fn claimed() -> impl Iterator<Item = (Code, &'static super::Row)> {
+    Code::values().filter_map(|code| {
+        let row = TABLE.get(code.mnemonic() as usize).copied().flatten()?;
+        Some((code, row))
+    })
+}
+
+#[test]
+fn a_mnemonic_is_claimed_once_and_found_under_its_number() {
+    let mut rows = Rows::new();
+    let mut claims: BTreeMap<Mnemonic, Vec<*const super::Row>> = BTreeMap::new();
+
+    while let Some((row, mnemonic)) = rows.next() {
+        claims.entry(mnemonic).or_default().push(std::ptr::from_ref(row));
+    }
+
+    for (mnemonic, rows) in &claims {
+        let found = TABLE[*mnemonic as usize].map(std::ptr::from_ref);
+        assert_eq!(*rows, found.into_iter().collect::<Vec<_>>(), "{mnemonic:?}");
+    }
+    assert_eq!(TABLE.iter().flatten().count(), claims.len());
+}
+
+#[test]
+fn branches_and_what_writes_rip_are_those_of_the_decoder() {
+    for (code, row) in claimed() {
+        let expected = match code.flow_control() {
+            FlowControl::Next => Flow::Next,
+            FlowControl::ConditionalBranch => Flow::Branch,
+            _ => Flow::Leaves,
+        };
+        let expected = match code.mnemonic() {
+            // ENCLU may enter or leave an enclave; HLT retires when it ends.
+            Mnemonic::Enclu | Mnemonic::Hlt => Flow::Leaves,
+            _ => expected,
+        };
+
+        assert_eq!(row.flow, expected, "{code:?}");
+    }
+}
+
+/// The op of one instruction, and how its block goes on.
+fn lowered(bytes: &[u8], mode: Mode) -> (Op, usize) {
+    let mut ops = Vec::new();
+    crate::lower::lower(bytes, mode, &Features::default(), false, &mut ops);
+    (ops[0], ops.len())
+}
+
+#[test]
+fn an_op_has_the_name_of_what_it_executes() {
+    let names = |bytes, mode| {
+        let (op, _) = lowered(bytes, mode);
+        (op.mnemonic, format!("{op:?}").contains(&format!("{:?}", op.mnemonic)))
+    };
+    let code64 = Mode::code64();
+
+    assert_eq!(names(&[0x01, 0xd8], code64), (Mnemonic::Add, true));
+    assert_eq!(names(&[0x66, 0x0f, 0x38, 0xdc, 0xc1], code64), (Mnemonic::Aesenc, true));
+    assert_eq!(names(&[0x0f, 0x0b], code64), (Mnemonic::Ud2, true));
+    // VMCALL, and CPUID in an enclave.
+    assert_eq!(names(&[0x0f, 0x01, 0xc1], code64).0, Mnemonic::INVALID);
+    assert_eq!(names(&[0x0f, 0xa2], code64).0, Mnemonic::Cpuid);
+    assert_eq!(names(&[0x0f, 0xa2], code64.with_enclave(true)).0, Mnemonic::INVALID);
+}
+
+#[test]
+fn a_shared_mnemonic_has_the_operands_of_the_form_that_it_is() {
+    let code64 = Mode::code64();
+    let string = lowered(&[0xa5], code64).0;
+    let vector = lowered(&[0xf2, 0x0f, 0x10, 0xd1], code64).0;
+    let compare = lowered(&[0xf2, 0x0f, 0xc2, 0xd1, 0xff], code64).0;
+
+    assert_eq!((string.mnemonic, string.size, string.third), (Mnemonic::Movsd, 4, 0));
+    // MOVSD XMM2, XMM1 has the destination as its first source, too.
+    let registers = |op: Op| (op.mnemonic, op.dst, op.third, op.src, op.mem_operand);
+    assert_eq!(registers(vector), (Mnemonic::Movsd, 2, 2, 1, NO_MEMORY));
+    assert_eq!(registers(compare), (Mnemonic::Cmpsd, 2, 2, 1, NO_MEMORY));
+    assert_eq!(compare.imm, 7, "eight predicates without a VEX prefix");
+}
+
+#[test]
+fn a_block_ends_at_a_move_to_a_system_register_alone() {
+    // Behind the instruction come NOPs to the end, and what ends the block.
+    let goes_on = |bytes: &[u8]| lowered(&[bytes, &[0x90, 0x90]].concat(), Mode::code64()).1 > 2;
+
+    assert!(goes_on(&[0x48, 0x89, 0xd8]), "MOV RAX, RBX");
+    assert!(goes_on(&[0x8c, 0xd8]), "MOV EAX, DS");
+    assert!(!goes_on(&[0x8e, 0xd8]), "MOV DS, EAX");
+    assert!(goes_on(&[0x0f, 0x20, 0xc0]), "MOV RAX, CR0");
+    assert!(!goes_on(&[0x0f, 0x22, 0xc0]), "MOV CR0, RAX");
+    assert!(goes_on(&[0x0f, 0x21, 0xf8]), "MOV RAX, DR7");
+    assert!(!goes_on(&[0x0f, 0x23, 0xf8]), "MOV DR7, RAX");
+    assert!(goes_on(&[0x58]), "POP RAX");
+    assert!(!goes_on(&[0x0f, 0xa1]), "POP FS");
+    assert!(!goes_on(&[0xc5, 0xf8, 0xae, 0x28]), "what the processor does not have");
+}
+
+#[test]
+fn lists_of_what_ends_a_block_and_what_enclaves_forbid() {
+    let mut ends = Vec::new();
+    let mut forbidden = Vec::new();
+    for mnemonic in Mnemonic::values() {
+        let Some(row) = TABLE.get(mnemonic as usize).copied().flatten() else { continue };
+        let nothing = Instruction::default();
+        if row.ends_block.of(&nothing) {
+            ends.push(mnemonic);
+        }
+        if row.illegal_in_enclave.of(&nothing) {
+            forbidden.push(mnemonic);
+        }
+    }
+    use Mnemonic as M;
+    let mut expected_ends = [
+        M::Clts,
+        M::Cpuid,
+        M::Encls,
+        M::Enclv,
+        M::In,
+        M::Insb,
+        M::Insd,
+        M::Insw,
+        M::Invlpg,
+        M::Invpcid,
+        M::Lds,
+        M::Les,
+        M::Lfs,
+        M::Lgs,
+        M::Lldt,
+        M::Lmsw,
+        M::Lss,
+        M::Ltr,
+        M::Out,
+        M::Outsb,
+        M::Outsd,
+        M::Outsw,
+        M::Popf,
+        M::Popfd,
+        M::Popfq,
+        M::Rdmsr,
+        M::Sti,
+        M::Wbinvd,
+        M::Wrmsr,
+        M::Xrstor,
+        M::Xsetbv,
+    ];
+    expected_ends.sort();
+    assert_eq!(ends, expected_ends);
+    let mut expected_forbidden = [
+        // VMEXIT generating instructions, and those that VMMs emulate.
+        M::Cpuid,
+        M::Rdpmc,
+        M::Sgdt,
+        M::Sidt,
+        M::Sldt,
+        M::Str,
+        M::Smsw,
+        // I/O.
+        M::In,
+        M::Insb,
+        M::Insw,
+        M::Insd,
+        M::Out,
+        M::Outsb,
+        M::Outsw,
+        M::Outsd,
+        // Far transfers and changes of segment registers.
+        M::Retf,
+        M::Iret,
+        M::Iretd,
+        M::Iretq,
+        M::Int,
+        M::Into,
+        M::Syscall,
+        M::Sysenter,
+        M::Sysret,
+        M::Sysexit,
+        M::Lds,
+        M::Les,
+        M::Lfs,
+        M::Lgs,
+        M::Lss,
+    ];
+    expected_forbidden.sort();
+    assert_eq!(forbidden, expected_forbidden);
+}
