@@ -80,12 +80,12 @@ impl Cpu {
         self.update_attention();
     }
 
-    /// The exception behind [`Stop::Fault`], once.
+    /// The exception behind [`Stop::FAULT`], once.
     pub const fn take_fault(&mut self) -> Option<Exception> {
         self.run.fault.take()
     }
 
-    /// The exit behind [`Stop::Exit`], once.
+    /// The exit behind [`Stop::EXIT`], once.
     pub const fn take_exit(&mut self) -> Option<Exit> {
         self.run.exit.take()
     }
@@ -100,14 +100,14 @@ impl Cpu {
     #[cold]
     pub fn raise(&mut self, exception: Exception) -> Stop {
         self.run.fault = Some(exception);
-        Stop::Fault
+        Stop::FAULT
     }
 
     /// Records an exit; the caller returns the result as its error.
     #[cold]
     pub fn exit_with(&mut self, exit: Exit) -> Stop {
         self.run.exit = Some(exit);
-        Stop::Exit
+        Stop::EXIT
     }
 
     /// #GP(`code`).

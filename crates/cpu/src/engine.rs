@@ -106,7 +106,7 @@ impl Vcpu {
                 Err(stop) => Err(stop),
             };
             match outcome {
-                Ok(()) | Err(Stop::Jump) => {}
+                Ok(()) | Err(Stop::JUMP) => {}
                 Err(stop) => {
                     if let Some(exit) = self.handle(stop) {
                         return exit;
@@ -165,7 +165,7 @@ impl Vcpu {
         let resumed = self.cpu.run.attention & attention::DEVICE != 0;
         if !resumed && let Err(exit) = debug::check_instruction_breakpoint(&mut self.cpu) {
             return match exit {
-                Stop::Fault => self.handle(Stop::Fault),
+                Stop::FAULT => self.handle(Stop::FAULT),
                 _ => None,
             };
         }
@@ -182,7 +182,7 @@ impl Vcpu {
         self.cpu.run.between_iterations = false;
         let outcome = self.run_single();
         match outcome {
-            Ok(()) | Err(Stop::Jump) => {
+            Ok(()) | Err(Stop::JUMP) => {
                 if (shadow, self.cpu.arch.shadow) == (Shadow::MovSs, Shadow::MovSs) {
                     // Of loads of SS in a row the first alone holds off (SDM Vol. 3A, 6.8.3).
                     self.cpu.set_shadow(Shadow::None);
@@ -200,11 +200,11 @@ impl Vcpu {
             Err(stop) => {
                 self.cpu.arch.system_flags |= resume;
                 debug::cancel(&mut self.cpu, debug_pending);
-                if stop == Stop::Exit {
+                if stop == Stop::EXIT {
                     // The same instruction runs again under the same shadow.
                     self.cpu.set_shadow(shadow);
                 }
-                if stop == Stop::Fault {
+                if stop == Stop::FAULT {
                     self.cpu.device_commit();
                 }
                 self.handle(stop)
@@ -218,7 +218,7 @@ impl Vcpu {
     /// # Errors
     ///
     /// As a handler: [`Cpu::take_fault`] or [`Cpu::take_exit`] has the details, and RIP is unmoved, but for
-    /// [`Stop::Jump`], which means that the instruction retired or is between two iterations.
+    /// [`Stop::JUMP`], which means that the instruction retired or is between two iterations.
     pub fn execute_one(&mut self) -> Exec {
         self.cpu.run.device_next = 0;
         self.run_single()
@@ -277,12 +277,12 @@ impl Vcpu {
     /// Acts on a stop; `Some` where the owner has to.
     fn handle(&mut self, stop: Stop) -> Option<Exit> {
         match stop {
-            Stop::Jump => None,
-            Stop::Alone => {
+            Stop::JUMP => None,
+            Stop::ALONE => {
                 self.cpu.run.attention |= attention::ALONE;
                 None
             }
-            Stop::Fault => {
+            Stop::FAULT => {
                 // Also where the fault came from an instruction fetch.
                 self.cpu.run.non_canonical_fault = false;
                 let fault = self.cpu.run.fault.take().unwrap_or(Exception::new(Vector::Df));
@@ -296,7 +296,8 @@ impl Vcpu {
                 }
                 delivery::deliver_exception(&mut self.cpu, fault).err()
             }
-            Stop::Exit => self.cpu.run.exit.take(),
+            // There is no other than `Stop::EXIT`.
+            _ => self.cpu.run.exit.take(),
         }
     }
 
@@ -323,7 +324,7 @@ fn run_ops(cpu: &mut Cpu, ops: &[Op], phys: u64) -> Exec {
     cpu.run.block_phys = phys;
     for op in ops {
         if let Err(stop) = (op.run)(cpu, op) {
-            if stop != Stop::Jump {
+            if stop != Stop::JUMP {
                 stopped(cpu, op, stop);
             }
             return Err(stop);
@@ -337,7 +338,7 @@ fn run_ops(cpu: &mut Cpu, ops: &[Op], phys: u64) -> Exec {
 #[inline(never)]
 fn stopped(cpu: &mut Cpu, op: &Op, stop: Stop) {
     cpu.arch.rip = cpu.op_rip(op);
-    if stop == Stop::Fault {
+    if stop == Stop::FAULT {
         stack_fault(cpu, op);
     }
 }

@@ -1,23 +1,53 @@
 //! Why a virtual processor stops running.
 
+use std::fmt;
+use std::num::NonZeroU8;
+
 use cloister_x86::Gpa;
 
 /// What executing an instruction yields.
+///
+/// Of a handler, whose `T` is `()`, that is one byte: 0 where the instruction retired, else the
+/// [`Stop`]. Rust guarantees this layout of a `Result` of nothing and a [`NonZeroU8`], so that code
+/// in another language can call a [`Handler`](crate::op::Handler).
 pub type Exec<T = ()> = Result<T, Stop>;
 
+const _: () = assert!(size_of::<Exec>() == 1 && align_of::<Exec>() == 1);
+
 /// Why a handler did not simply retire its instruction. The details are in [`Cpu`](crate::Cpu).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Stop {
+/// There are no others than the associated constants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Stop(NonZeroU8);
+
+impl Stop {
     /// An exception: [`Cpu::take_fault`](crate::Cpu::take_fault) holds it. Nothing was committed.
-    Fault = 1,
+    pub const FAULT: Self = Self::new(1);
     /// The owner must act: [`Cpu::take_exit`](crate::Cpu::take_exit) says how. Nothing was committed.
-    Exit,
+    pub const EXIT: Self = Self::new(2);
     /// The instruction stores into the page that its own block was decoded from. Nothing was
     /// committed; run it again on its own, and decode afresh behind it.
-    Alone,
+    pub const ALONE: Self = Self::new(3);
     /// The instruction retired and wrote `rip` itself; the rest of the block does not follow.
-    Jump,
+    pub const JUMP: Self = Self::new(4);
+
+    const fn new(code: u8) -> Self {
+        match NonZeroU8::new(code) {
+            Some(code) => Self(code),
+            None => panic!("0 means that the instruction retired"),
+        }
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::FAULT => "Fault",
+            Self::EXIT => "Exit",
+            Self::ALONE => "Alone",
+            _ => "Jump",
+        })
+    }
 }
 
 /// What the owner of a [`Vcpu`](crate::Vcpu) has to do.
@@ -110,4 +140,17 @@ pub enum Exit {
     TripleFault,
     /// Someone called [`Kicker::request_exit`](crate::Kicker::request_exit).
     Requested,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_are_different_bytes_that_have_names() {
+        let stops = [Stop::FAULT, Stop::EXIT, Stop::ALONE, Stop::JUMP];
+
+        assert_eq!(stops.map(|stop| stop.0.get()), [1, 2, 3, 4]);
+        assert_eq!(format!("{stops:?}"), "[Fault, Exit, Alone, Jump]");
+    }
 }

@@ -91,7 +91,7 @@ impl Vcpu {
             self.cpu.translate(start, AccessKind::Execute, mode)?
         else {
             self.cpu.run.attention |= attention::ALONE;
-            return Err(Stop::Jump);
+            return Err(Stop::JUMP);
         };
         let key = phys_key(phys, start & 0xfff, self.cpu.run.mode);
         let page = Code { host, track, phys, offset: (start & 0xfff) as usize };
@@ -105,7 +105,7 @@ impl Vcpu {
         if block.len() > self.bytes_to_limit(WINDOW) {
             // It was decoded where CS reached further.
             self.cpu.run.attention |= attention::ALONE;
-            return Err(Stop::Jump);
+            return Err(Stop::JUMP);
         }
         if let Some(second) = block.second {
             // The instruction crosses into a page that may be another one by now.
@@ -154,11 +154,11 @@ impl Vcpu {
         if self.bytes_to_limit(MAX_LEN) < MAX_LEN {
             // It may end beyond the limit of CS: what runs it alone finds that out.
             self.cpu.run.attention |= attention::ALONE;
-            return Err(Stop::Jump);
+            return Err(Stop::JUMP);
         }
         let Some(second) = self.second_page(start)? else {
             self.cpu.run.attention |= attention::ALONE;
-            return Err(Stop::Jump);
+            return Err(Stop::JUMP);
         };
         let mut bytes = [0; MAX_LEN];
         loop {

@@ -13,7 +13,7 @@
 //!
 //! # Rules for an instruction's handler
 //!
-//! A handler is `fn(&mut Cpu, &Op) -> Exec`.
+//! A handler is `extern "C" fn(&mut Cpu, &Op) -> Exec`, which generated code can call.
 //!
 //! * It checks everything that can fault before it changes architectural state: a handler that
 //!   returns `Err` leaves the processor as if it never ran, apart from the partial progress that
@@ -21,7 +21,7 @@
 //! * During a block, [`ArchState::rip`](crate::ArchState::rip) is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
 //!   is. The last op of a block writes `rip`; the lowering appends one that does so where the last
 //!   instruction is no unconditional branch. A conditional branch that is taken writes `rip` and
-//!   leaves the block with `Err(Stop::Jump)`; one that is not taken does nothing.
+//!   leaves the block with `Err(Stop::JUMP)`; one that is not taken does nothing.
 //! * `Ok(())` means: retired. `Err(cpu.raise(exception))` faults. `Err(cpu.exit_with(exit))`
 //!   hands the instruction to the owner with RIP unmoved.
 //! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::open`] with [`Cpu::close`], and [`Cpu::locked`] with

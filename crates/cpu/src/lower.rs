@@ -134,7 +134,7 @@ fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
 
 /// Ends a block whose last instruction is no branch.
 fn terminator(offset: usize) -> Op {
-    fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
+    extern "C" fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.arch.rip = cpu.op_rip(op);
         Ok(())
     }

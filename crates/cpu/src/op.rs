@@ -6,12 +6,15 @@ use crate::cpu::Cpu;
 use crate::exit::Exec;
 
 /// Executes one op. See the crate documentation for the rules.
-pub type Handler = fn(&mut Cpu, &Op) -> Exec;
+///
+/// The ABI is that of C, on x86-64 Linux the System V ABI, so that generated code can call it: the
+/// processor in RDI, the op in RSI, and what [`Exec`] says in AL.
+pub type Handler = extern "C" fn(&mut Cpu, &Op) -> Exec;
 
 /// The [`Handler`] that a body makes.
 macro_rules! handler {
     (|$cpu:ident, $op:ident| $body:expr) => {{
-        fn run($cpu: &mut $crate::cpu::Cpu, $op: &$crate::op::Op) -> $crate::exit::Exec {
+        extern "C" fn run($cpu: &mut $crate::cpu::Cpu, $op: &$crate::op::Op) -> $crate::exit::Exec {
             $body
         }
         run as $crate::op::Handler

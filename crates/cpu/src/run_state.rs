@@ -54,11 +54,11 @@ pub struct RunState {
     pub(crate) between_iterations: bool,
     /// How it has waited for other processors.
     pub(crate) patience: Patience,
-    /// The exception behind [`Stop::Fault`](crate::Stop::Fault).
+    /// The exception behind [`Stop::FAULT`](crate::Stop::FAULT).
     pub(crate) fault: Option<Exception>,
     /// Whether [`RunState::fault`] comes from a non-canonical address.
     pub(crate) non_canonical_fault: bool,
-    /// The exit behind [`Stop::Exit`](crate::Stop::Exit).
+    /// The exit behind [`Stop::EXIT`](crate::Stop::EXIT).
     pub(crate) exit: Option<Exit>,
     /// Values of the device accesses that the instruction under way has made, in order.
     pub(crate) device_log: Vec<u64>,

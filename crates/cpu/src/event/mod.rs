@@ -138,7 +138,7 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
         cpu.run.alone = false;
         match outcome {
             Ok(None) => return Ok(()),
-            Ok(Some(_)) | Err(Stop::Fault) => {
+            Ok(Some(_)) | Err(Stop::FAULT) => {
                 let second = match outcome {
                     Ok(fault) => fault,
                     Err(_) => cpu.run.fault.take(),

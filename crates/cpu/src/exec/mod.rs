@@ -27,7 +27,7 @@ pub use table::{Flow, Lowered, select};
 /// # Errors
 ///
 /// Always #GP(0).
-pub fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub extern "C" fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.gp(0))
 }
 
@@ -36,6 +36,6 @@ pub fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// # Errors
 ///
 /// Always #UD.
-pub fn invalid(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub extern "C" fn invalid(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.raise(Exception::ud()))
 }

@@ -25,7 +25,7 @@ pub enum Flow {
     /// The next instruction.
     Next,
     /// The next instruction, where the branch is not taken. One that is taken writes `rip` and says
-    /// [`Stop::Jump`](crate::Stop::Jump).
+    /// [`Stop::JUMP`](crate::Stop::JUMP).
     Branch,
     /// Nothing: what comes next may mean something else after it (mode, translations, code), or an
     /// event has to be looked at first. The handler leaves `rip` to the op that ends the block.

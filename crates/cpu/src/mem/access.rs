@@ -68,7 +68,7 @@ impl Cpu {
     ///
     /// # Errors
     ///
-    /// As [`Cpu::load`], and [`Stop::Alone`]; nothing is written then.
+    /// As [`Cpu::load`], and [`Stop::ALONE`]; nothing is written then.
     #[inline(always)]
     pub fn store<T: Plain>(&mut self, la: u64, value: T) -> Exec {
         if self.quick_store(la, value) {
@@ -314,7 +314,7 @@ impl Cpu {
             // SAFETY: a tracker lives as long as its page.
             && unsafe { track.as_ref() }.is_code((la & 0xfff) as usize, len)
         {
-            return Err(Stop::Alone);
+            return Err(Stop::ALONE);
         }
         Ok(())
     }
@@ -380,7 +380,7 @@ impl Cpu {
     ///
     /// # Errors
     ///
-    /// [`Stop::Exit`] the first time.
+    /// [`Stop::EXIT`] the first time.
     pub fn device(&mut self, exit: Exit) -> Exec<u64> {
         if let Some(&value) = self.run.device_log.get(self.run.device_next) {
             self.run.device_next += 1;

@@ -134,12 +134,12 @@ impl Soft {
         let mut outcome = self.vcpu.execute_one();
         // A string instruction stops between iterations now and then.
         let entry = case.entry();
-        while outcome == Err(Stop::Jump) && self.vcpu.cpu.state().rip == entry {
+        while outcome == Err(Stop::JUMP) && self.vcpu.cpu.state().rip == entry {
             outcome = self.vcpu.execute_one();
         }
         case.fault = match outcome {
-            Ok(()) | Err(Stop::Jump) => Fault { vector: RETIRED, code: 0, address: 0 },
-            Err(Stop::Fault) => {
+            Ok(()) | Err(Stop::JUMP) => Fault { vector: RETIRED, code: 0, address: 0 },
+            Err(Stop::FAULT) => {
                 let fault = self.vcpu.cpu.take_fault().unwrap();
                 let vector = fault.vector as u64;
                 Fault {

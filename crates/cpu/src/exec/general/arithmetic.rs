@@ -167,13 +167,13 @@ fn finish<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, a: T, b: T) {
     }
 }
 
-fn register_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
     finish::<T, O>(cpu, op, a, b);
     Ok(())
 }
 
-fn register_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.dst::<T>(op);
     finish::<T, O>(cpu, op, a, T::trunc(op.imm));
     Ok(())
@@ -182,7 +182,7 @@ fn register_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
 // Memory forms do the common case without a call, so that they need no stack frame, and leave the
 // rest to a second function.
 
-fn register_memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_memory<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(b) = cpu.quick_operand::<T>(op) else {
         return register_memory_slow::<T, O>(cpu, op);
     };
@@ -227,7 +227,7 @@ fn memory_slow<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op, b: T) -> Exec {
     Ok(())
 }
 
-fn memory_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.src::<T>(op);
     match memory::<T, O>(cpu, op, b) {
         Some(()) => Ok(()),
@@ -235,14 +235,14 @@ fn memory_register<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     }
 }
 
-fn memory_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_immediate<T: Int, O: Binary>(cpu: &mut Cpu, op: &Op) -> Exec {
     match memory::<T, O>(cpu, op, T::trunc(op.imm)) {
         Some(()) => Ok(()),
         None => memory_slow::<T, O>(cpu, op, T::trunc(op.imm)),
     }
 }
 
-fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = if IMMEDIATE { T::trunc(op.imm) } else { cpu.src::<T>(op) };
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let cf = cpu.arch.flags.cf();
@@ -251,7 +251,7 @@ fn locked<T: Int, O: Binary, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> E
     Ok(())
 }
 
-fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.dst::<T>(op);
     let result = O::value(a);
     O::flags(&mut cpu.arch.flags, a, result);
@@ -259,7 +259,7 @@ fn unary_register<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn unary_memory<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn unary_memory<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(a) = cpu.quick_modify_operand::<T>(op, O::value) else {
         return unary_memory_slow::<T, O>(cpu, op);
     };
@@ -277,7 +277,7 @@ fn unary_memory_slow<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn unary_locked<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn unary_locked<T: Int, O: Unary>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let a = cpu.locked::<T>(la, O::value)?;
     O::flags(&mut cpu.arch.flags, a, O::value(a));
@@ -294,7 +294,10 @@ fn carry_chain_form<const OVERFLOW: bool>(_instruction: &Instruction, op: &Op) -
 }
 
 /// ADCX and ADOX: addition with carry through CF, or OF, alone.
-fn carry_chain<T: Int, const OVERFLOW: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn carry_chain<T: Int, const OVERFLOW: bool, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let b = cpu.source::<T, MEMORY>(op)?;
     let a = cpu.dst::<T>(op);
     let (cf, of) = (cpu.arch.flags.cf(), cpu.arch.flags.of());

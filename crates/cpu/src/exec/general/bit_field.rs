@@ -45,14 +45,14 @@ fn finish<T: Int>(cpu: &mut Cpu, op: &Op, result: T, cf: bool) -> Exec {
     Ok(())
 }
 
-fn andn<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn andn<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = last::<T, MEMORY>(cpu, op)?;
     let a = cpu.src::<T>(op);
     finish(cpu, op, !a & b, false)
 }
 
 /// BEXTR: bits 7:0 of the last operand are the start, bits 15:8 the length.
-fn extract<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn extract<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?.zext();
     let control = cpu.reg::<u32>(op.third, false);
     let (start, length) = (control & 0xff, control >> 8 & 0xff);
@@ -61,23 +61,23 @@ fn extract<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     finish(cpu, op, T::trunc(shifted & mask), false)
 }
 
-fn isolate_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn isolate_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     finish(cpu, op, T::trunc(0).minus(a) & a, a.zext() != 0)
 }
 
-fn mask_to_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mask_to_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     finish(cpu, op, a.minus(T::trunc(1)) ^ a, a.zext() == 0)
 }
 
-fn reset_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn reset_lowest<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     finish(cpu, op, a.minus(T::trunc(1)) & a, a.zext() == 0)
 }
 
 /// BZHI: bits 7:0 of the last operand say where the zeros begin.
-fn zero_high<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn zero_high<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     let index = cpu.reg::<u8>(op.third, false);
     let beyond = u32::from(index) >= T::BITS;
@@ -86,7 +86,7 @@ fn zero_high<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// PDEP: the source's low bits go where the mask has ones.
-fn deposit<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn deposit<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut mask = last::<T, MEMORY>(cpu, op)?.zext();
     let mut source = cpu.src::<T>(op).zext();
     let mut result = 0;
@@ -103,7 +103,7 @@ fn deposit<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// PEXT: the source's bits where the mask has ones, moved together.
-fn gather<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn gather<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut mask = last::<T, MEMORY>(cpu, op)?.zext();
     let source = cpu.src::<T>(op).zext();
     let mut result = 0;

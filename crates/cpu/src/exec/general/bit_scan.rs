@@ -16,7 +16,10 @@ rows! {
 }
 
 /// BSF and BSR: a source of 0 sets ZF and leaves the destination, as processors do.
-fn scan<T: Int, const REVERSE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn scan<T: Int, const REVERSE: bool, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let source = cpu.source::<T, MEMORY>(op)?;
     cpu.arch.flags.logic(source);
     let bits = source.zext();
@@ -28,7 +31,10 @@ fn scan<T: Int, const REVERSE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op)
 }
 
 /// TZCNT and LZCNT: CF tells a source of 0, ZF a result of 0.
-fn count_zeros<T: Int, const LEADING: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn count_zeros<T: Int, const LEADING: bool, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let bits = cpu.source::<T, MEMORY>(op)?.zext();
     let count = if LEADING {
         bits.leading_zeros() - (64 - T::BITS)
@@ -43,7 +49,7 @@ fn count_zeros<T: Int, const LEADING: bool, const MEMORY: bool>(cpu: &mut Cpu, o
 }
 
 /// POPCNT: ZF tells a source of 0, the other flags are cleared.
-fn population<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn population<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let bits = cpu.source::<T, MEMORY>(op)?.zext();
     let zf = cloister_x86::regs::Rflags::ZF.bits();
     cpu.arch.flags.set_bits(if bits == 0 { zf } else { 0 });

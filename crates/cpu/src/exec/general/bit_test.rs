@@ -87,7 +87,7 @@ fn set_cf<T: Int>(cpu: &mut Cpu, a: T, mask: T) {
     cpu.arch.flags.set_cf((a & mask).zext() != 0);
 }
 
-fn register<T: Int, C: Change, const BY_REGISTER: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register<T: Int, C: Change, const BY_REGISTER: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = bit::<T>(offset::<T, BY_REGISTER>(cpu, op));
     let a = cpu.dst::<T>(op);
     set_cf(cpu, a, mask);
@@ -99,7 +99,7 @@ fn register<T: Int, C: Change, const BY_REGISTER: bool>(cpu: &mut Cpu, op: &Op) 
 
 /// An offset in a register is signed and reaches beyond the operand: the operand is then the start
 /// of a bit string (SDM Vol. 2A, BT).
-fn memory_form<T: Int, C: Change, const BY_REGISTER: bool, const LOCKED: bool>(
+extern "C" fn memory_form<T: Int, C: Change, const BY_REGISTER: bool, const LOCKED: bool>(
     cpu: &mut Cpu,
     op: &Op,
 ) -> Exec {

@@ -111,7 +111,7 @@ impl Cpu {
     }
 }
 
-fn jump_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.relative_target(op);
     if !is_canonical(target) {
         return Err(cpu.gp(0));
@@ -120,14 +120,14 @@ fn jump_64(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn jump_legacy(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump_legacy(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.arch.rip = cpu.near_target_legacy(cpu.relative_target(op), op.size)?;
     Ok(())
 }
 
 // A conditional branch that is taken leaves its block; one that is not lets the block go on.
 
-fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     if !holds::<CODE>(&cpu.arch.flags) {
         return Ok(());
     }
@@ -136,7 +136,7 @@ fn jump_if_64<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
         return Err(cpu.gp(0));
     }
     cpu.arch.rip = target;
-    Err(Stop::Jump)
+    Err(Stop::JUMP)
 }
 
 #[inline(always)]
@@ -145,10 +145,10 @@ fn branch(cpu: &mut Cpu, op: &Op, taken: bool) -> Exec {
         return Ok(());
     }
     cpu.arch.rip = cpu.near_target(cpu.relative_target(op), op.size)?;
-    Err(Stop::Jump)
+    Err(Stop::JUMP)
 }
 
-fn jump_if_legacy<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump_if_legacy<const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let taken = holds::<CODE>(&cpu.arch.flags);
     branch(cpu, op, taken)
 }
@@ -163,7 +163,7 @@ fn counter_mask(op: &Op) -> u64 {
     }
 }
 
-fn jump_if_counter_zero(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump_if_counter_zero(cpu: &mut Cpu, op: &Op) -> Exec {
     let taken = cpu.arch.gpr[Gpr::Rcx] & counter_mask(op) == 0;
     branch(cpu, op, taken)
 }
@@ -173,7 +173,7 @@ const WHILE_EQUAL: u8 = 1;
 const WHILE_NOT_EQUAL: u8 = 2;
 
 /// LOOP, LOOPE, LOOPNE. The counter changes only if the branch does not fault.
-fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = cpu.arch.gpr[Gpr::Rcx].wrapping_sub(1);
     let taken = count & counter_mask(op) != 0
         && match KIND {
@@ -182,7 +182,7 @@ fn repeat<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             _ => !cpu.arch.flags.zf(),
         };
     let outcome = branch(cpu, op, taken);
-    if matches!(outcome, Ok(()) | Err(Stop::Jump)) {
+    if matches!(outcome, Ok(()) | Err(Stop::JUMP)) {
         match op.addr_size {
             8 => cpu.set_reg(1, false, count),
             4 => cpu.set_reg(1, false, count as u32),
@@ -214,7 +214,7 @@ pub(super) fn operand_target<T: crate::mem::Int, const MEMORY: bool>(
     Ok(target.zext())
 }
 
-fn indirect_64<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn indirect_64<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = operand_target::<u64, MEMORY>(cpu, op)?;
     if !is_canonical(target) {
         return Err(cpu.gp(0));
@@ -223,7 +223,10 @@ fn indirect_64<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn indirect_legacy<T: crate::mem::Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn indirect_legacy<T: crate::mem::Int, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let target = operand_target::<T, MEMORY>(cpu, op)?;
     cpu.arch.rip = cpu.near_target_legacy(target, T::SIZE as u8)?;
     Ok(())

@@ -54,7 +54,7 @@ fn call(instruction: &Instruction, mode: Mode, op: Op) -> Option<Op> {
     Some(Op { run, ..op })
 }
 
-fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.relative_target(op);
     let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(8);
     let next = cpu.arch.gpr[usize::from(BLOCK_SLOT)].wrapping_add(op.disp);
@@ -66,11 +66,11 @@ fn call_64(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn call_relative<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn call_relative<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     call_to::<T>(cpu, op, cpu.relative_target(op))
 }
 
-fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn call_indirect<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = operand_target::<T, MEMORY>(cpu, op)?;
     call_to::<T>(cpu, op, target)
 }
@@ -89,7 +89,7 @@ fn call_to<T: Int>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
     Ok(())
 }
 
-fn ret_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ret_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(target) = cpu.quick_load::<u64>(cpu.arch.gpr[Gpr::Rsp]).filter(|&to| is_canonical(to))
     else {
         return ret::<u64>(cpu, op);
@@ -100,7 +100,7 @@ fn ret_64(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// RET with an operand size of `T`, with or without bytes to drop.
-fn ret<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ret<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
     let target = cpu.near_target(target, T::SIZE as u8)?;
     cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64).wrapping_add(op.imm));

@@ -88,7 +88,7 @@ fn set_form(instruction: &Instruction, op: &Op) -> Handler {
 
 /// The source is read, and a 32-bit destination's upper half cleared, whether the condition holds
 /// or not.
-fn cmov<T: Int, const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cmov<T: Int, const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = cpu.source::<T, MEMORY>(op)?;
     let old = cpu.dst::<T>(op);
     let value = if holds::<CODE>(&cpu.arch.flags) { source } else { old };
@@ -96,7 +96,7 @@ fn cmov<T: Int, const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> E
     Ok(())
 }
 
-fn set<const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn set<const MEMORY: bool, const CODE: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = u8::from(holds::<CODE>(&cpu.arch.flags));
     if MEMORY {
         return cpu.store_operand(op, value);

@@ -67,7 +67,10 @@ fn extend_form<const SIGNED: bool>(instruction: &Instruction, op: &Op) -> Handle
     )
 }
 
-fn extend<F: Int, T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn extend<F: Int, T: Int, const SIGNED: bool, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let value = if MEMORY {
         match cpu.quick_operand::<F>(op) {
             Some(value) => value,
@@ -88,14 +91,14 @@ fn extend_slow<F: Int, T: Int, const SIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Ex
 }
 
 /// CBW, CWDE, CDQE.
-fn widen<F: Int, T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn widen<F: Int, T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let value = cpu.reg::<F>(0, false).sext();
     cpu.set_reg(0, false, T::trunc(value));
     Ok(())
 }
 
 /// CWD, CDQ, CQO: the sign of the accumulator fills DX, EDX, RDX.
-fn spread<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn spread<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let sign = (cpu.reg::<T>(0, false).sext() as i64 >> 63) as u64;
     cpu.set_reg(2, false, T::trunc(sign));
     Ok(())
@@ -106,24 +109,24 @@ fn swapped<T: Int>(value: T) -> T {
     T::trunc(value.zext().swap_bytes() >> (64 - T::BITS))
 }
 
-fn clear_word(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn clear_word(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.set_dst(op, 0u16);
     Ok(())
 }
 
-fn swap_bytes<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn swap_bytes<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.dst::<T>(op);
     cpu.set_dst(op, swapped(value));
     Ok(())
 }
 
-fn load_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn load_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.load_operand::<T>(op)?;
     cpu.set_dst(op, swapped(value));
     Ok(())
 }
 
-fn store_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_swapped<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.src::<T>(op);
     cpu.store_operand(op, swapped(value))
 }

@@ -50,7 +50,7 @@ fn form(instruction: &Instruction, op: &Op) -> Handler {
     }
 }
 
-fn crc32<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn crc32<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = cpu.source::<T, MEMORY>(op)?.zext();
     let mut remainder = cpu.dst::<u32>(op);
     for byte in &source.to_le_bytes()[..T::SIZE] {

@@ -28,7 +28,7 @@ fn set_flags(cpu: &mut Cpu, cf: bool, af: bool) {
 }
 
 /// DAA and DAS (SDM Vol. 2A).
-fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let old = cpu.reg::<u8>(0, false);
     let old_cf = cpu.arch.flags.cf();
     let mut al = old;
@@ -54,7 +54,7 @@ fn decimal_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
 }
 
 /// AAA and AAS (SDM Vol. 2A).
-fn ascii_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn ascii_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let mut ax = cpu.reg::<u16>(0, false);
     let adjust = ax & 0xf > 9 || cpu.arch.flags.af();
     if adjust {
@@ -65,7 +65,7 @@ fn ascii_adjust<const SUBTRACT: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn multiply_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn multiply_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
     let base = op.imm as u8;
     let al = cpu.reg::<u8>(0, false);
     let (Some(tens), Some(ones)) = (al.checked_div(base), al.checked_rem(base)) else {
@@ -76,7 +76,7 @@ fn multiply_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn divide_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn divide_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
     let (al, ah) = (cpu.reg::<u8>(0, false), cpu.reg::<u8>(4, true));
     let sum = al.wrapping_add(ah.wrapping_mul(op.imm as u8));
     cpu.set_reg(0, false, u16::from(sum));
@@ -85,7 +85,7 @@ fn divide_adjust(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// SALC: AL becomes 0, or FFH with CF set.
-fn salc(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn salc(cpu: &mut Cpu, _op: &Op) -> Exec {
     let value: u8 = if cpu.arch.flags.cf() { 0xff } else { 0 };
     cpu.set_reg(0, false, value);
     Ok(())

@@ -47,7 +47,7 @@ fn set_results<T: Int>(cpu: &mut Cpu, quotient: u64, remainder: u64) {
     }
 }
 
-fn divide<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn divide<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let by = divisor::<T, MEMORY>(cpu, op)?.zext();
     let (high, low) = dividend::<T>(cpu);
     // The quotient fits exactly if the high half is less than the divisor; 0 fits never.
@@ -67,7 +67,7 @@ fn divide<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn divide_signed<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn divide_signed<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let by = divisor::<T, MEMORY>(cpu, op)?.sext() as i64;
     if by == 0 {
         return Err(cpu.divide_error());

@@ -60,7 +60,10 @@ fn apply<T: Int, const LEFT: bool>(flags: &mut Flags, a: T, b: T, count: u32) ->
     result
 }
 
-fn register<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register<T: Int, const LEFT: bool, const BY_CL: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let count = count::<T, BY_CL>(cpu, op);
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
     let result = if count == 0 { a } else { apply::<T, LEFT>(&mut cpu.arch.flags, a, b, count) };
@@ -68,7 +71,10 @@ fn register<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op)
     Ok(())
 }
 
-fn memory_form<T: Int, const LEFT: bool, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_form<T: Int, const LEFT: bool, const BY_CL: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Exec {
     let count = count::<T, BY_CL>(cpu, op);
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;

@@ -33,7 +33,7 @@ rows! {
 }
 
 /// XCHG with memory is locked with or without the prefix (SDM Vol. 2, XCHG).
-fn exchange_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn exchange_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let value = cpu.src::<T>(op);
     let old = cpu.locked::<T>(la, |_| value)?;
@@ -41,7 +41,7 @@ fn exchange_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn exchange_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn exchange_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
     cpu.set_dst(op, b);
     cpu.set_src(op, a);
@@ -49,7 +49,7 @@ fn exchange_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// XADD: the sum goes to the destination last, so that it wins where both are one register.
-fn add_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn add_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (a, b) = (cpu.dst::<T>(op), cpu.src::<T>(op));
     let sum = a.plus(b);
     cpu.arch.flags.add(a, b, sum);
@@ -58,7 +58,7 @@ fn add_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn add_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn add_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
     let b = cpu.src::<T>(op);
@@ -69,7 +69,7 @@ fn add_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn add_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn add_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let b = cpu.src::<T>(op);
     let a = cpu.locked::<T>(la, |a| a.plus(b))?;
@@ -88,7 +88,7 @@ fn compared<T: Int>(cpu: &mut Cpu, accumulator: T, old: T) {
 }
 
 /// Where the values differ, the destination register is left alone, its upper half too.
-fn compare_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn compare_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (accumulator, old) = (cpu.reg::<T>(0, false), cpu.dst::<T>(op));
     let new = cpu.src::<T>(op);
     compared(cpu, accumulator, old);
@@ -99,7 +99,7 @@ fn compare_registers<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// The destination is written in either case (SDM Vol. 2A, CMPXCHG).
-fn compare_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn compare_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let accumulator = cpu.reg::<T>(0, false);
     let (old, place) = cpu.open::<T>(la)?;
@@ -109,7 +109,7 @@ fn compare_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn compare_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn compare_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (accumulator, new) = (cpu.reg::<T>(0, false), cpu.src::<T>(op));
     let old = cpu.locked::<T>(la, |old| if old == accumulator { new } else { old })?;
@@ -117,7 +117,7 @@ fn compare_locked<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn compare_8<const LOCKED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn compare_8<const LOCKED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 8, AccessKind::Write)?;
     let pair = |cpu: &Cpu, high: u8, low: u8| {
         u64::from(cpu.reg::<u32>(high, false)) << 32 | u64::from(cpu.reg::<u32>(low, false))
@@ -139,7 +139,7 @@ fn compare_8<const LOCKED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn compare_16(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn compare_16(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 16, AccessKind::Write)?;
     if la & 0xf != 0 {
         // SDM Vol. 2A, CMPXCHG16B: not aligned to 16 bytes.

@@ -26,28 +26,28 @@ rows! {
     Popfq => always(pop_flags::<u64>).ends_block(),
 }
 
-fn set_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn set_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.arch.flags.set_cf(true);
     Ok(())
 }
 
-fn clear_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn clear_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.arch.flags.set_cf(false);
     Ok(())
 }
 
-fn complement_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn complement_carry(cpu: &mut Cpu, _op: &Op) -> Exec {
     let cf = cpu.arch.flags.cf();
     cpu.arch.flags.set_cf(!cf);
     Ok(())
 }
 
-fn set_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn set_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.arch.system_flags.insert(Rflags::DF);
     Ok(())
 }
 
-fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.arch.system_flags.remove(Rflags::DF);
     Ok(())
 }
@@ -55,13 +55,13 @@ fn clear_direction(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// SF, ZF, AF, PF and CF: what LAHF and SAHF move.
 const AH_FLAGS: u64 = Flags::MASK & 0xff;
 
-fn lahf(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn lahf(cpu: &mut Cpu, _op: &Op) -> Exec {
     let value = (cpu.arch.flags.bits() & AH_FLAGS | 2) as u8;
     cpu.set_reg(4, true, value);
     Ok(())
 }
 
-fn sahf(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn sahf(cpu: &mut Cpu, _op: &Op) -> Exec {
     let value = cpu.reg::<u8>(4, true);
     cpu.arch.flags.merge(AH_FLAGS, u64::from(value));
     Ok(())
@@ -77,14 +77,14 @@ fn check_virtual_8086(cpu: &mut Cpu) -> Exec {
 }
 
 /// VM and RF are pushed as 0 (SDM Vol. 2B, PUSHF).
-fn push_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn push_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_virtual_8086(cpu)?;
     let value = cpu.rflags() & !(Rflags::VM | Rflags::RF).bits();
     cpu.push(T::trunc(value))
 }
 
 /// Which flags change depends on operand size, CPL and IOPL (SDM Vol. 2B, table 4-15).
-fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_virtual_8086(cpu)?;
     let value = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
     cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));

@@ -25,7 +25,7 @@ rows! {
 }
 
 /// ENTER (SDM Vol. 2A): the immediate is the frame's size, `extra` the nesting level.
-fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = T::SIZE as u64;
     let level = u64::from(op.extra & 31);
     let old_rbp = cpu.arch.gpr[Gpr::Rbp];
@@ -53,7 +53,7 @@ fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let frame = cpu.arch.gpr[Gpr::Rbp];
     let value: T = cpu.stack_load(frame)?;
     cpu.set_stack_pointer(frame.wrapping_add(T::SIZE as u64));
@@ -63,7 +63,7 @@ fn leave<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// BOUND: #BR if the signed index is outside the two bounds in memory. The upper one is not read
 /// where the lower one decides.
-fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 2 * T::SIZE, AccessKind::Read)?;
     let lower = cpu.load::<T>(la)?.sext() as i64;
     let above = cpu.wrap_la(la.wrapping_add(T::SIZE as u64));

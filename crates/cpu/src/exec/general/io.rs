@@ -43,7 +43,7 @@ fn port<const BY_DX: bool>(cpu: &Cpu, op: &Op) -> u16 {
     if BY_DX { cpu.arch.gpr[Gpr::Rdx] as u16 } else { op.imm as u8 as u16 }
 }
 
-fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let port = port::<BY_DX>(cpu, op);
     cpu.io_permission(port, T::SIZE as u8)?;
     let value = cpu.device(Exit::IoIn { port, size: T::SIZE as u8 })?;
@@ -51,7 +51,7 @@ fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn output_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn output_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let port = port::<BY_DX>(cpu, op);
     cpu.io_permission(port, T::SIZE as u8)?;
     let value = cpu.reg::<T>(0, false).zext() as u32;

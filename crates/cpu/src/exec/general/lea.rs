@@ -19,20 +19,20 @@ rows! {
     Xlatb => rewrite(|_, _, op| Some(Op { run: xlat, index: ZERO_SLOT, ..op })),
 }
 
-fn lea<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lea<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.effective(op);
     cpu.set_dst(op, T::trunc(address));
     Ok(())
 }
 
 /// The commonest form: 64 bits, base and displacement.
-fn lea_64_base(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lea_64_base(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.arch.gpr[usize::from(op.base & 31)].wrapping_add(op.disp);
     cpu.set_dst(op, address);
     Ok(())
 }
 
-fn xlat(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn xlat(cpu: &mut Cpu, op: &Op) -> Exec {
     let index = cpu.arch.gpr[Gpr::Rax] & 0xff;
     let la = cpu.linear_plus(op, index, 1, AccessKind::Read)?;
     let value: u8 = cpu.load(la)?;

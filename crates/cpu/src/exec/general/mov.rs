@@ -47,13 +47,13 @@ fn form(instruction: &Instruction, op: &Op) -> Handler {
     }
 }
 
-fn register_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value: T = cpu.src(op);
     cpu.set_dst(op, value);
     Ok(())
 }
 
-fn register_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.set_dst(op, T::trunc(op.imm));
     Ok(())
 }
@@ -61,7 +61,7 @@ fn register_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 // Memory forms do the common case without a call, so that they need no stack frame, and leave the
 // rest to a second function.
 
-fn register_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     match cpu.quick_operand::<T>(op) {
         Some(value) => {
             cpu.set_dst(op, value);
@@ -78,7 +78,7 @@ fn register_memory_slow<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn memory_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value: T = cpu.src(op);
     if cpu.quick_store_operand(op, value) {
         return Ok(());
@@ -92,7 +92,7 @@ fn memory_register_slow<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.store_operand(op, value)
 }
 
-fn memory_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.quick_store_operand(op, T::trunc(op.imm)) {
         return Ok(());
     }

@@ -45,7 +45,7 @@ fn set_flags<T: Int>(cpu: &mut Cpu, low: T, overflow: bool) {
 }
 
 /// The forms with the accumulator: operand 0 is the other factor.
-fn wide<T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn wide<T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = if MEMORY { cpu.load_operand::<T>(op)? } else { cpu.dst::<T>(op) };
     let (low, high, overflow) = product::<T, SIGNED>(cpu.reg(0, false), b);
     if T::BITS == 8 {
@@ -58,7 +58,7 @@ fn wide<T: Int, const SIGNED: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) 
     Ok(())
 }
 
-fn two_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn two_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = cpu.source::<T, MEMORY>(op)?;
     let (low, _, overflow) = product::<T, true>(cpu.dst(op), b);
     cpu.set_dst(op, low);
@@ -66,7 +66,7 @@ fn two_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn three_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn three_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     let (low, _, overflow) = product::<T, true>(a, T::trunc(op.imm));
     cpu.set_dst(op, low);
@@ -76,7 +76,7 @@ fn three_operands<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// MULX: operand 0 gets the high half, operand 1 the low half; the high half wins where both are
 /// one register (SDM Vol. 2B, MULX).
-fn mulx<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mulx<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = if MEMORY { cpu.load_operand::<T>(op)? } else { cpu.reg::<T>(op.third, false) };
     let (low, high, _) = product::<T, false>(cpu.reg(2, false), b);
     cpu.set_src(op, low);

@@ -19,30 +19,30 @@ rows! {
     Ud0 | Ud1 | Ud2 => always(invalid).leaves(),
 }
 
-fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
 /// PAUSE: the guest waits for another processor, whose thread may need this one's core.
-fn pause(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn pause(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.package.crowd.pause(&mut cpu.run.patience);
     Ok(())
 }
 
 /// LFENCE and SFENCE order what the accesses of [`crate::mem::host`] order already.
-fn no_operation_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn no_operation_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
     fence(Ordering::AcqRel);
     Ok(())
 }
 
-fn full_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn full_fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
     fence(Ordering::SeqCst);
     Ok(())
 }
 
 /// The caches of the host are coherent; what remains is the check of a load (SDM Vol. 2A,
 /// CLFLUSH), for which data breakpoints watch.
-fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
     let la = cpu.linear(op, 1, AccessKind::Execute)?;
     cpu.check_access(la, 1, AccessKind::Read, cpu.run.mmu_mode)?;
     cpu.translate(la, AccessKind::Read, cpu.run.mmu_mode).map(drop)

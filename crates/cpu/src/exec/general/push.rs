@@ -66,7 +66,7 @@ fn pop_form(instruction: &Instruction, op: &Op) -> Handler {
 }
 
 /// PUSH of RSP pushes its value before (SDM Vol. 2B, PUSH).
-fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.arch.gpr[usize::from(op.dst & 31)];
     let top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(8);
     if !cpu.quick_store(top, value) {
@@ -76,23 +76,23 @@ fn push_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn push_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn push_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.dst::<T>(op);
     cpu.push(value)
 }
 
-fn push_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn push_immediate<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.push(T::trunc(op.imm))
 }
 
-fn push_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn push_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.load_operand::<T>(op)?;
     cpu.push(value)
 }
 
 /// The selector, zero-extended to the operand size.
 /// Of a slot of four bytes only two are written (SDM Vol. 2B, PUSH, of recent processors).
-fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let selector = cpu.arch.segs[usize::from(op.dst & 7)].selector;
     if T::SIZE != 4 {
         return cpu.push(T::trunc(u64::from(selector)));
@@ -104,7 +104,7 @@ fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// POP of RSP keeps what was popped.
-fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(value) = cpu.quick_load::<u64>(cpu.arch.gpr[Gpr::Rsp]) else {
         return pop_register::<u64>(cpu, op);
     };
@@ -113,7 +113,7 @@ fn pop_register_64(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn pop_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pop_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.pop::<T>()?;
     cpu.set_dst(op, value);
     Ok(())
@@ -121,7 +121,7 @@ fn pop_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// A destination that is addressed by the stack pointer is where the incremented one points
 /// (SDM Vol. 2B, POP).
-fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let old = cpu.arch.gpr[Gpr::Rsp];
     let value = cpu.pop::<T>()?;
     let stored = match cpu.linear(op, T::SIZE, AccessKind::Write) {
@@ -136,7 +136,7 @@ fn pop_memory<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// AX, CX, DX, BX, SP as it was, BP, SI, DI. Where one of the stores faults, those before it stay,
 /// as on Intel processors; the stack pointer is as it was.
-fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let top = cpu.arch.gpr[Gpr::Rsp];
     let at = |n: u64| top.wrapping_sub((n + 1) * T::SIZE as u64);
     for n in 0..8 {
@@ -149,7 +149,7 @@ fn push_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// The reverse; the value for SP is dropped. Where one of the loads faults, the registers before
 /// it keep what they got, as on Intel processors; the stack pointer is as it was.
-fn pop_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn pop_all<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let top = cpu.arch.gpr[Gpr::Rsp];
     for (n, number) in (0u64..).zip((0u8..8).rev()) {
         let value = cpu.stack_load::<T>(top.wrapping_add(n * T::SIZE as u64))?;

@@ -53,7 +53,7 @@ fn number<T: Int>() -> Option<T> {
 }
 
 /// CF tells success, the other flags are cleared (SDM Vol. 2B, RDRAND).
-fn random<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn random<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let number = number::<T>();
     cpu.arch.flags.set_bits(u64::from(number.is_some()));
     cpu.set_dst(op, number.unwrap_or(T::trunc(0)));

@@ -170,14 +170,14 @@ fn count<T: Int>(cpu: &Cpu, op: &Op) -> u32 {
     if op.src == Gpr::Rcx as u8 { mask_count::<T>(cpu.arch.gpr[Gpr::Rcx]) } else { op.imm as u32 }
 }
 
-fn register_immediate<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_immediate<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.dst::<T>(op);
     let result = S::apply(&mut cpu.arch.flags, a, op.imm as u32);
     cpu.set_dst(op, result);
     Ok(())
 }
 
-fn register_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = count::<T>(cpu, op);
     let a = cpu.dst::<T>(op);
     let result = if count == 0 { a } else { S::apply(&mut cpu.arch.flags, a, count) };
@@ -185,7 +185,7 @@ fn register_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn memory_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn memory_count<T: Int, S: Shift>(cpu: &mut Cpu, op: &Op) -> Exec {
     let count = count::<T>(cpu, op);
     let la = cpu.linear(op, T::SIZE, AccessKind::Write)?;
     let (a, place) = cpu.open::<T>(la)?;
@@ -246,7 +246,7 @@ fn flagless_form<S: Flagless>(_instruction: &Instruction, op: &Op) -> Handler {
     }
 }
 
-fn flagless<T: Int, S: Flagless, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn flagless<T: Int, S: Flagless, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = cpu.source::<T, MEMORY>(op)?;
     let count = if S::IMMEDIATE { op.imm } else { cpu.reg::<u64>(op.third, false) };
     cpu.set_dst(op, S::value(a, mask_count::<T>(count)));

@@ -93,7 +93,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub fn stack_stop(&mut self, stop: Stop) -> Stop {
-        if stop == Stop::Fault
+        if stop == Stop::FAULT
             && self.run.non_canonical_fault
             && let Some(fault) = &mut self.run.fault
         {

@@ -256,14 +256,14 @@ fn advance_both<T: Int, E: Element>(cpu: &mut Cpu, op: &Op, elements: u64) {
     }
 }
 
-fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn single<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
     E::step::<T>(cpu, op, cpu.arch.gpr[Gpr::Rsi] & mask, cpu.arch.gpr[Gpr::Rdi] & mask)?;
     advance_both::<T, E>(cpu, op, 1);
     Ok(())
 }
 
-fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = mask(op);
     if op.addr_size == 4 {
         for &register in E::EXTENDED {
@@ -293,7 +293,7 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
             let step =
                 E::step::<T>(cpu, op, cpu.arch.gpr[Gpr::Rsi] & mask, cpu.arch.gpr[Gpr::Rdi] & mask);
             if let Err(stop) = step {
-                if stop == Stop::Fault {
+                if stop == Stop::FAULT {
                     // SDM Vol. 2B, REP: a faulting CMPS or SCAS leaves the flags as they were.
                     cpu.arch.flags = flags;
                 }
@@ -314,7 +314,7 @@ fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
             // Let the engine look at events, and come back.
             cpu.arch.rip = cpu.op_rip(op);
             cpu.run.between_iterations = true;
-            return Err(Stop::Jump);
+            return Err(Stop::JUMP);
         }
     }
 }

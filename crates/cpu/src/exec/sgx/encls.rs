@@ -14,7 +14,7 @@ use crate::op::Op;
 ///
 /// IA32_FEATURE_CONTROL belongs to the owner: while it does not enable SGX, every leaf is in the
 /// exiting bitmap, whose check comes first.
-pub(super) fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub(super) extern "C" fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.arch.cr0.contains(Cr0::PE)
         || cpu.arch.system_flags.contains(Rflags::VM)
         || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1)

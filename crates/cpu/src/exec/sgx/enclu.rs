@@ -13,7 +13,7 @@ use crate::op::Op;
 use crate::run_state::attention;
 
 /// ENCLU: the checks before the leaf, in the order of the pseudo-code, then the leaf.
-pub(super) fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
+pub(super) extern "C" fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.cr0.contains(Cr0::PE)
         || cpu.arch.system_flags.contains(Rflags::VM)
         || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1)

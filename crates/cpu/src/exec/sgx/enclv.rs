@@ -12,7 +12,7 @@ use crate::op::Op;
 /// ENCLV: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 ///
 /// The processor counts as one in VMX non-root operation, whose VMM is the owner.
-pub(super) fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub(super) extern "C" fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.arch.cr0.contains(Cr0::PE)
         || cpu.arch.system_flags.contains(Rflags::VM)
         || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1 | SgxFeatures::OVERSUB_ENCLV)

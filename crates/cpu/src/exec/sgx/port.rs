@@ -69,13 +69,13 @@ impl<'a> Port<'a> {
             LeafStop::Fault(exception) => self.cpu.sgx_fault(exception),
             LeafStop::EpcMiss { gpa } => self.cpu.exit_with(Exit::EpcMiss { gpa }),
             // Whoever holds the page lets go of it soon: look at events and try again.
-            LeafStop::Conflict => Stop::Alone,
+            LeafStop::Conflict => Stop::ALONE,
         }
     }
 
     /// Whether an access took place; `false` for one to device registers after an exit.
     fn accessed(&mut self, outcome: Exec) -> Result<bool, LeafStop> {
-        if self.exited && outcome == Err(Stop::Exit) {
+        if self.exited && outcome == Err(Stop::EXIT) {
             self.cpu.run.exit = None;
             return Ok(false);
         }
@@ -84,7 +84,7 @@ impl<'a> Port<'a> {
 
     fn convert<T>(&mut self, outcome: Exec<T>) -> Result<T, LeafStop> {
         outcome.map_err(|stop| match (stop, self.cpu.run.fault.take()) {
-            (Stop::Fault, Some(exception)) => LeafStop::Fault(exception),
+            (Stop::FAULT, Some(exception)) => LeafStop::Fault(exception),
             (stop, _) => {
                 self.other = Some(stop);
                 LeafStop::Conflict

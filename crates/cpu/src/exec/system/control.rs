@@ -219,28 +219,28 @@ fn wide_source(cpu: &Cpu, number: u8) -> u64 {
     if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff }
 }
 
-fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.write_cr0(wide_source(cpu, op.src))
 }
 
-fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.arch.cr2 = wide_source(cpu, op.src);
     Ok(())
 }
 
-fn mov_to_cr3(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to_cr3(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.write_cr3(wide_source(cpu, op.src))
 }
 
-fn mov_to_cr4(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to_cr4(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.write_cr4(wide_source(cpu, op.src))
 }
 
-fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let value = wide_source(cpu, op.src);
     if value > 0xf {
@@ -250,7 +250,7 @@ fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let value = match op.src {
         0 => cpu.arch.cr0.bits(),
@@ -264,13 +264,13 @@ fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn clts(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn clts(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.arch.cr0.remove(Cr0::TS);
     Ok(())
 }
 
-fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let source: u16 = if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
     let loaded = Cr0::MP | Cr0::EM | Cr0::TS;
@@ -280,7 +280,7 @@ fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.write_cr0(new.bits())
 }
 
-fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_umip()?;
     let value = cpu.arch.cr0.bits();
     if op.mem_operand != NO_MEMORY {
@@ -297,7 +297,7 @@ fn require_osxsave(cpu: &mut Cpu) -> Exec {
     if cpu.arch.cr4.contains(Cr4::OSXSAVE) { Ok(()) } else { Err(cpu.ud()) }
 }
 
-fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     require_osxsave(cpu)?;
     let value = match cpu.arch.gpr[Gpr::Rcx] as u32 {
         0 => cpu.arch.xcr0,
@@ -310,7 +310,7 @@ fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     require_osxsave(cpu)?;
     cpu.require_cpl0()?;
     let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;

@@ -36,7 +36,7 @@ fn access(cpu: &mut Cpu, number: u8) -> Exec<u8> {
     Ok(number)
 }
 
-fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
     let number = access(cpu, op.dst)?;
     let value = cpu.reg::<u64>(op.src, false);
     let value = if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff };
@@ -49,7 +49,7 @@ fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = match access(cpu, op.src)? {
         number @ 0..4 => cpu.arch.dr[usize::from(number)],
         6 => cpu.arch.dr6,

@@ -194,7 +194,7 @@ fn enter(cpu: &mut Cpu, mut descriptor: Descriptor, selector: u16, rip: u64) -> 
     Ok(())
 }
 
-fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn jump(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
     if cpu.run.mode.is_real() {
         return real_branch(cpu, rip, selector);
@@ -226,7 +226,7 @@ fn real_branch(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec {
     Ok(())
 }
 
-fn call(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn call(cpu: &mut Cpu, op: &Op) -> Exec {
     let (rip, selector) = operand(cpu, op)?;
     let back = [u64::from(cpu.arch.segs[seg::CS].selector), cpu.next_rip(op)];
     let mut stack = Stack::current(cpu);
@@ -304,7 +304,7 @@ fn call_inner(cpu: &mut Cpu, gate: Gate, back: [u64; 2]) -> Exec {
     Ok(())
 }
 
-fn ret(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ret(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
     let [rip, selector] = stack.pop(cpu, op.size)?;
     let selector = selector as u16;

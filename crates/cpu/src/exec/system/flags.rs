@@ -25,13 +25,13 @@ fn check_iopl(cpu: &mut Cpu) -> Exec {
     }
 }
 
-fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_iopl(cpu)?;
     cpu.arch.system_flags.remove(Rflags::IF);
     Ok(())
 }
 
-fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
     check_iopl(cpu)?;
     if !cpu.arch.system_flags.contains(Rflags::IF) {
         cpu.arch.system_flags.insert(Rflags::IF);
@@ -41,7 +41,7 @@ fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn set_ac<const ON: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn set_ac<const ON: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     if cpu.arch.cpl != 0 {
         return Err(cpu.ud());
     }
@@ -50,7 +50,7 @@ fn set_ac<const ON: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn hlt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn hlt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     cpu.arch.rip = cpu.next_rip(op);
     cpu.set_activity(Activity::Halted);

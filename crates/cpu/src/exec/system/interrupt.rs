@@ -25,7 +25,7 @@ fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
     }
 }
 
-fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn int(cpu: &mut Cpu, op: &Op) -> Exec {
     super::virtual_8086::check_iopl(cpu)?;
     software(cpu, op, op.imm as u8, Kind::SoftwareInterrupt)
 }
@@ -43,12 +43,12 @@ fn check_enclave(cpu: &mut Cpu, vector: Vector) -> Exec {
     Ok(())
 }
 
-fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
     check_enclave(cpu, Vector::Bp)?;
     software(cpu, op, 3, Kind::SoftwareException)
 }
 
-fn into(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn into(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.flags.of() {
         cpu.arch.rip = cpu.next_rip(op);
         return Ok(());
@@ -56,7 +56,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Exec {
     software(cpu, op, 4, Kind::SoftwareException)
 }
 
-fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
     check_enclave(cpu, Vector::Db)?;
     let breakpoints = debug::overtake(cpu);
     software(cpu, op, 1, Kind::PrivilegedSoftware)?;

@@ -37,7 +37,7 @@ const ALWAYS: u64 = Rflags::CF.bits()
 /// Flags that a 16-bit IRET leaves.
 const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
 
-fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.run.mode.is_real() {
         return real(cpu, op);
     }

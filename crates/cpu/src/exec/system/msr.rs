@@ -21,7 +21,7 @@ rows! {
     Wrmsr => always(wrmsr).ends_block(),
 }
 
-fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
     let value = match cpu.read_msr(index)? {
@@ -33,7 +33,7 @@ fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
     let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;

@@ -149,7 +149,7 @@ fn shadow_stack_load(cpu: &mut Cpu, index: usize) {
     }
 }
 
-fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
     let selector: u16 =
         if op.mem_operand == NO_MEMORY { cpu.src(op) } else { cpu.load_operand(op)? };
     let index = usize::from(op.dst);
@@ -158,7 +158,7 @@ fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
     let selector = cpu.arch.segs[usize::from(op.src & 7)].selector;
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, selector);
@@ -170,7 +170,7 @@ fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn pop_segment(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pop_segment(cpu: &mut Cpu, op: &Op) -> Exec {
     let mut stack = Stack::current(cpu);
     // Of a slot of four bytes only two are read, but the pointer moves by the operand size.
     let size = if op.size == 4 { 2 } else { op.size };
@@ -183,7 +183,7 @@ fn pop_segment(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn load_far_pointer(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn load_far_pointer(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = usize::from(op.size);
     let la = cpu.linear(op, size + 2, AccessKind::Read)?;
     let offset = match size {
@@ -200,7 +200,7 @@ fn load_far_pointer(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn swapgs(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn swapgs(cpu: &mut Cpu, _op: &Op) -> Exec {
     if !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
@@ -219,7 +219,7 @@ fn check_base_instruction(cpu: &mut Cpu) -> Exec {
     }
 }
 
-fn read_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn read_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     check_base_instruction(cpu)?;
     let base = cpu.arch.segs[SEGMENT].base;
     match op.size {
@@ -229,7 +229,7 @@ fn read_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn write_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn write_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     check_base_instruction(cpu)?;
     let base = if op.size == 4 { u64::from(cpu.dst::<u32>(op)) } else { cpu.dst::<u64>(op) };
     if !is_canonical(base) {

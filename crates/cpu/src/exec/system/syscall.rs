@@ -44,7 +44,7 @@ fn flat_segments(cpu: &mut Cpu, cs: u16, ss: u16, cpl: u8, width: u32) {
     cpu.arch.cpl = cpl;
 }
 
-fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.efer.contains(Efer::SCE) || !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
@@ -60,7 +60,7 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.efer.contains(Efer::SCE) || !cpu.run.mode.is_64() {
         return Err(cpu.ud());
     }
@@ -85,7 +85,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
     let cs = cpu.arch.msrs.sysenter_cs as u16;
     if !cpu.arch.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 {
         return Err(cpu.gp(0));
@@ -100,7 +100,7 @@ fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
     let cs = cpu.arch.msrs.sysenter_cs as u16;
     if !cpu.arch.cr0.contains(Cr0::PE) || cs & 0xfffc == 0 || cpu.arch.cpl != 0 {
         return Err(cpu.gp(0));

@@ -87,12 +87,12 @@ fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
     Ok(TableRegister { base, limit })
 }
 
-fn lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.arch.gdtr = load_table(cpu, op)?;
     Ok(())
 }
 
-fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.arch.idtr = load_table(cpu, op)?;
     Ok(())
 }
@@ -110,11 +110,11 @@ fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
     cpu.write_bytes(la, &bytes[..size], cpu.run.mmu_mode)
 }
 
-fn sgdt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn sgdt(cpu: &mut Cpu, op: &Op) -> Exec {
     store_table(cpu, op, cpu.arch.gdtr)
 }
 
-fn sidt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn sidt(cpu: &mut Cpu, op: &Op) -> Exec {
     store_table(cpu, op, cpu.arch.idtr)
 }
 
@@ -153,7 +153,7 @@ fn system_segment(
     Ok((descriptor, segment))
 }
 
-fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.require_cpl0()?;
     let selector = selector_operand(cpu, op)?;
@@ -165,7 +165,7 @@ fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.require_cpl0()?;
     let selector = selector_operand(cpu, op)?;
@@ -184,7 +184,7 @@ fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn store_selector<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_selector<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.check_umip()?;
     let selector = cpu.arch.segs[SEGMENT].selector;

@@ -24,7 +24,7 @@ impl Cpu {
     }
 }
 
-fn rdtsc(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn rdtsc(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_enclave_tsc()?;
     if cpu.arch.cr4.contains(Cr4::TSD) && cpu.arch.cpl > 0 && cpu.arch.cr0.contains(Cr0::PE) {
         return Err(cpu.gp(0));
@@ -35,23 +35,23 @@ fn rdtsc(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn rdtscp(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn rdtscp(cpu: &mut Cpu, op: &Op) -> Exec {
     rdtsc(cpu, op)?;
     cpu.arch.gpr[Gpr::Rcx] = cpu.arch.msrs.tsc_aux & 0xffff_ffff;
     Ok(())
 }
 
-fn rdpid(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn rdpid(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.set_dst(op, cpu.arch.msrs.tsc_aux & 0xffff_ffff);
     Ok(())
 }
 
 /// No performance counters are enumerated, so every ECX names one that does not exist.
-fn rdpmc(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn rdpmc(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.gp(0))
 }
 
-fn cpuid(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn cpuid(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.exit_with(Exit::Cpuid {
         leaf: cpu.arch.gpr[Gpr::Rax] as u32,
         subleaf: cpu.arch.gpr[Gpr::Rcx] as u32,

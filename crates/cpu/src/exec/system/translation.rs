@@ -18,7 +18,7 @@ rows! {
     Wbinvd => always(cache).ends_block(),
 }
 
-fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     // The operand is an address only: no limit, no canonicality (a non-canonical one is a NOP).
     let offset = cpu.effective(op);
@@ -31,7 +31,7 @@ fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let kind = cpu.dst::<u64>(op);
     let kind = if cpu.run.mode.is_64() { kind } else { kind & 0xffff_ffff };
@@ -56,6 +56,6 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cache(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn cache(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.require_cpl0()
 }

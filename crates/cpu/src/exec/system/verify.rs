@@ -49,7 +49,7 @@ fn finish(cpu: &mut Cpu, op: &Op, result: Option<u32>) {
     set_zf(cpu, result.is_some());
 }
 
-fn lar(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lar(cpu: &mut Cpu, op: &Op) -> Exec {
     use system_type::{
         CALL_GATE, CALL_GATE16, LDT, TASK_GATE, TSS_AVAILABLE, TSS_BUSY, TSS16_AVAILABLE,
         TSS16_BUSY,
@@ -65,7 +65,7 @@ fn lar(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn lsl(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn lsl(cpu: &mut Cpu, op: &Op) -> Exec {
     use system_type::{LDT, TSS_AVAILABLE, TSS_BUSY, TSS16_AVAILABLE, TSS16_BUSY};
     let selector = source(cpu, op)?;
     let long = cpu.long_mode();
@@ -78,7 +78,7 @@ fn lsl(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     let selector: u16 =
         if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
@@ -92,7 +92,7 @@ fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn arpl(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn arpl(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     let source: u16 = cpu.src(op);
     if op.mem_operand == NO_MEMORY {

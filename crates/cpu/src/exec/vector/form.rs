@@ -370,7 +370,7 @@ macro_rules! by_form {
 /// The handler of `dst = f(a, b)` with a memory operand of the given kind.
 macro_rules! sse {
     ($op:expr, $kind:ident, $f:expr) => {{
-        fn run<const FORM: u8, const KIND: u8>(
+        extern "C" fn run<const FORM: u8, const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -387,7 +387,7 @@ macro_rules! sse_imm {
         $crate::exec::vector::form::sse_imm!($op, $kind, $f, 0)
     };
     ($op:expr, $kind:ident, $f:expr, $shift:literal) => {{
-        fn run<const FORM: u8, const KIND: u8>(
+        extern "C" fn run<const FORM: u8, const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -400,7 +400,7 @@ macro_rules! sse_imm {
 /// The handler of `dst = f(a, b)` under MXCSR.
 macro_rules! sse_float {
     ($op:expr, $kind:ident, $f:expr) => {{
-        fn run<const FORM: u8, const KIND: u8>(
+        extern "C" fn run<const FORM: u8, const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -413,7 +413,7 @@ macro_rules! sse_float {
 /// The handler of `dst = f(a, b, imm8)` under MXCSR.
 macro_rules! sse_float_imm {
     ($op:expr, $kind:ident, $f:expr) => {{
-        fn run<const FORM: u8, const KIND: u8>(
+        extern "C" fn run<const FORM: u8, const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -442,7 +442,7 @@ macro_rules! by_form_and_memory {
 /// The handler of `dst = f(b)` in each lane, of `$bytes` source bytes for each.
 macro_rules! sse_widen {
     ($op:expr, $bytes:literal, $f:expr) => {{
-        fn run<const FORM: u8, const MEMORY: bool>(
+        extern "C" fn run<const FORM: u8, const MEMORY: bool>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -455,7 +455,7 @@ macro_rules! sse_widen {
 /// The handler of `dst = f(b)` under MXCSR, of elements twice as wide as those of the source.
 macro_rules! sse_float_widen {
     ($op:expr, $f:expr) => {{
-        fn run<const FORM: u8, const MEMORY: bool>(
+        extern "C" fn run<const FORM: u8, const MEMORY: bool>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -469,7 +469,7 @@ macro_rules! sse_float_widen {
 macro_rules! wide_imm {
     ($op:expr, $f:expr) => {{
         use $crate::exec::vector::form::{M128, REGISTER};
-        fn run<const KIND: u8>(
+        extern "C" fn run<const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -486,7 +486,7 @@ macro_rules! wide_imm {
 /// The handler of `xmm = f(b)` under MXCSR, of elements half as wide as those of the source.
 macro_rules! sse_float_narrow {
     ($op:expr, $f:expr) => {{
-        fn run<const FORM: u8, const KIND: u8>(
+        extern "C" fn run<const FORM: u8, const KIND: u8>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -499,7 +499,7 @@ macro_rules! sse_float_narrow {
 /// The handler of `mm1 = f(mm1, mm2/mem)` for a function of two quadwords.
 macro_rules! mmx {
     ($op:expr, $memory:ty, $f:expr) => {{
-        fn run<const MEMORY: bool>(
+        extern "C" fn run<const MEMORY: bool>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {
@@ -516,7 +516,7 @@ macro_rules! mmx {
 /// The handler of `mm1 = f(mm1, mm2/mem, imm8)`.
 macro_rules! mmx_imm {
     ($op:expr, $memory:ty, $f:expr) => {{
-        fn run<const MEMORY: bool>(
+        extern "C" fn run<const MEMORY: bool>(
             cpu: &mut $crate::cpu::Cpu,
             op: &$crate::op::Op,
         ) -> $crate::exit::Exec {

@@ -15,13 +15,13 @@ vector_rows! {
     Maskmovq => always(maskmovq),
 }
 
-fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let (data, mask) = (cpu.arch.vector.xmm(op.src), cpu.arch.vector.xmm(op.third));
     store_masked(cpu, op, 16, data, mask)
 }
 
-fn maskmovq(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn maskmovq(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     let (data, mask) = (cpu.mmx(op.src), cpu.mmx(op.third));
     // As on hardware the change to MMX operation comes before any fault of the store.

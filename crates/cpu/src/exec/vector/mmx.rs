@@ -9,7 +9,7 @@ rows! {
     Emms => always(emms),
 }
 
-fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn emms(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
     cpu.arch.fpu.tags = 0;

@@ -14,7 +14,7 @@ use crate::op::Op;
 macro_rules! string {
     ($length:ident, $finish:ident) => {
         |_, op| {
-            fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+            extern "C" fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 cpu.check_form::<FORM>()?;
                 let b = cpu.xmm_source::<FORM, KIND>(op)?;
                 let a = cpu.arch.vector.xmm(op.dst);

@@ -130,7 +130,7 @@ fn move_scalar(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
 }
 
 /// A store of a whole vector, at a multiple of its size where `ALIGNED`.
-fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_form::<FORM>()?;
     if FORM == VEX_256 {
         let value = cpu.arch.vector.ymm(op.src);
@@ -145,40 +145,40 @@ fn store_vector<const FORM: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> 
     }
 }
 
-fn store_low<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_low<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value = cpu.arch.vector.xmm(op.src)[0];
     cpu.store_operand(op, T::trunc(value))
 }
 
-fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value = cpu.arch.vector.xmm(op.src)[1];
     cpu.store_operand(op, value)
 }
 
-fn register_to_xmm<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_to_xmm<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.src(op);
     cpu.set_vector_dst(op, [value.zext(), 0]);
     Ok(())
 }
 
-fn xmm_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn xmm_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value = T::trunc(cpu.arch.vector.xmm(op.src)[0]);
     cpu.set_dst(op, value);
     Ok(())
 }
 
-fn register_to_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn register_to_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     let value: T = cpu.src(op);
     cpu.set_mmx(op.dst, value.zext());
     Ok(())
 }
 
-fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
     let value = T::trunc(cpu.mmx(op.src));
@@ -186,7 +186,7 @@ fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     // Of the change to MMX operation, a store that faults leaves TOP behind on Intel processors.
     cpu.arch.fpu.top = 0;
@@ -196,7 +196,7 @@ fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
     let value = cpu.arch.vector.xmm(op.src)[0];
@@ -204,7 +204,7 @@ fn movdq2q(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn movq2dq(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn movq2dq(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
     cpu.enter_mmx();
@@ -233,7 +233,7 @@ fn byte_mask(quadword: u64) -> u64 {
     tops.wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
-fn mask_to_register<T: Element + Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn mask_to_register<T: Element + Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let [low, high] = cpu.vector_register(op, op.src).map(|lane| {
         if T::BITS == 8 {
@@ -247,7 +247,7 @@ fn mask_to_register<T: Element + Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn pmovmskb_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pmovmskb_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
     let mask = byte_mask(cpu.mmx(op.src));

@@ -67,7 +67,7 @@ fn compute(env: &mut Env, op: &Op, a: Operand, b: Operand) -> F80 {
     }
 }
 
-fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let pops = op.extra & POP != 0;
     if cpu.arch.fpu.is_empty(op.dst) || cpu.arch.fpu.is_empty(op.src) {
@@ -91,19 +91,19 @@ fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source: T = cpu.load_operand(op)?;
     memory(cpu, op, source.unpack())
 }
 
-fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u16>(op)? as i16;
     memory(cpu, op, Operand::from_i64(source.into()))
 }
 
-fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u32>(op)? as i32;
     memory(cpu, op, Operand::from_i64(source.into()))
@@ -130,12 +130,12 @@ pub(super) fn on_st0(cpu: &mut Cpu, op: &Op, f: impl FnOnce(&mut Env, F80) -> F8
     Ok(())
 }
 
-fn fsqrt(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fsqrt(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     on_st0(cpu, op, float::sqrt)
 }
 
-fn frndint(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn frndint(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     on_st0(cpu, op, |env, st0| {
         let rounding = env.rounding;
@@ -144,17 +144,17 @@ fn frndint(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// FABS and FCHS look at the sign alone: no NaN and no encoding is invalid for them.
-fn fabs(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fabs(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     on_st0(cpu, op, |_, st0| F80::new(st0.sign_exp & 0x7fff, st0.mantissa))
 }
 
-fn fchs(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fchs(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     on_st0(cpu, op, |_, st0| st0.negate())
 }
 
-fn fscale(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fscale(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if cpu.arch.fpu.is_empty(1) {
         if underflow(cpu, op) {
@@ -166,11 +166,11 @@ fn fscale(cpu: &mut Cpu, op: &Op) -> Exec {
     on_st0(cpu, op, |env, st0| float::scale(env, st0, power))
 }
 
-fn fprem(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fprem(cpu: &mut Cpu, op: &Op) -> Exec {
     remainder(cpu, op, RemainderKind::Truncated)
 }
 
-fn fprem1(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fprem1(cpu: &mut Cpu, op: &Op) -> Exec {
     remainder(cpu, op, RemainderKind::Nearest)
 }
 
@@ -201,7 +201,7 @@ fn remainder(cpu: &mut Cpu, op: &Op, kind: RemainderKind) -> Exec {
     Ok(())
 }
 
-fn fxtract(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fxtract(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if let Some(done) = two_results_fault(cpu, op) {
         return done;

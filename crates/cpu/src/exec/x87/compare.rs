@@ -90,38 +90,38 @@ fn source(cpu: &Cpu, i: u8) -> Option<Operand> {
     (!cpu.arch.fpu.is_empty(i)).then(|| cpu.arch.fpu.st(i).unpack())
 }
 
-fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn registers(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = source(cpu, op.src);
     compare(cpu, op, source)
 }
 
-fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn float_memory<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source: T = cpu.load_operand(op)?;
     compare(cpu, op, Some(source.unpack()))
 }
 
-fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn integer_memory_16(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u16>(op)? as i16;
     compare(cpu, op, Some(Operand::from_i64(source.into())))
 }
 
-fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn integer_memory_32(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u32>(op)? as i32;
     compare(cpu, op, Some(Operand::from_i64(source.into())))
 }
 
-fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ftst(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     compare(cpu, op, Some(F80::ZERO.unpack()))
 }
 
 /// FCOMI and its kin: the relation goes to ZF, PF and CF; OF, SF and AF are cleared. C1, which the
 /// manual clears, keeps its value unless the stack underflows.
-fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let c1 = cpu.arch.fpu.status & status::C1;
     let (relation, pops) = if let (Some(a), Some(b)) = (source(cpu, 0), source(cpu, op.src)) {
@@ -146,7 +146,7 @@ fn to_flags(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fxam(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fxam(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
     let value = cpu.arch.fpu.st(0);

@@ -19,20 +19,20 @@ rows! {
     Wait => always(fwait),
 }
 
-fn fldcw(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fldcw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let value: u16 = cpu.load_operand(op)?;
     cpu.arch.fpu.set_control_word(value);
     Ok(())
 }
 
-fn fnstcw(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fnstcw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     let value = cpu.arch.fpu.control;
     cpu.store_operand(op, value)
 }
 
-fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     let value = cpu.arch.fpu.status_word();
     if op.mem_operand == NO_MEMORY {
@@ -43,20 +43,20 @@ fn fnstsw(cpu: &mut Cpu, op: &Op) -> Exec {
     }
 }
 
-fn fnclex(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn fnclex(cpu: &mut Cpu, _op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     cpu.arch.fpu.status &= !(status::EXCEPTIONS | status::SF | status::ES | status::B);
     Ok(())
 }
 
-fn fninit(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn fninit(cpu: &mut Cpu, _op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     cpu.arch.fpu.init();
     Ok(())
 }
 
 /// FWAIT heeds CR0.TS only together with CR0.MP (SDM Vol. 3A, 2.5).
-fn fwait(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn fwait(cpu: &mut Cpu, _op: &Op) -> Exec {
     if cpu.arch.cr0.contains(Cr0::MP | Cr0::TS) {
         return Err(cpu.raise(Exception::new(Vector::Nm)));
     }

@@ -122,7 +122,7 @@ fn probe_read(cpu: &mut Cpu, la: u64, environment: usize, size: usize) -> Exec {
     ends(cpu, la, environment, size).into_iter().try_for_each(|(la, len)| cpu.probe_read(la, len))
 }
 
-fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     let size = op.extra as usize;
     let address = cpu.linear(op, size, AccessKind::Write)?;
@@ -135,7 +135,7 @@ fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let size = op.extra as usize;
     let address = cpu.linear(op, size, AccessKind::Read)?;
@@ -147,7 +147,7 @@ fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
     let size = op.extra as usize;
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Write)?;
@@ -163,7 +163,7 @@ fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn frstor(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn frstor(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let size = op.extra as usize;
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Read)?;

@@ -56,7 +56,7 @@ fn push_overflow(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fld_register(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fld_register(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if cpu.arch.fpu.is_empty(op.dst) {
         if super::report::underflow(cpu, op) {
@@ -68,7 +68,7 @@ fn fld_register(cpu: &mut Cpu, op: &Op) -> Exec {
     push_quiet(cpu, op, value)
 }
 
-fn fld_float<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fld_float<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source: T = cpu.load_operand(op)?;
     if !cpu.arch.fpu.is_empty(7) {
@@ -84,7 +84,7 @@ fn fld_float<T: Format + crate::mem::Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fld_extended(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fld_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let value = F80::from_bytes(load_ten(cpu, op)?);
     push_quiet(cpu, op, value)
@@ -100,19 +100,19 @@ fn load_ten(cpu: &mut Cpu, op: &Op) -> Exec<[u8; 10]> {
     Ok(bytes)
 }
 
-fn fild_16(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fild_16(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u16>(op)? as i16;
     push_integer(cpu, op, source.into())
 }
 
-fn fild_32(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fild_32(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u32>(op)? as i32;
     push_integer(cpu, op, source.into())
 }
 
-fn fild_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fild_64(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let source = cpu.load_operand::<u64>(op)? as i64;
     push_integer(cpu, op, source)
@@ -125,7 +125,7 @@ fn push_integer(cpu: &mut Cpu, op: &Op, source: i64) -> Exec {
     push_quiet(cpu, op, value)
 }
 
-fn fbld(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fbld(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let value = float::bcd_to_f80(load_ten(cpu, op)?);
     push_quiet(cpu, op, value)
@@ -143,7 +143,7 @@ const CONSTANTS: [(F80, u64, u64); 7] = [
     (F80::ZERO, 0, 0),
 ];
 
-fn fld_constant(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fld_constant(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let (mut value, nearest, up) = CONSTANTS[op.extra as usize % CONSTANTS.len()];
     value.mantissa += match cpu.arch.fpu.env().rounding {

@@ -26,7 +26,7 @@ rows! {
     Fnop | Fneni | Fndisi | Fnsetpm => always(fnop),
 }
 
-fn fxch(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fxch(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     let i = op.src;
     if cpu.arch.fpu.is_empty(0) || cpu.arch.fpu.is_empty(i) {
@@ -65,7 +65,7 @@ fn fcmov(cpu: &mut Cpu, op: &Op, condition: bool) -> Exec {
     Ok(())
 }
 
-fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
     cpu.arch.fpu.free(op.dst);
@@ -73,26 +73,26 @@ fn ffree(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// FFREEP (DF C0+i), undocumented: FFREE, then a pop.
-fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ffreep(cpu: &mut Cpu, op: &Op) -> Exec {
     ffree(cpu, op)?;
     cpu.arch.fpu.pop();
     Ok(())
 }
 
-fn fnop(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fnop(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     cpu.arch.fpu.fip = cpu.op_rip(op);
     Ok(())
 }
 
-fn fincstp(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fincstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
     cpu.arch.fpu.top = cpu.arch.fpu.top.wrapping_add(1) & 7;
     Ok(())
 }
 
-fn fdecstp(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fdecstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
     cpu.arch.fpu.top = cpu.arch.fpu.top.wrapping_sub(1) & 7;

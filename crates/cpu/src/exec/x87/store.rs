@@ -43,7 +43,7 @@ fn pop_if_asked(cpu: &mut Cpu, op: &Op) {
     }
 }
 
-fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if !cpu.arch.fpu.is_empty(0) {
         finish_quiet(cpu, op);
@@ -58,7 +58,7 @@ fn fst_register(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// FSTPNCE (D9 D8+i), an undocumented alias of FSTP ST(i) that only pops an empty register.
-fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fstpnce(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     finish_quiet(cpu, op);
     if !cpu.arch.fpu.is_empty(0) {
@@ -103,7 +103,7 @@ fn store<T: Plain>(
     Ok(())
 }
 
-fn fst_float<T: Format + Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fst_float<T: Format + Plain>(cpu: &mut Cpu, op: &Op) -> Exec {
     store(cpu, op, T::indefinite(), |env, value| float::convert::<F80, T>(env, value))
 }
 
@@ -111,19 +111,19 @@ fn rounding(env: &Env, op: &Op) -> Rounding {
     if op.extra & TRUNCATES != 0 { Rounding::Zero } else { env.rounding }
 }
 
-fn fist_16(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fist_16(cpu: &mut Cpu, op: &Op) -> Exec {
     store(cpu, op, i16::MIN as u16, |env, value| {
         float::to_i16(env, value, rounding(env, op)) as u16
     })
 }
 
-fn fist_32(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fist_32(cpu: &mut Cpu, op: &Op) -> Exec {
     store(cpu, op, i32::MIN as u32, |env, value| {
         float::to_i32(env, value, rounding(env, op)) as u32
     })
 }
 
-fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fist_64(cpu: &mut Cpu, op: &Op) -> Exec {
     store(cpu, op, i64::MIN as u64, |env, value| {
         float::to_i64(env, value, rounding(env, op)) as u64
     })
@@ -139,7 +139,7 @@ fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Exec {
     cpu.write_bytes(second, &bytes[8..], mode)
 }
 
-fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if cpu.arch.fpu.is_empty(0) {
         return ten_underflow(cpu, op, F80::INDEFINITE.to_bytes());
@@ -150,7 +150,7 @@ fn fstp_extended(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn fbstp(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     if cpu.arch.fpu.is_empty(0) {
         return ten_underflow(cpu, op, float::BCD_INDEFINITE);

@@ -21,7 +21,7 @@ rows! {
     Fcos => always(handler!(|cpu, op| one_result(cpu, op, float::fcos))),
 }
 
-fn f2xm1(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn f2xm1(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
     on_st0(cpu, op, float::f2xm1)
 }

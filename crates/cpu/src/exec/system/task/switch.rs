@@ -69,7 +69,7 @@ pub fn call(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
 /// # Errors
 ///
 /// As [`call`], and #NP.
-pub fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
+pub extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = target::of_return(cpu)?;
     let flags = cpu.rflags() & !Rflags::NT.bits();
     instruction(cpu, op, Cause::Return, flags, target)
@@ -121,7 +121,7 @@ fn perform(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<Option<Except
     cpu.run.alone = alone;
     match outcome {
         Ok(fault) => Ok(fault),
-        Err(Stop::Fault) => Err(Stop::Fault),
+        Err(Stop::FAULT) => Err(Stop::FAULT),
         // A TSS or descriptor in device registers: a real processor would get a machine check at
         // best.
         Err(_) => Err(cpu.exit_with(Exit::TripleFault)),
@@ -248,7 +248,7 @@ fn enter(cpu: &mut Cpu, switch: &Switch, state: &TaskState) -> Exec<Option<Excep
             }
             Ok(None)
         }
-        Err(Stop::Fault) => Ok(cpu.run.fault.take()),
+        Err(Stop::FAULT) => Ok(cpu.run.fault.take()),
         Err(stop) => Err(stop),
     }
 }

@@ -10,7 +10,7 @@ use crate::op::{Op, VEX_128, VEX_256, handler};
 macro_rules! broadcast {
     ($t:ty, $kind:ident) => {
         |_, op| {
-            fn run<const FORM: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+            extern "C" fn run<const FORM: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
                 if MEMORY {
                     broadcast::<FORM, $kind>(cpu, op, splat::<$t>)
                 } else {

@@ -34,7 +34,7 @@ const fn vector_size(op: &Op) -> u32 {
     if op.vex == VEX_256 { 32 } else { 16 }
 }
 
-fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = (op.extra >> 8) as usize;
     let indices = cpu.arch.vector.ymm[(op.extra & 15) as usize];
@@ -47,7 +47,7 @@ fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
             .and_then(|la| element::load::<T>(cpu, la));
         match loaded {
             Ok(value) => set(&mut result, i, value),
-            Err(Stop::Fault) => {
+            Err(Stop::FAULT) => {
                 // What comes before the element that faults stays done. Another stop starts the
                 // instruction over, with the answers of the devices that it has read.
                 if op.vex != VEX_256 && (0..i).any(|j| chosen::<T>(&mask, j)) {
@@ -62,7 +62,7 @@ fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
                 }
                 cpu.arch.vector.ymm[usize::from(op.dst & 15)] = result;
                 cpu.arch.vector.ymm[usize::from(op.third & 15)] = left;
-                return Err(Stop::Fault);
+                return Err(Stop::FAULT);
             }
             Err(stop) => return Err(stop),
         }

@@ -20,7 +20,7 @@ vector_rows! {
     Vperm2f128 | Vperm2i128 => choose(|_, op| wide_imm!(op, permute)),
 }
 
-fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let half = cpu.xmm_source::<VEX_128, KIND>(op)?;
     let mut result = cpu.arch.vector.ymm(op.third);
@@ -29,14 +29,14 @@ fn insert<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn extract(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn extract(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let half = cpu.arch.vector.ymm(op.src)[(op.imm & 1) as usize];
     cpu.arch.vector.set_low::<VEX_128>(op.dst, half);
     Ok(())
 }
 
-fn extract_to_memory(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn extract_to_memory(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let half = cpu.arch.vector.ymm(op.src)[(op.imm & 1) as usize];
     cpu.store_operand(op, value_of(half))

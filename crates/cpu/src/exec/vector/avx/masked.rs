@@ -30,7 +30,7 @@ fn linear<T: Int>(cpu: &mut Cpu, op: &Op, i: usize, kind: AccessKind) -> Exec<u6
     cpu.linear_within(op, (i * T::SIZE) as u64, T::SIZE, kind)
 }
 
-fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
     let count = elements::<T>(op);
@@ -57,7 +57,7 @@ fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn store<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn store<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
     let data = cpu.arch.vector.ymm[usize::from(op.src & 15)];

@@ -15,14 +15,14 @@ const fn registers(cpu: &Cpu) -> usize {
     if cpu.run.mode.is_64() { 16 } else { 8 }
 }
 
-fn vzeroall(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn vzeroall(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = registers(cpu);
     cpu.arch.vector.ymm[..count].fill([0; 4]);
     Ok(())
 }
 
-fn vzeroupper(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn vzeroupper(cpu: &mut Cpu, _op: &Op) -> Exec {
     cpu.check_avx()?;
     let count = registers(cpu);
     for register in &mut cpu.arch.vector.ymm[..count] {

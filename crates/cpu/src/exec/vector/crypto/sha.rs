@@ -20,7 +20,7 @@ vector_rows! {
     Sha256msg2 => table::choose(|_, op| sse!(op, M128, sha256msg2)),
 }
 
-fn handle_sha256rnds2<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn handle_sha256rnds2<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let words = cpu.arch.vector.xmm(0);
     form::binary::<LEGACY, KIND>(cpu, op, |a, b| sha256rnds2(a, b, words))
 }

@@ -96,7 +96,7 @@ fn set_flags<F: Format>(cpu: &mut Cpu, a: F, b: F, comparison: Comparison) -> Ex
 
 macro_rules! ordered {
     ($($name:ident, $t:ty, $comparison:ident);*) => {$(
-        fn $name<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+        extern "C" fn $name<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_vector(op)?;
             let b = cpu.xmm_source::<VEX_128, KIND>(op)?[0] as $t;
             let a = cpu.arch.vector.xmm(op.dst)[0] as $t;

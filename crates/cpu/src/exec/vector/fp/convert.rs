@@ -62,7 +62,7 @@ pub fn cvtdq2pd(env: &mut Env, b: u64) -> Lane {
     [from_i32(env, b as i32), from_i32(env, (b >> 32) as i32)]
 }
 
-fn cvtsi2ss<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cvtsi2ss<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
@@ -71,7 +71,7 @@ fn cvtsi2ss<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = cpu.source::<T, MEMORY>(op)?;
     let result = cpu.simd(|env| from_i64(env, value.sext() as i64))?;
@@ -80,7 +80,7 @@ fn cvtsi2sd<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     // The manual has a memory operand enter MMX operation, too (SDM Vol. 2A, CVTPI2PS): processors
     // do not do that, nor look for a pending x87 exception.
@@ -102,7 +102,7 @@ fn cvtpi2ps<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cvtpi2pd_register(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cvtpi2pd_register(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     cpu.check_mmx()?;
     let b = cpu.mmx(op.src);
@@ -113,7 +113,7 @@ fn cvtpi2pd_register(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// With a memory operand CVTPI2PD has nothing to do with MMX registers (SDM Vol. 2A).
-fn cvtpi2pd_memory(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn cvtpi2pd_memory(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_sse()?;
     let b = cpu.load_operand::<u64>(op)?;
     let result = cpu.simd(|env| cvtdq2pd(env, b))?;

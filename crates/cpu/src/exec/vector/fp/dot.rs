@@ -17,7 +17,7 @@ vector_rows! {
     Dppd | Vdppd => choose(|_, op| by_form!(op, handle_dppd, M128)),
 }
 
-fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_form::<FORM>()?;
     let imm = op.imm as u8;
     if FORM == VEX_256 {
@@ -32,7 +32,7 @@ fn handle_dpps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn handle_dppd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn handle_dppd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_form::<FORM>()?;
     let b = cpu.xmm_source::<FORM, KIND>(op)?;
     let result = dppd(cpu, cpu.arch.vector.xmm(op.third), b, op.imm as u8)?;

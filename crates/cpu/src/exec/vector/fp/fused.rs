@@ -104,15 +104,15 @@ fn packed<const FORM: u8, const KIND: u8, F: Format + Element>(cpu: &mut Cpu, op
     Ok(())
 }
 
-fn ps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ps<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     packed::<FORM, KIND, u32>(cpu, op)
 }
 
-fn pd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     packed::<FORM, KIND, u64>(cpu, op)
 }
 
-fn ss<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ss<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let z = cpu.xmm_source::<FORM, KIND>(op)?[0] as u32;
     let (x, y) = (cpu.arch.vector.xmm(op.dst), cpu.arch.vector.xmm(op.third)[0] as u32);
@@ -121,7 +121,7 @@ fn ss<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn sd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn sd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let z = cpu.xmm_source::<FORM, KIND>(op)?[0];
     let (x, y) = (cpu.arch.vector.xmm(op.dst), cpu.arch.vector.xmm(op.third)[0]);

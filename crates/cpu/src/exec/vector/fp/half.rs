@@ -44,7 +44,7 @@ pub fn vcvtps2ph(env: &mut Env, b: Lane, imm: u8) -> u64 {
     result
 }
 
-fn handle_vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn handle_vcvtps2ph(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
     let imm = op.imm as u8;
     let [low, high] = cpu.arch.vector.ymm(op.src);

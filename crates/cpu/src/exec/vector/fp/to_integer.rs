@@ -24,7 +24,7 @@ macro_rules! scalar {
 macro_rules! mmx {
     ($kind:ident, $f:expr) => {
         |_, op| {
-            fn run<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+            extern "C" fn run<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 to_mmx::<KIND>(cpu, op, $f)
             }
             if op.mem_operand == NO_MEMORY { run::<REGISTER> as Handler } else { run::<$kind> }
@@ -94,7 +94,7 @@ impl Scalar for u64 {
     }
 }
 
-fn to_register<T: Scalar, const KIND: u8, const TRUNCATE: bool, const WIDE: bool>(
+extern "C" fn to_register<T: Scalar, const KIND: u8, const TRUNCATE: bool, const WIDE: bool>(
     cpu: &mut Cpu,
     op: &Op,
 ) -> Exec {

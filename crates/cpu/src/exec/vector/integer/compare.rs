@@ -18,7 +18,7 @@ macro_rules! compare {
 macro_rules! test {
     ($mask:expr) => {
         |_, op| {
-            fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+            extern "C" fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
                 test::<FORM, KIND>(cpu, op, $mask)
             }
             by_form!(op, run, M128)

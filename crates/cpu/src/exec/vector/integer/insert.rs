@@ -39,7 +39,7 @@ vector_rows! {
     }),
 }
 
-fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn insert<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: T = element_source::<T, MEMORY>(cpu, op)?;
     let mut elements = T::split(cpu.arch.vector.xmm(op.third));
@@ -54,7 +54,7 @@ fn element_source<T: Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<T>
     if MEMORY { cpu.load_operand(op) } else { Ok(cpu.reg(op.src, false)) }
 }
 
-fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let elements = T::split(cpu.arch.vector.xmm(op.src));
     let elements = elements.as_ref();
@@ -67,7 +67,7 @@ fn extract<T: Element + Int, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec
     Ok(())
 }
 
-fn pinsrw_mmx<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pinsrw_mmx<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     let value: u16 = element_source::<u16, MEMORY>(cpu, op)?;
     let shift = 16 * (op.imm & 3);
@@ -76,7 +76,7 @@ fn pinsrw_mmx<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn pextrw_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn pextrw_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     cpu.enter_mmx();
     let word = cpu.mmx(op.src) >> (16 * (op.imm & 3)) & 0xffff;

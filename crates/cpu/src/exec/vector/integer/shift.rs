@@ -13,7 +13,7 @@ use crate::op::{Op, VEX_256, handler};
 /// bits whatever the vector length is.
 macro_rules! by_count {
     ($op:expr, $f:ident) => {{
-        fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+        extern "C" fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_form::<FORM>()?;
             let [count, _] = cpu.xmm_source::<FORM, KIND>(op)?;
             let [low, high] = cpu.arch.vector.ymm(op.third);

@@ -10,7 +10,7 @@ use crate::op::{Op, VEX_256};
 /// Blends by the sign bits of a register: XMM0 without a VEX prefix.
 macro_rules! variable_blend {
     ($op:expr, $t:ty) => {{
-        fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+        extern "C" fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_form::<FORM>()?;
             let blend = |a, b, mask| blend_by_sign::<$t>(a, b, mask, |m| m < 0);
             let mask = cpu.arch.vector.ymm(op.extra as u8);

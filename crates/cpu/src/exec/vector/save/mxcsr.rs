@@ -11,7 +11,7 @@ rows! {
     Stmxcsr | Vstmxcsr => always(stmxcsr),
 }
 
-fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value: u32 = cpu.load_operand(op)?;
     if value & !MXCSR_MASK != 0 {
@@ -21,7 +21,7 @@ fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_vector(op)?;
     let value = cpu.arch.vector.mxcsr;
     cpu.store_operand(op, value)

@@ -78,8 +78,8 @@ fn random_tables_and_tasks_fault_before_the_switch_or_after_it() {
 
         let cpu = machine.cpu();
         match outcome {
-            Ok(()) | Err(Stop::Jump) => switched += 1,
-            Err(Stop::Fault) => {
+            Ok(()) | Err(Stop::JUMP) => switched += 1,
+            Err(Stop::FAULT) => {
                 assert!(cpu.run.fault.take().is_some());
                 assert_eq!((cpu.arch.segs[seg::TR].base, cpu.arch.rip), (OLD_TSS, CODE));
                 refused += 1;
