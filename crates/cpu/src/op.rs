@@ -104,8 +104,30 @@ pub struct Op {
     pub offset: u16,
     /// [`LEGACY`], [`VEX_128`] or [`VEX_256`].
     pub vex: u8,
-    /// Whatever the row of an instruction keeps with the op.
+    /// What the instruction needs besides: the methods of [`Op`] name what [`crate::lower`] and
+    /// vector instructions keep here, functions and constants of a family what its rows do.
     pub extra: u32,
+}
+
+impl Op {
+    /// Selector of a far branch whose target is an immediate.
+    #[must_use]
+    pub const fn far_selector(&self) -> u16 {
+        self.extra as u16
+    }
+
+    /// Second immediate of ENTER: the nesting level, of which the low five bits count.
+    #[must_use]
+    pub const fn nesting_level(&self) -> u32 {
+        self.extra & 31
+    }
+
+    /// Register number of operand 3 of a vector instruction; XMM0, which has no operand, for the
+    /// legacy SSE blends.
+    #[must_use]
+    pub const fn fourth(&self) -> u8 {
+        self.extra as u8
+    }
 }
 
 const _: () = assert!(size_of::<Op>() == 48);

@@ -27,7 +27,7 @@ rows! {
 /// ENTER (SDM Vol. 2A): the immediate is the frame's size, `extra` the nesting level.
 extern "C" fn enter<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = T::SIZE as u64;
-    let level = u64::from(op.extra & 31);
+    let level = u64::from(op.nesting_level());
     let old_rbp = cpu.arch.gpr[Gpr::Rbp];
     let mut top = cpu.arch.gpr[Gpr::Rsp].wrapping_sub(size);
     cpu.stack_store(top, T::trunc(old_rbp))?;

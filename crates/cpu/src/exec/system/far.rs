@@ -52,7 +52,7 @@ pub(in crate::exec) fn transfer(instruction: &Instruction, _mode: Mode, op: Op) 
 /// Where a far branch goes: offset and selector.
 fn operand(cpu: &mut Cpu, op: &Op) -> Exec<(u64, u16)> {
     if op.mem_operand == NO_MEMORY {
-        return Ok((op.imm, op.extra as u16));
+        return Ok((op.imm, op.far_selector()));
     }
     let size = usize::from(op.size);
     let la = cpu.linear(op, size + 2, AccessKind::Read)?;

@@ -54,6 +54,11 @@ fn far_pointer_form<const SEGMENT: usize>(
     Some(Op { run: load_far_pointer, extra: SEGMENT as u32, ..op })
 }
 
+/// The segment register that LDS and its siblings load.
+const fn far_pointer_segment(op: &Op) -> usize {
+    op.extra as usize
+}
+
 impl Cpu {
     /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the selector,
     /// limit and rights stay.
@@ -192,7 +197,7 @@ extern "C" fn load_far_pointer(cpu: &mut Cpu, op: &Op) -> Exec {
         _ => cpu.load::<u64>(la)?,
     };
     let selector = cpu.load::<u16>(cpu.system_linear(la.wrapping_add(size as u64)))?;
-    cpu.load_segment(op.extra as usize, selector)?;
+    cpu.load_segment(far_pointer_segment(op), selector)?;
     match size {
         2 => cpu.set_dst(op, offset as u16),
         _ => cpu.set_dst(op, offset),

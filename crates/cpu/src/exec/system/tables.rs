@@ -36,6 +36,11 @@ fn form(instruction: &Instruction, mode: Mode, op: Op, run: Handler) -> Option<O
     Some(Op { run, extra, ..op })
 }
 
+/// What of a pseudo-descriptor's base is loaded or stored: 2 (24 bits), 4 or 8 bytes.
+const fn base_size(op: &Op) -> u32 {
+    op.extra
+}
+
 impl Cpu {
     /// #GP(0) above privilege level 0.
     ///
@@ -72,11 +77,11 @@ impl Cpu {
 
 fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
     cpu.require_cpl0()?;
-    let wide = op.extra == 8;
+    let wide = base_size(op) == 8;
     let la = cpu.linear(op, if wide { 10 } else { 6 }, AccessKind::Read)?;
     let limit = cpu.load::<u16>(la)?;
     let at = cpu.system_linear(la.wrapping_add(2));
-    let base = match op.extra {
+    let base = match base_size(op) {
         8 => cpu.load::<u64>(at)?,
         4 => u64::from(cpu.load::<u32>(at)?),
         _ => u64::from(cpu.load::<u32>(at)? & 0xff_ffff),
@@ -99,7 +104,7 @@ extern "C" fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
     cpu.check_umip()?;
-    let size = if op.extra == 8 { 10 } else { 6 };
+    let size = if base_size(op) == 8 { 10 } else { 6 };
     let la = cpu.linear(op, size, AccessKind::Write)?;
     // Limit and base are aligned each for itself (SDM Vol. 3A, 3.5.1).
     cpu.check_alignment(la, 2)?;

@@ -15,6 +15,9 @@ use crate::state::x87::status;
 /// [`Op::extra`]: ST(0) is popped at the end.
 const POP: u32 = 1 << 8;
 
+/// [`Op::extra`]: which operation it is.
+const OPERATION: u32 = 7;
+
 const ADD: u32 = 0;
 const SUB: u32 = 1;
 const SUBR: u32 = 2;
@@ -45,7 +48,7 @@ rows! {
     Fxtract => always(fxtract),
 }
 
-fn form<const OPERATION: u32>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
+fn form<const EXTRA: u32>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {
     let run = match instruction.memory_size() {
         _ if op.mem_operand == NO_MEMORY => registers as Handler,
         MemorySize::Float32 => float_memory::<u32>,
@@ -53,11 +56,11 @@ fn form<const OPERATION: u32>(instruction: &Instruction, _mode: Mode, op: Op) ->
         MemorySize::Int16 => integer_memory_16,
         _ => integer_memory_32,
     };
-    Some(Op { run, extra: OPERATION, ..op })
+    Some(Op { run, extra: EXTRA, ..op })
 }
 
 fn compute(env: &mut Env, op: &Op, a: Operand, b: Operand) -> F80 {
-    match op.extra & 7 {
+    match op.extra & OPERATION {
         ADD => float::add_operands(env, a, b),
         SUB => float::sub_operands(env, a, b),
         SUBR => float::sub_operands(env, b, a),

@@ -36,6 +36,11 @@ fn form(instruction: &Instruction, op: Op, run: Handler) -> Option<Op> {
     Some(Op { run, extra: size as u32, ..op })
 }
 
+/// Bytes of the environment.
+const fn environment_size(op: &Op) -> usize {
+    op.extra as usize
+}
+
 /// Real-address and virtual-8086 mode have linear pointers in the image, protected mode selectors,
 /// which are zero (CPUID.(7,0):EBX.FCS_FDS_DEPRECATED).
 fn is_real(cpu: &Cpu) -> bool {
@@ -124,7 +129,7 @@ fn probe_read(cpu: &mut Cpu, la: u64, environment: usize, size: usize) -> Exec {
 
 extern "C" fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    let size = op.extra as usize;
+    let size = environment_size(op);
     let address = cpu.linear(op, size, AccessKind::Write)?;
     let bytes = image(cpu, size);
     let mode = cpu.run.mmu_mode;
@@ -137,7 +142,7 @@ extern "C" fn fnstenv(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    let size = op.extra as usize;
+    let size = environment_size(op);
     let address = cpu.linear(op, size, AccessKind::Read)?;
     let mut bytes = [0; LONG];
     let mode = cpu.run.mmu_mode;
@@ -149,7 +154,7 @@ extern "C" fn fldenv(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
     begin_no_wait(cpu)?;
-    let size = op.extra as usize;
+    let size = environment_size(op);
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Write)?;
     let mut bytes = [0; LONG + REGISTERS];
     bytes[..size].copy_from_slice(&image(cpu, size)[..size]);
@@ -165,7 +170,7 @@ extern "C" fn fnsave(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn frstor(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    let size = op.extra as usize;
+    let size = environment_size(op);
     let address = cpu.linear(op, size + REGISTERS, AccessKind::Read)?;
     let mut bytes = [0; LONG + REGISTERS];
     let mode = cpu.run.mmu_mode;

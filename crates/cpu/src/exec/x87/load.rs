@@ -37,6 +37,10 @@ fn constant(op: Op, index: u32) -> Option<Op> {
     Some(Op { run: fld_constant, extra: index, ..op })
 }
 
+const fn constant_index(op: &Op) -> usize {
+    op.extra as usize % CONSTANTS.len()
+}
+
 /// Pushes a value that came about without an exception.
 #[inline(always)]
 fn push_quiet(cpu: &mut Cpu, op: &Op, value: F80) -> Exec {
@@ -145,7 +149,7 @@ const CONSTANTS: [(F80, u64, u64); 7] = [
 
 extern "C" fn fld_constant(cpu: &mut Cpu, op: &Op) -> Exec {
     begin(cpu)?;
-    let (mut value, nearest, up) = CONSTANTS[op.extra as usize % CONSTANTS.len()];
+    let (mut value, nearest, up) = CONSTANTS[constant_index(op)];
     value.mantissa += match cpu.arch.fpu.env().rounding {
         Rounding::Nearest => nearest,
         Rounding::Up => up,

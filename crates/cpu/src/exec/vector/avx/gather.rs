@@ -29,6 +29,16 @@ fn form(instruction: &Instruction, mut op: Op, run: Handler, widest: u32) -> Opt
     Some(Op { run, index: ZERO_SLOT, extra, ..op })
 }
 
+/// Register number of the indices.
+const fn index_register(op: &Op) -> usize {
+    (op.extra & 15) as usize
+}
+
+/// Number of elements that are gathered.
+const fn element_count(op: &Op) -> usize {
+    (op.extra >> 8) as usize
+}
+
 /// Bytes of the longest of destination and index.
 const fn vector_size(op: &Op) -> u32 {
     if op.vex == VEX_256 { 32 } else { 16 }
@@ -36,8 +46,8 @@ const fn vector_size(op: &Op) -> u32 {
 
 extern "C" fn gather<T: Int, I: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_avx()?;
-    let count = (op.extra >> 8) as usize;
-    let indices = cpu.arch.vector.ymm[(op.extra & 15) as usize];
+    let count = element_count(op);
+    let indices = cpu.arch.vector.ymm[index_register(op)];
     let mask = cpu.arch.vector.ymm[usize::from(op.third & 15)];
     let mut result = cpu.arch.vector.ymm[usize::from(op.dst & 15)];
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {

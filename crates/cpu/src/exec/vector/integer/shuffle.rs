@@ -13,7 +13,7 @@ macro_rules! variable_blend {
         extern "C" fn run<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.check_form::<FORM>()?;
             let blend = |a, b, mask| blend_by_sign::<$t>(a, b, mask, |m| m < 0);
-            let mask = cpu.arch.vector.ymm(op.extra as u8);
+            let mask = cpu.arch.vector.ymm(op.fourth());
             if FORM == VEX_256 {
                 let b = cpu.ymm_source::<KIND>(op)?;
                 let a = cpu.arch.vector.ymm(op.third);
