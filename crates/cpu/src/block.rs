@@ -17,8 +17,8 @@ const PIECE: usize = 1 << 16;
 /// Pieces of the store.
 const PIECES: usize = 16;
 /// Pages that the jump cache distinguishes, and entries for each.
-const JUMP_PAGES: usize = 128;
-const JUMP_PER_PAGE: usize = 64;
+pub(crate) const JUMP_PAGES: usize = 128;
+pub(crate) const JUMP_PER_PAGE: usize = 64;
 const JUMPS: usize = JUMP_PAGES * JUMP_PER_PAGE;
 
 /// Ops to run, for [`Blocks::ops`], until blocks are added or dropped.
@@ -28,6 +28,10 @@ pub struct Run {
     ops: NonNull<[Op]>,
     /// Identity of the page: see [`Entry::phys`](crate::mem::tlb::Entry::phys).
     pub phys: u64,
+    /// Translated code to run in place of the ops.
+    pub code: Option<NonNull<u8>>,
+    /// Whether the block has just run often enough to be worth translating.
+    pub hot: bool,
 }
 
 /// Bytes of code that a block was decoded from.
@@ -62,6 +66,8 @@ pub struct Block {
     source: Source,
     /// Where the one instruction of a block that crosses into another page ends.
     pub second: Option<Source>,
+    /// Translated code.
+    code: Option<NonNull<u8>>,
 }
 
 // SAFETY: a tracker lives as long as the physical map, which the processor keeps alive, and may be
@@ -84,23 +90,46 @@ impl Block {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Jump {
-    la: u64,
+#[repr(C, align(64))]
+pub(crate) struct Jump {
+    pub(crate) la: u64,
     /// What the entry depends on; 0: an empty entry.
-    key: u64,
+    pub(crate) key: u64,
+    /// Translated code of the block.
+    pub(crate) code: Option<NonNull<u8>>,
+    /// [`code_changes`] when the block was known to be fresh.
+    pub(crate) changes: u32,
+    count: u32,
     /// In the store, which never moves and never shrinks.
     ops: NonNull<Op>,
-    count: u32,
-    /// [`code_changes`] when the block was known to be fresh.
-    changes: u32,
     phys: u64,
+    /// How often the ops have run.
+    heat: u32,
 }
+
+/// Whether code at `la` may be translated: not within the reach of a relative branch (2 GiB) from
+/// where canonical addresses end, for a branch beyond it faults at the branch, which translated code
+/// does not look for.
+pub(crate) const fn may_translate(la: u64) -> bool {
+    !matches!(la >> 31, 0xffff | 0x1_ffff_0000)
+}
+
+/// Runs after which a block is translated.
+const HOT: u32 = 16;
 
 // SAFETY: the ops are plain data of the `Blocks` that holds the jump.
 unsafe impl Send for Jump {}
 
-const NO_JUMP: Jump =
-    Jump { la: 0, key: 0, ops: NonNull::dangling(), count: 0, changes: 0, phys: 0 };
+const NO_JUMP: Jump = Jump {
+    la: 0,
+    key: 0,
+    code: None,
+    changes: 0,
+    count: 0,
+    ops: NonNull::dangling(),
+    phys: 0,
+    heat: 0,
+};
 
 /// Multiplies and folds: the keys are few and not chosen to collide (a guest that makes them
 /// collide slows only itself).
@@ -180,14 +209,19 @@ impl Blocks {
     /// The fresh block at linear address `la`, if the jump cache knows it under one of two keys.
     #[inline(always)]
     #[must_use]
-    pub fn jump(&self, la: u64, key: u64, global_key: u64) -> Option<Run> {
-        let jump = &self.jumps[Self::slot(la)];
+    pub fn jump(&mut self, la: u64, key: u64, global_key: u64) -> Option<Run> {
+        let jump = &mut self.jumps[Self::slot(la)];
         (jump.la == la
             && (jump.key == key || jump.key == global_key)
             && jump.changes == code_changes())
-        .then(|| Run {
-            ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
-            phys: jump.phys,
+        .then(|| {
+            jump.heat = jump.heat.wrapping_add(1);
+            Run {
+                ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
+                phys: jump.phys,
+                code: jump.code,
+                hot: jump.heat == HOT,
+            }
         })
     }
 
@@ -195,7 +229,7 @@ impl Blocks {
     #[must_use]
     pub fn run(&self, block: &Block) -> Run {
         let ops = NonNull::slice_from_raw_parts(self.place(block.start), block.count as usize);
-        Run { ops, phys: block.source.phys }
+        Run { ops, phys: block.source.phys, code: block.code, hot: false }
     }
 
     /// Where the store has an op.
@@ -220,8 +254,40 @@ impl Blocks {
     /// block was found to be fresh.
     pub fn remember(&mut self, la: u64, key: u64, block: &Block, changes: u32) {
         let ops = self.run(block).ops.cast();
-        self.jumps[Self::slot(la)] =
-            Jump { la, key, ops, count: block.count, changes, phys: block.source.phys };
+        let slot = &mut self.jumps[Self::slot(la)];
+        let heat = if (slot.la, slot.ops) == (la, ops) { slot.heat } else { 0 };
+        *slot = Jump {
+            la,
+            key,
+            code: block.code.filter(|_| may_translate(la)),
+            changes,
+            count: block.count,
+            ops,
+            phys: block.source.phys,
+            heat,
+        };
+    }
+
+    /// The jump cache's first entry.
+    pub(crate) fn jumps(&self) -> *const Jump {
+        self.jumps.as_ptr()
+    }
+
+    /// Notes the translation of a block, for all that lead to it from now on.
+    pub(crate) fn translated(&mut self, key: u64, la: u64, code: NonNull<u8>) {
+        if let Some(block) = self.by_phys.get_mut(&key) {
+            block.code = Some(code);
+        }
+        let jump = &mut self.jumps[Self::slot(la)];
+        if jump.la == la {
+            jump.code = Some(code);
+        }
+    }
+
+    /// Drops all places of translated code.
+    pub(crate) fn forget_translations(&mut self) {
+        self.by_phys.values_mut().for_each(|block| block.code = None);
+        self.jumps.iter_mut().for_each(|jump| (jump.code, jump.heat) = (None, 0));
     }
 
     /// The fresh block decoded from a physical place.
@@ -241,8 +307,9 @@ impl Blocks {
     ) -> Block {
         let start = self.keep(ops);
         let len = ops.last().map_or(0, |op| usize::from(op.offset) + usize::from(op.len));
-        let block = Block { start: start as u32, count: ops.len() as u32, len, source, second };
-        self.pieces[start / PIECE].push(key);
+        let (start, count) = (start as u32, ops.len() as u32);
+        let block = Block { start, count, len, source, second, code: None };
+        self.pieces[start as usize / PIECE].push(key);
         self.by_phys.insert(key, block);
         block
     }

@@ -14,6 +14,7 @@ use crate::cpu::Cpu;
 use crate::event::{self as delivery, debug};
 use crate::exit::{Exec, Exit, Stop};
 use crate::lower::{MAX_LEN, lower};
+use crate::native::Translator;
 use crate::op::{BLOCK_SLOT, Op};
 use crate::package::{Package, event};
 use crate::run_state::attention;
@@ -30,6 +31,7 @@ pub struct Vcpu {
     /// Ops just decoded.
     pub(crate) decoded: Vec<Op>,
     look_in: u32,
+    pub(crate) translator: Option<Box<dyn Translator>>,
     #[cfg(any(test, feature = "testing"))]
     catch: bool,
     #[cfg(any(test, feature = "testing"))]
@@ -56,6 +58,7 @@ impl Vcpu {
             blocks: Blocks::default(),
             decoded: Vec::new(),
             look_in: BLOCKS_PER_LOOK,
+            translator: None,
             #[cfg(any(test, feature = "testing"))]
             catch: false,
             #[cfg(any(test, feature = "testing"))]
@@ -102,7 +105,7 @@ impl Vcpu {
                 }
             }
             let outcome = match self.find_block() {
-                Ok(run) => run_ops(&mut self.cpu, self.blocks.ops(run), run.phys),
+                Ok(run) => self.run_block(run),
                 Err(stop) => Err(stop),
             };
             match outcome {
@@ -114,6 +117,32 @@ impl Vcpu {
                 }
             }
         }
+    }
+
+    /// Has blocks that run often translated.
+    pub fn set_translator(&mut self, translator: Box<dyn Translator>) {
+        self.blocks.forget_translations();
+        self.translator = Some(translator);
+    }
+
+    /// Takes the translator back: blocks are interpreted from now on.
+    pub fn take_translator(&mut self) -> Option<Box<dyn Translator>> {
+        self.blocks.forget_translations();
+        self.translator.take()
+    }
+
+    #[inline(always)]
+    fn run_block(&mut self, run: Run) -> Exec {
+        let code = if run.hot { self.translate_block(run) } else { run.code };
+        let keys = [self.jump_key(false), self.jump_key(true)];
+        if let (Some(code), Some(translator)) = (code, &mut self.translator) {
+            self.cpu.run.native.budget = self.look_in as i32;
+            let jumps = self.blocks.jumps();
+            let outcome = self.cpu.enter_native(&mut **translator, code, jumps, keys);
+            self.look_in = self.cpu.run.native.budget.max(1) as u32;
+            return outcome;
+        }
+        run_ops(&mut self.cpu, self.blocks.ops(run), run.phys)
     }
 
     /// Looks at everything that can come between two instructions, in the order of SDM Vol. 3A,
@@ -257,9 +286,9 @@ impl Vcpu {
 
     #[inline(always)]
     fn find_block(&mut self) -> Exec<Run> {
-        let key = self.jump_key(false);
+        let keys = [self.jump_key(false), self.jump_key(true)];
         // Outside 64-bit mode the linear address depends on CS: nothing is remembered.
-        match self.blocks.jump(self.cpu.arch.rip, key, self.jump_key(true)) {
+        match self.blocks.jump(self.cpu.arch.rip, keys[0], keys[1]) {
             Some(run) => Ok(run),
             None => self.find_block_slow(),
         }
@@ -336,7 +365,7 @@ fn run_ops(cpu: &mut Cpu, ops: &[Op], phys: u64) -> Exec {
 /// The op did not retire.
 #[cold]
 #[inline(never)]
-fn stopped(cpu: &mut Cpu, op: &Op, stop: Stop) {
+pub(crate) fn stopped(cpu: &mut Cpu, op: &Op, stop: Stop) {
     cpu.arch.rip = cpu.op_rip(op);
     if stop == Stop::FAULT {
         stack_fault(cpu, op);

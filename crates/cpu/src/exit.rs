@@ -31,6 +31,20 @@ impl Stop {
     /// The instruction retired and wrote `rip` itself; the rest of the block does not follow.
     pub const JUMP: Self = Self::new(4);
 
+    /// The byte that stands for it in [`Exec`].
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self.0.get()
+    }
+
+    /// What a byte of [`Exec`] stands for; `None` for 0.
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match NonZeroU8::new(code) {
+            Some(code) => Some(Self(code)),
+            None => None,
+        }
+    }
+
     const fn new(code: u8) -> Self {
         match NonZeroU8::new(code) {
             Some(code) => Self(code),

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use cloister_x86::segment::seg;
 
-use crate::block::{Block, Run, Source, phys_key};
+use crate::block::{Block, Run, Source, may_translate, phys_key};
 use crate::cpu::Cpu;
 use crate::engine::Vcpu;
 use crate::exit::{Exec, Stop};
@@ -12,6 +12,7 @@ use crate::lower::{MAX_LEN, lower};
 use crate::mem::host::copy_up;
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::mem::translate::Target;
+use crate::native::BlockView;
 use crate::op::BLOCK_SLOT;
 use crate::phys::{CodeTrack, code_changes};
 use crate::run_state::attention;
@@ -121,6 +122,39 @@ impl Vcpu {
             self.blocks.remember(start, key, &block, changes);
         }
         Ok(self.blocks.run(&block))
+    }
+
+    /// Translates the block at RIP, which was just found in the jump cache.
+    #[cold]
+    pub(crate) fn translate_block(&mut self, run: Run) -> Option<NonNull<u8>> {
+        let la = self.cpu.arch.rip;
+        if !may_translate(la) {
+            return None;
+        }
+        let mode = self.cpu.run.mode;
+        let translator = self.translator.as_mut()?;
+        if !translator.has_room() {
+            translator.forget();
+            self.blocks.forget_translations();
+        }
+        let key = phys_key(run.phys, la & 0xfff, mode);
+        let block = self.blocks.find(key).filter(|block| block.second.is_none())?;
+        let mut bytes = [0; WINDOW];
+        let bytes = &mut bytes[..block.len()];
+        self.fetch(la, bytes).ok()?;
+        if !block.is_fresh() {
+            return None;
+        }
+        let view = BlockView {
+            ops: self.blocks.ops(run),
+            bytes,
+            phys: run.phys,
+            mode,
+            decoder_options: self.cpu.ctl.features.decoder_options(),
+        };
+        let code = self.translator.as_mut()?.translate(&view)?;
+        self.blocks.translated(key, la, code);
+        Some(code)
     }
 
     /// Decodes the block at a place; `None` if its first instruction crosses the page.

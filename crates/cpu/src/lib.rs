@@ -48,6 +48,7 @@ pub mod flags;
 pub mod lower;
 pub mod mem;
 pub mod mode;
+pub mod native;
 pub mod op;
 pub mod package;
 pub mod phys;

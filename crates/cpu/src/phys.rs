@@ -14,6 +14,7 @@ use zerocopy::{FromZeros, KnownLayout};
 /// them after its store. [`barrier`] makes processors see each other without a fence in every store;
 /// a device's thread, which the only processor of a machine does not wait for, passes a fence.
 #[derive(Debug, Default, FromZeros, KnownLayout)]
+#[repr(C)]
 pub struct CodeTrack {
     /// Bit n: line n was decoded since the last change.
     lines: AtomicU64,
@@ -83,7 +84,7 @@ impl CodeTrack {
 
 /// Counts the changes of decoded code in this process: while it stands still, no generation of any
 /// page changes.
-static CODE_CHANGES: AtomicU32 = AtomicU32::new(1);
+pub(crate) static CODE_CHANGES: AtomicU32 = AtomicU32::new(1);
 
 /// The count of changes of decoded code.
 #[inline(always)]

@@ -6,6 +6,7 @@ use crate::crowd::Patience;
 use crate::exit::Exit;
 use crate::mem::tlb::{MmuMode, Tlb};
 use crate::mode::Mode;
+use crate::native::NativeState;
 
 /// Bits of [`RunState::attention`]: reasons to leave the fast path between blocks.
 pub mod attention {
@@ -46,6 +47,8 @@ pub struct RunState {
     pub(crate) tlb: Tlb,
     /// Physical page of the running block: see [`crate::mem::tlb::Entry::phys`].
     pub(crate) block_phys: u64,
+    /// What translated code uses.
+    pub(crate) native: NativeState,
     /// Whether the running op is the only one of its block.
     pub(crate) alone: bool,
     /// Whether a single-step trap follows the running instruction.
@@ -75,6 +78,7 @@ impl Default for RunState {
             fetch_key: 0,
             tlb: Tlb::default(),
             block_phys: u64::MAX,
+            native: NativeState::default(),
             alone: false,
             single_step: false,
             between_iterations: false,

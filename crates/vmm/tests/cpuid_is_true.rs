@@ -80,8 +80,8 @@ fn executes(bytes: &[u8]) -> bool {
     assert!(!instruction.is_invalid() && instruction.len() == bytes.len(), "{bytes:x?}");
     let mut ops = Vec::new();
     lower(bytes, mode, &features, true, &mut ops);
-    let mut op = ops[0];
-    select(&instruction, mode, &features, &mut op).is_some()
+    let op = ops[0];
+    select(&instruction, mode, &features, op).is_some()
 }
 
 #[test]

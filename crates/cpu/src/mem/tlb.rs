@@ -82,6 +82,7 @@ pub enum AccessKind {
 
 /// One translation. 32 bytes.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Entry {
     /// Linear page address | context.
     pub tag: u64,

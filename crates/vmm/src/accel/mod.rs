@@ -2,6 +2,8 @@
 
 mod soft;
 
+pub use soft::Translators;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub struct VmConfig {
     pub cpus: u32,
     /// SGX, if the guest has it.
     pub sgx: Option<Arc<SgxVm>>,
+    /// Translators of its code.
+    pub translators: Translators,
 }
 
 impl VmConfig {

@@ -28,7 +28,7 @@ use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
 use self::source::Source;
-use crate::accel::VmConfig;
+use crate::accel::{Translators, VmConfig};
 use crate::config::{ConfigError, DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
@@ -131,6 +131,7 @@ pub struct Machine {
     source: Source,
     disks: Vec<Disk>,
     sgx: Option<Arc<SgxVm>>,
+    translators: Translators,
 }
 
 impl Machine {
@@ -154,7 +155,8 @@ impl Machine {
         let fuses = fuses.map_err(MachineError::Platform)?;
         let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
         let sgx = epc::virtual_epc(&config, fuses, right, &layout).map_err(MachineError::Epc)?;
-        Ok(Self { config, layout, ram, source, disks, sgx })
+        let translators = Translators::new(config.cpus);
+        Ok(Self { config, layout, ram, source, disks, sgx, translators })
     }
 
     /// Boots, and boots again after each reset, until the machine ends. `control` has its consoles
@@ -216,7 +218,12 @@ impl Machine {
     }
 
     fn processors(&self) -> VmConfig {
-        VmConfig { ram: self.ram.clone(), cpus: self.config.cpus, sgx: self.sgx.clone() }
+        VmConfig {
+            ram: self.ram.clone(),
+            cpus: self.config.cpus,
+            sgx: self.sgx.clone(),
+            translators: self.translators.clone(),
+        }
     }
 }
 

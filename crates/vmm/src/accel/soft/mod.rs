@@ -2,7 +2,9 @@
 
 mod memory;
 mod msr;
+mod translators;
 mod vcpu;
 mod vm;
 
+pub use translators::Translators;
 pub(super) use vm::{SoftVm, cpuid};

@@ -9,6 +9,7 @@ use cloister_x86::segment::seg;
 use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
 
 use super::msr::MsrBank;
+use super::translators::Translators;
 use crate::accel::{Vcpu, VcpuError, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
 
@@ -36,6 +37,16 @@ pub(super) struct SoftVcpu {
     pending: Pending,
     /// Little-endian value of a device access.
     data: [u8; 8],
+    /// Whose translator the processor has.
+    translators: Translators,
+}
+
+impl Drop for SoftVcpu {
+    fn drop(&mut self) {
+        if let Some(translator) = self.vcpu.take_translator() {
+            self.translators.put_back(self.id, translator);
+        }
+    }
 }
 
 impl SoftVcpu {
@@ -52,9 +63,18 @@ impl SoftVcpu {
         vcpu.cpu.ctl.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
         let sgx = sgx.map(|vm| Sgx { vcpu: vm.new_vcpu(), vm });
         let (pending, data) = (Pending::Nothing, [0; 8]);
-        let mut this = Self { vcpu, id, msrs: MsrBank::default(), cpuid, sgx, pending, data };
+        let (msrs, translators) = (MsrBank::default(), Translators::default());
+        let mut this = Self { vcpu, id, msrs, cpuid, sgx, pending, data, translators };
         this.update_sgx();
         this
+    }
+
+    /// Has the processor's code translated, if its translator is there.
+    pub(super) fn translate(&mut self, translators: Translators) {
+        if let Some(translator) = translators.take(self.id) {
+            self.vcpu.set_translator(translator);
+        }
+        self.translators = translators;
     }
 
     /// Hands the processor what the machine made of the last event.

@@ -10,6 +10,7 @@ use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
 
 use super::memory::SoftMemory;
+use super::translators::Translators;
 use super::vcpu::SoftVcpu;
 use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
 use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid, TSC_HZ};
@@ -29,6 +30,7 @@ pub(in crate::accel) struct SoftVm {
     cpuid: GuestCpuid,
     features: Features,
     sgx: Option<Arc<SgxVm>>,
+    translators: Translators,
 }
 
 impl SoftVm {
@@ -56,6 +58,7 @@ impl SoftVm {
             cpuid: cpuid(config),
             features,
             sgx: config.sgx.clone(),
+            translators: config.translators.clone(),
         })
     }
 }
@@ -63,7 +66,9 @@ impl SoftVm {
 impl Vm for SoftVm {
     fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError> {
         let vcpu = cloister_cpu::Vcpu::new(self.package.clone(), id, self.features);
-        Ok(Box::new(SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry)))
+        let mut vcpu = SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry);
+        vcpu.translate(self.translators.clone());
+        Ok(Box::new(vcpu))
     }
 
     fn msi_sink(&self) -> Arc<dyn MsiSink> {

@@ -1,0 +1,237 @@
+//! The seam of a translator: what code that it generates reads of a processor, calls, and returns.
+//!
+//! Translated code runs in place of a block's ops. It keeps guest registers where it likes, but
+//! [`Cpu`]'s are right whenever it calls [`interpret`] or returns. Whatever it does not do itself it
+//! has the op's handler do, so that each instruction's meaning is written once.
+#![expect(unsafe_code, reason = "calls generated code")]
+
+use std::mem::offset_of;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+
+use crate::block::Jump;
+use crate::cpu::Cpu;
+use crate::engine::stopped;
+use crate::exit::{Exec, Stop};
+use crate::flags::Flags;
+use crate::mem::tlb::{AccessKind, Entry};
+use crate::mode::Mode;
+use crate::op::{BLOCK_SLOT, Op};
+use crate::phys::{CODE_CHANGES, CodeTrack};
+use crate::state::{ArchState, Gprs};
+
+/// Translates blocks. What it returns stays valid until [`Translator::forget`] or its drop.
+///
+/// # Safety
+///
+/// The code that [`Translator::translate`] returns does, when [`Translator::enter`] runs it, what the
+/// block's ops do, in their order, by the layout and the functions of this module; and it returns
+/// only as [`Translator::enter`] says.
+pub unsafe trait Translator: Send {
+    /// Translates a block of 64-bit code; `None` if it stays interpreted.
+    fn translate(&mut self, block: &BlockView<'_>) -> Option<NonNull<u8>>;
+
+    /// Whether there is room for another block. If not, the engine drops all that it knows and calls
+    /// [`Translator::forget`].
+    fn has_room(&self) -> bool;
+
+    /// Drops all translated code.
+    fn forget(&mut self);
+
+    /// Runs translated code: what [`interpret`] returned last if that was not 0, else 0, with RIP at
+    /// a block that has to be looked at or looked up.
+    ///
+    /// # Safety
+    ///
+    /// `code` was returned by [`Translator::translate`] since the last [`Translator::forget`].
+    unsafe fn enter(&mut self, cpu: &mut Cpu, code: NonNull<u8>) -> u8;
+}
+
+/// A block to translate.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockView<'a> {
+    /// Its ops. The last one writes RIP, unless an instruction before does.
+    pub ops: &'a [Op],
+    /// The bytes that they were decoded from.
+    pub bytes: &'a [u8],
+    /// Identity of its page.
+    pub phys: u64,
+    /// How the bytes were read.
+    pub mode: Mode,
+    /// How the decoder reads them.
+    pub decoder_options: u32,
+}
+
+/// An op for [`interpret`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NativeOp {
+    /// The op.
+    pub op: Op,
+    /// Identity of its block's page.
+    pub phys: u64,
+}
+
+/// What generated code reads and writes besides the architectural state.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct NativeState {
+    /// First entry of the TLB for reads with the current rights, and for writes.
+    tlb: [u64; 2],
+    /// First entry of the jump cache.
+    jumps: u64,
+    /// Where [`code_changes`] counts.
+    changes: u64,
+    /// Where the kicker's events are.
+    events: u64,
+    /// Keys of jumps: of the translations in force, and of the global ones.
+    keys: [u64; 2],
+    /// Blocks to run before the clock is looked at.
+    pub(crate) budget: i32,
+    /// Arithmetic flags: bits 15:8 as LAHF has them, bit 0 OF.
+    flags: u16,
+}
+
+/// Offsets in [`Cpu`] and in what it leads to, in bytes.
+pub mod layout {
+    use super::*;
+
+    /// RAX, followed by the others.
+    pub const GPR: usize = offset_of!(Cpu, arch) + offset_of!(ArchState, gpr);
+    /// The slot of the block's start.
+    pub const BLOCK: usize = GPR + 8 * BLOCK_SLOT as usize;
+    /// RIP.
+    pub const RIP: usize = offset_of!(Cpu, arch) + offset_of!(ArchState, rip);
+    /// Base of ES; those of the other segments follow at [`SEGMENT_SIZE`].
+    pub const SEGMENT_BASE: usize = offset_of!(Cpu, arch)
+        + offset_of!(ArchState, segs)
+        + offset_of!(cloister_x86::Segment, base);
+    /// Bytes of a segment register.
+    pub const SEGMENT_SIZE: usize = size_of::<cloister_x86::Segment>();
+    const RUN: usize = offset_of!(Cpu, run);
+    /// Attention bits (32 bits): anything but 0 ends translated code before the next block.
+    pub const ATTENTION: usize = RUN + offset_of!(crate::run_state::RunState, attention);
+    /// The TLB's current context, which hits have in the low 12 bits of their tag.
+    pub const CONTEXT: usize = RUN
+        + offset_of!(crate::run_state::RunState, tlb)
+        + offset_of!(crate::mem::tlb::Tlb, context);
+    const NATIVE: usize = RUN + offset_of!(crate::run_state::RunState, native);
+    /// Pointer to the TLB for reads.
+    pub const TLB_READ: usize = NATIVE + offset_of!(NativeState, tlb);
+    /// Pointer to the TLB for writes.
+    pub const TLB_WRITE: usize = TLB_READ + 8;
+    /// Pointer to the jump cache.
+    pub const JUMPS: usize = NATIVE + offset_of!(NativeState, jumps);
+    /// Pointer to the count of code changes (32 bits).
+    pub const CHANGES: usize = NATIVE + offset_of!(NativeState, changes);
+    /// Pointer to the kicker's events (32 bits): anything but 0 ends translated code.
+    pub const EVENTS: usize = NATIVE + offset_of!(NativeState, events);
+    /// Key of jumps in the current translations.
+    pub const KEY: usize = NATIVE + offset_of!(NativeState, keys);
+    /// Key of jumps in global translations.
+    pub const GLOBAL_KEY: usize = KEY + 8;
+    /// Blocks left (32 bits, signed): less than 0 ends translated code.
+    pub const BUDGET: usize = NATIVE + offset_of!(NativeState, budget);
+    /// Flags (16 bits), see `NativeState`.
+    pub const FLAGS: usize = NATIVE + offset_of!(NativeState, flags);
+
+    /// Of a TLB entry: its tag.
+    pub const ENTRY_TAG: usize = offset_of!(Entry, tag);
+    /// Of a TLB entry: host address minus linear address.
+    pub const ENTRY_ADDEND: usize = offset_of!(Entry, addend);
+    /// Of a TLB entry: the page's code tracker, of which the first 64 bits are 0 while the page holds
+    /// no code.
+    pub const ENTRY_TRACK: usize = offset_of!(Entry, track);
+    /// log2 of a TLB entry's bytes.
+    pub const ENTRY_SHIFT: u32 = size_of::<Entry>().trailing_zeros();
+    /// Entries of a TLB.
+    pub const ENTRIES: usize = crate::mem::tlb::ENTRIES;
+
+    /// log2 of the bytes of a jump-cache entry.
+    pub const JUMP_SHIFT: u32 = size_of::<Jump>().trailing_zeros();
+    /// Of a jump: its linear address.
+    pub const JUMP_LA: usize = offset_of!(Jump, la);
+    /// Of a jump: its key.
+    pub const JUMP_KEY: usize = offset_of!(Jump, key);
+    /// Of a jump: the translated code, or 0.
+    pub const JUMP_CODE: usize = offset_of!(Jump, code);
+    /// Of a jump: the count of code changes (32 bits).
+    pub const JUMP_CHANGES: usize = offset_of!(Jump, changes);
+    /// Pages that the jump cache distinguishes, and entries for each: see [`crate::block`].
+    pub const JUMP_PAGES: usize = crate::block::JUMP_PAGES;
+    /// Entries of a page.
+    pub const JUMP_PER_PAGE: usize = crate::block::JUMP_PER_PAGE;
+
+    const _: () = assert!(size_of::<Entry>().is_power_of_two());
+    const _: () = assert!(size_of::<Jump>().is_power_of_two());
+    const _: () = assert!(size_of::<Gprs>() == 8 * Gprs::SLOTS);
+}
+
+/// Flags in the form of [`layout::FLAGS`].
+fn pack(flags: Flags) -> u16 {
+    let bits = flags.bits();
+    ((bits & 0xd5 | 2) << 8 | bits >> 11 & 1) as u16
+}
+
+fn unpack(packed: u16) -> u64 {
+    u64::from(packed >> 8) | u64::from(packed & 1) << 11
+}
+
+/// Has the op's handler do the op at which translated code is, whose guest registers, start of the
+/// block ([`layout::BLOCK`]) and flags are where [`layout`] says: 0 where it retired, and the code
+/// goes on; anything else it returns at once.
+pub extern "C" fn interpret(cpu: &mut Cpu, native: &NativeOp) -> u8 {
+    cpu.arch.flags.set_bits(unpack(cpu.run.native.flags));
+    cpu.run.block_phys = native.phys;
+    let outcome = (native.op.run)(cpu, &native.op);
+    cpu.run.native.flags = pack(cpu.arch.flags);
+    // It may have changed AC, by which the rights of accesses go.
+    cpu.point_at_tlb();
+    match outcome {
+        Ok(()) => 0,
+        Err(stop) => {
+            if stop != Stop::JUMP {
+                stopped(cpu, &native.op, stop);
+            }
+            stop.code()
+        }
+    }
+}
+
+/// Says that translated code stored to a page that came to hold code meanwhile.
+pub extern "C" fn stored(track: &CodeTrack) {
+    track.stored(0, 4096);
+}
+
+impl Cpu {
+    fn point_at_tlb(&mut self) {
+        let mode = self.run.mmu_mode;
+        let of = |kind| self.run.tlb.entry(kind, mode, 0) as *const Entry as u64;
+        self.run.native.tlb = [of(AccessKind::Read), of(AccessKind::Write)];
+    }
+
+    /// Runs translated code.
+    ///
+    /// # Errors
+    ///
+    /// As a handler.
+    pub(crate) fn enter_native(
+        &mut self,
+        translator: &mut dyn Translator,
+        code: NonNull<u8>,
+        jumps: *const Jump,
+        keys: [u64; 2],
+    ) -> Exec {
+        self.point_at_tlb();
+        let native = &mut self.run.native;
+        native.jumps = jumps as u64;
+        native.changes = (&raw const CODE_CHANGES) as u64;
+        native.events = (&raw const self.kicker.events).cast::<AtomicU32>() as u64;
+        native.keys = keys;
+        native.flags = pack(self.arch.flags);
+        // SAFETY: the engine drops each place of the code before it has the translator forget.
+        let code = unsafe { translator.enter(self, code) };
+        self.arch.flags.set_bits(unpack(self.run.native.flags));
+        Stop::from_code(code).map_or(Ok(()), Err)
+    }
+}

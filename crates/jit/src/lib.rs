@@ -1,0 +1,22 @@
+//! Translates guest code of 64-bit mode to code of an x86-64 host.
+//!
+//! Host and guest have one instruction set, so most instructions are emitted as themselves, on other
+//! registers; memory is reached by a look into the processor's TLB; the flags stay in the host's flags
+//! register as long as they can. What is not translated calls the interpreter's handler: see
+//! [`cloister_cpu::native`].
+
+#![cfg(target_arch = "x86_64")]
+
+mod arena;
+mod asm;
+mod block;
+mod flags;
+mod memory;
+mod operate;
+mod registers;
+mod stubs;
+
+pub use block::Jit;
+
+#[cfg(test)]
+mod tests;

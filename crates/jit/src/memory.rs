@@ -1,0 +1,159 @@
+//! Memory operands: their address, and the look into the TLB.
+
+use cloister_cpu::native::layout;
+use iced_x86::{Instruction, Register};
+
+use crate::asm::{Jump, Reg, Rm, Size};
+use crate::block::Emitter;
+use crate::registers::{ADDRESS, CPU, START, TEMP, TEMP2, field, home, host};
+
+const NOT_EQUAL: u8 = 5;
+const AND: u8 = 4;
+const OR: u8 = 1;
+const CMP: u8 = 7;
+const ADD: u8 = 0;
+
+/// Access to a memory operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// A load.
+    Read,
+    /// A store, or a read-modify-write.
+    Write,
+}
+
+/// Parts of an address.
+struct Parts {
+    base: Option<Register>,
+    index: Option<Register>,
+    scale: u8,
+    disp: i32,
+    size: Size,
+    segment: Option<usize>,
+}
+
+/// Whether the address of the instruction's memory operand can be made here.
+pub(crate) fn is_simple(instruction: &Instruction) -> bool {
+    parts(instruction).is_some()
+}
+
+fn parts(instruction: &Instruction) -> Option<Parts> {
+    let some = |register: Register| (register != Register::None).then_some(register);
+    let (base, index) = (some(instruction.memory_base()), some(instruction.memory_index()));
+    let narrow = |register: Option<Register>| register.is_some_and(Register::is_gpr32);
+    if index.is_some_and(Register::is_vector_register) {
+        return None;
+    }
+    let none = base.is_none() && index.is_none();
+    let size = if narrow(base) || narrow(index) || base == Some(Register::EIP) { 4 } else { 8 };
+    if none && instruction.memory_displ_size() != 8 {
+        // Its address size is that of a prefix.
+        return None;
+    }
+    let disp = i32::try_from(instruction.memory_displacement64() as i64);
+    let disp = match disp {
+        Ok(disp) => disp,
+        // A 32-bit address is extended with zeros.
+        Err(_) if size == 4 => instruction.memory_displacement64() as u32 as i32,
+        Err(_) => return None,
+    };
+    let segment = match instruction.memory_segment() {
+        Register::FS => Some(4),
+        Register::GS => Some(5),
+        _ => None,
+    };
+    let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+    Some(Parts { base, index, scale, disp, size, segment })
+}
+
+impl Emitter<'_> {
+    /// Makes the effective address in `to`, without the segment's base and without touching flags.
+    /// `TEMP` may be overwritten.
+    pub(crate) fn effective(&mut self, instruction: &Instruction, to: Reg, size: Size) {
+        let Some(parts) = parts(instruction) else { unreachable!("asked `is_simple` before") };
+        let size = size.min(parts.size);
+        let rip = matches!(parts.base, Some(Register::RIP | Register::EIP));
+        let mut fetch = |register: Register, into: Reg| {
+            let number = register.number() as u8;
+            host(number).unwrap_or_else(|| {
+                self.asm.mov(8, into, home(number));
+                into
+            })
+        };
+        let base = if rip { Some(START) } else { parts.base.map(|base| fetch(base, ADDRESS)) };
+        let index = parts.index.map(|index| fetch(index, TEMP));
+        match (base, index) {
+            (Some(base), Some(index)) => {
+                self.asm.lea(size, to, Rm::Index(base, index, parts.scale, parts.disp));
+            }
+            (Some(base), None) => self.asm.lea(size, to, Rm::Mem(base, parts.disp)),
+            (None, Some(index)) => {
+                self.asm.lea(size, to, Rm::Scaled(index, parts.scale, parts.disp));
+            }
+            (None, None) if size == 8 => self.asm.mov_imm(to, parts.disp as i64 as u64),
+            (None, None) => self.asm.mov_imm(to, u64::from(parts.disp as u32)),
+        }
+    }
+
+    /// Makes the linear address of the memory operand in `ADDRESS`. Overwrites flags and `TEMP`.
+    fn linear(&mut self, instruction: &Instruction) {
+        self.effective(instruction, ADDRESS, 8);
+        let segment = parts(instruction).and_then(|parts| parts.segment);
+        if let Some(segment) = segment {
+            let base = layout::SEGMENT_BASE + segment * layout::SEGMENT_SIZE;
+            self.asm.alu(8, ADD, ADDRESS, field(base));
+        }
+    }
+
+    /// Looks up `size` bytes at the linear address in `ADDRESS`: afterwards that is their host
+    /// address; for a store, `TEMP2` has the tracker of the page, which holds no code. Returned are the
+    /// jumps to where the interpreter does it. Overwrites flags, `TEMP` and `TEMP2`.
+    pub(crate) fn probe(&mut self, access: Access, size: Size) -> Vec<Jump> {
+        let table = match access {
+            Access::Read => layout::TLB_READ,
+            Access::Write => layout::TLB_WRITE,
+        };
+        let shift = 12 - layout::ENTRY_SHIFT as u8;
+        let mask = (layout::ENTRIES as i32 - 1) << layout::ENTRY_SHIFT;
+        let asm = &mut *self.asm;
+        asm.mov(4, TEMP, ADDRESS);
+        asm.shift_imm(4, 5, TEMP, shift);
+        asm.alu_imm(4, AND, TEMP, mask);
+        asm.alu(8, ADD, TEMP, field(table));
+        // The tag of the last byte's page: another one's if the access leaves the page.
+        if size == 1 {
+            asm.mov(8, TEMP2, ADDRESS);
+        } else {
+            asm.lea(8, TEMP2, Rm::Mem(ADDRESS, i32::from(size) - 1));
+        }
+        asm.alu_imm(8, AND, TEMP2, -4096);
+        asm.alu(8, OR, TEMP2, Rm::Mem(CPU, layout::CONTEXT as i32));
+        asm.alu(8, CMP, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TAG as i32));
+        let mut misses = vec![asm.jcc(NOT_EQUAL)];
+        if access == Access::Write {
+            asm.mov(8, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TRACK as i32));
+            asm.alu_imm(8, CMP, Rm::Mem(TEMP2, 0), 0);
+            misses.push(asm.jcc(NOT_EQUAL));
+        }
+        asm.alu(8, ADD, ADDRESS, Rm::Mem(TEMP, layout::ENTRY_ADDEND as i32));
+        misses
+    }
+
+    /// Looks up the instruction's memory operand.
+    pub(crate) fn operand(
+        &mut self,
+        instruction: &Instruction,
+        access: Access,
+        size: Size,
+    ) -> Vec<Jump> {
+        self.linear(instruction);
+        self.probe(access, size)
+    }
+
+    /// What comes after a store: the page may have come to hold code. Overwrites flags.
+    pub(crate) fn after_store(&mut self) {
+        self.asm.alu_imm(8, CMP, Rm::Mem(TEMP2, 0), 0);
+        let race = self.asm.jcc(NOT_EQUAL);
+        self.raced(race);
+    }
+}
