@@ -30,8 +30,9 @@ fn call(instruction: &Instruction, mode: Mode, op: Op) -> Option<Op> {
         return far::transfer(instruction, mode, op);
     }
     // The stack moves by the operand size.
-    let size = instruction.stack_pointer_increment().unsigned_abs();
+    let size = instruction.stack_pointer_increment().unsigned_abs() as u8;
     if instruction.is_call_near() {
+        let op = Op { size, ..op };
         return Some(match (mode.is_64(), size) {
             (true, _) => {
                 // Where the next instruction is, relative to the block.

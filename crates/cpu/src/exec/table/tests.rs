@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 
-use super::{Flow, Rows, TABLE};
+use super::{Flow, Holds, Row, Rows, TABLE};
 use crate::controls::Features;
 use crate::mode::Mode;
 use crate::op::{NO_MEMORY, Op};
 
 /// Every encoding of a mnemonic that has a row.
-fn claimed() -> impl Iterator<Item = (Code, &'static super::Row)> {
+fn claimed() -> impl Iterator<Item = (Code, &'static Row)> {
     Code::values().filter_map(|code| {
         let row = TABLE.get(code.mnemonic() as usize).copied().flatten()?;
         Some((code, row))
@@ -20,7 +20,7 @@ fn claimed() -> impl Iterator<Item = (Code, &'static super::Row)> {
 #[test]
 fn a_mnemonic_is_claimed_once_and_found_under_its_number() {
     let mut rows = Rows::new();
-    let mut claims: BTreeMap<Mnemonic, Vec<*const super::Row>> = BTreeMap::new();
+    let mut claims: BTreeMap<Mnemonic, Vec<*const Row>> = BTreeMap::new();
 
     while let Some((row, mnemonic)) = rows.next() {
         claims.entry(mnemonic).or_default().push(std::ptr::from_ref(row));
@@ -107,91 +107,44 @@ fn a_block_ends_at_a_move_to_a_system_register_alone() {
     assert!(!goes_on(&[0xc5, 0xf8, 0xae, 0x28]), "what the processor does not have");
 }
 
+/// The mnemonics in whose row a column says yes whatever the operands are, in order.
+fn always(column: impl Fn(&Row) -> Holds) -> Vec<String> {
+    let nothing = Instruction::default();
+    let rows = TABLE.iter().zip(Mnemonic::values());
+    let mut names: Vec<String> = rows
+        .filter(|(row, _)| row.is_some_and(|row| column(row).of(&nothing)))
+        .map(|(_, mnemonic)| format!("{mnemonic:?}"))
+        .collect();
+    names.sort();
+    names
+}
+
+fn sorted(names: &str) -> Vec<&str> {
+    let mut names: Vec<&str> = names.split_whitespace().collect();
+    names.sort_unstable();
+    names
+}
+
 #[test]
-fn lists_of_what_ends_a_block_and_what_enclaves_forbid() {
-    let mut ends = Vec::new();
-    let mut forbidden = Vec::new();
-    for mnemonic in Mnemonic::values() {
-        let Some(row) = TABLE.get(mnemonic as usize).copied().flatten() else { continue };
-        let nothing = Instruction::default();
-        if row.ends_block.of(&nothing) {
-            ends.push(mnemonic);
-        }
-        if row.illegal_in_enclave.of(&nothing) {
-            forbidden.push(mnemonic);
-        }
-    }
-    use Mnemonic as M;
-    let mut expected_ends = [
-        M::Clts,
-        M::Cpuid,
-        M::Encls,
-        M::Enclv,
-        M::In,
-        M::Insb,
-        M::Insd,
-        M::Insw,
-        M::Invlpg,
-        M::Invpcid,
-        M::Lds,
-        M::Les,
-        M::Lfs,
-        M::Lgs,
-        M::Lldt,
-        M::Lmsw,
-        M::Lss,
-        M::Ltr,
-        M::Out,
-        M::Outsb,
-        M::Outsd,
-        M::Outsw,
-        M::Popf,
-        M::Popfd,
-        M::Popfq,
-        M::Rdmsr,
-        M::Sti,
-        M::Wbinvd,
-        M::Wrmsr,
-        M::Xrstor,
-        M::Xsetbv,
-    ];
-    expected_ends.sort();
-    assert_eq!(ends, expected_ends);
-    let mut expected_forbidden = [
-        // VMEXIT generating instructions, and those that VMMs emulate.
-        M::Cpuid,
-        M::Rdpmc,
-        M::Sgdt,
-        M::Sidt,
-        M::Sldt,
-        M::Str,
-        M::Smsw,
-        // I/O.
-        M::In,
-        M::Insb,
-        M::Insw,
-        M::Insd,
-        M::Out,
-        M::Outsb,
-        M::Outsw,
-        M::Outsd,
-        // Far transfers and changes of segment registers.
-        M::Retf,
-        M::Iret,
-        M::Iretd,
-        M::Iretq,
-        M::Int,
-        M::Into,
-        M::Syscall,
-        M::Sysenter,
-        M::Sysret,
-        M::Sysexit,
-        M::Lds,
-        M::Les,
-        M::Lfs,
-        M::Lgs,
-        M::Lss,
-    ];
-    expected_forbidden.sort();
-    assert_eq!(forbidden, expected_forbidden);
+fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
+    let segments = "Lds Les Lfs Lgs Lss";
+    let control = "Clts Lldt Lmsw Ltr Xsetbv Xrstor Rdmsr Wrmsr Cpuid";
+    let translations = "Invlpg Invpcid Wbinvd";
+    let interrupts = "Sti Popf Popfd Popfq";
+    let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
+    let enclaves = "Encls Enclv";
+
+    let all = [segments, control, translations, interrupts, ports, enclaves].join(" ");
+    assert_eq!(always(|row| row.ends_block), sorted(&all));
+}
+
+#[test]
+fn enclaves_forbid_what_exits_ports_and_changes_of_segments() {
+    let exiting = "Cpuid Rdpmc Sgdt Sidt Sldt Str Smsw";
+    let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
+    let transfers = "Retf Iret Iretd Iretq Int Into Syscall Sysenter Sysret Sysexit";
+    let segments = "Lds Les Lfs Lgs Lss";
+
+    let all = [exiting, ports, transfers, segments].join(" ");
+    assert_eq!(always(|row| row.illegal_in_enclave), sorted(&all));
 }

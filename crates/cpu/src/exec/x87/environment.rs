@@ -29,8 +29,10 @@ rows! {
 /// The size of the environment is kept in [`Op::extra`].
 fn form(instruction: &Instruction, op: Op, run: Handler) -> Option<Op> {
     let size = match instruction.code() {
-        Code::Fnstenv_m14byte | Code::Fldenv_m14byte => SHORT,
-        Code::Fnsave_m94byte | Code::Frstor_m94byte => SHORT,
+        Code::Fnstenv_m14byte
+        | Code::Fldenv_m14byte
+        | Code::Fnsave_m94byte
+        | Code::Frstor_m94byte => SHORT,
         _ => LONG,
     };
     Some(Op { run, extra: size as u32, ..op })
