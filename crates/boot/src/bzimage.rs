@@ -158,7 +158,7 @@ pub(super) fn load(
 mod tests {
     use super::*;
     use crate::memory::{ACPI_START, MapEntry, RangeKind, machine};
-    use crate::{CommandLineError, Initrd, InitrdError, KernelImage};
+    use crate::{CommandLineError, Initrd, InitrdError, KernelImage, Remedy};
     use cloister_x86::regs::Cr0;
 
     const MIB: u64 = 1 << 20;
@@ -329,8 +329,10 @@ mod tests {
         );
         assert_eq!(
             kernel.to_string(),
-            "--kernel: the kernel needs RAM from 0x1000000 to 0x1400000 and there is 19M: \
-             give the machine more --memory"
+            "the kernel needs RAM from 0x1000000 to 0x1400000 and there is 19M"
         );
+        assert_eq!(kernel.remedy(), Some(Remedy::MoreMemory));
+        assert_eq!(initrd.remedy(), Some(Remedy::MoreMemory));
+        assert_eq!(line.remedy(), None);
     }
 }

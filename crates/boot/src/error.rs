@@ -10,20 +10,21 @@ use vm_memory::GuestMemoryError;
 use super::disk::DiskBootError;
 use super::size::format_size;
 
-/// What stops a boot, under the option that is at fault.
+/// What stops a boot. Whoever knows where the kernel, the disk and the RAM come from says so: where the
+/// message does not tell what to do, [`BootError::remedy`] does.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// The kernel.
-    #[error("--kernel: {0}")]
+    #[error("{0}")]
     Kernel(KernelError),
     /// The initial RAM disk.
-    #[error("--initrd: {0}")]
+    #[error("{0}")]
     Initrd(InitrdError),
     /// The command line.
-    #[error("--append: {0}")]
+    #[error("{0}")]
     CommandLine(CommandLineError),
     /// The disk, where it has to name the kernel.
-    #[error("--disk: {path}: {reason}", path = .path.display())]
+    #[error("{path}: {reason}", path = .path.display())]
     Disk {
         /// The image.
         path: PathBuf,
@@ -51,6 +52,48 @@ impl From<InitrdError> for BootError {
 impl From<CommandLineError> for BootError {
     fn from(error: CommandLineError) -> Self {
         Self::CommandLine(error)
+    }
+}
+
+/// What to do about an error whose message does not say it: it depends on how the machine is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remedy {
+    /// Give the machine more RAM.
+    MoreMemory,
+    /// Name a kernel instead of booting the disk.
+    NameKernel,
+    /// The same, behind a message that says that there is no kernel.
+    NameOne,
+    /// Check the disk's file systems, or name a kernel.
+    CheckOrNameOne,
+}
+
+impl BootError {
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Kernel(error) => error.remedy(),
+            Self::Initrd(error) => error.remedy(),
+            Self::Disk { reason, .. } => reason.remedy(),
+            Self::CommandLine(_) | Self::Ram(_) => None,
+        }
+    }
+}
+
+impl KernelError {
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        matches!(self, Self::DoesNotFit { .. }).then_some(Remedy::MoreMemory)
+    }
+}
+
+impl InitrdError {
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        matches!(self, Self::DoesNotFit { .. }).then_some(Remedy::MoreMemory)
     }
 }
 
@@ -104,8 +147,7 @@ pub enum KernelError {
     NoPvhEntry,
     /// The kernel, decompressed, does not fit in low RAM.
     #[error(
-        "the kernel needs RAM from {start:#x} to {end:#x} and there is {}: give the machine more \
-         --memory", format_size(*.ram)
+        "the kernel needs RAM from {start:#x} to {end:#x} and there is {}", format_size(*.ram)
     )]
     DoesNotFit {
         /// First address that it uses.
@@ -138,10 +180,7 @@ pub enum InitrdError {
     #[error("{path} is empty: name an initial RAM disk or leave the option out", path = .0.display())]
     Empty(PathBuf),
     /// No room between the kernel and the end of what the kernel can reach.
-    #[error(
-        "the file has {size} bytes and beside the kernel there is room for {room}: give the \
-         machine more --memory"
-    )]
+    #[error("the file has {size} bytes and beside the kernel there is room for {room}")]
     DoesNotFit {
         /// Bytes in the file.
         size: u64,

@@ -75,6 +75,7 @@ impl Initrd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Remedy;
     use crate::memory::machine;
 
     #[test]
@@ -97,13 +98,12 @@ mod tests {
         for (start, end, space) in
             [(0x10_0000, 0x10_3000, 0x3000), (0x10_0000, 0x10_0000, 0), (0x20_0000, 0x10_0000, 0)]
         {
+            let error = initrd.load(&ram, start..end).unwrap_err();
             assert_eq!(
-                initrd.load(&ram, start..end).unwrap_err().to_string(),
-                format!(
-                    "--initrd: the file has 12289 bytes and beside the kernel there is room for \
-                     {space}: give the machine more --memory"
-                )
+                error.to_string(),
+                format!("the file has 12289 bytes and beside the kernel there is room for {space}")
             );
+            assert_eq!(error.remedy(), Some(Remedy::MoreMemory));
         }
     }
 

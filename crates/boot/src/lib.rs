@@ -9,8 +9,8 @@
 //!
 //! The crate knows no machine. Its owner gives [`BootSource::load`] the guest's RAM, a [`MemoryMap`]
 //! (where low RAM ends, and what the kernel is told of the address map) and the address of the ACPI
-//! tables, and enters the [`EntryState`] that comes back on the bootstrap processor. Errors name the
-//! options of the `cloister` command.
+//! tables, and enters the [`EntryState`] that comes back on the bootstrap processor. Errors say what
+//! is wrong and, in words or as a [`Remedy`], what to do; the owner names its own options.
 //!
 //! The first MiB is the crate's, from 500H to 0003_0000H, but for the code at the reset vector.
 
@@ -32,7 +32,7 @@ pub mod testing;
 
 pub use disk::{DiskBootError, find as find_on_disk};
 pub use entry::EntryState;
-pub use error::{BootError, CommandLineError, InitrdError, KernelError};
+pub use error::{BootError, CommandLineError, InitrdError, KernelError, Remedy};
 pub use image::KernelImage;
 pub use initrd::Initrd;
 pub use memory::{MAX_MAP_ENTRIES, MapEntry, MemoryMap, RangeKind};
@@ -58,7 +58,7 @@ impl BootSource {
     ///
     /// # Errors
     ///
-    /// [`BootError`] when a file is not what its option asks for, or does not fit in RAM.
+    /// [`BootError`] when a file is not what it should be, or does not fit in RAM.
     pub fn load(
         &self,
         ram: &GuestMemoryMmap,

@@ -1,7 +1,13 @@
 //! The command line: `cloister run`, `cloister qemu`, `cloister epc` and `cloister info`.
 //!
-//! Option values are read as text and judged by [`config`](crate::config), so that every wrong
-//! value is one line that names the option and the mend.
+//! Option values are read as text and judged by [`values`] and [`config`](crate::config), so that
+//! every wrong value is one line that names the option and the fix.
+
+mod values;
+mod wording;
+
+pub use values::ValueError;
+pub use wording::RunWording;
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -11,14 +17,17 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::complaint::{Setting, Wording as _};
 use crate::config::{
-    BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpu,
-    parse_cpus, parse_launch_key, parse_memory, parse_sandbox,
+    BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus,
+    parse_launch_key,
 };
+use crate::cpu_flags::CpuConfig;
 use crate::epc_view::EpcArgs;
 use crate::invocation::Invocation;
-use crate::qemu::{self, QemuError, in_options_of_run};
+use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
+use values::{parse_memory, parse_sandbox};
 
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
@@ -113,14 +122,24 @@ pub struct RunArgs {
 }
 
 /// Why options of `cloister run` cannot be used. Each message is one line that names the option.
-#[derive(Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum RunArgsError {
-    /// What only `cloister run` has, or what concerns the machine.
+    /// A value of an option.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// What is as in QEMU.
-    #[error("{}", in_options_of_run(&.0.to_string()))]
-    Shared(QemuError),
+    Value(#[from] ValueError),
+    /// What the options say together.
+    #[error("{}", RunWording.line(&.0.complaint()))]
+    Config(ConfigError),
+    /// A value that is as in QEMU.
+    #[error(transparent)]
+    Shared(#[from] QemuError),
+}
+
+// Not by `#[from]`, which makes a source: the message has it already.
+impl From<ConfigError> for RunArgsError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 impl RunArgs {
@@ -131,14 +150,14 @@ impl RunArgs {
     /// [`RunArgsError`] for the first value that cannot be used.
     pub fn into_invocation(self) -> Result<Invocation, RunArgsError> {
         let sandbox = parse_sandbox(&self.sandbox)?;
-        let monitors: Result<_, ConfigError> =
-            self.qmp.iter().map(|text| Ok(Listen::parse(text)?)).collect();
-        let serial = qemu::serial(self.serial.as_deref(), self.daemonize);
-        let names = self.name.as_deref().map(qemu::names).transpose();
-        let (name, process_name) = names.map_err(RunArgsError::Shared)?.unwrap_or_default();
+        let monitors: Result<_, _> = self.qmp.iter().map(|text| Listen::parse(text)).collect();
+        let serial = qemu::serial(self.serial.as_deref(), self.daemonize, &RunWording);
+        let name = RunWording.name(Setting::Name);
+        let names = self.name.as_deref().map(|text| qemu::names(name, text)).transpose();
+        let (name, process_name) = names?.unwrap_or_default();
         Ok(Invocation {
-            serial: serial.map_err(RunArgsError::Shared)?,
-            monitors: monitors?,
+            serial: serial?,
+            monitors: monitors.map_err(ValueError::Qmp)?,
             sandbox,
             process_name,
             pidfile: self.pidfile.clone(),
@@ -151,26 +170,21 @@ impl RunArgs {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for the first value that cannot be used.
-    pub fn into_config(self) -> Result<MachineConfig, ConfigError> {
+    /// [`RunArgsError`] for the first value that cannot be used.
+    pub fn into_config(self) -> Result<MachineConfig, RunArgsError> {
+        let disks: Result<_, _> = self.disk.iter().map(|text| DiskConfig::parse(text)).collect();
+        let epc: Result<_, _> = self.sgx_epc.iter().map(|text| EpcConfig::parse(text)).collect();
+        let launch_key = self.launch_key.as_deref().map(parse_launch_key).transpose();
         Ok(MachineConfig {
             name: None,
             boot: BootConfig::from_options(self.kernel, self.initrd, self.append, DEFAULT_CMDLINE)?,
             ram: parse_memory(&self.memory)?,
-            cpus: parse_cpus(&self.cpus)?,
+            cpus: parse_cpus(&self.cpus).map_err(ValueError::Cpus)?,
             nodes: Vec::new(),
-            disks: self
-                .disk
-                .iter()
-                .map(|text| DiskConfig::parse(text))
-                .collect::<Result<_, _>>()?,
-            epc: self
-                .sgx_epc
-                .iter()
-                .map(|text| EpcConfig::parse(text))
-                .collect::<Result<_, _>>()?,
-            cpu: parse_cpu(&self.cpu)?,
-            launch_key: self.launch_key.as_deref().map(parse_launch_key).transpose()?,
+            disks: disks?,
+            epc: epc?,
+            cpu: CpuConfig::parse(&self.cpu).map_err(ValueError::Cpu)?,
+            launch_key: launch_key.map_err(ValueError::LaunchKey)?,
             platform: self.platform,
             no_reboot: self.no_reboot,
         })
@@ -508,11 +522,12 @@ mod tests {
         };
 
         assert_eq!(into_config("cloister run --disk d").unwrap().boot, BootConfig::Disk);
-        for (line, option) in [
-            ("cloister run --disk d --initrd i --append a", "--initrd"),
-            ("cloister run --disk d --append a", "--append"),
+        for (line, setting) in [
+            ("cloister run --disk d --initrd i --append a", Setting::Initrd),
+            ("cloister run --disk d --append a", Setting::CommandLine),
         ] {
-            assert_eq!(into_config(line), Err(ConfigError::WithoutKernel(option)), "{line}");
+            let error = ConfigError::WithoutKernel(setting);
+            assert_eq!(into_config(line), Err(RunArgsError::Config(error)), "{line}");
         }
         assert_eq!(into_config("cloister run").unwrap().layout(), Err(ConfigError::NothingToBoot));
     }

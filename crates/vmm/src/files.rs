@@ -1,4 +1,4 @@
-//! Files that a command line names, none of which may be written as one thing and used as another.
+//! Files that are given for a machine, none of which may be written as one thing and used as another.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,30 +8,47 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::chardev::Chardev;
+use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::BootConfig;
 use crate::invocation::Invocation;
 
-/// One file is given to two options, or twice to one. The message names them and the mend.
-#[derive(Debug, Error)]
+/// One file is given for two settings, or twice for one.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum SharedFile {
-    /// To two options.
-    #[error("{option}: {path} is the file of {other} too: name another")]
-    Options {
-        /// The option whose file is made or written.
-        option: &'static str,
+    /// For two settings.
+    #[error("{path} is the file of {} too", other.plain())]
+    Settings {
+        /// The setting whose file is made or written.
+        setting: Setting,
         /// Its file.
         path: String,
-        /// The option that has the file too.
-        other: &'static str,
+        /// The setting that has the file too.
+        other: Setting,
     },
-    /// Twice to one option.
-    #[error("{option}: {path} is given twice: leave one out, or name another")]
+    /// Twice for one setting.
+    #[error("{path} is given twice")]
     Twice {
-        /// The option.
-        option: &'static str,
+        /// The setting.
+        setting: Setting,
         /// Its file.
         path: String,
     },
+}
+
+impl SharedFile {
+    /// Which setting is at fault, why, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        match self {
+            Self::Settings { setting, path, other } => {
+                let why = Phrase::from(format!("{path} is the file of ")).setting(*other);
+                Complaint::new(*setting, why.text(" too"), "name another")
+            }
+            Self::Twice { setting, .. } => {
+                Complaint::new(*setting, self.to_string(), "leave one out, or name another")
+            }
+        }
+    }
 }
 
 /// A file by what it is, not by how it is named.
@@ -71,45 +88,45 @@ impl Invocation {
     /// [`SharedFile`].
     pub fn check_files(&self) -> Result<(), SharedFile> {
         let mut taken: Vec<_> =
-            self.inputs().map(|(option, path)| (option, Place::of(path))).collect();
-        for (option, path) in self.outputs() {
+            self.inputs().map(|(setting, path)| (setting, Place::of(path))).collect();
+        for (setting, path) in self.outputs() {
             let Some(place) = Place::of(path) else { continue };
             let other = taken.iter().find(|(_, other)| other.as_ref() == Some(&place));
             if let Some(&(other, _)) = other {
                 let path = path.display().to_string();
-                return Err(if other == option {
-                    SharedFile::Twice { option, path }
+                return Err(if other == setting {
+                    SharedFile::Twice { setting, path }
                 } else {
-                    SharedFile::Options { option, path, other }
+                    SharedFile::Settings { setting, path, other }
                 });
             }
-            taken.push((option, Some(place)));
+            taken.push((setting, Some(place)));
         }
         Ok(())
     }
 
-    /// What the machine is made of, with the options that name it.
-    fn inputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+    /// What the machine is made of, with the settings that name it.
+    fn inputs(&self) -> impl Iterator<Item = (Setting, &Path)> {
         let (kernel, initrd) = match &self.machine.boot {
             BootConfig::Kernel { kernel, initrd, .. } => (Some(kernel), initrd.as_ref()),
             BootConfig::Disk => (None, None),
         };
-        let kernel = kernel.map(|path| ("--kernel", path.as_path()));
-        let initrd = initrd.map(|path| ("--initrd", path.as_path()));
-        let disks = self.machine.disks.iter().map(|disk| ("--disk", disk.path.as_path()));
+        let kernel = kernel.map(|path| (Setting::Kernel, path.as_path()));
+        let initrd = initrd.map(|path| (Setting::Initrd, path.as_path()));
+        let disks = self.machine.disks.iter().map(|disk| (Setting::Disk, disk.path.as_path()));
         kernel.into_iter().chain(initrd).chain(disks)
     }
 
-    /// What is made for the machine, with the options that name it.
-    fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let monitors = self.monitors.iter().map(|listen| ("--qmp", listen.path.as_path()));
+    /// What is made for the machine, with the settings that name it.
+    fn outputs(&self) -> impl Iterator<Item = (Setting, &Path)> {
+        let monitors = self.monitors.iter().map(|listen| (Setting::Monitor, listen.path.as_path()));
         let console = match &self.serial {
             Chardev::File(path) => Some(path),
             Chardev::Unix(listen) => Some(&listen.path),
             Chardev::Stdio | Chardev::Null => None,
         };
-        let console = console.map(|path| ("--serial", path.as_path()));
-        let pidfile = self.pidfile.as_ref().map(|path| ("--pidfile", path.as_path()));
+        let console = console.map(|path| (Setting::Console, path.as_path()));
+        let pidfile = self.pidfile.as_ref().map(|path| (Setting::PidFile, path.as_path()));
         monitors.chain(console).chain(pidfile)
     }
 }

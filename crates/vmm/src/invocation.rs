@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chardev::Chardev;
+use crate::complaint::{Complaint, Setting};
 use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
 use crate::qmp::Listen;
 
@@ -33,10 +34,9 @@ impl Invocation {
         socket || self.pidfile.is_some() || !self.monitors.is_empty()
     }
 
-    /// What a kernel that is told of no console will not do, if its line is the user's: print. The
-    /// message names the option.
+    /// What a kernel that is told of no console will not do, if its line is the user's: print.
     #[must_use]
-    pub fn silent_kernel(&self) -> Option<&'static str> {
+    pub fn silent_kernel(&self) -> Option<Complaint> {
         match &self.machine.boot {
             BootConfig::Kernel { cmdline, .. }
                 // A line that no kernel takes is refused for that.
@@ -44,10 +44,8 @@ impl Invocation {
                     && cmdline.len() <= MAX_CMDLINE
                     && !names_console(cmdline) =>
             {
-                Some(
-                    "--append: the kernel is told of no console and will print nothing here: \
-                     add console=ttyS0",
-                )
+                let why = "the kernel is told of no console and will print nothing here";
+                Some(Complaint::new(Setting::CommandLine, why, "add console=ttyS0"))
             }
             _ => None,
         }

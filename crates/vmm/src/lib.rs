@@ -5,6 +5,7 @@ pub mod accel;
 pub mod acpi;
 pub mod chardev;
 pub mod cli;
+pub mod complaint;
 pub mod config;
 pub mod cpu_flags;
 pub mod cpuid;

@@ -1,24 +1,27 @@
 //! The `cloister` command.
 
+use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use cloister_vmm::chardev::Backend;
-use cloister_vmm::cli::{self, Command, Refusal, RunArgs};
+use cloister_vmm::cli::{self, Command, Refusal, RunArgs, RunWording};
+use cloister_vmm::complaint::{Complaint, Setting, Wording};
 use cloister_vmm::daemon::{self, Daemon, Side};
+use cloister_vmm::epc_view::{self, EpcArgs};
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
 use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
-use cloister_vmm::qemu::{self, Request, in_options_of_qemu};
+use cloister_vmm::qemu::{self, QemuWording, Request};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
-use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment};
+use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment, turn_off};
 use cloister_vmm::standard::{complain, print};
 use cloister_vmm::terminal::{self, SIGNALLED};
-use cloister_vmm::{epc_view, info, log};
+use cloister_vmm::{info, log};
 
 /// The guest powered off, or the user quit.
 const SUCCESS: u8 = 0;
@@ -36,101 +39,130 @@ fn main() -> ExitCode {
         complain(&error.to_string());
         return ExitCode::from(FAILURE);
     }
-    match cli::parse(std::env::args_os()) {
-        Ok(Command::Run(args)) => end(run(*args), |line| line),
-        Ok(Command::Qemu { words }) => end(qemu(words), |line| in_options_of_qemu(&line)),
-        Ok(Command::Epc(args)) => {
-            end(epc_view::run(&args).map(|()| SUCCESS).map_err(Into::into), |line| line)
-        }
-        Ok(Command::Info) => end(tell(&info::HostInfo::gather().to_string()), |line| line),
-        Err(Refusal::Asked(text)) => end(tell(&text), |line| line),
-        Err(Refusal::Wrong(line)) => {
-            complain(&line);
-            ExitCode::from(FAILURE)
-        }
-    }
-}
-
-/// The exit code of a command; what went wrong is said in one line, in the command's own `words`.
-fn end(ended: anyhow::Result<u8>, words: impl Fn(String) -> String) -> ExitCode {
-    ExitCode::from(ended.unwrap_or_else(|error| {
-        complain(&words(format!("{error:#}")));
+    let ended = match cli::parse(std::env::args_os()) {
+        Ok(Command::Run(args)) => run(*args),
+        Ok(Command::Qemu { words }) => qemu(words),
+        Ok(Command::Epc(args)) => epc(&args),
+        Ok(Command::Info) => tell(&info::HostInfo::gather().to_string()),
+        Err(Refusal::Asked(text)) => tell(&text),
+        Err(Refusal::Wrong(line)) => Err(line),
+    };
+    ExitCode::from(ended.unwrap_or_else(|line| {
+        complain(&line);
         FAILURE
     }))
 }
 
+/// How a command ends: with an exit code, or with what went wrong, in one line in the command's words.
+type Ended = Result<u8, String>;
+
 /// Prints what was asked for.
-fn tell(text: &str) -> anyhow::Result<u8> {
-    let printed = print(text);
-    printed
-        .context("standard output: it cannot be written: give it a file with room, or a pipe")?;
+fn tell(text: &str) -> Ended {
+    print(text).map_err(|error| {
+        format!(
+            "standard output: it cannot be written: give it a file with room, or a pipe: {error}"
+        )
+    })?;
     Ok(SUCCESS)
 }
 
-fn run(args: RunArgs) -> anyhow::Result<u8> {
-    start(args.into_invocation()?)
+fn epc(args: &EpcArgs) -> Ended {
+    epc_view::run(args)
+        .map_err(|error| Complaint::of_nothing_set(&error))
+        .map_err(|complaint| RunWording.line(&complaint))?;
+    Ok(SUCCESS)
 }
 
-fn qemu(words: Vec<OsString>) -> anyhow::Result<u8> {
-    match qemu::parse(words)? {
-        Request::Run(invocation) => start(*invocation),
+fn run(args: RunArgs) -> Ended {
+    let invocation = args.into_invocation().map_err(|error| error.to_string())?;
+    start(invocation, &RunWording).map_err(|complaint| RunWording.line(&complaint))
+}
+
+fn qemu(words: Vec<OsString>) -> Ended {
+    match qemu::parse(words).map_err(|error| error.to_string())? {
+        Request::Run(invocation) => {
+            start(*invocation, &QemuWording).map_err(|complaint| QemuWording.line(&complaint))
+        }
         Request::Help => tell(&qemu::help()),
         Request::HelpOn(text) => tell(&text),
         Request::Version => tell(&format!("cloister {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
 
+/// What the host refuses for a setting, in words that end in what it said.
+fn refused<E: Error>(setting: Setting, what: &str) -> impl Fn(E) -> Complaint {
+    move |error| Complaint {
+        setting: Some(setting),
+        why: format!("{what}: {error}").into(),
+        fix: None,
+    }
+}
+
+/// What the host refuses of a sandbox.
+fn unconfined(what: &str) -> impl Fn(io::Error) -> Complaint {
+    move |error| Complaint::new(Setting::Sandbox, format!("{what}: {error}"), turn_off())
+}
+
+/// What the host refuses that nothing was set for.
+fn refused_by_host(error: io::Error) -> Complaint {
+    Complaint::of_nothing_set(&error)
+}
+
 /// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
-fn start(invocation: Invocation) -> anyhow::Result<u8> {
+fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Complaint> {
     let inherited = if invocation.sandbox {
         forget_environment();
         let words: Vec<OsString> = std::env::args_os().collect();
         let closed = Inherited::close(words.iter().map(OsString::as_os_str));
-        closed.context("--sandbox: the host does not close open files: write --sandbox off")?
+        closed.map_err(unconfined("the host does not close open files"))?
     } else {
         Inherited::default()
     };
-    invocation.check_files()?;
+    invocation.check_files().map_err(|error| error.complaint())?;
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
-        match daemon::detach().context("--daemonize: the host gives no process")? {
+        let refused = refused(Setting::Daemon, "the host gives no process");
+        match daemon::detach().map_err(refused)? {
             Side::Ready => return Ok(SUCCESS),
             // The daemon says why.
             Side::Failed => return Ok(FAILURE),
-            Side::Ended => anyhow::bail!(
-                "--daemonize: the process in the background was ended before the machine was ready: \
-                 start it again"
-            ),
+            Side::Ended => {
+                let why = "the process in the background was ended before the machine was ready";
+                return Err(Complaint::new(Setting::Daemon, why, "start it again"));
+            }
             Side::Daemon(daemon) => Some(daemon),
         }
     } else {
         None
     };
     if invocation.sandbox && invocation.has_own_files() {
-        start_keeper().context("--sandbox: the host gives no process: write --sandbox off")?;
+        start_keeper().map_err(unconfined("the host gives no process"))?;
     }
     if let Some(name) = &invocation.process_name {
-        daemon::name_process(name).context("--name: the host refuses the process's name")?;
+        let refused = refused(Setting::Name, "the host refuses the process's name");
+        daemon::name_process(name).map_err(refused)?;
     }
     let silent_kernel = invocation.silent_kernel();
-    let machine = Machine::new(invocation.machine)?;
+    let machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
     // From here on there are files that go with the process.
-    terminal::hold_stop_signals().context("the host does not let signals wait")?;
-    let files = Files {
-        monitors: bind(&invocation.monitors)?,
-        pidfile: invocation
-            .pidfile
-            .map(|path| PidFile::write(&path))
-            .transpose()
-            .context("--pidfile")?,
-        // Last, since it may cut a file to nothing.
-        console: invocation.serial.open().context("--serial")?,
-    };
+    terminal::hold_stop_signals().map_err(|error| Complaint {
+        setting: None,
+        why: format!("the host does not let signals wait: {error}").into(),
+        fix: None,
+    })?;
+    let monitors = bind(&invocation.monitors)?;
+    let pidfile = invocation.pidfile.map(|path| PidFile::write(&path)).transpose();
+    let pidfile = pidfile.map_err(|error| Complaint::about(Setting::PidFile, &error))?;
+    // Last, since it may cut a file to nothing.
+    let console = invocation.serial.open();
+    let console = console.map_err(|error| Complaint::about(Setting::Console, &error))?;
+    let files = Files { monitors, console, pidfile };
     inherited.close_named();
-    if let Some(line) = silent_kernel {
-        tracing::warn!("{line}");
+    if let Some(complaint) = silent_kernel {
+        tracing::warn!("{}", wording.line(&complaint));
     }
-    run_machine(Arc::new(machine), files, invocation.sandbox, daemon)
+    let sandbox = invocation.sandbox.then_some(wording);
+    run_machine(Arc::new(machine), files, sandbox, daemon)
 }
 
 /// What the process opened beside what the guest sees.
@@ -148,42 +180,41 @@ fn sleep_exactly() {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
-/// Runs a machine to its end. Every file is open.
+/// Runs a machine to its end. Every file is open. A `sandbox` is worded like this.
 fn run_machine(
     machine: Arc<Machine>,
     files: Files,
-    sandbox: bool,
+    sandbox: Option<&'static dyn Wording>,
     daemon: Option<Daemon>,
-) -> anyhow::Result<u8> {
+) -> Result<u8, Complaint> {
     let Files { monitors, console, pidfile: _pidfile } = files;
     if let Some(daemon) = &daemon {
-        daemon.leave_directory().context("--daemonize: cannot leave the directory")?;
+        let refused = refused(Setting::Daemon, "cannot leave the directory");
+        daemon.leave_directory().map_err(refused)?;
     }
     sleep_exactly();
     // Every thread is started after this, and inherits it.
-    let sandbox = if sandbox {
-        Sandbox::new(machine.largest_disk().max(console.file_size()))?
-    } else {
-        Sandbox::off()
-    };
-    sandbox.enter(ThreadKind::Main)?;
-    let control = Control::new(console.output()?);
+    let largest = machine.largest_disk().max(console.file_size());
+    let sandbox = sandbox.map(|wording| Sandbox::new(largest, wording)).transpose();
+    let sandbox = sandbox.map_err(|error| error.complaint())?.unwrap_or_default();
+    sandbox.enter(ThreadKind::Main).map_err(|error| error.complaint())?;
+    let control = Control::new(console.output().map_err(refused_by_host)?);
     terminal::on_stop_signal(sandbox.clone(), {
         let control = control.clone();
         move |signal| control.quit_for(signal)
-    })?;
+    })
+    .map_err(refused_by_host)?;
     let given_up =
         || control.quit_cause().is_some() || daemon.as_ref().is_some_and(Daemon::is_abandoned);
     // Dropped last of all, when the terminal is as it was.
     let monitors = start_monitors(monitors, &machine, &control, &sandbox, given_up)?;
-    let raw = console.start(&control, &sandbox, given_up)?;
+    let raw = console.start(&control, &sandbox, given_up).map_err(refused_by_host)?;
     if let Some(daemon) = daemon {
         if control.quit_cause().is_some() {
-            anyhow::bail!(
-                "--daemonize: the machine was told to end before it was ready: start it again"
-            );
+            let why = "the machine was told to end before it was ready";
+            return Err(Complaint::new(Setting::Daemon, why, "start it again"));
         }
-        daemon.ready().context("--daemonize: cannot leave the terminal")?;
+        daemon.ready().map_err(refused(Setting::Daemon, "cannot leave the terminal"))?;
     }
     let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);
@@ -191,7 +222,7 @@ fn run_machine(
     drop(monitors);
     // The end of the process frees it faster, and whatever thread still holds it.
     std::mem::forget(machine);
-    Ok(match outcome? {
+    Ok(match outcome.map_err(|error| error.complaint())? {
         Outcome::PowerOff => SUCCESS,
         Outcome::Quit => control.signal().map_or(SUCCESS, |signal| (SIGNALLED + signal) as u8),
         Outcome::Reset | Outcome::TripleFault => GUEST_RESET,
@@ -199,9 +230,9 @@ fn run_machine(
 }
 
 /// Makes the sockets of the monitors.
-fn bind(monitors: &[Listen]) -> anyhow::Result<Vec<Socket>> {
+fn bind(monitors: &[Listen]) -> Result<Vec<Socket>, Complaint> {
     let sockets: Result<_, _> = monitors.iter().map(Socket::bind).collect();
-    sockets.map_err(|error| anyhow::anyhow!("--qmp: {error}"))
+    sockets.map_err(|error| Complaint::about(Setting::Monitor, &error))
 }
 
 /// Starts the monitors, and waits for the clients of those that are to wait.
@@ -211,13 +242,13 @@ fn start_monitors(
     control: &Control,
     sandbox: &Sandbox,
     given_up: impl Fn() -> bool,
-) -> anyhow::Result<Vec<Server>> {
+) -> Result<Vec<Server>, Complaint> {
     let start = |socket| Server::start(socket, Context::new(machine, control), sandbox.clone());
     let servers: Vec<Server> = sockets
         .into_iter()
         .map(start)
         .collect::<Result<_, _>>()
-        .map_err(|error| anyhow::anyhow!("--qmp: {error}"))?;
+        .map_err(|error| Complaint::about(Setting::Monitor, &error))?;
     for server in &servers {
         server.wait_for_client(&given_up);
     }

@@ -11,7 +11,7 @@ use crate::size::format_size;
 
 /// The host has no address space or memory for the guest's RAM.
 #[derive(Debug, Error)]
-#[error("the host cannot map {} of RAM: write a smaller size", format_size(*.size))]
+#[error("the host cannot map {} of RAM", format_size(*.size))]
 pub struct RamError {
     /// Bytes asked for.
     size: u64,

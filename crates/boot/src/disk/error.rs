@@ -4,9 +4,10 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::error::KernelError;
+use crate::error::{BootError, KernelError, Remedy};
 
-/// Why nothing on a disk can be booted. The caller names the image before it.
+/// Why nothing on a disk can be booted. The caller names the image before it, and what
+/// [`DiskBootError::remedy`] says behind it.
 #[derive(Debug, Error)]
 pub enum DiskBootError {
     /// The host cannot tell the image's size.
@@ -15,14 +16,14 @@ pub enum DiskBootError {
     /// No partition has a boot loader's configuration.
     #[error(
         "no partition has a kernel to boot: looked for grub.cfg and Boot Loader Specification \
-         entries in {0}: name one with --kernel"
+         entries in {0}"
     )]
     Nothing(String),
     /// There are configurations, and each is of no use.
-    #[error("no kernel can be booted from it: {0}: name one with --kernel")]
+    #[error("no kernel can be booted from it: {0}")]
     Unusable(String),
     /// A kernel or an initial RAM disk that is named cannot be read.
-    #[error("{file}, which {by} names, cannot be read: {reason}: name a kernel with --kernel")]
+    #[error("{file}, which {by} names, cannot be read: {reason}")]
     File {
         /// The kernel or the initial RAM disk, with its device.
         file: String,
@@ -43,11 +44,26 @@ pub enum DiskBootError {
     },
     /// What is named cannot be loaded into this machine.
     #[error("what its boot loader would boot cannot be loaded: {0}")]
-    Load(String),
+    Load(Box<BootError>),
     /// Reading took longer than it may.
-    #[error("its file systems cannot be read within {0} s: check them, or name one with --kernel")]
+    #[error("its file systems cannot be read within {0} s")]
     TooSlow(u64),
     /// Reading failed in a way that is a bug.
-    #[error("its file systems cannot be read: name a kernel with --kernel")]
+    #[error("its file systems cannot be read")]
     Failed,
+}
+
+impl DiskBootError {
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Read(_) => None,
+            Self::Nothing(_) | Self::Unusable(_) => Some(Remedy::NameOne),
+            Self::File { .. } | Self::Failed => Some(Remedy::NameKernel),
+            Self::Kernel { reason, .. } => reason.remedy(),
+            Self::Load(error) => error.remedy(),
+            Self::TooSlow(_) => Some(Remedy::CheckOrNameOne),
+        }
+    }
 }

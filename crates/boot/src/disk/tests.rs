@@ -10,6 +10,7 @@ use super::find::read;
 use super::region::Region;
 use super::search::search;
 use super::volumes::Volumes;
+use crate::Remedy;
 use crate::testing::bzimage;
 
 const LOW_RAM: u64 = 64 << 20;
@@ -148,36 +149,40 @@ fn a_configuration_of_no_use_gives_way_to_the_next() {
 }
 
 #[test]
-fn what_cannot_be_booted_is_one_line_that_names_what_is_there() {
+fn what_cannot_be_booted_is_one_line_that_names_what_is_there_and_has_a_remedy() {
     let empty = ext4(WITH_CHECKSUMS, &[("/etc/hostname", b"x")]);
     let grub =
         |script: &[u8]| ext4(WITH_CHECKSUMS, &[("/boot/grub/grub.cfg", script), ("/v", b"x")]);
     let mut btrfs = vec![0; 1 << 20];
     btrfs[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
-    for (image, line) in [
+    for (image, line, remedy) in [
         (
             vec![0; 1 << 20],
             "no partition has a kernel to boot: looked for grub.cfg and Boot Loader Specification \
-             entries in hd0 (no file system that is read here): name one with --kernel",
+             entries in hd0 (no file system that is read here)",
+            Some(Remedy::NameOne),
         ),
         (
             disk(&[(LINUX_FS, btrfs), (LINUX_FS, empty)]),
             "no partition has a kernel to boot: looked for grub.cfg and Boot Loader Specification \
-             entries in hd0,gpt1 (btrfs, which is not read here), hd0,gpt2 (ext4): name one with \
-             --kernel",
+             entries in hd0,gpt1 (btrfs, which is not read here), hd0,gpt2 (ext4)",
+            Some(Remedy::NameOne),
         ),
         (
             grub(b"menuentry x { chainloader +1; }"),
             "no kernel can be booted from it: the default entry \"x\" of /boot/grub/grub.cfg of \
-             hd0 uses chainloader, and only Linux is booted here (line 1): name one with --kernel",
+             hd0 uses chainloader, and only Linux is booted here (line 1)",
+            Some(Remedy::NameOne),
         ),
         (
             grub(b"linux /v"),
             "/v of hd0, which /boot/grub/grub.cfg of hd0 names, does not boot: the file is \
              neither a bzImage nor an ELF kernel: name the vmlinuz of a Linux package",
+            None,
         ),
     ] {
-        assert_eq!(error(image), line);
+        let error = read(&Region::of(image), LOW_RAM).unwrap_err();
+        assert_eq!((&*error.to_string(), error.remedy()), (line, remedy));
     }
 }
 
@@ -198,14 +203,15 @@ fn links_without_an_end_are_no_files() {
 fn initrds_that_no_ram_holds_are_refused_before_they_are_read() {
     let image = root(&[("/boot/three", &[7; 0x700])]);
 
-    let initrd = read(&Region::of(image.clone()), 0x700).unwrap_err().to_string();
+    let initrd = read(&Region::of(image.clone()), 0x700).unwrap_err();
     let kernel = read(&Region::of(image), 0x500).unwrap_err().to_string();
 
     assert_eq!(
-        initrd,
+        initrd.to_string(),
         "/boot/two of hd0, which /boot/grub/grub.cfg of hd0 names, cannot be read: 1792 bytes are \
-         more than the 1784 that it may have: name a kernel with --kernel"
+         more than the 1784 that it may have"
     );
+    assert_eq!(initrd.remedy(), Some(Remedy::NameKernel));
     assert!(kernel.contains("1536 bytes are more than the 1280"), "{kernel}");
 }
 

@@ -13,6 +13,7 @@ use cloister_x86::Gpa;
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
+use crate::complaint::{Complaint, Phrase, Setting};
 use crate::cpuid::GuestCpuid;
 use crate::devices::{DmaObserver, MsiSink};
 
@@ -128,7 +129,7 @@ pub enum VmEvent<'a> {
     Interrupted,
 }
 
-/// The host failed a processor.
+/// The host failed a processor. [`VcpuError::complaint`] says what to do.
 #[derive(Debug, Error)]
 pub enum VcpuError {
     /// There is no EPC to back a page of virtual EPC.
@@ -140,14 +141,28 @@ pub enum VcpuError {
         reason: EpcExhausted,
     },
     /// The host has no memory for what an accelerator keeps about guest RAM.
-    #[error(
-        "--memory: the host has no memory to keep track of so much guest RAM: write a smaller size"
-    )]
+    #[error("the host has no memory to keep track of so much guest RAM")]
     Memory,
     /// The host cannot make processors see each other's changes of code.
-    #[error(
-        "--cpus: several processors need membarrier(2), which fails here: {0}: use --cpus 1, or a \
-         host whose kernel has CONFIG_MEMBARRIER and whose sandbox allows it"
-    )]
+    #[error("several processors need membarrier(2), which fails here: {0}")]
     Barrier(std::io::Error),
+}
+
+impl VcpuError {
+    /// Which setting the host cannot serve, why, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        match self {
+            Self::EpcExhausted { .. } => Complaint::of_nothing_set(self),
+            Self::Memory => {
+                Complaint::new(Setting::Memory, self.to_string(), "write a smaller size")
+            }
+            Self::Barrier(_) => {
+                let fix = Phrase::from("use ").setting(Setting::Cpus).text(
+                    " 1, or a host whose kernel has CONFIG_MEMBARRIER and whose sandbox allows it",
+                );
+                Complaint::new(Setting::Cpus, self.to_string(), fix)
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod board;
 mod console;
 mod control;
 mod epc;
+mod error;
 mod event;
 mod gate;
 mod inventory;
@@ -13,29 +14,25 @@ mod supervise;
 
 pub use control::{Control, Ended};
 pub use epc::EpcError;
+pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
-pub use run::RunError;
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloister_boot::BootError;
-use cloister_virt::{ProvisionError, SgxVm};
-use thiserror::Error;
+use cloister_virt::SgxVm;
 use vm_memory::GuestMemoryMmap;
 
 use self::source::Source;
 use crate::accel::{Translators, VmConfig};
-use crate::config::{ConfigError, DiskConfig, MachineConfig};
+use crate::config::{DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::devices::virtio::{Block, BlockError};
 use crate::image_lock::LockError;
 use crate::layout::Layout;
-use crate::memory::{RamError, map_ram};
-use crate::platform_dir::{self, PlatformDirError};
+use crate::memory::map_ram;
+use crate::platform_dir;
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
 
@@ -50,70 +47,6 @@ pub enum Outcome {
     TripleFault,
     /// [`Control::quit`] was called.
     Quit,
-}
-
-/// Why a machine cannot be put together. Each message names the option at fault.
-#[derive(Debug, Error)]
-pub enum MachineError {
-    /// A value, or several together.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A kernel or an initial RAM disk.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// Guest RAM.
-    #[error("--memory")]
-    Ram(#[from] RamError),
-    /// The directory of the SGX platform.
-    #[error("--platform: {0}")]
-    Platform(PlatformDirError),
-    /// The right to the provisioning key.
-    #[error("--cpu: +sgx-provisionkey: {0}, or leave the flag out")]
-    Provision(ProvisionError),
-    /// Virtual EPC.
-    #[error("--sgx-epc: {0}")]
-    Epc(EpcError),
-    /// A disk image that cannot be opened.
-    #[error("--disk: cannot open {path}: {reason}: name an image, {mend}", path = .path.display())]
-    DiskOpen {
-        /// The image.
-        path: PathBuf,
-        /// What the host said.
-        reason: io::Error,
-        /// How it may be meant.
-        mend: &'static str,
-    },
-    /// A disk image that another machine or program has.
-    #[error("--disk: {path} is in use by another machine or program: end it, or {mend}", path = .path.display())]
-    DiskInUse {
-        /// The image.
-        path: PathBuf,
-        /// How both can have it.
-        mend: &'static str,
-    },
-    /// A disk image that is given twice.
-    #[error("--disk: {path} is given twice: leave one out, or add ,readonly behind both", path = .0.display())]
-    DiskTwice(PathBuf),
-    /// A disk image of another format.
-    #[error(
-        "--disk: {path} is a {format} image and disks are raw: \
-         convert it with qemu-img convert -f {format} -O raw",
-        path = .path.display()
-    )]
-    DiskFormat {
-        /// The image.
-        path: PathBuf,
-        /// Its format.
-        format: &'static str,
-    },
-    /// A file that is no disk image.
-    #[error("--disk: {path}: {reason}: name a raw image of at least 512 bytes", path = .path.display())]
-    Disk {
-        /// The image.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: BlockError,
-    },
 }
 
 /// A disk image, opened when the machine is made so that its errors come before the guest starts.
@@ -139,7 +72,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`MachineError`] names the option that cannot be served.
+    /// [`MachineError`].
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
         let layout = config.layout()?;
         let files = Source::files(&config.boot, layout.low_ram_end())?;
@@ -232,14 +165,10 @@ impl Disk {
         let path = || config.path.clone();
         let file =
             OpenOptions::new().read(true).write(!config.readonly).open(&config.path).map_err(
-                |reason| {
-                    let mend = match reason.kind() {
-                        io::ErrorKind::PermissionDenied if !config.readonly => {
-                            "or add ,readonly behind one that may not be written"
-                        }
-                        _ => "after which only ,readonly may follow",
-                    };
-                    MachineError::DiskOpen { path: path(), reason, mend }
+                |reason| MachineError::DiskOpen {
+                    path: path(),
+                    reason,
+                    writable: !config.readonly,
                 },
             )?;
         if let Some(format) = image_format::probe(&file) {
@@ -276,12 +205,7 @@ impl Disk {
         if others.iter().any(|other| identity(other) == identity(self)) {
             return MachineError::DiskTwice(path);
         }
-        let mend = if self.config.readonly {
-            "wait until it does not write to it any more"
-        } else {
-            "add ,readonly behind the image for all that have it"
-        };
-        MachineError::DiskInUse { path, mend }
+        MachineError::DiskInUse { path, readonly: self.config.readonly }
     }
 
     /// The device of the `index`-th disk.

@@ -1,64 +1,20 @@
 //! One boot: a thread for each processor, and what each does with the processor's events.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloister_boot::BootError;
-use cloister_virt::RemoveError;
-use thiserror::Error;
-
-use super::board::{Board, BoardError};
+use super::board::Board;
 use super::control::{Boot, Control};
+use super::error::RunError;
 use super::event::ShutdownCause;
 use super::gate::Gate;
 use super::{Machine, Outcome};
-use crate::accel::{Vcpu, VcpuError, Vm, VmEvent};
-use crate::acpi::{self, AcpiError};
+use crate::accel::{Vcpu, Vm, VmEvent};
+use crate::acpi;
 use crate::devices::{Halt, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
-
-/// Why a machine ended that should have gone on, or did not start.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// The kernel, its initial RAM disk or its command line.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// The ACPI tables.
-    #[error(transparent)]
-    Acpi(#[from] AcpiError),
-    /// The devices.
-    #[error(transparent)]
-    Board(#[from] BoardError),
-    /// A processor.
-    #[error(transparent)]
-    Vcpu(#[from] VcpuError),
-    /// The host has no thread for a processor.
-    #[error("cannot start a thread for processor {cpu}")]
-    Thread {
-        /// Its APIC ID.
-        cpu: u32,
-        /// What the host said.
-        source: io::Error,
-    },
-    /// The virtual EPC could not be made unused for the next boot.
-    #[error("cannot reset the virtual EPC")]
-    Epc(#[source] RemoveError),
-    /// A bug: the processor's thread panicked, and has said so.
-    #[error("processor {0} failed unexpectedly")]
-    Panicked(u32),
-    /// The host has no thread for the machine.
-    #[error("cannot start a thread for the machine")]
-    MachineThread {
-        /// What the host said.
-        source: io::Error,
-    },
-    /// A bug: the machine's thread panicked, and has said so.
-    #[error("the machine failed unexpectedly")]
-    Unexpected,
-}
 
 /// The request to stop that the threads of one boot share.
 pub(super) struct Stop {

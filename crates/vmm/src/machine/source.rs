@@ -1,6 +1,5 @@
 //! Where each boot gets its kernel from.
 
-use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Disk, Machine};
@@ -44,11 +43,11 @@ impl Source {
                     None => read(&machine.disks, machine.layout.low_ram_end())?,
                 };
                 let loaded = source.load(&machine.ram, &machine.layout.memory_map(), rsdp);
-                // The options that these are of were not given.
+                // The disk is at fault for files that nobody named.
                 loaded.map_err(|error| match error {
-                    BootError::Kernel(error) => no_room(&machine.disks, &error),
-                    BootError::Initrd(error) => no_room(&machine.disks, &error),
-                    BootError::CommandLine(error) => no_room(&machine.disks, &error),
+                    BootError::Kernel(_) | BootError::Initrd(_) | BootError::CommandLine(_) => {
+                        on_disk(&machine.disks, DiskBootError::Load(error.into()))
+                    }
                     other => other,
                 })
             }
@@ -74,10 +73,6 @@ fn name_console(cmdline: &mut String) {
     } else {
         tracing::warn!("the disk's kernel line names no console, and has no room for one");
     }
-}
-
-fn no_room(disks: &[Disk], reason: &dyn Display) -> BootError {
-    on_disk(disks, DiskBootError::Load(reason.to_string()))
 }
 
 /// Names the disk. That there is one, the configuration was checked for.

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
+use super::error::RunError;
 use super::event::ShutdownCause;
-use super::run::RunError;
 use super::{Machine, Outcome};
 use crate::sandbox::Sandbox;
 

@@ -3,9 +3,9 @@
 use super::QemuError;
 use super::list::OptionList;
 use crate::chardev::Chardev;
+use crate::complaint::{Setting, Wording};
 use crate::qmp::Listen;
 
-const SERIAL: &str = "-serial";
 const QMP: &str = "-qmp";
 const MONITOR: &str = "-monitor";
 const DISPLAY: &str = "-display";
@@ -57,29 +57,29 @@ pub(super) struct Chardevs {
 }
 
 impl Chardevs {
-    /// Reads a `-serial`.
-    pub(super) fn serial(&mut self, text: &str) -> Result<(), QemuError> {
+    /// Reads a `-serial`, which may be called another `option`.
+    pub(super) fn serial(&mut self, option: &'static str, text: &str) -> Result<(), QemuError> {
         let backend = match text.split_once(':') {
             _ if matches!(text, "stdio" | "mon:stdio") => Chardev::Stdio,
             _ if matches!(text, "null" | "none") => Chardev::Null,
             Some(("file", "")) => {
                 return Err(QemuError::value(
-                    SERIAL,
+                    option,
                     "file: the name is missing",
                     "write file:PATH",
                 ));
             }
             Some(("file", path)) => Chardev::File(path.into()),
-            Some(("unix", rest)) => Chardev::Unix(listen(SERIAL, rest)?),
+            Some(("unix", rest)) => Chardev::Unix(listen(option, rest)?),
             _ => {
                 let mend = "write stdio, mon:stdio, null, none, file:PATH or \
                             unix:PATH,server=on,wait=off";
-                return Err(refuse_backend(SERIAL, text, mend));
+                return Err(refuse_backend(option, text, mend));
             }
         };
         if self.serial.replace(backend).is_some() {
             let why = "there is a second one and the machine has one port";
-            return Err(QemuError::value(SERIAL, why, "leave one out"));
+            return Err(QemuError::value(option, why, "leave one out"));
         }
         Ok(())
     }
@@ -94,16 +94,22 @@ impl Chardevs {
     }
 
     /// The console of the machine. Without a word of it, it is on the terminal: there is no window.
-    pub(super) fn console(&self, daemonize: bool) -> Result<Chardev, QemuError> {
+    /// `wording` names the options.
+    pub(super) fn console(
+        &self,
+        daemonize: bool,
+        wording: &dyn Wording,
+    ) -> Result<Chardev, QemuError> {
+        let daemon = wording.name(Setting::Daemon);
         if daemonize && self.nographic {
-            let why = "it puts the console on the terminal, which -daemonize leaves";
+            let why = format!("it puts the console on the terminal, which {daemon} leaves");
             return Err(QemuError::value("-nographic", why, "write -display none"));
         }
         match &self.serial {
             Some(Chardev::Stdio) if daemonize => {
-                let why = "stdio is the terminal, which -daemonize leaves";
+                let why = format!("stdio is the terminal, which {daemon} leaves");
                 let mend = "write file:PATH, unix:PATH,server=on,wait=off or null";
-                Err(QemuError::value(SERIAL, why, mend))
+                Err(QemuError::value(wording.name(Setting::Console), why, mend))
             }
             Some(chardev) => Ok(chardev.clone()),
             None if daemonize || self.nodefaults => Ok(Chardev::Null),
@@ -173,9 +179,5 @@ fn listen(option: &'static str, text: &str) -> Result<Listen, QemuError> {
     // QEMU waits for a client unless it is told not to.
     let wait = list.take_bool("wait")?.unwrap_or(true);
     list.finish(SOCKET_IN_QEMU, &["path", "server", "wait"])?;
-    Listen::new(path, wait).map_err(|error| {
-        let error = error.to_string();
-        let (why, mend) = error.rsplit_once(": ").unwrap_or((&error, "name another"));
-        QemuError::value(option, format!("unix: {why}"), mend)
-    })
+    Listen::new(path, wait).map_err(|error| QemuError::refused(option, format!("unix: {error}")))
 }

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::wording;
+use super::QemuWording;
+use crate::complaint::Wording as _;
 use crate::config::ConfigError;
 
 /// An option that cannot be served. Each message is one line that names the option and the mend.
@@ -102,14 +103,16 @@ pub enum QemuError {
         /// What to do.
         mend: String,
     },
-    /// Neither a kernel nor a drive.
-    #[error(
-        "-kernel: there is nothing to boot: add it, or -drive file=IMG,if=virtio with an installed \
-         system"
-    )]
-    NothingToBoot,
+    /// A value that who reads it refuses, with what to do.
+    #[error("{option}: {refusal}")]
+    Refused {
+        /// The option.
+        option: &'static str,
+        /// What is wrong, and what to do.
+        refusal: String,
+    },
     /// The machine as a whole.
-    #[error("{}", wording::in_options_of_qemu(&.0.to_string()))]
+    #[error("{}", QemuWording.line(&.0.complaint()))]
     Config(ConfigError),
 }
 
@@ -127,5 +130,10 @@ impl QemuError {
         mend: impl Into<String>,
     ) -> Self {
         Self::Value { option, why: why.into(), mend: mend.into() }
+    }
+
+    /// [`QemuError::Refused`].
+    pub(super) fn refused(option: &'static str, refusal: impl ToString) -> Self {
+        Self::Refused { option, refusal: refusal.to_string() }
     }
 }

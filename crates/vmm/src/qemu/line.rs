@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::QemuError;
 use super::chardev::Chardevs;
 use super::epc::{self, SgxEpc};
 use super::list::OptionList;
 use super::machine::MachineOptions;
 use super::numa::Numa;
 use super::object::{Backends, Kind};
+use super::{QemuError, QemuWording};
 use crate::config::{BootConfig, DiskConfig, MachineConfig};
 use crate::cpu_flags::CpuConfig;
 use crate::invocation::Invocation;
@@ -54,17 +54,16 @@ pub(super) fn once<T>(
 }
 
 impl Line {
-    /// Reads a `-name`.
-    pub(super) fn name(&mut self, text: &str) -> Result<(), QemuError> {
-        const NAME: &str = "-name";
-        let mut list = OptionList::parse(NAME, Some("guest"), text);
+    /// Reads a `-name`, which may be called another `option`.
+    pub(super) fn name(&mut self, option: &'static str, text: &str) -> Result<(), QemuError> {
+        let mut list = OptionList::parse(option, Some("guest"), text);
         for (key, kept) in [("guest", &mut self.name), ("process", &mut self.process_name)] {
             let Some(name) = list.take(key)? else { continue };
             if name.is_empty() {
                 let mend = format!("write {key}=NAME or leave it out");
-                return Err(QemuError::value(NAME, format!("{key}: the name is empty"), mend));
+                return Err(QemuError::value(option, format!("{key}: the name is empty"), mend));
             }
-            once(NAME, kept, name)?;
+            once(option, kept, name)?;
         }
         list.allow(&[("debug-threads", "on")])?;
         list.finish(&[], &["guest", "process", "debug-threads"])
@@ -100,11 +99,8 @@ impl Line {
         }
         let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
         self.backends.finish()?;
-        let serial = self.chardevs.console(self.daemonize)?;
+        let serial = self.chardevs.console(self.daemonize, &QemuWording)?;
         let boot = BootConfig::from_options(self.kernel, self.initrd, self.append, "")?;
-        if boot == BootConfig::Disk && self.drives.is_empty() {
-            return Err(QemuError::NothingToBoot);
-        }
         let machine = MachineConfig {
             name: self.name,
             boot,

@@ -23,12 +23,13 @@ mod tests;
 
 pub use error::QemuError;
 pub(crate) use names::is_option;
+pub use wording::QemuWording;
 pub(crate) use wording::option_of_run;
-pub use wording::{in_options_of_qemu, in_options_of_run};
 
 use std::ffi::OsString;
 
 use crate::chardev::Chardev;
+use crate::complaint::{Setting, Wording};
 use crate::config::parse_launch_key;
 use crate::invocation::Invocation;
 use epc::SgxEpc;
@@ -122,7 +123,7 @@ const OPTIONS: &[Known] = &[
     with(
         "serial",
         "stdio|mon:stdio|null|none|file:PATH|unix:PATH,server=on[,wait=off]",
-        |line, text| line.chardevs.serial(text),
+        |line, text| line.chardevs.serial("-serial", text),
     ),
     with("qmp", "unix:PATH,server=on[,wait=off]", |line, text| line.chardevs.qmp(text)),
     alone("nographic", "the console is on the terminal", |line| {
@@ -144,7 +145,7 @@ const OPTIONS: &[Known] = &[
         line.no_reboot = true;
         Ok(())
     }),
-    with("name", "NAME[,process=NAME][,debug-threads=on]", Line::name),
+    with("name", "NAME[,process=NAME][,debug-threads=on]", |line, text| line.name("-name", text)),
     with("pidfile", "FILE", |line, text| once("-pidfile", &mut line.pidfile, text.into())),
     alone("daemonize", "go on without the terminal once the machine is ready", |line| {
         line.daemonize = true;
@@ -155,32 +156,42 @@ const OPTIONS: &[Known] = &[
         once("-sgx-platform", &mut line.platform, text.into())
     }),
     with("sgx-launch-key", "HEX: as cloister run --launch-key", |line, text| {
-        once("-sgx-launch-key", &mut line.launch_key, parse_launch_key(text)?)
+        const OPTION: &str = "-sgx-launch-key";
+        let key = parse_launch_key(text).map_err(|error| QemuError::refused(OPTION, error))?;
+        once(OPTION, &mut line.launch_key, key)
     }),
 ];
 
 /// QEMU's option for more devices. Here there are none to add, only a list of those that there are.
 const DEVICE: &str = "device";
 
-/// What `-serial` names, for a command of other options: one or none. Messages are about `-serial`.
+/// What `-serial` names, for a command whose options `wording` names: one or none.
 ///
 /// # Errors
 ///
 /// [`QemuError`].
-pub(crate) fn serial(text: Option<&str>, daemonize: bool) -> Result<Chardev, QemuError> {
+pub(crate) fn serial(
+    text: Option<&str>,
+    daemonize: bool,
+    wording: &dyn Wording,
+) -> Result<Chardev, QemuError> {
     let mut chardevs = chardev::Chardevs::default();
-    text.map(|text| chardevs.serial(text)).transpose()?;
-    chardevs.console(daemonize)
+    let option = wording.name(Setting::Console);
+    text.map(|text| chardevs.serial(option, text)).transpose()?;
+    chardevs.console(daemonize, wording)
 }
 
-/// The names that `-name` gives: the machine's and the process's. Messages are about `-name`.
+/// The names that `-name`, or another `option`, gives: the machine's and the process's.
 ///
 /// # Errors
 ///
 /// [`QemuError`].
-pub(crate) fn names(text: &str) -> Result<(Option<String>, Option<String>), QemuError> {
+pub(crate) fn names(
+    option: &'static str,
+    text: &str,
+) -> Result<(Option<String>, Option<String>), QemuError> {
     let mut line = Line::default();
-    line.name(text)?;
+    line.name(option, text)?;
     Ok((line.name, line.process_name))
 }
 

@@ -2,7 +2,7 @@
 
 use super::QemuError;
 use super::list::OptionList;
-use crate::config::{ConfigError, MAX_CPUS, parse_cpu};
+use crate::config::parse_cpus;
 use crate::cpu_flags::CpuConfig;
 
 const CPU: &str = "-cpu";
@@ -38,7 +38,7 @@ pub(super) fn cpu(text: &str) -> Result<CpuConfig, QemuError> {
             None => flag.to_owned(),
         });
     }
-    Ok(parse_cpu(&words.join(","))?)
+    CpuConfig::parse(&words.join(",")).map_err(|error| QemuError::refused(CPU, error))
 }
 
 /// Reads `-smp` and returns the number of processors.
@@ -75,10 +75,8 @@ pub(super) fn smp(text: &str) -> Result<u32, QemuError> {
 /// Takes a number of processors out.
 fn count(list: &mut OptionList, key: &str) -> Result<Option<u32>, QemuError> {
     let Some(text) = list.take(key)? else { return Ok(None) };
-    let number = text.parse().ok().filter(|number| (1..=MAX_CPUS).contains(number));
-    let wrong = || match key {
-        "cpus" => QemuError::Config(ConfigError::Cpus(text.clone())),
+    parse_cpus(&text).map(Some).map_err(|error| match key {
+        "cpus" => QemuError::refused(SMP, error),
         _ => QemuError::value(SMP, format!("{key}: {text:?} is no number"), "write 1 to 64"),
-    };
-    Ok(Some(number.ok_or_else(wrong)?))
+    })
 }

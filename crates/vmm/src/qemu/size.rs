@@ -39,9 +39,5 @@ fn read(
         Unit::Mebibyte if plain => parse(&format!("{text}M")),
         _ => parse(text),
     };
-    size.map_err(|error| {
-        let error = error.to_string();
-        let (why, mend) = error.rsplit_once(": ").unwrap_or((&error, "write one such as 64M"));
-        QemuError::value(option, format!("{key}: {why}"), mend)
-    })
+    size.map_err(|error| QemuError::refused(option, format!("{key}: {error}")))
 }

@@ -23,16 +23,17 @@ pub(crate) use descriptors::close_all_but;
 pub use environment::forget as forget_environment;
 pub use filters::ThreadKind;
 
+use crate::complaint::{Complaint, Phrase, Setting, Wording};
 use crate::{own_file, terminal};
 
-/// Why the process cannot be confined. Each message names the option at fault.
+/// Why the process cannot be confined. [`SandboxError::complaint`] says what to do.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// The host's processor has no filters here.
-    #[error("--sandbox: there are no filters for this host's processor: write --sandbox off")]
+    #[error("there are no filters for this host's processor")]
     Architecture,
     /// A filter cannot be made.
-    #[error("--sandbox: cannot make the filter of {kind} threads: {reason}: write --sandbox off")]
+    #[error("cannot make the filter of {kind} threads: {reason}")]
     Filter {
         /// Whose.
         kind: ThreadKind,
@@ -40,36 +41,62 @@ pub enum SandboxError {
         reason: seccompiler::BackendError,
     },
     /// The host has no seccomp, or forbids it.
-    #[error("--sandbox: the host refuses a filter: {0}: write --sandbox off")]
+    #[error("the host refuses a filter: {0}")]
     Refused(seccompiler::Error),
     /// The host does not take capabilities back.
-    #[error("--sandbox: cannot drop capabilities: {}: {}", .0, mend(.0))]
+    #[error("cannot drop capabilities: {0}")]
     Capabilities(io::Error),
     /// The kernel has Landlock, and refuses it.
-    #[error("--sandbox: the host refuses Landlock: {}: {}", .0, mend(.0))]
+    #[error("the host refuses Landlock: {0}")]
     Landlock(io::Error),
     /// The host does not lower limits.
-    #[error("--sandbox: cannot lower limits: {}: {}", .0, mend(.0))]
+    #[error("cannot lower limits: {0}")]
     Limits(io::Error),
     /// The process that removes this one's files is gone.
-    #[error("--sandbox: cannot reach the process beside this one: {}: {}", .0, mend(.0))]
+    #[error("cannot reach the process beside this one: {0}")]
     Keeper(io::Error),
     /// No handler for SIGSYS.
-    #[error("--sandbox: cannot handle SIGSYS: {}: {}", .0, mend(.0))]
+    #[error("cannot handle SIGSYS: {0}")]
     Handler(io::Error),
 }
 
-/// What to do about what the host said.
-fn mend(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (ulimit -n)",
-        _ => "write --sandbox off",
+impl SandboxError {
+    /// Why there is no sandbox, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        let fix = match self {
+            Self::Capabilities(error)
+            | Self::Landlock(error)
+            | Self::Limits(error)
+            | Self::Keeper(error)
+            | Self::Handler(error)
+                if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) =>
+            {
+                "raise the limit of open files (ulimit -n)".into()
+            }
+            _ => turn_off(),
+        };
+        Complaint::new(Setting::Sandbox, self.to_string(), fix)
     }
+}
+
+/// To do without the sandbox.
+#[must_use]
+pub fn turn_off() -> Phrase {
+    Phrase::from("write ").setting(Setting::Sandbox).text(" off")
 }
 
 /// The confinement of a process. A clone is the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Sandbox(Option<Arc<Filters>>);
+pub struct Sandbox(Option<Arc<Confinement>>);
+
+/// What a confined process has of its sandbox.
+#[derive(Debug)]
+struct Confinement {
+    filters: Filters,
+    /// For a thread that cannot be confined.
+    wording: &'static dyn Wording,
+}
 
 /// Programs that the kernel runs at each system call.
 #[derive(Debug)]
@@ -92,12 +119,13 @@ impl Sandbox {
 
     /// Makes the filters, and takes from the calling thread and from those that it will start all
     /// capabilities, what Landlock can take, and the right to large files: to be called when every file
-    /// is open, the largest of `largest_file` bytes, and before any thread is started.
+    /// is open, the largest of `largest_file` bytes, and before any thread is started. `wording` says
+    /// how the sandbox is turned off.
     ///
     /// # Errors
     ///
     /// [`SandboxError`].
-    pub fn new(largest_file: u64) -> Result<Self, SandboxError> {
+    pub fn new(largest_file: u64, wording: &'static dyn Wording) -> Result<Self, SandboxError> {
         let architecture = filters::architecture()?;
         let filters = Filters {
             names: filters::names(architecture)?,
@@ -105,12 +133,12 @@ impl Sandbox {
             kinds: filters::by_kind(architecture)?,
         };
         own_file::seal().map_err(SandboxError::Keeper)?;
-        violation::report_and_end().map_err(SandboxError::Handler)?;
+        violation::report_and_end(wording).map_err(SandboxError::Handler)?;
         limits::set(largest_file).map_err(SandboxError::Limits)?;
         drop_capabilities().map_err(SandboxError::Capabilities)?;
         let landlock = landlock::restrict().map_err(SandboxError::Landlock)?;
         tracing::debug!(?landlock, "the process is confined");
-        Ok(Self(Some(Arc::new(filters))))
+        Ok(Self(Some(Arc::new(Confinement { filters, wording }))))
     }
 
     /// Confines the calling thread, and those that it will start, for good.
@@ -119,7 +147,7 @@ impl Sandbox {
     ///
     /// [`SandboxError::Refused`].
     pub fn enter(&self, kind: ThreadKind) -> Result<(), SandboxError> {
-        let Some(filters) = &self.0 else { return Ok(()) };
+        let Some(Confinement { filters, .. }) = self.0.as_deref() else { return Ok(()) };
         violation::name_thread(kind);
         for filter in [&filters.names, &filters.opaque, &filters.kinds[kind as usize]] {
             seccompiler::apply_filter(filter).map_err(SandboxError::Refused)?;
@@ -131,9 +159,10 @@ impl Sandbox {
 impl Sandbox {
     /// Confines the calling thread, or ends the process: no thread runs without its filter.
     pub fn confine(&self, kind: ThreadKind) {
+        let Some(Confinement { wording, .. }) = self.0.as_deref() else { return };
         if let Err(error) = self.enter(kind) {
             terminal::restore();
-            tracing::error!("{error}");
+            tracing::error!("{}", wording.line(&error.complaint()));
             process::exit(1);
         }
     }

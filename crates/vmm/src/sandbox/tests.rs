@@ -15,6 +15,7 @@ use std::{env, thread};
 use libc::c_long;
 
 use super::*;
+use crate::cli::RunWording;
 
 /// Tells a test that it is the process to be confined, and what it is to do.
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
@@ -39,7 +40,7 @@ fn confined_process() {
     let Ok(task) = env::var(TASK) else { return };
     let (kind, task) = task.split_once(' ').unwrap();
     let kind = ThreadKind::ALL.into_iter().find(|known| known.name() == kind).unwrap();
-    let sandbox = Sandbox::new(0).unwrap();
+    let sandbox = Sandbox::new(0, &RunWording).unwrap();
     sandbox.enter(ThreadKind::Main).unwrap();
     let task = task.to_owned();
     let ended = thread::spawn(move || {
@@ -278,7 +279,7 @@ fn a_host_that_has_no_more_open_files_is_mended_by_their_limit() {
             SandboxError::Keeper(reason()),
             SandboxError::Handler(reason()),
         ] {
-            let line = error.to_string();
+            let line = RunWording.line(&error.complaint());
             assert!(
                 line.starts_with("--sandbox: ") && line.ends_with(&format!(": {mend}")),
                 "{line}"

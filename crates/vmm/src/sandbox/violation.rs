@@ -3,11 +3,13 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::OnceLock;
 
 use libc::{SIGSYS, c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::register_signal_handler;
 
-use super::ThreadKind;
+use super::{ThreadKind, turn_off};
+use crate::complaint::Wording;
 use crate::terminal::{self, SIGNALLED};
 
 thread_local! {
@@ -19,8 +21,14 @@ pub(super) fn name_thread(kind: ThreadKind) {
     THREAD.set(kind.name());
 }
 
-/// From now on SIGSYS, which a filter raises, is reported and ends the process.
-pub(super) fn report_and_end() -> io::Result<()> {
+/// What the report says of the way to do without the sandbox.
+static TURN_OFF: OnceLock<String> = OnceLock::new();
+
+/// From now on SIGSYS, which a filter raises, is reported and ends the process. `wording` says how the
+/// sandbox is turned off.
+pub(super) fn report_and_end(wording: &dyn Wording) -> io::Result<()> {
+    // Made here: a signal handler may not allocate.
+    TURN_OFF.get_or_init(|| turn_off().in_words_of(wording));
     register_signal_handler(SIGSYS, report)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
@@ -42,7 +50,9 @@ extern "C" fn report(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void
         THREAD.get(),
         ") at system call ",
         decimal(call, &mut digits),
-        ": report it, and write --sandbox off until it is mended\n",
+        ": report it, and ",
+        TURN_OFF.get().map_or("run it without the sandbox", String::as_str),
+        " until it is mended\n",
     ] {
         // SAFETY: the kernel reads and writes one structure of its own type each, and no mask.
         let taken = unsafe { libc::ppoll(&raw mut stderr, 1, &raw const limit, std::ptr::null()) };

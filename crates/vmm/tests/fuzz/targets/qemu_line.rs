@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use cloister_vmm::qemu::{Request, in_options_of_qemu, in_options_of_run, parse};
+use cloister_vmm::cli::RunWording;
+use cloister_vmm::complaint::Wording as _;
+use cloister_vmm::qemu::{QemuWording, Request, parse};
 
 /// A line whose words are separated by line feeds.
 pub(crate) fn qemu_line(data: &[u8]) {
@@ -14,13 +16,11 @@ pub(crate) fn qemu_line(data: &[u8]) {
             if let Request::Run(invocation) = request
                 && let Err(error) = invocation.machine.layout()
             {
-                one_line(&in_options_of_qemu(&error.to_string()));
+                one_line(&QemuWording.line(&error.complaint()));
+                one_line(&RunWording.line(&error.complaint()));
             }
         }
-        Err(error) => {
-            one_line(&error.to_string());
-            one_line(&in_options_of_run(&error.to_string()));
-        }
+        Err(error) => one_line(&error.to_string()),
     }
 }
 

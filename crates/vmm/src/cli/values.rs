@@ -1,0 +1,134 @@
+//! Values of the options of `cloister run`, read from their text.
+
+use thiserror::Error;
+
+use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, is_identifier};
+use crate::cpu_flags::CpuFlagError;
+use crate::qmp::ListenError;
+use crate::size::{SizeError, parse_ram_size, parse_size};
+
+/// A value that cannot be used. The message names the option and the fix.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ValueError {
+    /// `--memory` is not a size.
+    #[error("--memory: {0}")]
+    Memory(SizeError),
+    /// `--cpus` is not a number of processors.
+    #[error("--cpus: {0}")]
+    Cpus(CpusError),
+    /// `--disk` without a file name.
+    #[error("--disk: the name of the image file is missing: write FILE or FILE,readonly")]
+    DiskPath,
+    /// Part of a `--sgx-epc` is not `key=value`.
+    #[error("--sgx-epc: {0:?} is not key=value: write id=epc0,size=64M[,prealloc=on]")]
+    EpcSyntax(String),
+    /// A key that `--sgx-epc` does not have.
+    #[error("--sgx-epc: unknown key {0:?}: the keys are id, size and prealloc")]
+    EpcKey(String),
+    /// A key given twice in one `--sgx-epc`.
+    #[error("--sgx-epc: the key {0} is given twice: leave one out")]
+    EpcKeyTwice(String),
+    /// A key that `--sgx-epc` cannot do without.
+    #[error("--sgx-epc: the key {0} is missing: write id=epc0,size=64M[,prealloc=on]")]
+    EpcKeyMissing(&'static str),
+    /// `id=` is not an identifier.
+    #[error("--sgx-epc: {0:?} is not an id: write a letter, then letters, digits, -, _ or .")]
+    EpcId(String),
+    /// `size=` is not a size.
+    #[error("--sgx-epc: size: {0}")]
+    EpcSize(SizeError),
+    /// `prealloc=` is neither on nor off.
+    #[error("--sgx-epc: prealloc is on or off, not {0:?}")]
+    EpcPrealloc(String),
+    /// `--cpu` is not the model and flags.
+    #[error("--cpu: {0}")]
+    Cpu(CpuFlagError),
+    /// `--launch-key` is no hash.
+    #[error("--launch-key: {0}")]
+    LaunchKey(LaunchKeyError),
+    /// `--sandbox` is neither on nor off.
+    #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
+    Sandbox(String),
+    /// `--qmp` is no socket.
+    #[error("--qmp: {0}")]
+    Qmp(ListenError),
+}
+
+/// Reads the value of `--memory`.
+pub(super) fn parse_memory(text: &str) -> Result<u64, ValueError> {
+    parse_ram_size(text).map_err(ValueError::Memory)
+}
+
+/// Reads the value of `--sandbox`.
+pub(super) fn parse_sandbox(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ValueError::Sandbox(text.to_owned())),
+    }
+}
+
+impl DiskConfig {
+    /// Reads the value of `--disk`: a file name, then perhaps `,readonly`.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError::DiskPath`].
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let (path, readonly) = match text.strip_suffix(",readonly") {
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        if path.is_empty() {
+            return Err(ValueError::DiskPath);
+        }
+        Ok(Self { path: path.into(), readonly })
+    }
+}
+
+impl EpcConfig {
+    /// Reads the value of one `--sgx-epc`.
+    ///
+    /// # Errors
+    ///
+    /// The `Epc` variants of [`ValueError`].
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let (mut id, mut size, mut prealloc) = (None, None, None);
+        for pair in text.split(',') {
+            // As in QEMU, what is on or off may be named alone.
+            let (key, value) = match pair.split_once('=') {
+                Some(pair) => pair,
+                None if pair == "prealloc" => (pair, "on"),
+                None => return Err(ValueError::EpcSyntax(pair.to_owned())),
+            };
+            let slot = match key {
+                "id" => &mut id,
+                "size" => &mut size,
+                "prealloc" => &mut prealloc,
+                _ => return Err(ValueError::EpcKey(key.to_owned())),
+            };
+            if slot.replace(value).is_some() {
+                return Err(ValueError::EpcKeyTwice(key.to_owned()));
+            }
+        }
+        let id = id.ok_or(ValueError::EpcKeyMissing("id"))?;
+        let size = size.ok_or(ValueError::EpcKeyMissing("size"))?;
+        if !is_identifier(id) {
+            return Err(ValueError::EpcId(id.to_owned()));
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            size: parse_size(size).map_err(ValueError::EpcSize)?,
+            prealloc: match prealloc {
+                None | Some("off") => false,
+                Some("on") => true,
+                Some(other) => return Err(ValueError::EpcPrealloc(other.to_owned())),
+            },
+            node: 0,
+            host_node: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Complaints in the options of `cloister run`.
+
+use crate::complaint::{Fix, Setting, Wording};
+
+/// The options of `cloister run`.
+#[derive(Clone, Copy, Debug)]
+pub struct RunWording;
+
+impl Wording for RunWording {
+    fn option(&self, setting: Setting) -> Option<&'static str> {
+        Some(match setting {
+            // Either of two options, and none for nodes.
+            Setting::Boot | Setting::Nodes => return None,
+            Setting::Kernel => "--kernel",
+            Setting::Initrd => "--initrd",
+            Setting::CommandLine => "--append",
+            Setting::Memory => "--memory",
+            Setting::Cpus => "--cpus",
+            Setting::Cpu => "--cpu",
+            Setting::Disk => "--disk",
+            Setting::Epc => "--sgx-epc",
+            Setting::LaunchKey => "--launch-key",
+            Setting::Platform => "--platform",
+            Setting::NoReboot => "--no-reboot",
+            Setting::Monitor => "--qmp",
+            Setting::Console => "--serial",
+            Setting::Name => "--name",
+            Setting::PidFile => "--pidfile",
+            Setting::Daemon => "--daemonize",
+            Setting::Sandbox => "--sandbox",
+        })
+    }
+
+    fn fix(&self, fix: &Fix) -> String {
+        match fix {
+            Fix::Do(phrase) => phrase.in_words_of(self),
+            Fix::NameBoot => "add --kernel FILE, or --disk IMG with an installed system".to_owned(),
+            Fix::NameImage => "name an image, after which only ,readonly may follow".to_owned(),
+            Fix::OrReadOnly { first, images } => {
+                format!("{first}, or add ,readonly behind {images}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::complaint::{Complaint, Phrase};
+
+    #[test]
+    fn a_complaint_is_one_line_of_the_option_the_reason_and_the_fix() {
+        for (complaint, line) in [
+            (
+                Complaint::new(Setting::Memory, "4K is too little", "write at least 2M"),
+                "--memory: 4K is too little: write at least 2M",
+            ),
+            (
+                Complaint::new(
+                    Setting::Cpu,
+                    Phrase::from("it clashes with ").setting(Setting::Epc),
+                    Phrase::from("leave ").setting(Setting::Epc).text(" out"),
+                ),
+                "--cpu: it clashes with --sgx-epc: leave --sgx-epc out",
+            ),
+            (
+                Complaint::new(Setting::Boot, "there is nothing to boot", Fix::NameBoot),
+                "there is nothing to boot: \
+                 add --kernel FILE, or --disk IMG with an installed system",
+            ),
+            (
+                Complaint::new(Setting::Disk, "cannot open x", Fix::NameImage),
+                "--disk: cannot open x: name an image, after which only ,readonly may follow",
+            ),
+            (
+                Complaint::new(
+                    Setting::Disk,
+                    "x--disk is given twice",
+                    Fix::OrReadOnly { first: "leave one out", images: "both" },
+                ),
+                "--disk: x--disk is given twice: leave one out, or add ,readonly behind both",
+            ),
+            (Complaint::new(Setting::Nodes, "there are 9", "write 8"), "there are 9: write 8"),
+        ] {
+            assert_eq!(RunWording.line(&complaint), line);
+        }
+    }
+}

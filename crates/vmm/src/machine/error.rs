@@ -1,0 +1,188 @@
+//! Why a machine cannot be put together, or ended though it should have gone on.
+
+use std::io;
+use std::path::PathBuf;
+
+use cloister_boot::{BootError, Remedy};
+use cloister_virt::{ProvisionError, RemoveError};
+use thiserror::Error;
+
+use super::board::BoardError;
+use super::epc::EpcError;
+use crate::accel::VcpuError;
+use crate::acpi::AcpiError;
+use crate::complaint::{Complaint, Fix, Phrase, Setting};
+use crate::config::ConfigError;
+use crate::devices::virtio::BlockError;
+use crate::memory::RamError;
+use crate::platform_dir::PlatformDirError;
+
+/// Why a machine cannot be put together. [`MachineError::complaint`] says which setting is at fault and
+/// what to do.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// A value, or several together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A kernel or an initial RAM disk.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Guest RAM.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The directory of the SGX platform.
+    #[error("{0}")]
+    Platform(PlatformDirError),
+    /// The right to the provisioning key.
+    #[error("+sgx-provisionkey: {0}, or leave the flag out")]
+    Provision(ProvisionError),
+    /// Virtual EPC.
+    #[error("{0}")]
+    Epc(EpcError),
+    /// A disk image that cannot be opened.
+    #[error("cannot open {path}: {reason}", path = .path.display())]
+    DiskOpen {
+        /// The image.
+        path: PathBuf,
+        /// What the host said.
+        reason: io::Error,
+        /// It was to be written.
+        writable: bool,
+    },
+    /// A disk image that another machine or program has.
+    #[error("{path} is in use by another machine or program", path = .path.display())]
+    DiskInUse {
+        /// The image.
+        path: PathBuf,
+        /// The machine was to read it only, so the other writes to it.
+        readonly: bool,
+    },
+    /// A disk image that is given twice.
+    #[error("{path} is given twice", path = .0.display())]
+    DiskTwice(PathBuf),
+    /// A disk image of another format.
+    #[error("{path} is a {format} image and disks are raw", path = .path.display())]
+    DiskFormat {
+        /// The image.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
+    /// A file that is no disk image.
+    #[error("{path}: {reason}", path = .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: BlockError,
+    },
+}
+
+impl MachineError {
+    /// Which setting is at fault, why, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        let disk = |fix| Complaint::new(Setting::Disk, self.to_string(), fix);
+        let read_only = |first, images| disk(Fix::OrReadOnly { first, images });
+        match self {
+            Self::Config(error) => error.complaint(),
+            Self::Boot(error) => boot_complaint(error),
+            Self::Ram(error) => Complaint {
+                fix: Some("write a smaller size".into()),
+                ..Complaint::about(Setting::Memory, error)
+            },
+            Self::Platform(error) => Complaint::about(Setting::Platform, error),
+            Self::Provision(_) => Complaint::about(Setting::Cpu, self),
+            Self::Epc(error) => Complaint::about(Setting::Epc, error),
+            Self::DiskOpen { reason, writable: true, .. }
+                if reason.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                read_only("name an image", "one that may not be written")
+            }
+            Self::DiskOpen { .. } => disk(Fix::NameImage),
+            Self::DiskInUse { readonly: true, .. } => {
+                disk("end it, or wait until it does not write to it any more".into())
+            }
+            Self::DiskInUse { .. } => read_only("end it", "the image for all that have it"),
+            Self::DiskTwice(_) => read_only("leave one out", "both"),
+            Self::DiskFormat { format, .. } => {
+                disk(format!("convert it with qemu-img convert -f {format} -O raw").into())
+            }
+            Self::Disk { .. } => disk("name a raw image of at least 512 bytes".into()),
+        }
+    }
+}
+
+/// Why a machine ended that should have gone on, or did not start. [`RunError::complaint`] says what
+/// to do where something can be done.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The kernel, its initial RAM disk or its command line.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The devices.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// A processor.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The host has no thread for a processor.
+    #[error("cannot start a thread for processor {cpu}")]
+    Thread {
+        /// Its APIC ID.
+        cpu: u32,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The virtual EPC could not be made unused for the next boot.
+    #[error("cannot reset the virtual EPC")]
+    Epc(#[source] RemoveError),
+    /// A bug: the processor's thread panicked, and has said so.
+    #[error("processor {0} failed unexpectedly")]
+    Panicked(u32),
+    /// The host has no thread for the machine.
+    #[error("cannot start a thread for the machine")]
+    MachineThread {
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A bug: the machine's thread panicked, and has said so.
+    #[error("the machine failed unexpectedly")]
+    Unexpected,
+}
+
+impl RunError {
+    /// Which setting is at fault, if one is, why, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        match self {
+            Self::Boot(error) => boot_complaint(error),
+            Self::Vcpu(error) => error.complaint(),
+            other => Complaint::of_nothing_set(other),
+        }
+    }
+}
+
+/// The boot crate knows neither where its files come from nor who makes the RAM.
+fn boot_complaint(error: &BootError) -> Complaint {
+    let setting = match error {
+        BootError::Kernel(_) => Setting::Kernel,
+        BootError::Initrd(_) => Setting::Initrd,
+        BootError::CommandLine(_) => Setting::CommandLine,
+        BootError::Disk { .. } => Setting::Disk,
+        BootError::Ram(_) => return Complaint::of_nothing_set(error),
+    };
+    let fix = error.remedy().map(|remedy| {
+        let (words, setting) = match remedy {
+            Remedy::MoreMemory => ("give the machine more ", Setting::Memory),
+            Remedy::NameKernel => ("name a kernel with ", Setting::Kernel),
+            Remedy::NameOne => ("name one with ", Setting::Kernel),
+            Remedy::CheckOrNameOne => ("check them, or name one with ", Setting::Kernel),
+        };
+        Phrase::from(words).setting(setting).into()
+    });
+    Complaint { fix, ..Complaint::about(setting, error) }
+}
