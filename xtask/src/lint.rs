@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: the rules of the architecture, then formatting, clippy and
 //! documentation. Each broken rule is one line.
 
+mod option_names;
 mod rules_table;
 mod sdm_map;
 mod virt_rules;
@@ -109,7 +110,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// The rules that cargo knows nothing of.
 fn architecture() -> Result<Vec<String>> {
     process::step(
-        "Architecture: arrows, file sizes, names, the map of the SDM, the rules of virtualization",
+        "Architecture: arrows, file sizes, names, options in errors, the map of the SDM, \
+         the rules of virtualization",
     );
     let text = process::capture(process::cargo().args([
         "metadata",
@@ -125,10 +127,14 @@ fn architecture() -> Result<Vec<String>> {
     for folder in ["crates", "xtask", "guest", "fuzz"] {
         sources(&root.join(folder), &mut files)?;
     }
+    let options = option_names::Options::read(&root);
+    broken.extend(options.check());
     for file in &files {
         let shown = file.strip_prefix(&root).unwrap_or(file);
-        broken.extend(size(shown, &fs::read_to_string(file)?));
+        let text = fs::read_to_string(file)?;
+        broken.extend(size(shown, &text));
         broken.extend(names(shown));
+        broken.extend(options.judge(shown, &text));
     }
     for folder in SAFE_CRATES {
         let path = Path::new(folder).join("src/lib.rs");
