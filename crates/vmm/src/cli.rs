@@ -23,7 +23,7 @@ use crate::config::{
     parse_launch_key,
 };
 use crate::cpu_flags::CpuConfig;
-use crate::epc_view::EpcArgs;
+use crate::epc_command::EpcArgs;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;

@@ -11,7 +11,7 @@ use cloister_vmm::chardev::Backend;
 use cloister_vmm::cli::{self, Command, Refusal, RunArgs, RunWording};
 use cloister_vmm::complaint::{Complaint, Setting, Wording};
 use cloister_vmm::daemon::{self, Daemon, Side};
-use cloister_vmm::epc_view::{self, EpcArgs};
+use cloister_vmm::epc_command::{self, EpcArgs};
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
 use cloister_vmm::own_file::start_keeper;
@@ -67,7 +67,7 @@ fn tell(text: &str) -> Ended {
 }
 
 fn epc(args: &EpcArgs) -> Ended {
-    epc_view::run(args)
+    epc_command::run(args)
         .map_err(|error| Complaint::of_nothing_set(&error))
         .map_err(|complaint| RunWording.line(&complaint))?;
     Ok(SUCCESS)

@@ -10,7 +10,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloister_vmm::epc_view::{EpcReport, EpcView, QmpClient};
+use cloister_epc_view::{EpcReport, QmpClient};
+use cloister_vmm::epc_report::EpcView;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use serde_json::{Value, json};
 

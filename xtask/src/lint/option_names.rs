@@ -14,7 +14,7 @@ const FRONT_ENDS: [&str; 4] = [
     "crates/vmm/src/cli.rs",
     "crates/vmm/src/cli",
     "crates/vmm/src/qemu",
-    "crates/vmm/src/epc_view",
+    "crates/vmm/src/epc_command",
 ];
 
 /// Options of the front ends, with their dashes.

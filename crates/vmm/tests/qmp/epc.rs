@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloister_vmm::epc_view::{QmpClient, QmpError};
+use cloister_epc_view::{QmpClient, QmpError};
 use serde_json::{Value, json};
 
 use crate::guests::IDLE;

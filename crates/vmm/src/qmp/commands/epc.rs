@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::{Outcome, give};
-use crate::epc_view::EpcView;
+use crate::epc_report::EpcView;
 use crate::qmp::context::Context;
 use crate::qmp::request::{Arguments, QmpError};
 
 /// Whether the page maps are wanted; they are not without it.
 pub(super) const PAGE_MAP: &str = "page-map";
 
-/// `x-query-sgx-epc`: an [`EpcReport`](crate::epc_view::EpcReport).
+/// `x-query-sgx-epc`: an [`EpcReport`](cloister_epc_view::EpcReport).
 pub(super) fn query_sgx_epc(context: &Context, arguments: &Arguments) -> Outcome {
     let page_map = match arguments.get(PAGE_MAP) {
         None => false,

@@ -180,7 +180,7 @@ mod tests {
     use std::collections::{BTreeMap, HashSet};
 
     use super::*;
-    use crate::epc_view::sample;
+    use crate::sample;
 
     type Labels = BTreeMap<String, String>;
 

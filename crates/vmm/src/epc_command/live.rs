@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
 
-use super::command::{EpcError, PERIOD, Watched};
+use super::{EpcError, PERIOD, Watched};
 use crate::sandbox::Sandbox;
 use crate::terminal::{self, RawMode, SIGNALLED};
 

@@ -1,16 +1,18 @@
-//! The EPC of a machine, as an operator may look at it at any time.
+//! The report on the EPC of a machine, which an operator may ask for at any time.
+
+mod page_map;
 
 use std::sync::Arc;
 
-use cloister_sgx::AttributeFlags;
-use cloister_virt::{EnclaveCensus, PageCounts, SectionCensus, SgxVm, VirtualEpc};
-
-use super::page_map::Mapper;
-use super::report::{
+use cloister_epc_view::{
     AccountReport, EnclavePages, EnclaveReport, EpcReport, PageMap, PagesReport, PoolReport,
     SectionReport, VERSION,
 };
+use cloister_sgx::AttributeFlags;
+use cloister_virt::{EnclaveCensus, PageCounts, SectionCensus, SgxVm, VirtualEpc};
+
 use crate::platform_dir::hex;
+use page_map::Mapper;
 
 /// What reports on the EPC of a machine are made from. A clone sees the same machine.
 #[derive(Clone, Debug)]

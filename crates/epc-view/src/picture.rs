@@ -265,9 +265,9 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::PageMap;
     use super::*;
-    use crate::epc_view::sample;
+    use crate::PageMap;
+    use crate::sample;
 
     /// Elements that are open at each end tag must match; the rest is balanced.
     fn is_well_formed(svg: &str) -> bool {

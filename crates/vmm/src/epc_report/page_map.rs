@@ -1,89 +1,23 @@
-//! The page map of a section: a letter for each page, or for each 2, 4, 8, ... pages of a large one.
+//! Makes the page map of a section from its EPCM entries.
 
+use cloister_epc_view::{CellKind, MAX_CELLS, PageMap};
 use cloister_sgx::{EpcmFlags, EpcmView, PageType};
 
-use super::report::PageMap;
-
-/// Cells in a map at most: 64 MiB of EPC with a cell for each page.
-pub const MAX_CELLS: usize = 1 << 14;
-
-/// What a cell of a page map holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum CellKind {
-    /// No page of the host's EPC is behind it.
-    Unbacked,
-    /// Backed, and not VALID.
-    Unused,
-    /// PT_SECS.
-    Secs,
-    /// PT_TCS.
-    Tcs,
-    /// PT_REG.
-    Reg,
-    /// PT_VA.
-    Va,
-    /// PT_TRIM.
-    Trim,
-    /// PT_SS_FIRST and PT_SS_REST.
-    ShadowStack,
-    /// BLOCKED, of whatever type.
-    Blocked,
-}
-
-impl CellKind {
-    /// All kinds, in the order of their values.
-    pub const ALL: [Self; 9] = [
-        Self::Unbacked,
-        Self::Unused,
-        Self::Secs,
-        Self::Tcs,
-        Self::Reg,
-        Self::Va,
-        Self::Trim,
-        Self::ShadowStack,
-        Self::Blocked,
-    ];
-
-    /// The letter in [`PageMap::cells`]: `.` unbacked, `-` unused, `S` SECS, `T` TCS, `R` REG,
-    /// `V` VA, `X` TRIM, `K` shadow stack, `B` blocked.
-    #[must_use]
-    pub const fn letter(self) -> char {
-        match self {
-            Self::Unbacked => '.',
-            Self::Unused => '-',
-            Self::Secs => 'S',
-            Self::Tcs => 'T',
-            Self::Reg => 'R',
-            Self::Va => 'V',
-            Self::Trim => 'X',
-            Self::ShadowStack => 'K',
-            Self::Blocked => 'B',
-        }
+/// The kind of a backed page.
+const fn kind_of(view: &EpcmView) -> CellKind {
+    if !view.valid() {
+        return CellKind::Unused;
     }
-
-    /// The kind that a letter stands for.
-    #[must_use]
-    pub fn from_letter(letter: char) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.letter() == letter)
+    if view.flags.contains(EpcmFlags::BLOCKED) {
+        return CellKind::Blocked;
     }
-
-    /// The kind of a backed page.
-    const fn of(view: &EpcmView) -> Self {
-        if !view.valid() {
-            return Self::Unused;
-        }
-        if view.flags.contains(EpcmFlags::BLOCKED) {
-            return Self::Blocked;
-        }
-        match view.page_type {
-            PageType::Secs => Self::Secs,
-            PageType::Tcs => Self::Tcs,
-            PageType::Reg => Self::Reg,
-            PageType::Va => Self::Va,
-            PageType::Trim => Self::Trim,
-            PageType::SsFirst | PageType::SsRest => Self::ShadowStack,
-        }
+    match view.page_type {
+        PageType::Secs => CellKind::Secs,
+        PageType::Tcs => CellKind::Tcs,
+        PageType::Reg => CellKind::Reg,
+        PageType::Va => CellKind::Va,
+        PageType::Trim => CellKind::Trim,
+        PageType::SsFirst | PageType::SsRest => CellKind::ShadowStack,
     }
 }
 
@@ -104,7 +38,7 @@ impl Mapper {
 
     /// Page `number` is backed and has this EPCM entry.
     pub(super) fn add(&mut self, number: usize, view: &EpcmView) {
-        self.cells[number / self.pages_per_cell][CellKind::of(view) as usize] += 1;
+        self.cells[number / self.pages_per_cell][kind_of(view) as usize] += 1;
     }
 
     /// A cell of several pages shows what most of its pages that are in use are.

@@ -29,6 +29,20 @@ pub struct EpcReport {
     pub enclaves_unlisted: u64,
 }
 
+impl EpcReport {
+    /// EPC faults of each section in a second, from `earlier` to this report of the same machine,
+    /// `seconds` later. Sections stay as they are while a machine runs.
+    #[must_use]
+    pub fn fault_rates(&self, earlier: &Self, seconds: f64) -> Vec<f64> {
+        let before =
+            earlier.sections.iter().map(|section| section.faults).chain(std::iter::repeat(0));
+        let sections = self.sections.iter().zip(before);
+        sections
+            .map(|(section, before)| section.faults.saturating_sub(before) as f64 / seconds)
+            .collect()
+    }
+}
+
 /// The host's EPC.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,7 +82,7 @@ pub struct AccountReport {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SectionReport {
-    /// `id=` of the option that made it.
+    /// Its id, by which it was asked for.
     pub id: String,
     /// First guest-physical address.
     pub base: u64,
@@ -185,4 +199,20 @@ pub struct EnclavePages {
     pub section: String,
     /// Pages.
     pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sample;
+
+    #[test]
+    fn rates_are_faults_in_a_second() {
+        let before = sample::report();
+        let mut after = before.clone();
+        after.sections[0].faults += 30;
+        // A counter that went back is another machine's.
+        after.sections[1].faults = 0;
+
+        assert_eq!(after.fault_rates(&before, 2.0), [15.0, 0.0]);
+    }
 }

@@ -140,9 +140,9 @@ fn cut(line: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{AccountReport, PagesReport, PoolReport};
     use super::*;
-    use crate::epc_view::sample;
+    use crate::sample;
+    use crate::{AccountReport, PagesReport, PoolReport};
 
     #[test]
     fn a_report_is_a_heading_the_sections_and_the_enclaves() {

@@ -1,5 +1,7 @@
 //! `cloister epc`: what it was asked for, and the ways to show it.
 
+mod live;
+
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -8,21 +10,18 @@ use std::time::{Duration, Instant};
 use std::{fs, process};
 
 use clap::Args;
+use cloister_epc_view::{
+    EpcReport, Exporter, ExporterAddress, ExporterError, QmpClient, QmpError, Scraped, metrics,
+    picture, table,
+};
 use thiserror::Error;
 
-use super::exporter::{Exporter, ExporterAddress, ExporterError};
-use super::live;
-use super::metrics::{Scraped, metrics};
-use super::picture::picture;
-use super::qmp_client::{QmpClient, QmpError};
-use super::report::EpcReport;
-use super::table::table;
 use crate::sandbox::Sandbox;
 use crate::standard::complain;
 use crate::terminal::{self, SIGNALLED};
 
 /// How often reports are shown.
-pub(super) const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(1);
 /// How long a machine may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -161,18 +160,18 @@ pub fn run(args: &EpcArgs) -> Result<(), EpcError> {
 }
 
 /// A machine whose reports are shown one after the other.
-pub(super) struct Watched {
-    pub(super) socket: PathBuf,
+struct Watched {
+    socket: PathBuf,
     client: QmpClient,
     seen: Option<(Instant, EpcReport)>,
     /// EPC faults of each section in a second, once two reports are there.
     rates: Option<Vec<f64>>,
-    pub(super) ended: bool,
+    ended: bool,
 }
 
 impl Watched {
     /// Asks for the next report, unless the machine has ended.
-    pub(super) fn refresh(&mut self) -> Result<(), QmpError> {
+    fn refresh(&mut self) -> Result<(), QmpError> {
         if self.ended {
             return Ok(());
         }
@@ -186,14 +185,14 @@ impl Watched {
         let now = Instant::now();
         self.rates = self.seen.as_ref().map(|(then, before)| {
             let seconds = now.duration_since(*then).as_secs_f64().max(1e-3);
-            rates(before, &report, seconds)
+            report.fault_rates(before, seconds)
         });
         self.seen = Some((now, report));
         Ok(())
     }
 
     /// The lines that show the machine.
-    pub(super) fn lines(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         match &self.seen {
             _ if self.ended => vec![self.end()],
             Some((_, report)) => table(report, self.rates.as_deref()),
@@ -202,18 +201,9 @@ impl Watched {
     }
 
     /// What is said when it has ended.
-    pub(super) fn end(&self) -> String {
+    fn end(&self) -> String {
         QmpError::Ended(self.socket.clone()).to_string()
     }
-}
-
-/// Faults in a second of each section of `after`. Sections stay as they are while a machine runs.
-fn rates(before: &EpcReport, after: &EpcReport, seconds: f64) -> Vec<f64> {
-    let earlier = before.sections.iter().map(|section| section.faults).chain(std::iter::repeat(0));
-    let sections = after.sections.iter().zip(earlier);
-    sections
-        .map(|(section, earlier)| section.faults.saturating_sub(earlier) as f64 / seconds)
-        .collect()
 }
 
 fn watch(sockets: &[PathBuf]) -> Result<Vec<Watched>, EpcError> {
@@ -332,7 +322,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::epc_view::sample;
+    use crate::cli::RunWording;
+    use crate::complaint::{Complaint, Wording as _};
 
     #[derive(Parser)]
     struct Line {
@@ -396,23 +387,12 @@ mod tests {
     fn output_that_is_full_is_one_line_that_says_so_once() {
         let full = io::Error::from(ErrorKind::StorageFull);
 
-        let line = format!("{:#}", anyhow::Error::from(EpcError::Output(full)));
+        let line = RunWording.line(&Complaint::of_nothing_set(&EpcError::Output(full)));
 
         assert_eq!(
             line,
             "standard output: it cannot be written: give it a terminal, a file with room, or a pipe \
              that is read: no storage space"
         );
-    }
-
-    #[test]
-    fn rates_are_faults_in_a_second() {
-        let before = sample::report();
-        let mut after = before.clone();
-        after.sections[0].faults += 30;
-        // A counter that went back is another machine's.
-        after.sections[1].faults = 0;
-
-        assert_eq!(rates(&before, &after, 2.0), [15.0, 0.0]);
     }
 }
