@@ -75,7 +75,7 @@ impl Page {
             self.section(section);
         }
         if report.sections.is_empty() {
-            self.text(24, "", "no EPC: the machine was started without --sgx-epc");
+            self.text(24, "", "no EPC: the machine was started without any");
         }
         self.enclaves(report);
         self.y += MARGIN;

@@ -58,7 +58,7 @@ pub enum QmpError {
         reason: io::Error,
     },
     /// What the peer says is no QMP.
-    #[error("{}: {what}: name the socket of --qmp", .path.display())]
+    #[error("{}: {what}: name the socket of a QMP monitor", .path.display())]
     NotQmp {
         /// The socket.
         path: PathBuf,
@@ -137,14 +137,15 @@ impl QmpClient {
             path: path.to_owned(),
             mend: match reason.kind() {
                 ErrorKind::NotFound => {
-                    "the machine has ended, or has another socket: start it, or name its --qmp"
+                    "the machine has ended, or has another socket: \
+                     start it, or name that of its QMP monitor"
                 }
                 ErrorKind::ConnectionRefused => {
                     "the machine has ended, or this is no socket: start it again, or name another"
                 }
                 ErrorKind::PermissionDenied => "run as the user that the machine runs as",
                 ErrorKind::WouldBlock => "end the other clients of this socket",
-                _ => "name the socket of --qmp",
+                _ => "name the socket of a QMP monitor",
             },
             reason,
         })?;

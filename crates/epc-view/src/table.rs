@@ -14,7 +14,7 @@ const WIDTH: usize = 80;
 pub fn table(report: &EpcReport, faults: Option<&[f64]>) -> Vec<String> {
     let mut lines = vec![heading(report)];
     if report.sections.is_empty() {
-        lines.push("  no EPC: the machine was started without --sgx-epc".to_owned());
+        lines.push("  no EPC: the machine was started without any".to_owned());
         return lines;
     }
     let last = if faults.is_some() { "FAULTS/S" } else { "FAULTS" };
@@ -178,7 +178,7 @@ mod tests {
 
         let lines = table(&report, None);
 
-        assert_eq!(lines[1], "  no EPC: the machine was started without --sgx-epc");
+        assert_eq!(lines[1], "  no EPC: the machine was started without any");
     }
 
     #[test]

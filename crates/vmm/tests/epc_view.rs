@@ -242,7 +242,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_mend() {
     const SILENT: &str = "no answer within 300 ms: end the other client of this socket, or the \
                           machine if it hangs";
     const ENDED: &str = "the machine ended: start it again to see more";
-    const NAME: &str = "name the socket of --qmp";
+    const NAME: &str = "name the socket of a QMP monitor";
     type Case = (&'static str, fn(Peer), String);
     let cases: [Case; 16] = [
         ("mute", |peer| hold(peer), SILENT.into()),
@@ -406,7 +406,7 @@ fn a_socket_that_nobody_listens_on_is_refused_with_what_to_do() {
     for (path, end) in [
         (
             name(&missing),
-            "the machine has ended, or has another socket: start it, or name its --qmp",
+            "the machine has ended, or has another socket: start it, or name that of its QMP monitor",
         ),
         (name(&stale), again),
         (name(&file), again),

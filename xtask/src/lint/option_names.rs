@@ -7,8 +7,10 @@ use std::path::Path;
 /// The front ends' names of settings.
 const WORDINGS: [&str; 2] = ["crates/vmm/src/cli/wording.rs", "crates/vmm/src/qemu/wording.rs"];
 /// Libraries under them.
-const LIBRARIES: [&str; 5] =
-    ["crates/sgx", "crates/cpu", "crates/virt", "crates/boot", "crates/vmm"];
+const LIBRARIES: [&str; 6] =
+    ["crates/sgx", "crates/cpu", "crates/virt", "crates/boot", "crates/epc-view", "crates/vmm"];
+/// Those of them in which any text may be shown to the user. Others have texts in other languages.
+const ALL_TEXT: [&str; 2] = ["crates/epc-view", "crates/vmm"];
 /// Code with a command line of its own.
 const FRONT_ENDS: [&str; 4] = [
     "crates/vmm/src/cli.rs",
@@ -42,7 +44,7 @@ impl Options {
         if !is_library || is_front_end || is_test {
             return Vec::new();
         }
-        let all_text = file.starts_with("crates/vmm");
+        let all_text = ALL_TEXT.iter().any(|folder| file.starts_with(folder));
         let mut in_error = false;
         let mut broken = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {

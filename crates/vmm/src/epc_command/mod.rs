@@ -61,8 +61,8 @@ pub enum EpcError {
     #[error(transparent)]
     Qmp(#[from] QmpError),
     /// Metrics cannot be served.
-    #[error(transparent)]
-    Exporter(#[from] ExporterError),
+    #[error("--metrics: {0}")]
+    Exporter(ExporterError),
     /// The picture cannot be written.
     #[error("--svg: cannot write {}: {reason}: name a file in a folder that you may write", .path.display())]
     Svg {
@@ -126,7 +126,7 @@ impl EpcArgs {
             }
         }
         if let Some(address) = &self.metrics {
-            return Ok(Mode::Metrics(ExporterAddress::parse(address)?));
+            return Ok(Mode::Metrics(ExporterAddress::parse(address).map_err(EpcError::Exporter)?));
         }
         Ok(match &self.svg {
             Some(path) => Mode::Picture(path.clone()),
@@ -274,7 +274,7 @@ fn draw(sockets: &[PathBuf], path: PathBuf) -> Result<(), EpcError> {
 
 fn serve(sockets: &[PathBuf], address: &ExporterAddress) -> Result<(), EpcError> {
     terminal::hold_stop_signals()?;
-    let exporter = Exporter::bind(address)?;
+    let exporter = Exporter::bind(address).map_err(EpcError::Exporter)?;
     let path = exporter.path().map(ToOwned::to_owned);
     terminal::on_stop_signal(Sandbox::off(), move |signal| {
         if let Some(path) = &path {
