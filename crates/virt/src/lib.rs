@@ -14,6 +14,13 @@
 //! [`LeafPort`](cloister_sgx::LeafPort) of their processors, with [`PolicyPort`] in front of it.
 
 #![forbid(unsafe_code)]
+#![warn(
+    missing_debug_implementations,
+    clippy::allow_attributes,
+    clippy::semicolon_if_nothing_returned,
+    clippy::tests_outside_test_module
+)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod account;
 mod census;

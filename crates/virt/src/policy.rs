@@ -13,6 +13,7 @@ use crate::vm::SgxVm;
 /// announces, whatever the processor can do; the launch-control hash is the virtual processor's;
 /// and a page of virtual EPC that has no backing gets one. As the leaf asks this port for all
 /// that, what policy judges is the leaf's own copy of its operands.
+#[derive(Debug)]
 pub struct PolicyPort<'a, P> {
     vm: &'a SgxVm,
     vcpu: &'a SgxVcpu,

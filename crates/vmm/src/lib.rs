@@ -1,6 +1,13 @@
 //! The machine around the processors: memory map, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
+#![warn(
+    clippy::allow_attributes,
+    clippy::semicolon_if_nothing_returned,
+    clippy::tests_outside_test_module
+)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod accel;
 pub mod acpi;
 pub mod chardev;

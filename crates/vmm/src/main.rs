@@ -1,5 +1,7 @@
 //! The `cloister` command.
 
+#![warn(clippy::allow_attributes, clippy::semicolon_if_nothing_returned)]
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::attributes::Attributes;
 
 /// REPORT: the output of EREPORT. 512-byte aligned.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Report {
     /// CPUSVN.
@@ -58,7 +58,7 @@ impl Report {
 }
 
 /// TARGETINFO: the enclave for which EREPORT makes a report. 512-byte aligned.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct TargetInfo {
     /// MEASUREMENT: MRENCLAVE of the target.
@@ -117,7 +117,7 @@ bitflags! {
 }
 
 /// KEYREQUEST: the operand of EGETKEY. 512-byte aligned.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct KeyRequest {
     /// KEYNAME: see [`key_name`].

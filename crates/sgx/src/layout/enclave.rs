@@ -8,7 +8,7 @@ use crate::attributes::Attributes;
 
 /// SECS. The fields from [`isvfamilyid`](Self::isvfamilyid) on lie in what is reserved for
 /// software, where the SDM leaves their places to the implementation.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Secs {
     /// SIZE in bytes.

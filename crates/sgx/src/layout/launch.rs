@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::attributes::Attributes;
 
 /// SIGSTRUCT: the enclave's signature. 4 KiB aligned.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SigStruct {
     /// HEADER.
@@ -78,7 +78,7 @@ impl SigStruct {
 }
 
 /// EINITTOKEN: a launch enclave's permission. 512-byte aligned.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct EinitToken {
     /// VALID: bit 0; the others are reserved.
