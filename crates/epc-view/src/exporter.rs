@@ -34,7 +34,7 @@ pub enum ExporterAddress {
 #[derive(Debug, Error)]
 pub enum ExporterError {
     /// The address is neither of the two kinds.
-    #[error("{0:?} is no address: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")]
+    #[error("{0:?} is not an address: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")]
     Address(String),
     /// An address that other hosts reach.
     #[error("{0} is open to other hosts: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")]
@@ -323,7 +323,7 @@ mod tests {
             "host:1",
         ] {
             let line = ExporterAddress::parse(text).unwrap_err().to_string();
-            assert_eq!(line, format!("{text:?} is no address: {mend}"));
+            assert_eq!(line, format!("{text:?} is not an address: {mend}"));
         }
         for text in ["0.0.0.0:9100", "[::]:9100", "10.0.0.1:80"] {
             let line = ExporterAddress::parse(text).unwrap_err().to_string();

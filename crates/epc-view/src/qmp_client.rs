@@ -141,7 +141,7 @@ impl QmpClient {
                      start it, or name that of its QMP monitor"
                 }
                 ErrorKind::ConnectionRefused => {
-                    "the machine has ended, or this is no socket: start it again, or name another"
+                    "the machine has ended, or this is not a socket: start it again, or name another"
                 }
                 ErrorKind::PermissionDenied => "run as the user that the machine runs as",
                 ErrorKind::WouldBlock => "end the other clients of this socket",
@@ -255,7 +255,7 @@ impl QmpClient {
 
     fn parse(&self, line: &str) -> Result<Line, QmpError> {
         serde_json::from_str(line).map_err(|_| {
-            self.not_qmp(&format!("it sends {:?}, which is no JSON object", printable(line, 40)))
+            self.not_qmp(&format!("it sends {:?}, which is not a JSON object", printable(line, 40)))
         })
     }
 

@@ -43,16 +43,16 @@ pub struct Cli {
 pub enum Command {
     /// Run a virtual machine with its serial console on this terminal (Ctrl-A x quits)
     Run(Box<RunArgs>),
-    /// Run a virtual machine that QEMU's options describe (cloister qemu -help lists them)
+    /// Run a virtual machine described by QEMU's options (cloister qemu -help lists them)
     #[command(disable_help_flag = true)]
     Qemu {
         /// QEMU's options
         #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
-    /// Show the EPC of machines that run, each second (q quits)
+    /// Show the EPC of running machines, refreshed every second (q quits)
     Epc(EpcArgs),
-    /// Tell what this host offers and which accelerator a machine would use
+    /// Show what this host offers and which accelerator a machine would use
     Info,
 }
 
@@ -75,13 +75,13 @@ pub struct RunArgs {
     /// Number of processors
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     cpus: String,
-    /// Disk image, up to eight times
+    /// Disk image; can be given up to eight times
     #[arg(long, value_name = "FILE[,readonly]")]
     disk: Vec<String>,
-    /// Section of virtual EPC, up to eight times
+    /// Section of virtual EPC; can be given up to eight times
     #[arg(long, value_name = "id=ID,size=SIZE[,prealloc]")]
     sgx_epc: Vec<String>,
-    /// What CPUID says of SGX: host, then flags such as -sgx2 or +sgx-edeccssa
+    /// SGX as CPUID reports it: host, then flags such as -sgx2 or +sgx-edeccssa
     #[arg(
         long,
         value_name = "host[,+FLAG|,-FLAG]...",
@@ -89,11 +89,11 @@ pub struct RunArgs {
         allow_hyphen_values = true
     )]
     cpu: String,
-    /// Hash of the key that launch enclaves are signed with after reset, and for good with
+    /// Hash of the key that signs launch enclaves: the value after reset, which is fixed with
     /// --cpu host,-sgxlc [default: Intel's]
     #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
     launch_key: Option<String>,
-    /// Directory of the SGX platform whose keys enclaves get, made on first use
+    /// Directory of the SGX platform whose keys enclaves get, created on first use
     /// [default: a platform that ends with the machine]
     #[arg(long, value_name = "DIR")]
     platform: Option<PathBuf>,
@@ -103,20 +103,20 @@ pub struct RunArgs {
     /// Confine the process to the system calls it needs: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]
     sandbox: String,
-    /// Socket of a QMP monitor, by which programs control the machine
+    /// Socket of a QMP monitor, through which programs control the machine
     #[arg(long, value_name = "unix:PATH[,wait=on|off]", allow_hyphen_values = true)]
     qmp: Vec<String>,
     /// Name of the machine, and of its process
     #[arg(long, value_name = "NAME[,process=NAME]", allow_hyphen_values = true)]
     name: Option<String>,
-    /// What the console is on: stdio, null, file:PATH or unix:PATH,server=on[,wait=off]
+    /// Where the console is: stdio, null, file:PATH or unix:PATH,server=on[,wait=off]
     /// [default: stdio, or null with --daemonize]
     #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     serial: Option<String>,
-    /// File that gets the number of the process
+    /// File to write the process ID to
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Go on without the terminal once the machine is ready
+    /// Run in the background once the machine is ready
     #[arg(long)]
     daemonize: bool,
 }

@@ -205,7 +205,7 @@ pub fn parse_cpus(text: &str) -> Result<u32, CpusError> {
 
 /// A text that is not the hash of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{0:?} is no SHA-256 of a key: write its 64 hexadecimal digits")]
+#[error("{0:?} is not the SHA-256 of a key: write its 64 hexadecimal digits")]
 pub struct LaunchKeyError(String);
 
 /// Reads the hash of a launch key: MRSIGNER of launch enclaves, in the order of its bytes.

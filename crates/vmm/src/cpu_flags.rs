@@ -37,10 +37,10 @@ impl Default for CpuConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum CpuFlagError {
     /// The first word is not the model.
-    #[error("{0:?} is no CPU model: write {MODEL}, then flags such as +sgx-kss or -sgx2")]
+    #[error("{0:?} is not a CPU model: write {MODEL}, then flags such as +sgx-kss or -sgx2")]
     Model(String),
     /// A flag is neither added nor taken away.
-    #[error("{0:?} is no flag: write + or - and a name, such as -sgx2")]
+    #[error("{0:?} is not a flag: write + or - and a name, such as -sgx2")]
     Syntax(String),
     /// No flag has this name.
     #[error("there is no flag {name}: {mend}")]
@@ -310,13 +310,13 @@ mod tests {
     #[test]
     fn each_mistake_is_one_line_with_its_mend() {
         for (text, line) in [
-            ("", r#""" is no CPU model: write host, then flags such as +sgx-kss or -sgx2"#),
+            ("", r#""" is not a CPU model: write host, then flags such as +sgx-kss or -sgx2"#),
             (
                 "max,-sgx2",
-                r#""max" is no CPU model: write host, then flags such as +sgx-kss or -sgx2"#,
+                r#""max" is not a CPU model: write host, then flags such as +sgx-kss or -sgx2"#,
             ),
-            ("host,sgx2", r#""sgx2" is no flag: write + or - and a name, such as -sgx2"#),
-            ("host,", r#""" is no flag: write + or - and a name, such as -sgx2"#),
+            ("host,sgx2", r#""sgx2" is not a flag: write + or - and a name, such as -sgx2"#),
+            ("host,", r#""" is not a flag: write + or - and a name, such as -sgx2"#),
             ("host,+sgx3", "there is no flag sgx3: did you mean sgx or sgx1 or sgx2?"),
             ("host,-kss", "there is no flag kss: did you mean sgx-kss?"),
             (

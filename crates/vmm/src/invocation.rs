@@ -44,7 +44,7 @@ impl Invocation {
                     && cmdline.len() <= MAX_CMDLINE
                     && !names_console(cmdline) =>
             {
-                let why = "the kernel is told of no console and will print nothing here";
+                let why = "the kernel's command line names no console, so nothing will be printed here";
                 Some(Complaint::new(Setting::CommandLine, why, "add console=ttyS0"))
             }
             _ => None,

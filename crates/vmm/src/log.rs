@@ -29,9 +29,9 @@ const LINES: u32 = 10;
 /// How long lines are counted.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// CLOISTER_LOG is no level.
+/// CLOISTER_LOG is not a level.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{VARIABLE}: {0:?} is no level: write off, error, warn, info, debug or trace")]
+#[error("{VARIABLE}: {0:?} is not a level: write off, error, warn, info, debug or trace")]
 pub struct LogError(String);
 
 /// Logs to standard error from now on.
@@ -205,7 +205,7 @@ mod tests {
         }
         assert_eq!(
             parse("nonsense").unwrap_err().to_string(),
-            "CLOISTER_LOG: \"nonsense\" is no level: write off, error, warn, info, debug or trace"
+            "CLOISTER_LOG: \"nonsense\" is not a level: write off, error, warn, info, debug or trace"
         );
     }
 }

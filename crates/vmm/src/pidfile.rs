@@ -29,13 +29,13 @@ pub enum PidFileError {
     #[error("{path} is not a regular file: name one that is, or one that is not there yet", path = .0.display())]
     NotRegular(PathBuf),
     /// It has been written for something else.
-    #[error("{path} is there and no pidfile: remove it, or name another", path = .0.display())]
+    #[error("{path} exists and is not a pidfile: remove it, or name another", path = .0.display())]
     Foreign(PathBuf),
     /// Another user has it.
     #[error("{path} belongs to another user: name another", path = .0.display())]
     NotOwn(PathBuf),
     /// Another process has it.
-    #[error("{path} is the file of a process that runs: end it, or name another", path = .0.display())]
+    #[error("{path} is the file of a running process: end it, or name another", path = .0.display())]
     InUse(PathBuf),
 }
 
@@ -117,7 +117,7 @@ mod tests {
         drop(owned);
 
         assert_eq!(text, format!("{}\n", std::process::id()));
-        assert!(second.contains("is the file of a process that runs"), "{second}");
+        assert!(second.contains("is the file of a running process"), "{second}");
         assert!(!path.exists());
     }
 
@@ -151,7 +151,7 @@ mod tests {
             let error = PidFile::write(&path).unwrap_err().to_string();
 
             assert!(
-                error.ends_with("is there and no pidfile: remove it, or name another"),
+                error.ends_with("exists and is not a pidfile: remove it, or name another"),
                 "{error}"
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), contents);

@@ -54,7 +54,7 @@ pub enum PlatformDirError {
         mend: &'static str,
     },
     /// Others may look into a directory that is no platform's, and whose mode has its reasons.
-    #[error("{path} is no platform, and open to others (mode {mode:03o}): name a directory of its own, such as {path}/platform", path = .path.display())]
+    #[error("{path} is not a platform, and open to others (mode {mode:03o}): name a directory of its own, such as {path}/platform", path = .path.display())]
     NoPlatform {
         /// The directory.
         path: PathBuf,

@@ -66,7 +66,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--sgx-epc: the id a is given to two sections",
         ),
         (&["--kernel", &kernel, "--sgx-epc", "id=a,size=32T"], "--sgx-epc: the sections together"),
-        (&["--kernel", &kernel, "--cpu", "qemu64"], "--cpu: \"qemu64\" is no CPU model"),
+        (&["--kernel", &kernel, "--cpu", "qemu64"], "--cpu: \"qemu64\" is not a CPU model"),
         (&["--kernel", &kernel, "--cpu", "host,+sgx3"], "--cpu: there is no flag sgx3: did you"),
         (&["--kernel", &kernel, "--cpu", "host,-sgx1,+sgx2"], "--cpu: sgx2 needs sgx1, which"),
         (&["--kernel", &kernel, "--cpu", "host,+sgx2"], "--cpu: +sgx2 is for guests with SGX"),
@@ -74,7 +74,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             &["--kernel", &kernel, "--cpu", "host,-sgx", "--sgx-epc", section],
             "--cpu: -sgx takes SGX away and --sgx-epc gives it EPC",
         ),
-        (&["--kernel", &kernel, "--launch-key", "12"], "--launch-key: \"12\" is no SHA-256"),
+        (&["--kernel", &kernel, "--launch-key", "12"], "--launch-key: \"12\" is not the SHA-256"),
         (&["--kernel", &kernel, "--platform", &empty], "--platform: "),
         (
             &["--kernel", &kernel, "--platform", "missing/one"],
@@ -85,11 +85,11 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             &["--kernel", "missing", "--sgx-epc", section, "--platform", "made"],
             "--kernel: cannot read missing",
         ),
-        (&["--kernel", &kernel, "--qmp", ""], "--qmp: \"\" is no Unix socket: write unix:PATH"),
-        (&["--kernel", &kernel, "--qmp", "tcp:0:1"], "--qmp: \"tcp:0:1\" is no Unix socket"),
+        (&["--kernel", &kernel, "--qmp", ""], "--qmp: \"\" is not a Unix socket: write unix:PATH"),
+        (&["--kernel", &kernel, "--qmp", "tcp:0:1"], "--qmp: \"tcp:0:1\" is not a Unix socket"),
         (&["--kernel", &kernel, "--qmp", "unix:"], "--qmp: the path of the socket is missing"),
         (&["--kernel", &kernel, "--qmp", "unix:q,wait=1"], "--qmp: unknown option \"wait=1\""),
-        (&["--kernel", &kernel, "--qmp", "unix:empty"], "--qmp: empty is there and is no socket"),
+        (&["--kernel", &kernel, "--qmp", "unix:empty"], "--qmp: empty exists and is not a socket"),
         (&["--kernel", &kernel, "--qmp", "unix:no/q"], "--qmp: cannot listen on no/q: No such"),
         (&["--kernel", &kernel, "-m", "2G"], "-m: it is an option of QEMU: write cloister qemu"),
         (&["--kernel", &kernel, "--disk", &qcow2], "--disk: "),
@@ -100,7 +100,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--pidfile", "null"], "--pidfile: null is not a regular file"),
         (
             &["--kernel", &kernel, "--pidfile", "script"],
-            "--pidfile: script is there and no pidfile",
+            "--pidfile: script exists and is not a pidfile",
         ),
         (
             &["--kernel", &kernel, "--pidfile", "kernel"],
@@ -136,7 +136,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--serial: stdio is the terminal, which --daemonize leaves",
         ),
         (&["--kernel", "missing", "--daemonize"], "--kernel: cannot read missing: No such file"),
-        (&["--kernel", &kernel, "--platform", "/"], "--platform: / is no platform, and open to"),
+        (&["--kernel", &kernel, "--platform", "/"], "--platform: / is not a platform, and open to"),
         (&["--kernel", "x\ny\u{1b}"], r"--kernel: cannot read x\ny\u{1b}: No such"),
         (&["--kernel", &kernel, "--initrd", "x\ny"], r"--initrd: cannot read x\ny: No such"),
         (&["--kernel", &kernel, "--disk", "x\ny"], r"--disk: cannot open x\ny: No such"),
@@ -386,18 +386,18 @@ fn a_disk_of_a_machine_that_runs_is_refused_by_name_and_readers_share() {
         text(&twice.stderr),
         format!(
             "cloister: --disk: {image} is given twice: \
-             leave one out, or add ,readonly behind both\n"
+             leave one out, or add ,readonly after both\n"
         )
     );
     assert_eq!(
         text(&writer.stderr),
         "cloister: --disk: image is in use by another machine or program: end it, or add ,readonly \
-         behind the image for all that have it\n"
+         after the image for all that have it\n"
     );
     assert_eq!(
         text(&reader.stderr),
         "cloister: -drive: image is in use by another machine or program: end it, or wait until it \
-         does not write to it any more\n"
+         no longer writes to it\n"
     );
 }
 
@@ -428,7 +428,7 @@ fn sockets_of_a_machine_that_runs_are_refused_and_stay() {
     client.read_to_string(&mut answers).unwrap();
 
     for (option, name, output) in taken {
-        let why = "is the socket of a process that runs: end it, or name another path";
+        let why = "is the socket of a running process: end it, or name another path";
         assert_eq!(text(&output.stderr), format!("cloister: {option}: {name} {why}\n"));
         assert_eq!(output.status.code(), Some(1));
     }
@@ -447,7 +447,7 @@ fn the_log_level_is_one_of_six_words() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
-        "cloister: CLOISTER_LOG: \"nonsense\" is no level: \
+        "cloister: CLOISTER_LOG: \"nonsense\" is not a level: \
          write off, error, warn, info, debug or trace\n"
     );
 }
@@ -456,7 +456,7 @@ fn the_log_level_is_one_of_six_words() {
 fn a_kernel_that_is_told_of_no_console_is_warned_of() {
     let scratch = Scratch::new("no-console");
     let kernel = scratch.file("kernel", &powers_off());
-    let warning = "the kernel is told of no console and will print nothing here";
+    let warning = "the kernel's command line names no console, so nothing will be printed here";
     for (args, warns) in [
         (&["run", "--kernel", &kernel][..], false),
         (&["run", "--kernel", &kernel, "--append", "quiet"], true),

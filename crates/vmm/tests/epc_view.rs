@@ -301,7 +301,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_mend() {
                 peer.say("SSH-2.0-OpenSSH_9.2\x1b[2J");
                 hold(peer)
             },
-            format!(r#"it sends "SSH-2.0-OpenSSH_9.2?[2J", which is no JSON object: {NAME}"#),
+            format!(r#"it sends "SSH-2.0-OpenSSH_9.2?[2J", which is not a JSON object: {NAME}"#),
         ),
         (
             "no text",
@@ -325,7 +325,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_mend() {
                 peer.say("5");
                 hold(peer)
             },
-            format!(r#"it sends "5", which is no JSON object: {NAME}"#),
+            format!(r#"it sends "5", which is not a JSON object: {NAME}"#),
         ),
         (
             "an answer to nothing",
@@ -402,7 +402,7 @@ fn a_socket_that_nobody_listens_on_is_refused_with_what_to_do() {
     fs::write(&file, b"").unwrap();
     let missing = scratch.0.join("missing");
     let long = "x".repeat(200);
-    let again = "the machine has ended, or this is no socket: start it again, or name another";
+    let again = "the machine has ended, or this is not a socket: start it again, or name another";
     for (path, end) in [
         (
             name(&missing),
@@ -516,8 +516,8 @@ fn each_wrong_option_is_one_line_and_exit_code_1() {
         (&["s", "--svg"], "a value is required for '--svg <FILE>'"),
         (&["s", "--svg", "f", "--json"], "--svg: it does not go with --json"),
         (&["s", "--metrics"], "a value is required for '--metrics <ADDRESS>'"),
-        (&["s", "--metrics", "9100"], "--metrics: \"9100\" is no address"),
-        (&["s", "--metrics", "-1"], "--metrics: \"-1\" is no address"),
+        (&["s", "--metrics", "9100"], "--metrics: \"9100\" is not an address"),
+        (&["s", "--metrics", "-1"], "--metrics: \"-1\" is not an address"),
         (&["s", "--metrics", "0.0.0.0:9100"], "--metrics: 0.0.0.0:9100 is open to other hosts"),
         (&["s", "--metrics", "127.0.0.1:1", "--once"], "--metrics: it does not go with --once"),
         (

@@ -97,7 +97,7 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
             &["-kernel", &kernel, "-serial", "unix:no/s,server=on"],
             "-serial: cannot listen on no/s: No such",
         ),
-        (&["-kernel", &kernel, "-serial", "unix:empty,server=on"], "-serial: empty is there and"),
+        (&["-kernel", &kernel, "-serial", "unix:empty,server=on"], "-serial: empty exists and is not"),
         (&["-kernel", &kernel, "-qmp", "unix:no/q,server=on"], "-qmp: cannot listen on no/q: No"),
         (&["-kernel", &kernel, "-qmp", &long], "-qmp: unix: the path has 108 bytes and a socket's"),
         (&["-kernel", &kernel, "-vnc", ":0"], "-vnc: QEMU has this option and Cloister does not: "),
@@ -171,7 +171,7 @@ fn the_console_is_in_a_file_and_the_process_has_a_name_and_a_pidfile() {
     assert_eq!(comm, "a,name\n");
     assert_eq!(
         text(&second.stderr),
-        "cloister: -pidfile: pid is the file of a process that runs: end it, or name another\n"
+        "cloister: -pidfile: pid is the file of a running process: end it, or name another\n"
     );
     assert_eq!(code, Some(128 + 15));
     assert!(!scratch.0.join("pid").exists());

@@ -37,7 +37,7 @@ impl Wording for RunWording {
             Fix::NameBoot => "add --kernel FILE, or --disk IMG with an installed system".to_owned(),
             Fix::NameImage => "name an image, after which only ,readonly may follow".to_owned(),
             Fix::OrReadOnly { first, images } => {
-                format!("{first}, or add ,readonly behind {images}")
+                format!("{first}, or add ,readonly after {images}")
             }
         }
     }
@@ -78,7 +78,7 @@ mod tests {
                     "x--disk is given twice",
                     Fix::OrReadOnly { first: "leave one out", images: "both" },
                 ),
-                "--disk: x--disk is given twice: leave one out, or add ,readonly behind both",
+                "--disk: x--disk is given twice: leave one out, or add ,readonly after both",
             ),
             (Complaint::new(Setting::Nodes, "there are 9", "write 8"), "there are 9: write 8"),
         ] {

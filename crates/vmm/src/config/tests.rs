@@ -116,7 +116,7 @@ fn a_launch_key_is_64_digits_in_the_order_of_bytes() {
     for text in ["", "12", &text[1..], &text.replace('B', "g"), &text.replace("12", "ä")] {
         assert_eq!(
             parse_launch_key(text).unwrap_err().to_string(),
-            format!("{text:?} is no SHA-256 of a key: write its 64 hexadecimal digits")
+            format!("{text:?} is not the SHA-256 of a key: write its 64 hexadecimal digits")
         );
     }
 }

@@ -28,16 +28,16 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Options of `cloister epc`.
 #[derive(Args, Debug)]
 pub struct EpcArgs {
-    /// Socket that a machine's --qmp names
+    /// Socket of a machine's QMP monitor (--qmp)
     #[arg(required = true, value_name = "QMP-SOCKET")]
     sockets: Vec<PathBuf>,
-    /// Show one report and end
+    /// Show one report and exit
     #[arg(long)]
     once: bool,
-    /// Write reports as JSON, a line for each machine
+    /// Write reports as JSON, one line per machine
     #[arg(long)]
     json: bool,
-    /// Write the page maps into an SVG file and end
+    /// Write the page maps to an SVG file and exit
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Serve Prometheus metrics at 127.0.0.1:PORT, [::1]:PORT or unix:PATH

@@ -101,7 +101,7 @@ impl MachineError {
             }
             Self::DiskOpen { .. } => disk(Fix::NameImage),
             Self::DiskInUse { readonly: true, .. } => {
-                disk("end it, or wait until it does not write to it any more".into())
+                disk("end it, or wait until it no longer writes to it".into())
             }
             Self::DiskInUse { .. } => read_only("end it", "the image for all that have it"),
             Self::DiskTwice(_) => read_only("leave one out", "both"),

@@ -225,7 +225,7 @@ fn a_directory_that_is_no_platform_keeps_its_mode() {
     for path in [path.as_path(), scratch.0.as_path(), Path::new("/")] {
         let line = open(path).unwrap_err().to_string();
 
-        assert!(line.contains("is no platform, and open to others"), "{line}");
+        assert!(line.contains("is not a platform, and open to others"), "{line}");
         assert!(!line.contains("chmod"), "{line}");
     }
 }
@@ -235,7 +235,7 @@ fn what_belongs_to_another_user_is_refused() {
     if !geteuid().is_root() {
         // Nobody else can give a file away; root's directories are there for everyone.
         let line = open(Path::new("/")).unwrap_err().to_string();
-        assert!(line.contains("is no platform"), "{line}");
+        assert!(line.contains("is not a platform"), "{line}");
         return;
     }
     let scratch = Scratch::new("owner");

@@ -92,7 +92,7 @@ fn judge_interface(name: &str) -> Result<(), QemuError> {
         name if INTERFACES.contains(&name) => {
             format!("QEMU has if={name} and Cloister does not")
         }
-        name => format!("if: {name:?} is no interface"),
+        name => format!("if: {name:?} is not an interface"),
     };
     Err(QemuError::value(DRIVE, why, "write if=virtio"))
 }
@@ -102,7 +102,7 @@ fn judge_format(file: &str, format: Option<&str>) -> Result<(), QemuError> {
         Some("raw") => return Ok(()),
         Some(name) if FORMATS.contains(&name) => name,
         Some(name) => {
-            let why = format!("format: {name:?} is no format");
+            let why = format!("format: {name:?} is not a format");
             return Err(QemuError::value(DRIVE, why, "write format=raw"));
         }
         None => match probe(Path::new(file)) {

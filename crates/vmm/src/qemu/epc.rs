@@ -25,7 +25,7 @@ impl SgxEpc {
         if !is_identifier(&id) {
             return Err(QemuError::value(
                 SGX_EPC,
-                format!("{id:?} is no id"),
+                format!("{id:?} is not an id"),
                 "write a letter, then letters, digits, -, _ or .",
             ));
         }

@@ -22,7 +22,7 @@ pub enum QemuError {
     #[error("{0}: the word is not UTF-8: write it in UTF-8")]
     NotUtf8(String),
     /// The argument of the option, named without its dash, is missing.
-    #[error("-{0}: it needs an argument: write one behind it")]
+    #[error("-{0}: it needs an argument: write one after it")]
     NoArgument(&'static str),
     /// An option that is given once at most.
     #[error("{0}: it is given twice: leave one out")]

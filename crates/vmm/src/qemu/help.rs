@@ -34,15 +34,15 @@ fn machines() -> String {
     let mut names = TYPES;
     names.sort_unstable();
     let lines = names.map(|name| format!("{name:20} The machine of Cloister\n")).concat();
-    format!("Supported machines are:\n{lines}none of them has other devices: see -device help\n")
+    format!("Supported machines are:\n{lines}All of them have the same devices: see -device help\n")
 }
 
 fn processors() -> String {
     let flags: Vec<&str> = cpu_flags::names().collect();
     format!(
         "Available CPUs:\n\
-         x86 host                  The software processor, with all that it does by default\n\
-         x86 max                   The same\n\n\
+         x86 host                  The software processor with its default features\n\
+         x86 max                   The same as host\n\n\
          Recognized CPUID flags:\n  {}\n",
         flags.join(" ")
     )

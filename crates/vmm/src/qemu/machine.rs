@@ -153,7 +153,7 @@ impl MachineOptions {
             {
                 return Err(QemuError::value(
                     MACHINE,
-                    format!("{name:?} is no machine type"),
+                    format!("{name:?} is not a machine type"),
                     "write q35, pc or microvm, which all mean the machine of Cloister",
                 ));
             }
@@ -186,7 +186,7 @@ impl MachineOptions {
     fn judge_accelerators(&self) -> Result<(), QemuError> {
         for (option, name) in &self.accelerators {
             if !ACCELERATORS.contains(&name.as_str()) {
-                let why = format!("{name:?} is no accelerator");
+                let why = format!("{name:?} is not an accelerator");
                 return Err(QemuError::value(option, why, "write tcg or leave it out"));
             }
         }

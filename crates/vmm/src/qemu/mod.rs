@@ -88,9 +88,9 @@ const OPTIONS: &[Known] = &[
         "q35|pc|microvm[,accel=tcg][,sgx-epc.N.memdev=ID,sgx-epc.N.node=NODE]...",
         |line, text| line.machine.machine(text),
     ),
-    with("M", "the same", |line, text| line.machine.machine(text)),
+    with("M", "the same as -machine", |line, text| line.machine.machine(text)),
     with("accel", "tcg", |line, text| line.machine.accel(text)),
-    alone("enable-kvm", "only with -accel tcg behind it", |line| {
+    alone("enable-kvm", "accepted if -accel tcg follows", |line| {
         line.machine.enable_kvm();
         Ok(())
     }),
@@ -126,7 +126,7 @@ const OPTIONS: &[Known] = &[
         |line, text| line.chardevs.serial("-serial", text),
     ),
     with("qmp", "unix:PATH,server=on[,wait=off]", |line, text| line.chardevs.qmp(text)),
-    alone("nographic", "the console is on the terminal", |line| {
+    alone("nographic", "put the console on the terminal", |line| {
         line.chardevs.nographic = true;
         Ok(())
     }),
@@ -140,18 +140,18 @@ const OPTIONS: &[Known] = &[
     with("parallel", "none", |_, text| chardev::none("-parallel", text)),
     with("nic", "none", |_, text| chardev::none("-nic", text)),
     with("net", "none", |_, text| chardev::none("-net", text)),
-    alone("no-user-config", "there is no file of settings", |_| Ok(())),
+    alone("no-user-config", "accepted: there is no configuration file", |_| Ok(())),
     alone("no-reboot", "exit with code 2 when the guest resets", |line| {
         line.no_reboot = true;
         Ok(())
     }),
     with("name", "NAME[,process=NAME][,debug-threads=on]", |line, text| line.name("-name", text)),
     with("pidfile", "FILE", |line, text| once("-pidfile", &mut line.pidfile, text.into())),
-    alone("daemonize", "go on without the terminal once the machine is ready", |line| {
+    alone("daemonize", "run in the background once the machine is ready", |line| {
         line.daemonize = true;
         Ok(())
     }),
-    with("sandbox", "on|off, and on if it is not given", Line::sandbox),
+    with("sandbox", "on|off (default: on)", Line::sandbox),
     with("sgx-platform", "DIR: as cloister run --platform", |line, text| {
         once("-sgx-platform", &mut line.platform, text.into())
     }),
@@ -245,7 +245,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuE
 /// The options, one a line.
 #[must_use]
 pub fn help() -> String {
-    let mut text = "Usage: cloister qemu OPTIONS, as QEMU's users write them\n\n".to_owned();
+    let mut text = "Usage: cloister qemu OPTIONS, in the syntax of QEMU\n\n".to_owned();
     for known in OPTIONS {
         text += &format!("  -{:15} {}\n", known.name, known.help);
     }

@@ -64,7 +64,7 @@ impl Numa {
         let mut cpus = Vec::new();
         for text in list.take_all("cpus")? {
             cpus.push(range(&text).ok_or_else(|| {
-                let why = format!("cpus: {text:?} is no processor and no range of them");
+                let why = format!("cpus: {text:?} is not a processor or a range of processors");
                 QemuError::value(NUMA, why, "write one such as 2 or 0-3")
             })?);
         }
@@ -89,7 +89,7 @@ impl Numa {
         let node = number(&list.require("node-id", "-numa cpu,node-id=0,core-id=0")?)?;
         let core = match list.take("core-id")? {
             Some(text) => Some(text.parse().map_err(|_| {
-                let why = format!("core-id: {text:?} is no processor");
+                let why = format!("core-id: {text:?} is not a processor");
                 QemuError::value(NUMA, why, "write its number")
             })?),
             None => None,
@@ -161,7 +161,7 @@ impl Numa {
 
 fn number(text: &str) -> Result<usize, QemuError> {
     text.parse().ok().filter(|&number| number < MAX_NODES).ok_or_else(|| {
-        let why = format!("{text:?} is no number of a node");
+        let why = format!("{text:?} is not a node number");
         QemuError::value(NUMA, why, format!("write 0 to {}", MAX_NODES - 1))
     })
 }

@@ -151,7 +151,7 @@ fn id_and_size(list: &mut OptionList, example: &'static str) -> Result<(String, 
     if !is_identifier(&id) {
         return Err(QemuError::value(
             OBJECT,
-            format!("{id:?} is no id"),
+            format!("{id:?} is not an id"),
             "write a letter, then letters, digits, -, _ or .",
         ));
     }
@@ -165,7 +165,7 @@ fn host_node(list: &mut OptionList) -> Result<u32, QemuError> {
     let mut node = None;
     for text in list.take_all("host-nodes")? {
         let Some((first, last)) = range(&text).filter(|(_, last)| *last < MAX_HOST_NODES) else {
-            return wrong(format!("host-nodes: {text:?} is no node"), "write 0 to 127");
+            return wrong(format!("host-nodes: {text:?} is not a node"), "write 0 to 127");
         };
         if first != last || node.replace(first).is_some() {
             return wrong(
@@ -185,7 +185,7 @@ fn host_node(list: &mut OptionList) -> Result<u32, QemuError> {
             wrong(format!("policy is {policy} and host-nodes is missing"), "add host-nodes=0")
         }
         (policy, _) => wrong(
-            format!("policy: {policy:?} is no policy"),
+            format!("policy: {policy:?} is not a policy"),
             "write default, bind, preferred or interleave",
         ),
     }

@@ -19,7 +19,7 @@ pub(super) fn cpu(text: &str) -> Result<CpuConfig, QemuError> {
     if !matches!(model, "host" | "max") {
         return Err(QemuError::value(
             CPU,
-            format!("{model:?} is no model of Cloister"),
+            format!("{model:?} is not a CPU model of Cloister"),
             "write host or max, then flags such as -sgx2",
         ));
     }
@@ -77,6 +77,6 @@ fn count(list: &mut OptionList, key: &str) -> Result<Option<u32>, QemuError> {
     let Some(text) = list.take(key)? else { return Ok(None) };
     parse_cpus(&text).map(Some).map_err(|error| match key {
         "cpus" => QemuError::refused(SMP, error),
-        _ => QemuError::value(SMP, format!("{key}: {text:?} is no number"), "write 1 to 64"),
+        _ => QemuError::refused(SMP, format!("{key}: {error}")),
     })
 }

@@ -263,7 +263,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "disk.img",
         "disk.img: QEMU takes this for an IDE disk: write -drive file=FILE,if=virtio,format=raw",
     ),
-    ("-m", "-m: it needs an argument: write one behind it"),
+    ("-m", "-m: it needs an argument: write one after it"),
     ("-kernel l", "-kernel: it is given twice: leave one out"),
     ("-m 1G -m 2G", "-m: it is given twice: leave one out"),
     ("-cpu host -cpu host", "-cpu: it is given twice: leave one out"),
@@ -271,7 +271,7 @@ const MISTAKES: &[(&str, &str)] = &[
     // -machine, -accel, -enable-kvm.
     (
         "-M isapc",
-        r#"-machine: "isapc" is no machine type: write q35, pc or microvm, which all mean the machine of Cloister"#,
+        r#"-machine: "isapc" is not a machine type: write q35, pc or microvm, which all mean the machine of Cloister"#,
     ),
     ("-M q35,type=pc", "-machine: the key type is given twice: leave one out"),
     ("-M q35 -M pc", "-machine: the key type is given twice: leave one out"),
@@ -296,8 +296,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "-M q35,accel=kvm",
         "-machine: this version has the software processor only, and no kvm: write tcg or leave it out",
     ),
-    ("-M q35,accel=warp", r#"-machine: "warp" is no accelerator: write tcg or leave it out"#),
-    ("-accel warp", r#"-accel: "warp" is no accelerator: write tcg or leave it out"#),
+    ("-M q35,accel=warp", r#"-machine: "warp" is not an accelerator: write tcg or leave it out"#),
+    ("-accel warp", r#"-accel: "warp" is not an accelerator: write tcg or leave it out"#),
     (
         "-accel kvm",
         "-accel: this version has the software processor only, and no kvm: write tcg or leave it out",
@@ -316,7 +316,7 @@ const MISTAKES: &[(&str, &str)] = &[
     // -cpu, -smp.
     (
         "-cpu qemu64",
-        r#"-cpu: "qemu64" is no model of Cloister: write host or max, then flags such as -sgx2"#,
+        r#"-cpu: "qemu64" is not a CPU model of Cloister: write host or max, then flags such as -sgx2"#,
     ),
     ("-cpu host,+sgx3", "-cpu: there is no flag sgx3: did you mean sgx or sgx1 or sgx2?"),
     ("-cpu host,sgx2=maybe", r#"-cpu: sgx2 is on or off, not "maybe""#),
@@ -332,7 +332,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-smp 0", r#"-smp: "0" is not a number of processors: write 1 to 64"#),
     ("-smp 65", r#"-smp: "65" is not a number of processors: write 1 to 64"#),
     ("-smp many", r#"-smp: "many" is not a number of processors: write 1 to 64"#),
-    ("-smp 2,cores=x", r#"-smp: cores: "x" is no number: write 1 to 64"#),
+    ("-smp 2,cores=x", r#"-smp: cores: "x" is not a number of processors: write 1 to 64"#),
     (
         "-smp 4,sockets=2",
         "-smp: sockets=2: the processors of Cloister are cores of one socket: \
@@ -382,7 +382,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-object memory-backend-epc,id=9,size=64M",
-        r#"-object: "9" is no id: write a letter, then letters, digits, -, _ or ."#,
+        r#"-object: "9" is not an id: write a letter, then letters, digits, -, _ or ."#,
     ),
     (
         "-object memory-backend-epc,id=m,size=64X",
@@ -419,7 +419,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=128,policy=bind",
-        r#"-object: host-nodes: "128" is no node: write 0 to 127"#,
+        r#"-object: host-nodes: "128" is not a node: write 0 to 127"#,
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=0-3,policy=bind",
@@ -427,7 +427,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=near,policy=bind",
-        r#"-object: host-nodes: "near" is no node: write 0 to 127"#,
+        r#"-object: host-nodes: "near" is not a node: write 0 to 127"#,
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,host-nodes=0",
@@ -439,7 +439,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-object memory-backend-epc,id=m,size=64M,policy=tight",
-        r#"-object: policy: "tight" is no policy: write default, bind, preferred or interleave"#,
+        r#"-object: policy: "tight" is not a policy: write default, bind, preferred or interleave"#,
     ),
     ("EPC EPC", "-object: the id m is given to two objects: give each its own"),
     ("EPC", "-object: nothing uses m: add -M sgx-epc.0.memdev=m,sgx-epc.0.node=0, or leave it out"),
@@ -468,7 +468,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-sgx-epc id=e", "-sgx-epc: the key memdev is missing: write -sgx-epc id=epc1,memdev=mem1"),
     (
         "-sgx-epc id=1,memdev=m",
-        r#"-sgx-epc: "1" is no id: write a letter, then letters, digits, -, _ or ."#,
+        r#"-sgx-epc: "1" is not an id: write a letter, then letters, digits, -, _ or ."#,
     ),
     ("-sgx-epc id=e,memdev=m,node=1", "-sgx-epc: there is no key node: the keys are id, memdev"),
     (
@@ -563,7 +563,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "-numa node,mem=64X",
         r#"-numa: mem: "64X" is not a size: write a number and K, M, G or T, such as 64M"#,
     ),
-    ("-numa node,nodeid=128", r#"-numa: "128" is no number of a node: write 0 to 127"#),
+    ("-numa node,nodeid=128", r#"-numa: "128" is not a node number: write 0 to 127"#),
     (
         "-numa node,nodeid=0 -numa node,nodeid=0",
         "-numa: node 0 is given twice: give each a nodeid of its own",
@@ -574,11 +574,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-numa node,cpus=first",
-        r#"-numa: cpus: "first" is no processor and no range of them: write one such as 2 or 0-3"#,
+        r#"-numa: cpus: "first" is not a processor or a range of processors: write one such as 2 or 0-3"#,
     ),
     (
         "-numa node,cpus=3-1",
-        r#"-numa: cpus: "3-1" is no processor and no range of them: write one such as 2 or 0-3"#,
+        r#"-numa: cpus: "3-1" is not a processor or a range of processors: write one such as 2 or 0-3"#,
     ),
     (
         "-smp 2 -numa node,cpus=0-4294967295,mem=128M",
@@ -625,7 +625,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-numa node,mem=128M -numa cpu,node-id=0,core-id=x",
-        r#"-numa: core-id: "x" is no processor: write its number"#,
+        r#"-numa: core-id: "x" is not a processor: write its number"#,
     ),
     // -drive.
     (
@@ -638,7 +638,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "-drive: file is empty: write -drive file=FILE,if=virtio,format=raw",
     ),
     ("-drive file=a,if=ide", "-drive: QEMU has if=ide and Cloister does not: write if=virtio"),
-    ("-drive file=a,if=cable", r#"-drive: if: "cable" is no interface: write if=virtio"#),
+    ("-drive file=a,if=cable", r#"-drive: if: "cable" is not an interface: write if=virtio"#),
     (
         "-drive file=a,if=virtio,format=qcow2",
         "-drive: a: QEMU reads qcow2 and Cloister raw images only: \
@@ -646,7 +646,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-drive file=a,if=virtio,format=jpeg",
-        r#"-drive: format: "jpeg" is no format: write format=raw"#,
+        r#"-drive: format: "jpeg" is not a format: write format=raw"#,
     ),
     ("-drive file=a,if=virtio,readonly=2", r#"-drive: readonly is on or off, not "2""#),
     (
@@ -768,7 +768,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-sgx-launch-key 12",
-        r#"-sgx-launch-key: "12" is no SHA-256 of a key: write its 64 hexadecimal digits"#,
+        r#"-sgx-launch-key: "12" is not the SHA-256 of a key: write its 64 hexadecimal digits"#,
     ),
 ];
 

@@ -28,7 +28,7 @@ pub struct Listen {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ListenError {
     /// It does not begin with a kind of socket that there is.
-    #[error("{0:?} is no Unix socket: write unix:PATH[,wait=on|off]")]
+    #[error("{0:?} is not a Unix socket: write unix:PATH[,wait=on|off]")]
     Kind(String),
     /// No path.
     #[error("the path of the socket is missing: write unix:PATH[,wait=on|off]")]
@@ -37,7 +37,7 @@ pub enum ListenError {
     #[error("the path has {0} bytes and a socket's at most {MAX_PATH}: name a shorter one")]
     LongPath(usize),
     /// A word behind the path that has no meaning.
-    #[error("unknown option {0:?}: behind the path only wait=on or wait=off may follow")]
+    #[error("unknown option {0:?}: after the path only wait=on or wait=off may follow")]
     Option(String),
     /// `wait=` twice.
     #[error("wait is given twice: leave one out")]
@@ -168,7 +168,7 @@ mod tests {
         let replaced = Socket::bind(&listen);
 
         assert!(
-            refused.ends_with("is the socket of a process that runs: end it, or name another path")
+            refused.ends_with("is the socket of a running process: end it, or name another path")
         );
         assert_eq!(client.kind(), ErrorKind::WouldBlock);
         assert!(replaced.is_ok());
@@ -191,18 +191,15 @@ mod tests {
     fn each_wrong_value_is_one_line_with_the_mend() {
         let long = format!("unix:{}", "x".repeat(108));
         for (text, line) in [
-            ("", r#""" is no Unix socket: write unix:PATH[,wait=on|off]"#),
-            ("tcp:1", r#""tcp:1" is no Unix socket: write unix:PATH[,wait=on|off]"#),
+            ("", r#""" is not a Unix socket: write unix:PATH[,wait=on|off]"#),
+            ("tcp:1", r#""tcp:1" is not a Unix socket: write unix:PATH[,wait=on|off]"#),
             ("unix:", "the path of the socket is missing: write unix:PATH[,wait=on|off]"),
             ("unix:,wait=on", "the path of the socket is missing: write unix:PATH[,wait=on|off]"),
             (
                 "unix:q,wait=maybe",
-                r#"unknown option "wait=maybe": behind the path only wait=on or wait=off may follow"#,
+                r#"unknown option "wait=maybe": after the path only wait=on or wait=off may follow"#,
             ),
-            (
-                "unix:q,",
-                r#"unknown option "": behind the path only wait=on or wait=off may follow"#,
-            ),
+            ("unix:q,", r#"unknown option "": after the path only wait=on or wait=off may follow"#),
             ("unix:q,wait=on,wait=on", "wait is given twice: leave one out"),
             (&long, "the path has 108 bytes and a socket's at most 107: name a shorter one"),
         ] {

@@ -50,7 +50,7 @@ pub(super) fn is_request(value: &Value) -> bool {
 /// Takes a value apart: the client's `id`, and the command or what is wrong with it.
 pub(super) fn parse(value: Value) -> (Option<Value>, Result<Request, QmpError>) {
     let Value::Object(mut members) = value else {
-        return (None, Err(QmpError::generic("a request is a JSON object, and this is none")));
+        return (None, Err(QmpError::generic("a request is a JSON object, and this is not one")));
     };
     let id = members.remove(ID);
     (id, parse_members(members))
@@ -64,12 +64,14 @@ fn parse_members(mut members: Map<String, Value>) -> Result<Request, QmpError> {
     }
     let command = match command {
         Some(Value::String(command)) => command,
-        Some(_) => return Err(QmpError::generic("the request's member 'execute' is no string")),
+        Some(_) => return Err(QmpError::generic("the request's member 'execute' is not a string")),
         None => return Err(QmpError::generic("the request lacks the member 'execute'")),
     };
     let arguments = match arguments {
         Some(Value::Object(arguments)) => arguments,
-        Some(_) => return Err(QmpError::generic("the request's member 'arguments' is no object")),
+        Some(_) => {
+            return Err(QmpError::generic("the request's member 'arguments' is not an object"));
+        }
         None => Map::new(),
     };
     Ok(Request { command, arguments })
@@ -105,10 +107,10 @@ mod tests {
     fn each_wrong_request_keeps_its_id_and_says_what_is_wrong() {
         for (value, desc) in [
             (json!({ "id": 1 }), "the request lacks the member 'execute'"),
-            (json!({ "id": 1, "execute": 1 }), "the request's member 'execute' is no string"),
+            (json!({ "id": 1, "execute": 1 }), "the request's member 'execute' is not a string"),
             (
                 json!({ "id": 1, "execute": "stop", "arguments": [] }),
-                "the request's member 'arguments' is no object",
+                "the request's member 'arguments' is not an object",
             ),
             (
                 json!({ "id": 1, "execute": "stop", "x": [] }),

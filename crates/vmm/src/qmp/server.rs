@@ -41,11 +41,11 @@ const CHUNK: usize = 16 << 10;
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The path is that of a file that must not be replaced.
-    #[error("{path} is there and is no socket: remove it or name another path", path = .0.display())]
+    #[error("{path} exists and is not a socket: remove it or name another path", path = .0.display())]
     NotSocket(PathBuf),
     /// Somebody listens on it.
     #[error(
-        "{path} is the socket of a process that runs: end it, or name another path",
+        "{path} is the socket of a running process: end it, or name another path",
         path = .0.display()
     )]
     InUse(PathBuf),

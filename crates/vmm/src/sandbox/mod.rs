@@ -53,7 +53,7 @@ pub enum SandboxError {
     #[error("cannot lower limits: {0}")]
     Limits(io::Error),
     /// The process that removes this one's files is gone.
-    #[error("cannot reach the process beside this one: {0}")]
+    #[error("cannot reach the process that removes this one's files: {0}")]
     Keeper(io::Error),
     /// No handler for SIGSYS.
     #[error("cannot handle SIGSYS: {0}")]

@@ -52,7 +52,7 @@ extern "C" fn report(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void
         decimal(call, &mut digits),
         ": report it, and ",
         TURN_OFF.get().map_or("run it without the sandbox", String::as_str),
-        " until it is mended\n",
+        " until it is fixed\n",
     ] {
         // SAFETY: the kernel reads and writes one structure of its own type each, and no mask.
         let taken = unsafe { libc::ppoll(&raw mut stderr, 1, &raw const limit, std::ptr::null()) };

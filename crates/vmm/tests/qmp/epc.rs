@@ -44,7 +44,7 @@ fn wrong_arguments_are_named() {
     let mut client = running.client();
 
     for (arguments, expected) in [
-        (json!({ "page-map": "yes" }), "the argument 'page-map' is no boolean"),
+        (json!({ "page-map": "yes" }), "the argument 'page-map' is not a boolean"),
         (json!({ "map": true }), "the argument 'map' is unexpected"),
     ] {
         let request = json!({ "execute": "x-query-sgx-epc", "arguments": arguments });

@@ -16,7 +16,7 @@ pub(super) fn query_sgx_epc(context: &Context, arguments: &Arguments) -> Outcome
         None => false,
         Some(&Value::Bool(wanted)) => wanted,
         Some(_) => {
-            return Err(QmpError::generic(format!("the argument '{PAGE_MAP}' is no boolean")));
+            return Err(QmpError::generic(format!("the argument '{PAGE_MAP}' is not a boolean")));
         }
     };
     give(view(context).report(page_map))

@@ -46,10 +46,10 @@ pub(in crate::qmp) fn negotiate(arguments: &Arguments) -> Outcome {
                 "the argument '{ENABLE}' has the capability '{name}', which is not offered"
             ))),
             Some(_) => Err(QmpError::generic(format!(
-                "the argument '{ENABLE}' has something that is no string"
+                "the argument '{ENABLE}' has an element that is not a string"
             ))),
         },
-        Some(_) => Err(QmpError::generic(format!("the argument '{ENABLE}' is no array"))),
+        Some(_) => Err(QmpError::generic(format!("the argument '{ENABLE}' is not an array"))),
     }
 }
 
