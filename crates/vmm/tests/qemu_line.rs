@@ -97,7 +97,10 @@ fn each_mistake_is_one_line_in_qemus_words_and_exit_code_1() {
             &["-kernel", &kernel, "-serial", "unix:no/s,server=on"],
             "-serial: cannot listen on no/s: No such",
         ),
-        (&["-kernel", &kernel, "-serial", "unix:empty,server=on"], "-serial: empty exists and is not"),
+        (
+            &["-kernel", &kernel, "-serial", "unix:empty,server=on"],
+            "-serial: empty exists and is not",
+        ),
         (&["-kernel", &kernel, "-qmp", "unix:no/q,server=on"], "-qmp: cannot listen on no/q: No"),
         (&["-kernel", &kernel, "-qmp", &long], "-qmp: unix: the path has 108 bytes and a socket's"),
         (&["-kernel", &kernel, "-vnc", ":0"], "-vnc: QEMU has this option and Cloister does not: "),

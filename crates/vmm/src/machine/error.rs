@@ -186,3 +186,108 @@ fn boot_complaint(error: &BootError) -> Complaint {
     });
     Complaint { fix, ..Complaint::about(setting, error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloister_boot::{DiskBootError, InitrdError, KernelError};
+
+    use super::*;
+    use crate::cli::RunWording;
+    use crate::complaint::Wording as _;
+    use crate::qemu::QemuWording;
+
+    fn too_large_kernel() -> BootError {
+        KernelError::DoesNotFit { start: 0x100_0000, end: 0x140_0000, ram: 19 << 20 }.into()
+    }
+
+    fn on_disk(reason: DiskBootError) -> BootError {
+        BootError::Disk { path: "d".into(), reason }
+    }
+
+    #[test]
+    fn what_stops_a_boot_names_the_setting_that_can_be_changed() {
+        for (error, run, qemu) in [
+            (
+                too_large_kernel(),
+                "--kernel: the kernel needs RAM from 0x1000000 to 0x1400000 and there is 19M: \
+                 give the machine more --memory",
+                "-kernel: the kernel needs RAM from 0x1000000 to 0x1400000 and there is 19M: \
+                 give the machine more -m",
+            ),
+            (
+                InitrdError::DoesNotFit { size: 12289, room: 1 }.into(),
+                "--initrd: the file has 12289 bytes and beside the kernel there is room for 1: \
+                 give the machine more --memory",
+                "-initrd: the file has 12289 bytes and beside the kernel there is room for 1: \
+                 give the machine more -m",
+            ),
+            (
+                on_disk(DiskBootError::Load(too_large_kernel().into())),
+                "--disk: d: what its boot loader would boot cannot be loaded: the kernel needs RAM \
+                 from 0x1000000 to 0x1400000 and there is 19M: give the machine more --memory",
+                "-drive: d: what its boot loader would boot cannot be loaded: the kernel needs RAM \
+                 from 0x1000000 to 0x1400000 and there is 19M: give the machine more -m",
+            ),
+            (
+                on_disk(DiskBootError::Unusable("a; b".into())),
+                "--disk: d: no kernel can be booted from it: a; b: name one with --kernel",
+                "-drive: d: no kernel can be booted from it: a; b: name one with -kernel",
+            ),
+            (
+                on_disk(DiskBootError::Failed),
+                "--disk: d: its file systems cannot be read: name a kernel with --kernel",
+                "-drive: d: its file systems cannot be read: name a kernel with -kernel",
+            ),
+            (
+                on_disk(DiskBootError::TooSlow(10)),
+                "--disk: d: its file systems cannot be read within 10 s: \
+                 check them, or name one with --kernel",
+                "-drive: d: its file systems cannot be read within 10 s: \
+                 check them, or name one with -kernel",
+            ),
+            (
+                KernelError::Empty.into(),
+                "--kernel: the file is empty: name a bzImage or an ELF kernel",
+                "-kernel: the file is empty: name a bzImage or an ELF kernel",
+            ),
+        ] {
+            let complaint = RunError::Boot(error).complaint();
+
+            assert_eq!(RunWording.line(&complaint), run);
+            assert_eq!(QemuWording.line(&complaint), qemu);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_may_not_be_written_can_be_read_only() {
+        let open = |kind: io::ErrorKind, writable| {
+            let error = MachineError::DiskOpen { path: "d".into(), reason: kind.into(), writable };
+            QemuWording.line(&error.complaint())
+        };
+
+        assert_eq!(
+            open(io::ErrorKind::PermissionDenied, true),
+            "-drive: cannot open d: permission denied: \
+             name an image, or add readonly=on to one that may not be written"
+        );
+        assert_eq!(
+            open(io::ErrorKind::PermissionDenied, false),
+            "-drive: cannot open d: permission denied: name an image"
+        );
+        assert_eq!(
+            open(io::ErrorKind::NotFound, true),
+            "-drive: cannot open d: entity not found: name an image"
+        );
+    }
+
+    #[test]
+    fn what_no_setting_is_at_fault_for_says_all_that_led_to_it() {
+        let source = io::Error::from(io::ErrorKind::OutOfMemory);
+        let complaint = RunError::Thread { cpu: 3, source }.complaint();
+
+        assert_eq!(
+            RunWording.line(&complaint),
+            "cannot start a thread for processor 3: out of memory"
+        );
+    }
+}
