@@ -309,8 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_are_one_line_that_names_the_option_and_the_mend() {
-        let mend = "write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
+    fn other_addresses_are_one_line_that_names_the_option_and_the_fix() {
+        let fix = "write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
         for text in [
             "",
             "9100",
@@ -323,11 +323,11 @@ mod tests {
             "host:1",
         ] {
             let line = ExporterAddress::parse(text).unwrap_err().to_string();
-            assert_eq!(line, format!("{text:?} is not an address: {mend}"));
+            assert_eq!(line, format!("{text:?} is not an address: {fix}"));
         }
         for text in ["0.0.0.0:9100", "[::]:9100", "10.0.0.1:80"] {
             let line = ExporterAddress::parse(text).unwrap_err().to_string();
-            assert_eq!(line, format!("{text} is open to other hosts: {mend}"));
+            assert_eq!(line, format!("{text} is open to other hosts: {fix}"));
         }
     }
 

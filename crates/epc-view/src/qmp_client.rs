@@ -18,21 +18,21 @@ use super::report::{EpcReport, VERSION};
 /// Bytes of one line at most. Reports with page maps have less than 2 MiB.
 const MAX_LINE: usize = 16 << 20;
 
-/// Why there is no report. Each message names the socket and the mend.
+/// Why there is no report. Each message names the socket and the fix.
 #[derive(Debug, Error)]
 pub enum QmpError {
     /// The socket's name does not fit in an address.
     #[error("{}: a socket's name has at most 107 bytes: give a shorter one", .0.display())]
     Name(PathBuf),
     /// Nobody answers there.
-    #[error("{}: {reason}: {mend}", .path.display())]
+    #[error("{}: {reason}: {fix}", .path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
         /// What the host said.
         reason: io::Error,
         /// How it may be meant.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// The peer took longer than it may.
     #[error(
@@ -135,7 +135,7 @@ impl QmpClient {
         let address = SocketAddrUnix::new(path).map_err(|_| QmpError::Name(path.to_owned()))?;
         let stream = open(&address, limit).map_err(|reason| QmpError::Connect {
             path: path.to_owned(),
-            mend: match reason.kind() {
+            fix: match reason.kind() {
                 ErrorKind::NotFound => {
                     "the machine has ended, or has another socket: \
                      start it, or name that of its QMP monitor"

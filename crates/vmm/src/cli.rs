@@ -221,7 +221,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
     })
 }
 
-/// The mend of a line that cannot be read.
+/// The fix of a line that cannot be read.
 const HELP: &str = "see cloister --help";
 
 /// The word, such as -hda, that clap reads as options of one letter each, of which it did the first.

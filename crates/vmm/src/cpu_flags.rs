@@ -43,12 +43,12 @@ pub enum CpuFlagError {
     #[error("{0:?} is not a flag: write + or - and a name, such as -sgx2")]
     Syntax(String),
     /// No flag has this name.
-    #[error("there is no flag {name}: {mend}")]
+    #[error("there is no flag {name}: {fix}")]
     Unknown {
         /// What was written.
         name: String,
         /// The names that it may be meant for.
-        mend: String,
+        fix: String,
     },
     /// A flag is given twice.
     #[error("the flag {0} is given twice: leave one out")]
@@ -215,13 +215,13 @@ fn find(written: &str) -> Result<usize, CpuFlagError> {
             .map(|flag| flag.name)
             .filter(|known| distance(known) <= 2 && Some(distance(known)) == nearest)
             .collect();
-        let mend = if near.is_empty() {
+        let fix = if near.is_empty() {
             let all: Vec<&str> = FLAGS.iter().map(|flag| flag.name).collect();
             format!("the flags are {}", all.join(", "))
         } else {
             format!("did you mean {}?", near.join(" or "))
         };
-        CpuFlagError::Unknown { name: written.escape_debug().to_string(), mend }
+        CpuFlagError::Unknown { name: written.escape_debug().to_string(), fix }
     })
 }
 
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_one_line_with_its_mend() {
+    fn each_mistake_is_one_line_with_its_fix() {
         for (text, line) in [
             ("", r#""" is not a CPU model: write host, then flags such as +sgx-kss or -sgx2"#),
             (

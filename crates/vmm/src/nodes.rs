@@ -64,14 +64,14 @@ pub enum NodeError {
     #[error("node {0} has neither processors nor memory: give it some, or leave it out")]
     Empty(usize),
     /// An EPC section on a node that is not there.
-    #[error("EPC section {section} is on node {node}, which is not there: {mend}")]
+    #[error("EPC section {section} is on node {node}, which is not there: {fix}")]
     NoSuchNode {
         /// The section's id.
         section: String,
         /// The node.
         node: u32,
         /// How it may be meant.
-        mend: String,
+        fix: String,
     },
 }
 
@@ -92,9 +92,9 @@ pub fn check(
     }
     let last = nodes.len().max(1) as u32 - 1;
     if let Some(section) = epc.iter().find(|section| section.node > last) {
-        let mend = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
+        let fix = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
         let (section, node) = (section.id.clone(), section.node);
-        return Err(NodeError::NoSuchNode { section, node, mend });
+        return Err(NodeError::NoSuchNode { section, node, fix });
     }
     if nodes.is_empty() {
         return Ok(());

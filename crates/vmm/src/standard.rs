@@ -179,13 +179,13 @@ mod tests {
     #[test]
     fn a_line_of_more_than_1000_characters_loses_its_middle() {
         let longest = "é".repeat(1000);
-        let longer = format!("--kernel: {} cannot be read: a mend", "é".repeat(100_000));
+        let longer = format!("--kernel: {} cannot be read: a fix", "é".repeat(100_000));
 
         let (kept, cut) = (one_line(&longest), one_line(&longer));
 
         assert_eq!(kept, longest);
         assert!((990..=1000).contains(&cut.chars().count()), "{}", cut.chars().count());
-        assert!(cut.starts_with("--kernel: é") && cut.ends_with("é cannot be read: a mend"));
+        assert!(cut.starts_with("--kernel: é") && cut.ends_with("é cannot be read: a fix"));
         assert!(cut.contains("é...é"));
     }
 

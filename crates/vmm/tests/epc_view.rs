@@ -237,7 +237,7 @@ fn refusal(scratch: &Scratch, name: &str, serve: fn(Peer)) -> String {
 }
 
 #[test]
-fn whatever_a_server_does_is_one_line_with_the_socket_and_the_mend() {
+fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
     let scratch = Scratch::new("servers");
     const SILENT: &str = "no answer within 300 ms: end the other client of this socket, or the \
                           machine if it hangs";

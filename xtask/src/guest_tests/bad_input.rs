@@ -1,4 +1,4 @@
-//! Wrong options: one line on standard error that names the option and the mend,
+//! Wrong options: one line on standard error that names the option and the fix,
 //! exit code 1, and nothing on standard output.
 
 use std::fs::{self, Permissions};
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::Setup;
 
 /// Runs `cloister run` with arguments that must be refused with a line that starts
-/// with `cloister: ` and has what is wrong and the mend, parted by a colon.
+/// with `cloister: ` and has what is wrong and the fix, parted by a colon.
 fn refused(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
     command_refused(setup, option, &[&["run"], arguments].concat())
 }
@@ -29,7 +29,7 @@ fn command_refused(setup: &Setup, option: &str, line: &[&str]) -> Result<()> {
     ensure!(stderr.contains(option), "{shown}: the line does not name {option}: {stderr}");
     ensure!(stderr.starts_with("cloister: "), "{shown}: who says so? {stderr}");
     let clauses = stderr.trim_start_matches("cloister: ").split(": ").count();
-    ensure!(clauses >= 2, "{shown}: the line has no mend: {stderr}");
+    ensure!(clauses >= 2, "{shown}: the line has no fix: {stderr}");
     Ok(())
 }
 

@@ -119,9 +119,9 @@ impl Backend {
             Self::Stdio => {
                 terminal::read_input(sandbox.clone(), control.clone())?;
                 RawMode::enter().map_err(|error| {
-                    let mend = "give the console a pipe or </dev/null";
+                    let fix = "give the console a pipe or </dev/null";
                     io::Error::other(format!(
-                        "standard input: the terminal refuses raw mode: {error}: {mend}"
+                        "standard input: the terminal refuses raw mode: {error}: {fix}"
                     ))
                 })
             }

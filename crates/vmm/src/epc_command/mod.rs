@@ -45,7 +45,7 @@ pub struct EpcArgs {
     metrics: Option<String>,
 }
 
-/// Why the EPC cannot be shown. Each message names the option or the socket, and the mend.
+/// Why the EPC cannot be shown. Each message names the option or the socket, and the fix.
 #[derive(Debug, Error)]
 pub enum EpcError {
     /// A socket without a name.

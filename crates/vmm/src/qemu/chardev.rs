@@ -72,9 +72,9 @@ impl Chardevs {
             Some(("file", path)) => Chardev::File(path.into()),
             Some(("unix", rest)) => Chardev::Unix(listen(option, rest)?),
             _ => {
-                let mend = "write stdio, mon:stdio, null, none, file:PATH or \
+                let fix = "write stdio, mon:stdio, null, none, file:PATH or \
                             unix:PATH,server=on,wait=off";
-                return Err(refuse_backend(option, text, mend));
+                return Err(refuse_backend(option, text, fix));
             }
         };
         if self.serial.replace(backend).is_some() {
@@ -108,8 +108,8 @@ impl Chardevs {
         match &self.serial {
             Some(Chardev::Stdio) if daemonize => {
                 let why = format!("stdio is the terminal, which {daemon} leaves");
-                let mend = "write file:PATH, unix:PATH,server=on,wait=off or null";
-                Err(QemuError::value(wording.name(Setting::Console), why, mend))
+                let fix = "write file:PATH, unix:PATH,server=on,wait=off or null";
+                Err(QemuError::value(wording.name(Setting::Console), why, fix))
             }
             Some(chardev) => Ok(chardev.clone()),
             None if daemonize || self.nodefaults => Ok(Chardev::Null),
@@ -152,7 +152,7 @@ pub(super) fn none(option: &'static str, text: &str) -> Result<(), QemuError> {
     }
 }
 
-fn refuse_backend(option: &'static str, text: &str, mend: &str) -> QemuError {
+fn refuse_backend(option: &'static str, text: &str, fix: &str) -> QemuError {
     let name = text.split([':', ',']).next().unwrap_or_default();
     let is_device = text.starts_with("/dev/");
     let why = if is_device || BACKENDS.contains(&name) || matches!(name, "file" | "mon" | "stdio") {
@@ -161,7 +161,7 @@ fn refuse_backend(option: &'static str, text: &str, mend: &str) -> QemuError {
     } else {
         format!("there is no {text:?}")
     };
-    QemuError::value(option, why, mend)
+    QemuError::value(option, why, fix)
 }
 
 /// Reads what follows `unix:`.

@@ -64,8 +64,8 @@ pub(super) fn sections(
     for (number, section) in upstream {
         let key = format!("sgx-epc.{number}.memdev");
         let Some(memdev) = &section.memdev else {
-            let mend = format!("write {key}=mem1,sgx-epc.{number}.node=0");
-            return Err(QemuError::value(MACHINE, format!("the key {key} is missing"), mend));
+            let fix = format!("write {key}=mem1,sgx-epc.{number}.node=0");
+            return Err(QemuError::value(MACHINE, format!("the key {key} is missing"), fix));
         };
         let backend = backends.take(MACHINE, &key, memdev, Kind::Epc)?;
         sections.push(EpcConfig {
@@ -84,7 +84,7 @@ fn node(number: usize, text: Option<&str>, nodes: usize) -> Result<u32, QemuErro
     let Some(text) = text else { return Ok(0) };
     let last = nodes.max(1) as u32 - 1;
     text.parse().ok().filter(|node| *node <= last).ok_or_else(|| {
-        let mend = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
-        QemuError::value(MACHINE, format!("sgx-epc.{number}.node: there is no node {text:?}"), mend)
+        let fix = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
+        QemuError::value(MACHINE, format!("sgx-epc.{number}.node: there is no node {text:?}"), fix)
     })
 }

@@ -6,7 +6,7 @@ use super::QemuWording;
 use crate::complaint::Wording as _;
 use crate::config::ConfigError;
 
-/// An option that cannot be served. Each message is one line that names the option and the mend.
+/// An option that cannot be served. Each message is one line that names the option and the fix.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum QemuError {
     /// QEMU does not have it either.
@@ -94,14 +94,14 @@ pub enum QemuError {
         only: &'static str,
     },
     /// Any other value that cannot be used.
-    #[error("{option}: {why}: {mend}")]
+    #[error("{option}: {why}: {fix}")]
     Value {
         /// The option.
         option: &'static str,
         /// What is wrong.
         why: String,
         /// What to do.
-        mend: String,
+        fix: String,
     },
     /// A value that who reads it refuses, with what to do.
     #[error("{option}: {refusal}")]
@@ -127,9 +127,9 @@ impl QemuError {
     pub(super) fn value(
         option: &'static str,
         why: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self::Value { option, why: why.into(), mend: mend.into() }
+        Self::Value { option, why: why.into(), fix: fix.into() }
     }
 
     /// [`QemuError::Refused`].

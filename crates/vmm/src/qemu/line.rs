@@ -60,8 +60,8 @@ impl Line {
         for (key, kept) in [("guest", &mut self.name), ("process", &mut self.process_name)] {
             let Some(name) = list.take(key)? else { continue };
             if name.is_empty() {
-                let mend = format!("write {key}=NAME or leave it out");
-                return Err(QemuError::value(option, format!("{key}: the name is empty"), mend));
+                let fix = format!("write {key}=NAME or leave it out");
+                return Err(QemuError::value(option, format!("{key}: the name is empty"), fix));
             }
             once(option, kept, name)?;
         }

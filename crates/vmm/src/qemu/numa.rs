@@ -138,11 +138,11 @@ impl Numa {
             let count = nodes.len();
             let Some(config) = nodes.get_mut(node) else {
                 let why = format!("cpu: there is no node {node}");
-                let mend = match count {
+                let fix = match count {
                     0 => "add -numa node,nodeid=0".to_owned(),
                     _ => format!("write node-id=0 to {}", count - 1),
                 };
-                return Err(QemuError::value(NUMA, why, mend));
+                return Err(QemuError::value(NUMA, why, fix));
             };
             match core {
                 Some(cpu) => config.cpus.push(cpu),

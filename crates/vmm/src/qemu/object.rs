@@ -120,11 +120,11 @@ impl Backends {
     pub(super) fn finish(&self) -> Result<(), QemuError> {
         let Some(unused) = self.0.iter().find(|backend| !backend.used) else { return Ok(()) };
         let id = &unused.id;
-        let mend = match unused.kind {
+        let fix = match unused.kind {
             Kind::Ram => format!("add -numa node,memdev={id} or -machine memory-backend={id}"),
             Kind::Epc => format!("add -M sgx-epc.0.memdev={id},sgx-epc.0.node=0"),
         };
-        Err(QemuError::value(OBJECT, format!("nothing uses {id}"), mend + ", or leave it out"))
+        Err(QemuError::value(OBJECT, format!("nothing uses {id}"), fix + ", or leave it out"))
     }
 }
 
@@ -161,7 +161,7 @@ fn id_and_size(list: &mut OptionList, example: &'static str) -> Result<(String, 
 
 /// Takes out which node of the platform the pages come from. On one node all policies are the same.
 fn host_node(list: &mut OptionList) -> Result<u32, QemuError> {
-    let wrong = |why: String, mend: &str| Err(QemuError::value(OBJECT, why, mend));
+    let wrong = |why: String, fix: &str| Err(QemuError::value(OBJECT, why, fix));
     let mut node = None;
     for text in list.take_all("host-nodes")? {
         let Some((first, last)) = range(&text).filter(|(_, last)| *last < MAX_HOST_NODES) else {

@@ -773,7 +773,7 @@ const MISTAKES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_is_one_line_that_names_the_option_and_the_mend() {
+fn each_mistake_is_one_line_that_names_the_option_and_the_fix() {
     let said = |line: &str| {
         let words = line.split(' ').map(|word| match word {
             "RAM" => RAM,

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_value_is_one_line_with_the_mend() {
+    fn each_wrong_value_is_one_line_with_the_fix() {
         let long = format!("unix:{}", "x".repeat(108));
         for (text, line) in [
             ("", r#""" is not a Unix socket: write unix:PATH[,wait=on|off]"#),

@@ -266,8 +266,8 @@ fn without_a_sandbox_nothing_changes() {
 }
 
 #[test]
-fn a_host_that_has_no_more_open_files_is_mended_by_their_limit() {
-    for (reason, mend) in [
+fn a_host_that_has_no_more_open_files_is_fixed_by_their_limit() {
+    for (reason, fix) in [
         (libc::EMFILE, "raise the limit of open files (ulimit -n)"),
         (libc::ENFILE, "raise the limit of open files (ulimit -n)"),
         (libc::EPERM, "write --sandbox off"),
@@ -282,7 +282,7 @@ fn a_host_that_has_no_more_open_files_is_mended_by_their_limit() {
         ] {
             let line = RunWording.line(&error.complaint());
             assert!(
-                line.starts_with("--sandbox: ") && line.ends_with(&format!(": {mend}")),
+                line.starts_with("--sandbox: ") && line.ends_with(&format!(": {fix}")),
                 "{line}"
             );
         }

@@ -19,7 +19,7 @@ fn an_epc_section_has_an_id_a_size_and_perhaps_prealloc() {
 }
 
 #[test]
-fn each_wrong_epc_section_is_one_line_that_names_the_option_and_the_mend() {
+fn each_wrong_epc_section_is_one_line_that_names_the_option_and_the_fix() {
     for (text, line) in [
         ("", r#"--sgx-epc: "" is not key=value: write id=epc0,size=64M[,prealloc=on]"#),
         ("epc0", r#"--sgx-epc: "epc0" is not key=value: write id=epc0,size=64M[,prealloc=on]"#),
