@@ -245,6 +245,36 @@ fn a_host_without_membarrier_runs_one_processor_and_refuses_two_in_one_line() {
     assert!(message.contains(": use --cpus 1, or ") && message.lines().count() == 1, "{message}");
 }
 
+/// Runs the command under a limit of the size of files, in blocks of sh(1), as `ulimit` sets it.
+fn cloister_with_small_files(ulimit: &str, args: &[&str], directory: &Path) -> Output {
+    Command::new("sh")
+        .args(["-c", &format!("{ulimit} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_cloister")])
+        .args(args)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_limit_of_files_leaves_ram_alone_or_is_named_in_one_line() {
+    let scratch = Scratch::new("file-limit");
+    let kernel = scratch.file("kernel", &bzimage_that_runs(&[0x0f, 0x0b]));
+    let run = ["run", "--no-reboot", "--memory", "16M", "--kernel", &kernel];
+
+    let soft = cloister_with_small_files("ulimit -S -f 100", &run, &scratch.0);
+    let hard = cloister_with_small_files("ulimit -f 100", &run, &scratch.0);
+
+    assert_eq!((soft.status.code(), hard.status.code()), (Some(2), Some(1)), "{soft:?}\n{hard:?}");
+    let message = text(&hard.stderr);
+    let start = "cloister: --memory: 16M of RAM are more than the ";
+    assert!(message.starts_with(start) && message.lines().count() == 1, "{message}");
+    assert!(
+        message.ends_with("raise the limit (ulimit -f) or write a smaller size\n"),
+        "{message}"
+    );
+}
+
 /// A machine that idles, ended with the test.
 struct Idle(Child);
 

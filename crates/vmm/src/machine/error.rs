@@ -87,10 +87,12 @@ impl MachineError {
         match self {
             Self::Config(error) => error.complaint(),
             Self::Boot(error) => boot_complaint(error),
-            Self::Ram(error) => Complaint {
+            Self::Ram(error @ RamError::Map { .. }) => Complaint {
                 fix: Some("write a smaller size".into()),
                 ..Complaint::about(Setting::Memory, error)
             },
+            // Their messages say what to do.
+            Self::Ram(error) => Complaint::about(Setting::Memory, error),
             Self::Platform(error) => Complaint::about(Setting::Platform, error),
             Self::Provision(_) => Complaint::about(Setting::Cpu, self),
             Self::Epc(error) => Complaint::about(Setting::Epc, error),
