@@ -36,6 +36,11 @@ impl GuestRam {
         Self { halt, ..self }
     }
 
+    /// The request to leave off.
+    pub(super) fn halt(&self) -> &Halt {
+        &self.halt
+    }
+
     /// Whether a device is to leave off what it is doing with the guest's buffers.
     pub fn is_halted(&self) -> bool {
         self.halt.requested()

@@ -12,9 +12,9 @@ use super::{Disk, Machine};
 use crate::accel::Vm;
 use crate::devices::virtio::{self, BlockError, Console, Entropy, MmioTransport, VirtioDevice};
 use crate::devices::{
-    GuestRam, Halt, IoApic, IrqLine, KeyboardController, Node, POWER_BUTTON_GSI, PowerButton,
-    PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort, SharedDevice,
-    SystemControl, Unconnected,
+    GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, POWER_BUTTON_GSI,
+    PowerButton, PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort,
+    SharedDevice, SystemControl, Unconnected,
 };
 use crate::sandbox::Sandbox;
 
@@ -39,19 +39,22 @@ pub(super) struct Board {
     pub(super) inputs: ConsoleInputs,
     pub(super) power_button: PowerButton,
     pub(super) power: Arc<PowerSwitch>,
+    /// What devices do on the I/O thread.
+    pub(super) io: IoLoop,
     /// Raises the clock's interrupts as long as it lives.
     _clock: RtcTimer,
 }
 
 impl Board {
-    /// Puts the devices of `machine` on new buses. Power requests go to `power`, what the guest
-    /// prints goes to `screen`, and `halt` makes every device leave off what it is doing.
+    /// Puts the devices of `machine` on new buses, and their work on `io`. Power requests go to `power`,
+    /// what the guest prints goes to `screen`, and `halt` makes every device leave off what it is doing.
     pub(super) fn new(
         machine: &Machine,
         vm: &dyn Vm,
         power: &Arc<PowerSwitch>,
         screen: &Screen,
         halt: &Halt,
+        mut io: IoLoop,
         sandbox: &Sandbox,
     ) -> Result<Self, BoardError> {
         let mut inventory = Inventory::new();
@@ -84,7 +87,8 @@ impl Board {
 
         let ram = GuestRam::new(machine.ram.clone(), vm.dma_observer()).until(halt.clone());
         // Disks come last, so that adding one moves nothing.
-        let mut slots = Slots { next: 0, ioapic: &ioapic, ram: &ram, inventory: &mut inventory };
+        let mut slots =
+            Slots { next: 0, ioapic: &ioapic, ram: &ram, inventory: &mut inventory, io: &mut io };
         slots.insert("rng", Box::new(Entropy))?;
         let virtio = slots.insert_console(output(true))?;
         for (index, disk) in machine.disks.iter().enumerate() {
@@ -93,7 +97,8 @@ impl Board {
 
         let inputs = ConsoleInputs { serial: SerialInput::new(serial), virtio, last_printed };
         let power_button = PowerButton::new(line(&ioapic, Some(POWER_BUTTON_GSI)));
-        Ok(Self { inventory, ioapic, inputs, power_button, power: power.clone(), _clock: clock })
+        let power = power.clone();
+        Ok(Self { inventory, ioapic, inputs, power_button, power, io, _clock: clock })
     }
 }
 
@@ -103,6 +108,7 @@ struct Slots<'a> {
     ioapic: &'a Arc<IoApic>,
     ram: &'a GuestRam,
     inventory: &'a mut Inventory,
+    io: &'a mut IoLoop,
 }
 
 impl Slots<'_> {
@@ -115,7 +121,7 @@ impl Slots<'_> {
 
     fn insert(&mut self, kind: &str, device: Box<dyn VirtioDevice>) -> Result<(), InventoryError> {
         let (node, line) = self.take(kind);
-        self.inventory.add(node, shared(MmioTransport::new(device, self.ram.clone(), line)))
+        self.inventory.add(node, shared(MmioTransport::new(device, self.ram, line, self.io)))
     }
 
     fn insert_console(
@@ -123,7 +129,7 @@ impl Slots<'_> {
         output: Box<ConsoleOutput>,
     ) -> Result<virtio::ConsoleInput, InventoryError> {
         let (node, line) = self.take("console");
-        let (transport, input) = Console::attach(self.ram.clone(), line, output, None);
+        let (transport, input) = Console::attach(self.ram, line, output, None, self.io);
         self.inventory.add(node, transport)?;
         Ok(input)
     }

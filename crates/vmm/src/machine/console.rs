@@ -14,7 +14,8 @@ pub(super) type LastPrinted = Arc<AtomicBool>;
 /// Where both consoles print to.
 pub(super) type Screen = Arc<Mutex<dyn Write + Send>>;
 
-/// The output of one of the consoles.
+/// The output of one of the consoles. That of the serial port waits for a screen that takes nothing, as
+/// its processor does; that of the virtio console says so, since its thread has others to serve.
 pub(super) struct ConsoleOutput {
     pub(super) virtio: bool,
     pub(super) screen: Screen,
@@ -28,7 +29,7 @@ impl Write for ConsoleOutput {
         loop {
             // Locked anew each time: the other console and a new boot print there too.
             match self.screen.lock().unwrap_or_else(PoisonError::into_inner).write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.virtio => {}
                 written => return written,
             }
             if self.halt.requested() {

@@ -16,8 +16,8 @@ use crate::devices::PowerButton;
 use crate::terminal::Consumer;
 
 /// How long [`Control::stop`] waits for a processor that is in the middle of a device access which
-/// the host holds up, such as output to a terminal that does not take it, and
-/// [`Control::cpu_threads`] for a boot.
+/// the host holds up, such as output to a terminal that does not take it, and for a request to a device,
+/// and [`Control::cpu_threads`] for a boot.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A handle on a machine. A clone is the same handle.
@@ -130,9 +130,11 @@ impl Control {
         self.end_boot();
     }
 
-    /// Stops the processors between two instructions and with them the guest's clock. Returns when
-    /// none runs any more. A processor whose device access the host holds up for longer than a
-    /// second is not waited for: it stops when that is over, before its next instruction.
+    /// Stops the processors between two instructions and with them the guest's clock, and then the
+    /// devices between two requests: what the guest has asked for beyond is done after
+    /// [`Control::resume`]. Returns when none of them is at work any more. A processor whose device access
+    /// the host holds up for longer than a second is not waited for, nor is a request that takes longer: it
+    /// stops when that is over, before its next instruction or request.
     pub fn stop(&self) {
         let mut state = self.lock_state();
         if *state != RunState::Running {
@@ -145,6 +147,11 @@ impl Control {
         let ending = || self.quit_cause().is_some();
         if !self.0.gate.wait_until_still(PATIENCE, ending) && !ending() {
             tracing::warn!("a processor is held up in a device access and stops later");
+        }
+        // Not under the lock, which the end of the boot takes.
+        let stop = self.boot().as_ref().map(|boot| boot.stop.clone());
+        if stop.is_some_and(|stop| !stop.io().pause(PATIENCE, ending)) && !ending() {
+            tracing::warn!("a device is in the middle of a request and stops later");
         }
         *state = RunState::Paused;
         self.tell(MachineEvent::Stop);
@@ -166,6 +173,9 @@ impl Control {
         self.tell(MachineEvent::Resume);
         // Under the lock, so that the time is taken back from the clock that stood still.
         let boot = self.boot();
+        if let Some(boot) = &*boot {
+            boot.stop.io().resume();
+        }
         self.0.gate.open(|time| {
             if let Some(boot) = &*boot {
                 boot.stop.skip_time(time);

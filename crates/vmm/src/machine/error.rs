@@ -145,6 +145,15 @@ pub enum RunError {
     /// A bug: the processor's thread panicked, and has said so.
     #[error("processor {0} failed unexpectedly")]
     Panicked(u32),
+    /// The host has no thread, or no descriptor, for the devices.
+    #[error("cannot start the I/O thread")]
+    IoThread {
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A bug: the I/O thread panicked, and has said so.
+    #[error("the I/O thread failed unexpectedly")]
+    IoPanicked,
     /// The host has no thread for the machine.
     #[error("cannot start a thread for the machine")]
     MachineThread {

@@ -1,4 +1,5 @@
-//! One boot: a thread for each processor, and what each does with the processor's events.
+//! One boot: a thread for each processor and one for the work of devices, and what each does with its
+//! processor's events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,25 +14,32 @@ use super::gate::Gate;
 use super::{Machine, Outcome};
 use crate::accel::{Vcpu, Vm, VmEvent};
 use crate::acpi;
-use crate::devices::{Halt, PowerEvent, PowerSwitch};
+use crate::devices::{Halt, IoHandle, IoLoop, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
 
 /// The request to stop that the threads of one boot share.
 pub(super) struct Stop {
     /// For the threads of the processors, and for the devices.
     halt: Halt,
+    io: IoHandle,
     triple_fault: AtomicBool,
     vm: Arc<dyn Vm>,
     gate: Arc<Gate>,
 }
 
 impl Stop {
-    /// Makes every processor thread of the boot end.
+    /// Makes every processor's thread of the boot end, and the I/O thread.
     pub(super) fn request(&self) {
         // First the flag: an interrupted processor looks at it.
         self.halt.request();
         self.vm.interrupt_all();
         self.gate.wake();
+        self.io.look_again();
+    }
+
+    /// The boot's I/O thread.
+    pub(super) fn io(&self) -> &IoHandle {
+        &self.io
     }
 
     /// Makes every processor come to the gate.
@@ -49,7 +57,7 @@ impl Stop {
     }
 }
 
-/// Ends the boot when a processor's thread ends, by whatever way.
+/// Ends the boot when one of its threads ends, by whatever way.
 struct StopOnDrop<'a>(&'a Stop);
 
 impl Drop for StopOnDrop<'_> {
@@ -66,8 +74,10 @@ impl Machine {
         sandbox: &Sandbox,
     ) -> Result<(Outcome, ShutdownCause), RunError> {
         let vm = self.processors().create()?;
+        let io = IoLoop::new().map_err(|source| RunError::IoThread { source })?;
         let stop = Arc::new(Stop {
             halt: Halt::default(),
+            io: io.handle().clone(),
             triple_fault: AtomicBool::new(false),
             vm: vm.clone(),
             gate: control.gate(),
@@ -76,7 +86,7 @@ impl Machine {
             let stop = stop.clone();
             move |_| stop.request()
         }));
-        let board = Board::new(self, &*vm, &power, &control.screen(), &stop.halt, sandbox)?;
+        let board = Board::new(self, &*vm, &power, &control.screen(), &stop.halt, io, sandbox)?;
         let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
         let rsdp = acpi::write_tables(
             &self.ram,
@@ -119,7 +129,8 @@ impl Machine {
     }
 }
 
-/// Runs each processor on a thread of its own until all have ended; the first error is returned.
+/// Runs each processor on a thread of its own, and the work of devices on another, until all have ended;
+/// the first error is returned.
 fn run_all(
     vcpus: Vec<Box<dyn Vcpu>>,
     board: &Board,
@@ -127,6 +138,12 @@ fn run_all(
     sandbox: &Sandbox,
 ) -> Result<(), RunError> {
     thread::scope(|scope| {
+        let io = thread::Builder::new().name("io".into()).spawn_scoped(scope, || {
+            sandbox.confine(ThreadKind::Io);
+            let _ends_with_this_thread = StopOnDrop(stop);
+            board.io.run(|| stop.requested());
+        });
+        let io = io.map_err(|source| RunError::IoThread { source })?;
         let mut threads = Vec::with_capacity(vcpus.len());
         let mut outcome = Ok(());
         for (cpu, vcpu) in (0..).zip(vcpus) {
@@ -148,7 +165,9 @@ fn run_all(
             let ended = thread.join().unwrap_or(Err(RunError::Panicked(cpu)));
             outcome = outcome.and(ended);
         }
-        outcome
+        // Nothing of this boot reaches RAM or a disk any more when the next one begins.
+        let ended = io.join().map_err(|_| RunError::IoPanicked);
+        outcome.and(ended)
     })
 }
 

@@ -18,8 +18,10 @@ use super::SandboxError;
 pub enum ThreadKind {
     /// Starts the others and waits for them; what it may not do, none of them may.
     Main,
-    /// Runs a processor and serves its devices.
+    /// Runs a processor, and answers at the registers of its devices.
     Vcpu,
+    /// Does the work of devices.
+    Io,
     /// Raises the clock's interrupts.
     Clock,
     /// Reads what is typed, or what the client of the console's socket sends.
@@ -31,14 +33,15 @@ pub enum ThreadKind {
 }
 
 impl ThreadKind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Main, Self::Vcpu, Self::Clock, Self::Console, Self::Signals, Self::Qmp];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Main, Self::Vcpu, Self::Io, Self::Clock, Self::Console, Self::Signals, Self::Qmp];
 
     /// Its name in messages.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Main => "main",
             Self::Vcpu => "vcpu",
+            Self::Io => "io",
             Self::Clock => "clock",
             Self::Console => "console",
             Self::Signals => "signals",
@@ -49,8 +52,11 @@ impl ThreadKind {
     /// What it may do beyond [`EVERY_THREAD`].
     fn calls(self) -> Vec<&'static [c_long]> {
         match self {
-            Self::Main => vec![START_THREADS, DEVICES, READ, NOTIFY, CLIENTS, LEAVE_TERMINAL],
-            Self::Vcpu => vec![DEVICES, READ, NOTIFY],
+            Self::Main => {
+                vec![START_THREADS, DISKS, FILES, READ, NOTIFY, CLIENTS, LEAVE_TERMINAL]
+            }
+            Self::Vcpu => vec![BARRIER],
+            Self::Io => vec![DISKS, READ],
             Self::Clock => vec![NOTIFY],
             Self::Console => vec![READ, NOTIFY, CLIENTS],
             Self::Signals => vec![READ, NOTIFY],
@@ -96,16 +102,15 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_close,
 ];
 
-/// Files of disks and consoles that are open.
-const DEVICES: &[c_long] = &[
-    libc::SYS_fallocate,
-    libc::SYS_fdatasync,
+/// Requests of disks.
+const DISKS: &[c_long] =
+    &[libc::SYS_fallocate, libc::SYS_fdatasync, libc::SYS_pread64, libc::SYS_pwrite64];
+
+/// Other uses of open files, before a boot and between two.
+const FILES: &[c_long] = &[
     libc::SYS_fstat,
     libc::SYS_fsync,
     libc::SYS_lseek,
-    libc::SYS_membarrier,
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
     libc::SYS_preadv,
     libc::SYS_pwritev,
     libc::SYS_writev,
@@ -115,6 +120,9 @@ const READ: &[c_long] = &[libc::SYS_read, libc::SYS_readv];
 
 /// Event counters, and stores that other processors have to see.
 const NOTIFY: &[c_long] = &[libc::SYS_eventfd2, libc::SYS_membarrier];
+
+/// Code that other processors may change while it is decoded.
+const BARRIER: &[c_long] = &[libc::SYS_membarrier];
 
 /// Of a socket that listens already.
 const CLIENTS: &[c_long] = &[libc::SYS_accept4];

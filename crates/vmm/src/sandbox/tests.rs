@@ -207,6 +207,8 @@ fn injected_calls_end_the_process_or_fail() {
         ("fcntl to lock", libc::SYS_fcntl, &[0, libc::F_SETLK.into(), 0], Ends),
         ("seccomp with a listener", libc::SYS_seccomp, &[1, 8, 0], Ends),
         ("mprotect to execute", libc::SYS_mprotect, &[0, 4096, 4], Ends),
+        ("memfd_create", libc::SYS_memfd_create, &[name, 0], Ends),
+        ("ftruncate", libc::SYS_ftruncate, &[0, 0], Ends),
         ("getpid", libc::SYS_getpid, &[], Succeeds),
     ];
     for kind in ThreadKind::ALL {
@@ -231,6 +233,46 @@ fn injected_calls_end_the_process_or_fail() {
             };
             assert_eq!(found, fate, "{kind} {call}: {stdout} {stderr}");
         }
+    }
+}
+
+#[test]
+fn only_the_io_thread_and_the_main_one_reach_disks() {
+    // Of no descriptor.
+    for (call, number) in [
+        ("pread64", libc::SYS_pread64),
+        ("pwrite64", libc::SYS_pwrite64),
+        ("fdatasync", libc::SYS_fdatasync),
+        ("fallocate", libc::SYS_fallocate),
+    ] {
+        for kind in ThreadKind::ALL {
+            let output = confined(kind, &format!("{number} -1 0 0 1"));
+
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let may = matches!(kind, ThreadKind::Main | ThreadKind::Io);
+            let code = if may { 0 } else { 128 + libc::SIGSYS };
+            assert_eq!(output.status.code(), Some(code), "{kind} {call}: {stdout}");
+            assert_eq!(stdout.contains("(os error 9)"), may, "{kind} {call}: {stdout}");
+        }
+    }
+}
+
+#[test]
+fn a_processor_reads_no_file_and_the_io_thread_does_no_more_than_requests() {
+    for (kind, number, ends) in [
+        (ThreadKind::Vcpu, libc::SYS_read, true),
+        (ThreadKind::Vcpu, libc::SYS_eventfd2, true),
+        (ThreadKind::Vcpu, libc::SYS_lseek, true),
+        (ThreadKind::Io, libc::SYS_lseek, true),
+        (ThreadKind::Io, libc::SYS_accept4, true),
+        (ThreadKind::Io, libc::SYS_membarrier, true),
+        (ThreadKind::Io, libc::SYS_read, false),
+        (ThreadKind::Vcpu, libc::SYS_membarrier, false),
+    ] {
+        let output = confined(kind, &format!("{number} -1 0 0"));
+
+        let code = if ends { 128 + libc::SIGSYS } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{kind} {number}: {output:?}");
     }
 }
 

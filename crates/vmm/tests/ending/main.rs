@@ -8,6 +8,8 @@ mod kernel;
 mod process;
 mod streams;
 mod terminal;
+#[path = "../fixture/virtio.rs"]
+mod virtio;
 
 use std::fs;
 use std::io::{Read as _, pipe};
@@ -172,6 +174,25 @@ fn signals_that_the_starter_has_blocked_end_the_machine() {
         assert!(took < LIMIT, "{name}: {took:?}");
         assert_eq!(status.code(), Some(128 + number));
     }
+}
+
+#[test]
+fn one_thread_does_the_work_of_all_devices() {
+    let folder = Folder::new("threads");
+    sparse_disk(&folder);
+    let mut command = machine(&folder, &reads_terabytes());
+    command.args(["--cpus", "2", "--disk", "disk,readonly", "--disk", "disk,readonly"]);
+
+    let running = Running::start(&folder, &mut command);
+
+    let tasks = fs::read_dir(format!("/proc/{}/task", running.id())).unwrap();
+    let mut names: Vec<String> = tasks
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name == "io" || name.starts_with("vcpu"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["io", "vcpu0", "vcpu1"]);
 }
 
 #[test]

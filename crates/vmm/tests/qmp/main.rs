@@ -2,6 +2,7 @@
 
 mod client;
 mod conversation;
+mod devices;
 mod epc;
 mod guests;
 #[path = "../fixture/kernel.rs"]
@@ -13,3 +14,5 @@ mod resets;
 mod robustness;
 mod run_state;
 mod sgx;
+#[path = "../fixture/virtio.rs"]
+mod virtio;

@@ -20,6 +20,7 @@ pub struct Chain {
     /// Those to read first, then those to write.
     buffers: Vec<Buffer>,
     readable: usize,
+    done: u64,
 }
 
 impl Chain {
@@ -56,12 +57,21 @@ impl Chain {
         if !complete {
             return Err(DeviceFault::BrokenChain { head });
         }
-        Ok(Self { head, buffers, readable })
+        Ok(Self { head, buffers, readable, done: 0 })
     }
 
     /// Index of the first descriptor: the request's name in the used ring.
     pub fn head(&self) -> u16 {
         self.head
+    }
+
+    /// Bytes that the device had dealt with when it put the chain back; 0 for a chain that it never had.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn done_until(self, done: u64) -> Self {
+        Self { done, ..self }
     }
 
     /// Bytes that the device may read.
@@ -78,7 +88,7 @@ impl Chain {
     /// takes, or fewer at the end.
     ///
     /// # Errors
-    /// Guest memory cannot be reached, or the boot is to end.
+    /// Guest memory cannot be reached, or the device is to leave off.
     pub fn read(&self, ram: &GuestRam, offset: u64, data: &mut [u8]) -> Result<usize, DeviceFault> {
         leave_off_if_halted(ram)?;
         let mut done = 0;
@@ -92,7 +102,7 @@ impl Chain {
     /// Writes at `offset` of the writable bytes. Returns how many fitted.
     ///
     /// # Errors
-    /// Guest memory cannot be reached, or the boot is to end.
+    /// Guest memory cannot be reached, or the device is to leave off.
     pub fn write(&self, ram: &GuestRam, offset: u64, data: &[u8]) -> Result<usize, DeviceFault> {
         leave_off_if_halted(ram)?;
         let mut done = 0;

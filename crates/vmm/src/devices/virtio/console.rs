@@ -1,15 +1,17 @@
 //! virtio-console with one port (virtio 1.2, section 5.3).
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use super::device::{DeviceFault, VirtioDevice};
 use super::mmio::MmioTransport;
+use super::service::Service;
 use super::virtqueue::Virtqueue;
 use crate::devices::dma::GuestRam;
+use crate::devices::io::IoLoop;
 use crate::devices::irq::IrqLine;
 
 /// The configuration has the console's size.
@@ -43,16 +45,18 @@ pub struct Console {
 }
 
 impl Console {
-    /// Puts a console behind a transport with `ram` and `line`. What the guest sends goes to
-    /// `output`, flushed for each of its buffers; the second value takes what it is to receive.
+    /// Puts a console behind a transport with `ram` and `line`, served by `io`. What the guest sends
+    /// goes to `output`, flushed for each of its buffers; the second value takes what it is to receive.
     /// `size` is columns and rows, if they are known.
     ///
-    /// Output that cannot be written is dropped.
+    /// Output that would block waits for the console's next turn, and output that cannot be written is
+    /// dropped.
     pub fn attach(
-        ram: GuestRam,
+        ram: &GuestRam,
         line: Arc<dyn IrqLine>,
         output: Box<dyn Write + Send>,
         size: Option<(u16, u16)>,
+        io: &mut IoLoop,
     ) -> (Arc<Mutex<MmioTransport>>, ConsoleInput) {
         let waiting = Arc::new(Backlog::default());
         let mut config = [0; 12];
@@ -67,8 +71,9 @@ impl Console {
             config,
             features: if size.is_some() { F_SIZE } else { 0 },
         };
-        let transport = Arc::new(Mutex::new(MmioTransport::new(Box::new(console), ram, line)));
-        (transport.clone(), ConsoleInput { waiting, transport })
+        let transport = MmioTransport::new(Box::new(console), ram, line, io);
+        let service = transport.service().clone();
+        (Arc::new(Mutex::new(transport)), ConsoleInput { waiting, service })
     }
 
     fn receive(&mut self, queue: &mut Virtqueue, ram: &GuestRam) -> Result<(), DeviceFault> {
@@ -93,28 +98,47 @@ impl Console {
     fn transmit(&mut self, queue: &mut Virtqueue, ram: &GuestRam) -> Result<(), DeviceFault> {
         let mut piece = [0; PIECE];
         while let Some(chain) = queue.pop(ram)? {
-            let mut sent = 0;
+            let mut sent = chain.done();
             loop {
                 let count = chain.read(ram, sent, &mut piece)?;
                 if count == 0 {
                     break;
                 }
-                self.write_output(&piece[..count]);
-                sent += count as u64;
+                let Some(taken) = self.write_output(&piece[..count]) else {
+                    queue.put_back(chain, sent);
+                    return Ok(());
+                };
+                sent += taken as u64;
+                if queue.is_paused() {
+                    queue.put_back(chain, sent);
+                    return Ok(());
+                }
             }
             queue.complete(ram, &chain, 0)?;
         }
         Ok(())
     }
 
-    fn write_output(&mut self, data: &[u8]) {
-        match self.output.write_all(data).and_then(|()| self.output.flush()) {
-            Ok(()) => self.output_failed = false,
-            Err(error) if !self.output_failed => {
-                self.output_failed = true;
-                tracing::warn!(%error, "console output is lost");
+    /// Writes some of `data`, or drops all of it, and returns how much that was. `None` if it would block.
+    fn write_output(&mut self, data: &[u8]) -> Option<usize> {
+        let written = self.output.write(data).and_then(|count| {
+            self.output.flush()?;
+            if count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(count) }
+        });
+        match written {
+            Ok(count) => {
+                self.output_failed = false;
+                Some(count)
             }
-            Err(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Some(0),
+            Err(error) => {
+                if !self.output_failed {
+                    self.output_failed = true;
+                    tracing::warn!(%error, "console output is lost");
+                }
+                Some(data.len())
+            }
         }
     }
 }
@@ -159,15 +183,13 @@ impl VirtioDevice for Console {
 #[derive(Clone)]
 pub struct ConsoleInput {
     waiting: Arc<Backlog>,
-    transport: Arc<Mutex<MmioTransport>>,
+    service: Arc<Service>,
 }
 
 impl ConsoleInput {
     /// Sends `input` to the guest and returns how many bytes were taken. The caller offers the
-    /// rest again when the guest has had time to read. As [`SerialInput::push`] it waits while
-    /// the guest's output blocks on the host.
-    ///
-    /// [`SerialInput::push`]: crate::devices::SerialInput::push
+    /// rest again when the guest has had time to read. It waits for nobody: the I/O thread passes the
+    /// input on.
     pub fn push(&self, input: &[u8]) -> usize {
         let taken = {
             let mut waiting = self.waiting.lock();
@@ -175,7 +197,7 @@ impl ConsoleInput {
             waiting.extend(&input[..taken]);
             taken
         };
-        self.transport.lock().unwrap_or_else(PoisonError::into_inner).kick(RECEIVE);
+        self.service.request(RECEIVE);
         taken
     }
 }
@@ -183,10 +205,11 @@ impl ConsoleInput {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
     use super::*;
-    use crate::devices::Unconnected;
     use crate::devices::virtio::driver::{Driver, Part};
+    use crate::devices::{IoHandle, Unconnected};
 
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
@@ -204,10 +227,10 @@ mod tests {
 
     fn console(size: Option<(u16, u16)>) -> (Driver, ConsoleInput, Output) {
         let output = Output::default();
-        let ram = Driver::ram();
-        let (transport, input) =
-            Console::attach(ram.clone(), Arc::new(Unconnected), Box::new(output.clone()), size);
-        let mut driver = Driver::attach(transport, ram);
+        let (ram, line, sink) = (Driver::ram(), Arc::new(Unconnected), Box::new(output.clone()));
+        let mut io = IoLoop::new().unwrap();
+        let (transport, input) = Console::attach(&ram, line, sink, size, &mut io);
+        let mut driver = Driver::attach(transport, ram, io);
         driver.start(F_SIZE * u64::from(size.is_some()));
         (driver, input, output)
     }
@@ -226,6 +249,126 @@ mod tests {
         assert_eq!(sent[12..], long);
     }
 
+    /// Takes a few bytes at a time, as long as there is room.
+    #[derive(Clone, Default)]
+    struct Narrow(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Narrow {
+        fn give_room(&self, bytes: usize) {
+            self.0.lock().unwrap().1 = bytes;
+        }
+
+        fn taken(&self) -> Vec<u8> {
+            self.0.lock().unwrap().0.clone()
+        }
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            let (taken, room) = &mut *self.0.lock().unwrap();
+            let count = data.len().min(*room).min(3);
+            if count == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            taken.extend(&data[..count]);
+            *room -= count;
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn narrow() -> (Driver, Narrow) {
+        let (ram, line, output) = (Driver::ram(), Arc::new(Unconnected), Narrow::default());
+        let mut io = IoLoop::new().unwrap();
+        let (transport, _) = Console::attach(&ram, line, Box::new(output.clone()), None, &mut io);
+        let mut driver = Driver::attach(transport, ram, io);
+        driver.start(0);
+        (driver, output)
+    }
+
+    #[test]
+    fn output_that_would_block_goes_on_where_it_was_in_the_next_turn() {
+        let (mut driver, output) = narrow();
+        driver.offer(TRANSMIT, &[Part::Read(b"abc"), Part::Read(b"defgh")]);
+        driver.offer(TRANSMIT, &[Part::Read(b"ij")]);
+
+        let mut back = Vec::new();
+        driver.notify(TRANSMIT);
+        for _ in 0..3 {
+            output.give_room(4);
+            driver.work();
+            back.push(driver.take_used(TRANSMIT).len());
+        }
+
+        assert_eq!((output.taken(), back), (b"abcdefghij".to_vec(), vec![0, 1, 1]));
+    }
+
+    #[test]
+    fn output_that_would_block_is_dropped_where_the_driver_takes_it_back() {
+        for reset in [false, true] {
+            let (mut driver, output) = narrow();
+            output.give_room(2);
+            driver.offer(TRANSMIT, &[Part::Read(b"abcdef")]);
+            driver.notify(TRANSMIT);
+
+            if reset {
+                driver.start(0);
+            } else {
+                driver.put(0x030, TRANSMIT as u32);
+                driver.put(0x044, 0);
+                assert_eq!(driver.set_up_queue(TRANSMIT, 64), 1);
+            }
+            output.give_room(100);
+            driver.work();
+            assert!(driver.take_used(TRANSMIT).is_empty(), "reset: {reset}");
+            driver.request(TRANSMIT, &[Part::Read(b"xy")]);
+
+            assert_eq!(output.taken(), b"abxy", "reset: {reset}");
+        }
+    }
+
+    #[test]
+    fn a_pause_divides_a_long_output() {
+        /// Asks for a pause whenever it gets something.
+        struct Pausing(Narrow, IoHandle);
+        impl Write for Pausing {
+            fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+                self.1.pause(Duration::ZERO, || false);
+                self.0.write(data)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (ram, line, output) = (Driver::ram(), Arc::new(Unconnected), Narrow::default());
+        let mut io = IoLoop::new().unwrap();
+        let handle = io.handle().clone();
+        let pausing = Box::new(Pausing(output.clone(), handle.clone()));
+        let (transport, _) = Console::attach(&ram, line, pausing, None, &mut io);
+        let mut driver = Driver::attach(transport, ram, io);
+        driver.start(0);
+        output.give_room(100);
+
+        driver.offer(TRANSMIT, &[Part::Read(b"abcdefgh")]);
+        driver.notify(TRANSMIT);
+        let mut taken = vec![output.taken()];
+        for _ in 0..2 {
+            driver.work();
+            handle.resume();
+            driver.work();
+            taken.push(output.taken());
+        }
+
+        assert_eq!(taken, [&b"abc"[..], b"abcdef", b"abcdefgh"]);
+        handle.resume();
+        driver.work();
+        assert_eq!(driver.take_used(TRANSMIT).len(), 1);
+    }
+
     #[test]
     fn input_fills_buffers_that_wait_for_it() {
         let (mut driver, input, _) = console(None);
@@ -235,6 +378,7 @@ mod tests {
         assert!(driver.take_used(RECEIVE).is_empty());
 
         assert_eq!(input.push(b"0123456789"), 10);
+        driver.work();
 
         let used = driver.take_used(RECEIVE);
         assert_eq!(used.len(), 2);

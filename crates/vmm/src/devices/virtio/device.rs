@@ -43,8 +43,9 @@ pub enum DeviceFault {
         /// Its first descriptor.
         head: u16,
     },
-    /// The machine is to end or to start over: the device leaves off, through no fault of the driver.
-    #[error("The boot is to end")]
+    /// The boot is to end, or the driver wants its buffers back: the device leaves off, through no fault
+    /// of the driver.
+    #[error("The device is to leave off")]
     Halted,
     /// Guest memory went away under a buffer that was there.
     #[error("A buffer cannot be reached")]
@@ -53,9 +54,10 @@ pub enum DeviceFault {
 
 /// A virtio device without its transport (virtio 1.2, section 2).
 ///
-/// The transport calls [`VirtioDevice::activate`] when the features are agreed, then
-/// [`VirtioDevice::serve`] as often as the driver or the host has something for a queue, and
-/// [`VirtioDevice::reset`] at any time.
+/// What it is (its type, features, queues and configuration) never changes, and is asked once. The transport
+/// calls [`VirtioDevice::activate`] when the features are agreed, and [`VirtioDevice::reset`] between two
+/// requests. The I/O thread calls [`VirtioDevice::serve`] as often as the driver or the host has something
+/// for a queue.
 pub trait VirtioDevice: Send {
     /// The device type (virtio 1.2, section 5).
     fn device_id(&self) -> u32;
@@ -66,20 +68,17 @@ pub trait VirtioDevice: Send {
     /// The largest size of each queue: powers of two, at most 32768.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// The device-specific configuration space.
+    /// The device-specific configuration space, in which drivers can write nothing.
     fn config(&self) -> &[u8];
-
-    /// The driver wrote `data` at `offset` of the configuration space, which may lie past its
-    /// end. Most devices have nothing writable there.
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     /// The features are agreed: a subset of what was offered.
     fn activate(&mut self, features: u64);
 
-    /// Handles what is in queue `index`.
+    /// Handles what is in queue `index`, chain by chain until there is none left for this turn. Never
+    /// waits for the guest; what the host does not take now is put back.
     ///
     /// # Errors
-    /// The driver broke the rules and the device needs a reset.
+    /// The driver broke the rules and the device needs a reset, or the device is to leave off.
     fn serve(
         &mut self,
         index: usize,

@@ -1,8 +1,8 @@
 //! A small virtio driver for the tests: it goes through the registers of the transport and rings
 //! in guest memory, as a guest's driver does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -10,8 +10,11 @@ use super::device::VirtioDevice;
 use super::mmio::MmioTransport;
 use crate::devices::bus::Device;
 use crate::devices::dma::GuestRam;
+use crate::devices::io::IoLoop;
 use crate::devices::irq::IrqLine;
 
+/// How long an interrupt may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const RAM: u64 = 16 << 20;
 /// Where the buffers of requests begin.
 const BUFFERS: u64 = 0x10_0000;
@@ -44,11 +47,24 @@ pub(crate) struct Used {
 }
 
 #[derive(Default)]
-pub(crate) struct Wire(AtomicBool);
+pub(crate) struct Wire {
+    asserted: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wire {
+    /// Waits for an interrupt.
+    pub(crate) fn wait(&self) {
+        let asserted = self.asserted.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(asserted, PATIENCE, |asserted| !*asserted);
+        assert!(*waited.unwrap().0, "no interrupt");
+    }
+}
 
 impl IrqLine for Wire {
     fn set(&self, asserted: bool) {
-        self.0.store(asserted, Ordering::Relaxed);
+        *self.asserted.lock().unwrap() = asserted;
+        self.changed.notify_all();
     }
 }
 
@@ -66,6 +82,8 @@ pub(crate) struct Driver {
     pub(crate) transport: Arc<Mutex<MmioTransport>>,
     pub(crate) ram: GuestRam,
     pub(crate) wire: Arc<Wire>,
+    /// The device is served here, after each register that the driver writes; `None` if a thread does it.
+    io: Option<IoLoop>,
     rings: Vec<Ring>,
     next_buffer: u64,
 }
@@ -77,15 +95,30 @@ impl Driver {
     }
 
     pub(crate) fn new(device: Box<dyn VirtioDevice>) -> Self {
-        let ram = Self::ram();
-        let wire = Arc::new(Wire::default());
-        let transport = MmioTransport::new(device, ram.clone(), wire.clone());
-        Self { wire, ..Self::attach(Arc::new(Mutex::new(transport)), ram) }
+        let mut io = IoLoop::new().unwrap();
+        let driver = Self::on(&mut io, device);
+        Self { io: Some(io), ..driver }
     }
 
-    pub(crate) fn attach(transport: Arc<Mutex<MmioTransport>>, ram: GuestRam) -> Self {
-        let wire = Arc::default();
-        Self { transport, ram, wire, rings: Vec::new(), next_buffer: BUFFERS }
+    /// A driver of a device that whoever has `io` serves.
+    pub(crate) fn on(io: &mut IoLoop, device: Box<dyn VirtioDevice>) -> Self {
+        let ram = Self::ram();
+        let wire = Arc::new(Wire::default());
+        let transport = MmioTransport::new(device, &ram, wire.clone(), io);
+        let transport = Arc::new(Mutex::new(transport));
+        Self { transport, ram, wire, io: None, rings: Vec::new(), next_buffer: BUFFERS }
+    }
+
+    pub(crate) fn attach(transport: Arc<Mutex<MmioTransport>>, ram: GuestRam, io: IoLoop) -> Self {
+        let (wire, io) = (Arc::default(), Some(io));
+        Self { transport, ram, wire, io, rings: Vec::new(), next_buffer: BUFFERS }
+    }
+
+    /// Does what the I/O thread does when it is woken, if there is none.
+    pub(crate) fn work(&self) {
+        if let Some(io) = &self.io {
+            io.work_once();
+        }
     }
 
     pub(crate) fn get(&self, register: u64) -> u32 {
@@ -96,6 +129,7 @@ impl Driver {
 
     pub(crate) fn put(&self, register: u64, value: u32) {
         self.transport.lock().unwrap().write(register, &value.to_le_bytes());
+        self.work();
     }
 
     pub(crate) fn config(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -112,7 +146,7 @@ impl Driver {
     }
 
     pub(crate) fn asserted(&self) -> bool {
-        self.wire.0.load(Ordering::Relaxed)
+        *self.wire.asserted.lock().unwrap()
     }
 
     pub(crate) fn needs_reset(&self) -> bool {

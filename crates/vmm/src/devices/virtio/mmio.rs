@@ -11,9 +11,11 @@ use virtio_bindings::virtio_mmio::*;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::device::{DeviceFault, VirtioDevice};
-use super::virtqueue::Virtqueue;
+use super::service::Service;
+use super::virtqueue::QueueSetup;
 use crate::devices::bus::Device;
 use crate::devices::dma::GuestRam;
+use crate::devices::io::IoLoop;
 use crate::devices::irq::IrqLine;
 
 /// "virt", little endian.
@@ -28,147 +30,108 @@ const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 /// What the transport offers for each device.
 const TRANSPORT_FEATURES: u64 = VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | EVENT_IDX;
 
+/// A queue's registers.
+struct QueueRegisters {
+    max_size: u16,
+    setup: QueueSetup,
+    ready: bool,
+}
+
+impl QueueRegisters {
+    fn new(max_size: u16) -> Self {
+        let setup = QueueSetup { size: max_size.into(), ..QueueSetup::default() };
+        Self { max_size, setup, ready: false }
+    }
+}
+
 /// A virtio device at its registers on the memory bus.
 ///
-/// Queues are served on the thread of the vCPU that notifies, before its store completes.
+/// Queues are served on the I/O thread. An access to registers waits for it in two places only, where the
+/// driver takes its buffers back: a reset, and a queue that is stopped.
 pub struct MmioTransport {
-    device: Box<dyn VirtioDevice>,
-    ram: GuestRam,
-    line: Arc<dyn IrqLine>,
-    queues: Vec<Virtqueue>,
-    status: u32,
+    service: Arc<Service>,
+    device_id: u32,
+    /// The features that are offered.
+    offered: u64,
+    config: Box<[u8]>,
+    queues: Vec<QueueRegisters>,
     device_features_page: u32,
     driver_features_page: u32,
     driver_features: u64,
     queue_select: u32,
-    interrupt_status: u32,
 }
 
 impl MmioTransport {
-    /// Puts `device` behind registers. It reaches guest memory through `ram`, and `line` is
-    /// asserted as long as an interrupt status bit is set.
+    /// Puts `device` behind registers, and its queues on `io`. It reaches guest memory through `ram`, and
+    /// `line` is asserted as long as an interrupt status bit is set.
     ///
     /// # Panics
     /// The device names a queue size that cannot be.
-    pub fn new(device: Box<dyn VirtioDevice>, ram: GuestRam, line: Arc<dyn IrqLine>) -> Self {
-        let queues = device.queue_sizes().iter().map(|&size| Virtqueue::new(size)).collect();
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        ram: &GuestRam,
+        line: Arc<dyn IrqLine>,
+        io: &mut IoLoop,
+    ) -> Self {
+        let device_id = device.device_id();
+        let offered = device.features() | TRANSPORT_FEATURES;
+        let config = device.config().into();
+        let queues = device.queue_sizes().iter().map(|&size| QueueRegisters::new(size)).collect();
+        let service = Arc::new(Service::new(device, ram, line, io.handle().clone()));
+        io.add(service.clone());
         Self {
-            device,
-            ram,
-            line,
+            service,
+            device_id,
+            offered,
+            config,
             queues,
-            status: 0,
             device_features_page: 0,
             driver_features_page: 0,
             driver_features: 0,
             queue_select: 0,
-            interrupt_status: 0,
         }
     }
 
-    /// The host has something for queue `index`: serves it as if the driver had notified.
-    pub fn kick(&mut self, index: usize) {
-        self.serve(index);
+    /// What serves the queues.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
     }
 
-    /// What a reset of the machine does, and the driver's zero in the status register (virtio
-    /// 1.2, section 4.2.2.1).
-    pub fn reset(&mut self) {
-        self.device.reset();
-        self.queues.iter_mut().for_each(Virtqueue::reset);
-        self.status = 0;
+    /// The driver's zero in the status register (virtio 1.2, section 4.2.2.1). Drivers need not wait for
+    /// the status to read as zero, so the device is done with their buffers when this returns.
+    fn reset(&mut self) {
+        self.service.reset();
+        self.queues.iter_mut().for_each(|queue| *queue = QueueRegisters::new(queue.max_size));
         self.device_features_page = 0;
         self.driver_features_page = 0;
         self.driver_features = 0;
         self.queue_select = 0;
-        self.interrupt_status = 0;
-        self.line.set(false);
     }
 
-    fn has(&self, status: u32) -> bool {
-        self.status & status == status
-    }
-
-    fn offered(&self) -> u64 {
-        self.device.features() | TRANSPORT_FEATURES
-    }
-
-    fn interrupt(&mut self, bit: u32) {
-        self.interrupt_status |= bit;
-        self.line.set(true);
-    }
-
-    /// The driver broke the rules: everything stops until it resets the device.
-    fn fail(&mut self, fault: &DeviceFault) {
-        tracing::warn!(
-            device = self.device.device_id(),
-            error = fault as &dyn std::error::Error,
-            "virtio device needs a reset"
-        );
-        self.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-        if self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
-            self.interrupt(VIRTIO_MMIO_INT_CONFIG);
-        }
-    }
-
-    fn serve(&mut self, index: usize) {
-        let stopped = VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
-        if !self.has(VIRTIO_CONFIG_S_DRIVER_OK) || self.status & stopped != 0 {
-            return;
-        }
-        let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.is_ready()) else {
-            return;
-        };
-        queue.begin_turn();
-        let outcome = self.device.serve(index, queue, &self.ram);
-        if matches!(outcome, Err(DeviceFault::Halted)) {
-            return;
-        }
-        let told = queue.wants_interrupt(&self.ram);
-        // A turn that was cut short goes on when the driver acknowledges an interrupt, so it gets
-        // one even if it would rather not.
-        if queue.was_cut_short() || matches!(told, Ok(true)) {
-            self.interrupt(VIRTIO_MMIO_INT_VRING);
-        }
-        if let Err(fault) = outcome.and(told.map(drop)) {
-            self.fail(&fault);
-        }
-    }
-
-    fn serve_those_cut_short(&mut self) {
-        for index in 0..self.queues.len() {
-            if self.queues[index].was_cut_short() {
-                self.serve(index);
-            }
-        }
-    }
-
-    fn selected(&mut self) -> Option<&mut Virtqueue> {
+    fn selected(&mut self) -> Option<&mut QueueRegisters> {
         self.queues.get_mut(usize::try_from(self.queue_select).ok()?)
     }
 
     /// The selected queue, while its registers may be written: before it is ready.
-    fn queue_in_setup(&mut self) -> Option<&mut Virtqueue> {
-        self.selected().filter(|queue| !queue.is_ready())
+    fn queue_in_setup(&mut self) -> Option<&mut QueueRegisters> {
+        self.selected().filter(|queue| !queue.ready)
     }
 
     fn read_register(&mut self, register: u32) -> u32 {
         match register {
             VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             VIRTIO_MMIO_VERSION => VERSION,
-            VIRTIO_MMIO_DEVICE_ID => self.device.device_id(),
+            VIRTIO_MMIO_DEVICE_ID => self.device_id,
             VIRTIO_MMIO_VENDOR_ID => VENDOR,
             VIRTIO_MMIO_DEVICE_FEATURES => match self.device_features_page {
-                0 => self.offered() as u32,
-                1 => (self.offered() >> 32) as u32,
+                0 => self.offered as u32,
+                1 => (self.offered >> 32) as u32,
                 _ => 0,
             },
-            VIRTIO_MMIO_QUEUE_NUM_MAX => self.selected().map_or(0, |queue| queue.max_size().into()),
-            VIRTIO_MMIO_QUEUE_READY => {
-                self.selected().map_or(0, |queue| u32::from(queue.is_ready()))
-            }
-            VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt_status,
-            VIRTIO_MMIO_STATUS => self.status,
+            VIRTIO_MMIO_QUEUE_NUM_MAX => self.selected().map_or(0, |queue| queue.max_size.into()),
+            VIRTIO_MMIO_QUEUE_READY => self.selected().map_or(0, |queue| u32::from(queue.ready)),
+            VIRTIO_MMIO_INTERRUPT_STATUS => self.service.signals().interrupt_status(),
+            VIRTIO_MMIO_STATUS => self.service.signals().status(),
             // There are no shared memory regions: length and address are -1.
             VIRTIO_MMIO_SHM_LEN_LOW
             | VIRTIO_MMIO_SHM_LEN_HIGH
@@ -186,12 +149,8 @@ impl MmioTransport {
             VIRTIO_MMIO_DRIVER_FEATURES => self.write_driver_features(value),
             VIRTIO_MMIO_QUEUE_SEL => self.queue_select = value,
             VIRTIO_MMIO_QUEUE_READY => self.write_queue_ready(value & 1 != 0),
-            VIRTIO_MMIO_QUEUE_NOTIFY => self.serve(value as usize),
-            VIRTIO_MMIO_INTERRUPT_ACK => {
-                self.interrupt_status &= !value;
-                self.line.set(self.interrupt_status != 0);
-                self.serve_those_cut_short();
-            }
+            VIRTIO_MMIO_QUEUE_NOTIFY => self.service.request(value as usize),
+            VIRTIO_MMIO_INTERRUPT_ACK => self.service.signals().acknowledge(value),
             VIRTIO_MMIO_STATUS => self.write_status(value),
             _ => self.write_queue_setup(register, value),
         }
@@ -199,7 +158,7 @@ impl MmioTransport {
 
     fn write_driver_features(&mut self, value: u32) {
         // Agreed features stay agreed until reset (virtio 1.2, section 3.1.1).
-        if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+        if self.service.signals().has(VIRTIO_CONFIG_S_FEATURES_OK) {
             return;
         }
         let value = u64::from(value);
@@ -227,13 +186,18 @@ impl MmioTransport {
 
     fn write_queue_ready(&mut self, ready: bool) {
         let event_idx = self.driver_features & EVENT_IDX != 0;
-        let agreed = self.has(VIRTIO_CONFIG_S_FEATURES_OK);
+        let agreed = self.service.signals().has(VIRTIO_CONFIG_S_FEATURES_OK);
         let index = self.queue_select as usize;
         let Some(queue) = self.queues.get_mut(index) else { return };
         if !ready {
-            queue.stop();
-        } else if agreed && !queue.is_ready() && !queue.start(&self.ram, event_idx) {
-            self.fail(&DeviceFault::QueueSetup { queue: index });
+            if std::mem::take(&mut queue.ready) {
+                self.service.stop_queue(index);
+            }
+        } else if agreed && !queue.ready {
+            queue.ready = self.service.start_queue(index, &queue.setup, event_idx);
+            if !queue.ready {
+                self.service.fail(&DeviceFault::QueueSetup { queue: index });
+            }
         }
     }
 
@@ -244,33 +208,32 @@ impl MmioTransport {
             return self.reset();
         }
         let plain = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED;
-        let added = value & !self.status;
-        self.status |= added & plain;
+        let (service, signals) = (&self.service, self.service.signals());
+        let added = value & !signals.status();
+        signals.add_status(added & plain);
         if added & VIRTIO_CONFIG_S_FEATURES_OK != 0
-            && self.has(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
+            && signals.has(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
             && self.driver_features & VERSION_1 != 0
-            && self.driver_features & !self.offered() == 0
+            && self.driver_features & !self.offered == 0
         {
-            self.status |= VIRTIO_CONFIG_S_FEATURES_OK;
-            self.device.activate(self.driver_features);
+            signals.add_status(VIRTIO_CONFIG_S_FEATURES_OK);
+            service.activate(self.driver_features);
         }
-        if added & VIRTIO_CONFIG_S_DRIVER_OK != 0 && self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
-            self.status |= VIRTIO_CONFIG_S_DRIVER_OK;
-            if self.has(VIRTIO_CONFIG_S_NEEDS_RESET) {
-                self.interrupt(VIRTIO_MMIO_INT_CONFIG);
+        if added & VIRTIO_CONFIG_S_DRIVER_OK != 0 && signals.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+            signals.add_status(VIRTIO_CONFIG_S_DRIVER_OK);
+            if signals.has(VIRTIO_CONFIG_S_NEEDS_RESET) {
+                signals.interrupt(VIRTIO_MMIO_INT_CONFIG);
             }
             // What the driver or the host put in before counts from now on.
-            for index in 0..self.queues.len() {
-                self.serve(index);
-            }
+            service.request_all();
         }
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let config = self.device.config();
-        let start = usize::try_from(offset).map_or(config.len(), |at| at.min(config.len()));
+        let start =
+            usize::try_from(offset).map_or(self.config.len(), |at| at.min(self.config.len()));
         data.fill(0);
-        for (to, from) in data.iter_mut().zip(&config[start..]) {
+        for (to, from) in data.iter_mut().zip(&self.config[start..]) {
             *to = *from;
         }
     }
@@ -285,7 +248,7 @@ fn set_high(address: &mut u64, value: u32) {
 }
 
 /// Transport registers take aligned accesses of 32 bits only (virtio 1.2, section 4.2.2.2):
-/// others read as zero and write nothing. The configuration space takes any.
+/// others read as zero and write nothing. The configuration space is read by any.
 impl Device for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(at) = offset.checked_sub(CONFIG) {
@@ -298,10 +261,7 @@ impl Device for MmioTransport {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let Some(at) = offset.checked_sub(CONFIG) {
-            return self.device.write_config(at, data);
-        }
-        if let (true, &[a, b, c, d]) = (offset.is_multiple_of(4), data) {
+        if let (true, &[a, b, c, d]) = (offset.is_multiple_of(4) && offset < CONFIG, data) {
             self.write_register(offset as u32, u32::from_le_bytes([a, b, c, d]));
         }
     }

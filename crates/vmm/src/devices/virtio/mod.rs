@@ -8,6 +8,8 @@ mod device;
 mod driver;
 mod entropy;
 mod mmio;
+mod service;
+mod signals;
 mod slot;
 mod virtqueue;
 

@@ -1,11 +1,16 @@
 //! A split virtqueue from the device's side: virtio-queue's rings, with every surprise an error.
 
+use std::sync::Arc;
+
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
 use super::chain::{Chain, leave_off_if_halted};
 use super::device::DeviceFault;
+use super::signals::Signals;
 use crate::devices::dma::GuestRam;
+use crate::devices::halt::Halt;
 
 /// What the driver writes in the queue registers before it says that the queue is ready.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,32 +24,30 @@ pub(super) struct QueueSetup {
 /// One queue of a device.
 pub struct Virtqueue {
     ring: Queue,
-    pub(super) setup: QueueSetup,
+    signals: Arc<Signals>,
+    /// The request to take no further chain for now.
+    pause: Halt,
+    /// A chain that the device could not finish, for the next turn.
+    put_back: Option<Chain>,
     /// Chains that may still be taken in this turn.
     turn: u32,
     /// The turn ended before the ring was empty.
     cut_short: bool,
-    /// A chain was used since the driver was last told.
-    used: bool,
 }
 
-/// Turns of a queue's whole size before the device lets go. Another vCPU may refill the ring as
-/// fast as it is emptied.
+/// Turns of a queue's whole size before the device lets go, so that other devices have theirs. A vCPU
+/// may refill the ring as fast as it is emptied.
 const REFILLS_PER_TURN: u32 = 16;
 
 impl Virtqueue {
-    /// A queue of at most `max_size` descriptors.
+    /// A queue of at most `max_size` descriptors, which interrupts by `signals`. No chain is taken from it
+    /// while `pause` is requested.
     ///
     /// # Panics
     /// `max_size` is no power of two, or more than 32768: the device's own mistake.
-    pub(super) fn new(max_size: u16) -> Self {
+    pub(super) fn new(max_size: u16, signals: Arc<Signals>, pause: Halt) -> Self {
         let ring = Queue::new(max_size).expect("a queue's size is a power of two up to 32768");
-        let setup = QueueSetup { size: max_size.into(), ..QueueSetup::default() };
-        Self { ring, setup, turn: 0, cut_short: false, used: false }
-    }
-
-    pub(super) fn max_size(&self) -> u16 {
-        self.ring.max_size()
+        Self { ring, signals, pause, put_back: None, turn: 0, cut_short: false }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -53,8 +56,8 @@ impl Virtqueue {
 
     /// Starts the queue with what the driver set up. Returns whether it can run so; if not, it
     /// stays stopped.
-    pub(super) fn start(&mut self, ram: &GuestRam, event_idx: bool) -> bool {
-        let QueueSetup { size, descriptors, driver_area, device_area } = self.setup;
+    pub(super) fn start(&mut self, setup: &QueueSetup, ram: &GuestRam, event_idx: bool) -> bool {
+        let &QueueSetup { size, descriptors, driver_area, device_area } = setup;
         self.stop();
         let accepted = u16::try_from(size).is_ok_and(|size| self.ring.try_set_size(size).is_ok())
             && self.ring.try_set_desc_table_address(GuestAddress(descriptors)).is_ok()
@@ -71,15 +74,9 @@ impl Virtqueue {
     /// Stops the queue and forgets its position.
     pub(super) fn stop(&mut self) {
         self.ring.reset();
+        self.put_back = None;
         self.turn = 0;
         self.cut_short = false;
-        self.used = false;
-    }
-
-    /// Stops the queue and forgets its setup.
-    pub(super) fn reset(&mut self) {
-        self.stop();
-        self.setup = QueueSetup { size: self.max_size().into(), ..QueueSetup::default() };
     }
 
     pub(super) fn begin_turn(&mut self) {
@@ -91,21 +88,20 @@ impl Virtqueue {
         self.cut_short
     }
 
-    /// Whether the driver wants to hear of what was used since the last call.
-    pub(super) fn wants_interrupt(&mut self, ram: &GuestRam) -> Result<bool, DeviceFault> {
-        if !std::mem::take(&mut self.used) {
-            return Ok(false);
-        }
-        self.ring.needs_notification(ram.memory()).map_err(DeviceFault::Ring)
-    }
-
-    /// Takes the next chain. When there is none, the driver is to notify the device of the next
-    /// one that it adds.
+    /// Takes the next chain. When there is none, the turn is over, or the driver is to notify the
+    /// device of the next one that it adds.
     ///
     /// # Errors
-    /// The ring or the chain breaks the rules, or the boot is to end.
+    /// The ring or the chain breaks the rules, or the device is to leave off.
     pub fn pop(&mut self, ram: &GuestRam) -> Result<Option<Chain>, DeviceFault> {
         leave_off_if_halted(ram)?;
+        if self.is_paused() {
+            self.cut_short = true;
+            return Ok(None);
+        }
+        if let Some(chain) = self.put_back.take() {
+            return Ok(Some(chain));
+        }
         let memory = ram.memory();
         loop {
             let Some(turn) = self.turn.checked_sub(1) else {
@@ -125,10 +121,23 @@ impl Virtqueue {
         }
     }
 
-    /// Gives a chain back with the first `len` of its writable bytes written.
+    /// Whether the machine is to stop: a device that can divide a request puts it back.
+    pub fn is_paused(&self) -> bool {
+        self.pause.requested()
+    }
+
+    /// Ends the turn with a chain that the device cannot finish now, because the host does not take it.
+    /// The next turn begins with it: [`Chain::done`] is how far it is.
+    pub fn put_back(&mut self, chain: Chain, done: u64) {
+        self.put_back = Some(chain.done_until(done));
+        self.cut_short = true;
+    }
+
+    /// Gives a chain back with the first `len` of its writable bytes written, and interrupts if the driver
+    /// wants to hear of it.
     ///
     /// # Errors
-    /// The used ring cannot be written.
+    /// The used ring cannot be written, or the available ring not read.
     pub fn complete(&mut self, ram: &GuestRam, chain: &Chain, len: u64) -> Result<(), DeviceFault> {
         /// Flags and index, then 8 bytes for each element (virtio 1.2, section 2.7.8).
         const HEADER: u64 = 4;
@@ -139,7 +148,9 @@ impl Virtqueue {
         let used = self.ring.used_ring();
         ram.report(used, HEADER);
         ram.report(used + HEADER + slot * ELEMENT, ELEMENT);
-        self.used = true;
+        if self.ring.needs_notification(ram.memory()).map_err(DeviceFault::Ring)? {
+            self.signals.interrupt(VIRTIO_MMIO_INT_VRING);
+        }
         Ok(())
     }
 }

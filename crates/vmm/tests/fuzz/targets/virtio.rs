@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
 
 use cloister_vmm::devices::virtio::{Block, Console, ConsoleInput, Entropy, MmioTransport};
-use cloister_vmm::devices::{Device, GuestRam, Unconnected};
+use cloister_vmm::devices::{Device, GuestRam, IoLoop, Unconnected};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use super::{Bytes, file};
@@ -31,11 +31,13 @@ fn areas(index: u8) -> [u64; 3] {
 struct Driver {
     transport: Arc<Mutex<MmioTransport>>,
     ram: GuestRam,
+    io: IoLoop,
 }
 
 impl Driver {
     fn put(&self, register: u64, value: u32) {
         self.transport.lock().expect("no panic").write(register, &value.to_le_bytes());
+        self.io.work_once();
     }
 
     fn get(&self, register: u64) -> u32 {
@@ -83,6 +85,7 @@ impl Driver {
                 let len = bytes.u8() % 9;
                 let data: Vec<u8> = (0..len).map(|_| bytes.u8()).collect();
                 self.transport.lock().expect("no panic").write(u64::from(bytes.u16()), &data);
+                self.io.work_once();
             }
             2 => {
                 let mut data = vec![0; usize::from(bytes.u8() % 9)];
@@ -124,6 +127,7 @@ impl Driver {
             _ => {
                 if let Some(input) = input {
                     input.push(&vec![b'?'; bytes.u8().into()]);
+                    self.io.work_once();
                 }
             }
         }
@@ -149,6 +153,7 @@ impl Bench {
         self.memory.write_slice(&[0; RAM as usize], GuestAddress(0)).expect("RAM");
         let ram = GuestRam::new(self.memory.clone(), None);
         let line = Arc::new(Unconnected);
+        let mut io = IoLoop::new().expect("a descriptor");
         let mut bytes = Bytes(data);
         let kind = bytes.u8() % 4;
         let disk = |file: &File, read_only| {
@@ -159,14 +164,17 @@ impl Bench {
             0 => {
                 let size = (bytes.u8() & 1 == 0).then_some((80, 25));
                 let output = Box::new(std::io::sink());
-                let (transport, input) = Console::attach(ram.clone(), line, output, size);
+                let (transport, input) = Console::attach(&ram, line, output, size, &mut io);
                 (transport, Some(input))
             }
-            1 => (shared(MmioTransport::new(Box::new(Entropy), ram.clone(), line)), None),
-            2 => (shared(MmioTransport::new(disk(&self.disk, false), ram.clone(), line)), None),
-            _ => (shared(MmioTransport::new(disk(&self.read_only, true), ram.clone(), line)), None),
+            1 => (shared(MmioTransport::new(Box::new(Entropy), &ram, line, &mut io)), None),
+            2 => (shared(MmioTransport::new(disk(&self.disk, false), &ram, line, &mut io)), None),
+            _ => {
+                let disk = disk(&self.read_only, true);
+                (shared(MmioTransport::new(disk, &ram, line, &mut io)), None)
+            }
         };
-        let driver = Driver { transport, ram };
+        let driver = Driver { transport, ram, io };
         let features = bytes.u64();
         driver.start(features, bytes.u8().into());
         while !bytes.is_empty() {
