@@ -39,7 +39,7 @@ impl SgxCpuid {
     }
 
     /// Whether ENCLS leaf `leaf` is one that the guest's CPUID announces
-    /// (`encls_leaf_enabled_in_guest` in Linux's KVM). Others are #UD when they exit.
+    /// (`encls_leaf_enabled_in_guest` in Linux's KVM). Others exit, and are #GP(0).
     #[must_use]
     pub fn has_encls_leaf(&self, leaf: u32) -> bool {
         use cloister_sgx::encls::leaf as encls;

@@ -2,7 +2,7 @@
 //! (the work of `handle_encls` in Linux's KVM).
 
 use cloister_sgx::encls::{self, leaf};
-use cloister_sgx::{EnclsRegs, LeafOutcome, LeafPort, Stop};
+use cloister_sgx::{EnclsRegs, LeafOutcome, LeafPort, SgxFeatures, Stop};
 use cloister_x86::{Exception, Gpa};
 
 use crate::msr::SgxVcpu;
@@ -26,17 +26,24 @@ pub enum Action {
 /// Carries out the ENCLS leaf that a virtual processor stopped at, with the operands `regs`. `port`
 /// is the processor, as for a leaf that it would carry out itself.
 ///
+/// What the processor would have checked after the exit comes first (SDM Vol. 2A, ENCLS): without
+/// SGX1 the instruction is #UD; a leaf that CPUID does not announce, FEATURE_CONTROL without SGX,
+/// and paging off are #GP(0). Of these `port` knows of paging: it refuses every operand without.
+/// CPL, real mode and virtual-8086 mode are #UD before any exit.
+///
 /// Of the leaves that are announced, policy has a say in ECREATE, whose SECS may have what the
 /// guest's CPUID says (`handle_encls_ecreate` and `__handle_encls_ecreate` in Linux's KVM), and in
 /// EINIT, whose launch-control hash is the virtual processor's (`handle_encls_einit`). Neither
 /// needs a place of its own in the leaf: it runs through a [`PolicyPort`], as on a processor that
 /// has only what the guest's CPUID announces.
 pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, port: &mut impl LeafPort, regs: &EnclsRegs) -> Action {
-    if !vm.cpuid().has_encls_leaf(regs.eax) {
+    let cpuid = vm.cpuid();
+    if !cpuid.capabilities.features.contains(SgxFeatures::SGX1) {
         return Action::Inject(Exception::ud());
     }
     // No other leaf exits once SGX is enabled and the leaf is announced.
-    if !vcpu.sgx_enabled() || !matches!(regs.eax, leaf::ECREATE | leaf::EINIT) {
+    let carried_out = matches!(regs.eax, leaf::ECREATE | leaf::EINIT);
+    if !cpuid.has_encls_leaf(regs.eax) || !vcpu.sgx_enabled() || !carried_out {
         return Action::Inject(Exception::gp(0));
     }
     let mut port = PolicyPort::new(vm, vcpu, port);

@@ -150,8 +150,8 @@ impl SgxVm {
     ///
     /// EINIT always exits: the launch-control hash is the guest's own, never the host's. ECREATE
     /// exits where the guest's SECS may have less than the platform's. A leaf that the guest's
-    /// CPUID does not announce exits to become #UD. Every leaf exits where firmware did not enable
-    /// SGX, to become #GP(0).
+    /// CPUID does not announce exits to become #GP(0), and so does every leaf where firmware did not
+    /// enable SGX.
     #[must_use]
     pub fn encls_exiting(&self, vcpu: &SgxVcpu) -> u64 {
         if !vcpu.sgx_enabled() {

@@ -94,22 +94,49 @@ fn every_leaf_exits_until_firmware_locked_sgx_on() {
 }
 
 #[test]
-fn a_leaf_that_cpuid_does_not_announce_is_ud_even_with_sgx_off() {
+fn a_leaf_that_cpuid_does_not_announce_is_gp_with_sgx_on_and_off() {
     let sgx1 = |c: &mut SgxCpuid| c.capabilities.features = SgxFeatures::SGX1;
-    for (on, change, leaves) in [
-        (true, sgx1 as Change, leaf::EAUG..=leaf::EMODT),
-        (false, sgx1, leaf::EAUG..=leaf::EMODT),
-        (true, |_| {}, leaf::EMODT + 1..=70),
-        (false, |c| c.capabilities.features = SgxFeatures::empty(), 0..=70),
-    ] {
-        let mut guest = Guest::new(host::vm(cpuid(change)));
+    for (change, leaves) in
+        [(sgx1 as Change, leaf::EAUG..=leaf::EMODT), (|_| {}, leaf::EMODT + 1..=70)]
+    {
+        for on in [true, false] {
+            let mut guest = Guest::new(host::vm(cpuid(change)));
+            if !on {
+                guest.vcpu = unlocked(&guest.vm);
+            }
+            for leaf in leaves.clone().chain([u32::MAX]) {
+                assert_eq!(guest.encls(leaf, 1, 1, 1), GP, "leaf {leaf:#x}, SGX on: {on}");
+            }
+            assert!(guest.reads.is_empty());
+        }
+    }
+}
+
+#[test]
+fn every_leaf_is_ud_without_sgx1_with_sgx_on_and_off() {
+    for on in [true, false] {
+        let nothing = cpuid(|c| c.capabilities.features = SgxFeatures::empty());
+        let mut guest = Guest::new(host::vm(nothing));
         if !on {
             guest.vcpu = unlocked(&guest.vm);
         }
-        for leaf in leaves.chain([u32::MAX]) {
+        for leaf in (0..=70).chain([u32::MAX]) {
             assert_eq!(guest.encls(leaf, 1, 1, 1), UD, "leaf {leaf:#x}, SGX on: {on}");
         }
     }
+}
+
+#[test]
+fn without_paging_every_leaf_that_exits_is_gp_and_no_operand_is_read() {
+    let mut guest = Guest::new(host::vm(cpuid(|c| c.capabilities.miscselect = 0)));
+    guest.paging = false;
+    let exiting = guest.vm.encls_exiting(&guest.vcpu);
+    assert_eq!(exiting, ECREATE | EINIT | UNKNOWN);
+
+    for leaf in (0..=63).filter(|leaf| exiting & 1 << leaf != 0) {
+        assert_eq!(guest.exit(leaf, 0x1000, 0x2000, 0x3000), GP, "leaf {leaf:#x}");
+    }
+    assert!(guest.reads.is_empty());
 }
 
 #[test]

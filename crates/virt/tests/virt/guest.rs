@@ -74,6 +74,8 @@ pub(crate) struct Guest {
     pub(crate) ram: Arc<Ram>,
     /// By the address of the page.
     pub(crate) page_table: BTreeMap<u64, Mapping>,
+    /// CR0.PG.
+    pub(crate) paging: bool,
     /// Whether an event is pending.
     pub(crate) event: bool,
     /// Whether the host cannot tell now what memory holds.
@@ -100,6 +102,7 @@ impl Guest {
             vm,
             ram: Arc::new(Ram(bytes)),
             page_table,
+            paging: true,
             event: false,
             retry: false,
             reads: Vec::new(),
@@ -187,7 +190,11 @@ impl Guest {
 
 impl LeafPort for Guest {
     fn linear(&mut self, ea: u64, _len: u64) -> Result<La, Stop> {
-        if is_canonical(ea) { Ok(La(ea)) } else { Err(Stop::Fault(Exception::gp(0))) }
+        if self.paging && is_canonical(ea) {
+            Ok(La(ea))
+        } else {
+            Err(Stop::Fault(Exception::gp(0)))
+        }
     }
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
