@@ -115,6 +115,16 @@ impl Text {
         for (vm, report) in machines {
             self.sample(name, &[("vm", vm)], report.account.refused);
         }
+        let name = "cloister_encls_exits_total";
+        self.family(name, "counter", "ENCLS leaves that exited to the hypervisor, by leaf.");
+        for (vm, report) in machines {
+            let exits = &report.encls_exits;
+            for (leaf, count) in
+                [("ECREATE", exits.ecreate), ("EINIT", exits.einit), ("others", exits.others)]
+            {
+                self.sample(name, &[("vm", vm), ("leaf", leaf)], count);
+            }
+        }
         let name = "cloister_epc_host_pages";
         self.family(name, "gauge", "Pages of the host's EPC that a machine draws on, by state.");
         for (vm, report) in machines {
@@ -263,6 +273,7 @@ mod tests {
             ("cloister_epc_faults_total", &[("section", "epc0")], 1200),
             ("cloister_epc_account_pages", &[("vm", "guest"), ("state", "leaked")], 2),
             ("cloister_epc_refused_total", &[("vm", "guest")], 3),
+            ("cloister_encls_exits_total", &[("vm", "guest"), ("leaf", "EINIT")], 6),
             ("cloister_epc_host_pages", &[("vm", "guest"), ("state", "total")], 32768),
             ("cloister_enclaves", &[("vm", "guest")], 2),
             (

@@ -19,6 +19,9 @@ pub struct EpcReport {
     pub pool: PoolReport,
     /// What the machine has of it.
     pub account: AccountReport,
+    /// ENCLS leaves of its guest that exited.
+    #[serde(default)]
+    pub encls_exits: EnclsExitsReport,
     /// EPC faults of all sections.
     pub faults: u64,
     /// Sections in the order of CPUID; none if the guest has no SGX.
@@ -76,6 +79,18 @@ pub struct AccountReport {
     /// Pages that it can have at most; absent if there is no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<u64>,
+}
+
+/// How many ENCLS leaves of a machine exited since it was started.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EnclsExitsReport {
+    /// ECREATE.
+    pub ecreate: u64,
+    /// EINIT.
+    pub einit: u64,
+    /// All other leaves together, which only exit to fault.
+    pub others: u64,
 }
 
 /// One section of virtual EPC.

@@ -1,8 +1,8 @@
 //! A report for the tests of its renderers.
 
 use super::report::{
-    AccountReport, EnclavePages, EnclaveReport, EpcReport, PageMap, PagesReport, PoolReport,
-    SectionReport, VERSION,
+    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, PageMap, PagesReport,
+    PoolReport, SectionReport, VERSION,
 };
 
 /// Two sections, an enclave that runs and one that is being built.
@@ -93,6 +93,7 @@ pub(super) fn report() -> EpcReport {
             reservation: 0,
             quota: None,
         },
+        encls_exits: EnclsExitsReport { ecreate: 5, einit: 6, others: 7 },
         faults: 1234,
         sections: vec![first, second],
         enclaves: vec![built, building],

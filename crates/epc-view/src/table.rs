@@ -17,6 +17,7 @@ pub fn table(report: &EpcReport, faults: Option<&[f64]>) -> Vec<String> {
         lines.push("  no EPC: the machine was started without any".to_owned());
         return lines;
     }
+    lines.push(exits(report));
     let last = if faults.is_some() { "FAULTS/S" } else { "FAULTS" };
     lines.push(format!(
         "{:<12}{:>8}{:>8}{:>8}{:>6}{:>6}{:>8}{:>6}{:>8}{last:>10}",
@@ -53,6 +54,16 @@ fn heading(report: &EpcReport) -> String {
     // Writing to a String cannot fail.
     let _ = write!(line, "; host {}/{}", shortened(pool.used, 6), shortened(pool.total, 6));
     cut(line)
+}
+
+fn exits(report: &EpcReport) -> String {
+    let exits = &report.encls_exits;
+    format!(
+        "exits: {} ECREATE, {} EINIT, {} others",
+        shortened(exits.ecreate, 5),
+        shortened(exits.einit, 5),
+        shortened(exits.others, 5),
+    )
 }
 
 fn section_line(section: &SectionReport, rate: Option<f64>) -> String {
@@ -142,7 +153,7 @@ fn cut(line: String) -> String {
 mod tests {
     use super::*;
     use crate::sample;
-    use crate::{AccountReport, PagesReport, PoolReport};
+    use crate::{AccountReport, EnclsExitsReport, PagesReport, PoolReport};
 
     #[test]
     fn a_report_is_a_heading_the_sections_and_the_enclaves() {
@@ -154,6 +165,7 @@ mod tests {
             lines,
             [
                 "guest: 1234 pages used, 1 zombies, 2 leaked, 3 refused; host 1300/32768",
+                "exits: 5 ECREATE, 6 EINIT, 7 others",
                 "SECTION        TOTAL  BACKED   VALID  SECS   TCS     REG    VA BLOCKED  FAULTS/S",
                 "epc0           16384    1200    1100     2     4    1089     5      16      12.0",
                 "epc1           16384      34       0     0     0       0     0       0       0.0",
@@ -168,8 +180,8 @@ mod tests {
     fn without_a_rate_the_faults_so_far_are_shown() {
         let lines = table(&sample::report(), None);
 
-        assert!(lines[1].ends_with("    FAULTS"), "{}", lines[1]);
-        assert!(lines[2].ends_with("      1200"), "{}", lines[2]);
+        assert!(lines[2].ends_with("    FAULTS"), "{}", lines[2]);
+        assert!(lines[3].ends_with("      1200"), "{}", lines[3]);
     }
 
     #[test]
@@ -196,6 +208,7 @@ mod tests {
             quota: Some(n),
         };
         report.pool = PoolReport { total: n, used: n, reserved: n, zombies: n, leaked: n };
+        report.encls_exits = EnclsExitsReport { ecreate: n, einit: n, others: n };
         for section in &mut report.sections {
             section.id = wild.clone();
             section.pages = PagesReport {
@@ -238,9 +251,9 @@ mod tests {
         let lines = table(&report, None);
 
         assert!(lines[0].starts_with("a-name-of-more-than…: "), "{}", lines[0]);
-        assert!(lines[2].starts_with("epc-of-node…  "), "{}", lines[2]);
-        assert!(lines[3].starts_with("epc-of-twelv "), "{}", lines[3]);
-        assert_eq!(lines[7], "cut: and 7 more enclaves, as a report lists 2");
+        assert!(lines[3].starts_with("epc-of-node…  "), "{}", lines[3]);
+        assert!(lines[4].starts_with("epc-of-twelv "), "{}", lines[4]);
+        assert_eq!(lines[8], "cut: and 7 more enclaves, as a report lists 2");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! ENCLS leaves that exited, carried out under the guest's policy
 //! (the work of `handle_encls` in Linux's KVM).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cloister_sgx::encls::{self, leaf};
 use cloister_sgx::{EnclsRegs, LeafOutcome, LeafPort, SgxFeatures, Stop};
 use cloister_x86::{Exception, Gpa};
@@ -23,6 +25,46 @@ pub enum Action {
     Exhausted(Gpa, EpcExhausted),
 }
 
+/// How many ENCLS leaves of a machine exited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct EnclsExits {
+    /// ECREATE, which exits where policy may have a say in the SECS.
+    pub ecreate: u64,
+    /// EINIT, which always exits.
+    pub einit: u64,
+    /// Leaves that only exit to fault: those that CPUID does not announce, or all while SGX is off.
+    pub others: u64,
+}
+
+/// The counts behind [`EnclsExits`], which every processor of a machine adds to.
+#[derive(Debug, Default)]
+pub(crate) struct ExitCounters {
+    ecreate: AtomicU64,
+    einit: AtomicU64,
+    others: AtomicU64,
+}
+
+impl ExitCounters {
+    fn count(&self, leaf: u32) {
+        let counter = match leaf {
+            leaf::ECREATE => &self.ecreate,
+            leaf::EINIT => &self.einit,
+            _ => &self.others,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> EnclsExits {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EnclsExits {
+            ecreate: load(&self.ecreate),
+            einit: load(&self.einit),
+            others: load(&self.others),
+        }
+    }
+}
+
 /// Carries out the ENCLS leaf that a virtual processor stopped at, with the operands `regs`. `port`
 /// is the processor, as for a leaf that it would carry out itself.
 ///
@@ -37,6 +79,7 @@ pub enum Action {
 /// needs a place of its own in the leaf: it runs through a [`PolicyPort`], as on a processor that
 /// has only what the guest's CPUID announces.
 pub fn handle(vm: &SgxVm, vcpu: &SgxVcpu, port: &mut impl LeafPort, regs: &EnclsRegs) -> Action {
+    vm.exits.count(regs.eax);
     let cpuid = vm.cpuid();
     if !cpuid.capabilities.features.contains(SgxFeatures::SGX1) {
         return Action::Inject(Exception::ud());

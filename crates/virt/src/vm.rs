@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::account::EpcAccount;
 use crate::cpuid::SgxCpuid;
+use crate::encls::{EnclsExits, ExitCounters};
 use crate::msr::SgxVcpu;
 use crate::pool::EpcExhausted;
 use crate::vepc::{Backing, RemoveError, VirtualEpc};
@@ -65,6 +66,7 @@ pub struct SgxVm {
     account: Arc<EpcAccount>,
     sections: Vec<VirtualEpc>,
     cpuid: SgxCpuid,
+    pub(crate) exits: ExitCounters,
 }
 
 impl SgxVm {
@@ -105,7 +107,7 @@ impl SgxVm {
             }
             made.push(section);
         }
-        Ok(Self { account, sections: made, cpuid })
+        Ok(Self { account, sections: made, cpuid, exits: ExitCounters::default() })
     }
 
     /// The platform under the virtual machine.
@@ -165,6 +167,12 @@ impl SgxVm {
         (0..64)
             .filter(|&number| policy(number) || !self.cpuid.has_encls_leaf(number))
             .fold(0, |bitmap, number| bitmap | 1 << number)
+    }
+
+    /// How many ENCLS leaves of all its processors exited so far.
+    #[must_use]
+    pub fn encls_exits(&self) -> EnclsExits {
+        self.exits.read()
     }
 
     /// ENCLV-exiting bitmap for the guest's processors; `None` leaves the control "enable ENCLV

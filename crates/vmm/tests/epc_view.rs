@@ -469,7 +469,7 @@ fn the_live_view_is_refreshed_in_place_until_q_or_ctrl_c_and_restores_the_termin
         let lines: Vec<&str> = frame.split("\x1b[K\r\n").collect();
         assert_eq!(lines[0], "cloister epc: q quits");
         assert!(lines[2].starts_with("guest: 100 pages used"), "{lines:?}");
-        let rate = lines[4].rsplit(' ').next().unwrap().parse::<f64>();
+        let rate = lines[5].rsplit(' ').next().unwrap().parse::<f64>();
         assert!(rate.is_ok_and(|rate| (0.2..=1.1).contains(&rate)), "{lines:?}");
     }
 }

@@ -160,3 +160,25 @@ fn an_exit_that_no_rule_asked_for_is_gp() {
     }
     assert!(guest.reads.is_empty());
 }
+
+#[test]
+fn exits_are_counted_by_leaf_for_all_processors_of_a_machine() {
+    let guest = Guest::new(host::vm(cpuid(|c| c.capabilities.miscselect = 0)));
+    let mut processors = [guest.sibling(), guest];
+
+    for (processor, leaf) in [
+        (0, leaf::ECREATE),
+        (1, leaf::ECREATE),
+        (1, leaf::EINIT),
+        // This one does not exit.
+        (0, leaf::EREMOVE),
+        (0, leaf::EMODT + 1),
+        (1, u32::MAX),
+        (0, 63),
+    ] {
+        processors[processor].encls(leaf, 1, 1, 1);
+    }
+
+    let exits = processors[0].vm.encls_exits();
+    assert_eq!((exits.ecreate, exits.einit, exits.others), (2, 1, 3));
+}

@@ -5,8 +5,8 @@ mod page_map;
 use std::sync::Arc;
 
 use cloister_epc_view::{
-    AccountReport, EnclavePages, EnclaveReport, EpcReport, PageMap, PagesReport, PoolReport,
-    SectionReport, VERSION,
+    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, PageMap, PagesReport,
+    PoolReport, SectionReport, VERSION,
 };
 use cloister_sgx::AttributeFlags;
 use cloister_virt::{EnclaveCensus, PageCounts, SectionCensus, SgxVm, VirtualEpc};
@@ -48,6 +48,7 @@ impl EpcView {
                 name: self.name.clone(),
                 pool: PoolReport::default(),
                 account: AccountReport::default(),
+                encls_exits: EnclsExitsReport::default(),
                 faults: 0,
                 sections: Vec::new(),
                 enclaves: Vec::new(),
@@ -74,6 +75,7 @@ impl EpcView {
             name: self.name.clone(),
             pool: pool(sgx),
             account: account(sgx),
+            encls_exits: encls_exits(sgx),
             faults: census.sections.iter().map(|section| section.faults).sum(),
             sections,
             enclaves: census.enclaves.iter().map(|enclave| enclave_report(enclave, ids)).collect(),
@@ -103,6 +105,11 @@ fn account(sgx: &SgxVm) -> AccountReport {
         reservation: limits.reservation as u64,
         quota: (limits.quota != usize::MAX).then_some(limits.quota as u64),
     }
+}
+
+fn encls_exits(sgx: &SgxVm) -> EnclsExitsReport {
+    let exits = sgx.encls_exits();
+    EnclsExitsReport { ecreate: exits.ecreate, einit: exits.einit, others: exits.others }
 }
 
 fn section_report(
@@ -255,6 +262,7 @@ mod tests {
             "name": "web-7",
             "pool": { "total": 64, "used": 2, "reserved": 0, "zombies": 0, "leaked": 0 },
             "account": { "used": 2, "zombies": 0, "leaked": 0, "refused": 0, "reservation": 0 },
+            "encls-exits": { "ecreate": 0, "einit": 0, "others": 0 },
             "faults": 2,
             "sections": [
                 {

@@ -8,6 +8,7 @@ mod guests;
 #[path = "../fixture/kernel.rs"]
 mod kernel;
 mod machine;
+mod policy;
 mod power;
 mod process;
 mod resets;
