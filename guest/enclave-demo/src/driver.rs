@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Error;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 
 use crate::image::{Image, PAGE, Page};
 
@@ -29,7 +30,9 @@ pub(crate) struct Attributes {
 /// ATTRIBUTES.MODE64BIT.
 const MODE64BIT: u64 = 1 << 2;
 /// ATTRIBUTES.PROVISIONKEY.
-const PROVISIONKEY: u64 = 1 << 4;
+pub(crate) const PROVISIONKEY: u64 = 1 << 4;
+/// ATTRIBUTES.KSS.
+pub(crate) const KSS: u64 = 1 << 7;
 
 impl Attributes {
     /// 64-bit, x87 and SSE.
@@ -47,15 +50,44 @@ const PAGE_TYPE_TCS: u64 = 1;
 
 /// The part of SECS that ECREATE reads (SDM vol. 3D, table 35-2).
 #[repr(C, align(4096))]
-struct Secs {
+pub(crate) struct Secs {
     size: u64,
     base: u64,
     ssa_frame_size: u32,
     misc_select: u32,
     reserved: [u8; 24],
-    attributes: u64,
+    /// Other threads may write it while the driver reads it.
+    pub(crate) attributes: AtomicU64,
     xfrm: u64,
     rest: [u8; 4032],
+}
+
+impl Secs {
+    /// Of an enclave with the image's ELRANGE at `base`.
+    pub(crate) fn new(image: &Image, base: u64, attributes: Attributes) -> Self {
+        Self {
+            size: image.size,
+            base,
+            ssa_frame_size: image.ssa_frame_size,
+            misc_select: 0,
+            reserved: [0; 24],
+            attributes: attributes.flags.into(),
+            xfrm: attributes.xfrm,
+            rest: [0; 4032],
+        }
+    }
+
+    /// ECREATE. The enclave goes when the file is closed.
+    pub(crate) fn create(&self) -> Result<File, String> {
+        let device = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/sgx_enclave")
+            .map_err(|error| format!("cannot open /dev/sgx_enclave: {error}"))?;
+        let mut create: [u64; 1] = [ptr::from_ref(self) as u64];
+        ioctl(&device, SGX_IOC_ENCLAVE_CREATE, &mut create, "SGX_IOC_ENCLAVE_CREATE")?;
+        Ok(device)
+    }
 }
 
 #[repr(C, align(64))]
@@ -87,24 +119,8 @@ pub(crate) struct Enclave {
 impl Enclave {
     /// ECREATE, EADD and EEXTEND of every page, EINIT, and the mappings.
     pub(crate) fn build(image: &Image, attributes: Attributes) -> Result<Self, String> {
-        let device = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/sgx_enclave")
-            .map_err(|error| format!("cannot open /dev/sgx_enclave: {error}"))?;
         let base = reserve(image.size)?;
-        let secs = Secs {
-            size: image.size,
-            base,
-            ssa_frame_size: image.ssa_frame_size,
-            misc_select: 0,
-            reserved: [0; 24],
-            attributes: attributes.flags,
-            xfrm: attributes.xfrm,
-            rest: [0; 4032],
-        };
-        let mut create: [u64; 1] = [(&raw const secs) as u64];
-        ioctl(&device, SGX_IOC_ENCLAVE_CREATE, &mut create, "SGX_IOC_ENCLAVE_CREATE")?;
+        let device = Secs::new(image, base, attributes).create()?;
         // ECREATE sets what the driver allows.
         if attributes.flags & PROVISIONKEY != 0 {
             allow_provisioning(&device)?;
@@ -157,7 +173,7 @@ impl Enclave {
 }
 
 /// A naturally aligned address range of the process, PROT_NONE until pages are mapped.
-fn reserve(size: u64) -> Result<u64, String> {
+pub(crate) fn reserve(size: u64) -> Result<u64, String> {
     let length = usize::try_from(size).map_err(|_| "ELRANGE is too large".to_owned())?;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh anonymous mapping touches no existing one.

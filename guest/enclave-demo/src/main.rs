@@ -11,6 +11,7 @@
 //! - `vectors`: AVX registers in the enclave;
 //! - `oversubscribed MIB THREADS [SWEEPS]`: enclaves of that many MiB together, whose pages that many
 //!   threads go through that often;
+//! - `policy`: create enclaves while another thread adds attributes to their SECS;
 //! - `provision`: ask for the provisioning key, without and with the right to it.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
@@ -19,6 +20,7 @@ mod debugger;
 mod driver;
 mod image;
 mod oversubscribed;
+mod policy;
 mod provisioning;
 mod sealing;
 mod thread;
@@ -78,6 +80,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 _ => Err("oversubscribed takes MIB THREADS [SWEEPS]".to_owned()),
             }
         }
+        ["policy"] => policy::run(&image),
         ["provision"] => provisioning::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }

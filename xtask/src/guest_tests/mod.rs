@@ -7,6 +7,7 @@ mod epc;
 mod epc_view;
 mod kernels;
 mod monitor;
+mod policy;
 mod power;
 mod qemu;
 mod race;
@@ -89,6 +90,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("the_demo_enclave_runs_on_four_processors", sgx::demo_on_four_processors),
     test("sealed_data_survive_a_restart_and_are_bound_to_their_platform", sgx::sealing),
     test("the_provisioning_key_is_the_platforms_and_takes_a_flag", sgx::provisioning),
+    alone("no_racing_writer_gets_past_the_policy_of_the_guests_cpuid", policy::racing_writer),
     test("a_debugger_reads_and_writes_a_debug_enclave", sgx::debugger),
     alone("four_threads_are_in_an_enclave_at_once", sgx::threads),
     alone("enclaves_larger_than_the_epc_keep_their_contents", sgx::oversubscribed),
