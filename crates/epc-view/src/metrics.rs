@@ -104,10 +104,16 @@ impl Text {
         self.family(name, "gauge", "Pages of the host's EPC that a machine has, by state.");
         for (vm, report) in machines {
             let account = &report.account;
-            for (state, count) in
-                [("used", account.used), ("zombies", account.zombies), ("leaked", account.leaked)]
-            {
+            for (state, count) in [
+                ("used", account.used),
+                ("zombies", account.zombies),
+                ("leaked", account.leaked),
+                ("reservation", account.reservation),
+            ] {
                 self.sample(name, &[("vm", vm), ("state", state)], count);
+            }
+            if let Some(quota) = account.quota {
+                self.sample(name, &[("vm", vm), ("state", "quota")], quota);
             }
         }
         let name = "cloister_epc_refused_total";
@@ -272,6 +278,7 @@ mod tests {
             ),
             ("cloister_epc_faults_total", &[("section", "epc0")], 1200),
             ("cloister_epc_account_pages", &[("vm", "guest"), ("state", "leaked")], 2),
+            ("cloister_epc_account_pages", &[("vm", "guest"), ("state", "reservation")], 0),
             ("cloister_epc_refused_total", &[("vm", "guest")], 3),
             ("cloister_encls_exits_total", &[("vm", "guest"), ("leaf", "EINIT")], 6),
             ("cloister_epc_host_pages", &[("vm", "guest"), ("state", "total")], 32768),

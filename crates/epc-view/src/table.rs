@@ -17,7 +17,7 @@ pub fn table(report: &EpcReport, faults: Option<&[f64]>) -> Vec<String> {
         lines.push("  no EPC: the machine was started without any".to_owned());
         return lines;
     }
-    lines.push(exits(report));
+    lines.push(limits_and_exits(report));
     let last = if faults.is_some() { "FAULTS/S" } else { "FAULTS" };
     lines.push(format!(
         "{:<12}{:>8}{:>8}{:>8}{:>6}{:>6}{:>8}{:>6}{:>8}{last:>10}",
@@ -56,14 +56,25 @@ fn heading(report: &EpcReport) -> String {
     cut(line)
 }
 
-fn exits(report: &EpcReport) -> String {
-    let exits = &report.encls_exits;
-    format!(
+/// The limits of the machine, where it has some, and the exits of its guest.
+fn limits_and_exits(report: &EpcReport) -> String {
+    let (account, exits) = (&report.account, &report.encls_exits);
+    let mut line = String::new();
+    // Writing to a String cannot fail.
+    if let Some(quota) = account.quota {
+        let _ = write!(line, "quota {}, ", shortened(quota, 6));
+    }
+    if account.reservation != 0 {
+        let _ = write!(line, "reserved {}, ", shortened(account.reservation, 6));
+    }
+    let _ = write!(
+        line,
         "exits: {} ECREATE, {} EINIT, {} others",
         shortened(exits.ecreate, 5),
         shortened(exits.einit, 5),
         shortened(exits.others, 5),
-    )
+    );
+    line
 }
 
 fn section_line(section: &SectionReport, rate: Option<f64>) -> String {
@@ -174,6 +185,20 @@ mod tests {
                 "(before EINIT, SECS at 0x100001000)                                64G   0     1",
             ]
         );
+    }
+
+    #[test]
+    fn a_machine_with_limits_shows_them() {
+        let mut report = sample::report();
+        for (quota, reservation, line) in [
+            (Some(16384), 0, "quota 16384, exits: 5 ECREATE, 6 EINIT, 7 others"),
+            (None, 1 << 20, "reserved 1.0M, exits: 5 ECREATE, 6 EINIT, 7 others"),
+            (Some(4096), 512, "quota 4096, reserved 512, exits: 5 ECREATE, 6 EINIT, 7 others"),
+        ] {
+            report.account = AccountReport { quota, reservation, ..report.account };
+
+            assert_eq!(table(&report, None)[1], line);
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::epc_command::EpcArgs;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
-use values::{parse_memory, parse_sandbox};
+use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox};
 
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
@@ -81,6 +81,12 @@ pub struct RunArgs {
     /// Section of virtual EPC; can be given up to eight times
     #[arg(long, value_name = "id=ID,size=SIZE[,prealloc]")]
     sgx_epc: Vec<String>,
+    /// EPC of the platform that the guest can have at most [default: no limit]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    epc_quota: Option<String>,
+    /// EPC of the platform that is kept for the guest [default: none]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    epc_reserve: Option<String>,
     /// SGX as CPUID reports it: host, then flags such as -sgx2 or +sgx-edeccssa
     #[arg(
         long,
@@ -183,6 +189,8 @@ impl RunArgs {
             nodes: Vec::new(),
             disks: disks?,
             epc: epc?,
+            epc_quota: self.epc_quota.as_deref().map(parse_epc_quota).transpose()?,
+            epc_reserve: self.epc_reserve.as_deref().map(parse_epc_reserve).transpose()?,
             cpu: CpuConfig::parse(&self.cpu).map_err(ValueError::Cpu)?,
             launch_key: launch_key.map_err(ValueError::LaunchKey)?,
             platform: self.platform,
@@ -442,7 +450,8 @@ mod tests {
         let command = parse_line(
             "cloister run --kernel k --initrd i --append console=hvc0 --memory 1G --cpus 4 \
              --disk a --disk b,readonly --sgx-epc id=epc0,size=64M --sgx-epc \
-             id=epc1,size=32M,prealloc=on --cpu host,-sgx2 --platform p --no-reboot",
+             id=epc1,size=32M,prealloc=on --epc-quota 80M --epc-reserve 32M --cpu host,-sgx2 \
+             --platform p --no-reboot",
         );
 
         let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
@@ -478,6 +487,8 @@ mod tests {
                         host_node: 0
                     },
                 ],
+                epc_quota: Some(80 << 20),
+                epc_reserve: Some(32 << 20),
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 launch_key: None,
                 platform: Some("p".into()),

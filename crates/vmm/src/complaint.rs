@@ -34,6 +34,10 @@ pub enum Setting {
     Disk,
     /// Sections of virtual EPC.
     Epc,
+    /// How much EPC of the platform the machine can have.
+    EpcQuota,
+    /// How much EPC of the platform is kept for the machine.
+    EpcReserve,
     /// The hash of the key that launch enclaves are signed with.
     LaunchKey,
     /// The directory of the SGX platform.
@@ -56,7 +60,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -67,6 +71,8 @@ impl Setting {
         Self::Nodes,
         Self::Disk,
         Self::Epc,
+        Self::EpcQuota,
+        Self::EpcReserve,
         Self::LaunchKey,
         Self::Platform,
         Self::NoReboot,
@@ -91,6 +97,8 @@ impl Setting {
             Self::Nodes => "the NUMA nodes",
             Self::Disk => "the disk",
             Self::Epc => "the EPC",
+            Self::EpcQuota => "the quota of EPC",
+            Self::EpcReserve => "the reservation of EPC",
             Self::LaunchKey => "the launch key",
             Self::Platform => "the SGX platform",
             Self::NoReboot => "what a reset does",

@@ -9,6 +9,7 @@ use crate::cpu_flags::CpuConfig;
 use crate::layout::{Layout, LayoutError};
 use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
+use crate::size::format_size;
 
 /// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
 pub const MAX_CPUS: u32 = 64;
@@ -103,6 +104,10 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// EPC sections, in address order.
     pub epc: Vec<EpcConfig>,
+    /// Bytes of the platform's EPC that the machine can have at most, whatever its sections say.
+    pub epc_quota: Option<u64>,
+    /// Bytes of the platform's EPC that the machine can have whatever other machines take.
+    pub epc_reserve: Option<u64>,
     /// What CPUID says of SGX, if there are EPC sections.
     pub cpu: CpuConfig,
     /// What IA32_SGXLEPUBKEYHASH0-3 hold after reset, instead of the hash of Intel's key.
@@ -135,6 +140,17 @@ pub enum ConfigError {
     /// The sections cannot be laid out.
     #[error("{0}")]
     Epc(LayoutError),
+    /// More EPC to be reserved than the machine can have.
+    #[error("{} is more than the quota of {}", format_size(*.reserve), format_size(*.quota))]
+    EpcReserveAboveQuota {
+        /// Bytes to be reserved.
+        reserve: u64,
+        /// Bytes that the machine can have at most.
+        quota: u64,
+    },
+    /// A limit of EPC for a guest without EPC.
+    #[error("it is for guests with SGX, which EPC makes")]
+    EpcLimitWithoutEpc(Setting),
     /// The NUMA nodes are not what the machine consists of.
     #[error("{0}")]
     Nodes(NodeError),
@@ -168,6 +184,17 @@ impl ConfigError {
             Self::TooManyDisks(_) => new(Setting::Disk, "leave some out".into()),
             Self::EpcIdTwice(_) => new(Setting::Epc, "give each its own".into()),
             Self::Epc(error) => Complaint::about(Setting::Epc, error),
+            Self::EpcReserveAboveQuota { reserve, quota } => {
+                let why = format!(
+                    "{} is more than the {} of ",
+                    format_size(*reserve),
+                    format_size(*quota)
+                );
+                let why = Phrase::from(why).setting(Setting::EpcQuota);
+                let fix = "write a smaller size, or a larger quota";
+                Complaint::new(Setting::EpcReserve, why, fix)
+            }
+            Self::EpcLimitWithoutEpc(setting) => new(*setting, add_epc()),
             Self::Nodes(error) => Complaint::about(Setting::Nodes, error),
             Self::EpcWithoutSgx => {
                 let why = Phrase::from("-sgx takes SGX away and ").setting(Setting::Epc);
@@ -248,6 +275,7 @@ impl MachineConfig {
             }
         }
         self.check_sgx()?;
+        self.check_epc_limits()?;
         nodes::check(&self.nodes, self.cpus, self.ram, &self.epc)?;
         let sizes: Vec<u64> = self.epc.iter().map(|section| section.size).collect();
         Layout::new(self.ram, &sizes).map_err(|error| match error {
@@ -267,6 +295,23 @@ impl MachineConfig {
             (Some(flag), _) => Err(ConfigError::CpuWithoutEpc(flag)),
             (None, Some(_)) => Err(ConfigError::LaunchKeyWithoutEpc),
             (None, None) => Ok(()),
+        }
+    }
+
+    /// Whether quota and reservation go together. How much EPC there is the platform knows.
+    fn check_epc_limits(&self) -> Result<(), ConfigError> {
+        for (setting, limit) in
+            [(Setting::EpcQuota, self.epc_quota), (Setting::EpcReserve, self.epc_reserve)]
+        {
+            if limit.is_some() && self.epc.is_empty() {
+                return Err(ConfigError::EpcLimitWithoutEpc(setting));
+            }
+        }
+        match (self.epc_reserve, self.epc_quota) {
+            (Some(reserve), Some(quota)) if reserve > quota => {
+                Err(ConfigError::EpcReserveAboveQuota { reserve, quota })
+            }
+            _ => Ok(()),
         }
     }
 }

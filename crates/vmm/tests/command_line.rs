@@ -66,6 +66,31 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
             "--sgx-epc: the id a is given to two sections",
         ),
         (&["--kernel", &kernel, "--sgx-epc", "id=a,size=32T"], "--sgx-epc: the sections together"),
+        (
+            &["--kernel", &kernel, "--epc-quota", "1M"],
+            "--epc-quota: it is for guests with SGX, which EPC makes: add --sgx-epc, or",
+        ),
+        (
+            &["--kernel", &kernel, "--sgx-epc", section, "--epc-quota", "-1"],
+            "--epc-quota: \"-1\" is not a size: write a number and",
+        ),
+        (
+            &[
+                "--kernel",
+                &kernel,
+                "--sgx-epc",
+                section,
+                "--epc-quota",
+                "4K",
+                "--epc-reserve",
+                "8K",
+            ],
+            "--epc-reserve: 8K is more than the 4K of --epc-quota: write a smaller size, or",
+        ),
+        (
+            &["--kernel", &kernel, "--sgx-epc", section, "--epc-reserve", "1T"],
+            "--epc-reserve: 1T is more than the ",
+        ),
         (&["--kernel", &kernel, "--cpu", "qemu64"], "--cpu: \"qemu64\" is not a CPU model"),
         (&["--kernel", &kernel, "--cpu", "host,+sgx3"], "--cpu: there is no flag sgx3: did you"),
         (&["--kernel", &kernel, "--cpu", "host,-sgx1,+sgx2"], "--cpu: sgx2 needs sgx1, which"),

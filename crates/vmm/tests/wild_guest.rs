@@ -68,6 +68,8 @@ fn random_kernels_never_panic_and_always_end() {
                 node: 0,
                 host_node: 0,
             }],
+            epc_quota: None,
+            epc_reserve: None,
             cpu: CpuConfig::default(),
             launch_key: None,
             platform: None,

@@ -40,6 +40,12 @@ pub enum ValueError {
     /// `prealloc=` is neither on nor off.
     #[error("--sgx-epc: prealloc is on or off, not {0:?}")]
     EpcPrealloc(String),
+    /// `--epc-quota` is not a size.
+    #[error("--epc-quota: {0}")]
+    EpcQuota(SizeError),
+    /// `--epc-reserve` is not a size.
+    #[error("--epc-reserve: {0}")]
+    EpcReserve(SizeError),
     /// `--cpu` is not the model and flags.
     #[error("--cpu: {0}")]
     Cpu(CpuFlagError),
@@ -57,6 +63,16 @@ pub enum ValueError {
 /// Reads the value of `--memory`.
 pub(super) fn parse_memory(text: &str) -> Result<u64, ValueError> {
     parse_ram_size(text).map_err(ValueError::Memory)
+}
+
+/// Reads the value of `--epc-quota`.
+pub(super) fn parse_epc_quota(text: &str) -> Result<u64, ValueError> {
+    parse_size(text).map_err(ValueError::EpcQuota)
+}
+
+/// Reads the value of `--epc-reserve`.
+pub(super) fn parse_epc_reserve(text: &str) -> Result<u64, ValueError> {
+    parse_size(text).map_err(ValueError::EpcReserve)
 }
 
 /// Reads the value of `--sandbox`.

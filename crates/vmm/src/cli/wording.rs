@@ -19,6 +19,8 @@ impl Wording for RunWording {
             Setting::Cpu => "--cpu",
             Setting::Disk => "--disk",
             Setting::Epc => "--sgx-epc",
+            Setting::EpcQuota => "--epc-quota",
+            Setting::EpcReserve => "--epc-reserve",
             Setting::LaunchKey => "--launch-key",
             Setting::Platform => "--platform",
             Setting::NoReboot => "--no-reboot",

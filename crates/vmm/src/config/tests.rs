@@ -16,6 +16,8 @@ fn config(ram: u64, epc: &[&str]) -> MachineConfig {
         nodes: Vec::new(),
         disks: Vec::new(),
         epc: epc.iter().map(|text| EpcConfig::parse(text).unwrap()).collect(),
+        epc_quota: None,
+        epc_reserve: None,
         cpu: CpuConfig::default(),
         launch_key: None,
         platform: None,
@@ -166,5 +168,49 @@ fn each_front_end_names_its_own_options_and_the_error_names_none() {
         assert_eq!(names(&plain, &run) + names(&plain, &qemu), 0, "{plain}");
         assert_eq!(names(&RunWording.line(&complaint), &qemu), 0, "{complaint:?}");
         assert_eq!(names(&QemuWording.line(&complaint), &run), 0, "{complaint:?}");
+    }
+}
+
+#[test]
+fn quota_and_reservation_go_with_epc_and_each_other() {
+    const M: u64 = 1 << 20;
+    let check = |epc_quota, epc_reserve, epc: &[&str]| {
+        MachineConfig { epc_quota, epc_reserve, ..config(512 << 20, epc) }.layout()
+    };
+    let epc = &["id=e,size=64M"][..];
+
+    for (quota, reserve) in [
+        (None, None),
+        (Some(4096), None),
+        (None, Some(64 * M)),
+        (Some(1 << 40), Some(64 * M)),
+        (Some(32 * M), Some(32 * M)),
+    ] {
+        assert!(check(quota, reserve, epc).is_ok(), "{quota:?} {reserve:?}");
+    }
+    for (quota, reserve, epc, line) in [
+        (
+            Some(16 * M),
+            Some(32 * M),
+            epc,
+            "--epc-reserve: 32M is more than the 16M of --epc-quota: \
+             write a smaller size, or a larger quota",
+        ),
+        (
+            Some(16 * M),
+            None,
+            &[],
+            "--epc-quota: it is for guests with SGX, which EPC makes: add --sgx-epc, or leave it out",
+        ),
+        (
+            None,
+            Some(16 * M),
+            &[],
+            "--epc-reserve: it is for guests with SGX, which EPC makes: add --sgx-epc, \
+             or leave it out",
+        ),
+    ] {
+        let complaint = check(quota, reserve, epc).unwrap_err().complaint();
+        assert_eq!(RunWording.line(&complaint), line);
     }
 }

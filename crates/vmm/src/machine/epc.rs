@@ -1,4 +1,4 @@
-//! The platform whose EPC is behind a machine's virtual EPC.
+//! The platform whose EPC is behind a machine's virtual EPC, and what of it the machine may have.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,8 @@ use cloister_sgx::{
     PlatformFuses, PlatformIdentity, SgxFeatures,
 };
 use cloister_virt::{
-    EpcPool, ProvisionError, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm, VmError,
+    EpcAccount, EpcLimits, EpcPool, LimitError, ProvisionError, ProvisioningRight, SectionConfig,
+    SgxCpuid, SgxVm, VmError,
 };
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use crate::config::{EpcConfig, MachineConfig};
 use crate::layout::Layout;
 use crate::platform_dir::provision_file;
+use crate::size::format_size;
 
 /// Why a machine cannot have its virtual EPC.
 #[derive(Debug, Error)]
@@ -33,6 +35,49 @@ pub enum EpcError {
     /// The sections cannot be made.
     #[error("{0}: give the section a smaller size or leave prealloc=on out")]
     Sections(VmError),
+}
+
+/// Why no EPC can be kept for a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ReserveError {
+    /// More than the machine could ever have.
+    #[error(
+        "{} is more than the quota of {}: write a smaller size",
+        format_size(*.reserve),
+        format_size(*.quota)
+    )]
+    AboveQuota {
+        /// Bytes to be reserved.
+        reserve: u64,
+        /// Bytes that the machine can have at most.
+        quota: u64,
+    },
+    /// More than what of the platform's EPC is neither in use nor reserved by others.
+    #[error(
+        "{} is more than the {} that are left of the platform's EPC: write a smaller size",
+        format_size(*.reserve),
+        format_size(*.available)
+    )]
+    Unavailable {
+        /// Bytes to be reserved.
+        reserve: u64,
+        /// Bytes that can be.
+        available: u64,
+    },
+}
+
+impl From<LimitError> for ReserveError {
+    fn from(error: LimitError) -> Self {
+        let bytes = |pages: usize| pages as u64 * PAGE_SIZE;
+        match error {
+            LimitError::AboveQuota { reservation, quota } => {
+                Self::AboveQuota { reserve: bytes(reservation), quota: bytes(quota) }
+            }
+            LimitError::Unavailable { reservation, available } => {
+                Self::Unavailable { reserve: bytes(reservation), available: bytes(available) }
+            }
+        }
+    }
 }
 
 /// Pages of all sections together.
@@ -80,31 +125,62 @@ fn host_capabilities() -> Capabilities {
     }
 }
 
-/// Makes the virtual EPC of a machine on a platform with the keys that `fuses` stand for, or of a
-/// platform that ends with the process. The platform has as much EPC as the guest: pages cost the
-/// host nothing until they are used. It can do all that there is; what of that the guest has, its
-/// CPUID says. `None` without sections.
-pub(super) fn virtual_epc(
-    config: &MachineConfig,
+/// The EPC of a platform with these sections, and with the keys that `fuses` stand for or keys that
+/// end with the process. The platform can do all that there is: what of that a guest has, its CPUID
+/// says. Pages cost the host nothing until they are used. Machines share it by [`Machine::on`].
+///
+/// # Errors
+///
+/// [`EpcError`].
+///
+/// [`Machine::on`]: super::Machine::on
+pub fn platform_epc(
+    sections: Vec<EpcSectionConfig>,
     fuses: Option<PlatformFuses>,
-    provisioning: Option<ProvisioningRight>,
-    layout: &Layout,
-) -> Result<Option<Arc<SgxVm>>, EpcError> {
-    if config.epc.is_empty() {
-        return Ok(None);
-    }
+    launch_key: Option<[u8; 32]>,
+) -> Result<Arc<EpcPool>, EpcError> {
     let identity = match fuses {
         Some(fuses) => fuses.boot(),
         None => PlatformIdentity::throw_away(),
     };
-    let identity = identity.map_err(EpcError::Identity)?;
     let platform = Platform::new(PlatformConfig {
-        default_le_hash: config.launch_key.unwrap_or(DEFAULT_LE_HASH),
+        default_le_hash: launch_key.unwrap_or(DEFAULT_LE_HASH),
         capabilities: host_capabilities(),
-        sections: platform_sections(&config.epc),
-        ..PlatformConfig::single(pages(&config.epc)?, identity)
+        sections,
+        ..PlatformConfig::single(0, identity.map_err(EpcError::Identity)?)
     });
-    let platform = platform.map_err(EpcError::Platform)?;
+    Ok(EpcPool::new(Arc::new(platform.map_err(EpcError::Platform)?)))
+}
+
+/// The EPC of a platform that one machine has for itself: as much as its guest.
+pub(super) fn own_epc(
+    config: &MachineConfig,
+    fuses: Option<PlatformFuses>,
+) -> Result<Arc<EpcPool>, EpcError> {
+    platform_epc(platform_sections(&config.epc), fuses, config.launch_key)
+}
+
+/// What a machine has of `pool`, within its limits.
+pub(super) fn account(
+    config: &MachineConfig,
+    pool: &Arc<EpcPool>,
+) -> Result<Arc<EpcAccount>, ReserveError> {
+    // A limit beyond what can be counted is none.
+    let pages = |bytes: u64| usize::try_from(bytes / PAGE_SIZE).unwrap_or(usize::MAX);
+    let limits = EpcLimits {
+        reservation: config.epc_reserve.map_or(0, pages),
+        quota: config.epc_quota.map_or(usize::MAX, pages),
+    };
+    Ok(pool.open(config.display_name(), limits)?)
+}
+
+/// Makes the virtual EPC of a machine, which draws on `account`.
+pub(super) fn virtual_epc(
+    config: &MachineConfig,
+    account: Arc<EpcAccount>,
+    provisioning: Option<ProvisioningRight>,
+    layout: &Layout,
+) -> Result<Arc<SgxVm>, EpcError> {
     let cpuid = SgxCpuid {
         capabilities: config.cpu.capabilities,
         launch_control: config.cpu.launch_control,
@@ -121,10 +197,8 @@ pub(super) fn virtual_epc(
             preallocate: section.prealloc,
         })
         .collect();
-    let pool = EpcPool::new(Arc::new(platform));
-    let account = pool.unlimited(config.display_name());
     let vm = SgxVm::new(account, &sections, cpuid).map_err(EpcError::Sections)?;
-    Ok(Some(Arc::new(vm)))
+    Ok(Arc::new(vm))
 }
 
 #[cfg(test)]
@@ -150,6 +224,8 @@ mod tests {
             nodes: Vec::new(),
             disks: Vec::new(),
             epc: vec![EpcConfig::parse("id=a,size=1M").unwrap()],
+            epc_quota: None,
+            epc_reserve: None,
             cpu,
             launch_key: None,
             platform: None,
@@ -157,7 +233,8 @@ mod tests {
         };
         let layout = Layout::new(RAM, &[EPC]).unwrap();
         let right = provisioning(&config).unwrap();
-        virtual_epc(&config, None, right, &layout).unwrap().unwrap()
+        let account = account(&config, &own_epc(&config, None).unwrap()).unwrap();
+        virtual_epc(&config, account, right, &layout).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use cloister_virt::{ProvisionError, RemoveError};
 use thiserror::Error;
 
 use super::board::BoardError;
-use super::epc::EpcError;
+use super::epc::{EpcError, ReserveError};
 use crate::accel::VcpuError;
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
@@ -39,6 +39,9 @@ pub enum MachineError {
     /// Virtual EPC.
     #[error("{0}")]
     Epc(EpcError),
+    /// The reservation of EPC.
+    #[error("{0}")]
+    EpcReserve(ReserveError),
     /// A disk image that cannot be opened.
     #[error("cannot open {path}: {reason}", path = .path.display())]
     DiskOpen {
@@ -96,6 +99,7 @@ impl MachineError {
             Self::Platform(error) => Complaint::about(Setting::Platform, error),
             Self::Provision(_) => Complaint::about(Setting::Cpu, self),
             Self::Epc(error) => Complaint::about(Setting::Epc, error),
+            Self::EpcReserve(error) => Complaint::about(Setting::EpcReserve, error),
             Self::DiskOpen { reason, writable: true, .. }
                 if reason.kind() == io::ErrorKind::PermissionDenied =>
             {

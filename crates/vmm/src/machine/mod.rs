@@ -13,7 +13,7 @@ mod source;
 mod supervise;
 
 pub use control::{Control, Ended};
-pub use epc::EpcError;
+pub use epc::{EpcError, ReserveError, platform_epc};
 pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
 
@@ -21,7 +21,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use cloister_virt::SgxVm;
+use cloister_virt::{EpcPool, SgxVm};
 use vm_memory::GuestMemoryMmap;
 
 use self::source::Source;
@@ -74,6 +74,21 @@ impl Machine {
     ///
     /// [`MachineError`].
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
+        Self::make(config, None)
+    }
+
+    /// As [`Machine::new`], on the EPC of a platform that machines share. The keys and the
+    /// launch-control hash after reset are that platform's: `platform` of the configuration only says
+    /// who has the right to the provisioning key, and `launch_key` has no meaning.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError`] names the option that cannot be served.
+    pub fn on(pool: &Arc<EpcPool>, config: MachineConfig) -> Result<Self, MachineError> {
+        Self::make(config, Some(pool))
+    }
+
+    fn make(config: MachineConfig, shared: Option<&Arc<EpcPool>>) -> Result<Self, MachineError> {
         let layout = config.layout()?;
         let files = Source::files(&config.boot, layout.low_ram_end())?;
         let disks = Disk::open_all(&config.disks)?;
@@ -86,8 +101,17 @@ impl Machine {
         // Last of what may be refused: it may make something.
         let fuses = config.platform.as_deref().map(platform_dir::open).transpose();
         let fuses = fuses.map_err(MachineError::Platform)?;
-        let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
-        let sgx = epc::virtual_epc(&config, fuses, right, &layout).map_err(MachineError::Epc)?;
+        let mut sgx = None;
+        if !config.epc.is_empty() {
+            let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
+            let pool = match shared {
+                Some(pool) => pool.clone(),
+                None => epc::own_epc(&config, fuses).map_err(MachineError::Epc)?,
+            };
+            let account = epc::account(&config, &pool).map_err(MachineError::EpcReserve)?;
+            let vm = epc::virtual_epc(&config, account, right, &layout);
+            sgx = Some(vm.map_err(MachineError::Epc)?);
+        }
         let translators = Translators::new(config.cpus);
         Ok(Self { config, layout, ram, source, disks, sgx, translators })
     }

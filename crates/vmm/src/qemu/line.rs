@@ -109,6 +109,8 @@ impl Line {
             nodes,
             disks: self.drives,
             epc,
+            epc_quota: None,
+            epc_reserve: None,
             cpu: self.cpu.unwrap_or_default(),
             launch_key: self.launch_key,
             platform: self.platform,

@@ -39,6 +39,8 @@ fn plain() -> MachineConfig {
         nodes: vec![],
         disks: vec![],
         epc: vec![],
+        epc_quota: None,
+        epc_reserve: None,
         cpu: CpuConfig::default(),
         launch_key: None,
         platform: None,

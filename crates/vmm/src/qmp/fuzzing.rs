@@ -67,6 +67,8 @@ fn machine() -> Machine {
         nodes: Vec::new(),
         disks: Vec::new(),
         epc: vec![epc],
+        epc_quota: None,
+        epc_reserve: None,
         cpu: CpuConfig::default(),
         launch_key: None,
         platform: None,

@@ -10,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloister_virt::EpcPool;
 use cloister_vmm::cli::{self, Command};
-use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::machine::{Control, Machine, MachineError, MachineEvent, Outcome, RunError};
 use cloister_vmm::qmp::{Context, Listen, ServeError, Server, Socket};
 use cloister_vmm::sandbox::Sandbox;
 
@@ -77,9 +78,10 @@ pub(crate) struct Running {
     pub(crate) control: Control,
     pub(crate) screen: Screen,
     pub(crate) socket: PathBuf,
+    pub(crate) events: Arc<Mutex<Vec<MachineEvent>>>,
     context: Context,
     server: Option<Server>,
-    ended: Receiver<Outcome>,
+    ended: Receiver<Result<Outcome, RunError>>,
 }
 
 /// Files of different tests do not meet.
@@ -89,18 +91,47 @@ fn fresh_name() -> PathBuf {
     std::env::temp_dir().join(format!("cloister-qmp-{}-{next}", std::process::id()))
 }
 
+/// A machine that is to run `code`, on `pool` or on a platform of its own.
+fn machine(
+    code: &[u8],
+    options: &[&str],
+    pool: Option<&Arc<EpcPool>>,
+) -> Result<Machine, MachineError> {
+    let kernel = fresh_name().with_extension("kernel");
+    fs::write(&kernel, bzimage_that_runs(code)).unwrap();
+    let words = ["cloister", "run", "--memory", "4M", "--kernel", kernel.to_str().unwrap()];
+    let words = words.iter().chain(options).map(OsString::from);
+    let Ok(Command::Run(args)) = cli::parse(words) else { panic!("{options:?}") };
+    let config = args.into_config().unwrap();
+    let machine = match pool {
+        Some(pool) => Machine::on(pool, config),
+        None => Machine::new(config),
+    };
+    fs::remove_file(&kernel).unwrap();
+    machine
+}
+
 impl Running {
     /// Starts a machine that runs `code`, with more options of `cloister run`.
     pub(crate) fn start(code: &[u8], options: &[&str]) -> Self {
-        let kernel = fresh_name().with_extension("kernel");
-        fs::write(&kernel, bzimage_that_runs(code)).unwrap();
-        let words = ["cloister", "run", "--memory", "4M", "--kernel", kernel.to_str().unwrap()];
-        let words = words.iter().chain(options).map(OsString::from);
-        let Ok(Command::Run(args)) = cli::parse(words) else { panic!("{options:?}") };
-        let machine = Machine::new(args.into_config().unwrap()).unwrap();
-        fs::remove_file(&kernel).unwrap();
+        Self::run(machine(code, options, None).unwrap())
+    }
+
+    /// As [`Running::start`], on a platform that machines share.
+    pub(crate) fn start_on(
+        pool: &Arc<EpcPool>,
+        code: &[u8],
+        options: &[&str],
+    ) -> Result<Self, MachineError> {
+        Ok(Self::run(machine(code, options, Some(pool))?))
+    }
+
+    fn run(machine: Machine) -> Self {
         let (screen, socket) = (Screen::default(), fresh_name().with_extension("sock"));
         let control = Control::new(screen.clone());
+        let events = Arc::<Mutex<Vec<_>>>::default();
+        let seen = events.clone();
+        control.watch(move |event| seen.lock().unwrap().push(event));
         let listen = Listen::new(&socket, false).unwrap();
         let context = Context::new(&machine, &control);
         let server = Some(
@@ -108,8 +139,8 @@ impl Running {
         );
         let (end, ended) = mpsc::channel();
         let handle = control.clone();
-        thread::spawn(move || end.send(machine.run(&handle, &Sandbox::off()).unwrap()));
-        Self { control, screen, socket, context, server, ended }
+        thread::spawn(move || end.send(machine.run(&handle, &Sandbox::off())));
+        Self { control, screen, socket, events, context, server, ended }
     }
 
     /// A client behind the negotiation.
@@ -127,6 +158,11 @@ impl Running {
 
     /// How the machine ended.
     pub(crate) fn outcome(&self) -> Outcome {
+        self.result().unwrap()
+    }
+
+    /// How the machine ended, or why it could not go on.
+    pub(crate) fn result(&self) -> Result<Outcome, RunError> {
         self.ended.recv_timeout(PATIENCE).expect("the machine ends")
     }
 

@@ -15,5 +15,6 @@ mod resets;
 mod robustness;
 mod run_state;
 mod sgx;
+mod shared_platform;
 #[path = "../fixture/virtio.rs"]
 mod virtio;

@@ -23,7 +23,7 @@ const LOW_SECS: u32 = 0x9000;
 /// The EPC: guest-physical, linear, and its pages.
 const EPC: u64 = 1 << 32;
 const EPC_LINEAR: u32 = 0x4000_0000;
-const PAGES: u32 = 1024;
+pub(crate) const PAGES: u32 = 1024;
 
 /// ATTRIBUTES.PROVISIONKEY and ATTRIBUTES.KSS.
 const CONTESTED: u64 = 1 << 4 | 1 << 7;
@@ -36,7 +36,7 @@ const fn at(part: usize) -> [u8; 4] {
 const HANDLER: usize = 146;
 const TRY: usize = 109;
 
-/// Creates an enclave in each page of the EPC, again and again until it succeeds, while another
+/// Its code: creates an enclave in each page of the EPC, again and again until it succeeds, while another
 /// processor flips attributes of the SECS. Then prints a dot.
 fn code() -> Vec<u8> {
     let pointers = at(POINTERS);
@@ -90,9 +90,9 @@ fn code() -> Vec<u8> {
     code.concat()
 }
 
-/// The whole guest. Its SECS has both contested attributes, so nothing comes to be in a guest that
-/// may not have them before the other processor writes.
-fn guest() -> Vec<u8> {
+/// A guest that creates an enclave in each page of its section of 4 MiB and prints a dot. These
+/// attributes are in the SECS until its second processor, if it has one, writes there.
+pub(crate) fn creator(attributes: u64) -> Vec<u8> {
     let mut guest = code();
     assert_eq!(&guest[TRY..TRY + 3], [0x31, 0xc0, 0xbb]);
     assert_eq!(&guest[HANDLER..], [0x83, 0xc4, 0x10, 0xeb, 0xd6]);
@@ -125,7 +125,7 @@ fn guest() -> Vec<u8> {
     put(SECS, &8192_u64.to_le_bytes());
     // SSAFRAMESIZE.
     put(SECS + 16, &[1]);
-    put(SECS + 48, &CONTESTED.to_le_bytes());
+    put(SECS + 48, &attributes.to_le_bytes());
     // XFRM.
     put(SECS + 56, &[3]);
     guest
@@ -134,7 +134,8 @@ fn guest() -> Vec<u8> {
 /// The contested attributes of each enclave that came to be, and how often ECREATE exited.
 fn created(flags: &str) -> (Vec<u64>, u64) {
     let options = ["--cpus", "2", "--sgx-epc", "id=a,size=4M", "--cpu", flags];
-    let running = Running::start(&guest(), &options);
+    // Where they are not allowed, nothing comes to be before the other processor writes.
+    let running = Running::start(&creator(CONTESTED), &options);
     running.screen.wait_for_more();
 
     let report = QmpClient::connect(&running.socket, PATIENCE).unwrap().epc_report(false).unwrap();
