@@ -48,6 +48,15 @@ impl Screen {
         self.0.0.lock().unwrap().bytes.len()
     }
 
+    /// Waits until something was printed.
+    pub(crate) fn wait(&self) {
+        let start = Instant::now();
+        while self.len() == 0 {
+            assert!(start.elapsed() < PATIENCE, "the guest prints nothing");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for more to be printed than there is.
     pub(crate) fn wait_for_more(&self) {
         let (before, start) = (self.len(), Instant::now());

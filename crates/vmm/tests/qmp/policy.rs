@@ -136,7 +136,7 @@ fn created(flags: &str) -> (Vec<u64>, u64) {
     let options = ["--cpus", "2", "--sgx-epc", "id=a,size=4M", "--cpu", flags];
     // Where they are not allowed, nothing comes to be before the other processor writes.
     let running = Running::start(&creator(CONTESTED), &options);
-    running.screen.wait_for_more();
+    running.screen.wait();
 
     let report = QmpClient::connect(&running.socket, PATIENCE).unwrap().epc_report(false).unwrap();
 

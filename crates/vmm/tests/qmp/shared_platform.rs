@@ -30,7 +30,7 @@ fn ends_alone(pool: &Arc<EpcPool>, limits: &[&str], reason: EpcExhausted, pages:
     let limited = Running::start_on(pool, &creator(0), &[&SECTION, limits].concat()).unwrap();
 
     let error = limited.result().unwrap_err();
-    other.screen.wait_for_more();
+    other.screen.wait();
 
     let RunError::Vcpu(VcpuError::EpcExhausted { reason: found, .. }) = error else {
         panic!("{error}")
