@@ -4,6 +4,10 @@
 //! `provision`, which is made with it and which machines that give their guest the provisioning key
 //! must be able to open. See docs/platform.md.
 
+mod provision;
+
+pub use provision::{ProvisionError, provisioning_right};
+
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};

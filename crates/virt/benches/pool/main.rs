@@ -68,7 +68,7 @@ fn release() {
     let start = Instant::now();
     section.preallocate().expect("enough pages");
     println!("pool preallocated-per-second {:.0}", pages as f64 / start.elapsed().as_secs_f64());
-    let mut window = Window(pool.platform().clone());
+    let mut window = Window(pool.store().clone());
     for page in (0..pages).step_by(SPREAD as usize) {
         let index = section.populate(Gpa(page * PAGE_SIZE)).expect("EPC").expect("backed");
         window.version_array(index);

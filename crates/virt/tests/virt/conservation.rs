@@ -122,7 +122,7 @@ impl World {
     fn new() -> Self {
         let pool = host::pool_of(&HOST);
         Self {
-            kernel: Kernel::new(pool.platform().clone()),
+            kernel: Kernel::new(pool.store().clone()),
             accounts: LIMITS.map(|limits| pool.open("vm", limits).expect("enough")),
             pool,
             sections: std::array::from_fn(|_| None),
@@ -209,7 +209,7 @@ impl World {
 
     fn close(&mut self, slot: usize, held: Option<EpcIndex>) {
         let Some(section) = self.sections[slot].take() else { return };
-        let platform = self.pool.platform().clone();
+        let platform = self.pool.store().clone();
         let guard = held.map(|index| {
             platform
                 .begin_ecreate(index, La(0), &PageInfo::default(), || Ok::<_, Exception>(secinfo()))
@@ -324,7 +324,7 @@ impl World {
         }
         for page in 0..TOTAL as u32 {
             let index = EpcIndex(page);
-            let valid = self.pool.platform().epcm(index).valid();
+            let valid = self.pool.store().epcm(index).valid();
             assert_eq!(valid, self.uses.contains_key(&index), "{index:?}");
             assert!(!valid || owned.contains(&index), "{index:?} is in use by nobody");
         }

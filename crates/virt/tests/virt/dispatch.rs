@@ -50,7 +50,7 @@ fn leaves_exit_where_policy_has_a_say_and_nowhere_else() {
     for (name, change, expected) in table {
         let guest = Guest::new(host::vm(cpuid(change)));
 
-        let bitmap = guest.vm.encls_exiting(&guest.vcpu);
+        let bitmap = guest.vcpu.encls_exiting();
 
         assert_eq!(bitmap, expected, "{name}: {:#x}", bitmap ^ expected);
     }
@@ -73,8 +73,8 @@ fn the_leaves_of_epc_oversubscription_run_where_cpuid_announces_them() {
 
     // ERDINFO, ETRACKC, ELDBC, ELDUC.
     let leaves = 0b1111 << leaf::ERDINFO;
-    assert_eq!(none.vm.encls_exiting(&none.vcpu), EINIT | UNKNOWN);
-    assert_eq!(both.vm.encls_exiting(&both.vcpu), EINIT | UNKNOWN & !leaves);
+    assert_eq!(none.vcpu.encls_exiting(), EINIT | UNKNOWN);
+    assert_eq!(both.vcpu.encls_exiting(), EINIT | UNKNOWN & !leaves);
     assert_eq!((none.vm.enclv_exiting(), both.vm.enclv_exiting()), (None, Some(0)));
 }
 
@@ -83,9 +83,9 @@ fn every_leaf_exits_until_firmware_locked_sgx_on() {
     let mut guest = Guest::new(host::vm(host::everything()));
     guest.vcpu = unlocked(&guest.vm);
     let mut write = |value| {
-        let outcome = guest.vcpu.wrmsr(guest.vm.cpuid(), FEATURE_CONTROL, value);
+        let outcome = guest.vcpu.wrmsr(FEATURE_CONTROL, value);
         assert_eq!(outcome, WrmsrOutcome::Handled);
-        guest.vm.encls_exiting(&guest.vcpu)
+        guest.vcpu.encls_exiting()
     };
 
     assert_eq!(write(0), !0);
@@ -130,7 +130,7 @@ fn every_leaf_is_ud_without_sgx1_with_sgx_on_and_off() {
 fn without_paging_every_leaf_that_exits_is_gp_and_no_operand_is_read() {
     let mut guest = Guest::new(host::vm(cpuid(|c| c.capabilities.miscselect = 0)));
     guest.paging = false;
-    let exiting = guest.vm.encls_exiting(&guest.vcpu);
+    let exiting = guest.vcpu.encls_exiting();
     assert_eq!(exiting, ECREATE | EINIT | UNKNOWN);
 
     for leaf in (0..=63).filter(|leaf| exiting & 1 << leaf != 0) {

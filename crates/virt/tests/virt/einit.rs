@@ -148,7 +148,7 @@ fn on_a_locked_host_the_guest_has_the_hosts_hash_and_cannot_see_it() {
     let mut guest = Guest::new(vm.into());
     create(&mut guest, &secs(), 0);
 
-    let msr = guest.vcpu.rdmsr(guest.vm.cpuid(), SGXLEPUBKEYHASH0);
+    let msr = guest.vcpu.rdmsr(SGXLEPUBKEYHASH0);
     let others = init(&mut guest, &sigstruct(&secs(), 0, Signer::other()), 0);
     let hosts = init(&mut guest, &sigstruct(&secs(), 0, Signer::trusted()), 0);
 

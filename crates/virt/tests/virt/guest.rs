@@ -8,7 +8,7 @@ use cloister_sgx::{
     Capabilities, EnclsRegs, EpcAccess, EpcIndex, LeafOutcome, LeafPort, SgxStatus, Stop,
     encls as native,
 };
-use cloister_virt::encls::{self, Action};
+use cloister_virt::encls::Action;
 use cloister_virt::{Backing, SgxVcpu, SgxVm, WrmsrOutcome};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::msr::SGXLEPUBKEYHASH0;
@@ -136,7 +136,7 @@ impl Guest {
     /// Writes IA32_SGXLEPUBKEYHASH0-3.
     pub(crate) fn trust(&mut self, author: &Signer) {
         for (n, value) in (0..).zip(author.hash_msrs()) {
-            let outcome = self.vcpu.wrmsr(self.vm.cpuid(), SGXLEPUBKEYHASH0 + n, value);
+            let outcome = self.vcpu.wrmsr(SGXLEPUBKEYHASH0 + n, value);
             assert_eq!(outcome, WrmsrOutcome::Handled);
         }
     }
@@ -152,13 +152,12 @@ impl Guest {
     /// Stops at an ENCLS leaf that exits.
     pub(crate) fn exit(&mut self, leaf: u32, rbx: u64, rcx: u64, rdx: u64) -> Action {
         let regs = EnclsRegs { eax: leaf, rbx, rcx, rdx, mode64: true };
-        let (vm, vcpu) = (self.vm.clone(), self.vcpu);
-        encls::handle(&vm, &vcpu, self, &regs)
+        self.vcpu.clone().handle_encls(self, &regs)
     }
 
     /// Executes an ENCLS leaf, which exits or not as the ENCLS-exiting bitmap says.
     pub(crate) fn encls(&mut self, leaf: u32, rbx: u64, rcx: u64, rdx: u64) -> Action {
-        if self.vm.encls_exiting(&self.vcpu) & 1 << leaf.min(63) != 0 {
+        if self.vcpu.encls_exiting() & 1 << leaf.min(63) != 0 {
             return self.exit(leaf, rbx, rcx, rdx);
         }
         let regs = EnclsRegs { eax: leaf, rbx, rcx, rdx, mode64: true };

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use cloister_sgx::encls::{self, leaf};
 use cloister_sgx::enclu::{self, leaf as user};
 use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags, Secs};
-use cloister_sgx::processor::{RAX, RBX, RCX};
 use cloister_sgx::{
     AttributeFlags, Capabilities, EnclaveState, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType,
     Platform, ProcessorState, SgxStatus, Stop, XsaveArea,
 };
-use cloister_x86::{La, PAGE_SIZE};
+use cloister_x86::{Gpr, La, PAGE_SIZE};
 use zerocopy::IntoBytes as _;
 
 use crate::enclave::{BASE, secs};
@@ -134,9 +133,9 @@ impl Kernel {
             osxsave: true,
             ..ProcessorState::default()
         };
-        cpu.gpr[RAX] = user::EENTER.into();
-        cpu.gpr[RBX] = BASE;
-        cpu.gpr[RCX] = 0x40_2000;
+        cpu.gpr[Gpr::Rax] = user::EENTER.into();
+        cpu.gpr[Gpr::Rbx] = BASE;
+        cpu.gpr[Gpr::Rcx] = 0x40_2000;
         let platform = self.platform.clone();
         enclu::execute(&platform, &mut state, self, &mut cpu, &mut XsaveArea::default())
             .expect("EENTER");
@@ -145,8 +144,8 @@ impl Kernel {
 
     /// EEXIT.
     pub(crate) fn exit(&mut self, (mut state, mut cpu): (EnclaveState, ProcessorState)) {
-        cpu.gpr[RAX] = user::EEXIT.into();
-        cpu.gpr[RBX] = 0x40_3000;
+        cpu.gpr[Gpr::Rax] = user::EEXIT.into();
+        cpu.gpr[Gpr::Rbx] = 0x40_3000;
         let platform = self.platform.clone();
         enclu::execute(&platform, &mut state, self, &mut cpu, &mut XsaveArea::default())
             .expect("EEXIT");

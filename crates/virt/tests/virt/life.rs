@@ -138,7 +138,7 @@ fn leaves_that_do_not_exit_back_their_operands_too() {
 fn release_takes_an_secs_after_its_children() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let section = section(&account, 8);
     let pages: Vec<_> = (0..8).map(|page| touch(&section, page)).collect();
     kernel.create(pages[0]).expect("ECREATE");
@@ -150,14 +150,14 @@ fn release_takes_an_secs_after_its_children() {
     drop(section);
 
     assert_eq!(counts(&pool), (0, 0, 0));
-    assert!(pages.iter().all(|&page| !pool.platform().epcm(page).valid()));
+    assert!(pages.iter().all(|&page| !pool.store().epcm(page).valid()));
 }
 
 #[test]
 fn an_secs_with_children_in_another_section_is_a_zombie_until_the_last_is_gone() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let (home, abroad, far) = (section(&account, 4), section(&account, 4), section(&account, 4));
     let (secs, near) = (touch(&home, 0), touch(&home, 1));
     let (second, third) = (touch(&abroad, 0), touch(&far, 0));
@@ -168,19 +168,19 @@ fn an_secs_with_children_in_another_section_is_a_zombie_until_the_last_is_gone()
 
     drop(home);
     assert_eq!(counts(&pool), (3, 1, 0));
-    assert!(pool.platform().epcm(secs).is(PageType::Secs));
+    assert!(pool.store().epcm(secs).is(PageType::Secs));
     drop(abroad);
     assert_eq!(counts(&pool), (2, 1, 0));
     drop(far);
     assert_eq!(counts(&pool), (0, 0, 0));
-    assert!(!pool.platform().epcm(secs).valid());
+    assert!(!pool.store().epcm(secs).valid());
 }
 
 #[test]
 fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let (home, abroad) = (section(&account, 4), section(&account, 4));
     let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
     kernel.create(secs).expect("ECREATE");
@@ -198,7 +198,7 @@ fn a_zombie_whose_last_child_the_guest_removed_goes_with_the_next_release() {
 fn a_zombie_is_no_business_of_other_machines() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let (home, abroad) = (section(&account, 4), section(&account, 4));
     let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
     kernel.create(secs).expect("ECREATE");
@@ -218,7 +218,7 @@ fn a_zombie_is_no_business_of_other_machines() {
 fn children_that_go_first_leave_no_zombie() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let (home, abroad) = (section(&account, 4), section(&account, 4));
     let (secs, child) = (touch(&home, 0), touch(&abroad, 0));
     kernel.create(secs).expect("ECREATE");
@@ -234,7 +234,7 @@ fn children_that_go_first_leave_no_zombie() {
 fn sections_released_at_the_same_time_leave_no_zombie_behind() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     for _ in 0..2_000 {
         let sections = [section(&account, 4), section(&account, 4)];
         let secs = [touch(&sections[0], 0), touch(&sections[1], 0)];
@@ -262,7 +262,7 @@ fn sections_released_at_the_same_time_leave_no_zombie_behind() {
 fn pages_with_a_processor_inside_are_leaked_and_never_used_again() {
     let pool = host::pool(8);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let section = section(&account, 4);
     let [secs, tcs, ssa] = [0, 1, 2].map(|page| touch(&section, page));
     touch(&section, 3);
@@ -287,7 +287,7 @@ fn a_page_that_another_leaf_holds_throughout_is_leaked() {
     let released = section(&account, 2);
     let (held, other) = (touch(&released, 0), touch(&released, 1));
     let guard = pool
-        .platform()
+        .store()
         .begin_ecreate(held, La(0), &PageInfo::default(), || Ok::<_, Exception>(secinfo()))
         .expect("an unused page");
 
@@ -302,7 +302,7 @@ fn a_page_that_another_leaf_holds_throughout_is_leaked() {
 fn remove_all_counts_the_secs_pages_that_need_another_pass_and_keeps_the_backing() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let section = section(&account, 8);
     let pages: Vec<_> = (0..6).map(|page| touch(&section, page)).collect();
     // Two SECS before their children, one after.
@@ -314,7 +314,7 @@ fn remove_all_counts_the_secs_pages_that_need_another_pass_and_keeps_the_backing
     assert_eq!(section.remove_all(), Ok(2));
     assert_eq!(section.remove_all(), Ok(0));
 
-    assert!(pages.iter().all(|&page| !pool.platform().epcm(page).valid()));
+    assert!(pages.iter().all(|&page| !pool.store().epcm(page).valid()));
     assert_eq!(section.backing(gpa(3)), Some(Backing::Page(pages[3])));
     assert_eq!(counts(&pool), (6, 0, 0));
 }
@@ -323,7 +323,7 @@ fn remove_all_counts_the_secs_pages_that_need_another_pass_and_keeps_the_backing
 fn remove_all_names_a_page_in_use_and_succeeds_once_the_processor_left() {
     let pool = host::pool(16);
     let account = pool.unlimited("vm");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let section = section(&account, 8);
     let [secs, tcs, ssa] = [4, 5, 6].map(|page| touch(&section, page));
     kernel.threaded(secs, tcs, ssa);
@@ -354,7 +354,7 @@ fn after_a_reset_no_page_is_valid_and_the_guest_builds_again() {
 
     assert_eq!(guest.vm.reset(), Ok(()));
 
-    let platform = pool.platform();
+    let platform = pool.store();
     let valid = (0..32).filter(|&page| platform.epcm(EpcIndex(page)).valid());
     assert_eq!(valid.count(), 0);
     assert_eq!(counts(&pool), (5, 0, 0));
@@ -367,7 +367,7 @@ fn after_a_reset_no_page_is_valid_and_the_guest_builds_again() {
 fn a_machine_killed_with_its_secs_in_either_section_returns_every_page() {
     for secs_first in [true, false] {
         let pool = host::pool(16);
-        let mut kernel = Kernel::new(pool.platform().clone());
+        let mut kernel = Kernel::new(pool.store().clone());
         let sections = [host::section(EPC_GPA, 4), host::section(EPC_GPA + (1 << 20), 4)];
         let vm =
             SgxVm::new(pool.unlimited("vm"), &sections, host::everything()).expect("a machine");

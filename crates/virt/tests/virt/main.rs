@@ -19,4 +19,5 @@ mod provision;
 mod race;
 mod release;
 mod signer;
+mod store;
 mod vm;

@@ -84,7 +84,7 @@ impl Machine {
         let vm = SgxVm::new(account, &sections, host::everything()).expect("a valid machine");
         Self {
             vm,
-            kernel: Kernel::new(pool.platform().clone()),
+            kernel: Kernel::new(pool.store().clone()),
             backed: BTreeMap::new(),
             uses: BTreeMap::new(),
             refused: 0,
@@ -255,5 +255,5 @@ fn a_thousand_machines_on_one_pool_return_every_page_but_those_in_use() {
     assert_eq!(pool.statistics(), expected);
     let (_section, rest) = host::drain(&pool.unlimited("the last"), 0);
     assert_eq!(rest.iter().collect::<BTreeSet<_>>().len(), total - lost);
-    assert!(rest.iter().all(|&index| !pool.platform().epcm(index).valid()));
+    assert!(rest.iter().all(|&index| !pool.store().epcm(index).valid()));
 }

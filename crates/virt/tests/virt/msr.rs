@@ -1,5 +1,7 @@
 //! FEATURE_CONTROL, IA32_SGXLEPUBKEYHASH0-3 and the other MSRs of SGX.
 
+use std::sync::Arc;
+
 use cloister_sgx::{DEFAULT_LE_HASH, SgxFeatures};
 use cloister_virt::{RdmsrOutcome, SgxCpuid, SgxVcpu, SgxVm, WrmsrOutcome};
 use cloister_x86::msr::{
@@ -14,8 +16,8 @@ const LC: u64 = 1 << 17;
 const SGX: u64 = 1 << 18;
 
 /// A processor before firmware: FEATURE_CONTROL is 0.
-pub(crate) fn unlocked(vm: &SgxVm) -> SgxVcpu {
-    SgxVcpu::after_reset(vm.platform().default_le_hash())
+pub(crate) fn unlocked(vm: &Arc<SgxVm>) -> SgxVcpu {
+    SgxVcpu::after_reset(vm.clone())
 }
 
 fn without_lc() -> SgxCpuid {
@@ -33,7 +35,7 @@ fn firmware_leaves_sgx_on_and_launch_control_as_cpuid_says() {
     for (cpuid, expected) in [(host::everything(), LOCK | LC | SGX), (without_lc(), LOCK | SGX)] {
         let vcpu = host::vm(cpuid).new_vcpu();
 
-        assert_eq!(vcpu.rdmsr(&cpuid, FEATURE_CONTROL), RdmsrOutcome::Value(expected));
+        assert_eq!(vcpu.rdmsr(FEATURE_CONTROL), RdmsrOutcome::Value(expected));
         assert!(vcpu.sgx_enabled());
     }
 }
@@ -62,23 +64,22 @@ fn feature_control_takes_the_bits_of_what_is_there_until_it_is_locked() {
         let vm = host::vm(cpuid);
         let mut vcpu = unlocked(&vm);
 
-        let outcome = vcpu.wrmsr(&cpuid, FEATURE_CONTROL, value);
+        let outcome = vcpu.wrmsr(FEATURE_CONTROL, value);
 
         assert_eq!(outcome, expected, "{name}");
         let kept = if expected == handled { value } else { 0 };
-        assert_eq!(vcpu.rdmsr(&cpuid, FEATURE_CONTROL), RdmsrOutcome::Value(kept), "{name}");
+        assert_eq!(vcpu.rdmsr(FEATURE_CONTROL), RdmsrOutcome::Value(kept), "{name}");
         assert_eq!(vcpu.sgx_enabled(), kept & (LOCK | SGX) == LOCK | SGX, "{name}");
-        let again = vcpu.wrmsr(&cpuid, FEATURE_CONTROL, kept);
+        let again = vcpu.wrmsr(FEATURE_CONTROL, kept);
         assert_eq!(again, if kept & LOCK == 0 { handled } else { gp }, "{name}, written again");
     }
 }
 
 #[test]
 fn the_hash_is_the_platforms_after_reset() {
-    let cpuid = host::everything();
-    let vcpu = host::vm(cpuid).new_vcpu();
+    let vcpu = host::vm(host::everything()).new_vcpu();
 
-    let read = (SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3).map(|msr| vcpu.rdmsr(&cpuid, msr));
+    let read = (SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3).map(|msr| vcpu.rdmsr(msr));
 
     // SOURCES: the hash of the signer that processors trust after reset.
     let expected = [
@@ -107,12 +108,12 @@ fn the_hash_is_there_with_sgx1_and_lc_and_writable_when_both_lock_and_lc_are_set
         let vm = host::vm(cpuid);
         let mut vcpu = unlocked(&vm);
         let hash = vcpu.le_hash();
-        let outcome = vcpu.wrmsr(&cpuid, FEATURE_CONTROL, feature_control);
+        let outcome = vcpu.wrmsr(FEATURE_CONTROL, feature_control);
         assert_eq!(outcome, WrmsrOutcome::Handled, "{name}");
 
         for msr in SGXLEPUBKEYHASH0..=SGXLEPUBKEYHASH3 {
-            let read = vcpu.rdmsr(&cpuid, msr);
-            let written = vcpu.wrmsr(&cpuid, msr, u64::from(msr) << 40);
+            let read = vcpu.rdmsr(msr);
+            let written = vcpu.wrmsr(msr, u64::from(msr) << 40);
 
             assert_eq!(matches!(read, RdmsrOutcome::Value(_)), readable, "{name}");
             assert_ne!(read, RdmsrOutcome::NotHandled, "{name}");
@@ -120,7 +121,7 @@ fn the_hash_is_there_with_sgx1_and_lc_and_writable_when_both_lock_and_lc_are_set
             assert_ne!(written, WrmsrOutcome::NotHandled, "{name}");
             if writable {
                 let value = RdmsrOutcome::Value(u64::from(msr) << 40);
-                assert_eq!(vcpu.rdmsr(&cpuid, msr), value, "{name}");
+                assert_eq!(vcpu.rdmsr(msr), value, "{name}");
             }
         }
         assert_eq!(vcpu.le_hash() == hash, !writable, "{name}");
@@ -139,18 +140,17 @@ fn other_msrs_of_sgx_cannot_be_written_and_the_owner_epoch_not_be_read() {
     for (msr, cpuid, expected) in table {
         let mut vcpu = host::vm(cpuid).new_vcpu();
 
-        assert_eq!(vcpu.rdmsr(&cpuid, msr), expected, "{msr:#x}");
-        assert_eq!(vcpu.wrmsr(&cpuid, msr, 0), WrmsrOutcome::GeneralProtection, "{msr:#x}");
+        assert_eq!(vcpu.rdmsr(msr), expected, "{msr:#x}");
+        assert_eq!(vcpu.wrmsr(msr, 0), WrmsrOutcome::GeneralProtection, "{msr:#x}");
     }
 }
 
 #[test]
 fn msrs_of_others_are_left_to_them() {
-    let cpuid = host::everything();
-    let mut vcpu = host::vm(cpuid).new_vcpu();
+    let mut vcpu = host::vm(host::everything()).new_vcpu();
 
     for msr in [TSC, SGXLEPUBKEYHASH0 - 1, SGXLEPUBKEYHASH3 + 1, 0x302, 0x501, u32::MAX] {
-        assert_eq!(vcpu.rdmsr(&cpuid, msr), RdmsrOutcome::NotHandled, "{msr:#x}");
-        assert_eq!(vcpu.wrmsr(&cpuid, msr, 1), WrmsrOutcome::NotHandled, "{msr:#x}");
+        assert_eq!(vcpu.rdmsr(msr), RdmsrOutcome::NotHandled, "{msr:#x}");
+        assert_eq!(vcpu.wrmsr(msr, 1), WrmsrOutcome::NotHandled, "{msr:#x}");
     }
 }

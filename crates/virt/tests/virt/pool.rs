@@ -6,8 +6,8 @@ use std::thread;
 
 use cloister_sgx::EpcIndex;
 use cloister_virt::{
-    AccountStatistics, EpcExhausted, EpcLimits, LimitError, NodeStatistics, PoolStatistics,
-    SectionConfig, SgxVm, VirtualEpc, VmError,
+    AccountStatistics, EpcError, EpcExhausted, EpcLimits, LimitError, NodeStatistics,
+    PoolStatistics, SectionConfig, SgxVm, VirtualEpc, VmError,
 };
 use cloister_x86::{Gpa, PAGE_SIZE};
 
@@ -153,7 +153,7 @@ fn preallocation_beyond_the_quota_says_so_and_takes_nothing() {
 
     let error = SgxVm::new(account.clone(), &[fits, too_many], host::everything());
 
-    assert_eq!(error.map(drop), Err(VmError::Quota(1)));
+    assert_eq!(error.map(drop), Err(VmError::Epc(EpcError::Quota(1))));
     assert_eq!(account.statistics().used, 0);
     assert_eq!(pool.statistics().reserved, 2);
     let vm = SgxVm::new(account.clone(), &[fits], host::everything()).expect("enough");

@@ -54,7 +54,7 @@ fn logged(work: impl FnOnce()) -> Vec<String> {
 fn leaked_pages_are_logged_with_page_code_and_machine() {
     let pool = host::pool(8);
     let account = pool.unlimited("web-7");
-    let mut kernel = Kernel::new(pool.platform().clone());
+    let mut kernel = Kernel::new(pool.store().clone());
     let section = VirtualEpc::new(account, gpa(0), 4, 0);
     section.preallocate().expect("enough");
     let [secs, tcs, ssa] =
@@ -93,7 +93,7 @@ fn a_guest_cannot_flood_the_log_with_leaked_pages() {
 /// A leaf that holds a page.
 fn hold(pool: &EpcPool, page: EpcIndex) -> impl Sized + '_ {
     let secinfo = || Ok::<_, Exception>(secinfo());
-    pool.platform().begin_ecreate(page, La(0), &PageInfo::default(), secinfo).expect("unused")
+    pool.store().begin_ecreate(page, La(0), &PageInfo::default(), secinfo).expect("unused")
 }
 
 #[test]

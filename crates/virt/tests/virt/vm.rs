@@ -1,7 +1,7 @@
 //! What a virtual machine can have.
 
 use cloister_sgx::{AttributeFlags, Platform, PlatformConfig, SgxFeatures};
-use cloister_virt::{EpcPool, SectionConfig, SgxCpuid, SgxVm, VmError};
+use cloister_virt::{EpcError, EpcPool, SectionConfig, SectionError, SgxCpuid, SgxVm, VmError};
 use cloister_x86::Gpa;
 
 use crate::host::{self, EPC_GPA, section};
@@ -11,30 +11,35 @@ fn sections_that_cannot_be_are_refused_by_their_place() {
     let whole = section(EPC_GPA, 4);
     let at = |base| SectionConfig { base: Gpa(base), ..whole };
     let of = |size| SectionConfig { size, ..whole };
+    let sections = |error| VmError::Epc(EpcError::Sections(error));
     let table: [(&str, &[SectionConfig], VmError); 12] = [
-        ("empty", &[of(0)], VmError::Size(0)),
-        ("a page and a half", &[of(6144)], VmError::Size(0)),
-        ("a byte", &[section(1 << 30, 1), of(1)], VmError::Size(1)),
-        ("base within a page", &[at(EPC_GPA + 2048)], VmError::Size(0)),
-        ("end above 52 bits", &[at((1 << 52) - 4096)], VmError::Address(0)),
-        ("end above 64 bits", &[at(!4095)], VmError::Address(0)),
+        ("empty", &[of(0)], sections(SectionError::Size(0))),
+        ("a page and a half", &[of(6144)], sections(SectionError::Size(0))),
+        ("a byte", &[section(1 << 30, 1), of(1)], sections(SectionError::Size(1))),
+        ("base within a page", &[at(EPC_GPA + 2048)], sections(SectionError::Size(0))),
+        ("end above 52 bits", &[at((1 << 52) - 4096)], sections(SectionError::Address(0))),
+        ("end above 64 bits", &[at(!4095)], sections(SectionError::Address(0))),
         ("all addresses", &[SectionConfig { base: Gpa(0), size: !4095, ..whole }], {
-            VmError::Address(0)
+            sections(SectionError::Address(0))
         }),
-        ("twice the same", &[whole, whole], VmError::Overlap(1)),
-        ("one page shared", &[whole, at(EPC_GPA + 3 * 4096)], VmError::Overlap(1)),
-        ("one in another", &[whole, section(EPC_GPA + 4096, 1)], VmError::Overlap(1)),
-        ("nine", &[section(EPC_GPA, 1); 9], VmError::Count(9)),
+        ("twice the same", &[whole, whole], sections(SectionError::Overlap(1))),
+        ("one page shared", &[whole, at(EPC_GPA + 3 * 4096)], sections(SectionError::Overlap(1))),
+        (
+            "one in another",
+            &[whole, section(EPC_GPA + 4096, 1)],
+            sections(SectionError::Overlap(1)),
+        ),
+        ("nine", &[section(EPC_GPA, 1); 9], sections(SectionError::Count(9))),
         (
             "more than the host has, preallocated",
             &[section(1 << 30, 1), SectionConfig { preallocate: true, size: 33 << 12, ..whole }],
-            VmError::Exhausted(1),
+            VmError::Epc(EpcError::Exhausted(1)),
         ),
     ];
-    for (name, sections, expected) in table {
+    for (name, refused, expected) in table {
         let pool = host::pool(32);
 
-        let error = SgxVm::new(pool.unlimited("vm"), sections, host::everything()).expect_err(name);
+        let error = SgxVm::new(pool.unlimited("vm"), refused, host::everything()).expect_err(name);
 
         assert_eq!(error, expected, "{name}");
         assert_eq!(pool.statistics().used, 0, "{name}");

@@ -9,15 +9,15 @@ use cloister_sgx::{
     PlatformFuses, PlatformIdentity, SgxFeatures,
 };
 use cloister_virt::{
-    EpcAccount, EpcLimits, EpcPool, LimitError, ProvisionError, ProvisioningRight, SectionConfig,
-    SgxCpuid, SgxVm, VmError,
+    EpcAccount, EpcLimits, EpcPool, LimitError, ProvisioningRight, SectionConfig, SgxCpuid, SgxVm,
+    VmError,
 };
 use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
 
 use crate::config::{EpcConfig, MachineConfig};
 use crate::layout::Layout;
-use crate::platform_dir::provision_file;
+use crate::platform_dir::{ProvisionError, provision_file, provisioning_right};
 use crate::size::format_size;
 
 /// Why a machine cannot have its virtual EPC.
@@ -109,7 +109,7 @@ pub(super) fn provisioning(
         return Ok(None);
     }
     match &config.platform {
-        Some(directory) => ProvisioningRight::open(&provision_file(directory)).map(Some),
+        Some(directory) => provisioning_right(&provision_file(directory)).map(Some),
         None => Ok(Some(ProvisioningRight::of_own_platform())),
     }
 }
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn ecreate_exits_unless_the_guest_has_all_of_the_platform() {
-        let exits = |sgx: &SgxVm| sgx.encls_exiting(&sgx.new_vcpu()) & 1 << leaf::ECREATE != 0;
+        let exits = |sgx: &Arc<SgxVm>| sgx.new_vcpu().encls_exiting() & 1 << leaf::ECREATE != 0;
 
         assert!(exits(&sgx(|_| {})));
         assert!(exits(&sgx(|guest| {

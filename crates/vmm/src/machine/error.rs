@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cloister_boot::{BootError, Remedy};
-use cloister_virt::{ProvisionError, RemoveError};
+use cloister_virt::RemoveError;
 use thiserror::Error;
 
 use super::board::BoardError;
@@ -15,7 +15,7 @@ use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::ConfigError;
 use crate::devices::virtio::BlockError;
 use crate::memory::RamError;
-use crate::platform_dir::PlatformDirError;
+use crate::platform_dir::{PlatformDirError, ProvisionError};
 
 /// Why a machine cannot be put together. [`MachineError::complaint`] says which setting is at fault and
 /// what to do.

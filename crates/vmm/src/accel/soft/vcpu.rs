@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cloister_boot::EntryState;
 use cloister_cpu::{ArchState, Exit, SgxPort};
-use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome, encls};
+use cloister_virt::encls::Action;
+use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome};
 use cloister_x86::segment::seg;
 use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
 
@@ -21,19 +22,13 @@ enum Pending {
     Access(usize),
 }
 
-/// What a processor has of SGX.
-struct Sgx {
-    vm: Arc<SgxVm>,
-    vcpu: SgxVcpu,
-}
-
 /// A software processor.
 pub(super) struct SoftVcpu {
     vcpu: cloister_cpu::Vcpu,
     id: u32,
     msrs: MsrBank,
     cpuid: GuestCpuid,
-    sgx: Option<Sgx>,
+    sgx: Option<SgxVcpu>,
     pending: Pending,
     /// Little-endian value of a device access.
     data: [u8; 8],
@@ -61,7 +56,7 @@ impl SoftVcpu {
             vcpu.cpu.set_state(at_entry(entry));
         }
         vcpu.cpu.ctl.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
-        let sgx = sgx.map(|vm| Sgx { vcpu: vm.new_vcpu(), vm });
+        let sgx = sgx.map(SgxVcpu::new);
         let (pending, data) = (Pending::Nothing, [0; 8]);
         let (msrs, translators) = (MsrBank::default(), Translators::default());
         let mut this = Self { vcpu, id, msrs, cpuid, sgx, pending, data, translators };
@@ -110,7 +105,7 @@ impl SoftVcpu {
     ///
     /// The #GP could not be delivered.
     fn answer_rdmsr(&mut self, index: u32) -> Result<(), Exit> {
-        let sgx = self.sgx.as_ref().map(|sgx| sgx.vcpu.rdmsr(sgx.vm.cpuid(), index));
+        let sgx = self.sgx.as_ref().map(|sgx| sgx.rdmsr(index));
         let value = match sgx {
             Some(RdmsrOutcome::Value(value)) => Some(value),
             Some(RdmsrOutcome::GeneralProtection) => None,
@@ -132,7 +127,7 @@ impl SoftVcpu {
     ///
     /// The #GP could not be delivered.
     fn answer_wrmsr(&mut self, index: u32, value: u64) -> Result<(), Exit> {
-        let sgx = self.sgx.as_mut().map(|sgx| sgx.vcpu.wrmsr(sgx.vm.cpuid(), index, value));
+        let sgx = self.sgx.as_mut().map(|sgx| sgx.wrmsr(index, value));
         let written = match sgx {
             Some(WrmsrOutcome::Handled) => {
                 self.update_sgx();
@@ -176,9 +171,9 @@ impl SoftVcpu {
     fn update_sgx(&mut self) {
         if let Some(sgx) = &self.sgx {
             let ctl = &mut self.vcpu.cpu.ctl;
-            ctl.encls_exiting = sgx.vm.encls_exiting(&sgx.vcpu);
-            ctl.sgx_enabled = sgx.vcpu.sgx_enabled();
-            ctl.le_pubkey_hash = sgx.vcpu.le_hash();
+            ctl.encls_exiting = sgx.encls_exiting();
+            ctl.sgx_enabled = sgx.sgx_enabled();
+            ctl.le_pubkey_hash = sgx.le_hash();
         }
     }
 
@@ -194,16 +189,16 @@ impl SoftVcpu {
         };
         let regs = self.vcpu.cpu.leaf_registers();
         let mut port = SgxPort::after_exit(&mut self.vcpu.cpu);
-        match encls::handle(&sgx.vm, &sgx.vcpu, &mut port, &regs) {
-            encls::Action::Retire(outcome) => {
+        match sgx.handle_encls(&mut port, &regs) {
+            Action::Retire(outcome) => {
                 port.written();
                 self.vcpu.cpu.apply_leaf(&outcome);
                 self.vcpu.skip();
                 Ok(Ok(()))
             }
-            encls::Action::Inject(exception) => Ok(self.vcpu.inject(exception)),
-            encls::Action::Retry => Ok(Ok(())),
-            encls::Action::Exhausted(gpa, reason) => Err(VcpuError::EpcExhausted { gpa, reason }),
+            Action::Inject(exception) => Ok(self.vcpu.inject(exception)),
+            Action::Retry => Ok(Ok(())),
+            Action::Exhausted(gpa, reason) => Err(VcpuError::EpcExhausted { gpa, reason }),
         }
     }
 
@@ -213,7 +208,7 @@ impl SoftVcpu {
     ///
     /// There is none.
     fn back_epc(&self, gpa: Gpa) -> Result<(), VcpuError> {
-        match self.sgx.as_ref().and_then(|sgx| sgx.vm.populate(gpa)) {
+        match self.sgx.as_ref().and_then(|sgx| sgx.vm().populate(gpa)) {
             Some(Err(reason)) => Err(VcpuError::EpcExhausted { gpa, reason }),
             Some(Ok(_)) | None => Ok(()),
         }

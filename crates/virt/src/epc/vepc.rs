@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use cloister_sgx::{EpcIndex, SgxStatus};
-use cloister_x86::{Exception, Gpa, PAGE_SIZE};
+use cloister_sgx::{EpcIndex, Platform};
+use cloister_x86::{Gpa, PAGE_SIZE};
 use thiserror::Error;
 
-use crate::account::EpcAccount;
-use crate::pool::EpcExhausted;
+use super::account::EpcAccount;
+use super::pool::EpcExhausted;
+use super::store::{EpcStore, InUse, Removal};
 
 /// Entries of each level of the map of a section, but for the topmost.
 const ENTRIES: usize = 512;
@@ -43,7 +44,7 @@ pub enum Backing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("an EPC page at {gpa} is in use by a running enclave or leaf")]
 pub struct RemoveError {
-    /// Guest-physical address of the page.
+    /// Guest-physical address of the page; that of its section where the store cannot tell.
     pub gpa: Gpa,
 }
 
@@ -53,8 +54,8 @@ pub struct RemoveError {
 /// takes them back when the section is dropped. A page that was never touched costs nothing: the
 /// map of an untouched section of 512 GiB is a table of 512 empty entries.
 #[derive(Debug)]
-pub struct VirtualEpc {
-    account: Arc<EpcAccount>,
+pub struct VirtualEpc<S: EpcStore = Platform> {
+    account: Arc<EpcAccount<S>>,
     base: Gpa,
     pages: usize,
     node: u32,
@@ -64,11 +65,11 @@ pub struct VirtualEpc {
     faults: AtomicU64,
 }
 
-impl VirtualEpc {
+impl<S: EpcStore> VirtualEpc<S> {
     /// A section of `pages` pages at guest-physical address `base` of the machine that `account` is
     /// of, backed with pages of host node `node` where possible.
     #[must_use]
-    pub fn new(account: Arc<EpcAccount>, base: Gpa, pages: usize, node: u32) -> Self {
+    pub fn new(account: Arc<EpcAccount<S>>, base: Gpa, pages: usize, node: u32) -> Self {
         let map =
             std::iter::repeat_with(OnceLock::new).take(pages.div_ceil(DIRECTORY_PAGES)).collect();
         Self {
@@ -221,23 +222,22 @@ impl VirtualEpc {
     ///
     /// [`RemoveError`] if a page is in use: the guest's processors have to stop first.
     pub fn remove_all(&self) -> Result<usize, RemoveError> {
-        let mut left = 0;
-        for (gpa, index, _) in self.yielding() {
-            match self.account.pool().platform().eremove(index) {
-                Ok(SgxStatus::Success) => {}
-                Ok(SgxStatus::ChildPresent) => left += 1,
-                Ok(_) | Err(_) => return Err(RemoveError { gpa }),
-            }
-        }
-        Ok(left)
+        let mut last = self.base;
+        let mut pages = self.yielding().map(|(gpa, index, _)| {
+            last = gpa;
+            index
+        });
+        let left = self.account.pool().store().remove_all(&mut pages);
+        drop(pages);
+        left.map_err(|InUse| RemoveError { gpa: last })
     }
 
     /// One page after the other, so that a large section keeps nobody from the pool for longer
     /// than a page takes. Returns the pages that EREMOVE refuses.
-    fn release(&self) -> impl Iterator<Item = (Gpa, EpcIndex, Result<SgxStatus, Exception>)> {
+    fn release(&self) -> impl Iterator<Item = (Gpa, EpcIndex, Removal)> {
         self.yielding().filter_map(|(gpa, index, record)| {
-            let outcome = self.account.pool().platform().eremove(index);
-            if outcome == Ok(SgxStatus::Success) {
+            let outcome = self.account.pool().store().remove(index);
+            if outcome == Removal::Removed {
                 record.store(0, Ordering::Release);
                 self.account.pool().free(&self.account, index);
                 return None;
@@ -247,7 +247,7 @@ impl VirtualEpc {
     }
 }
 
-impl Drop for VirtualEpc {
+impl<S: EpcStore> Drop for VirtualEpc<S> {
     /// Gives the pages back, in two passes as `sgx_vepc_release` in Linux: the first takes the
     /// children and refuses the SECS pages that had some, the second takes those. An SECS that
     /// still has children has them in another section, and waits for that as a zombie. A page
@@ -258,14 +258,18 @@ impl Drop for VirtualEpc {
         let mut zombies = Vec::new();
         let mut leaked = 0_usize;
         for (gpa, index, outcome) in self.release() {
-            if outcome == Ok(SgxStatus::ChildPresent) {
-                zombies.push(index);
-                continue;
-            }
+            let code = match outcome {
+                Removal::ChildPresent => {
+                    zombies.push(index);
+                    continue;
+                }
+                Removal::Removed => continue,
+                Removal::Refused(code) => code,
+            };
             self.account.pool().leak(&self.account);
             leaked += 1;
             if leaked <= NAMED_LEAKS {
-                tracing::error!(vm, %gpa, page = index.0, code = ?outcome, "EREMOVE refused an EPC page: leaked");
+                tracing::error!(vm, %gpa, page = index.0, ?code, "EREMOVE refused an EPC page: leaked");
             }
         }
         if leaked > NAMED_LEAKS {
@@ -280,7 +284,7 @@ mod tests {
     use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity};
 
     use super::*;
-    use crate::pool::EpcPool;
+    use crate::epc::EpcPool;
 
     const GIB: u64 = 1 << 30;
 

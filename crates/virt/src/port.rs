@@ -3,9 +3,8 @@
 use cloister_sgx::{Capabilities, EpcAccess, EpcIndex, LeafPort, Stop};
 use cloister_x86::{Gpa, La};
 
-use crate::msr::SgxVcpu;
-use crate::pool::EpcExhausted;
-use crate::vm::SgxVm;
+use crate::epc::EpcExhausted;
+use crate::vcpu::SgxVcpu;
 
 /// A virtual processor's port with the guest's policy in front of it.
 ///
@@ -15,16 +14,15 @@ use crate::vm::SgxVm;
 /// that, what policy judges is the leaf's own copy of its operands.
 #[derive(Debug)]
 pub struct PolicyPort<'a, P> {
-    vm: &'a SgxVm,
     vcpu: &'a SgxVcpu,
     port: &'a mut P,
     exhausted: Option<(Gpa, EpcExhausted)>,
 }
 
 impl<'a, P: LeafPort> PolicyPort<'a, P> {
-    /// The policy of `vm`, and of its processor `vcpu`, over `port`.
-    pub const fn new(vm: &'a SgxVm, vcpu: &'a SgxVcpu, port: &'a mut P) -> Self {
-        Self { vm, vcpu, port, exhausted: None }
+    /// The policy of `vcpu` and its machine, over `port`.
+    pub const fn new(vcpu: &'a SgxVcpu, port: &'a mut P) -> Self {
+        Self { vcpu, port, exhausted: None }
     }
 
     /// After [`Stop::EpcMiss`]: the page that there was no EPC for, and why.
@@ -52,7 +50,7 @@ impl<P: LeafPort> LeafPort for PolicyPort<'_, P> {
             Err(Stop::EpcMiss { gpa }) => gpa,
             resolved => return resolved,
         };
-        match self.vm.populate(gpa) {
+        match self.vcpu.vm().populate(gpa) {
             Some(Ok(_)) => match self.port.resolve_epc(la, access) {
                 // Meanwhile the page tables lead to another page: the guest runs the leaf again.
                 Err(Stop::EpcMiss { .. }) => Err(Stop::Conflict),
@@ -78,7 +76,7 @@ impl<P: LeafPort> LeafPort for PolicyPort<'_, P> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.vm.cpuid().capabilities
+        self.vcpu.vm().cpuid().capabilities
     }
 
     fn le_pubkey_hash(&self) -> [u8; 32] {

@@ -6,7 +6,7 @@ use cloister_x86::msr::{
     SGX_SVN_STATUS, SGXLEPUBKEYHASH0, SGXLEPUBKEYHASH3, SGXOWNEREPOCH0, SGXOWNEREPOCH1,
 };
 
-use crate::cpuid::SgxCpuid;
+use super::cpuid::SgxCpuid;
 
 /// What reading an MSR yields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,15 +30,15 @@ pub enum WrmsrOutcome {
     GeneralProtection,
 }
 
-/// The SGX state of a virtual processor.
+/// The MSRs of SGX of a virtual processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SgxVcpu {
+pub struct SgxMsrs {
     feature_control: u64,
     le_hash: [u64; 4],
 }
 
-impl SgxVcpu {
-    /// A processor after reset, for a guest whose own firmware opts in to SGX: FEATURE_CONTROL is
+impl SgxMsrs {
+    /// Those of a processor after reset, for a guest whose own firmware opts in to SGX: FEATURE_CONTROL is
     /// 0 and not locked. `le_hash` is what IA32_SGXLEPUBKEYHASH0-3 hold.
     #[must_use]
     pub fn after_reset(le_hash: &[u8; 32]) -> Self {
@@ -50,10 +50,10 @@ impl SgxVcpu {
         Self { feature_control: 0, le_hash: hash }
     }
 
-    /// A processor after reset and firmware, which opts in to SGX, and to launch control where
+    /// Those of a processor after reset and firmware, which opts in to SGX, and to launch control where
     /// CPUID has it, and locks FEATURE_CONTROL.
     #[must_use]
-    pub fn new(cpuid: &SgxCpuid, le_hash: &[u8; 32]) -> Self {
+    pub fn after_firmware(cpuid: &SgxCpuid, le_hash: &[u8; 32]) -> Self {
         let mut feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;
         if cpuid.launch_control {
             feature_control |= FEATURE_CONTROL_SGX_LC;
@@ -78,7 +78,7 @@ impl SgxVcpu {
         bytes
     }
 
-    /// RDMSR.
+    /// RDMSR on a processor whose CPUID says `cpuid`.
     #[must_use]
     pub fn rdmsr(&self, cpuid: &SgxCpuid, index: u32) -> RdmsrOutcome {
         match index {
@@ -98,7 +98,7 @@ impl SgxVcpu {
         }
     }
 
-    /// WRMSR.
+    /// WRMSR on a processor whose CPUID says `cpuid`.
     pub fn wrmsr(&mut self, cpuid: &SgxCpuid, index: u32, value: u64) -> WrmsrOutcome {
         match index {
             FEATURE_CONTROL => {

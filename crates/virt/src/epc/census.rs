@@ -6,7 +6,8 @@ use std::ops::AddAssign;
 use cloister_sgx::{EnclaveView, EpcIndex, EpcmFlags, EpcmView, PageType};
 use cloister_x86::{Gpa, PAGE_SIZE};
 
-use crate::vm::SgxVm;
+use super::guest::GuestEpc;
+use super::store::EpcStore;
 
 /// Enclaves that a census lists; a guest can have as many as pages, and the host lists no more of
 /// them than it can keep an eye on.
@@ -70,6 +71,7 @@ impl AddAssign<&EpcmView> for PageCounts {
 
 /// One section.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SectionCensus {
     /// Pages that the guest sees.
     pub total: usize,
@@ -83,6 +85,7 @@ pub struct SectionCensus {
 
 /// One enclave.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct EnclaveCensus {
     /// What its SECS says.
     pub view: EnclaveView,
@@ -98,6 +101,7 @@ pub struct EnclaveCensus {
 
 /// All sections of a machine and the enclaves in them.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct EpcCensus {
     /// The sections, in the order of the machine's.
     pub sections: Vec<SectionCensus>,
@@ -115,16 +119,17 @@ struct Found {
     counts: PageCounts,
 }
 
-impl SgxVm {
+impl<S: EpcStore> GuestEpc<S> {
     /// Counts the pages of each section and lists the enclaves. `visit` is told of each backed page:
-    /// section, number in the section, EPCM entry.
+    /// section, number in the section, EPCM entry. A store whose EPCM cannot be seen has backed pages,
+    /// and nothing is known of them.
     ///
     /// The guest runs meanwhile, and neither its leaves nor other machines notice: no lock is taken,
     /// and other threads get their turn every few thousand pages. Each page is seen at a moment of its
     /// own, so a page that moves may be counted twice or not at all. It takes as long as there are
     /// backed pages; what was never touched costs nothing.
     pub fn census(&self, mut visit: impl FnMut(usize, usize, &EpcmView)) -> EpcCensus {
-        let platform = self.platform();
+        let store = self.account().pool().store();
         let count = self.sections().len();
         let mut found: HashMap<EpcIndex, Found> = HashMap::new();
         let mut unlisted = 0;
@@ -132,7 +137,10 @@ impl SgxVm {
         for (n, section) in self.sections().iter().enumerate() {
             let (mut backed, mut counts) = (0, PageCounts::default());
             for (gpa, index, _) in section.yielding() {
-                let view = platform.epcm(index);
+                let Some(view) = store.epcm(index) else {
+                    backed += 1;
+                    continue;
+                };
                 visit(n, ((gpa.0 - section.base().0) / PAGE_SIZE) as usize, &view);
                 backed += 1;
                 counts += &view;
@@ -161,7 +169,7 @@ impl SgxVm {
         // One that has gone meanwhile is not listed.
         let listed = found.into_iter().filter_map(|(secs, found)| {
             let (section, gpa) = found.seat?;
-            let view = platform.enclave(secs)?;
+            let view = store.enclave(secs)?;
             Some(EnclaveCensus { view, section, gpa, pages: found.pages, counts: found.counts })
         });
         let mut enclaves: Vec<EnclaveCensus> = listed.collect();

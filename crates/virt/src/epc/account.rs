@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cloister_sgx::{EpcIndex, SgxStatus};
+use cloister_sgx::{EpcIndex, Platform};
 use thiserror::Error;
 
-use crate::pool::EpcPool;
+use super::pool::EpcPool;
+use super::store::{EpcStore, Removal};
 
 /// Pages that a virtual machine can count on, and those that it cannot exceed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,8 +78,8 @@ impl Ledger {
 /// (`zombie_secs_pages` in Linux, one list for the host) are kept here: however many a guest leaves
 /// behind, no other machine's release looks at them.
 #[derive(Debug)]
-pub struct EpcAccount {
-    pool: Arc<EpcPool>,
+pub struct EpcAccount<S: EpcStore = Platform> {
+    pool: Arc<EpcPool<S>>,
     name: String,
     limits: EpcLimits,
     ledger: Mutex<Ledger>,
@@ -86,16 +87,16 @@ pub struct EpcAccount {
     zombies: Mutex<Vec<EpcIndex>>,
 }
 
-impl EpcAccount {
+impl<S: EpcStore> EpcAccount<S> {
     /// An account without a promise.
-    pub(crate) fn new(pool: Arc<EpcPool>, name: String, limits: EpcLimits) -> Self {
+    pub(crate) fn new(pool: Arc<EpcPool<S>>, name: String, limits: EpcLimits) -> Self {
         let ledger = Ledger { statistics: AccountStatistics::default(), floor: 0 };
         Self { pool, name, limits, ledger: Mutex::new(ledger), zombies: Mutex::default() }
     }
 
     /// The pool that it draws on.
     #[must_use]
-    pub const fn pool(&self) -> &Arc<EpcPool> {
+    pub const fn pool(&self) -> &Arc<EpcPool<S>> {
         &self.pool
     }
 
@@ -133,7 +134,7 @@ impl EpcAccount {
         self.pool.add_zombies(self, more.len());
         zombies.extend(more);
         zombies.retain(|&secs| {
-            let removed = self.pool.platform().eremove(secs) == Ok(SgxStatus::Success);
+            let removed = self.pool.store().remove(secs) == Removal::Removed;
             if removed {
                 self.pool.free_zombie(self, secs);
             }
@@ -142,7 +143,7 @@ impl EpcAccount {
     }
 }
 
-impl Drop for EpcAccount {
+impl<S: EpcStore> Drop for EpcAccount<S> {
     /// The machine has no section any more. An SECS that still waits does so for a child that was
     /// leaked, which nobody will ever remove, so it is leaked as well.
     fn drop(&mut self) {

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cloister_sgx::{EpcIndex, Platform};
 use thiserror::Error;
 
-use crate::account::{EpcAccount, EpcLimits, Ledger, LimitError};
+use super::account::{EpcAccount, EpcLimits, Ledger, LimitError};
+use super::store::EpcStore;
 
 /// A virtual machine cannot have another page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum EpcExhausted {
     /// All pages are in use, or reserved by other machines.
     #[error("the host's EPC is exhausted")]
@@ -45,15 +47,15 @@ pub struct NodeStatistics {
     pub used: usize,
 }
 
-/// All EPC pages of a platform, given out one by one to the sections of virtual machines, each of
+/// All EPC pages of a store, given out one by one to the sections of virtual machines, each of
 /// which has an [`EpcAccount`].
 ///
 /// Pages that were never given out are not listed anywhere, so a pool of any size is made at once;
 /// a page that came back is used again first, because host memory is behind it already. Giving
 /// out a page and taking it back cost the same however many pages there are.
 #[derive(Debug)]
-pub struct EpcPool {
-    platform: Arc<Platform>,
+pub struct EpcPool<S: EpcStore = Platform> {
+    store: Arc<S>,
     state: Mutex<State>,
 }
 
@@ -187,33 +189,32 @@ impl FreeList {
     }
 }
 
-impl EpcPool {
-    /// A pool of all pages of a platform, none of them in use.
+impl<S: EpcStore> EpcPool<S> {
+    /// A pool of all pages of a store, none of them in use.
     #[must_use]
-    pub fn new(platform: Arc<Platform>) -> Arc<Self> {
-        let sections = platform.sections().iter().map(|section| Section {
+    pub fn new(store: Arc<S>) -> Arc<Self> {
+        let sections = store.sections().iter().map(|section| Section {
             node: section.node,
             first: section.first.0,
             next: section.first.0,
             end: section.first.0 + section.pages,
             free: FreeList::default(),
         });
-        let state = State {
-            sections: sections.collect(),
-            statistics: PoolStatistics { total: platform.pages(), ..PoolStatistics::default() },
-        };
-        Arc::new(Self { platform, state: Mutex::new(state) })
+        let sections: Vec<Section> = sections.collect();
+        let total = sections.iter().map(|section| (section.end - section.first) as usize).sum();
+        let statistics = PoolStatistics { total, ..PoolStatistics::default() };
+        Arc::new(Self { store, state: Mutex::new(State { sections, statistics }) })
     }
 
-    /// The platform whose pages these are.
+    /// The store whose pages these are.
     #[must_use]
-    pub const fn platform(&self) -> &Arc<Platform> {
-        &self.platform
+    pub const fn store(&self) -> &Arc<S> {
+        &self.store
     }
 
     /// An account without limits for the virtual machine `name`.
     #[must_use]
-    pub fn unlimited(self: &Arc<Self>, name: impl Into<String>) -> Arc<EpcAccount> {
+    pub fn unlimited(self: &Arc<Self>, name: impl Into<String>) -> Arc<EpcAccount<S>> {
         Arc::new(EpcAccount::new(self.clone(), name.into(), EpcLimits::NONE))
     }
 
@@ -226,7 +227,7 @@ impl EpcPool {
         self: &Arc<Self>,
         name: impl Into<String>,
         limits: EpcLimits,
-    ) -> Result<Arc<EpcAccount>, LimitError> {
+    ) -> Result<Arc<EpcAccount<S>>, LimitError> {
         let EpcLimits { reservation, quota } = limits;
         if reservation > quota {
             return Err(LimitError::AboveQuota { reservation, quota });
@@ -239,7 +240,7 @@ impl EpcPool {
 
     /// Sets the pages that an account can count on, those that it has included. The error is the
     /// number of pages that could be promised beyond those in use.
-    fn promise(&self, account: &EpcAccount, floor: usize) -> Result<(), usize> {
+    fn promise(&self, account: &EpcAccount<S>, floor: usize) -> Result<(), usize> {
         let mut state = self.lock();
         let mut ledger = account.ledger();
         let available = state.available() + ledger.outstanding();
@@ -257,7 +258,7 @@ impl EpcPool {
     /// # Errors
     ///
     /// [`EpcExhausted`].
-    pub(crate) fn keep(&self, account: &EpcAccount, more: usize) -> Result<(), EpcExhausted> {
+    pub(crate) fn keep(&self, account: &EpcAccount<S>, more: usize) -> Result<(), EpcExhausted> {
         let limits = account.limits();
         let wanted = account.statistics().used.saturating_add(more);
         let outcome = if wanted > limits.quota {
@@ -269,7 +270,7 @@ impl EpcPool {
     }
 
     /// Keeps no more than the reservation.
-    pub(crate) fn unkeep(&self, account: &EpcAccount) {
+    pub(crate) fn unkeep(&self, account: &EpcAccount<S>) {
         let mut state = self.lock();
         state.change(&mut account.ledger(), |_, ledger| {
             ledger.floor = account.limits().reservation;
@@ -284,7 +285,7 @@ impl EpcPool {
     /// [`EpcExhausted`].
     pub(crate) fn allocate(
         &self,
-        account: &EpcAccount,
+        account: &EpcAccount<S>,
         node: u32,
     ) -> Result<EpcIndex, EpcExhausted> {
         let outcome = self.lock().allocate(&mut account.ledger(), account.limits(), node);
@@ -292,24 +293,24 @@ impl EpcPool {
     }
 
     /// Takes a page back that EREMOVE has made unused.
-    pub(crate) fn free(&self, account: &EpcAccount, index: EpcIndex) {
+    pub(crate) fn free(&self, account: &EpcAccount<S>, index: EpcIndex) {
         self.lock().free(&mut account.ledger(), index);
     }
 
     /// Gives a page up for good: EREMOVE refused it, so using it again could break an enclave.
-    pub(crate) fn leak(&self, account: &EpcAccount) {
+    pub(crate) fn leak(&self, account: &EpcAccount<S>) {
         self.lock().statistics.leaked += 1;
         account.ledger().statistics.leaked += 1;
     }
 
     /// Counts SECS pages that wait for their children.
-    pub(crate) fn add_zombies(&self, account: &EpcAccount, count: usize) {
+    pub(crate) fn add_zombies(&self, account: &EpcAccount<S>, count: usize) {
         self.lock().statistics.zombies += count;
         account.ledger().statistics.zombies += count;
     }
 
     /// Takes back a page that waited for its children.
-    pub(crate) fn free_zombie(&self, account: &EpcAccount, index: EpcIndex) {
+    pub(crate) fn free_zombie(&self, account: &EpcAccount<S>, index: EpcIndex) {
         let mut state = self.lock();
         let mut ledger = account.ledger();
         state.free(&mut ledger, index);
@@ -318,7 +319,7 @@ impl EpcPool {
     }
 
     /// Ends an account: nothing is reserved for it, and SECS pages that wait do so for ever.
-    pub(crate) fn close(&self, account: &EpcAccount) {
+    pub(crate) fn close(&self, account: &EpcAccount<S>) {
         let mut state = self.lock();
         let mut ledger = account.ledger();
         state.change(&mut ledger, |_, ledger| ledger.floor = 0);
@@ -362,7 +363,7 @@ impl EpcPool {
 
 /// Counts that a machine wanted a page and got none. The host learns of the first time; how often it
 /// happens is the guest's choice.
-fn refused(account: &EpcAccount, ledger: &mut Ledger, reason: EpcExhausted) {
+fn refused<S: EpcStore>(account: &EpcAccount<S>, ledger: &mut Ledger, reason: EpcExhausted) {
     ledger.statistics.refused += 1;
     if ledger.statistics.refused == 1 {
         tracing::warn!(vm = account.name(), used = ledger.statistics.used, "{reason}");

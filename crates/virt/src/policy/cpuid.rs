@@ -1,20 +1,46 @@
 //! CPUID as an SGX guest sees it.
 
-use cloister_sgx::{AttributeFlags, Capabilities, Platform, SgxFeatures};
+use cloister_sgx::{AttributeFlags, Capabilities, SgxFeatures};
 use cloister_x86::cpuid::{
     CpuidResult, FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, LEAF_EXTENDED_FEATURES, LEAF_SGX,
 };
-use cloister_x86::{Gpa, PAGE_SIZE};
+use thiserror::Error;
 
-use crate::provision::ProvisioningRight;
-use crate::vepc::VirtualEpc;
+use super::provision::ProvisioningRight;
+use super::sections::SectionConfig;
 
-/// CPUID.12H subleaf 2 and up: a subleaf that describes an EPC section (EAX bits 3:0).
-const SUBLEAF_EPC: u32 = 1;
-/// The same: the section has confidentiality and integrity protection (ECX bits 3:0).
-const SECTION_PROTECTED: u32 = 1;
 /// First subleaf that describes an EPC section.
 const FIRST_SECTION: u32 = 2;
+
+/// Why a guest cannot have a CPUID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum CpuidError {
+    /// Leaves that do not come without SGX1.
+    #[error("SGX2 and all later leaves need SGX1")]
+    WithoutSgx1,
+    /// Leaves that the host lacks.
+    #[error("the platform has fewer leaves")]
+    Leaves,
+    /// Bits of MISCSELECT that the host lacks.
+    #[error("MISCSELECT has bits that the platform has not")]
+    MiscSelect,
+    /// Attributes that the host lacks.
+    #[error("ATTRIBUTES has bits that the platform has not")]
+    Attributes,
+    /// PROVISIONKEY without a [`ProvisioningRight`].
+    #[error("PROVISIONKEY needs the right to give it")]
+    Provisioning,
+    /// XFRM that no enclave can have on this host.
+    #[error("XFRM lacks x87 or SSE, or has bits that the platform has not")]
+    Xfrm,
+    /// Larger enclaves than the host's.
+    #[error("the largest enclave is larger than the platform's")]
+    EnclaveSize,
+    /// SGX_LC on a host that is locked to one key.
+    #[error("SGX_LC needs a platform whose launch control is not locked")]
+    LaunchControl,
+}
 
 /// What a guest's CPUID says of SGX, and so what its leaves may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,38 +89,43 @@ impl SgxCpuid {
             && guest.max_enclave_size_64 == platform.max_enclave_size_64
     }
 
-    /// Whether a guest on `platform` can have this CPUID: no bit of it contradicts another, and
-    /// the platform can do all that it says.
-    pub(crate) fn check(&self, platform: &Platform) -> Result<(), &'static str> {
+    /// Whether a guest can have this CPUID on a host that has the capabilities `host`, and whose
+    /// launch-control hash can be written or not: no bit contradicts another, and the host can do all
+    /// that it says. The guest's XFRM must be within its XCR0 besides, which is for who owns leaf 0DH
+    /// to see to.
+    ///
+    /// # Errors
+    ///
+    /// [`CpuidError`].
+    pub fn check(&self, host: &Capabilities, hash_writable: bool) -> Result<(), CpuidError> {
         let guest = &self.capabilities;
-        let host = platform.capabilities();
         let beyond_sgx1 = !guest.features.difference(SgxFeatures::SGX1).is_empty();
         if beyond_sgx1 && !guest.features.contains(SgxFeatures::SGX1) {
-            return Err("SGX2 and all later leaves need SGX1");
+            return Err(CpuidError::WithoutSgx1);
         }
         if !host.features.contains(guest.features) {
-            return Err("the platform has fewer leaves");
+            return Err(CpuidError::Leaves);
         }
         if guest.miscselect & !host.miscselect != 0 {
-            return Err("MISCSELECT has bits that the platform has not");
+            return Err(CpuidError::MiscSelect);
         }
         if !host.attributes.contains(guest.attributes) {
-            return Err("ATTRIBUTES has bits that the platform has not");
+            return Err(CpuidError::Attributes);
         }
         if guest.attributes.contains(AttributeFlags::PROVISIONKEY) && self.provisioning.is_none() {
-            return Err("PROVISIONKEY needs the right to give it");
+            return Err(CpuidError::Provisioning);
         }
         // SDM Vol. 3D, 39.7.3: x87 and SSE state always.
         if guest.xfrm & 3 != 3 || guest.xfrm & !host.xfrm != 0 {
-            return Err("XFRM lacks x87 or SSE, or has bits that the platform has not");
+            return Err(CpuidError::Xfrm);
         }
         if guest.max_enclave_size_not64 > host.max_enclave_size_not64
             || guest.max_enclave_size_64 > host.max_enclave_size_64
         {
-            return Err("the largest enclave is larger than the platform's");
+            return Err(CpuidError::EnclaveSize);
         }
-        if self.launch_control && !platform.le_hash_writable() {
-            return Err("SGX_LC needs a platform whose launch control is not locked");
+        if self.launch_control && !hash_writable {
+            return Err(CpuidError::LaunchControl);
         }
         Ok(())
     }
@@ -107,7 +138,7 @@ impl SgxCpuid {
         leaf: u32,
         subleaf: u32,
         mut result: CpuidResult,
-        sections: &[VirtualEpc],
+        sections: &[SectionConfig],
     ) -> CpuidResult {
         match (leaf, subleaf) {
             (LEAF_EXTENDED_FEATURES, 0) => {
@@ -122,21 +153,8 @@ impl SgxCpuid {
             (LEAF_SGX, 1) => self.capabilities.cpuid_leaf1(),
             (LEAF_SGX, n) => sections
                 .get(n.wrapping_sub(FIRST_SECTION) as usize)
-                .map_or(CpuidResult::default(), |section| {
-                    section_subleaf(section.base(), section.pages())
-                }),
+                .map_or(CpuidResult::default(), SectionConfig::cpuid_subleaf),
             _ => result,
         }
-    }
-}
-
-/// CPUID.12H subleaf of a section (SDM Vol. 3D, 34.7.2).
-fn section_subleaf(base: Gpa, pages: usize) -> CpuidResult {
-    let size = pages as u64 * PAGE_SIZE;
-    CpuidResult {
-        eax: (base.0 as u32 & 0xffff_f000) | SUBLEAF_EPC,
-        ebx: (base.0 >> 32) as u32 & 0xf_ffff,
-        ecx: (size as u32 & 0xffff_f000) | SECTION_PROTECTED,
-        edx: (size >> 32) as u32 & 0xf_ffff,
     }
 }
