@@ -68,15 +68,169 @@
 //!
 //! # Example
 //!
+//! An enclave of a TCS, a page of code and an SSA frame is built, measured, initialized and entered on a
+//! processor that has nothing but flat memory.
+//!
 //! ```
-//! use cloister_sgx::{EpcIndex, Platform, PlatformConfig, PlatformIdentity, SgxStatus};
+//! use cloister_sgx::encls::{self, leaf};
+//! use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo, SecInfoFlags, Secs, SigStruct, Tcs};
+//! use cloister_sgx::processor::{RAX, RBX, RCX};
+//! use cloister_sgx::*;
+//! use cloister_x86::La;
+//! use sha2::{Digest, Sha256};
+//! use zerocopy::{FromZeros, IntoBytes};
 //!
-//! let identity = PlatformIdentity::from_seed(&[1; 32]);
-//! let platform = Platform::new(PlatformConfig::single(256, identity)).unwrap();
+//! /// RAM at 0, the enclave's EPC pages at 1 MiB, its SECS at 2 MiB.
+//! struct Flat {
+//!     ram: Vec<u8>,
+//!     trusted: [u8; 32],
+//! }
+//! const ENCLAVE: u64 = 0x10_0000;
+//! const SECS: u64 = 0x20_0000;
 //!
-//! // An unused page can be removed, and no EPC memory was needed so far.
-//! assert_eq!(platform.eremove(EpcIndex(3)), Ok(SgxStatus::Success));
-//! assert_eq!(platform.backed_pages(), 0);
+//! impl LeafPort for Flat {
+//!     fn linear(&mut self, ea: u64, _len: u64) -> Result<La, Stop> {
+//!         Ok(La(ea))
+//!     }
+//!     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
+//!         buf.copy_from_slice(&self.ram[la.0 as usize..][..buf.len()]);
+//!         Ok(())
+//!     }
+//!     fn write(&mut self, la: La, bytes: &[u8]) -> Result<(), Stop> {
+//!         self.ram[la.0 as usize..][..bytes.len()].copy_from_slice(bytes);
+//!         Ok(())
+//!     }
+//!     fn resolve_epc(&mut self, la: La, _: EpcAccess) -> Result<Option<EpcIndex>, Stop> {
+//!         Ok(match la.0 {
+//!             SECS => Some(EpcIndex(0)),
+//!             ENCLAVE..0x10_3000 => Some(EpcIndex(1 + ((la.0 - ENCLAVE) / 4096) as u32)),
+//!             _ => None,
+//!         })
+//!     }
+//!     fn event_pending(&mut self) -> bool {
+//!         false
+//!     }
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities::default()
+//!     }
+//!     fn le_pubkey_hash(&self) -> [u8; 32] {
+//!         self.trusted
+//!     }
+//! }
+//!
+//! # // RSA-3072 with exponent 3, as EINIT wants it: little-endian, with the quotients Q1 and Q2.
+//! # fn sign(sigstruct: &mut SigStruct) -> [u8; 32] {
+//! #     use crypto_bigint::{NonZero, U3072, U6144};
+//! #     use rsa::pkcs8::DecodePrivateKey as _;
+//! #     use rsa::traits::PublicKeyParts as _;
+//! #     let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/signer_a.pem");
+//! #     let pem = std::fs::read_to_string(pem).unwrap();
+//! #     let key = rsa::PrivateKey::from_pkcs8_pem(&pem).unwrap();
+//! #     let mut modulus = key.n_bytes().to_vec();
+//! #     modulus.reverse();
+//! #     let digest = sigstruct.signed_parts().iter().fold(Sha256::new(), |d, part| d.chain_update(part));
+//! #     let signature = key.sign(rsa::Pkcs1v15Sign::new::<Sha256>(), &digest.finalize()).unwrap();
+//! #     let s = U3072::from_be_slice(&signature);
+//! #     let wide = |value: U3072| -> U6144 { value.resize() };
+//! #     let n = NonZero::new(wide(U3072::from_le_slice(&modulus))).unwrap();
+//! #     let squared: U6144 = s.concatenating_square();
+//! #     let (q1, rest) = squared.div_rem(&n);
+//! #     let rest: U3072 = rest.resize();
+//! #     let cubed: U6144 = rest.concatenating_mul(&s);
+//! #     let (q2, _) = cubed.div_rem(&n);
+//! #     let bytes = |value: U6144| value.to_le_bytes().as_ref()[..384].to_vec();
+//! #     sigstruct.modulus.copy_from_slice(&modulus);
+//! #     sigstruct.signature.copy_from_slice(&bytes(wide(s)));
+//! #     sigstruct.q1.copy_from_slice(&bytes(q1));
+//! #     sigstruct.q2.copy_from_slice(&bytes(q2));
+//! #     Sha256::digest(&modulus).into()
+//! # }
+//! let platform = Platform::new(PlatformConfig::single(8, PlatformIdentity::from_seed(&[1; 32])));
+//! let platform = platform.unwrap();
+//! let mut port = Flat { ram: vec![0; 0x10_0000], trusted: DEFAULT_LE_HASH };
+//! const SECINFO: u64 = 0x1000;
+//! const PAGEINFO: u64 = 0x2000;
+//! const SOURCE: u64 = 0x3000;
+//!
+//! // ECREATE. A signer computes MRENCLAVE from the same records (SDM Vol. 3D, 38.1.2).
+//! let mut measurement = Sha256::new();
+//! let mut record = |name: &[u8; 8], rest: &[u8]| {
+//!     let mut block = [0; 64];
+//!     block[..8].copy_from_slice(name);
+//!     block[8..8 + rest.len()].copy_from_slice(rest);
+//!     measurement.update(block);
+//! };
+//! let mut secs = Secs::new_zeroed();
+//! secs.baseaddr = ENCLAVE.into();
+//! secs.size = 0x4000.into();
+//! secs.ssaframesize = 1.into();
+//! secs.attributes = Attributes::new(AttributeFlags::MODE64BIT, 3);
+//! record(b"ECREATE\0", &[&1_u32.to_le_bytes()[..], &0x4000_u64.to_le_bytes()].concat());
+//! let pageinfo = PageInfo { srcpge: SOURCE.into(), secinfo: SECINFO.into(), ..PageInfo::default() };
+//! port.write(La(SOURCE), secs.as_bytes()).unwrap();
+//! port.write(La(PAGEINFO), pageinfo.as_bytes()).unwrap();
+//! let regs = EnclsRegs { mode64: true, eax: leaf::ECREATE, rbx: PAGEINFO, rcx: SECS, rdx: 0 };
+//! encls::execute(&platform, &mut port, &regs).unwrap();
+//!
+//! // EADD of the three pages. Without EEXTEND their contents are not measured.
+//! let mut tcs = Tcs::new_zeroed();
+//! (tcs.oentry, tcs.ossa, tcs.nssa) = (0x1040.into(), 0x2000.into(), 1.into());
+//! (tcs.fslimit, tcs.gslimit) = (0xfff.into(), 0xfff.into());
+//! let zeros = [0; 4096];
+//! for (offset, page_type, flags, contents) in [
+//!     (0, PageType::Tcs, SecInfoFlags::empty(), tcs.as_bytes()),
+//!     (0x1000, PageType::Reg, SecInfoFlags::R | SecInfoFlags::X, &zeros[..]),
+//!     (0x2000, PageType::Reg, SecInfoFlags::R | SecInfoFlags::W, &zeros[..]),
+//! ] {
+//!     let secinfo = SecInfo::new(flags, page_type);
+//!     let pageinfo = PageInfo { linaddr: (ENCLAVE + offset).into(), secs: SECS.into(), ..pageinfo };
+//!     record(b"EADD\0\0\0\0", &[&offset.to_le_bytes()[..], &secinfo.as_bytes()[..48]].concat());
+//!     port.write(La(SOURCE), &zeros).unwrap();
+//!     port.write(La(SOURCE), contents).unwrap();
+//!     port.write(La(SECINFO), secinfo.as_bytes()).unwrap();
+//!     port.write(La(PAGEINFO), pageinfo.as_bytes()).unwrap();
+//!     let regs = EnclsRegs { eax: leaf::EADD, rcx: ENCLAVE + offset, ..regs };
+//!     encls::execute(&platform, &mut port, &regs).unwrap();
+//! }
+//!
+//! // EINIT under a SIGSTRUCT of an author whom IA32_SGXLEPUBKEYHASH0-3 trust.
+//! let mut sigstruct = SigStruct::new_zeroed();
+//! sigstruct.header = SigStruct::HEADER;
+//! sigstruct.header2 = SigStruct::HEADER2;
+//! sigstruct.exponent = 3.into();
+//! sigstruct.attributes = secs.attributes;
+//! sigstruct.attributemask = Attributes::new(AttributeFlags::all(), !0);
+//! sigstruct.enclavehash = measurement.finalize().into();
+//! port.trusted = sign(&mut sigstruct);
+//! port.write(La(SOURCE), sigstruct.as_bytes()).unwrap();
+//! port.write(La(PAGEINFO), EinitToken::none().as_bytes()).unwrap();
+//! let regs = EnclsRegs { eax: leaf::EINIT, rbx: SOURCE, rcx: SECS, rdx: PAGEINFO, ..regs };
+//! let outcome = encls::execute(&platform, &mut port, &regs).unwrap();
+//! assert_eq!(outcome.status, Some(SgxStatus::Success));
+//!
+//! // EENTER: RIP is at the TCS's entry, and RCX says where EEXIT may return to.
+//! let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
+//! let mut cpu = ProcessorState {
+//!     rip: 0x4003,
+//!     rflags: 0x202,
+//!     cs: Segment { selector: 0x33, rights: 0xa0fb, ..flat },
+//!     ss: flat,
+//!     ds: flat,
+//!     es: flat,
+//!     fs: flat,
+//!     gs: flat,
+//!     xcr0: 3,
+//!     mode64: true,
+//!     osfxsr: true,
+//!     osxsave: true,
+//!     ..ProcessorState::default()
+//! };
+//! cpu.gpr[RAX] = enclu::leaf::EENTER.into();
+//! (cpu.gpr[RBX], cpu.gpr[RCX]) = (ENCLAVE, 0x5000);
+//! let (mut state, mut xsave) = (EnclaveState::new(), XsaveArea::default());
+//! enclu::execute(&platform, &mut state, &mut port, &mut cpu, &mut xsave).unwrap();
+//! assert!(state.in_enclave());
+//! assert_eq!((cpu.rip, cpu.gpr[RCX]), (ENCLAVE + 0x1040, 0x4003));
 //! ```
 
 #![forbid(unsafe_code)]

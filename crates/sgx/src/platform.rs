@@ -69,6 +69,7 @@ impl PlatformConfig {
 
 /// Why a [`PlatformConfig`] was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum PlatformError {
     /// A section has no pages.
     #[error("EPC section {index} has no pages")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloister_sgx::{EpcIndex, Platform};
+use cloister_sgx::{EpcIndex, EpcmView, Platform};
 use cloister_x86::Gpa;
 use cloister_x86::cpuid::CpuidResult;
 use thiserror::Error;
@@ -127,7 +127,7 @@ impl SgxVm {
     }
 
     /// Counts pages and lists enclaves. See [`GuestEpc::census`].
-    pub fn census(&self, visit: impl FnMut(usize, usize, &cloister_sgx::EpcmView)) -> EpcCensus {
+    pub fn census(&self, visit: impl FnMut(usize, usize, &EpcmView)) -> EpcCensus {
         self.epc.census(visit)
     }
 }

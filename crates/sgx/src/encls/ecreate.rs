@@ -46,8 +46,10 @@ pub struct Ecreate<'a> {
 
 impl Platform {
     /// ECREATE on operands that the caller has aligned and translated, up to the copy of its
-    /// source page. Also for a hypervisor that intercepted the leaf: page `target` at linear
-    /// address `la` is to become an SECS. `secinfo` reads SECINFO, once, when its turn comes.
+    /// source page: page `target` at linear address `la` is to become an SECS. `secinfo` reads
+    /// SECINFO, once, when its turn comes. A processor, and a hypervisor that intercepted the leaf,
+    /// call [`encls::execute`](crate::encls::execute); this stops in the middle, for tests of what
+    /// other leaves meet meanwhile.
     ///
     /// # Errors
     /// The exception that the leaf raises, or what `secinfo` returned; nothing was committed.
