@@ -8,7 +8,7 @@ use cloister_sgx::{
     LeafPort, Platform, ProcessorState, SgxStatus, Stop, XsaveArea, encls, enclu,
 };
 use cloister_x86::addr::is_canonical;
-use cloister_x86::{Exception, La, PageFaultCode};
+use cloister_x86::{Exception, Gpr, La, PageFaultCode, Rights, Segment};
 use zerocopy::{Immutable, IntoBytes};
 
 /// Where the kernel sees the EPC.

@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use super::halt::Halt;
 
 /// A device's part that the I/O thread does.
-pub trait IoWork: Send + Sync {
+pub(super) trait IoWork: Send + Sync {
     /// Does what has been asked for until now, as much of it as leaves the others their turn. Who is asked
     /// for more, or has something left, calls [`IoHandle::wake`].
     fn work(&self);
@@ -45,7 +45,7 @@ impl IoLoop {
     }
 
     /// Adds the work of a device.
-    pub fn add(&mut self, work: Arc<dyn IoWork>) {
+    pub(super) fn add(&mut self, work: Arc<dyn IoWork>) {
         self.work.push(work);
     }
 
@@ -173,4 +173,4 @@ impl Drop for Thread<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -18,7 +18,7 @@ pub mod virtio;
 pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
 pub use halt::Halt;
-pub use io::{IoHandle, IoLoop, IoWork};
+pub use io::{IoHandle, IoLoop};
 pub use ioapic::{IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use node::{AcpiDevice, Node, Place};

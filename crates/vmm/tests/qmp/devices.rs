@@ -82,13 +82,17 @@ fn no_request_is_begun_between_stop_and_cont_and_none_is_lost() {
 
 #[test]
 fn a_reset_finds_requests_in_flight_and_the_next_boot_begins_with_none() {
-    let image = Image::new("reset-disk");
-    let disk = image.path().to_str().unwrap();
-    for code in [writes_without_end(), reads_without_end()] {
+    for (name, code) in [("writes", writes_without_end()), ("reads", reads_without_end())] {
+        // Each its own: a machine has the lock of its disk until it is gone.
+        let image = Image::new(name);
+        let disk = image.path().to_str().unwrap();
         let running = Running::start(&code, &["--cpus", "2", "--disk", disk]);
         let mut client = running.client();
 
         for _ in 0..30 {
+            if name == "writes" {
+                image.wait_for_other(&image.contents());
+            }
             client.get("system_reset");
             assert_eq!(client.event().0, "RESET");
         }
@@ -96,6 +100,6 @@ fn a_reset_finds_requests_in_flight_and_the_next_boot_begins_with_none() {
         client.get("stop");
         client.get("quit");
         assert_eq!(running.outcome(), Outcome::Quit);
+        assert_eq!(image.contents().len(), 1024);
     }
-    assert_eq!(image.contents().len(), 1024);
 }

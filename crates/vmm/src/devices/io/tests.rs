@@ -35,7 +35,7 @@ impl Drop for Ending<'_> {
 }
 
 /// Runs `io` on a thread of its own while `test` runs.
-fn with_thread(io: &IoLoop, test: impl FnOnce(&IoHandle)) {
+pub(crate) fn with_thread(io: &IoLoop, test: impl FnOnce(&IoHandle)) {
     let ending = AtomicBool::new(false);
     thread::scope(|scope| {
         let _ends = Ending(&ending, io.handle());

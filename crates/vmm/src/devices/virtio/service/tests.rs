@@ -1,6 +1,6 @@
 //! Devices on an I/O thread of their own, with drivers that do not wait for them.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, fence};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::devices::bus::Device as _;
 use crate::devices::io::IoLoop;
+use crate::devices::io::tests::with_thread;
 use crate::devices::virtio::driver::{Driver, Part, VERSION_1, areas};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -101,26 +102,6 @@ impl Bench {
     }
 }
 
-/// Ends an I/O thread, also where a test fails.
-struct Ending<'a>(&'a AtomicBool, &'a IoHandle);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-        self.1.look_again();
-    }
-}
-
-/// Runs `test` beside the I/O thread of `io`.
-fn beside(io: &IoLoop, test: impl FnOnce()) {
-    let ending = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _ends = Ending(&ending, io.handle());
-        scope.spawn(|| io.run(|| ending.load(Ordering::SeqCst)));
-        test();
-    });
-}
-
 /// Runs `test` with a slow device that a thread of its own serves.
 fn with_slow(test: impl FnOnce(&mut Bench)) {
     let (begin, begun) = mpsc::channel();
@@ -130,7 +111,7 @@ fn with_slow(test: impl FnOnce(&mut Bench)) {
     let mut io = IoLoop::new().unwrap();
     let driver = Driver::on(&mut io, Box::new(device));
     let mut bench = Bench { driver, handle: io.handle().clone(), begun, go, at_work };
-    beside(&io, move || {
+    with_thread(&io, move |_| {
         bench.driver.start(0);
         test(&mut bench);
     });
@@ -321,7 +302,7 @@ fn no_interrupt_is_lost_between_an_acknowledgement_and_the_next_request() {
     for features in [0, 1 << 29] {
         let mut io = IoLoop::new().unwrap();
         let mut driver = Driver::on(&mut io, Box::new(Quick));
-        beside(&io, || {
+        with_thread(&io, |_| {
             driver.start(features);
             let used_event = areas(0).1 + 4 + 2 * 8;
             let mut back = 0_u32;
@@ -332,11 +313,16 @@ fn no_interrupt_is_lost_between_an_acknowledgement_and_the_next_request() {
                 while offered + 1 - back > 4 {
                     driver.wire.wait();
                     driver.put(INTERRUPT_ACK, driver.get(INTERRUPT_STATUS));
-                    back += driver.take_used(0).len() as u32;
-                    // Interrupt at the next one; what is there already is taken without.
-                    driver.ram.write(used_event, &(back as u16).to_le_bytes()).unwrap();
-                    std::sync::atomic::fence(Ordering::SeqCst);
-                    back += driver.take_used(0).len() as u32;
+                    loop {
+                        let more = driver.take_used(0).len() as u32;
+                        if more == 0 {
+                            break;
+                        }
+                        back += more;
+                        // Interrupt at the next one, unless it is there already: another look tells.
+                        driver.ram.write(used_event, &(back as u16).to_le_bytes()).unwrap();
+                        fence(Ordering::SeqCst);
+                    }
                 }
             }
             assert!(!driver.needs_reset());
@@ -350,7 +336,7 @@ fn a_guest_that_notifies_without_end_holds_up_nobody() {
     let mut storm = Driver::on(&mut io, Box::new(Quick));
     let mut other = Driver::on(&mut io, Box::new(Quick));
     let ending = AtomicBool::new(false);
-    beside(&io, || {
+    with_thread(&io, |_| {
         storm.start(0);
         other.start(0);
         let (storm, ending) = (&storm, &ending);
@@ -381,7 +367,7 @@ fn a_driver_that_resets_without_end_and_one_that_notifies_are_no_deadlock() {
     driver.start(0);
     let transport = driver.transport.clone();
     let ending = AtomicBool::new(false);
-    beside(&io, || {
+    with_thread(&io, |_| {
         let ending = &ending;
         thread::scope(|scope| {
             scope.spawn(move || {
@@ -442,7 +428,7 @@ fn a_turn_without_end_leaves_others_theirs() {
     let mut io = IoLoop::new().unwrap();
     let mut endless = Driver::on(&mut io, Box::new(Refill(0)));
     let mut other = Driver::on(&mut io, Box::new(Quick));
-    beside(&io, || {
+    with_thread(&io, |_| {
         endless.start(0);
         endless.set_descriptor(areas(0).0, 0, 0, 0, 0, 0);
         endless.make_available(0, 0);
