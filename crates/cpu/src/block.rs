@@ -30,8 +30,8 @@ pub struct Run {
     pub phys: u64,
     /// Translated code to run in place of the ops.
     pub code: Option<NonNull<u8>>,
-    /// Whether the block has just run often enough to be worth translating.
-    pub hot: bool,
+    /// How often the ops have run, this run included.
+    pub heat: u32,
 }
 
 /// Bytes of code that a block was decoded from.
@@ -113,9 +113,6 @@ pub(crate) struct Jump {
 pub(crate) const fn may_translate(la: u64) -> bool {
     !matches!(la >> 31, 0xffff | 0x1_ffff_0000)
 }
-
-/// Runs after which a block is translated.
-const HOT: u32 = 16;
 
 // SAFETY: the ops are plain data of the `Blocks` that holds the jump.
 unsafe impl Send for Jump {}
@@ -220,7 +217,7 @@ impl Blocks {
                 ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
                 phys: jump.phys,
                 code: jump.code,
-                hot: jump.heat == HOT,
+                heat: jump.heat,
             }
         })
     }
@@ -229,7 +226,7 @@ impl Blocks {
     #[must_use]
     pub fn run(&self, block: &Block) -> Run {
         let ops = NonNull::slice_from_raw_parts(self.place(block.start), block.count as usize);
-        Run { ops, phys: block.source.phys, code: block.code, hot: false }
+        Run { ops, phys: block.source.phys, code: block.code, heat: 0 }
     }
 
     /// Where the store has an op.

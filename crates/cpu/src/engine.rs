@@ -32,6 +32,8 @@ pub struct Vcpu {
     pub(crate) decoded: Vec<Op>,
     look_in: u32,
     pub(crate) translator: Option<Box<dyn Translator>>,
+    /// Runs after which a block is translated; 0: none is.
+    hot_from: u32,
     #[cfg(any(test, feature = "testing"))]
     catch: bool,
     #[cfg(any(test, feature = "testing"))]
@@ -59,6 +61,7 @@ impl Vcpu {
             decoded: Vec::new(),
             look_in: BLOCKS_PER_LOOK,
             translator: None,
+            hot_from: 0,
             #[cfg(any(test, feature = "testing"))]
             catch: false,
             #[cfg(any(test, feature = "testing"))]
@@ -119,10 +122,12 @@ impl Vcpu {
         }
     }
 
-    /// Has blocks that run often translated.
-    pub fn set_translator(&mut self, translator: Box<dyn Translator>) {
+    /// Has blocks translated when they are found for the `hot_from`-th time in the cache of places
+    /// where blocks begin, 1 at least.
+    pub fn set_translator(&mut self, translator: Box<dyn Translator>, hot_from: u32) {
         self.blocks.forget_translations();
         self.translator = Some(translator);
+        self.hot_from = hot_from.max(1);
     }
 
     /// Takes the translator back: blocks are interpreted from now on.
@@ -133,7 +138,8 @@ impl Vcpu {
 
     #[inline(always)]
     fn run_block(&mut self, run: Run) -> Exec {
-        let code = if run.hot { self.translate_block(run) } else { run.code };
+        let hot = run.heat == self.hot_from;
+        let code = if hot { self.translate_block(run) } else { run.code };
         let keys = [self.jump_key(false), self.jump_key(true)];
         if let (Some(code), Some(translator)) = (code, &mut self.translator) {
             self.cpu.run.native.budget = self.look_in as i32;

@@ -141,7 +141,7 @@ fn main() {
             let mut guest = Guest::new(Start::User64);
             if translated {
                 let jit = Jit::new().expect("the host runs generated code");
-                guest.vcpu.set_translator(Box::new(jit));
+                guest.vcpu.set_translator(Box::new(jit), 16);
             }
             guest.assemble(program);
             let mut state = guest.vcpu.cpu.state().clone();

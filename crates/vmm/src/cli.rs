@@ -27,7 +27,7 @@ use crate::epc_command::EpcArgs;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
-use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox};
+use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox, parse_translate};
 
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
@@ -106,6 +106,10 @@ pub struct RunArgs {
     /// Exit with code 2 when the guest resets, instead of booting it again
     #[arg(long)]
     no_reboot: bool,
+    /// Translate guest code to code of the host: what runs often (on), all that runs twice (always),
+    /// or nothing (off)
+    #[arg(long, value_name = "on|off|always", default_value = "on")]
+    translate: String,
     /// Confine the process to the system calls it needs: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]
     sandbox: String,
@@ -195,6 +199,7 @@ impl RunArgs {
             launch_key: launch_key.map_err(ValueError::LaunchKey)?,
             platform: self.platform,
             no_reboot: self.no_reboot,
+            translate: parse_translate(&self.translate)?,
         })
     }
 }
@@ -493,6 +498,7 @@ mod tests {
                 launch_key: None,
                 platform: Some("p".into()),
                 no_reboot: true,
+                translate: crate::config::Translate::On,
             }
         );
     }

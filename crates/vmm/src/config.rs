@@ -116,6 +116,20 @@ pub struct MachineConfig {
     pub platform: Option<PathBuf>,
     /// A reset ends the machine instead of starting the kernel again.
     pub no_reboot: bool,
+    /// Whether guest code is translated.
+    pub translate: Translate,
+}
+
+/// Whether a software processor translates guest code to code of the host.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Translate {
+    /// It interprets all of it.
+    Off,
+    /// It translates what runs often.
+    #[default]
+    On,
+    /// It translates what runs a second time, to test the translator.
+    Always,
 }
 
 /// Why a machine cannot be as it was asked for. [`ConfigError::complaint`] says which setting is at

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use cloister_boot::testing::bzimage;
-use cloister_vmm::config::{BootConfig, EpcConfig, MachineConfig};
+use cloister_vmm::config::{BootConfig, EpcConfig, MachineConfig, Translate};
 use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
 use cloister_vmm::sandbox::Sandbox;
@@ -74,6 +74,7 @@ fn random_kernels_never_panic_and_always_end() {
             launch_key: None,
             platform: None,
             no_reboot: rng.next_u32() & 1 == 0,
+            translate: [Translate::On, Translate::Always][rng.next_u32() as usize & 1],
         })
         .unwrap();
         let control = Control::new(Nowhere);

@@ -22,7 +22,8 @@ struct Outcome {
 fn guest(translated: bool) -> Guest {
     let mut guest = Guest::new(Start::User64);
     if translated {
-        guest.vcpu.set_translator(Box::new(Jit::new().expect("the host runs generated code")));
+        let jit = Jit::new().expect("the host runs generated code");
+        guest.vcpu.set_translator(Box::new(jit), 2);
     }
     guest
 }

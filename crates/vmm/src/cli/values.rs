@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, is_identifier};
+use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate, is_identifier};
 use crate::cpu_flags::CpuFlagError;
 use crate::qmp::ListenError;
 use crate::size::{SizeError, parse_ram_size, parse_size};
@@ -55,6 +55,9 @@ pub enum ValueError {
     /// `--sandbox` is neither on nor off.
     #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
     Sandbox(String),
+    /// `--translate` is neither on nor off, nor always.
+    #[error("--translate: it is on, off or always, not {0:?}: leave it out, and it is on")]
+    Translate(String),
     /// `--qmp` is no socket.
     #[error("--qmp: {0}")]
     Qmp(ListenError),
@@ -81,6 +84,16 @@ pub(super) fn parse_sandbox(text: &str) -> Result<bool, ValueError> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err(ValueError::Sandbox(text.to_owned())),
+    }
+}
+
+/// Reads the value of `--translate`.
+pub(super) fn parse_translate(text: &str) -> Result<Translate, ValueError> {
+    match text {
+        "on" => Ok(Translate::On),
+        "off" => Ok(Translate::Off),
+        "always" => Ok(Translate::Always),
+        _ => Err(ValueError::Translate(text.to_owned())),
     }
 }
 

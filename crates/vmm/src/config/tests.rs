@@ -22,6 +22,7 @@ fn config(ram: u64, epc: &[&str]) -> MachineConfig {
         launch_key: None,
         platform: None,
         no_reboot: false,
+        translate: Translate::default(),
     }
 }
 

@@ -230,6 +230,7 @@ mod tests {
             launch_key: None,
             platform: None,
             no_reboot: false,
+            translate: crate::config::Translate::On,
         };
         let layout = Layout::new(RAM, &[EPC]).unwrap();
         let right = provisioning(&config).unwrap();

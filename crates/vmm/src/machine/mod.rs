@@ -112,7 +112,7 @@ impl Machine {
             let vm = epc::virtual_epc(&config, account, right, &layout);
             sgx = Some(vm.map_err(MachineError::Epc)?);
         }
-        let translators = Translators::new(config.cpus);
+        let translators = Translators::new(config.cpus, config.translate);
         Ok(Self { config, layout, ram, source, disks, sgx, translators })
     }
 

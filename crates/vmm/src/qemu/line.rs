@@ -9,7 +9,7 @@ use super::machine::MachineOptions;
 use super::numa::Numa;
 use super::object::{Backends, Kind};
 use super::{QemuError, QemuWording};
-use crate::config::{BootConfig, DiskConfig, MachineConfig};
+use crate::config::{BootConfig, DiskConfig, MachineConfig, Translate};
 use crate::cpu_flags::CpuConfig;
 use crate::invocation::Invocation;
 
@@ -115,6 +115,7 @@ impl Line {
             launch_key: self.launch_key,
             platform: self.platform,
             no_reboot: self.no_reboot,
+            translate: Translate::On,
         };
         machine.layout().map_err(QemuError::from)?;
         Ok(Invocation {

@@ -45,6 +45,7 @@ fn plain() -> MachineConfig {
         launch_key: None,
         platform: None,
         no_reboot: false,
+        translate: crate::config::Translate::On,
     }
 }
 
@@ -117,6 +118,7 @@ fn a_line_of_upstream_qemu_is_a_machine() {
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 platform: Some("dir".into()),
                 no_reboot: true,
+                translate: crate::config::Translate::On,
                 ..plain()
             },
             serial: Chardev::Unix(Listen { path: "/s,1".into(), wait: false }),

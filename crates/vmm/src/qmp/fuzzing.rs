@@ -73,6 +73,7 @@ fn machine() -> Machine {
         launch_key: None,
         platform: None,
         no_reboot: true,
+        translate: crate::config::Translate::On,
     });
     std::fs::remove_file(&kernel).expect("a kernel");
     machine.expect("a machine")

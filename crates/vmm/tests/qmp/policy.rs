@@ -103,10 +103,10 @@ pub(crate) fn creator(attributes: u64) -> Vec<u8> {
     // Pages of 2 MiB, present and writable.
     for page in 0..2_u64 {
         put(RAM_DIRECTORY + page as usize * 8, &(page << 21 | 0x83).to_le_bytes());
-        put(EPC_DIRECTORY + page as usize * 8, &(EPC + (page << 21) | 0x83).to_le_bytes());
+        put(EPC_DIRECTORY + page as usize * 8, &((EPC + (page << 21)) | 0x83).to_le_bytes());
     }
     for (n, directory) in [RAM_DIRECTORY, EPC_DIRECTORY].into_iter().enumerate() {
-        put(POINTERS + n * 8, &u64::from(BASE + directory as u32 | 1).to_le_bytes());
+        put(POINTERS + n * 8, &u64::from((BASE + directory as u32) | 1).to_le_bytes());
     }
     put(PAGEINFO + 8, &LOW_SECS.to_le_bytes());
     put(PAGEINFO + 16, &at(SECINFO));

@@ -4,15 +4,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_cpu::native::Translator;
 
+use crate::config::Translate;
+
 /// The translators of a machine's processors. Their memory for code is mapped when this is made,
 /// before the process is confined: no thread may make code executable after that. So they outlive
 /// the processors, of which each boot makes new ones.
 #[derive(Clone, Default)]
-pub struct Translators(Arc<[Mutex<Option<Box<dyn Translator>>>]>);
+pub struct Translators {
+    slots: Arc<[Slot]>,
+    hot_from: u32,
+}
+
+/// A translator that no processor has at the moment, by APIC ID.
+type Slot = Mutex<Option<Box<dyn Translator>>>;
+
+/// Runs after which a block is translated. Translating costs some 50 ns an instruction, and running
+/// it interpreted some 2 ns more: see docs/design/translator.md.
+const HOT: u32 = 16;
 
 impl std::fmt::Debug for Translators {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Translators").field(&self.0.len()).finish()
+        f.debug_tuple("Translators").field(&self.slots.len()).finish()
     }
 }
 
@@ -20,10 +32,18 @@ impl Translators {
     /// Translators for `cpus` processors; none where the host cannot have any, whose guests are
     /// interpreted.
     #[must_use]
-    pub fn new(cpus: u32) -> Self {
+    pub fn new(cpus: u32, translate: Translate) -> Self {
+        let hot_from = match translate {
+            Translate::Off => return Self::default(),
+            Translate::On => HOT,
+            Translate::Always => 1,
+        };
         let made: Result<Vec<_>, _> = (0..cpus).map(|_| translator()).collect();
         match made {
-            Ok(made) => Self(made.into_iter().map(|one| Mutex::new(Some(one))).collect()),
+            Ok(made) => {
+                let slots = made.into_iter().map(|one| Mutex::new(Some(one))).collect();
+                Self { slots, hot_from }
+            }
             Err(error) => {
                 tracing::info!(%error, "guest code is interpreted: the host runs no translated code");
                 Self::default()
@@ -31,16 +51,21 @@ impl Translators {
         }
     }
 
+    /// Runs after which a block is translated.
+    pub(super) const fn hot_from(&self) -> u32 {
+        self.hot_from
+    }
+
     /// The translator of processor `id`, until it is put back.
     pub(super) fn take(&self, id: u32) -> Option<Box<dyn Translator>> {
-        let mut slot = self.0.get(id as usize)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slots.get(id as usize)?.lock().unwrap_or_else(PoisonError::into_inner);
         slot.take()
     }
 
     /// Takes back the translator of processor `id`, which has ended.
     pub(super) fn put_back(&self, id: u32, mut translator: Box<dyn Translator>) {
         translator.forget();
-        if let Some(slot) = self.0.get(id as usize) {
+        if let Some(slot) = self.slots.get(id as usize) {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(translator);
         }
     }

@@ -67,7 +67,7 @@ impl SoftVcpu {
     /// Has the processor's code translated, if its translator is there.
     pub(super) fn translate(&mut self, translators: Translators) {
         if let Some(translator) = translators.take(self.id) {
-            self.vcpu.set_translator(translator);
+            self.vcpu.set_translator(translator, translators.hot_from());
         }
         self.translators = translators;
     }

@@ -1,0 +1,121 @@
+//! Moves, exchanges and addresses.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::operands::{Kind, kind, size_of_operand};
+use super::shape::{before_probe, into_register, read};
+use crate::asm::Rm;
+use crate::block::Emitter;
+use crate::memory::Access;
+use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, place};
+
+pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
+    let size = size_of_operand(instruction, 0);
+    match (kind(instruction, 0), kind(instruction, 1)) {
+        (Some(Kind::Register(n)), Some(Kind::Register(m))) => match (host(n), host(m)) {
+            (Some(to), _) => e.asm.mov(size, to, place(m)),
+            (None, Some(from)) if size != 4 => e.asm.store(size, home(n), from),
+            (None, _) => {
+                e.asm.mov(size, TEMP, place(m));
+                e.asm.store(if size == 4 { 8 } else { size }, home(n), TEMP);
+            }
+        },
+        (Some(Kind::Register(_)), Some(Kind::Memory)) => {
+            into_register(e, instruction, op, false, None, |e, size, to, from| {
+                e.asm.mov(size, to, from);
+            });
+        }
+        (Some(Kind::Memory), source) => {
+            before_probe(e);
+            let misses = e.operand(instruction, Access::Write, size);
+            match source {
+                Some(Kind::Immediate(value)) => {
+                    e.asm.store_imm(size, Rm::Mem(ADDRESS, 0), value);
+                }
+                Some(Kind::Register(n)) => {
+                    let register = read(e, n, size);
+                    e.asm.store(size, Rm::Mem(ADDRESS, 0), register);
+                }
+                _ => {}
+            }
+            e.after_store();
+            e.interpreted(misses, op);
+        }
+        // An immediate, of up to 64 bits.
+        (Some(Kind::Register(n)), _) => {
+            let value = instruction.immediate(1);
+            match (host(n), size) {
+                (Some(to), 8) => e.asm.mov_imm(to, value),
+                (Some(to), 4) => e.asm.mov_imm(to, value & 0xffff_ffff),
+                (None, 4 | 8) => {
+                    e.asm.mov_imm(TEMP, if size == 8 { value } else { value & 0xffff_ffff });
+                    e.asm.store(8, home(n), TEMP);
+                }
+                _ => e.asm.store_imm(size, place(n), value as i32),
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn emit_extend(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
+    let from_size = size_of_operand(instruction, 1);
+    let signed = instruction.mnemonic() != Mnemonic::Movzx;
+    into_register(e, instruction, op, false, Some(from_size), |e, size, to, from| {
+        let opcode = match (from_size, signed) {
+            (1, false) => 0xb6,
+            (2, false) => 0xb7,
+            (1, true) => 0xbe,
+            (2, true) => 0xbf,
+            _ => return e.asm.raw(size, &[0x63], to, from),
+        };
+        if from_size == 1 {
+            e.asm.raw_byte(size, &[0x0f, opcode], to, from);
+        } else {
+            e.asm.raw(size, &[0x0f, opcode], to, from);
+        }
+    });
+}
+
+pub(super) fn emit_lea(e: &mut Emitter<'_>, instruction: &Instruction) {
+    let size = size_of_operand(instruction, 0);
+    let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
+    match host(n) {
+        Some(to) => e.effective(instruction, to, size),
+        None => {
+            e.effective(instruction, ADDRESS, size);
+            e.asm.store(8, home(n), ADDRESS);
+        }
+    }
+}
+
+pub(super) fn emit_xchg(e: &mut Emitter<'_>, instruction: &Instruction) {
+    let size = size_of_operand(instruction, 0);
+    let (Some(Kind::Register(a)), Some(Kind::Register(b))) =
+        (kind(instruction, 0), kind(instruction, 1))
+    else {
+        return;
+    };
+    e.asm.mov(size, TEMP, place(a));
+    e.asm.mov(size, TEMP2, place(b));
+    for (n, value) in [(a, TEMP2), (b, TEMP)] {
+        match host(n) {
+            Some(to) => e.asm.mov(size, to, value),
+            None => e.asm.store(8, home(n), value),
+        }
+    }
+}
+
+pub(super) fn emit_bswap(e: &mut Emitter<'_>, instruction: &Instruction) {
+    let size = size_of_operand(instruction, 0);
+    let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
+    let register = host(n).unwrap_or(TEMP);
+    if host(n).is_none() {
+        e.asm.mov(size, TEMP, home(n));
+    }
+    let rex = 0x40 | u8::from(size == 8) << 3 | register.0 >> 3;
+    e.asm.bytes(&[rex, 0x0f, 0xc8 | register.0 & 7]);
+    if host(n).is_none() {
+        e.asm.store(8, home(n), TEMP);
+    }
+}
