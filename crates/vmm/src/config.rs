@@ -290,7 +290,8 @@ impl MachineConfig {
         }
         self.check_sgx()?;
         self.check_epc_limits()?;
-        nodes::check(&self.nodes, self.cpus, self.ram, &self.epc)?;
+        let epc = self.epc.iter().map(|section| (section.id.as_str(), section.node));
+        nodes::check(&self.nodes, self.cpus, self.ram, epc)?;
         let sizes: Vec<u64> = self.epc.iter().map(|section| section.size).collect();
         Layout::new(self.ram, &sizes).map_err(|error| match error {
             LayoutError::TooSmall(_) | LayoutError::RamTooLarge(_) => ConfigError::Memory(error),

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::config::EpcConfig;
 use crate::layout::Layout;
 use crate::size::format_size;
 
@@ -75,26 +74,25 @@ pub enum NodeError {
     },
 }
 
-/// Whether each of `cpus` processors, all of `ram` and all of `epc` have their place on `nodes`. No
-/// nodes stand for one that has everything.
+/// Whether each of `cpus` processors, all of `ram` and each EPC section, by its id and its node, have
+/// their place on `nodes`. No nodes stand for one that has everything.
 ///
 /// # Errors
 ///
 /// [`NodeError`].
-pub fn check(
+pub fn check<'a>(
     nodes: &[NodeConfig],
     cpus: u32,
     ram: u64,
-    epc: &[EpcConfig],
+    epc: impl IntoIterator<Item = (&'a str, u32)>,
 ) -> Result<(), NodeError> {
     if nodes.len() > MAX_NODES {
         return Err(NodeError::TooMany(nodes.len()));
     }
     let last = nodes.len().max(1) as u32 - 1;
-    if let Some(section) = epc.iter().find(|section| section.node > last) {
+    if let Some((section, node)) = epc.into_iter().find(|(_, node)| *node > last) {
         let fix = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
-        let (section, node) = (section.id.clone(), section.node);
-        return Err(NodeError::NoSuchNode { section, node, fix });
+        return Err(NodeError::NoSuchNode { section: section.to_owned(), node, fix });
     }
     if nodes.is_empty() {
         return Ok(());
@@ -170,10 +168,6 @@ mod tests {
         NodeConfig { cpus: cpus.to_vec(), ram }
     }
 
-    fn section(id: &str, node: u32) -> EpcConfig {
-        EpcConfig { id: id.into(), size: 64 << 20, prealloc: false, node, host_node: 0 }
-    }
-
     #[test]
     fn nodes_that_share_out_the_machine_are_good() {
         for nodes in [
@@ -183,7 +177,7 @@ mod tests {
             vec![node(&[], 4 * GIB), node(&[0, 1, 2, 3], 0)],
         ] {
             let last = nodes.len().max(1) as u32 - 1;
-            assert_eq!(check(&nodes, 4, 4 * GIB, &[section("a", 0), section("b", last)]), Ok(()));
+            assert_eq!(check(&nodes, 4, 4 * GIB, [("a", 0), ("b", last)]), Ok(()));
         }
     }
 
@@ -224,7 +218,7 @@ mod tests {
                 "129 nodes are more than the 128 that a machine may have: leave some out",
             ),
         ] {
-            let error = check(&nodes, 4, 4 * GIB, &[]).unwrap_err();
+            let error = check(&nodes, 4, 4 * GIB, []).unwrap_err();
             assert_eq!(error.to_string(), line);
         }
     }
@@ -236,7 +230,7 @@ mod tests {
             (&[][..], "EPC section b is on node 2, which is not there: write 0"),
             (&two[..], "EPC section b is on node 2, which is not there: write 0 to 1"),
         ] {
-            let error = check(nodes, 1, 2 * GIB, &[section("a", 0), section("b", 2)]).unwrap_err();
+            let error = check(nodes, 1, 2 * GIB, [("a", 0), ("b", 2)]).unwrap_err();
             assert_eq!(error.to_string(), line);
         }
     }
