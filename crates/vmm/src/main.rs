@@ -2,7 +2,6 @@
 
 #![warn(clippy::allow_attributes, clippy::semicolon_if_nothing_returned)]
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU64;
@@ -69,9 +68,7 @@ fn tell(text: &str) -> Ended {
 }
 
 fn epc(args: &EpcArgs) -> Ended {
-    epc_command::run(args)
-        .map_err(|error| Complaint::of_nothing_set(&error))
-        .map_err(|complaint| RunWording.line(&complaint))?;
+    epc_command::run(args).map_err(|error| RunWording.line(&Complaint::of_nothing_set(&error)))?;
     Ok(SUCCESS)
 }
 
@@ -92,12 +89,9 @@ fn qemu(words: Vec<OsString>) -> Ended {
 }
 
 /// What the host refuses for a setting, in words that end in what it said.
-fn refused<E: Error>(setting: Setting, what: &str) -> impl Fn(E) -> Complaint {
-    move |error| Complaint {
-        setting: Some(setting),
-        why: format!("{what}: {error}").into(),
-        fix: None,
-    }
+fn refused(setting: impl Into<Option<Setting>>, what: &str) -> impl FnOnce(io::Error) -> Complaint {
+    let setting = setting.into();
+    move |error| Complaint { setting, why: format!("{what}: {error}").into(), fix: None }
 }
 
 /// What the host refuses of a sandbox.
@@ -147,11 +141,8 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     let silent_kernel = invocation.silent_kernel();
     let machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
     // From here on there are files that go with the process.
-    terminal::hold_stop_signals().map_err(|error| Complaint {
-        setting: None,
-        why: format!("the host does not let signals wait: {error}").into(),
-        fix: None,
-    })?;
+    let refused = refused(None, "the host does not let signals wait");
+    terminal::hold_stop_signals().map_err(refused)?;
     let monitors = bind(&invocation.monitors)?;
     let pidfile = invocation.pidfile.map(|path| PidFile::write(&path)).transpose();
     let pidfile = pidfile.map_err(|error| Complaint::about(Setting::PidFile, &error))?;
