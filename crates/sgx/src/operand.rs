@@ -34,16 +34,6 @@ pub(crate) struct EpcOperand {
 }
 
 impl EpcOperand {
-    /// An operand that the caller translated.
-    pub(crate) const fn new(
-        la: La,
-        index: EpcIndex,
-        access: EpcAccess,
-        privilege: Privilege,
-    ) -> Self {
-        Self { la, index, access, privilege }
-    }
-
     /// Translates `la`; #PF(la) if it "does not resolve within an EPC".
     pub(crate) fn resolve(
         port: &mut impl LeafPort,

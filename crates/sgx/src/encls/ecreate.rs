@@ -1,7 +1,7 @@
 //! ENCLS\[ECREATE\] (SDM Vol. 3D, 38.3, ECREATE): an SECS from a source page.
 
+use cloister_x86::Exception;
 use cloister_x86::addr::is_canonical;
-use cloister_x86::{Exception, La};
 use zerocopy::IntoBytes as _;
 
 use crate::attributes::{AttributeFlags, MISCSELECT_EXINFO};
@@ -28,57 +28,13 @@ pub(super) fn leaf(
     let pageinfo: PageInfo = read_struct(port, pageinfo_la)?;
     let source_la = linear_aligned(port, pageinfo.srcpge.get(), 4096, 4096)?;
     let secinfo_la = linear_aligned(port, pageinfo.secinfo.get(), 64, 64)?;
-    let ecreate = platform
-        .begin_ecreate(target.index, target_la, &pageinfo, || read_struct(port, secinfo_la))?;
-    let secs: Secs = read_struct(port, source_la)?;
-    ecreate.finish(&port.capabilities(), &secs)?;
+    check_pageinfo(&pageinfo)?;
+    check_secinfo(&read_struct(port, secinfo_la)?)?;
+    let lock = claim(platform, &target)?;
+    let mut secs: Secs = read_struct(port, source_la)?;
+    check_secs(&port.capabilities(), &secs)?;
+    commit(platform, target.index, &mut secs, lock);
     Ok(LeafOutcome::default())
-}
-
-/// An ECREATE that got as far as its source page: PAGEINFO and SECINFO are legal, the target is
-/// unused and, until this value goes, held.
-#[derive(Debug)]
-pub struct Ecreate<'a> {
-    platform: &'a Platform,
-    target: EpcIndex,
-    lock: Lock<'a>,
-}
-
-impl Platform {
-    /// ECREATE on operands that the caller has aligned and translated, up to the copy of its
-    /// source page: page `target` at linear address `la` is to become an SECS. `secinfo` reads
-    /// SECINFO, once, when its turn comes. A processor, and a hypervisor that intercepted the leaf,
-    /// call [`encls::execute`](crate::encls::execute); this stops in the middle, for tests of what
-    /// other leaves meet meanwhile.
-    ///
-    /// # Errors
-    /// The exception that the leaf raises, or what `secinfo` returned; nothing was committed.
-    pub fn begin_ecreate<E: From<Exception>>(
-        &self,
-        target: EpcIndex,
-        la: La,
-        pageinfo: &PageInfo,
-        secinfo: impl FnOnce() -> Result<SecInfo, E>,
-    ) -> Result<Ecreate<'_>, E> {
-        let operand = EpcOperand::new(la, target, EpcAccess::Write, Privilege::Supervisor);
-        check_pageinfo(pageinfo)?;
-        check_secinfo(&secinfo()?)?;
-        let lock = claim(self, &operand)?;
-        Ok(Ecreate { platform: self, target, lock })
-    }
-}
-
-impl Ecreate<'_> {
-    /// The rest of the leaf, on a copy of the source SECS and on a processor that announces
-    /// `capabilities`: the platform's own, or fewer where a hypervisor grants a guest fewer.
-    ///
-    /// # Errors
-    /// The exception that the leaf raises; nothing was committed.
-    pub fn finish(self, capabilities: &Capabilities, secs: &Secs) -> Result<(), Exception> {
-        check_secs(capabilities, secs)?;
-        commit(self.platform, self.target, &mut secs.clone(), self.lock);
-        Ok(())
-    }
 }
 
 /// PAGEINFO.LINADDR and PAGEINFO.SECS must be zero.

@@ -18,7 +18,6 @@ mod etrack;
 mod etrackc;
 mod ewb;
 
-pub use ecreate::Ecreate;
 pub(crate) use einit::read_secs;
 
 use cloister_x86::Exception;

@@ -6,14 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use cloister_sgx::layout::PageInfo;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
 use cloister_virt::{Backing, EpcAccount, EpcExhausted, EpcLimits, EpcPool, VirtualEpc};
-use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
+use cloister_x86::{Gpa, PAGE_SIZE};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use crate::enclave::secinfo;
 use crate::host;
 use crate::kernel::Kernel;
 
@@ -210,11 +208,7 @@ impl World {
     fn close(&mut self, slot: usize, held: Option<EpcIndex>) {
         let Some(section) = self.sections[slot].take() else { return };
         let platform = self.pool.store().clone();
-        let guard = held.map(|index| {
-            platform
-                .begin_ecreate(index, La(0), &PageInfo::default(), || Ok::<_, Exception>(secinfo()))
-                .expect("an unused page")
-        });
+        let guard = held.map(|index| platform.hold(index).expect("a page that no leaf has"));
         drop(section);
         drop(guard);
         let pages: Vec<EpcIndex> = std::mem::take(&mut self.backed[slot]).into_values().collect();

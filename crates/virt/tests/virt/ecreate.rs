@@ -7,7 +7,7 @@ use cloister_sgx::layout::{PageInfo, SecInfo, Secs};
 use cloister_sgx::{AttributeFlags, MISCSELECT_EXINFO, PageType, SgxFeatures};
 use cloister_virt::encls::Action;
 use cloister_virt::{EpcExhausted, SgxCpuid, SgxVm};
-use cloister_x86::{Exception, Gpa, La, PageFaultCode};
+use cloister_x86::{Exception, Gpa, PageFaultCode};
 
 use crate::enclave::{create, pageinfo, place, secinfo, secs};
 use crate::guest::{
@@ -230,10 +230,7 @@ fn a_target_that_another_leaf_holds_is_gp() {
     let gpa = Gpa(host::EPC_GPA);
     let page = guest.vm.populate(gpa).expect("EPC").expect("a page");
     let vm = guest.vm.clone();
-    let held = vm
-        .platform()
-        .begin_ecreate(page, La(epc(0)), &pageinfo(), || Ok::<_, Exception>(secinfo()))
-        .expect("an unused page");
+    let held = vm.platform().hold(page).expect("a page that no leaf has");
 
     let during = guest.exit(leaf::ECREATE, PAGEINFO, epc(0), 0);
     drop(held);

@@ -4,14 +4,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::layout::PageInfo;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
 use cloister_virt::{
     Backing, EpcAccount, EpcExhausted, EpcPool, RemoveError, SectionConfig, SgxVm, VirtualEpc,
 };
-use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
+use cloister_x86::{Gpa, PAGE_SIZE};
 
-use crate::enclave::{create, fill, init, secinfo, secs, sigstruct};
+use crate::enclave::{create, fill, init, secs, sigstruct};
 use crate::guest::{DONE, Guest, epc, reported};
 use crate::host::{self, EPC_GPA};
 use crate::kernel::Kernel;
@@ -286,10 +285,7 @@ fn a_page_that_another_leaf_holds_throughout_is_leaked() {
     let account = pool.unlimited("vm");
     let released = section(&account, 2);
     let (held, other) = (touch(&released, 0), touch(&released, 1));
-    let guard = pool
-        .store()
-        .begin_ecreate(held, La(0), &PageInfo::default(), || Ok::<_, Exception>(secinfo()))
-        .expect("an unused page");
+    let guard = pool.store().hold(held).expect("a page that no leaf has");
 
     drop(released);
     drop(guard);

@@ -8,12 +8,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::thread;
 
-use cloister_sgx::layout::PageInfo;
 use cloister_sgx::{EpcIndex, PageType, SgxStatus};
 use cloister_virt::{EpcLimits, EpcPool, PoolStatistics, SgxVm};
-use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
+use cloister_x86::{Gpa, PAGE_SIZE};
 
-use crate::enclave::secinfo;
 use crate::host::{self, EPC_GPA};
 use crate::kernel::Kernel;
 
@@ -189,11 +187,9 @@ impl Machine {
                 LEFT_INSIDE
             }
             (Death::Held, &[page, ..]) => {
-                let ecreate = platform.begin_ecreate(page, La(0), &PageInfo::default(), || {
-                    Ok::<_, Exception>(secinfo())
-                });
+                let held = platform.hold(page).expect("a page that no leaf has");
                 drop(self.vm);
-                drop(ecreate.expect("an unused page"));
+                drop(held);
                 1
             }
             (Death::Reset, _) => {

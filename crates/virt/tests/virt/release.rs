@@ -10,11 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloister_sgx::EpcIndex;
-use cloister_sgx::layout::PageInfo;
 use cloister_virt::{EpcLimits, EpcPool, VirtualEpc};
-use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
+use cloister_x86::{Gpa, PAGE_SIZE};
 
-use crate::enclave::secinfo;
 use crate::host;
 use crate::kernel::Kernel;
 
@@ -92,8 +90,7 @@ fn a_guest_cannot_flood_the_log_with_leaked_pages() {
 
 /// A leaf that holds a page.
 fn hold(pool: &EpcPool, page: EpcIndex) -> impl Sized + '_ {
-    let secinfo = || Ok::<_, Exception>(secinfo());
-    pool.store().begin_ecreate(page, La(0), &PageInfo::default(), secinfo).expect("unused")
+    pool.store().hold(page).expect("a page that no other leaf has")
 }
 
 #[test]

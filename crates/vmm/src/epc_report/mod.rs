@@ -189,14 +189,16 @@ fn enclave_report(enclave: &EnclaveCensus, ids: &[String]) -> EnclaveReport {
 
 #[cfg(test)]
 mod tests {
+    use cloister_sgx::encls::{self, leaf};
     use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags, Secs};
     use cloister_sgx::{
-        Attributes, EpcIndex, PageType, Platform, PlatformConfig, PlatformIdentity,
+        Attributes, Capabilities, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType, Platform,
+        PlatformConfig, PlatformIdentity, Stop,
     };
     use cloister_virt::{EpcPool, SectionConfig, SgxCpuid};
-    use cloister_x86::{Exception, Gpa, La, PAGE_SIZE};
+    use cloister_x86::{Gpa, La, PAGE_SIZE};
     use serde_json::{Value, json};
-    use zerocopy::FromZeros as _;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
 
     use super::*;
 
@@ -223,6 +225,55 @@ mod tests {
         sgx.populate(Gpa(gpa)).unwrap().unwrap()
     }
 
+    /// Where a processor finds the operands of ECREATE.
+    const PAGEINFO: u64 = 0x1000;
+    const SECINFO: u64 = 0x2000;
+    const SOURCE: u64 = 0x3000;
+
+    /// A processor that sees those operands, and virtual EPC, at their own addresses.
+    struct Processor<'a> {
+        sgx: &'a SgxVm,
+        secs: Secs,
+    }
+
+    impl LeafPort for Processor<'_> {
+        fn linear(&mut self, ea: u64, _: u64) -> Result<La, Stop> {
+            Ok(La(ea))
+        }
+
+        fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
+            let pageinfo =
+                PageInfo { srcpge: SOURCE.into(), secinfo: SECINFO.into(), ..PageInfo::default() };
+            let secinfo = SecInfo::new(SecInfoFlags::empty(), PageType::Secs);
+            buf.copy_from_slice(match la.0 {
+                PAGEINFO => pageinfo.as_bytes(),
+                SECINFO => secinfo.as_bytes(),
+                _ => self.secs.as_bytes(),
+            });
+            Ok(())
+        }
+
+        fn write(&mut self, _: La, _: &[u8]) -> Result<(), Stop> {
+            Ok(())
+        }
+
+        fn resolve_epc(&mut self, la: La, _: EpcAccess) -> Result<Option<EpcIndex>, Stop> {
+            Ok(Some(touch(self.sgx, la.0)))
+        }
+
+        fn event_pending(&mut self) -> bool {
+            false
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            *self.sgx.platform().capabilities()
+        }
+
+        fn le_pubkey_hash(&self) -> [u8; 32] {
+            *self.sgx.platform().default_le_hash()
+        }
+    }
+
     /// ECREATE of a 64-bit enclave of 64 KiB in the page at `gpa`.
     fn create(sgx: &SgxVm, gpa: u64) {
         let mut secs = Secs::new_zeroed();
@@ -230,11 +281,8 @@ mod tests {
         secs.baseaddr = 0x7f00_0000_0000.into();
         secs.ssaframesize = 1.into();
         secs.attributes = Attributes::new(AttributeFlags::MODE64BIT | AttributeFlags::DEBUG, 3);
-        let target = touch(sgx, gpa);
-        let secinfo = || Ok::<_, Exception>(SecInfo::new(SecInfoFlags::empty(), PageType::Secs));
-        let platform = sgx.platform();
-        let ecreate = platform.begin_ecreate(target, La(0), &PageInfo::default(), secinfo).unwrap();
-        ecreate.finish(platform.capabilities(), &secs).unwrap();
+        let regs = EnclsRegs { eax: leaf::ECREATE, rbx: PAGEINFO, rcx: gpa, rdx: 0, mode64: true };
+        encls::execute(sgx.platform(), &mut Processor { sgx, secs }, &regs).unwrap();
     }
 
     fn json(view: &EpcView, page_map: bool) -> Value {

@@ -8,14 +8,13 @@ mod eextend;
 mod eremove;
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags};
+use cloister_sgx::layout::SecInfoFlags;
 use cloister_sgx::{
-    Capabilities, Ecreate, EpcIndex, PageType, Platform, PlatformConfig, PlatformIdentity,
-    SgxFeatures, Stop,
+    Capabilities, EpcIndex, HeldPage, Platform, PlatformConfig, PlatformIdentity, SgxFeatures, Stop,
 };
-use cloister_x86::{Exception, La, PageFaultCode};
+use cloister_x86::{Exception, PageFaultCode};
 
-use crate::enclave::{PAGEINFO, SECINFO, SOURCE};
+use crate::enclave::PAGEINFO;
 use crate::machine::{GP, Machine};
 
 const W: PageFaultCode = PageFaultCode::WRITE;
@@ -29,14 +28,9 @@ fn not_mapped(la: u64) -> Stop {
     Stop::Fault(Exception::pf(la, PageFaultCode::empty()))
 }
 
-/// A hypervisor's ECREATE that is not finished: another leaf that has an unused page for itself.
-pub(crate) fn occupy(platform: &Platform, page: u32) -> Ecreate<'_> {
-    let pageinfo =
-        PageInfo { srcpge: SOURCE.into(), secinfo: SECINFO.into(), ..PageInfo::default() };
-    let secinfo = || Ok::<_, Stop>(SecInfo::new(SecInfoFlags::empty(), PageType::Secs));
-    platform
-        .begin_ecreate(EpcIndex(page), La(Machine::window(page)), &pageinfo, secinfo)
-        .expect("an unused page")
+/// Another leaf that has a page for itself.
+pub(crate) fn occupy(platform: &Platform, page: u32) -> HeldPage<'_> {
+    platform.hold(EpcIndex(page)).expect("a page that no leaf has")
 }
 
 #[test]
