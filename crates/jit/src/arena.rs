@@ -4,8 +4,31 @@
 use std::io;
 use std::ptr::NonNull;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap,
+};
+
+/// A mapping that goes away unless it is kept.
+struct Mapping {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    fn keep(self) -> io::Result<NonNull<u8>> {
+        let at = NonNull::new(self.at).ok_or(io::ErrorKind::OutOfMemory)?;
+        std::mem::forget(self);
+        Ok(at)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: whoever made the mapping has not kept it.
+        let unmapped = unsafe { munmap(self.at.cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
 
 /// A piece of memory that is mapped twice: once to write code, once to run it. So no page is ever
 /// writable and executable, and nothing has to be mapped later, when the thread may no longer map
@@ -28,23 +51,18 @@ impl Arena {
     ///
     /// The host has no memory, or does not allow executable mappings.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
-        let file = memfd_create("cloister-code", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, len as u64)?;
-        let map = |protection| {
-            // SAFETY: a new mapping, of a file that nobody else has.
-            let at =
-                unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) }?;
-            NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory.into())
-        };
-        let write: NonNull<u8> = map(ProtFlags::READ | ProtFlags::WRITE)?;
-        let run = match map(ProtFlags::READ | ProtFlags::EXEC) {
-            Ok(run) => run,
-            Err(error) => {
-                // SAFETY: mapped above, and used by nobody.
-                unsafe { munmap(write.as_ptr().cast(), len) }?;
-                return io::Result::Err(error);
-            }
-        };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let writable = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping.
+        let write = unsafe { mmap_anonymous(std::ptr::null_mut(), len, writable, flags) }?;
+        let first = Mapping { at: write.cast(), len };
+        // Of what is shared, an old size of 0 makes another mapping (mremap(2)).
+        // SAFETY: a new mapping, of pages that nobody else has.
+        let run = unsafe { mremap(write, 0, len, MremapFlags::MAYMOVE) }?;
+        let second = Mapping { at: run.cast(), len };
+        // SAFETY: nothing is written by this mapping.
+        unsafe { mprotect(run, len, MprotectFlags::READ | MprotectFlags::EXEC) }?;
+        let (write, run) = (first.keep()?, second.keep()?);
         Ok(Self { write, run, len, used: 0 })
     }
 
@@ -80,10 +98,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        // Whoever held code of the arena is gone before it.
         for at in [self.write, self.run] {
-            // SAFETY: mapped by `new`; whoever held code of the arena is gone before it.
-            let unmapped = unsafe { munmap(at.as_ptr().cast(), self.len) };
-            debug_assert!(unmapped.is_ok());
+            drop(Mapping { at: at.as_ptr(), len: self.len });
         }
     }
 }

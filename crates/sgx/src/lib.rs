@@ -74,9 +74,8 @@
 //! ```
 //! use cloister_sgx::encls::{self, leaf};
 //! use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo, SecInfoFlags, Secs, SigStruct, Tcs};
-//! use cloister_sgx::processor::{RAX, RBX, RCX};
 //! use cloister_sgx::*;
-//! use cloister_x86::La;
+//! use cloister_x86::{Gpr, La, Rights, Segment};
 //! use sha2::{Digest, Sha256};
 //! use zerocopy::{FromZeros, IntoBytes};
 //!
@@ -209,11 +208,11 @@
 //! assert_eq!(outcome.status, Some(SgxStatus::Success));
 //!
 //! // EENTER: RIP is at the TCS's entry, and RCX says where EEXIT may return to.
-//! let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: 0xc0f3 };
+//! let flat = Segment { selector: 0x2b, base: 0, limit: u32::MAX, rights: Rights(0xc0f3) };
 //! let mut cpu = ProcessorState {
 //!     rip: 0x4003,
 //!     rflags: 0x202,
-//!     cs: Segment { selector: 0x33, rights: 0xa0fb, ..flat },
+//!     cs: Segment { selector: 0x33, rights: Rights(0xa0fb), ..flat },
 //!     ss: flat,
 //!     ds: flat,
 //!     es: flat,
@@ -225,12 +224,12 @@
 //!     osxsave: true,
 //!     ..ProcessorState::default()
 //! };
-//! cpu.gpr[RAX] = enclu::leaf::EENTER.into();
-//! (cpu.gpr[RBX], cpu.gpr[RCX]) = (ENCLAVE, 0x5000);
+//! cpu.gpr[Gpr::Rax] = enclu::leaf::EENTER.into();
+//! (cpu.gpr[Gpr::Rbx], cpu.gpr[Gpr::Rcx]) = (ENCLAVE, 0x5000);
 //! let (mut state, mut xsave) = (EnclaveState::new(), XsaveArea::default());
 //! enclu::execute(&platform, &mut state, &mut port, &mut cpu, &mut xsave).unwrap();
 //! assert!(state.in_enclave());
-//! assert_eq!((cpu.rip, cpu.gpr[RCX]), (ENCLAVE + 0x1040, 0x4003));
+//! assert_eq!((cpu.rip, cpu.gpr[Gpr::Rcx]), (ENCLAVE + 0x1040, 0x4003));
 //! ```
 
 #![forbid(unsafe_code)]
