@@ -140,7 +140,7 @@ pub enum PhysPage {
 /// Every pointer in a returned [`RamPage`] is valid for reads and (4096 bytes of `host`) writes by
 /// any thread for as long as the map lives, and `host` is aligned to 4096 bytes.
 /// A processor keeps such pointers in its TLB; an owner that changes what a page is calls
-/// [`Kicker::flush_tlb`](crate::state::Kicker::flush_tlb) on every processor and waits for it
+/// [`Kicker::flush_tlb`](crate::Kicker::flush_tlb) on every processor and waits for it
 /// before it lets go of the old page.
 #[expect(unsafe_code, reason = "the processor reads and writes guest RAM through these pointers")]
 pub unsafe trait PhysMap: Send + Sync {
