@@ -6,6 +6,8 @@ use cloister_epc_view::{EpcReport, QmpClient};
 use cloister_sgx::EpcSectionConfig;
 use cloister_virt::{EpcExhausted, EpcPool};
 use cloister_vmm::accel::VcpuError;
+use cloister_vmm::cli::RunWording;
+use cloister_vmm::complaint::Wording as _;
 use cloister_vmm::machine::{MachineEvent, RunError, RunState, ShutdownCause, platform_epc};
 
 use crate::guests::IDLE;
@@ -77,7 +79,7 @@ fn what_is_not_left_cannot_be_reserved() {
     let error = Running::start_on(&pool, IDLE, &reserve("4M")).err().unwrap();
 
     assert_eq!(
-        error.to_string(),
+        RunWording.line(&error.complaint()),
         "--epc-reserve: 4M is more than the 2M that are left of the platform's EPC: \
          write a smaller size"
     );
