@@ -171,11 +171,7 @@ impl Cpu {
     /// Sets all of RFLAGS, without any privilege check, and what follows from it.
     pub fn set_rflags(&mut self, value: u64) {
         self.arch.set_rflags(value);
-        if self.arch.system_flags.contains(Rflags::TF) {
-            self.run.attention |= attention::TRACE;
-        } else {
-            self.run.attention &= !attention::TRACE;
-        }
+        self.run.set_attention(attention::TRACE, self.arch.system_flags.contains(Rflags::TF));
         if self.arch.system_flags.contains(Rflags::IF) {
             self.run.attention |= attention::INTERRUPTS;
         }
@@ -192,23 +188,14 @@ impl Cpu {
     /// Sets what is held off for the next instruction.
     pub(crate) fn set_shadow(&mut self, shadow: Shadow) {
         self.arch.shadow = shadow;
-        let bits = match shadow {
-            Shadow::None => 0,
-            Shadow::Sti => attention::SHADOW,
-            Shadow::MovSs => attention::SHADOW | attention::MOV_SS,
-        };
-        let others = self.run.attention & !(attention::SHADOW | attention::MOV_SS);
-        self.run.attention = others | bits;
+        self.run.set_attention(attention::SHADOW, shadow != Shadow::None);
+        self.run.set_attention(attention::MOV_SS, shadow == Shadow::MovSs);
     }
 
     /// Starts or stops execution.
     pub(crate) fn set_activity(&mut self, activity: Activity) {
         self.arch.activity = activity;
-        if activity == Activity::Active {
-            self.run.attention &= !attention::HALTED;
-        } else {
-            self.run.attention |= attention::HALTED;
-        }
+        self.run.set_attention(attention::HALTED, activity != Activity::Active);
     }
 
     /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, DR7, EFLAGS.AC and VM, and enclave
@@ -232,22 +219,21 @@ impl Cpu {
             _ => MmuMode::Supervisor,
         };
         self.run.fetch_key = u64::from(self.run.mode.bits()) | u64::from(arch.cpl == 3) << 7;
-        let aligned =
-            arch.cpl == 3 && arch.cr0.contains(Cr0::AM) && arch.system_flags.contains(Rflags::AC);
         // Data breakpoints: any enabled DR7 condition with R/W other than 00 (execute).
         let dr7 = arch.dr7;
         let watching = dr7 & 0xff != 0
             && (0..4).any(|n| dr7 >> (2 * n) & 3 != 0 && dr7 >> (16 + 4 * n) & 3 != 0);
-        self.run.tlb.set_slow_only(aligned || watching);
+        self.run.tlb.set_slow_only(self.alignment_checked() || watching);
+        self.run.native.point_at(&self.run.tlb, self.run.mmu_mode);
     }
 
     /// Recomputes [`RunState::attention`] from the architectural state.
     fn update_attention(&mut self) {
-        let due = |on: bool, bit: u32| if on { bit } else { 0 };
-        self.run.attention = attention::INTERRUPTS
-            | due(self.arch.system_flags.contains(Rflags::TF), attention::TRACE)
-            | due(self.arch.dr7 & 0xff != 0, attention::BREAKPOINTS)
-            | due(self.arch.debug_pending != 0, attention::DEBUG_TRAP);
+        let (arch, run) = (&self.arch, &mut self.run);
+        run.attention = attention::INTERRUPTS;
+        run.set_attention(attention::TRACE, arch.system_flags.contains(Rflags::TF));
+        run.set_attention(attention::BREAKPOINTS, arch.dr7 & 0xff != 0);
+        run.set_attention(attention::DEBUG_TRAP, arch.debug_pending != 0);
         self.set_shadow(self.arch.shadow);
         self.set_activity(self.arch.activity);
     }

@@ -140,11 +140,10 @@ impl Vcpu {
     fn run_block(&mut self, run: Run) -> Exec {
         let hot = run.heat == self.hot_from;
         let code = if hot { self.translate_block(run) } else { run.code };
-        let keys = [self.jump_key(false), self.jump_key(true)];
         if let (Some(code), Some(translator)) = (code, &mut self.translator) {
             self.cpu.run.native.budget = self.look_in as i32;
             let jumps = self.blocks.jumps();
-            let outcome = self.cpu.enter_native(&mut **translator, code, jumps, keys);
+            let outcome = self.cpu.enter_native(&mut **translator, code, jumps);
             self.look_in = self.cpu.run.native.budget.max(1) as u32;
             return outcome;
         }
@@ -292,21 +291,12 @@ impl Vcpu {
 
     #[inline(always)]
     fn find_block(&mut self) -> Exec<Run> {
-        let keys = [self.jump_key(false), self.jump_key(true)];
         // Outside 64-bit mode the linear address depends on CS: nothing is remembered.
-        match self.blocks.jump(self.cpu.arch.rip, keys[0], keys[1]) {
+        let [key, global_key] = self.cpu.jump_keys();
+        match self.blocks.jump(self.cpu.arch.rip, key, global_key) {
             Some(run) => Ok(run),
             None => self.find_block_slow(),
         }
-    }
-
-    /// What a jump-cache entry depends on besides RIP: the translations in force (all of them,
-    /// or the global ones), the decoding mode, and the privilege that the fetch had.
-    #[inline(always)]
-    pub(crate) fn jump_key(&self, global: bool) -> u64 {
-        let tlb = &self.cpu.run.tlb;
-        let epoch = if global { tlb.code_epoch | 1 << 55 } else { tlb.epoch };
-        epoch << 8 | self.cpu.run.fetch_key
     }
 
     /// Acts on a stop; `Some` where the owner has to.

@@ -117,7 +117,7 @@ impl Vcpu {
         }
         if self.cpu.run.mode.is_64() {
             let global = self.cpu.run.tlb.is_global_code(start, mode);
-            let key = self.jump_key(global);
+            let key = self.cpu.jump_keys()[usize::from(global)];
             self.cpu.run.tlb.note_code(start);
             self.blocks.remember(start, key, &block, changes);
         }
@@ -149,7 +149,6 @@ impl Vcpu {
             ops: self.blocks.ops(run),
             bytes,
             phys: run.phys,
-            mode,
             decoder_options: self.cpu.ctl.features.decoder_options(),
         };
         let code = self.translator.as_mut()?.translate(&view)?;
@@ -266,6 +265,14 @@ impl Cpu {
         } else {
             self.arch.segs[seg::CS].base.wrapping_add(rip) & 0xffff_ffff
         }
+    }
+
+    /// What a jump-cache entry depends on besides RIP: the translations in force (all of them, then
+    /// the global ones alone), the decoding mode, and the privilege that the fetch had.
+    #[inline(always)]
+    pub(crate) fn jump_keys(&self) -> [u64; 2] {
+        let (tlb, fetch) = (&self.run.tlb, self.run.fetch_key);
+        [tlb.epoch, tlb.code_epoch | 1 << 55].map(|epoch| epoch << 8 | fetch)
     }
 
     /// Whose rights instruction fetches have.

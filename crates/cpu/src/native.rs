@@ -14,8 +14,7 @@ use crate::cpu::Cpu;
 use crate::engine::stopped;
 use crate::exit::{Exec, Stop};
 use crate::flags::Flags;
-use crate::mem::tlb::{AccessKind, Entry};
-use crate::mode::Mode;
+use crate::mem::tlb::{AccessKind, Entry, MmuMode, Tlb};
 use crate::op::{BLOCK_SLOT, Op};
 use crate::phys::{CODE_CHANGES, CodeTrack};
 use crate::state::{ArchState, Gprs};
@@ -56,8 +55,6 @@ pub struct BlockView<'a> {
     pub bytes: &'a [u8],
     /// Identity of its page.
     pub phys: u64,
-    /// How the bytes were read.
-    pub mode: Mode,
     /// How the decoder reads them.
     pub decoder_options: u32,
 }
@@ -80,7 +77,7 @@ pub(crate) struct NativeState {
     tlb: [u64; 2],
     /// First entry of the jump cache.
     jumps: u64,
-    /// Where [`code_changes`] counts.
+    /// Where [`code_changes`](crate::phys::code_changes) counts.
     changes: u64,
     /// Where the kicker's events are.
     events: u64,
@@ -90,6 +87,14 @@ pub(crate) struct NativeState {
     pub(crate) budget: i32,
     /// Arithmetic flags: bits 15:8 as LAHF has them, bit 0 OF.
     flags: u16,
+}
+
+impl NativeState {
+    /// Has translated code look up translations of accesses with the rights of `mode`.
+    pub(crate) fn point_at(&mut self, tlb: &Tlb, mode: MmuMode) {
+        let of = |kind| tlb.entry(kind, mode, 0) as *const Entry as u64;
+        self.tlb = [of(AccessKind::Read), of(AccessKind::Write)];
+    }
 }
 
 /// Offsets in [`Cpu`] and in what it leads to, in bytes.
@@ -112,9 +117,8 @@ pub mod layout {
     /// Attention bits (32 bits): anything but 0 ends translated code before the next block.
     pub const ATTENTION: usize = RUN + offset_of!(crate::run_state::RunState, attention);
     /// The TLB's current context, which hits have in the low 12 bits of their tag.
-    pub const CONTEXT: usize = RUN
-        + offset_of!(crate::run_state::RunState, tlb)
-        + offset_of!(crate::mem::tlb::Tlb, context);
+    pub const CONTEXT: usize =
+        RUN + offset_of!(crate::run_state::RunState, tlb) + offset_of!(Tlb, context);
     const NATIVE: usize = RUN + offset_of!(crate::run_state::RunState, native);
     /// Pointer to the TLB for reads.
     pub const TLB_READ: usize = NATIVE + offset_of!(NativeState, tlb);
@@ -185,8 +189,6 @@ pub extern "C" fn interpret(cpu: &mut Cpu, native: &NativeOp) -> u8 {
     cpu.run.block_phys = native.phys;
     let outcome = (native.op.run)(cpu, &native.op);
     cpu.run.native.flags = pack(cpu.arch.flags);
-    // It may have changed AC, by which the rights of accesses go.
-    cpu.point_at_tlb();
     match outcome {
         Ok(()) => 0,
         Err(stop) => {
@@ -204,12 +206,6 @@ pub extern "C" fn stored(track: &CodeTrack) {
 }
 
 impl Cpu {
-    fn point_at_tlb(&mut self) {
-        let mode = self.run.mmu_mode;
-        let of = |kind| self.run.tlb.entry(kind, mode, 0) as *const Entry as u64;
-        self.run.native.tlb = [of(AccessKind::Read), of(AccessKind::Write)];
-    }
-
     /// Runs translated code.
     ///
     /// # Errors
@@ -220,9 +216,8 @@ impl Cpu {
         translator: &mut dyn Translator,
         code: NonNull<u8>,
         jumps: *const Jump,
-        keys: [u64; 2],
     ) -> Exec {
-        self.point_at_tlb();
+        let keys = self.jump_keys();
         let native = &mut self.run.native;
         native.jumps = jumps as u64;
         native.changes = (&raw const CODE_CHANGES) as u64;

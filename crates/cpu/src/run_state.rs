@@ -69,6 +69,17 @@ pub struct RunState {
     pub(crate) device_next: usize,
 }
 
+impl RunState {
+    /// Sets [`attention`] bits, or clears them.
+    pub(crate) fn set_attention(&mut self, bits: u32, on: bool) {
+        if on {
+            self.attention |= bits;
+        } else {
+            self.attention &= !bits;
+        }
+    }
+}
+
 impl Default for RunState {
     fn default() -> Self {
         Self {

@@ -51,11 +51,7 @@ impl Cpu {
     /// Sets DR7 and arms what it enables.
     pub fn write_dr7(&mut self, value: u64) {
         self.arch.dr7 = value & DR7_WRITABLE | DR7_ONES;
-        if self.arch.dr7 & 0xff != 0 {
-            self.run.attention |= attention::BREAKPOINTS;
-        } else {
-            self.run.attention &= !attention::BREAKPOINTS;
-        }
+        self.run.set_attention(attention::BREAKPOINTS, self.arch.dr7 & 0xff != 0);
         self.update_mode();
     }
 
@@ -208,11 +204,7 @@ pub(crate) fn pend_task_trap(cpu: &mut Cpu) {
 /// Forgets matches of an instruction that did not retire: what was due `before` it is due again.
 pub(crate) fn cancel(cpu: &mut Cpu, before: u64) {
     cpu.arch.debug_pending = before;
-    if before == 0 {
-        cpu.run.attention &= !attention::DEBUG_TRAP;
-    } else {
-        cpu.run.attention |= attention::DEBUG_TRAP;
-    }
+    cpu.run.set_attention(attention::DEBUG_TRAP, before != 0);
 }
 
 /// What MOV SS or POP SS held back when an event of the next instruction comes first. Nothing of it
