@@ -21,6 +21,34 @@ pub(crate) const R13: Reg = Reg(13);
 pub(crate) const R14: Reg = Reg(14);
 pub(crate) const R15: Reg = Reg(15);
 
+/// Numbers of binary operations in opcodes.
+pub(crate) mod alu {
+    pub(crate) const ADD: u8 = 0;
+    pub(crate) const OR: u8 = 1;
+    pub(crate) const ADC: u8 = 2;
+    pub(crate) const SBB: u8 = 3;
+    pub(crate) const AND: u8 = 4;
+    pub(crate) const SUB: u8 = 5;
+    pub(crate) const XOR: u8 = 6;
+    pub(crate) const CMP: u8 = 7;
+}
+
+/// Numbers of shifts and rotations in opcodes.
+pub(crate) mod shift {
+    pub(crate) const ROL: u8 = 0;
+    pub(crate) const ROR: u8 = 1;
+    pub(crate) const SHL: u8 = 4;
+    pub(crate) const SHR: u8 = 5;
+    pub(crate) const SAR: u8 = 7;
+}
+
+/// Numbers of some conditions in opcodes.
+pub(crate) mod condition {
+    pub(crate) const EQUAL: u8 = 4;
+    pub(crate) const NOT_EQUAL: u8 = 5;
+    pub(crate) const NEGATIVE: u8 = 8;
+}
+
 /// What the ModRM byte's `rm` names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Rm {
@@ -188,10 +216,7 @@ impl Asm {
     /// MOV of an immediate to a register, as short as it can be, without a change of flags.
     pub(crate) fn mov_imm(&mut self, to: Reg, value: u64) {
         if let Ok(value) = u32::try_from(value) {
-            if to.0 >= 8 {
-                self.code.push(0x41);
-            }
-            self.code.push(0xb8 | to.0 & 7);
+            self.short(0xb8, to);
             self.bytes(&value.to_le_bytes());
         } else if let Ok(value) = i32::try_from(value as i64) {
             self.ext(8, 0xc6, 0, to);
@@ -208,7 +233,7 @@ impl Asm {
         self.imm(size, value);
     }
 
-    /// ADD, OR, ADC, SBB, AND, SUB, XOR or CMP (0 to 7) of an immediate.
+    /// A binary operation ([`alu`]) with an immediate.
     pub(crate) fn alu_imm(&mut self, size: Size, operation: u8, rm: impl Into<Rm>, value: i32) {
         let rm = rm.into();
         if size > 1 && i8::try_from(value).is_ok() {
@@ -220,14 +245,19 @@ impl Asm {
         }
     }
 
-    /// ADD to CMP (0 to 7): `reg OP= rm`.
+    /// A binary operation ([`alu`]): `reg OP= rm`.
     pub(crate) fn alu(&mut self, size: Size, operation: u8, reg: Reg, rm: impl Into<Rm>) {
         self.op(size, operation << 3 | 2, reg, rm);
     }
 
-    /// ADD to CMP (0 to 7): `rm OP= reg`.
+    /// A binary operation ([`alu`]): `rm OP= reg`.
     pub(crate) fn alu_to(&mut self, size: Size, operation: u8, rm: impl Into<Rm>, reg: Reg) {
         self.op(size, operation << 3, reg, rm);
+    }
+
+    /// TEST of a register with a register or memory.
+    pub(crate) fn test(&mut self, size: Size, reg: Reg, rm: impl Into<Rm>) {
+        self.op(size, 0x84, reg, rm);
     }
 
     /// TEST with an immediate.
@@ -241,10 +271,43 @@ impl Asm {
         self.form(size, (false, false), &[0x8d], to.0, from);
     }
 
-    /// A shift or rotation (ROL 0, ROR 1, SHL 4, SHR 5, SAR 7) by an immediate.
+    /// A shift or rotation ([`shift`]) by an immediate.
     pub(crate) fn shift_imm(&mut self, size: Size, operation: u8, rm: impl Into<Rm>, count: u8) {
         self.ext(size, 0xc0, operation, rm);
         self.code.push(count);
+    }
+
+    /// An instruction of one opcode byte with the register in it.
+    fn short(&mut self, opcode: u8, register: Reg) {
+        if register.0 >= 8 {
+            self.code.push(0x41);
+        }
+        self.code.push(opcode | register.0 & 7);
+    }
+
+    /// PUSH of 64 bits.
+    pub(crate) fn push(&mut self, register: Reg) {
+        self.short(0x50, register);
+    }
+
+    /// POP of 64 bits.
+    pub(crate) fn pop(&mut self, register: Reg) {
+        self.short(0x58, register);
+    }
+
+    /// RET.
+    pub(crate) fn ret(&mut self) {
+        self.code.push(0xc3);
+    }
+
+    /// A jump to the address in a register.
+    pub(crate) fn jmp_register(&mut self, register: Reg) {
+        self.form(4, (false, false), &[0xff], 4, register.into());
+    }
+
+    /// A call of the address in a register.
+    pub(crate) fn call_register(&mut self, register: Reg) {
+        self.form(4, (false, false), &[0xff], 2, register.into());
     }
 
     /// A jump on a condition (0 to 15).
@@ -310,7 +373,11 @@ mod tests {
         assert_eq!(text(|a| a.mov_imm(R9, 7)), "Mov_r32_imm32 6");
         assert_eq!(text(|a| a.mov_imm(R9, u64::MAX)), "Mov_rm64_imm32 7");
         assert_eq!(text(|a| a.mov_imm(RAX, 1 << 40)), "Mov_r64_imm64 10");
-        assert_eq!(text(|a| a.alu_imm(8, 5, R13, 1)), "Sub_rm64_imm8 4");
+        assert_eq!(text(|a| a.alu_imm(8, alu::SUB, R13, 1)), "Sub_rm64_imm8 4");
+        assert_eq!(text(|a| a.jmp_register(R14)), "Jmp_rm64 3");
+        assert_eq!(text(|a| a.call_register(RAX)), "Call_rm64 2");
+        assert_eq!(text(|a| a.push(R15)), "Push_r64 2");
+        assert_eq!(text(|a| a.test(1, RAX, RAX)), "Test_rm8_r8 2");
         assert_eq!(text(|a| a.alu_imm(4, 7, Rm::Mem(R15, 0x200), 0)), "Cmp_rm32_imm8 8");
         assert_eq!(text(|a| a.lea(8, R13, Rm::Index(RBP, RCX, 3, 0x12345))), "Lea_r64_m 8");
     }

@@ -151,11 +151,8 @@ impl Emitter<'_> {
                 self.save_flags(true);
                 self.asm.mov_imm(TEMP, op);
                 self.asm.call(self.stubs.interpret);
-            } else if uses[n].keeps(self.wanted) {
-                // What it leaves as it is must be there.
-                operate::emit(self, instruction, op, true);
             } else {
-                operate::emit(self, instruction, op, false);
+                operate::emit(self, instruction, op, uses[n].needs_flags(self.wanted));
             }
         }
         let last_inline = inline.last() == Some(&true);
@@ -240,6 +237,9 @@ impl Emitter<'_> {
 
     /// The way out of the straight code for `from`, and back to here, where the op at `op` is done.
     pub(crate) fn interpreted(&mut self, from: Vec<Jump>, op: u64) {
+        if from.is_empty() {
+            return;
+        }
         let restore = self.flags == Where::Host;
         let back = self.asm.here();
         self.later.push(Later::Interpret { from, op, back, restore });

@@ -33,6 +33,12 @@ impl Use {
             leaves,
         }
     }
+
+    /// Whether the flags have to be in the host's register before the instruction: it reads some, or
+    /// changes some and leaves others that are wanted after it.
+    pub(crate) fn needs_flags(&self, wanted_after: u32) -> bool {
+        self.writes != 0 && wanted_after & !self.writes != 0 || self.reads != 0
+    }
 }
 
 /// Whether it shifts or rotates by CL.
@@ -52,12 +58,4 @@ pub(crate) fn wanted_after(uses: &[Use]) -> Vec<u32> {
         now = now & !flags.writes | flags.reads | if flags.leaves { ALL } else { 0 };
     }
     wanted
-}
-
-impl Use {
-    /// Whether the instruction leaves flags as they are that are wanted after it, while it changes
-    /// others.
-    pub(crate) fn keeps(&self, wanted_after: u32) -> bool {
-        self.writes != 0 && wanted_after & !self.writes != 0 || self.reads != 0
-    }
 }

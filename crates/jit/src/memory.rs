@@ -1,17 +1,15 @@
 //! Memory operands: their address, and the look into the TLB.
 
 use cloister_cpu::native::layout;
+use cloister_x86::segment::seg;
 use iced_x86::{Instruction, Register};
 
+use crate::asm::alu::{ADD, AND, CMP, OR};
+use crate::asm::condition::NOT_EQUAL;
+use crate::asm::shift::SHR;
 use crate::asm::{Jump, Reg, Rm, Size};
 use crate::block::Emitter;
-use crate::registers::{ADDRESS, CPU, START, TEMP, TEMP2, field, home, host};
-
-const NOT_EQUAL: u8 = 5;
-const AND: u8 = 4;
-const OR: u8 = 1;
-const CMP: u8 = 7;
-const ADD: u8 = 0;
+use crate::registers::{ADDRESS, START, TEMP, TEMP2, field, home, host};
 
 /// Access to a memory operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,22 +20,19 @@ pub(crate) enum Access {
     Write,
 }
 
-/// Parts of an address.
-struct Parts {
+/// What a memory operand's address is made of.
+pub(crate) struct Address {
     base: Option<Register>,
     index: Option<Register>,
     scale: u8,
     disp: i32,
     size: Size,
+    /// FS or GS, whose base is added.
     segment: Option<usize>,
 }
 
-/// Whether the address of the instruction's memory operand can be made here.
-pub(crate) fn is_simple(instruction: &Instruction) -> bool {
-    parts(instruction).is_some()
-}
-
-fn parts(instruction: &Instruction) -> Option<Parts> {
+/// The address of the instruction's memory operand; `None` for one that is not made here.
+pub(crate) fn address(instruction: &Instruction) -> Option<Address> {
     let some = |register: Register| (register != Register::None).then_some(register);
     let (base, index) = (some(instruction.memory_base()), some(instruction.memory_index()));
     let narrow = |register: Option<Register>| register.is_some_and(Register::is_gpr32);
@@ -58,21 +53,20 @@ fn parts(instruction: &Instruction) -> Option<Parts> {
         Err(_) => return None,
     };
     let segment = match instruction.memory_segment() {
-        Register::FS => Some(4),
-        Register::GS => Some(5),
+        Register::FS => Some(seg::FS),
+        Register::GS => Some(seg::GS),
         _ => None,
     };
     let scale = instruction.memory_index_scale().trailing_zeros() as u8;
-    Some(Parts { base, index, scale, disp, size, segment })
+    Some(Address { base, index, scale, disp, size, segment })
 }
 
 impl Emitter<'_> {
     /// Makes the effective address in `to`, without the segment's base and without touching flags.
     /// `TEMP` may be overwritten.
-    pub(crate) fn effective(&mut self, instruction: &Instruction, to: Reg, size: Size) {
-        let Some(parts) = parts(instruction) else { unreachable!("asked `is_simple` before") };
-        let size = size.min(parts.size);
-        let rip = matches!(parts.base, Some(Register::RIP | Register::EIP));
+    pub(crate) fn effective(&mut self, address: &Address, to: Reg, size: Size) {
+        let size = size.min(address.size);
+        let rip = matches!(address.base, Some(Register::RIP | Register::EIP));
         let mut fetch = |register: Register, into: Reg| {
             let number = register.number() as u8;
             host(number).unwrap_or_else(|| {
@@ -80,28 +74,18 @@ impl Emitter<'_> {
                 into
             })
         };
-        let base = if rip { Some(START) } else { parts.base.map(|base| fetch(base, ADDRESS)) };
-        let index = parts.index.map(|index| fetch(index, TEMP));
+        let base = if rip { Some(START) } else { address.base.map(|base| fetch(base, ADDRESS)) };
+        let index = address.index.map(|index| fetch(index, TEMP));
         match (base, index) {
             (Some(base), Some(index)) => {
-                self.asm.lea(size, to, Rm::Index(base, index, parts.scale, parts.disp));
+                self.asm.lea(size, to, Rm::Index(base, index, address.scale, address.disp));
             }
-            (Some(base), None) => self.asm.lea(size, to, Rm::Mem(base, parts.disp)),
+            (Some(base), None) => self.asm.lea(size, to, Rm::Mem(base, address.disp)),
             (None, Some(index)) => {
-                self.asm.lea(size, to, Rm::Scaled(index, parts.scale, parts.disp));
+                self.asm.lea(size, to, Rm::Scaled(index, address.scale, address.disp));
             }
-            (None, None) if size == 8 => self.asm.mov_imm(to, parts.disp as i64 as u64),
-            (None, None) => self.asm.mov_imm(to, u64::from(parts.disp as u32)),
-        }
-    }
-
-    /// Makes the linear address of the memory operand in `ADDRESS`. Overwrites flags and `TEMP`.
-    fn linear(&mut self, instruction: &Instruction) {
-        self.effective(instruction, ADDRESS, 8);
-        let segment = parts(instruction).and_then(|parts| parts.segment);
-        if let Some(segment) = segment {
-            let base = layout::SEGMENT_BASE + segment * layout::SEGMENT_SIZE;
-            self.asm.alu(8, ADD, ADDRESS, field(base));
+            (None, None) if size == 8 => self.asm.mov_imm(to, address.disp as i64 as u64),
+            (None, None) => self.asm.mov_imm(to, u64::from(address.disp as u32)),
         }
     }
 
@@ -117,7 +101,7 @@ impl Emitter<'_> {
         let mask = (layout::ENTRIES as i32 - 1) << layout::ENTRY_SHIFT;
         let asm = &mut *self.asm;
         asm.mov(4, TEMP, ADDRESS);
-        asm.shift_imm(4, 5, TEMP, shift);
+        asm.shift_imm(4, SHR, TEMP, shift);
         asm.alu_imm(4, AND, TEMP, mask);
         asm.alu(8, ADD, TEMP, field(table));
         // The tag of the last byte's page: another one's if the access leaves the page.
@@ -127,7 +111,7 @@ impl Emitter<'_> {
             asm.lea(8, TEMP2, Rm::Mem(ADDRESS, i32::from(size) - 1));
         }
         asm.alu_imm(8, AND, TEMP2, -4096);
-        asm.alu(8, OR, TEMP2, Rm::Mem(CPU, layout::CONTEXT as i32));
+        asm.alu(8, OR, TEMP2, field(layout::CONTEXT));
         asm.alu(8, CMP, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TAG as i32));
         let mut misses = vec![asm.jcc(NOT_EQUAL)];
         if access == Access::Write {
@@ -139,14 +123,19 @@ impl Emitter<'_> {
         misses
     }
 
-    /// Looks up the instruction's memory operand.
+    /// Looks up the instruction's memory operand, of which [`address`] has said something.
     pub(crate) fn operand(
         &mut self,
         instruction: &Instruction,
         access: Access,
         size: Size,
     ) -> Vec<Jump> {
-        self.linear(instruction);
+        let Some(address) = address(instruction) else { unreachable!("it is not translated") };
+        self.effective(&address, ADDRESS, 8);
+        if let Some(segment) = address.segment {
+            let base = layout::SEGMENT_BASE + segment * layout::SEGMENT_SIZE;
+            self.asm.alu(8, ADD, ADDRESS, field(base));
+        }
         self.probe(access, size)
     }
 

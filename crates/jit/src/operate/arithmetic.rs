@@ -2,13 +2,15 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::operands::{CMP, Kind, condition, kind, size_of_operand};
-use super::shape::{before_probe, compare, into_register, modify, read, stored};
+use super::operands::{Kind, condition, kind, size_of_operand};
+use super::shape::{before_probe, into_register, modify, read, source, stored};
+use crate::asm::alu::CMP;
 use crate::asm::{Reg, Rm};
 use crate::block::Emitter;
 use crate::memory::Access;
-use crate::registers::{ADDRESS, TEMP2, home, host, place};
+use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, place};
 
+/// An operation that writes its first operand.
 pub(super) fn emit_binary(
     e: &mut Emitter<'_>,
     instruction: &Instruction,
@@ -16,114 +18,65 @@ pub(super) fn emit_binary(
     operation: u8,
     needs_flags: bool,
 ) {
-    let size = size_of_operand(instruction, 0);
-    let source = kind(instruction, 1);
-    match (kind(instruction, 0), source) {
-        (Some(Kind::Register(_)), Some(Kind::Immediate(value))) if operation == CMP => {
-            let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
-            e.asm.alu_imm(size, CMP, place(n), value);
-            e.flags_set();
-        }
-        (Some(Kind::Register(_)), Some(Kind::Immediate(value))) => {
-            modify(e, instruction, op, needs_flags, true, |e, size, rm| {
-                e.asm.alu_imm(size, operation, rm, value);
-            });
-        }
-        (Some(Kind::Register(n)), _) if operation == CMP => {
-            compare(e, instruction, op, n, |e, size, reg, rm| e.asm.alu(size, CMP, reg, rm));
-        }
-        (Some(Kind::Register(_)), _) => {
+    match (kind(instruction, 0), kind(instruction, 1)) {
+        (Some(Kind::Register(_)), Some(Kind::Register(_) | Kind::Memory)) => {
             into_register(e, instruction, op, needs_flags, None, |e, size, to, from| {
                 e.asm.alu(size, operation, to, from);
                 e.flags_set();
             });
         }
-        // Memory.
-        (_, source) if operation == CMP => {
-            before_probe(e);
-            let misses = e.operand(instruction, Access::Read, size);
-            match source {
-                Some(Kind::Immediate(value)) => {
-                    e.asm.alu_imm(size, CMP, Rm::Mem(ADDRESS, 0), value);
-                }
-                Some(Kind::Register(n)) => {
-                    let register = read(e, n, size);
-                    e.asm.alu_to(size, CMP, Rm::Mem(ADDRESS, 0), register);
-                }
-                _ => {}
-            }
-            e.flags_set();
-            e.interpreted(misses, op);
-        }
-        (_, source) => modify_by(e, instruction, op, operation, source, needs_flags),
-    }
-}
-
-/// `memory OP= register or immediate`.
-fn modify_by(
-    e: &mut Emitter<'_>,
-    instruction: &Instruction,
-    op: u64,
-    operation: u8,
-    source: Option<Kind>,
-    needs_flags: bool,
-) {
-    modify(e, instruction, op, needs_flags, true, |e, size, rm| {
-        let Rm::Reg(register) = rm else { return };
-        match source {
-            Some(Kind::Immediate(value)) => e.asm.alu_imm(size, operation, rm, value),
-            Some(Kind::Register(n)) => e.asm.alu(size, operation, register, place(n)),
-            _ => {}
-        }
-    });
-}
-
-pub(super) fn emit_test(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
-    let size = size_of_operand(instruction, 0);
-    match (kind(instruction, 0), kind(instruction, 1)) {
-        (Some(Kind::Register(n)), Some(Kind::Immediate(value))) => {
-            e.asm.test_imm(size, place(n), value);
-            e.flags_set();
-        }
-        (Some(Kind::Register(n)), Some(Kind::Register(m))) => {
-            let register = read(e, m, size);
-            e.asm.op(size, 0x84, register, place(n));
-            e.flags_set();
-        }
         (_, source) => {
-            before_probe(e);
-            let misses = e.operand(instruction, Access::Read, size);
-            match source {
-                Some(Kind::Immediate(value)) => e.asm.test_imm(size, Rm::Mem(ADDRESS, 0), value),
+            modify(e, instruction, op, needs_flags, true, |e, size, rm| match source {
+                Some(Kind::Immediate(value)) => e.asm.alu_imm(size, operation, rm, value),
+                // To memory, whose value is in `TEMP`.
+                Some(Kind::Register(n)) => e.asm.alu(size, operation, TEMP, place(n)),
+                _ => {}
+            });
+        }
+    }
+}
+
+/// CMP and TEST: neither operand is written.
+pub(super) fn emit_comparison(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
+    let size = size_of_operand(instruction, 0);
+    let is_test = instruction.mnemonic() == Mnemonic::Test;
+    let misses = match (kind(instruction, 0), kind(instruction, 1)) {
+        (Some(Kind::Register(n)), Some(Kind::Memory)) => {
+            let (rm, misses) = source(e, instruction, 1, size);
+            let register = read(e, n, size);
+            e.asm.alu(size, CMP, register, rm);
+            misses
+        }
+        (_, second) => {
+            let (rm, misses) = source(e, instruction, 0, size);
+            match second {
+                Some(Kind::Immediate(value)) if is_test => e.asm.test_imm(size, rm, value),
+                Some(Kind::Immediate(value)) => e.asm.alu_imm(size, CMP, rm, value),
                 Some(Kind::Register(n)) => {
                     let register = read(e, n, size);
-                    e.asm.op(size, 0x84, register, Rm::Mem(ADDRESS, 0));
+                    if is_test {
+                        e.asm.test(size, register, rm);
+                    } else {
+                        e.asm.alu_to(size, CMP, rm, register);
+                    }
                 }
                 _ => {}
             }
-            e.flags_set();
-            e.interpreted(misses, op);
+            misses
         }
-    }
+    };
+    e.flags_set();
+    e.interpreted(misses, op);
 }
 
 pub(super) fn emit_multiply(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     let size = size_of_operand(instruction, 0);
     if instruction.op_count() == 1 {
         let extension = if instruction.mnemonic() == Mnemonic::Mul { 4 } else { 5 };
-        match kind(instruction, 0) {
-            Some(Kind::Register(n)) => {
-                e.asm.ext(size, 0xf6, extension, place(n));
-                e.flags_set();
-            }
-            _ => {
-                before_probe(e);
-                let misses = e.operand(instruction, Access::Read, size);
-                e.asm.ext(size, 0xf6, extension, Rm::Mem(ADDRESS, 0));
-                e.flags_set();
-                e.interpreted(misses, op);
-            }
-        }
+        let (rm, misses) = source(e, instruction, 0, size);
+        e.asm.ext(size, 0xf6, extension, rm);
+        e.flags_set();
+        e.interpreted(misses, op);
         return;
     }
     let factor = match kind(instruction, 2) {

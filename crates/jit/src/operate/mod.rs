@@ -8,7 +8,7 @@ mod transfer;
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-use self::arithmetic::{emit_binary, emit_bt, emit_multiply, emit_setcc, emit_test};
+use self::arithmetic::{emit_binary, emit_bt, emit_comparison, emit_multiply, emit_setcc};
 use self::operands::{
     Kind, binary, condition, is_cmov, is_setcc, kind, shift, size_of_operand, unary,
 };
@@ -16,7 +16,7 @@ use self::shape::{into_register, modify};
 use self::stack::{emit_call, emit_jmp, emit_leave, emit_pop, emit_push, emit_ret};
 use self::transfer::{emit_bswap, emit_extend, emit_lea, emit_mov, emit_xchg};
 use crate::block::Emitter;
-use crate::memory::is_simple;
+use crate::memory::address;
 
 /// Whether translated code does the instruction itself.
 pub(crate) fn is_supported(instruction: &Instruction) -> bool {
@@ -33,7 +33,7 @@ pub(crate) fn is_supported(instruction: &Instruction) -> bool {
     );
     let mnemonic = instruction.mnemonic();
     let wide = || matches!(size_of_operand(instruction, 0), 4 | 8);
-    if binary(mnemonic).is_some() || mnemonic == M::Test {
+    if binary(mnemonic).is_some() || matches!(mnemonic, M::Cmp | M::Test) {
         return pair;
     }
     if unary(mnemonic).is_some() {
@@ -66,7 +66,7 @@ pub(crate) fn is_supported(instruction: &Instruction) -> bool {
         M::Movzx | M::Movsx | M::Movsxd => {
             matches!((first, second), (Some(Register(_)), Some(Register(_) | Memory)))
         }
-        M::Lea => matches!(first, Some(Register(_))) && is_simple(instruction) && wide(),
+        M::Lea => matches!(first, Some(Register(_))) && address(instruction).is_some() && wide(),
         M::Xchg => matches!((first, second), (Some(Register(_)), Some(Register(_)))) && wide(),
         M::Bswap => matches!(first, Some(Register(_))) && wide(),
         M::Cdq | M::Cqo | M::Cdqe | M::Cwde => true,
@@ -111,13 +111,16 @@ pub(crate) fn is_supported(instruction: &Instruction) -> bool {
 
 /// Whether the code may be left at a translated instruction.
 pub(crate) fn may_leave(instruction: &Instruction) -> bool {
-    use Mnemonic::{Call, Jmp, Leave, Pop, Push, Ret};
-    let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
-        && instruction.mnemonic() != Mnemonic::Lea
-        && !matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Reservednop);
-    memory
-        || instruction.is_jcc_short_or_near()
-        || matches!(instruction.mnemonic(), Call | Jmp | Leave | Pop | Push | Ret)
+    use Mnemonic::{Call, Jmp, Lea, Leave, Nop, Pop, Push, Reservednop, Ret};
+    match instruction.mnemonic() {
+        Call | Jmp | Leave | Pop | Push | Ret => true,
+        // They reach no memory.
+        Lea | Nop | Reservednop => false,
+        _ => {
+            instruction.is_jcc_short_or_near()
+                || (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
+        }
+    }
 }
 
 /// Emits a supported instruction. `needs_flags`: it reads flags, or leaves some as they are that are
@@ -155,7 +158,7 @@ pub(crate) fn emit(e: &mut Emitter<'_>, instruction: &Instruction, op: u64, need
         return e.branch(condition(instruction), instruction.near_branch64() as i64 as i32);
     }
     match mnemonic {
-        M::Test => emit_test(e, instruction, op),
+        M::Cmp | M::Test => emit_comparison(e, instruction, op),
         M::Mov => emit_mov(e, instruction, op),
         M::Movzx | M::Movsx | M::Movsxd => emit_extend(e, instruction, op),
         M::Lea => emit_lea(e, instruction),

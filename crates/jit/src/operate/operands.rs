@@ -2,12 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::asm::Size;
-use crate::memory::is_simple;
+use crate::asm::shift::{ROL, ROR, SAR, SHL, SHR};
+use crate::asm::{Size, alu};
+use crate::memory::address;
 use crate::registers::number;
-
-/// CMP among the binary operations.
-pub(super) const CMP: u8 = 7;
 
 /// What an operand is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +21,7 @@ pub(super) fn kind(instruction: &Instruction, n: u32) -> Option<Kind> {
     }
     match instruction.op_kind(n) {
         OpKind::Register => number(instruction.op_register(n)).map(Kind::Register),
-        OpKind::Memory if is_simple(instruction) => Some(Kind::Memory),
+        OpKind::Memory if address(instruction).is_some() => Some(Kind::Memory),
         OpKind::Immediate8
         | OpKind::Immediate16
         | OpKind::Immediate32
@@ -54,17 +52,16 @@ pub(super) fn size_of_operand(instruction: &Instruction, n: u32) -> Size {
     }
 }
 
-/// Number of a binary operation in opcodes.
+/// Number of a binary operation that writes its first operand.
 pub(super) fn binary(mnemonic: Mnemonic) -> Option<u8> {
     Some(match mnemonic {
-        Mnemonic::Add => 0,
-        Mnemonic::Or => 1,
-        Mnemonic::Adc => 2,
-        Mnemonic::Sbb => 3,
-        Mnemonic::And => 4,
-        Mnemonic::Sub => 5,
-        Mnemonic::Xor => 6,
-        Mnemonic::Cmp => CMP,
+        Mnemonic::Add => alu::ADD,
+        Mnemonic::Or => alu::OR,
+        Mnemonic::Adc => alu::ADC,
+        Mnemonic::Sbb => alu::SBB,
+        Mnemonic::And => alu::AND,
+        Mnemonic::Sub => alu::SUB,
+        Mnemonic::Xor => alu::XOR,
         _ => return None,
     })
 }
@@ -72,11 +69,11 @@ pub(super) fn binary(mnemonic: Mnemonic) -> Option<u8> {
 /// Number of a shift or rotation in opcodes.
 pub(super) fn shift(mnemonic: Mnemonic) -> Option<u8> {
     Some(match mnemonic {
-        Mnemonic::Rol => 0,
-        Mnemonic::Ror => 1,
-        Mnemonic::Shl => 4,
-        Mnemonic::Shr => 5,
-        Mnemonic::Sar => 7,
+        Mnemonic::Rol => ROL,
+        Mnemonic::Ror => ROR,
+        Mnemonic::Shl => SHL,
+        Mnemonic::Shr => SHR,
+        Mnemonic::Sar => SAR,
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use iced_x86::Instruction;
 
 use super::operands::{Kind, kind, size_of_operand};
-use crate::asm::{Reg, Rm, Size};
+use crate::asm::{Jump, Reg, Rm, Size};
 use crate::block::Emitter;
 use crate::memory::Access;
 use crate::registers::{ADDRESS, TEMP, home, host, place};
@@ -33,7 +33,7 @@ pub(super) fn modify(
                 (None, 4) => {
                     e.asm.mov(4, TEMP, home(n));
                     operate(e, 4, TEMP.into());
-                    e.asm.store(8, home(n), TEMP);
+                    write_home(e, n, size);
                 }
                 _ => operate(e, size, place(n)),
             }
@@ -74,28 +74,24 @@ pub(super) fn read(e: &mut Emitter<'_>, n: u8, size: Size) -> Reg {
     })
 }
 
-/// Compares guest register `n` with operand 1, a register or memory.
-pub(super) fn compare(
+/// Writes `TEMP` to guest register `n` in memory; a result of 32 bits clears the upper half.
+pub(super) fn write_home(e: &mut Emitter<'_>, n: u8, size: Size) {
+    e.asm.store(if size == 4 { 8 } else { size }, home(n), TEMP);
+}
+
+/// Where operand `n`, a register or memory of `size` bytes, can be read, and the jumps to where the
+/// interpreter does the instruction. Of memory, the flags are saved before.
+pub(super) fn source(
     e: &mut Emitter<'_>,
     instruction: &Instruction,
-    op: u64,
-    n: u8,
-    operate: impl FnOnce(&mut Emitter<'_>, Size, Reg, Rm),
-) {
-    let size = size_of_operand(instruction, 0);
-    match kind(instruction, 1) {
-        Some(Kind::Register(m)) => {
-            let register = read(e, n, size);
-            operate(e, size, register, place(m));
-            e.flags_set();
-        }
+    n: u32,
+    size: Size,
+) -> (Rm, Vec<Jump>) {
+    match kind(instruction, n) {
+        Some(Kind::Register(n)) => (place(n), Vec::new()),
         _ => {
             before_probe(e);
-            let misses = e.operand(instruction, Access::Read, size);
-            let register = read(e, n, size);
-            operate(e, size, register, Rm::Mem(ADDRESS, 0));
-            e.flags_set();
-            e.interpreted(misses, op);
+            (Rm::Mem(ADDRESS, 0), e.operand(instruction, Access::Read, size))
         }
     }
 }
@@ -112,18 +108,7 @@ pub(super) fn into_register(
 ) {
     let size = size_of_operand(instruction, 0);
     let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
-    let memory = kind(instruction, 1) == Some(Kind::Memory);
-    let mut misses = Vec::new();
-    let from = if memory {
-        before_probe(e);
-        misses = e.operand(instruction, Access::Read, source_size.unwrap_or(size));
-        Rm::Mem(ADDRESS, 0)
-    } else {
-        match kind(instruction, 1) {
-            Some(Kind::Register(m)) => place(m),
-            _ => return,
-        }
-    };
+    let (from, misses) = source(e, instruction, 1, source_size.unwrap_or(size));
     if needs_flags {
         e.load_flags();
     }
@@ -132,11 +117,8 @@ pub(super) fn into_register(
         None => {
             e.asm.mov(8, TEMP, home(n));
             operate(e, size, TEMP, from);
-            // A result of 32 bits has cleared the upper half.
-            e.asm.store(if size == 4 { 8 } else { size }, home(n), TEMP);
+            write_home(e, n, size);
         }
     }
-    if memory {
-        e.interpreted(misses, op);
-    }
+    e.interpreted(misses, op);
 }

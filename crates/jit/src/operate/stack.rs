@@ -2,14 +2,16 @@
 
 use iced_x86::Instruction;
 
-use super::operands::{CMP, Kind, kind};
-use super::shape::{before_probe, read};
+use super::operands::{Kind, kind};
+use super::shape::{before_probe, read, source, write_home};
+use crate::asm::alu::CMP;
+use crate::asm::condition::NOT_EQUAL;
+use crate::asm::shift::{SAR, SHL};
 use crate::asm::{Jump, R10, RBP, Reg, Rm};
 use crate::block::Emitter;
 use crate::memory::Access;
-use crate::registers::{ADDRESS, START, TEMP, TEMP2, home, host, place};
+use crate::registers::{ADDRESS, START, TEMP, TEMP2, host, place};
 
-const NOT_EQUAL: u8 = 5;
 /// Where the guest's RSP is.
 const STACK: Reg = R10;
 
@@ -39,7 +41,7 @@ pub(super) fn emit_pop(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
         Some(to) => e.asm.mov(8, to, Rm::Mem(ADDRESS, 0)),
         None => {
             e.asm.mov(8, TEMP, Rm::Mem(ADDRESS, 0));
-            e.asm.store(8, home(n), TEMP);
+            write_home(e, n, 8);
         }
     }
     e.asm.lea(8, STACK, Rm::Mem(STACK, 8));
@@ -55,41 +57,39 @@ pub(super) fn emit_leave(e: &mut Emitter<'_>, op: u64) {
     e.interpreted(misses, op);
 }
 
-/// Goes to the address in `TEMP`, or has the interpreter fault if it is not canonical.
-fn jump_to_temp(e: &mut Emitter<'_>, mut misses: Vec<Jump>, op: u64) {
-    misses.extend(not_canonical(e));
-    e.asm.mov(8, START, TEMP);
+/// A jump to where the interpreter faults, if the address in `TEMP` is not canonical.
+fn not_canonical(e: &mut Emitter<'_>) -> Jump {
+    e.asm.mov(8, TEMP2, TEMP);
+    e.asm.shift_imm(8, SHL, TEMP2, 16);
+    e.asm.shift_imm(8, SAR, TEMP2, 16);
+    e.asm.alu(8, CMP, TEMP2, TEMP);
+    e.asm.jcc(NOT_EQUAL)
+}
+
+/// Goes to the block at `START`. Where the interpreter does the branch, it has left this block.
+fn leave_block(e: &mut Emitter<'_>, misses: Vec<Jump>, op: u64) {
     e.asm.jmp_to(e.stubs.dispatch);
     e.interpreted(misses, op);
-    // What the interpreter did has left the block.
     e.asm.jmp_to(e.stubs.leave);
 }
 
-fn not_canonical(e: &mut Emitter<'_>) -> Option<Jump> {
-    e.asm.mov(8, TEMP2, TEMP);
-    e.asm.shift_imm(8, 4, TEMP2, 16);
-    e.asm.shift_imm(8, 7, TEMP2, 16);
-    e.asm.alu(8, CMP, TEMP2, TEMP);
-    Some(e.asm.jcc(NOT_EQUAL))
+/// Where a relative branch goes, from the block's start.
+fn target(instruction: &Instruction) -> Rm {
+    Rm::Mem(START, instruction.near_branch64() as i64 as i32)
 }
 
 pub(super) fn emit_jmp(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     before_probe(e);
-    match kind(instruction, 0) {
-        Some(Kind::Register(n)) => {
-            e.asm.mov(8, TEMP, place(n));
-            jump_to_temp(e, Vec::new(), op);
-        }
-        Some(Kind::Memory) => {
-            let misses = e.operand(instruction, Access::Read, 8);
-            e.asm.mov(8, TEMP, Rm::Mem(ADDRESS, 0));
-            jump_to_temp(e, misses, op);
-        }
-        _ => {
-            e.asm.lea(8, START, Rm::Mem(START, instruction.near_branch64() as i64 as i32));
-            e.asm.jmp_to(e.stubs.dispatch);
-        }
+    if kind(instruction, 0).is_none() {
+        e.asm.lea(8, START, target(instruction));
+        e.asm.jmp_to(e.stubs.dispatch);
+        return;
     }
+    let (from, mut misses) = source(e, instruction, 0, 8);
+    e.asm.mov(8, TEMP, from);
+    misses.push(not_canonical(e));
+    e.asm.mov(8, START, TEMP);
+    leave_block(e, misses, op);
 }
 
 pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
@@ -102,7 +102,7 @@ pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64)
     let mut misses = Vec::new();
     if let Some(n) = indirect {
         e.asm.mov(8, TEMP, place(n));
-        misses.extend(not_canonical(e));
+        misses.push(not_canonical(e));
     }
     e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -8));
     misses.extend(e.probe(Access::Write, 8));
@@ -116,12 +116,10 @@ pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64)
             e.asm.lea(8, START, Rm::Mem(STACK, 8));
         }
         Some(n) => e.asm.mov(8, START, place(n)),
-        None => e.asm.lea(8, START, Rm::Mem(START, instruction.near_branch64() as i64 as i32)),
+        None => e.asm.lea(8, START, target(instruction)),
     }
     e.after_store();
-    e.asm.jmp_to(e.stubs.dispatch);
-    e.interpreted(misses, op);
-    e.asm.jmp_to(e.stubs.leave);
+    leave_block(e, misses, op);
 }
 
 pub(super) fn emit_ret(e: &mut Emitter<'_>, op: u64) {
@@ -129,10 +127,8 @@ pub(super) fn emit_ret(e: &mut Emitter<'_>, op: u64) {
     e.asm.mov(8, ADDRESS, STACK);
     let mut misses = e.probe(Access::Read, 8);
     e.asm.mov(8, TEMP, Rm::Mem(ADDRESS, 0));
-    misses.extend(not_canonical(e));
+    misses.push(not_canonical(e));
     e.asm.lea(8, STACK, Rm::Mem(STACK, 8));
     e.asm.mov(8, START, TEMP);
-    e.asm.jmp_to(e.stubs.dispatch);
-    e.interpreted(misses, op);
-    e.asm.jmp_to(e.stubs.leave);
+    leave_block(e, misses, op);
 }

@@ -3,10 +3,10 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::operands::{Kind, kind, size_of_operand};
-use super::shape::{before_probe, into_register, read};
+use super::shape::{before_probe, into_register, read, write_home};
 use crate::asm::Rm;
 use crate::block::Emitter;
-use crate::memory::Access;
+use crate::memory::{Access, address};
 use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, place};
 
 pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
@@ -17,7 +17,7 @@ pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
             (None, Some(from)) if size != 4 => e.asm.store(size, home(n), from),
             (None, _) => {
                 e.asm.mov(size, TEMP, place(m));
-                e.asm.store(if size == 4 { 8 } else { size }, home(n), TEMP);
+                write_home(e, n, size);
             }
         },
         (Some(Kind::Register(_)), Some(Kind::Memory)) => {
@@ -49,7 +49,7 @@ pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
                 (Some(to), 4) => e.asm.mov_imm(to, value & 0xffff_ffff),
                 (None, 4 | 8) => {
                     e.asm.mov_imm(TEMP, if size == 8 { value } else { value & 0xffff_ffff });
-                    e.asm.store(8, home(n), TEMP);
+                    write_home(e, n, size);
                 }
                 _ => e.asm.store_imm(size, place(n), value as i32),
             }
@@ -79,12 +79,15 @@ pub(super) fn emit_extend(e: &mut Emitter<'_>, instruction: &Instruction, op: u6
 
 pub(super) fn emit_lea(e: &mut Emitter<'_>, instruction: &Instruction) {
     let size = size_of_operand(instruction, 0);
-    let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
+    let (Some(Kind::Register(n)), Some(address)) = (kind(instruction, 0), address(instruction))
+    else {
+        return;
+    };
     match host(n) {
-        Some(to) => e.effective(instruction, to, size),
+        Some(to) => e.effective(&address, to, size),
         None => {
-            e.effective(instruction, ADDRESS, size);
-            e.asm.store(8, home(n), ADDRESS);
+            e.effective(&address, TEMP, size);
+            write_home(e, n, size);
         }
     }
 }
@@ -116,6 +119,6 @@ pub(super) fn emit_bswap(e: &mut Emitter<'_>, instruction: &Instruction) {
     let rex = 0x40 | u8::from(size == 8) << 3 | register.0 >> 3;
     e.asm.bytes(&[rex, 0x0f, 0xc8 | register.0 & 7]);
     if host(n).is_none() {
-        e.asm.store(8, home(n), TEMP);
+        write_home(e, n, size);
     }
 }
