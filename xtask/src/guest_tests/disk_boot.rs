@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -35,15 +34,13 @@ fn log_in(session: &mut Session) -> Result<()> {
 pub(super) fn series(setup: &Setup) -> Result<()> {
     let disk = setup.path("debian-12.img");
     Debian::get()?.copy(&disk, DISK_SIZE)?;
-    // Not with the other files: a socket's name must be short.
-    let name = format!("cloister-series-{}.sock", std::process::id());
-    let socket = std::env::temp_dir().join(name);
+    let socket = Setup::socket("series");
     let line = format!(
         "qemu -smp 4 -m 2G -drive file={},if=virtio -cpu host,+sgx_provisionkey \
          -sgx-epc id=epc1,memdev=mem1 -object memory-backend-epc,id=mem1,size=64M,prealloc \
          -nographic -qmp unix:{},server=on,wait=off",
         disk.display(),
-        socket.display()
+        socket
     );
 
     let mut session = setup.session(&line.split(' ').collect::<Vec<_>>())?;
@@ -59,7 +56,7 @@ pub(super) fn series(setup: &Setup) -> Result<()> {
 }
 
 /// Runs enclaves, and resets the machine with one of them alive.
-fn first_boot(setup: &Setup, session: &mut Session, socket: &Path) -> Result<()> {
+fn first_boot(setup: &Setup, session: &mut Session, socket: &str) -> Result<()> {
     let cmdline = session.run("cat /proc/cmdline", COMMAND)?;
     ensure!(cmdline.contains("root=/dev/vda1 ro console=ttyS0"), "the command line is {cmdline}");
     ensure!(!cmdline.contains("second-boot"), "the command line is {cmdline}");
@@ -87,7 +84,7 @@ fn first_boot(setup: &Setup, session: &mut Session, socket: &Path) -> Result<()>
 }
 
 /// Finds the EPC as after power-on, and runs Linux's selftests.
-fn second_boot(setup: &Setup, session: &mut Session, socket: &Path) -> Result<()> {
+fn second_boot(setup: &Setup, session: &mut Session, socket: &str) -> Result<()> {
     let report = epc(setup, socket)?;
     ensure!(pages(&report, "valid") == Some(0), "pages are valid after the reset: {report}");
     ensure!(report["enclaves"] == json!([]), "an enclave is left after the reset: {report}");
@@ -107,8 +104,8 @@ fn second_boot(setup: &Setup, session: &mut Session, socket: &Path) -> Result<()
 }
 
 /// What `cloister epc` reports.
-fn epc(setup: &Setup, socket: &Path) -> Result<Value> {
-    let output = setup.cloister(&["epc", &socket.display().to_string(), "--once", "--json"])?;
+fn epc(setup: &Setup, socket: &str) -> Result<Value> {
+    let output = setup.cloister(&["epc", socket, "--once", "--json"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cloister epc: {stderr}");
     serde_json::from_slice(&output.stdout).context("the report is no JSON")
@@ -119,7 +116,7 @@ fn pages(report: &Value, state: &str) -> Option<u64> {
     report["sections"][0]["pages"][state].as_u64()
 }
 
-fn press_power_button(socket: &Path) -> Result<()> {
+fn press_power_button(socket: &str) -> Result<()> {
     let mut monitor = UnixStream::connect(socket).context("cannot connect to the monitor")?;
     for command in ["qmp_capabilities", "system_powerdown"] {
         writeln!(monitor, "{}", json!({ "execute": command })).context("the monitor is gone")?;

@@ -1,9 +1,6 @@
 //! `cloister epc` beside a machine that runs an enclave.
 
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -24,24 +21,18 @@ struct Seen {
 }
 
 pub(super) fn running(setup: &Setup) -> Result<()> {
-    // Not with the other files: a socket's name must be short.
-    let name = format!("cloister-epc-view-{}.sock", std::process::id());
-    let socket = std::env::temp_dir().join(name).display().to_string();
-    let mut boot = setup
-        .tasks(TASKS)
-        .option("--sgx-epc", "id=epc0,size=64M")
-        .option("--qmp", &format!("unix:{socket}"));
+    let socket = Setup::socket("epc-view");
+    let mut boot = setup.tasks(TASKS).option("--sgx-epc", "id=epc0,size=64M");
     boot.cpus = THREADS as u32;
-    let ended = AtomicBool::new(false);
-
-    let (transcript, seen) = thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(setup, &socket, &ended));
-        let transcript = setup.boot_to_power_off(&boot);
-        ended.store(true, Ordering::Relaxed);
-        (transcript, watching.join())
-    });
-    let transcript = transcript?;
-    let seen = seen.map_err(|_| anyhow::anyhow!("the watching thread panicked"))??;
+    let missing = format!("{THREADS} threads were never inside");
+    let (transcript, seen) = setup.boot_watched(boot, &socket, &missing, |report| {
+        if report["enclaves"][0]["threads-inside"] != THREADS {
+            return Ok(None);
+        }
+        // And looks on until the end.
+        let rest = setup.cloister(&["epc", &socket, "--json"])?;
+        Ok(Some(Seen { report: report.clone(), rest }))
+    })?;
     let after = setup.cloister(&["epc", &socket, "--once"])?;
 
     let said = transcript.find("MRENCLAVE in the REPORT: ").context("no MRENCLAVE")?;
@@ -68,24 +59,4 @@ pub(super) fn running(setup: &Setup) -> Result<()> {
     ensure!(after.status.code() == Some(1), "after the end: {}: {stderr}", after.status);
     ensure!(stderr.contains("the machine has ended"), "after the end: {stderr}");
     Ok(())
-}
-
-/// Asks again and again until all threads are inside, and then looks on until the end.
-fn watch(setup: &Setup, socket: &str, ended: &AtomicBool) -> Result<Seen> {
-    let mut last = String::from("no report");
-    while !ended.load(Ordering::Relaxed) {
-        let once = setup.cloister(&["epc", socket, "--once", "--json"])?;
-        // The machine is not up yet.
-        if !once.status.success() {
-            thread::sleep(Duration::from_millis(50));
-            continue;
-        }
-        let report: Value = serde_json::from_slice(&once.stdout).context("the report")?;
-        if report["enclaves"][0]["threads-inside"] == THREADS {
-            return Ok(Seen { report, rest: setup.cloister(&["epc", socket, "--json"])? });
-        }
-        last = report.to_string();
-        thread::sleep(Duration::from_millis(50));
-    }
-    anyhow::bail!("{THREADS} threads were never inside; last: {last}")
 }

@@ -17,10 +17,7 @@ use crate::repository;
 /// end. Returns the console and what the client saw, in order. The socket is called after `name`.
 fn drive(setup: &Setup, name: &str, cpu: &str) -> Result<(Transcript, Vec<Value>)> {
     let python = Python::get()?;
-    // Not under target/, whose path may be longer than a socket's.
-    let name = format!("cloister-{name}-{}", std::process::id());
-    let socket = std::env::temp_dir().join(name);
-    let socket = socket.display().to_string();
+    let socket = Setup::socket(name);
     let mut client = python
         .command()
         .arg(repository::root().join("xtask/src/guest_tests/monitor.py"))

@@ -5,8 +5,12 @@ use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::console::{Session, Transcript};
 use crate::image::Image;
@@ -85,6 +89,53 @@ impl Setup {
             );
         }
         Ok(transcript)
+    }
+
+    /// The path of a socket of this run. Not with the other files: a socket's path must be short.
+    pub(crate) fn socket(name: &str) -> String {
+        let name = format!("cloister-{name}-{}.sock", std::process::id());
+        std::env::temp_dir().join(name).display().to_string()
+    }
+
+    /// Boots to an orderly power-off with a monitor at `socket`, and meanwhile gives `look` the reports
+    /// of `cloister epc`, one after the other until it has what it looks for. `missing` says what that
+    /// is where it never came.
+    ///
+    /// # Errors
+    /// As [`Setup::boot_to_power_off`], and those of `look`.
+    pub(crate) fn boot_watched<T: Send>(
+        &self,
+        boot: Boot,
+        socket: &str,
+        missing: &str,
+        mut look: impl FnMut(&Value) -> Result<Option<T>> + Send,
+    ) -> Result<(Transcript, T)> {
+        let boot = boot.option("--qmp", &format!("unix:{socket}"));
+        let ended = AtomicBool::new(false);
+        let watch = || {
+            let mut last = String::from("no report");
+            while !ended.load(Ordering::Relaxed) {
+                let once = self.cloister(&["epc", socket, "--once", "--json"])?;
+                // Else the machine is not up yet.
+                if once.status.success() {
+                    let report = serde_json::from_slice(&once.stdout).context("the report")?;
+                    if let Some(found) = look(&report)? {
+                        return Ok(found);
+                    }
+                    last = report.to_string();
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            bail!("{missing}; last: {last}")
+        };
+        let (transcript, found) = thread::scope(|scope| {
+            let watching = scope.spawn(watch);
+            let transcript = self.boot_to_power_off(&boot);
+            ended.store(true, Ordering::Relaxed);
+            (transcript, watching.join())
+        });
+        let transcript = transcript?;
+        Ok((transcript, found.map_err(|_| anyhow!("the watching thread panicked"))??))
     }
 
     /// Runs `cloister` with arguments that boot nothing.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use super::device::VirtioDevice;
+use super::device::{DeviceFault, VirtioDevice};
 use super::mmio::MmioTransport;
+use super::virtqueue::Virtqueue;
 use crate::devices::bus::Device;
 use crate::devices::dma::GuestRam;
 use crate::devices::io::IoLoop;
@@ -22,6 +23,66 @@ pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
+
+/// A device of one queue of 8 that does with the queue what its function does.
+pub(crate) struct Served<F>(pub(crate) F);
+
+impl<F> VirtioDevice for Served<F>
+where
+    F: FnMut(&mut Virtqueue, &GuestRam) -> Result<(), DeviceFault> + Send,
+{
+    fn device_id(&self) -> u32 {
+        43
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[8]
+    }
+
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    fn activate(&mut self, _features: u64) {}
+
+    fn serve(
+        &mut self,
+        _index: usize,
+        queue: &mut Virtqueue,
+        ram: &GuestRam,
+    ) -> Result<(), DeviceFault> {
+        (self.0)(queue, ram)
+    }
+
+    fn reset(&mut self) {}
+}
+
+/// A device that answers each chain at once.
+pub(crate) fn quick() -> Box<dyn VirtioDevice> {
+    Box::new(Served(|queue: &mut Virtqueue, ram: &GuestRam| {
+        while let Some(chain) = queue.pop(ram)? {
+            queue.complete(ram, &chain, 0)?;
+        }
+        Ok(())
+    }))
+}
+
+/// A device that puts the chain it just used back, as another vCPU might.
+pub(crate) fn refill() -> Box<dyn VirtioDevice> {
+    let mut used = 0_u16;
+    Box::new(Served(move |queue: &mut Virtqueue, ram: &GuestRam| {
+        while let Some(chain) = queue.pop(ram)? {
+            queue.complete(ram, &chain, 0)?;
+            used = used.wrapping_add(1);
+            ram.write(areas(0).1 + 2, &used.wrapping_add(1).to_le_bytes())?;
+        }
+        Ok(())
+    }))
+}
 
 /// Where queue `index` has its descriptors, driver area and device area.
 pub(crate) fn areas(index: usize) -> (u64, u64, u64) {

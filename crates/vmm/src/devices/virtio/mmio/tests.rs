@@ -10,7 +10,7 @@ use crate::devices::chaos::Chaos;
 use crate::devices::dma::DmaObserver;
 use crate::devices::virtio::Virtqueue;
 use crate::devices::virtio::driver::{
-    Driver, INDIRECT, NEXT, Part, RAM, VERSION_1 as V1, WRITE, areas,
+    Driver, INDIRECT, NEXT, Part, RAM, VERSION_1 as V1, WRITE, areas, refill,
 };
 use crate::devices::virtio::{Block, Console, Entropy};
 
@@ -474,50 +474,9 @@ fn device_that_needs_a_reset_serves_nothing_until_it_gets_one() {
     assert_eq!(driver.request(1, &[Part::Read(b"ok"), Part::Write(2)]).written, b"ok");
 }
 
-/// A device that puts the chain it just used back, as another vCPU might.
-struct Refill(u64);
-
-impl VirtioDevice for Refill {
-    fn device_id(&self) -> u32 {
-        1
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn queue_sizes(&self) -> &'static [u16] {
-        &[8]
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
-
-    fn activate(&mut self, _features: u64) {}
-
-    fn serve(
-        &mut self,
-        _index: usize,
-        queue: &mut Virtqueue,
-        ram: &GuestRam,
-    ) -> Result<(), DeviceFault> {
-        while let Some(chain) = queue.pop(ram)? {
-            queue.complete(ram, &chain, 0)?;
-            self.0 += 1;
-            let (_, driver_area, _) = areas(0);
-            let available = (self.0 as u16 + 1).to_le_bytes();
-            ram.write(driver_area + 2, &available)?;
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) {}
-}
-
 #[test]
 fn ring_refilled_without_end_lets_go_and_goes_on_in_the_next_turn() {
-    let mut driver = Driver::new(Box::new(Refill(0)));
+    let mut driver = Driver::new(refill());
     driver.start(1 << 29);
     let (table, _, device_area) = areas(0);
     driver.set_descriptor(table, 0, 0, 0, 0, 0);

@@ -9,7 +9,7 @@ use super::*;
 use crate::devices::bus::Device as _;
 use crate::devices::io::IoLoop;
 use crate::devices::io::tests::with_thread;
-use crate::devices::virtio::driver::{Driver, Part, VERSION_1, areas};
+use crate::devices::virtio::driver::{Driver, Part, VERSION_1, areas, quick, refill};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Registers of the transport.
@@ -260,48 +260,11 @@ fn a_pause_ends_the_request_in_flight_and_begins_none() {
     });
 }
 
-/// Answers each chain at once.
-struct Quick;
-
-impl VirtioDevice for Quick {
-    fn device_id(&self) -> u32 {
-        43
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn queue_sizes(&self) -> &'static [u16] {
-        &[8]
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
-
-    fn activate(&mut self, _features: u64) {}
-
-    fn serve(
-        &mut self,
-        _index: usize,
-        queue: &mut Virtqueue,
-        ram: &GuestRam,
-    ) -> Result<(), DeviceFault> {
-        while let Some(chain) = queue.pop(ram)? {
-            queue.complete(ram, &chain, 0)?;
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) {}
-}
-
 #[test]
 fn no_interrupt_is_lost_between_an_acknowledgement_and_the_next_request() {
     for features in [0, 1 << 29] {
         let mut io = IoLoop::new().unwrap();
-        let mut driver = Driver::on(&mut io, Box::new(Quick));
+        let mut driver = Driver::on(&mut io, quick());
         with_thread(&io, |_| {
             driver.start(features);
             let used_event = areas(0).1 + 4 + 2 * 8;
@@ -333,8 +296,8 @@ fn no_interrupt_is_lost_between_an_acknowledgement_and_the_next_request() {
 #[test]
 fn a_guest_that_notifies_without_end_holds_up_nobody() {
     let mut io = IoLoop::new().unwrap();
-    let mut storm = Driver::on(&mut io, Box::new(Quick));
-    let mut other = Driver::on(&mut io, Box::new(Quick));
+    let mut storm = Driver::on(&mut io, quick());
+    let mut other = Driver::on(&mut io, quick());
     let ending = AtomicBool::new(false);
     with_thread(&io, |_| {
         storm.start(0);
@@ -363,7 +326,7 @@ fn a_guest_that_notifies_without_end_holds_up_nobody() {
 #[test]
 fn a_driver_that_resets_without_end_and_one_that_notifies_are_no_deadlock() {
     let mut io = IoLoop::new().unwrap();
-    let mut driver = Driver::on(&mut io, Box::new(Quick));
+    let mut driver = Driver::on(&mut io, quick());
     driver.start(0);
     let transport = driver.transport.clone();
     let ending = AtomicBool::new(false);
@@ -388,46 +351,9 @@ fn a_driver_that_resets_without_end_and_one_that_notifies_are_no_deadlock() {
 
 #[test]
 fn a_turn_without_end_leaves_others_theirs() {
-    /// Puts the chain that it just used back, as a vCPU might.
-    struct Refill(u16);
-    impl VirtioDevice for Refill {
-        fn device_id(&self) -> u32 {
-            1
-        }
-
-        fn features(&self) -> u64 {
-            0
-        }
-
-        fn queue_sizes(&self) -> &'static [u16] {
-            &[8]
-        }
-
-        fn config(&self) -> &[u8] {
-            &[]
-        }
-
-        fn activate(&mut self, _features: u64) {}
-
-        fn serve(
-            &mut self,
-            _index: usize,
-            queue: &mut Virtqueue,
-            ram: &GuestRam,
-        ) -> Result<(), DeviceFault> {
-            while let Some(chain) = queue.pop(ram)? {
-                queue.complete(ram, &chain, 0)?;
-                self.0 = self.0.wrapping_add(1);
-                ram.write(areas(0).1 + 2, &self.0.wrapping_add(1).to_le_bytes())?;
-            }
-            Ok(())
-        }
-
-        fn reset(&mut self) {}
-    }
     let mut io = IoLoop::new().unwrap();
-    let mut endless = Driver::on(&mut io, Box::new(Refill(0)));
-    let mut other = Driver::on(&mut io, Box::new(Quick));
+    let mut endless = Driver::on(&mut io, refill());
+    let mut other = Driver::on(&mut io, quick());
     with_thread(&io, |_| {
         endless.start(0);
         endless.set_descriptor(areas(0).0, 0, 0, 0, 0, 0);
