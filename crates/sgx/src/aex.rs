@@ -190,7 +190,7 @@ impl Report {
 
 /// TCS.STATE: the TCS can be entered again, by a processor that then sees all that this one
 /// stored in it.
-pub(crate) fn release_tcs(tcs_page: &EpcPage) {
+pub(crate) fn release_tcs(tcs_page: EpcPage<'_>) {
     tcs_page.words[tcs::STATE / 8].store(tcs::INACTIVE.to_le(), Ordering::Release);
 }
 

@@ -12,6 +12,9 @@ use zerocopy::{FromBytes, FromZeros};
 /// Bytes in an EPC page.
 pub const EPC_PAGE_SIZE: usize = 4096;
 
+/// Quadwords in an EPC page.
+const PAGE_WORDS: usize = EPC_PAGE_SIZE / 8;
+
 /// Pages in one lazily allocated chunk of the store (2 MiB of EPC).
 pub(crate) const CHUNK_PAGES: usize = 512;
 
@@ -33,24 +36,23 @@ impl fmt::Debug for EpcIndex {
 /// A page lives as long as the [`Platform`](crate::Platform) and never moves, so a processor may
 /// keep its address in a TLB. It is aligned as pages are: an address in it has the offset of the
 /// byte in its low 12 bits, and what is aligned for the guest is aligned for the host.
-#[derive(FromBytes)]
-#[repr(C, align(4096))]
-pub struct EpcPage {
+#[derive(Clone, Copy)]
+pub struct EpcPage<'a> {
     /// The page's quadwords, in address order, each in little-endian byte order.
-    pub words: [AtomicU64; EPC_PAGE_SIZE / 8],
+    pub words: &'a [AtomicU64; PAGE_WORDS],
 }
 
-impl EpcPage {
+impl EpcPage<'_> {
     /// The quadword at byte `offset`, which is taken modulo the page and rounded down to 8.
     #[must_use]
     #[inline]
-    pub fn load(&self, offset: usize) -> u64 {
+    pub fn load(self, offset: usize) -> u64 {
         u64::from_le(self.words[(offset % EPC_PAGE_SIZE) / 8].load(Ordering::Relaxed))
     }
 
     /// Stores the quadword at byte `offset`, which is taken modulo the page and rounded down to 8.
     #[inline]
-    pub fn store(&self, offset: usize, value: u64) {
+    pub fn store(self, offset: usize, value: u64) {
         self.words[(offset % EPC_PAGE_SIZE) / 8].store(value.to_le(), Ordering::Relaxed);
     }
 
@@ -58,7 +60,7 @@ impl EpcPage {
     ///
     /// # Panics
     /// If the range leaves the page.
-    pub fn read(&self, offset: usize, buf: &mut [u8]) {
+    pub fn read(self, offset: usize, buf: &mut [u8]) {
         assert!(offset <= EPC_PAGE_SIZE && buf.len() <= EPC_PAGE_SIZE - offset);
         let (head, whole) = buf.split_at_mut((offset.wrapping_neg() % 8).min(buf.len()));
         let (quads, tail) = whole.as_chunks_mut::<8>();
@@ -72,7 +74,7 @@ impl EpcPage {
     }
 
     /// Copies bytes that lie in one quadword.
-    fn read_part(&self, offset: usize, buf: &mut [u8]) {
+    fn read_part(self, offset: usize, buf: &mut [u8]) {
         if !buf.is_empty() {
             let word = self.words[offset / 8].load(Ordering::Relaxed).to_ne_bytes();
             buf.copy_from_slice(&word[offset % 8..][..buf.len()]);
@@ -84,7 +86,7 @@ impl EpcPage {
     ///
     /// # Panics
     /// If the range leaves the page.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    pub fn write(self, offset: usize, bytes: &[u8]) {
         assert!(offset <= EPC_PAGE_SIZE && bytes.len() <= EPC_PAGE_SIZE - offset);
         let (head, whole) = bytes.split_at((offset.wrapping_neg() % 8).min(bytes.len()));
         let (quads, tail) = whole.as_chunks::<8>();
@@ -98,7 +100,7 @@ impl EpcPage {
     }
 
     /// Copies bytes into one quadword, merged with what the others hold at that moment.
-    fn write_part(&self, offset: usize, bytes: &[u8]) {
+    fn write_part(self, offset: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
             let cell = &self.words[offset / 8];
             let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
@@ -111,54 +113,73 @@ impl EpcPage {
 
     /// The whole page as bytes.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; EPC_PAGE_SIZE] {
+    pub fn to_bytes(self) -> [u8; EPC_PAGE_SIZE] {
         let mut bytes = [0; EPC_PAGE_SIZE];
         self.read(0, &mut bytes);
         bytes
     }
 
     /// Fills the page with zeros.
-    pub fn clear(&self) {
-        for word in &self.words {
+    pub fn clear(self) {
+        for word in self.words {
             word.store(0, Ordering::Relaxed);
         }
     }
 }
 
-impl fmt::Debug for EpcPage {
+impl fmt::Debug for EpcPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EpcPage").finish_non_exhaustive()
     }
 }
 
-/// A table of zero-initialised elements, allocated chunk by chunk on first touch.
-pub(crate) struct LazyTable<T> {
-    chunks: Box<[OnceLock<Box<[T; CHUNK_PAGES]>>]>,
+/// A chunk of the page store: room for [`CHUNK_PAGES`] pages from the first page boundary on.
+///
+/// The boundary is found rather than asked for with the type's alignment: for an alignment over
+/// 16 bytes std clears the memory itself, and a chunk would be resident as a whole as soon as one
+/// page of it is used. Zeroed memory that is not aligned comes from the system untouched.
+#[derive(FromBytes)]
+pub(crate) struct PageChunk {
+    words: [AtomicU64; (CHUNK_PAGES + 1) * PAGE_WORDS],
+}
+
+impl PageChunk {
+    fn page(&self, number: usize) -> EpcPage<'_> {
+        let boundary = (self.words.as_ptr().addr().wrapping_neg() % EPC_PAGE_SIZE) / 8;
+        let (pages, _) = self.words[boundary..].as_chunks();
+        EpcPage { words: &pages[number] }
+    }
+}
+
+/// Zero-initialised memory for a number of EPC pages, in chunks `C` of [`CHUNK_PAGES`] pages that
+/// are allocated on first touch.
+pub(crate) struct Lazy<C> {
+    chunks: Box<[OnceLock<Box<C>>]>,
     len: u32,
 }
 
-impl<T: FromZeros> LazyTable<T> {
-    /// A table of `len` elements, none of which is backed yet.
+/// What each EPC page has of something: entry `i` of a chunk is that of page `i`.
+pub(crate) type LazyTable<T> = Lazy<[T; CHUNK_PAGES]>;
+
+/// The bytes of the pages.
+pub(crate) type PageStore = Lazy<PageChunk>;
+
+impl<C: FromZeros> Lazy<C> {
+    /// Memory for `len` pages, none of which is backed yet.
     pub(crate) fn new(len: u32) -> Self {
         let chunks = (len as usize).div_ceil(CHUNK_PAGES);
         Self { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), len }
     }
 
-    /// Element `index`, backing its chunk if need be.
+    /// The chunk of page `index`, which is backed if need be, and the page's place in it.
     ///
     /// # Panics
-    /// If `index` is outside the table.
+    /// If there is no such page.
     #[inline]
-    pub(crate) fn get(&self, index: EpcIndex) -> &T {
+    fn chunk(&self, index: EpcIndex) -> (&C, usize) {
         assert!(index.0 < self.len, "EPC index {} outside the platform's EPC", index.0);
-        let chunk = self.chunks[index.0 as usize / CHUNK_PAGES].get_or_init(Self::allocate);
-        &chunk[index.0 as usize % CHUNK_PAGES]
-    }
-
-    /// Element `index` if its chunk was ever touched.
-    pub(crate) fn peek(&self, index: EpcIndex) -> Option<&T> {
-        let chunk = self.chunks.get(index.0 as usize / CHUNK_PAGES)?.get()?;
-        chunk.get(index.0 as usize % CHUNK_PAGES)
+        let (chunk, place) = (index.0 as usize / CHUNK_PAGES, index.0 as usize % CHUNK_PAGES);
+        (self.chunks[chunk].get_or_init(Self::allocate), place)
     }
 
     /// Number of chunks that are backed by host memory.
@@ -167,12 +188,44 @@ impl<T: FromZeros> LazyTable<T> {
     }
 
     #[cold]
-    fn allocate() -> Box<[T; CHUNK_PAGES]> {
-        match <[T; CHUNK_PAGES]>::new_box_zeroed() {
+    fn allocate() -> Box<C> {
+        // For these std asks the system for zeroed memory (see `PageChunk`).
+        const { assert!(align_of::<C>() <= 16) };
+        match C::new_box_zeroed() {
             Ok(chunk) => chunk,
             Err(zerocopy::AllocError) => {
-                std::alloc::handle_alloc_error(core::alloc::Layout::new::<[T; CHUNK_PAGES]>())
+                std::alloc::handle_alloc_error(core::alloc::Layout::new::<C>())
             }
         }
+    }
+}
+
+impl<T: FromZeros> LazyTable<T> {
+    /// The entry of page `index`, backing its chunk if need be.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[inline]
+    pub(crate) fn get(&self, index: EpcIndex) -> &T {
+        let (chunk, place) = self.chunk(index);
+        &chunk[place]
+    }
+
+    /// The entry of page `index` if its chunk was ever touched.
+    pub(crate) fn peek(&self, index: EpcIndex) -> Option<&T> {
+        let chunk = self.chunks.get(index.0 as usize / CHUNK_PAGES)?.get()?;
+        chunk.get(index.0 as usize % CHUNK_PAGES)
+    }
+}
+
+impl PageStore {
+    /// Page `index`, backing its chunk if need be.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[inline]
+    pub(crate) fn page(&self, index: EpcIndex) -> EpcPage<'_> {
+        let (chunk, place) = self.chunk(index);
+        chunk.page(place)
     }
 }

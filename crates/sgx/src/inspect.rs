@@ -68,7 +68,7 @@ impl Platform {
     }
 }
 
-fn read(secs: EpcIndex, entry: &EpcmEntry, page: &EpcPage) -> EnclaveView {
+fn read(secs: EpcIndex, entry: &EpcmEntry, page: EpcPage<'_>) -> EnclaveView {
     // EINIT sets INIT after everything else: what is read after INIT is final.
     let init = page.load(Secs::ATTRIBUTES) & AttributeFlags::INIT.bits();
     fence(Ordering::Acquire);

@@ -33,7 +33,7 @@ impl Measurement {
 
     /// The measurement that the SECS in `page` holds.
     #[inline]
-    pub(crate) fn load(page: &EpcPage) -> Self {
+    pub(crate) fn load(page: EpcPage<'_>) -> Self {
         let mut state = [0; 8];
         for (pair, words) in state.chunks_exact_mut(2).enumerate() {
             let quad = page.load(Secs::MRENCLAVE + pair * 8);
@@ -45,7 +45,7 @@ impl Measurement {
 
     /// Puts the measurement into the SECS in `page`.
     #[inline]
-    pub(crate) fn store(&self, page: &EpcPage) {
+    pub(crate) fn store(&self, page: EpcPage<'_>) {
         for (pair, words) in self.state.chunks_exact(2).enumerate() {
             let quad = u64::from(words[0]) | u64::from(words[1]) << 32;
             page.store(Secs::MRENCLAVE + pair * 8, quad);
@@ -56,7 +56,7 @@ impl Measurement {
     /// SHA256UPDATE, with whole blocks, of the measurement that the SECS in `page` holds. The caller
     /// has the lock of [`Family::Measure`](crate::epcm::Family::Measure).
     #[inline]
-    pub(crate) fn extend(page: &EpcPage, blocks: &[[u8; 64]]) {
+    pub(crate) fn extend(page: EpcPage<'_>, blocks: &[[u8; 64]]) {
         let mut measurement = Self::load(page);
         measurement.update(blocks);
         measurement.store(page);

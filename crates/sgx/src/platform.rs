@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use crate::capabilities::{Capabilities, SgxFeatures};
-use crate::epc::{EpcIndex, EpcPage, LazyTable};
+use crate::epc::{EpcIndex, EpcPage, LazyTable, PageStore};
 use crate::epcm::{EpcmEntry, EpcmView};
 use crate::identity::PlatformIdentity;
 use crate::xsave::{XFRM_SUPPORTED, legal_xcr0};
@@ -102,7 +102,7 @@ pub struct Platform {
     config: PlatformConfig,
     sections: Vec<EpcSection>,
     total: u32,
-    store: LazyTable<EpcPage>,
+    store: PageStore,
     epcm: LazyTable<EpcmEntry>,
     next_eid: AtomicU64,
     paging_version: AtomicU64,
@@ -159,7 +159,7 @@ impl Platform {
             config,
             sections,
             total,
-            store: LazyTable::new(total),
+            store: PageStore::new(total),
             epcm: LazyTable::new(total),
             // EID 0 is never given out, so that it can stand for "no enclave" in PCMD.
             next_eid: AtomicU64::new(1),
@@ -210,8 +210,8 @@ impl Platform {
     /// If `index` names no page of this platform.
     #[must_use]
     #[inline]
-    pub fn page(&self, index: EpcIndex) -> &EpcPage {
-        self.store.get(index)
+    pub fn page(&self, index: EpcIndex) -> EpcPage<'_> {
+        self.store.page(index)
     }
 
     /// The EPCM entry of a page as it is now. For statistics and tests: by the time the caller

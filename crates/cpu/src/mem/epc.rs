@@ -65,7 +65,7 @@ impl Cpu {
     pub fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
         let page = self.package.platform.as_ref()?.page(index);
         let track = self.package.epc_track.get(index.0 as usize)?;
-        Some((NonNull::from(&page.words).cast(), NonNull::from(track)))
+        Some((NonNull::from(page.words).cast(), NonNull::from(track)))
     }
 
     /// Drops code decoded from an EPC page whose contents a leaf has replaced.

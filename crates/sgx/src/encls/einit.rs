@@ -175,14 +175,14 @@ fn check_token(
 }
 
 /// A copy of the SECS in `page`.
-pub(crate) fn read_secs(page: &EpcPage) -> Secs {
+pub(crate) fn read_secs(page: EpcPage<'_>) -> Secs {
     let mut secs = <Secs as zerocopy::FromZeros>::new_zeroed();
     page.read(0, secs.as_mut_bytes());
     secs
 }
 
 fn commit(
-    page: &EpcPage,
+    page: EpcPage<'_>,
     mut secs: Secs,
     sigstruct: &SigStruct,
     mrenclave: [u8; 32],

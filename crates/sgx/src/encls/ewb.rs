@@ -108,7 +108,7 @@ fn release(platform: &Platform, view: &EpcmView, entry: &crate::epcm::EpcmEntry)
 }
 
 /// Puts `version` into the slot at `offset` and returns what it held.
-fn swap_slot(page: &crate::epc::EpcPage, offset: usize, version: u64) -> u64 {
+fn swap_slot(page: crate::epc::EpcPage<'_>, offset: usize, version: u64) -> u64 {
     let cell = &page.words[offset / 8];
     u64::from_le(cell.swap(version.to_le(), core::sync::atomic::Ordering::AcqRel))
 }

@@ -13,13 +13,13 @@ use crate::port::Stop;
 /// It is taken when the TCS is found valid, so that no other processor changes CSSA under the
 /// checks that follow; that it was taken already counts only where the SDM looks at it.
 pub(super) struct TcsClaim<'a> {
-    page: &'a EpcPage,
+    page: EpcPage<'a>,
     held: bool,
 }
 
 impl<'a> TcsClaim<'a> {
     /// Sets STATE to ACTIVE, unless it is that already.
-    pub(super) fn take(page: &'a EpcPage) -> Self {
+    pub(super) fn take(page: EpcPage<'a>) -> Self {
         let state = &page.words[tcs::STATE / 8];
         let held = state
             .compare_exchange(

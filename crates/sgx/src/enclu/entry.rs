@@ -40,7 +40,7 @@ pub(super) struct Entry<'a> {
     platform: &'a Platform,
     claim: TcsClaim<'a>,
     _lock: Lock<'a>,
-    tcs_page: &'a EpcPage,
+    tcs_page: EpcPage<'a>,
     tcs_index: EpcIndex,
     tcs_la: u64,
     secs_index: EpcIndex,
@@ -157,7 +157,7 @@ impl<'a> Entry<'a> {
     }
 
     /// The GPRSGX page of a latched frame.
-    pub(super) fn page(&self, index: EpcIndex) -> &'a EpcPage {
+    pub(super) fn page(&self, index: EpcIndex) -> EpcPage<'a> {
         self.platform.page(index)
     }
 
@@ -256,13 +256,13 @@ impl<'a> Entry<'a> {
     }
 
     /// The page of the TCS.
-    pub(super) const fn tcs_page(&self) -> &'a EpcPage {
+    pub(super) const fn tcs_page(&self) -> EpcPage<'a> {
         self.tcs_page
     }
 }
 
 /// TCS.CSSA.
-pub(super) fn set_cssa(tcs_page: &EpcPage, cssa: u32) {
+pub(super) fn set_cssa(tcs_page: EpcPage<'_>, cssa: u32) {
     tcs_page.write(tcs::CSSA, &cssa.to_le_bytes());
 }
 
@@ -364,7 +364,7 @@ const fn thread_segment_rights(ds: Rights) -> Rights {
 }
 
 /// A copy of the TCS in `page`.
-pub(super) fn read_tcs(page: &EpcPage) -> Tcs {
+pub(super) fn read_tcs(page: EpcPage<'_>) -> Tcs {
     let mut tcs = Tcs::new_zeroed();
     page.read(0, tcs.as_mut_bytes());
     tcs

@@ -114,7 +114,7 @@ fn restore_registers(cpu: &mut ProcessorState, saved: &GprSgx) {
 }
 
 /// A copy of the GPRSGX region that ends `page`.
-fn read_gprsgx(page: &EpcPage) -> GprSgx {
+fn read_gprsgx(page: EpcPage<'_>) -> GprSgx {
     let mut region = GprSgx::default();
     page.read(gprsgx::OFFSET, region.as_mut_bytes());
     region

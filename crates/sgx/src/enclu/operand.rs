@@ -30,7 +30,7 @@ pub(super) fn page_of_enclave<'a>(
     enclave: &ActiveEnclave,
     operand: &EpcOperand,
     needed: EpcmFlags,
-) -> Result<&'a EpcPage, Stop> {
+) -> Result<EpcPage<'a>, Stop> {
     let refused = EpcmFlags::BLOCKED | EpcmFlags::PENDING | EpcmFlags::MODIFIED;
     let view = platform.entry(operand.index).view();
     if view.is(PageType::Reg)
@@ -55,7 +55,7 @@ pub(super) fn enclave_operand<'a>(
     len: u64,
     align: u64,
     access: EpcAccess,
-) -> Result<(&'a EpcPage, usize), Stop> {
+) -> Result<(EpcPage<'a>, usize), Stop> {
     let la = in_elrange(enclave, port, ea, len, align)?;
     let operand = EpcOperand::resolve(port, la, access, Privilege::User)?;
     let needed = match access {

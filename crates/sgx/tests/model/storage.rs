@@ -1,8 +1,8 @@
 //! The page store and the configuration of a platform.
 
 use cloister_sgx::{
-    Capabilities, EpcIndex, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
-    PlatformIdentity, SgxFeatures,
+    Capabilities, EPC_PAGE_SIZE, EpcIndex, EpcSectionConfig, Platform, PlatformConfig,
+    PlatformError, PlatformIdentity, SgxFeatures,
 };
 
 fn config(pages: &[u32]) -> PlatformConfig {
@@ -27,6 +27,40 @@ fn an_epc_of_64_gib_costs_nothing_until_it_is_touched() {
     assert_eq!(untouched, 0);
     assert_eq!(touched, 512);
     assert_eq!(platform.page(EpcIndex(pages - 1)).load(8), 0x55);
+}
+
+#[test]
+fn pages_are_aligned_as_pages() {
+    let platform = Platform::new(config(&[1100])).expect("a valid platform");
+
+    for index in (0..1100).map(EpcIndex) {
+        let address = platform.page(index).words.as_ptr().addr();
+        assert_eq!(address % EPC_PAGE_SIZE, 0, "{index:?} at {address:#x}");
+    }
+}
+
+/// What the system says is resident of this process, in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("a mounted /proc");
+    let pages = statm.split(' ').nth(1).expect("a second word").parse::<usize>();
+    pages.expect("a number of pages") * EPC_PAGE_SIZE
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_in_use_costs_its_own_memory_and_not_that_of_its_neighbours() {
+    let (pages, stride) = (128 << 10, 128);
+    let platform = Platform::new(config(&[pages])).expect("a valid platform");
+
+    let before = resident();
+    for index in (0..pages).step_by(stride as usize) {
+        platform.page(EpcIndex(index)).store(0, 1);
+    }
+    let cost = resident().saturating_sub(before);
+
+    // 512 MiB of EPC, of which 4 MiB are in use. Other tests of this process may allocate too.
+    assert!(cost < 64 << 20, "{cost} bytes are resident for {} pages", pages / stride);
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Changed {
         self.scenario.enclu(user::EACCEPT)
     }
 
-    fn target(&self) -> &cloister_sgx::EpcPage {
+    fn target(&self) -> cloister_sgx::EpcPage<'_> {
         self.scenario.machine.platform.page(EpcIndex(epc(TWO)))
     }
 }

@@ -31,7 +31,7 @@ fn interrupted(flags: AttributeFlags, notify: bool) -> Scenario {
 }
 
 /// A page of frame 0: that of the XSAVE area, or that of the GPRSGX region.
-fn frame_page(scenario: &Scenario, page: u64) -> &cloister_sgx::EpcPage {
+fn frame_page(scenario: &Scenario, page: u64) -> cloister_sgx::EpcPage<'_> {
     scenario.machine.platform.page(EpcIndex(epc(SSA + page * 0x1000)))
 }
 
