@@ -57,6 +57,7 @@ impl Cpu {
             package,
         };
         cpu.publish_apic();
+        cpu.update_mode();
         cpu.update_attention();
         cpu
     }
