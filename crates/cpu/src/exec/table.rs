@@ -137,7 +137,8 @@ impl Row {
         Self { flow: Flow::Leaves, ..self }
     }
 
-    /// It changes what the code after it means, or what may interrupt it.
+    /// It changes what the code after it means or what may interrupt it, or it is a serializing
+    /// instruction: the code after it is to be fetched again (SDM Vol. 3A, 8.3).
     pub(in crate::exec) const fn ends_block(self) -> Self {
         Self { ends_block: Holds::Always, ..self }
     }

@@ -13,10 +13,10 @@ use crate::op::{Handler, Op};
 rows! {
     Syscall => rewrite(|_, _, op| form(op, syscall, 4)).leaves().illegal_in_enclave(),
     Sysret => rewrite(|_, _, op| form(op, sysret, 4)).leaves().illegal_in_enclave(),
-    Sysretq => rewrite(|_, _, op| form(op, sysret, 8)).leaves(),
+    Sysretq => rewrite(|_, _, op| form(op, sysret, 8)).leaves().illegal_in_enclave(),
     Sysenter => rewrite(|_, _, op| form(op, sysenter, 4)).leaves().illegal_in_enclave(),
     Sysexit => rewrite(|_, _, op| form(op, sysexit, 4)).leaves().illegal_in_enclave(),
-    Sysexitq => rewrite(|_, _, op| form(op, sysexit, 8)).leaves(),
+    Sysexitq => rewrite(|_, _, op| form(op, sysexit, 8)).leaves().illegal_in_enclave(),
 }
 
 fn form(op: Op, run: Handler, size: u8) -> Option<Op> {

@@ -15,8 +15,8 @@ use crate::mode::Mode;
 use crate::op::{Handler, NO_MEMORY, Op};
 
 rows! {
-    Lgdt => rewrite(|i, mode, op| form(i, mode, op, lgdt)),
-    Lidt => rewrite(|i, mode, op| form(i, mode, op, lidt)),
+    Lgdt => rewrite(|i, mode, op| form(i, mode, op, lgdt)).ends_block(),
+    Lidt => rewrite(|i, mode, op| form(i, mode, op, lidt)).ends_block(),
     Sgdt => rewrite(|i, mode, op| form(i, mode, op, sgdt)).illegal_in_enclave(),
     Sidt => rewrite(|i, mode, op| form(i, mode, op, sidt)).illegal_in_enclave(),
     Lldt => always(lldt).ends_block(),

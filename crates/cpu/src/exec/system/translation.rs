@@ -14,7 +14,7 @@ rows! {
     Invlpg => always(invlpg).ends_block(),
     Invpcid => always(invpcid).ends_block(),
     // Memory is always coherent: the caches have nothing to write back or lose.
-    Invd => always(cache),
+    Invd => always(cache).ends_block(),
     Wbinvd => always(cache).ends_block(),
 }
 

@@ -128,8 +128,8 @@ fn sorted(names: &str) -> Vec<&str> {
 #[test]
 fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
     let segments = "Lds Les Lfs Lgs Lss";
-    let control = "Clts Lldt Lmsw Ltr Xsetbv Xrstor Rdmsr Wrmsr Cpuid";
-    let translations = "Invlpg Invpcid Wbinvd";
+    let control = "Clts Lgdt Lidt Lldt Lmsw Ltr Xsetbv Rdmsr Wrmsr Cpuid";
+    let translations = "Invd Invlpg Invpcid Wbinvd";
     let interrupts = "Sti Popf Popfd Popfq";
     let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
     let enclaves = "Encls Enclv";
@@ -142,9 +142,59 @@ fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
 fn enclaves_forbid_what_exits_ports_and_changes_of_segments() {
     let exiting = "Cpuid Rdpmc Sgdt Sidt Sldt Str Smsw";
     let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
-    let transfers = "Retf Iret Iretd Iretq Int Into Syscall Sysenter Sysret Sysexit";
+    let transfers =
+        "Retf Iret Iretd Iretq Int Into Syscall Sysenter Sysret Sysretq Sysexit Sysexitq";
     let segments = "Lds Les Lfs Lgs Lss";
 
     let all = [exiting, ports, transfers, segments].join(" ");
     assert_eq!(always(|row| row.illegal_in_enclave), sorted(&all));
+}
+
+#[test]
+fn a_serializing_instruction_is_the_last_of_its_block() {
+    // SDM Vol. 3A, 8.3. Moves to control and debug registers depend on their operands: see above.
+    // VMX instructions and RSM have no row.
+    let privileged = "Invd Invlpg Lgdt Lidt Lldt Ltr Wbinvd Wrmsr";
+    let others = "Cpuid Iret Iretd Iretq";
+
+    let ends = always(|row| row.ends_block);
+    let leaves = always(|row| if row.flow == Flow::Leaves { Holds::Always } else { Holds::Never });
+    for name in privileged.split_whitespace().chain(others.split_whitespace()) {
+        let name = name.to_owned();
+        assert!(ends.contains(&name) || leaves.contains(&name), "{name}");
+    }
+}
+
+/// The rows of mnemonics that differ in the size of the operand alone, as FXSAVE and FXSAVE64, or
+/// INSB, INSW and INSD: by what they have in common.
+fn sizes_of_one_instruction() -> BTreeMap<String, Vec<(Mnemonic, &'static Row)>> {
+    let mut families: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (row, mnemonic) in TABLE.iter().zip(Mnemonic::values()) {
+        // MOVD and MOVQ are other instructions than MOV.
+        let Some(row) = row.filter(|_| mnemonic != Mnemonic::Mov) else { continue };
+        let name = format!("{mnemonic:?}");
+        let suffixes = ["64", "b", "w", "d", "q"];
+        let stem = suffixes.into_iter().find_map(|suffix| name.strip_suffix(suffix));
+        families.entry(stem.unwrap_or(&name).to_owned()).or_default().push((mnemonic, row));
+    }
+    families.retain(|_, rows| rows.len() > 1);
+    families
+}
+
+#[test]
+fn an_instruction_has_the_same_columns_in_each_size() {
+    let families = sizes_of_one_instruction();
+
+    for (stem, rows) in &families {
+        let columns = |row: &Row| {
+            let sometimes = |holds: Holds| format!("{:?}", std::mem::discriminant(&holds));
+            (row.flow, sometimes(row.ends_block), sometimes(row.illegal_in_enclave))
+        };
+        let (_, first) = rows[0];
+        for (mnemonic, row) in rows {
+            assert_eq!(columns(row), columns(first), "{mnemonic:?}, a size of {stem}");
+        }
+    }
+    let found = "Ins Iret Popf Sysexit Sysret Xrstor Xsave";
+    assert!(found.split_whitespace().all(|stem| families.contains_key(stem)), "{families:?}");
 }

@@ -10,7 +10,7 @@ use crate::mem::tlb::AccessKind;
 use crate::op::{Op, handler};
 
 rows! {
-    Xrstor => always(handler!(|cpu, op| restore(cpu, op, false, false))).ends_block(),
+    Xrstor => always(handler!(|cpu, op| restore(cpu, op, false, false))),
     Xrstor64 => always(handler!(|cpu, op| restore(cpu, op, false, true))),
     Xrstors => always(handler!(|cpu, op| restore(cpu, op, true, false))),
     Xrstors64 => always(handler!(|cpu, op| restore(cpu, op, true, true))),
