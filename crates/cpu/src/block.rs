@@ -23,33 +23,33 @@ const JUMPS: usize = JUMP_PAGES * JUMP_PER_PAGE;
 
 /// Ops to run, for [`Blocks::ops`], until blocks are added or dropped.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// In the store of the [`Blocks`] that made it.
     ops: NonNull<[Op]>,
     /// Identity of the page: see [`Entry::phys`](crate::mem::tlb::Entry::phys).
-    pub phys: u64,
+    pub(crate) phys: u64,
     /// Translated code to run in place of the ops.
-    pub code: Option<NonNull<u8>>,
+    pub(crate) code: Option<NonNull<u8>>,
     /// How often the ops have run, this run included.
-    pub heat: u32,
+    pub(crate) heat: u32,
 }
 
 /// Bytes of code that a block was decoded from.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Identity of the page.
-    pub phys: u64,
+    pub(crate) phys: u64,
     /// Code tracking of the page.
-    pub track: NonNull<CodeTrack>,
+    pub(crate) track: NonNull<CodeTrack>,
     /// Generation of the page that the bytes belong to.
-    pub generation: u32,
+    pub(crate) generation: u32,
 }
 
 impl Source {
     /// Whether the bytes are still those that were decoded.
     #[inline]
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         // SAFETY: the tracker lives as long as the physical map.
         unsafe { self.track.as_ref() }.generation() == self.generation
     }
@@ -57,7 +57,7 @@ impl Source {
 
 /// Straight-line code, left early by branches that are taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Block {
+pub(crate) struct Block {
     /// Where the ops are in the store. The last one writes `rip`.
     start: u32,
     count: u32,
@@ -65,7 +65,7 @@ pub struct Block {
     len: usize,
     source: Source,
     /// Where the one instruction of a block that crosses into another page ends.
-    pub second: Option<Source>,
+    pub(crate) second: Option<Source>,
     /// Translated code.
     code: Option<NonNull<u8>>,
 }
@@ -77,14 +77,13 @@ unsafe impl Send for Block {}
 impl Block {
     /// Whether the bytes are still those that were decoded.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.source.is_fresh() && self.second.is_none_or(|second| second.is_fresh())
     }
 
     /// Bytes of code that it was decoded from.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "no block is empty")]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 }
@@ -155,7 +154,7 @@ impl Hasher for KeyHasher {
 /// a place in it is dropped with the piece, so that every [`Run`] of a block or of the jump cache
 /// names the ops that were put there for it.
 #[derive(Debug)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     /// Room for the ops of all blocks, `PIECES` times `PIECE`, which never moves. Its length stays 0:
     /// ops are put there and reached by pointers alone, so that none of these outdates another.
     store: Vec<Op>,
@@ -190,7 +189,7 @@ impl Default for Blocks {
 
 /// The key of code at a physical place, decoded in a mode.
 #[must_use]
-pub fn phys_key(phys: u64, offset: u64, mode: Mode) -> u64 {
+pub(crate) fn phys_key(phys: u64, offset: u64, mode: Mode) -> u64 {
     phys | (offset & 0xfff) | u64::from(mode.bits()) << 56
 }
 
@@ -206,7 +205,7 @@ impl Blocks {
     /// The fresh block at linear address `la`, if the jump cache knows it under one of two keys.
     #[inline(always)]
     #[must_use]
-    pub fn jump(&mut self, la: u64, key: u64, global_key: u64) -> Option<Run> {
+    pub(crate) fn jump(&mut self, la: u64, key: u64, global_key: u64) -> Option<Run> {
         let jump = &mut self.jumps[Self::slot(la)];
         (jump.la == la
             && (jump.key == key || jump.key == global_key)
@@ -224,7 +223,7 @@ impl Blocks {
 
     /// What to run of a block.
     #[must_use]
-    pub fn run(&self, block: &Block) -> Run {
+    pub(crate) fn run(&self, block: &Block) -> Run {
         let ops = NonNull::slice_from_raw_parts(self.place(block.start), block.count as usize);
         Run { ops, phys: block.source.phys, code: block.code, heat: 0 }
     }
@@ -239,7 +238,7 @@ impl Blocks {
     /// The ops to run, in order, of a run that this value made.
     #[inline(always)]
     #[must_use]
-    pub fn ops(&self, run: Run) -> &[Op] {
+    pub(crate) fn ops(&self, run: Run) -> &[Op] {
         // SAFETY: the store got all its room when it was made, so that it does not move, and what
         // `keep` has put into a place of it stays or is replaced by other ops as long as this value
         // lives. Only `&mut self` does so. A place, rather than an index, saves a multiplication
@@ -249,7 +248,7 @@ impl Blocks {
 
     /// Remembers that `la` leads to `block` under `key`. `changes` was [`code_changes`] before the
     /// block was found to be fresh.
-    pub fn remember(&mut self, la: u64, key: u64, block: &Block, changes: u32) {
+    pub(crate) fn remember(&mut self, la: u64, key: u64, block: &Block, changes: u32) {
         let ops = self.run(block).ops.cast();
         let slot = &mut self.jumps[Self::slot(la)];
         let heat = if (slot.la, slot.ops) == (la, ops) { slot.heat } else { 0 };
@@ -289,13 +288,13 @@ impl Blocks {
 
     /// The fresh block decoded from a physical place.
     #[must_use]
-    pub fn find(&self, key: u64) -> Option<Block> {
+    pub(crate) fn find(&self, key: u64) -> Option<Block> {
         self.by_phys.get(&key).filter(|block| block.is_fresh()).copied()
     }
 
     /// Adds a block, in place of a stale one with the same key. A stale block's ops stay where they
     /// are until their piece is dropped.
-    pub fn insert(
+    pub(crate) fn insert(
         &mut self,
         key: u64,
         ops: &[Op],

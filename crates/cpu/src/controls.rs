@@ -58,7 +58,7 @@ pub struct Controls {
 impl Controls {
     /// No leaf exits, and SGX is off until the owner enables it.
     #[must_use]
-    pub const fn new(features: Features, le_pubkey_hash: [u8; 32]) -> Self {
+    pub(crate) const fn new(features: Features, le_pubkey_hash: [u8; 32]) -> Self {
         Self {
             features,
             sgx_enabled: false,

@@ -24,7 +24,7 @@ pub struct Cpu {
     /// What it keeps while it runs.
     pub(crate) run: RunState,
     /// Local APIC.
-    pub apic: LocalApic,
+    pub(crate) apic: LocalApic,
     /// Enclave mode. Not part of [`ArchState`]: the EPC counts the processors that are inside, so
     /// that it cannot be copied.
     pub(crate) enclave: EnclaveState,
@@ -44,7 +44,7 @@ impl Cpu {
     ///
     /// If `id` is not a processor of the machine.
     #[must_use]
-    pub fn new(package: Arc<Package>, id: u32, features: Features) -> Self {
+    pub(crate) fn new(package: Arc<Package>, id: u32, features: Features) -> Self {
         let platform = package.platform.as_ref();
         let le_pubkey_hash = platform.map_or([0; 32], |platform| *platform.default_le_hash());
         let mut cpu = Self {
@@ -81,6 +81,12 @@ impl Cpu {
         self.update_attention();
     }
 
+    /// Whether its local APIC is enabled in IA32_APIC_BASE, which CPUID.1:EDX.APIC follows.
+    #[must_use]
+    pub fn apic_enabled(&self) -> bool {
+        self.apic.enabled()
+    }
+
     /// The exception behind [`Stop::FAULT`], once.
     pub const fn take_fault(&mut self) -> Option<Exception> {
         self.run.fault.take()
@@ -99,41 +105,41 @@ impl Cpu {
 
     /// Records an exception; the caller returns the result as its error.
     #[cold]
-    pub fn raise(&mut self, exception: Exception) -> Stop {
+    pub(crate) fn raise(&mut self, exception: Exception) -> Stop {
         self.run.fault = Some(exception);
         Stop::FAULT
     }
 
     /// Records an exit; the caller returns the result as its error.
     #[cold]
-    pub fn exit_with(&mut self, exit: Exit) -> Stop {
+    pub(crate) fn exit_with(&mut self, exit: Exit) -> Stop {
         self.run.exit = Some(exit);
         Stop::EXIT
     }
 
     /// #GP(`code`).
     #[cold]
-    pub fn gp(&mut self, code: u32) -> Stop {
+    pub(crate) fn gp(&mut self, code: u32) -> Stop {
         self.raise(Exception::gp(code))
     }
 
     /// #UD.
     #[cold]
-    pub fn ud(&mut self) -> Stop {
+    pub(crate) fn ud(&mut self) -> Stop {
         self.raise(Exception::ud())
     }
 
     /// An instruction pointer as CS allows it: EIP outside 64-bit mode.
     #[inline(always)]
     #[must_use]
-    pub fn truncate_rip(&self, rip: u64) -> u64 {
+    pub(crate) fn truncate_rip(&self, rip: u64) -> u64 {
         if self.run.mode.is_64() { rip } else { rip & 0xffff_ffff }
     }
 
     /// Reads a general-purpose register; `high` selects AH, CH, DH, BH for numbers 4 to 7.
     #[inline(always)]
     #[must_use]
-    pub fn reg<T: Int>(&self, number: u8, high: bool) -> T {
+    pub(crate) fn reg<T: Int>(&self, number: u8, high: bool) -> T {
         if T::BITS == 8 && high {
             T::trunc(self.arch.gpr[usize::from(number & 3)] >> 8)
         } else {
@@ -144,7 +150,7 @@ impl Cpu {
     /// Writes a general-purpose register: 32-bit writes clear the upper half, narrower ones leave
     /// the rest (SDM Vol. 1, 3.4.1.1).
     #[inline(always)]
-    pub fn set_reg<T: Int>(&mut self, number: u8, high: bool, value: T) {
+    pub(crate) fn set_reg<T: Int>(&mut self, number: u8, high: bool, value: T) {
         let value = value.zext();
         match T::BITS {
             8 if high => {
@@ -165,12 +171,12 @@ impl Cpu {
 
     /// All of RFLAGS.
     #[must_use]
-    pub fn rflags(&self) -> u64 {
+    pub(crate) fn rflags(&self) -> u64 {
         self.arch.rflags()
     }
 
     /// Sets all of RFLAGS, without any privilege check, and what follows from it.
-    pub fn set_rflags(&mut self, value: u64) {
+    pub(crate) fn set_rflags(&mut self, value: u64) {
         self.arch.set_rflags(value);
         self.run.set_attention(attention::TRACE, self.arch.system_flags.contains(Rflags::TF));
         if self.arch.system_flags.contains(Rflags::IF) {
@@ -182,7 +188,7 @@ impl Cpu {
     /// Whether IA-32e mode is active.
     #[inline(always)]
     #[must_use]
-    pub fn long_mode(&self) -> bool {
+    pub(crate) fn long_mode(&self) -> bool {
         self.arch.long_mode()
     }
 

@@ -33,7 +33,7 @@ impl Stop {
 
     /// The byte that stands for it in [`Exec`].
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         self.0.get()
     }
 

@@ -259,7 +259,7 @@ impl Vcpu {
 impl Cpu {
     /// Linear address of an instruction pointer.
     #[must_use]
-    pub fn linear_ip(&self, rip: u64) -> u64 {
+    pub(crate) fn linear_ip(&self, rip: u64) -> u64 {
         if self.run.mode.is_64() {
             rip
         } else {
@@ -277,7 +277,7 @@ impl Cpu {
 
     /// Whose rights instruction fetches have.
     #[must_use]
-    pub fn fetch_mode(&self) -> MmuMode {
+    pub(crate) fn fetch_mode(&self) -> MmuMode {
         match self.run.mmu_mode {
             // EFLAGS.AC does not matter to fetches.
             MmuMode::SupervisorAc => MmuMode::Supervisor,

@@ -38,7 +38,7 @@ impl Eq for Flags {}
 
 impl Flags {
     /// All arithmetic flags.
-    pub const MASK: u64 = Rflags::CF.bits()
+    pub(crate) const MASK: u64 = Rflags::CF.bits()
         | Rflags::PF.bits()
         | Rflags::AF.bits()
         | Rflags::ZF.bits()
@@ -47,7 +47,7 @@ impl Flags {
 
     /// After `result = a + b (+ carry)`.
     #[inline(always)]
-    pub fn add<T: Int>(&mut self, a: T, b: T, result: T) {
+    pub(crate) fn add<T: Int>(&mut self, a: T, b: T, result: T) {
         let (a, b, r) = (a.zext(), b.zext(), result.zext());
         let carries = (a & b) | ((a | b) & !r);
         self.carry = carries << (64 - T::BITS);
@@ -57,7 +57,7 @@ impl Flags {
 
     /// After `result = a - b (- borrow)`; also for comparisons.
     #[inline(always)]
-    pub fn sub<T: Int>(&mut self, a: T, b: T, result: T) {
+    pub(crate) fn sub<T: Int>(&mut self, a: T, b: T, result: T) {
         let (a, b, r) = (a.zext(), b.zext(), result.zext());
         let borrows = (!a & b) | ((!a | b) & r);
         self.carry = borrows << (64 - T::BITS);
@@ -67,7 +67,7 @@ impl Flags {
 
     /// After AND, OR, XOR, TEST: CF, OF and AF are cleared.
     #[inline(always)]
-    pub fn logic<T: Int>(&mut self, result: T) {
+    pub(crate) fn logic<T: Int>(&mut self, result: T) {
         self.carry = 0;
         self.aux = 0;
         self.result = result.sext();
@@ -75,13 +75,13 @@ impl Flags {
 
     /// Sets CF and OF and leaves the others.
     #[inline(always)]
-    pub fn set_cf_of(&mut self, cf: bool, of: bool) {
+    pub(crate) fn set_cf_of(&mut self, cf: bool, of: bool) {
         self.carry = (u64::from(cf) << 63) | (u64::from(cf ^ of) << 62);
     }
 
     /// Sets CF and leaves the others.
     #[inline(always)]
-    pub fn set_cf(&mut self, cf: bool) {
+    pub(crate) fn set_cf(&mut self, cf: bool) {
         let of = self.of();
         self.set_cf_of(cf, of);
     }
@@ -89,42 +89,42 @@ impl Flags {
     /// CF.
     #[inline(always)]
     #[must_use]
-    pub fn cf(&self) -> bool {
+    pub(crate) fn cf(&self) -> bool {
         self.carry >> 63 != 0
     }
 
     /// OF.
     #[inline(always)]
     #[must_use]
-    pub fn of(&self) -> bool {
+    pub(crate) fn of(&self) -> bool {
         (self.carry ^ (self.carry << 1)) >> 63 != 0
     }
 
     /// ZF.
     #[inline(always)]
     #[must_use]
-    pub fn zf(&self) -> bool {
+    pub(crate) fn zf(&self) -> bool {
         self.result == 0
     }
 
     /// SF.
     #[inline(always)]
     #[must_use]
-    pub fn sf(&self) -> bool {
+    pub(crate) fn sf(&self) -> bool {
         (self.result >> 63) ^ ((self.aux >> 7) & 1) != 0
     }
 
     /// PF.
     #[inline(always)]
     #[must_use]
-    pub fn pf(&self) -> bool {
+    pub(crate) fn pf(&self) -> bool {
         ((self.result ^ (self.aux >> 8)) as u8).count_ones() & 1 == 0
     }
 
     /// AF.
     #[inline(always)]
     #[must_use]
-    pub fn af(&self) -> bool {
+    pub(crate) fn af(&self) -> bool {
         self.aux & 0x10 != 0
     }
 
@@ -151,7 +151,7 @@ impl Flags {
     }
 
     /// Replaces the flags in `mask` by those of `rflags`.
-    pub fn merge(&mut self, mask: u64, rflags: u64) {
+    pub(crate) fn merge(&mut self, mask: u64, rflags: u64) {
         let old = self.bits();
         self.set_bits((old & !mask) | (rflags & mask));
     }

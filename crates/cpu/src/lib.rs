@@ -5,11 +5,10 @@
 //!
 //! # How it executes
 //!
-//! Code is decoded once (iced-x86) and lowered to compact [`Op`](op::Op)s, each with the function
-//! that executes it. A [`Block`](block::Block) is a run of ops that never crosses a page and ends
-//! at a branch or at an instruction that changes what the following bytes mean. The
-//! [`engine`] finds the next block, runs its ops, and looks at asynchronous events between
-//! blocks.
+//! Code is decoded once (iced-x86) and lowered to compact [`Op`]s, each with the function that
+//! executes it. A block (`block.rs`) is a run of ops that never crosses a page and ends at a branch
+//! or at an instruction that changes what the following bytes mean. The engine (`engine.rs`) finds
+//! the next block, runs its ops, and looks at asynchronous events between blocks.
 //!
 //! # Rules for an instruction's handler
 //!
@@ -18,42 +17,42 @@
 //! * It checks everything that can fault before it changes architectural state: a handler that
 //!   returns `Err` leaves the processor as if it never ran, apart from the partial progress that
 //!   the SDM grants to string instructions.
-//! * During a block, [`ArchState::rip`](crate::ArchState::rip) is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where an op
-//!   is. The last op of a block writes `rip`; the lowering appends one that does so where the last
-//!   instruction is no unconditional branch. A conditional branch that is taken writes `rip` and
-//!   leaves the block with `Err(Stop::JUMP)`; one that is not taken does nothing.
+//! * During a block, [`ArchState::rip`] is stale: [`Cpu::op_rip`] and [`Cpu::next_rip`] tell where
+//!   an op is. The last op of a block writes `rip`; the lowering appends one that does so where the
+//!   last instruction is not an unconditional branch. A conditional branch that is taken writes
+//!   `rip` and leaves the block with `Err(Stop::JUMP)`; one that is not taken does nothing.
 //! * `Ok(())` means: retired. `Err(cpu.raise(exception))` faults. `Err(cpu.exit_with(exit))`
 //!   hands the instruction to the owner with RIP unmoved.
-//! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::open`] with [`Cpu::close`], and [`Cpu::locked`] with
-//!   linear addresses from [`Cpu::linear`]. They may return `Err` for reasons that are no fault
-//!   (device access, code page, backing of EPC): pass every `Err` on.
+//! * Memory is reached by [`Cpu::load`], [`Cpu::store`], [`Cpu::open`] with [`Cpu::close`], and
+//!   [`Cpu::locked`] with linear addresses from [`Cpu::linear`]. They may return `Err` for reasons
+//!   that are not faults (device access, code page, backing of EPC): pass every `Err` on.
 //!
-//! Instructions live in [`exec`], a file for each family in the manual's order. Each family declares
+//! Instructions live in `exec`, a file for each family in the manual's order. Each family declares
 //! the rows of its instructions beside their handlers: a table that is indexed by the decoder's
-//! mnemonic says which handler runs, what ends a block, and what enclave mode forbids. An [`Op`](op::Op)
+//! mnemonic says which handler runs, what ends a block, and what enclave mode forbids. An [`Op`]
 //! keeps the mnemonic of what it executes.
 
 mod apic;
-pub mod block;
+mod block;
 mod complete;
-pub mod controls;
-pub mod cpu;
+mod controls;
+mod cpu;
 mod crowd;
-pub mod engine;
+mod engine;
 mod event;
-pub mod exec;
-pub mod exit;
+mod exec;
+mod exit;
 mod fetch;
-pub mod flags;
-pub mod lower;
-pub mod mem;
-pub mod mode;
+mod flags;
+mod lower;
+mod mem;
+mod mode;
 pub mod native;
-pub mod op;
-pub mod package;
-pub mod phys;
-pub mod run_state;
-pub mod state;
+mod op;
+mod package;
+mod phys;
+mod run_state;
+mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -62,6 +61,8 @@ pub use cpu::Cpu;
 pub use engine::Vcpu;
 pub use exec::sgx::port::Port as SgxPort;
 pub use exit::{Exec, Exit, Stop};
+pub use flags::Flags;
+pub use op::Op;
 pub use package::{Kicker, Package};
-pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage};
-pub use state::ArchState;
+pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage, prepare_barrier};
+pub use state::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState};

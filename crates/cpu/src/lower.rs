@@ -14,7 +14,7 @@ use crate::op::{
 };
 
 /// Bytes of the longest instruction.
-pub const MAX_LEN: usize = 15;
+pub(crate) const MAX_LEN: usize = 15;
 /// Ops in a block before it is ended.
 const MAX_OPS: usize = 40;
 /// Conditional branches in a block before it is ended.
@@ -23,7 +23,7 @@ const MAX_BRANCHES: usize = 4;
 /// A decoder of code as a processor with these features reads it. Instruction addresses count from
 /// its start: see `BLOCK_SLOT`.
 #[must_use]
-pub fn decoder<'a>(bytes: &'a [u8], mode: Mode, features: &Features) -> Decoder<'a> {
+pub(crate) fn decoder<'a>(bytes: &'a [u8], mode: Mode, features: &Features) -> Decoder<'a> {
     Decoder::with_ip(mode.bitness(), bytes, 0, features.decoder_options())
 }
 
@@ -31,7 +31,7 @@ pub fn decoder<'a>(bytes: &'a [u8], mode: Mode, features: &Features) -> Decoder<
 /// instruction can have, or decodes one instruction (`single`): appends its ops and returns how
 /// many bytes were decoded. No op is appended if the first instruction does not end within the
 /// bytes.
-pub fn lower(
+pub(crate) fn lower(
     bytes: &[u8],
     mode: Mode,
     features: &Features,
@@ -202,7 +202,7 @@ fn lower_one(instruction: &Instruction, mode: Mode, features: &Features, offset:
 
 /// Register number and whether it is a high byte register.
 #[must_use]
-pub fn register(register: Register) -> (u8, bool) {
+pub(crate) fn register(register: Register) -> (u8, bool) {
     let number = register.number() as u8;
     if register.is_gpr8() {
         match number {

@@ -9,7 +9,7 @@ use crate::exit::Exec;
 ///
 /// The ABI is that of C, on x86-64 Linux the System V ABI, so that generated code can call it: the
 /// processor in RDI, the op in RSI, and what [`Exec`] says in AL.
-pub type Handler = extern "C" fn(&mut Cpu, &Op) -> Exec;
+pub(crate) type Handler = extern "C" fn(&mut Cpu, &Op) -> Exec;
 
 /// The [`Handler`] that a body makes.
 macro_rules! handler {
@@ -23,33 +23,33 @@ macro_rules! handler {
 pub(crate) use handler;
 
 /// Register slot that always holds zero: the base or index of an address that has none.
-pub const ZERO_SLOT: u8 = 16;
+pub(crate) const ZERO_SLOT: u8 = 16;
 /// Register slot that holds RIP at the start of the block that runs: the base of
 /// RIP-relative operands, whose displacement the lowering makes relative to the block.
-pub const BLOCK_SLOT: u8 = 17;
+pub(crate) const BLOCK_SLOT: u8 = 17;
 /// [`Op::special`]: the address is not simply base + index * scale + displacement in 64 bits.
-pub const MEM_SPECIAL: u8 = 1 << 0;
+pub(crate) const MEM_SPECIAL: u8 = 1 << 0;
 /// [`Op::special`]: the address is truncated to 32 bits.
-pub const MEM_ADDR32: u8 = 1 << 1;
+pub(crate) const MEM_ADDR32: u8 = 1 << 1;
 /// [`Op::special`]: the address is truncated to 16 bits.
-pub const MEM_ADDR16: u8 = 1 << 2;
+pub(crate) const MEM_ADDR16: u8 = 1 << 2;
 /// [`Op::special`]: the segment's base is added and, outside 64-bit mode, its limit and type are
 /// checked.
-pub const MEM_SEGMENT: u8 = 1 << 3;
+pub(crate) const MEM_SEGMENT: u8 = 1 << 3;
 
 /// [`Op::prefix`]: LOCK.
-pub const LOCK: u8 = 1 << 0;
+pub(crate) const LOCK: u8 = 1 << 0;
 /// [`Op::prefix`]: REP or REPE.
-pub const REPE: u8 = 1 << 1;
+pub(crate) const REPE: u8 = 1 << 1;
 /// [`Op::prefix`]: REPNE.
-pub const REPNE: u8 = 1 << 2;
+pub(crate) const REPNE: u8 = 1 << 2;
 
 /// [`Op::vex`]: no VEX prefix. Legacy SSE instructions keep bits 255:128 of a register.
-pub const LEGACY: u8 = 0;
+pub(crate) const LEGACY: u8 = 0;
 /// [`Op::vex`]: a VEX prefix and vectors of 128 bits, or scalars. A result clears bits 255:128.
-pub const VEX_128: u8 = 1;
+pub(crate) const VEX_128: u8 = 1;
 /// [`Op::vex`]: a VEX prefix and vectors of 256 bits.
-pub const VEX_256: u8 = 2;
+pub(crate) const VEX_256: u8 = 2;
 
 /// One decoded instruction, ready to run. 48 bytes.
 ///
@@ -66,66 +66,66 @@ pub struct Op {
     /// instruction of the processor, and for the op that ends a block.
     pub mnemonic: Mnemonic,
     /// The function that executes it.
-    pub run: Handler,
+    pub(crate) run: Handler,
     /// Immediate, or branch target relative to the start of the block.
-    pub imm: u64,
+    pub(crate) imm: u64,
     /// Displacement, sign-extended; relative to the block's start for RIP-relative operands.
-    pub disp: u64,
+    pub(crate) disp: u64,
     /// Base register slot, [`ZERO_SLOT`] or [`BLOCK_SLOT`].
-    pub base: u8,
+    pub(crate) base: u8,
     /// Index register slot or [`ZERO_SLOT`].
-    pub index: u8,
+    pub(crate) index: u8,
     /// Shift of the index: 0 to 3.
-    pub scale: u8,
+    pub(crate) scale: u8,
     /// Segment of the memory operand (an index into [`ArchState::segs`](crate::ArchState::segs)), also for string
     /// instructions' source.
-    pub seg: u8,
+    pub(crate) seg: u8,
     /// `MEM_*` bits; 0 for a plain 64-bit address.
-    pub special: u8,
+    pub(crate) special: u8,
     /// Register number of operand 0.
-    pub dst: u8,
+    pub(crate) dst: u8,
     /// Register number of operand 1.
-    pub src: u8,
+    pub(crate) src: u8,
     /// Register number of operand 2.
-    pub third: u8,
+    pub(crate) third: u8,
     /// Bit 0: `dst` is a high byte register; bit 1: `src` is.
-    pub high: u8,
+    pub(crate) high: u8,
     /// [`LOCK`], [`REPE`], [`REPNE`].
-    pub prefix: u8,
+    pub(crate) prefix: u8,
     /// Operand size in bytes (general-purpose instructions), 2, 4 or 8; 1 for byte operations.
-    pub size: u8,
+    pub(crate) size: u8,
     /// Address size in bytes: 2, 4 or 8.
-    pub addr_size: u8,
+    pub(crate) addr_size: u8,
     /// Operand number of the memory operand, or [`NO_MEMORY`].
-    pub mem_operand: u8,
+    pub(crate) mem_operand: u8,
     /// Length of the instruction in bytes, 1 to 15 (0 for the op that ends a block).
-    pub len: u8,
+    pub(crate) len: u8,
     /// Offset of the instruction from the start of its block, in bytes.
     pub offset: u16,
     /// [`LEGACY`], [`VEX_128`] or [`VEX_256`].
-    pub vex: u8,
+    pub(crate) vex: u8,
     /// What the instruction needs besides: the methods of [`Op`] name what [`crate::lower`] and
     /// vector instructions keep here, functions and constants of a family what its rows do.
-    pub extra: u32,
+    pub(crate) extra: u32,
 }
 
 impl Op {
     /// Selector of a far branch whose target is an immediate.
     #[must_use]
-    pub const fn far_selector(&self) -> u16 {
+    pub(crate) const fn far_selector(&self) -> u16 {
         self.extra as u16
     }
 
     /// Second immediate of ENTER: the nesting level, of which the low five bits count.
     #[must_use]
-    pub const fn nesting_level(&self) -> u32 {
+    pub(crate) const fn nesting_level(&self) -> u32 {
         self.extra & 31
     }
 
     /// Register number of operand 3 of a vector instruction; XMM0, which has no operand, for the
     /// legacy SSE blends.
     #[must_use]
-    pub const fn fourth(&self) -> u8 {
+    pub(crate) const fn fourth(&self) -> u8 {
         self.extra as u8
     }
 }
@@ -133,4 +133,4 @@ impl Op {
 const _: () = assert!(size_of::<Op>() == 48);
 
 /// [`Op::mem_operand`] of an instruction without a memory operand.
-pub const NO_MEMORY: u8 = 0xff;
+pub(crate) const NO_MEMORY: u8 = 0xff;

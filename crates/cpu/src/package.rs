@@ -11,22 +11,22 @@ use crate::crowd::Crowd;
 use crate::phys::{CodeTrack, PhysMap};
 
 /// Bits of [`Kicker::events`]: what other threads ask of a processor.
-pub mod event {
+pub(crate) mod event {
     /// Return [`Exit::Requested`](crate::Exit::Requested).
-    pub const EXIT: u32 = 1 << 0;
+    pub(crate) const EXIT: u32 = 1 << 0;
     /// Drop all translations.
-    pub const FLUSH_TLB: u32 = 1 << 1;
+    pub(crate) const FLUSH_TLB: u32 = 1 << 1;
     /// The local APIC's inbox holds interrupts, an NMI, INIT or a start-up IPI.
-    pub const APIC: u32 = 1 << 2;
+    pub(crate) const APIC: u32 = 1 << 2;
 }
 
 /// The part of a processor that other threads reach.
 #[derive(Debug, Default)]
 pub struct Kicker {
     /// [`event`] bits.
-    pub events: AtomicU32,
+    pub(crate) events: AtomicU32,
     /// Interrupts posted to the local APIC.
-    pub inbox: Inbox,
+    pub(crate) inbox: Inbox,
     /// Whether the processor is between entry to and return from [`Vcpu::run`](crate::Vcpu::run).
     running: AtomicBool,
     /// Whether its thread sleeps, or is about to.
@@ -37,7 +37,7 @@ pub struct Kicker {
 
 impl Kicker {
     /// Posts an event and wakes the processor if it sleeps.
-    pub fn post(&self, bits: u32) {
+    pub(crate) fn post(&self, bits: u32) {
         self.events.fetch_or(bits, Ordering::SeqCst);
         // A sleeper says so before its last look at the events: one of the two sees the other.
         if !self.sleeping.load(Ordering::SeqCst) {
@@ -65,7 +65,7 @@ impl Kicker {
     }
 
     /// Sleeps until an event is posted or `timeout` is over.
-    pub fn sleep(&self, timeout: Option<Duration>) {
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) {
         let guard = self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.sleeping.store(true, Ordering::SeqCst);
         if self.events.load(Ordering::SeqCst) == 0 {
@@ -85,13 +85,13 @@ impl Kicker {
 /// What the logical processors of one machine share.
 pub struct Package {
     /// Guest-physical memory.
-    pub memory: Arc<dyn PhysMap>,
+    pub(crate) memory: Arc<dyn PhysMap>,
     /// The SGX platform, where the machine has one.
-    pub platform: Option<Arc<Platform>>,
+    pub(crate) platform: Option<Arc<Platform>>,
     /// A kicker for each processor, by APIC ID.
     pub kickers: Vec<Arc<Kicker>>,
     /// Frequency of the time stamp counter in Hz.
-    pub tsc_hz: u64,
+    pub(crate) tsc_hz: u64,
     /// When the time stamp counter was 0.
     started: Instant,
     /// Nanoseconds since then that the machine's clock did not run.
@@ -129,7 +129,7 @@ impl Package {
 
     /// The machine's clock, in nanoseconds: what its time stamp counters and timers go by.
     #[must_use]
-    pub fn nanos(&self) -> u64 {
+    pub(crate) fn nanos(&self) -> u64 {
         let passed = self.started.elapsed().as_nanos() as u64;
         passed.saturating_sub(self.skipped.load(Ordering::Relaxed))
     }
@@ -143,7 +143,7 @@ impl Package {
 
     /// The time stamp counter, before a processor's own offset.
     #[must_use]
-    pub fn tsc(&self) -> u64 {
+    pub(crate) fn tsc(&self) -> u64 {
         (u128::from(self.nanos()) * u128::from(self.tsc_hz) / 1_000_000_000) as u64
     }
 }

@@ -50,13 +50,13 @@ impl CodeTrack {
 
     /// Whether any line of the page was decoded.
     #[inline(always)]
-    pub fn holds_code(&self) -> bool {
+    pub(crate) fn holds_code(&self) -> bool {
         self.lines.load(Ordering::Relaxed) != 0
     }
 
     /// Whether any of these bytes were decoded.
     #[inline(always)]
-    pub fn is_code(&self, offset: usize, len: usize) -> bool {
+    pub(crate) fn is_code(&self, offset: usize, len: usize) -> bool {
         let lines = self.lines.load(Ordering::Relaxed);
         lines != 0 && lines & Self::mask(offset, len) != 0
     }

@@ -9,32 +9,32 @@ use crate::mode::Mode;
 use crate::native::NativeState;
 
 /// Bits of [`RunState::attention`]: reasons to leave the fast path between blocks.
-pub mod attention {
+pub(crate) mod attention {
     /// Halted or waiting for a start-up IPI: nothing executes.
-    pub const HALTED: u32 = 1 << 0;
+    pub(crate) const HALTED: u32 = 1 << 0;
     /// EFLAGS.TF: a single-step trap follows each instruction.
-    pub const TRACE: u32 = 1 << 1;
+    pub(crate) const TRACE: u32 = 1 << 1;
     /// The shadow of STI, MOV SS or POP SS covers the next instruction.
-    pub const SHADOW: u32 = 1 << 2;
+    pub(crate) const SHADOW: u32 = 1 << 2;
     /// Breakpoints are armed in DR7.
-    pub const BREAKPOINTS: u32 = 1 << 3;
+    pub(crate) const BREAKPOINTS: u32 = 1 << 3;
     /// An instruction that accessed a device is under way: run it alone.
-    pub const DEVICE: u32 = 1 << 4;
+    pub(crate) const DEVICE: u32 = 1 << 4;
     /// A debug trap (data breakpoint, TF) is due before the next instruction.
-    pub const DEBUG_TRAP: u32 = 1 << 5;
+    pub(crate) const DEBUG_TRAP: u32 = 1 << 5;
     /// IF, TPR or the set of pending interrupts changed.
-    pub const INTERRUPTS: u32 = 1 << 6;
+    pub(crate) const INTERRUPTS: u32 = 1 << 6;
     /// The next instruction runs on its own.
-    pub const ALONE: u32 = 1 << 7;
+    pub(crate) const ALONE: u32 = 1 << 7;
     /// The shadow is that of MOV SS or POP SS, which holds off debug exceptions too.
-    pub const MOV_SS: u32 = 1 << 8;
+    pub(crate) const MOV_SS: u32 = 1 << 8;
 }
 
 /// What a processor keeps while it runs. Nothing of it has to be saved: it follows from the
 /// architectural state ([`Cpu::set_state`](crate::Cpu::set_state) makes it anew), belongs to one
 /// instruction or only makes things faster.
 #[derive(Debug)]
-pub struct RunState {
+pub(crate) struct RunState {
     /// [`attention`] bits.
     pub(crate) attention: u32,
     /// What the guest's decoder assumes.

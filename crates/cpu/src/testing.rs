@@ -13,10 +13,10 @@ use cloister_x86::{Exception, Gpa, Gpr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 
-use crate::controls::Features;
+use crate::lower::{decoder, lower};
 use crate::mem::host;
-use crate::package::Package;
-use crate::{CodeTrack, Exit, PhysMap, PhysPage, RamPage, Vcpu};
+use crate::mode::Mode;
+use crate::{CodeTrack, Cpu, Exit, Features, Package, PhysMap, PhysPage, RamPage, Vcpu};
 
 /// Where [`Guest::load_code`] puts code, and where the processor starts.
 pub const CODE: u64 = 0x8000;
@@ -293,4 +293,24 @@ impl Guest {
 fn rights_dpl(rights: u32) -> u8 {
     // In real mode (rights 9BH) this is 0 as well.
     Rights(rights).dpl()
+}
+
+/// Whether a processor with these features has the one instruction, of 64-bit code, whose bytes are
+/// `code`.
+///
+/// # Panics
+///
+/// If `code` is not one instruction that the decoder knows.
+#[must_use]
+pub fn executes(code: &[u8], features: &Features) -> bool {
+    let instruction = decoder(code, Mode::code64(), features).decode();
+    assert!(!instruction.is_invalid() && instruction.len() == code.len(), "{code:02x?}");
+    let mut ops = Vec::new();
+    lower(code, Mode::code64(), features, true, &mut ops);
+    ops[0].mnemonic == instruction.mnemonic()
+}
+
+/// Enables a processor's local APIC in its spurious-interrupt vector register.
+pub fn enable_apic(cpu: &mut Cpu) {
+    cpu.apic_mmio_write(Gpa(0xfee0_00f0), 4, 0x1ff);
 }

@@ -2,9 +2,7 @@
 //! would be #UD, and none that is there is hidden.
 
 use cloister_cpu::Features;
-use cloister_cpu::exec::select;
-use cloister_cpu::lower::{decoder, lower};
-use cloister_cpu::mode::Mode;
+use cloister_cpu::testing::executes;
 use cloister_vmm::cpuid::{CpuModel, CpuidState, CpuidTable};
 use cloister_x86::cpuid::CpuidResult;
 use cloister_x86::regs::Cr4;
@@ -73,20 +71,10 @@ const FEATURES: &[Feature] = &[
     ("RDTSCP", 0x8000_0001, 0, EDX, 27, &[0x0f, 0x01, 0xf9]),
 ];
 
-/// Whether the interpreter has a handler for an instruction.
-fn executes(bytes: &[u8]) -> bool {
-    let (mode, features) = (Mode::code64(), Features::default());
-    let instruction = decoder(bytes, mode, &features).decode();
-    assert!(!instruction.is_invalid() && instruction.len() == bytes.len(), "{bytes:x?}");
-    let mut ops = Vec::new();
-    lower(bytes, mode, &features, true, &mut ops);
-    let op = ops[0];
-    select(&instruction, mode, &features, op).is_some()
-}
-
 #[test]
 fn announced_features_are_those_that_execute() {
-    let xfeatures = Features::default().xcr0;
+    let features = Features::default();
+    let xfeatures = features.xcr0;
     let table = CpuidTable::new(CpuModel::software(xfeatures), 1);
     let state = CpuidState { cr4: Cr4::OSXSAVE, xcr0: xfeatures, ..CpuidState::at_reset(0) };
 
@@ -94,7 +82,7 @@ fn announced_features_are_those_that_execute() {
         .iter()
         .filter_map(|&(name, leaf, subleaf, field, bit, bytes)| {
             let announced = field(&table.query(leaf, subleaf, &state)) >> bit & 1 != 0;
-            (announced != executes(bytes)).then(|| {
+            (announced != executes(bytes, &features)).then(|| {
                 format!("{name} is {}", if announced { "announced only" } else { "hidden" })
             })
         })

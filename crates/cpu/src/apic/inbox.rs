@@ -7,7 +7,7 @@ use super::bits::VectorSet;
 /// Interrupts that other threads have posted to a local APIC, and what they need to know of it to
 /// find out whether a message is for it.
 #[derive(Debug, Default)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     requests: [AtomicU64; 4],
     /// Trigger mode of each posted vector: bit set for level.
     level: [AtomicU64; 4],

@@ -43,7 +43,7 @@ pub(super) const SVR_SUPPRESS_EOI: u32 = 1 << 12;
 
 /// A local APIC.
 #[derive(Clone, Debug)]
-pub struct LocalApic {
+pub(crate) struct LocalApic {
     pub(super) id: u32,
     base: u64,
     pub(super) irr: VectorSet,
@@ -68,7 +68,7 @@ pub struct LocalApic {
 impl LocalApic {
     /// The local APIC of the processor with APIC ID `id`, after power-up (SDM Vol. 3A, 10.4.7.1).
     #[must_use]
-    pub fn new(id: u32) -> Self {
+    pub(crate) fn new(id: u32) -> Self {
         Self {
             id,
             base: BASE_ADDRESS | BASE_ENABLE | if id == 0 { BASE_BSP } else { 0 },
@@ -99,28 +99,22 @@ impl LocalApic {
         *self = new;
     }
 
-    /// The APIC ID.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
     /// Whether the xAPIC register page is at `gpa`.
     #[inline]
     #[must_use]
-    pub fn claims(&self, gpa: Gpa) -> bool {
+    pub(crate) fn claims(&self, gpa: Gpa) -> bool {
         gpa.0 & !0xfff == self.base & !0xfff && self.base & (BASE_ENABLE | BASE_EXTD) == BASE_ENABLE
     }
 
     /// IA32_APIC_BASE.
     #[must_use]
-    pub fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// IA32_APIC_BASE.EN, which CPUID.1:EDX.APIC follows.
+    /// IA32_APIC_BASE.EN.
     #[must_use]
-    pub fn enabled(&self) -> bool {
+    pub(crate) fn enabled(&self) -> bool {
         self.base & BASE_ENABLE != 0
     }
 
@@ -131,7 +125,7 @@ impl LocalApic {
 
     /// In x2APIC mode.
     #[must_use]
-    pub fn is_x2apic(&self) -> bool {
+    pub(crate) fn is_x2apic(&self) -> bool {
         self.base & BASE_EXTD != 0
     }
 
@@ -141,7 +135,7 @@ impl LocalApic {
 
     /// Task-priority register.
     #[must_use]
-    pub fn task_priority(&self) -> u8 {
+    pub(crate) fn task_priority(&self) -> u8 {
         self.tpr
     }
 
@@ -179,7 +173,7 @@ fn x2apic_logical_id(id: u32) -> u32 {
 
 impl Cpu {
     /// Sets the task-priority register.
-    pub fn set_task_priority(&mut self, value: u8) {
+    pub(crate) fn set_task_priority(&mut self, value: u8) {
         self.apic.tpr = value;
         self.run.attention |= attention::INTERRUPTS;
     }

@@ -58,7 +58,7 @@ const fn lvt_entry(number: u32) -> Option<(usize, u32)> {
 impl Cpu {
     /// Reads xAPIC registers. Registers are read by aligned doublewords; of a wider read only the
     /// first doubleword is the register's.
-    pub fn apic_mmio_read(&mut self, gpa: Gpa, len: usize) -> u64 {
+    pub(crate) fn apic_mmio_read(&mut self, gpa: Gpa, len: usize) -> u64 {
         let offset = gpa.page_offset() as u32;
         if offset & 0xf > 3 {
             return 0;
@@ -80,7 +80,7 @@ impl Cpu {
     }
 
     /// Writes an xAPIC register. Only aligned doubleword writes have an effect.
-    pub fn apic_mmio_write(&mut self, gpa: Gpa, len: usize, value: u64) {
+    pub(crate) fn apic_mmio_write(&mut self, gpa: Gpa, len: usize, value: u64) {
         let offset = gpa.page_offset() as u32;
         if offset & 0xf != 0 || len < 4 {
             return;

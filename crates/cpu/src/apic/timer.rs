@@ -90,12 +90,12 @@ impl Cpu {
 
     /// IA32_TSC_DEADLINE: 0 unless armed in TSC-deadline mode.
     #[must_use]
-    pub fn tsc_deadline(&self) -> u64 {
+    pub(crate) fn tsc_deadline(&self) -> u64 {
         self.apic.timer.deadline
     }
 
     /// WRMSR of IA32_TSC_DEADLINE: arms the timer, or disarms it with 0. Ignored in other modes.
-    pub fn set_tsc_deadline(&mut self, deadline: u64) {
+    pub(crate) fn set_tsc_deadline(&mut self, deadline: u64) {
         if self.timer_mode() != MODE_TSC_DEADLINE {
             return;
         }

@@ -49,7 +49,7 @@ impl Breakpoint {
 
 impl Cpu {
     /// Sets DR7 and arms what it enables.
-    pub fn write_dr7(&mut self, value: u64) {
+    pub(crate) fn write_dr7(&mut self, value: u64) {
         self.arch.dr7 = value & DR7_WRITABLE | DR7_ONES;
         self.run.set_attention(attention::BREAKPOINTS, self.arch.dr7 & 0xff != 0);
         self.update_mode();
@@ -77,7 +77,13 @@ impl Cpu {
     /// # Errors
     ///
     /// #AC(0).
-    pub fn check_access(&mut self, la: u64, len: usize, kind: AccessKind, mode: MmuMode) -> Exec {
+    pub(crate) fn check_access(
+        &mut self,
+        la: u64,
+        len: usize,
+        kind: AccessKind,
+        mode: MmuMode,
+    ) -> Exec {
         if !self.run.tlb.is_slow_only() {
             return Ok(());
         }
@@ -120,7 +126,7 @@ impl Cpu {
 
     /// Whether data accesses must be aligned (SDM Vol. 3A, 6.15, #AC).
     #[must_use]
-    pub fn alignment_checked(&self) -> bool {
+    pub(crate) fn alignment_checked(&self) -> bool {
         self.arch.cpl == 3
             && self.arch.cr0.contains(Cr0::AM)
             && self.arch.system_flags.contains(Rflags::AC)
@@ -133,7 +139,7 @@ impl Cpu {
     ///
     /// #AC(0) and #GP(0).
     #[inline]
-    pub fn check_alignment(&mut self, la: u64, to: u64) -> Exec {
+    pub(crate) fn check_alignment(&mut self, la: u64, to: u64) -> Exec {
         if la & (to - 1) != 0 && self.alignment_checked() {
             self.check_canonical(la)?;
             return Err(self.raise(Exception::with_code(Vector::Ac, 0)));

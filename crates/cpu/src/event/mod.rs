@@ -19,7 +19,7 @@ use crate::state::{Activity, Shadow};
 
 /// What an event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A maskable interrupt from the local APIC.
     External,
     /// A non-maskable interrupt.
@@ -40,23 +40,23 @@ pub enum Kind {
 
 /// An event under delivery. The address that the handler returns to is [`ArchState::rip`](crate::ArchState::rip).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// Index in the IDT.
-    pub vector: u8,
+    pub(crate) vector: u8,
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Error code to push.
-    pub error_code: Option<u32>,
+    pub(crate) error_code: Option<u32>,
     /// CR2 for #PF, DR6 bits for #DB.
-    pub address: u64,
+    pub(crate) address: u64,
     /// Whether RF is set in the pushed image whatever it is in RFLAGS (SDM Vol. 3B, 17.3.1.1).
-    pub resume_flag: bool,
+    pub(crate) resume_flag: bool,
 }
 
 impl Event {
     /// An exception of the instruction at [`ArchState::rip`](crate::ArchState::rip).
     #[must_use]
-    pub fn fault(exception: Exception) -> Self {
+    pub(crate) fn fault(exception: Exception) -> Self {
         let vector = exception.vector;
         Self {
             vector: vector as u8,
@@ -71,20 +71,20 @@ impl Event {
 
     /// An event without an error code.
     #[must_use]
-    pub const fn plain(vector: u8, kind: Kind) -> Self {
+    pub(crate) const fn plain(vector: u8, kind: Kind) -> Self {
         Self { vector, kind, error_code: None, address: 0, resume_flag: false }
     }
 
     /// EXT of error codes that delivery raises: the event came from outside the program
     /// (SDM Vol. 3A, 6.13).
     #[must_use]
-    pub const fn ext(&self) -> u32 {
+    pub(crate) const fn ext(&self) -> u32 {
         !matches!(self.kind, Kind::SoftwareInterrupt | Kind::SoftwareException) as u32
     }
 
     /// Error code that names the event's IDT entry.
     #[must_use]
-    pub const fn idt_code(&self) -> u32 {
+    pub(crate) const fn idt_code(&self) -> u32 {
         (self.vector as u32) << 3 | 2 | self.ext()
     }
 

@@ -37,7 +37,7 @@ const OLDER_MEANINGS: [(&[CpuidFeature], u32); 4] = [
 impl Features {
     /// Whether the processor has an extension, by the decoder's name for it.
     #[must_use]
-    pub fn has(&self, feature: CpuidFeature) -> bool {
+    pub(crate) fn has(&self, feature: CpuidFeature) -> bool {
         use CpuidFeature as F;
         match feature {
             // What every processor with Intel 64 has.
@@ -103,7 +103,7 @@ impl Features {
     /// Whether the processor has the encoding of an instruction: that of its extensions, and with a
     /// VEX prefix in protected mode only.
     #[must_use]
-    pub fn has_encoding(&self, instruction: &Instruction, mode: Mode) -> bool {
+    pub(crate) fn has_encoding(&self, instruction: &Instruction, mode: Mode) -> bool {
         let encoding = match instruction.encoding() {
             EncodingKind::Legacy => true,
             EncodingKind::VEX => !mode.is_real(),
@@ -114,7 +114,7 @@ impl Features {
 
     /// How the decoder has to read code.
     #[must_use]
-    pub fn decoder_options(&self) -> u32 {
+    pub(crate) fn decoder_options(&self) -> u32 {
         OLDER_MEANINGS
             .iter()
             .filter(|(extensions, _)| !extensions.iter().any(|&feature| self.has(feature)))

@@ -5,14 +5,14 @@
 //! in one table by mnemonic. Where two families share a mnemonic (MOV, POP, JMP, CALL, MOVSD,
 //! CMPSD), one has the row, and calls the other for its forms.
 
-pub mod announced;
-pub mod general;
-pub mod operand;
-pub mod sgx;
-pub mod system;
+pub(crate) mod announced;
+pub(crate) mod general;
+pub(crate) mod operand;
+pub(crate) mod sgx;
+pub(crate) mod system;
 mod table;
-pub mod vector;
-pub mod x87;
+pub(crate) mod vector;
+pub(crate) mod x87;
 
 use cloister_x86::Exception;
 
@@ -20,14 +20,14 @@ use crate::cpu::Cpu;
 use crate::exit::Exec;
 use crate::op::Op;
 
-pub use table::{Flow, Lowered, select};
+pub(crate) use table::{Flow, Lowered, select};
 
 /// More bytes than an instruction may have: #GP(0) (SDM Vol. 3A, 6.15, "Interrupt 13").
 ///
 /// # Errors
 ///
 /// Always #GP(0).
-pub extern "C" fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub(crate) extern "C" fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.gp(0))
 }
 
@@ -36,6 +36,6 @@ pub extern "C" fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
 /// # Errors
 ///
 /// Always #UD.
-pub extern "C" fn invalid(cpu: &mut Cpu, _op: &Op) -> Exec {
+pub(crate) extern "C" fn invalid(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.raise(Exception::ud()))
 }

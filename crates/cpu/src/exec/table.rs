@@ -12,16 +12,16 @@ use crate::op::{Handler, Op};
 
 /// An instruction whose handler is chosen, and how its block goes on.
 #[derive(Clone, Copy, Debug)]
-pub struct Lowered {
+pub(crate) struct Lowered {
     /// The op, ready to run.
-    pub op: Op,
+    pub(crate) op: Op,
     /// What follows it in a block.
-    pub flow: Flow,
+    pub(crate) flow: Flow,
 }
 
 /// What follows an op in its block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
+pub(crate) enum Flow {
     /// The next instruction.
     Next,
     /// The next instruction, where the branch is not taken. One that is taken writes `rip` and says
@@ -276,7 +276,7 @@ impl Rows {
 /// What runs for a decoded instruction; `None` for one that a processor with these features does not
 /// have or that is illegal in this mode: #UD. `op` has its operands.
 #[must_use]
-pub fn select(
+pub(crate) fn select(
     instruction: &Instruction,
     mode: Mode,
     features: &Features,

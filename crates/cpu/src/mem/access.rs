@@ -16,7 +16,7 @@ use crate::run_state::attention;
 
 /// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`].
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     la: u64,
     memory: Option<(NonNull<u8>, NonNull<CodeTrack>)>,
 }
@@ -50,7 +50,7 @@ impl Cpu {
     ///
     /// As [`Cpu::translate`], #AC, or a device access.
     #[inline(always)]
-    pub fn load<T: Plain>(&mut self, la: u64) -> Exec<T> {
+    pub(crate) fn load<T: Plain>(&mut self, la: u64) -> Exec<T> {
         match self.quick_load(la) {
             Some(value) => Ok(value),
             None => self.load_slow(la),
@@ -70,7 +70,7 @@ impl Cpu {
     ///
     /// As [`Cpu::load`], and [`Stop::ALONE`]; nothing is written then.
     #[inline(always)]
-    pub fn store<T: Plain>(&mut self, la: u64, value: T) -> Exec {
+    pub(crate) fn store<T: Plain>(&mut self, la: u64, value: T) -> Exec {
         if self.quick_store(la, value) {
             return Ok(());
         }
@@ -96,7 +96,7 @@ impl Cpu {
     ///
     /// As [`Cpu::store`]: the operand must be writable.
     #[inline(always)]
-    pub fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
+    pub(crate) fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
         if let Some((at, track)) = self.writable::<T>(la) {
             // SAFETY: the TLB translates the page, and the access stays in it.
             let value = unsafe { host::load(at) };
@@ -126,7 +126,7 @@ impl Cpu {
     ///
     /// A device access.
     #[inline(always)]
-    pub fn close<T: Plain>(&mut self, place: Place, value: T) -> Exec {
+    pub(crate) fn close<T: Plain>(&mut self, place: Place, value: T) -> Exec {
         if let Some((at, track)) = place.memory {
             // SAFETY: `open` checked the bytes, and nothing has changed the translation since.
             unsafe {
@@ -144,7 +144,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::open`].
-    pub fn locked<T: Int>(&mut self, la: u64, mut f: impl FnMut(T) -> T) -> Exec<T> {
+    pub(crate) fn locked<T: Int>(&mut self, la: u64, mut f: impl FnMut(T) -> T) -> Exec<T> {
         let (_, place) = self.open::<T>(la)?;
         if let Some((at, track)) = place.memory {
             // SAFETY: as in `close`.
@@ -168,7 +168,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::open`]. The caller has checked the alignment.
-    pub fn compare_exchange_16(&mut self, la: u64, expected: u128, new: u128) -> Exec<u128> {
+    pub(crate) fn compare_exchange_16(&mut self, la: u64, expected: u128, new: u128) -> Exec<u128> {
         let (_, place) = self.open::<u128>(la)?;
         if let Some((at, track)) = place.memory {
             // SAFETY: as in `close`.
@@ -223,7 +223,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::load`].
-    pub fn read_bytes(&mut self, la: u64, out: &mut [u8], mode: MmuMode) -> Exec {
+    pub(crate) fn read_bytes(&mut self, la: u64, out: &mut [u8], mode: MmuMode) -> Exec {
         self.check_access(la, out.len(), AccessKind::Read, mode)?;
         let first = out.len().min(4096 - (la & 0xfff) as usize);
         let (head, tail) = out.split_at_mut(first);
@@ -246,7 +246,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::store`].
-    pub fn write_bytes(&mut self, la: u64, data: &[u8], mode: MmuMode) -> Exec {
+    pub(crate) fn write_bytes(&mut self, la: u64, data: &[u8], mode: MmuMode) -> Exec {
         self.check_access(la, data.len(), AccessKind::Write, mode)?;
         let first = data.len().min(4096 - (la & 0xfff) as usize);
         let (head, tail) = data.split_at(first);
@@ -266,7 +266,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::load`], without device accesses.
-    pub fn probe_read(&mut self, la: u64, len: usize) -> Exec {
+    pub(crate) fn probe_read(&mut self, la: u64, len: usize) -> Exec {
         self.check_access(la, len, AccessKind::Read, self.run.mmu_mode)?;
         self.translate(la, AccessKind::Read, self.run.mmu_mode)?;
         let first = len.min(4096 - (la & 0xfff) as usize);
@@ -284,7 +284,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::store`].
-    pub fn probe_write(&mut self, la: u64, len: usize) -> Exec {
+    pub(crate) fn probe_write(&mut self, la: u64, len: usize) -> Exec {
         self.check_access(la, len, AccessKind::Write, self.run.mmu_mode)?;
         self.writable_target(la, len, self.run.mmu_mode).map(drop)
     }
@@ -381,7 +381,7 @@ impl Cpu {
     /// # Errors
     ///
     /// [`Stop::EXIT`] the first time.
-    pub fn device(&mut self, exit: Exit) -> Exec<u64> {
+    pub(crate) fn device(&mut self, exit: Exit) -> Exec<u64> {
         if let Some(&value) = self.run.device_log.get(self.run.device_next) {
             self.run.device_next += 1;
             return Ok(value);
@@ -390,7 +390,7 @@ impl Cpu {
     }
 
     /// Forgets the device accesses of an iteration that a string instruction has committed.
-    pub fn device_commit(&mut self) {
+    pub(crate) fn device_commit(&mut self) {
         self.run.device_log.clear();
         self.run.device_next = 0;
         self.run.attention &= !attention::DEVICE;

@@ -17,7 +17,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #PF with the SGX bit, or #GP(0) for a fetch from outside ELRANGE.
-    pub fn enclave_access(
+    pub(crate) fn enclave_access(
         &mut self,
         la: u64,
         kind: AccessKind,
@@ -62,7 +62,7 @@ impl Cpu {
 
     /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.
     #[must_use]
-    pub fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
+    pub(crate) fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
         let page = self.package.platform.as_ref()?.page(index);
         let track = self.package.epc_track.get(index.0 as usize)?;
         Some((NonNull::from(page.words).cast(), NonNull::from(track)))

@@ -18,7 +18,7 @@ use super::Plain;
 ///
 /// `at` is valid for reads of `T::SIZE` bytes of guest memory.
 #[inline(always)]
-pub unsafe fn load<T: Plain>(at: *const u8) -> T {
+pub(crate) unsafe fn load<T: Plain>(at: *const u8) -> T {
     #[cfg(target_arch = "x86_64")]
     {
         #[repr(C, packed)]
@@ -42,7 +42,7 @@ pub unsafe fn load<T: Plain>(at: *const u8) -> T {
 ///
 /// `at` is valid for writes of `T::SIZE` bytes of guest memory.
 #[inline(always)]
-pub unsafe fn store<T: Plain>(at: *mut u8, value: T) {
+pub(crate) unsafe fn store<T: Plain>(at: *mut u8, value: T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller vouches for the bytes; x86 stores are ordered as the guest's are. Values
     // are plain integers, copied as many bytes as they have.
@@ -83,7 +83,7 @@ pub unsafe fn store<T: Plain>(at: *mut u8, value: T) {
 /// # Safety
 ///
 /// `at` is valid for reads of `out.len()` bytes of guest memory.
-pub unsafe fn load_bytes(at: *const u8, out: &mut [u8]) {
+pub(crate) unsafe fn load_bytes(at: *const u8, out: &mut [u8]) {
     let address = at as usize;
     // SAFETY: the caller vouches for the bytes; alignment is checked before each cast.
     unsafe {
@@ -111,7 +111,7 @@ pub unsafe fn load_bytes(at: *const u8, out: &mut [u8]) {
 /// # Safety
 ///
 /// `at` is valid for writes of `data.len()` bytes of guest memory.
-pub unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
+pub(crate) unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
     let address = at as usize;
     // SAFETY: the caller vouches for the bytes; alignment is checked before each cast, and the
     // lengths of the conversions are those of the patterns.
@@ -139,7 +139,7 @@ pub unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
 /// # Safety
 ///
 /// `at` is valid for reads and writes of `T::SIZE` bytes of guest memory.
-pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> Option<T> {
+pub(crate) unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> Option<T> {
     if !(at as usize).is_multiple_of(T::SIZE) {
         return None;
     }
@@ -168,7 +168,7 @@ pub unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> T) -> O
 /// # Safety
 ///
 /// `at` is valid for reads and writes of 16 bytes of guest memory.
-pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
+pub(crate) unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
     #[cfg(target_arch = "x86_64")]
     if (at as usize).is_multiple_of(16) && std::arch::is_x86_feature_detected!("cmpxchg16b") {
         let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
@@ -200,7 +200,7 @@ pub unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Opt
 ///
 /// `from` is valid for reads and `to` for writes of `len` bytes of guest memory.
 #[inline(always)]
-pub unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
+pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller vouches for the bytes; the direction flag is clear in Rust code.
     unsafe {
@@ -223,7 +223,7 @@ pub unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
 ///
 /// `to` is valid for writes of `count` values of guest memory.
 #[inline(always)]
-pub unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
+pub(crate) unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         let value = value.zext();
@@ -269,7 +269,7 @@ fn membarrier_command(command: libc::c_int) -> io::Result<()> {
 /// # Errors
 ///
 /// What the host said: its kernel has no such barrier, or a sandbox around this process forbids it.
-pub fn register_membarrier() -> io::Result<()> {
+pub(crate) fn register_membarrier() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
@@ -289,7 +289,7 @@ pub fn register_membarrier() -> io::Result<()> {
 /// # Panics
 ///
 /// If the host refuses, which [`register_membarrier`] tells beforehand.
-pub fn membarrier() {
+pub(crate) fn membarrier() {
     fence(Ordering::SeqCst);
     register_membarrier().expect("membarrier(2) was there when the machine was made");
     #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 /// Plain bytes that guest memory can hold.
 ///
 /// Implemented for the unsigned integers up to 128 bits and for 32-byte vectors.
-pub trait Plain: Copy + 'static {
+pub(crate) trait Plain: Copy + 'static {
     /// Size in bytes.
     const SIZE: usize;
     /// The value with these little-endian bytes (`bytes.len() == SIZE`).
@@ -13,7 +13,7 @@ pub trait Plain: Copy + 'static {
 }
 
 /// An integer register or operand of 8, 16, 32 or 64 bits.
-pub trait Int:
+pub(crate) trait Int:
     Plain
     + PartialEq
     + std::fmt::Debug

@@ -1,11 +1,11 @@
 //! Memory: host access, TLBs, the page walk, and the accesses that instructions make.
 
-pub mod access;
-pub mod epc;
-pub mod host;
-pub mod int;
-pub mod tlb;
-pub mod translate;
-pub mod walk;
+pub(crate) mod access;
+pub(crate) mod epc;
+pub(crate) mod host;
+pub(crate) mod int;
+pub(crate) mod tlb;
+pub(crate) mod translate;
+pub(crate) mod walk;
 
-pub use int::{Int, Plain};
+pub(crate) use int::{Int, Plain};

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use crate::phys::CodeTrack;
 
 /// Entries in each TLB.
-pub const ENTRIES: usize = 1024;
+pub(crate) const ENTRIES: usize = 1024;
 /// A context number that no entry carries: with it every access takes the slow path.
 const NO_CONTEXT: u64 = 0;
 /// The context number of empty entries, which is never current.
@@ -57,7 +57,7 @@ impl PageFilter {
 /// Whose rights an access has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum MmuMode {
+pub(crate) enum MmuMode {
     /// Supervisor; with CR4.SMAP, no user pages.
     Supervisor = 0,
     /// User.
@@ -71,7 +71,7 @@ pub enum MmuMode {
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum AccessKind {
+pub(crate) enum AccessKind {
     /// Data read.
     Read = 0,
     /// Data write, or the read of a read-modify-write.
@@ -83,13 +83,13 @@ pub enum AccessKind {
 /// One translation. 32 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Linear page address | context.
-    pub tag: u64,
+    pub(crate) tag: u64,
     /// Host address minus linear address, modulo 2^64.
-    pub addend: u64,
+    pub(crate) addend: u64,
     /// The page's code tracking; dangling in an empty entry.
-    pub track: NonNull<CodeTrack>,
+    pub(crate) track: NonNull<CodeTrack>,
     /// The physical page, with the global epoch (1 to FFFH) of a global translation, else 0, in
     /// the low 12 bits.
     page: u64,
@@ -102,7 +102,7 @@ impl Entry {
     /// [`PHYS_EPC`](super::translate::PHYS_EPC).
     #[inline(always)]
     #[must_use]
-    pub fn phys(&self) -> u64 {
+    pub(crate) fn phys(&self) -> u64 {
         self.page & !0xfff
     }
 
@@ -113,21 +113,21 @@ impl Entry {
 
 /// Memory that may be written up to the end of its page.
 #[derive(Clone, Copy, Debug)]
-pub struct Writable {
+pub(crate) struct Writable {
     /// The byte.
-    pub host: *mut u8,
+    pub(crate) host: *mut u8,
     /// Code tracking of its page, to be told after the write.
-    pub track: NonNull<CodeTrack>,
+    pub(crate) track: NonNull<CodeTrack>,
 }
 
 const EMPTY: Entry = Entry { tag: EMPTY_CONTEXT, addend: 0, track: NonNull::dangling(), page: 0 };
 
 /// All TLBs of a processor.
 #[derive(Debug)]
-pub struct Tlb {
+pub(crate) struct Tlb {
     entries: Box<[Entry; ENTRIES * 12]>,
     /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
-    pub context: u64,
+    pub(crate) context: u64,
     /// Number of the current context, always.
     real_context: u64,
     /// Entries made inside an enclave since the last flush of those: all, if there are fewer than
@@ -145,10 +145,10 @@ pub struct Tlb {
     huge: PageFilter,
     /// Stands for the translations in force, as far as code was found through them: lookups of
     /// decoded code by linear address depend on it. Below 2^48.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Changes when translations of global pages in the upper half that code was found through may
     /// have been dropped: lookups of code in such pages depend on this alone. Below 2^48.
-    pub code_epoch: u64,
+    pub(crate) code_epoch: u64,
     /// Counts flushes of pages that code was found through.
     code_flushes: u64,
     /// Pages that code was found through.
@@ -203,21 +203,21 @@ impl Tlb {
     /// The entry that would translate `la`.
     #[inline(always)]
     #[must_use]
-    pub fn entry(&self, kind: AccessKind, mode: MmuMode, la: u64) -> &Entry {
+    pub(crate) fn entry(&self, kind: AccessKind, mode: MmuMode, la: u64) -> &Entry {
         &self.entries[Self::slot(kind, mode, la)]
     }
 
     /// Whether `entry` translates `la` in the current context.
     #[inline(always)]
     #[must_use]
-    pub fn hits(&self, entry: &Entry, la: u64) -> bool {
+    pub(crate) fn hits(&self, entry: &Entry, la: u64) -> bool {
         entry.tag == ((la & !0xfff) | self.context)
     }
 
     /// Where the byte at `la` can be read without further checks.
     #[inline(always)]
     #[must_use]
-    pub fn readable(&self, mode: MmuMode, la: u64) -> Option<*const u8> {
+    pub(crate) fn readable(&self, mode: MmuMode, la: u64) -> Option<*const u8> {
         let entry = self.entry(AccessKind::Read, mode, la);
         self.hits(entry, la).then(|| entry.addend.wrapping_add(la) as *const u8)
     }
@@ -225,7 +225,7 @@ impl Tlb {
     /// Where the byte at `la` can be written without further checks: its page holds no code.
     #[inline(always)]
     #[must_use]
-    pub fn writable(&self, mode: MmuMode, la: u64) -> Option<Writable> {
+    pub(crate) fn writable(&self, mode: MmuMode, la: u64) -> Option<Writable> {
         let entry = self.entry(AccessKind::Write, mode, la);
         if !self.hits(entry, la) {
             return None;
@@ -241,7 +241,7 @@ impl Tlb {
 
     /// The entry that translates `la`, also when accesses must take the slow path, and also one of a global page that
     /// was made in another context.
-    pub fn find(&mut self, kind: AccessKind, mode: MmuMode, la: u64) -> Option<Entry> {
+    pub(crate) fn find(&mut self, kind: AccessKind, mode: MmuMode, la: u64) -> Option<Entry> {
         let page = la & !0xfff;
         let (context, epoch) = (self.real_context, self.global_epoch);
         let entry = &mut self.entries[Self::slot(kind, mode, la)];
@@ -257,7 +257,7 @@ impl Tlb {
 
     /// Enters a translation.
     #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
-    pub fn fill(
+    pub(crate) fn fill(
         &mut self,
         kind: AccessKind,
         mode: MmuMode,
@@ -288,14 +288,14 @@ impl Tlb {
     }
 
     /// Makes every access take the slow path (data breakpoints, alignment checks), or ends that.
-    pub fn set_slow_only(&mut self, on: bool) {
+    pub(crate) fn set_slow_only(&mut self, on: bool) {
         self.slow_only = on;
         self.context = if on { NO_CONTEXT } else { self.real_context };
     }
 
     /// Whether every access takes the slow path.
     #[must_use]
-    pub fn is_slow_only(&self) -> bool {
+    pub(crate) fn is_slow_only(&self) -> bool {
         self.slow_only
     }
 
@@ -326,12 +326,12 @@ impl Tlb {
     }
 
     /// Remembers that code was found through the translation of `la`.
-    pub fn note_code(&mut self, la: u64) {
+    pub(crate) fn note_code(&mut self, la: u64) {
         self.code_pages.insert(la >> 12);
     }
 
     /// Makes `pcid` (0 to 4095) current, keeping its translations. For MOV to CR3 with bit 63 set.
-    pub fn switch_to(&mut self, pcid: u16) {
+    pub(crate) fn switch_to(&mut self, pcid: u16) {
         self.pcid = pcid & 0xfff;
         let mut context = u64::from(self.contexts[usize::from(self.pcid)]);
         if context == 0 {
@@ -341,14 +341,14 @@ impl Tlb {
     }
 
     /// Makes `pcid` current and drops its non-global translations: MOV to CR3.
-    pub fn switch_to_flushed(&mut self, pcid: u16) {
+    pub(crate) fn switch_to_flushed(&mut self, pcid: u16) {
         self.pcid = pcid & 0xfff;
         let context = self.new_context();
         self.enter(context);
     }
 
     /// Drops the non-global translations of `pcid`: INVPCID type 1.
-    pub fn flush_pcid(&mut self, pcid: u16) {
+    pub(crate) fn flush_pcid(&mut self, pcid: u16) {
         if pcid == self.pcid {
             self.switch_to_flushed(pcid);
         } else {
@@ -357,13 +357,13 @@ impl Tlb {
     }
 
     /// Drops the non-global translations of all PCIDs: INVPCID type 3.
-    pub fn flush_non_global(&mut self) {
+    pub(crate) fn flush_non_global(&mut self) {
         self.contexts.fill(0);
         self.switch_to_flushed(self.pcid);
     }
 
     /// Drops everything: INVPCID type 2, changes of CR0, CR4, EFER, A20, physical map.
-    pub fn flush_all(&mut self) {
+    pub(crate) fn flush_all(&mut self) {
         self.global_epoch += 1;
         if self.global_epoch > 0xfff {
             self.entries.fill(EMPTY);
@@ -379,7 +379,7 @@ impl Tlb {
 
     /// Drops the translations of the page at `la`, global ones too, of the current PCID (and, as
     /// the SDM allows, of others): INVLPG, INVPCID type 0.
-    pub fn flush_page(&mut self, la: u64) {
+    pub(crate) fn flush_page(&mut self, la: u64) {
         let page = la & !0xfff;
         if self.large.contains(la >> 21) || self.huge.contains(la >> 30) {
             // Part of a large page may lie in any slot.
@@ -404,12 +404,12 @@ impl Tlb {
     /// Whether code at `la`, just fetched with the rights of `mode`, lies in a global page of the
     /// upper half.
     #[must_use]
-    pub fn is_global_code(&self, la: u64, mode: MmuMode) -> bool {
+    pub(crate) fn is_global_code(&self, la: u64, mode: MmuMode) -> bool {
         la >> 63 != 0 && self.entry(AccessKind::Execute, mode, la).global() == self.global_epoch
     }
 
     /// Drops all translations made inside an enclave: enclave entry and exit.
-    pub fn flush_enclave(&mut self) {
+    pub(crate) fn flush_enclave(&mut self) {
         if self.enclave_slots.len() < ENCLAVE_SLOTS {
             for &slot in &self.enclave_slots {
                 self.entries[usize::from(slot)] = EMPTY;

@@ -17,7 +17,7 @@ use crate::phys::{CodeTrack, PhysPage};
 
 /// What an access reaches.
 #[derive(Clone, Copy, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// Memory of this process.
     Memory {
         /// The byte at the linear address.
@@ -35,7 +35,7 @@ pub enum Target {
 }
 
 /// Bit of [`super::tlb::Entry::phys`] that tells EPC pages.
-pub const PHYS_EPC: u64 = 1 << 55;
+pub(crate) const PHYS_EPC: u64 = 1 << 55;
 
 impl Cpu {
     /// Translates `la` for an access that stays in its page, and enters the translation in the TLB
@@ -45,7 +45,7 @@ impl Cpu {
     ///
     /// #PF; #GP(0) for a non-canonical address, which [`crate::engine`] turns into #SS(0) for
     /// stack references.
-    pub fn translate(&mut self, la: u64, kind: AccessKind, mode: MmuMode) -> Exec<Target> {
+    pub(crate) fn translate(&mut self, la: u64, kind: AccessKind, mode: MmuMode) -> Exec<Target> {
         if let Some(entry) = self.run.tlb.find(kind, mode, la) {
             let host = entry.addend.wrapping_add(la) as *mut u8;
             if let Some(host) = NonNull::new(host) {
@@ -112,7 +112,7 @@ impl Cpu {
     ///
     /// #GP(0).
     #[inline]
-    pub fn check_canonical(&mut self, la: u64) -> Exec {
+    pub(crate) fn check_canonical(&mut self, la: u64) -> Exec {
         if self.long_mode() && !is_canonical(la) {
             self.run.non_canonical_fault = true;
             return Err(self.gp(0));
@@ -121,12 +121,12 @@ impl Cpu {
     }
 
     /// #PF at `la`: CR2 is written when the fault is delivered.
-    pub fn page_fault(&mut self, la: u64, code: PageFaultCode) -> crate::Stop {
+    pub(crate) fn page_fault(&mut self, la: u64, code: PageFaultCode) -> crate::Stop {
         self.raise(Exception::pf(la, code))
     }
 
     /// Reads 8 aligned bytes of physical memory, as the page walk does; all ones where no RAM is.
-    pub fn physical_read(&self, gpa: Gpa) -> u64 {
+    pub(crate) fn physical_read(&self, gpa: Gpa) -> u64 {
         match self.package.memory.page(gpa) {
             PhysPage::Ram(ram) => {
                 let offset = (gpa.0 & 0xff8) as usize;
@@ -139,7 +139,7 @@ impl Cpu {
 
     /// Replaces 8 aligned bytes of physical memory if they still are `old`, as the page walk does
     /// to set accessed and dirty bits. `false` if they are not.
-    pub fn physical_update(&self, gpa: Gpa, old: u64, new: u64) -> bool {
+    pub(crate) fn physical_update(&self, gpa: Gpa, old: u64, new: u64) -> bool {
         match self.package.memory.page(gpa) {
             PhysPage::Ram(ram) if ram.writable => {
                 let offset = (gpa.0 & 0xff8) as usize;

@@ -9,13 +9,13 @@ use crate::cpu::Cpu;
 
 /// What a linear address maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// Physical address of the 4 KiB page.
-    pub gpa: Gpa,
+    pub(crate) gpa: Gpa,
     /// Size in bytes of the page that maps it.
-    pub page_size: u64,
+    pub(crate) page_size: u64,
     /// Whether the translation is global.
-    pub global: bool,
+    pub(crate) global: bool,
 }
 
 /// Where a walk begins.
@@ -38,7 +38,7 @@ impl Cpu {
     /// # Errors
     ///
     /// The page-fault error code (SDM Vol. 3A, 4.7).
-    pub fn walk(
+    pub(crate) fn walk(
         &mut self,
         la: u64,
         kind: AccessKind,

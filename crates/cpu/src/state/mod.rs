@@ -7,8 +7,8 @@
 
 mod msr;
 mod reset;
-pub mod vector;
-pub mod x87;
+pub(crate) mod vector;
+pub(crate) mod x87;
 
 use std::ops::{Deref, DerefMut, Index, IndexMut};
 
@@ -205,14 +205,14 @@ impl ArchState {
 
     /// I/O privilege level.
     #[must_use]
-    pub fn iopl(&self) -> u8 {
+    pub(crate) fn iopl(&self) -> u8 {
         (self.system_flags.bits() >> 12 & 3) as u8
     }
 
     /// Whether IA-32e mode is active.
     #[inline(always)]
     #[must_use]
-    pub fn long_mode(&self) -> bool {
+    pub(crate) fn long_mode(&self) -> bool {
         self.efer.contains(Efer::LMA)
     }
 }

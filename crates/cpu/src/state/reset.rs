@@ -56,7 +56,7 @@ impl ArchState {
     /// State after INIT: as after power-up, but for the cache controls of CR0, XCR0, the MSRs, and
     /// x87 and vector state, which stay.
     #[must_use]
-    pub fn after_init(self, bootstrap: bool) -> Self {
+    pub(crate) fn after_init(self, bootstrap: bool) -> Self {
         // Every field is named, so that a new one is decided on here.
         let Self {
             cr0,

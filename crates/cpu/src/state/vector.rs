@@ -1,15 +1,15 @@
 //! XMM and YMM registers and MXCSR (SDM Vol. 1, 10.2 and 14.1).
 
 /// 128 bits, the low quadword first.
-pub type Lane = [u64; 2];
+pub(crate) type Lane = [u64; 2];
 
 /// 256 bits, the low lane first.
-pub type Wide = [Lane; 2];
+pub(crate) type Wide = [Lane; 2];
 
 /// MXCSR after power-up and INIT: all exceptions masked (SDM Vol. 1, 10.2.3).
-pub const MXCSR_DEFAULT: u32 = 0x1f80;
+pub(crate) const MXCSR_DEFAULT: u32 = 0x1f80;
 /// The bits of MXCSR that exist: MXCSR_MASK of the FXSAVE image (SDM Vol. 1, 11.6.6).
-pub const MXCSR_MASK: u32 = 0xffff;
+pub(crate) const MXCSR_MASK: u32 = 0xffff;
 
 /// XMM/YMM registers and MXCSR.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl VectorState {
     /// Reads an XMM register.
     #[inline(always)]
     #[must_use]
-    pub fn xmm(&self, number: u8) -> Lane {
+    pub(crate) fn xmm(&self, number: u8) -> Lane {
         let [low, high, ..] = self.ymm[usize::from(number & 15)];
         [low, high]
     }
@@ -38,7 +38,7 @@ impl VectorState {
     /// Writes an XMM register; the upper half of the YMM register stays, as legacy SSE
     /// instructions leave it (SDM Vol. 1, 14.1.2).
     #[inline(always)]
-    pub fn set_xmm(&mut self, number: u8, value: Lane) {
+    pub(crate) fn set_xmm(&mut self, number: u8, value: Lane) {
         let register = &mut self.ymm[usize::from(number & 15)];
         [register[0], register[1]] = value;
     }
@@ -46,14 +46,14 @@ impl VectorState {
     /// Reads a YMM register.
     #[inline(always)]
     #[must_use]
-    pub fn ymm(&self, number: u8) -> Wide {
+    pub(crate) fn ymm(&self, number: u8) -> Wide {
         let [a, b, c, d] = self.ymm[usize::from(number & 15)];
         [[a, b], [c, d]]
     }
 
     /// Writes a YMM register.
     #[inline(always)]
-    pub fn set_ymm(&mut self, number: u8, [[a, b], [c, d]]: Wide) {
+    pub(crate) fn set_ymm(&mut self, number: u8, [[a, b], [c, d]]: Wide) {
         self.ymm[usize::from(number & 15)] = [a, b, c, d];
     }
 }

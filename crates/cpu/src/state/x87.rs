@@ -3,32 +3,32 @@
 use cloister_float::{Class, Env, F80, Format};
 
 /// An 80-bit register: what FSTP m80 stores. MMX registers are the mantissas.
-pub use cloister_float::F80 as Reg80;
+pub(crate) use cloister_float::F80 as Reg80;
 
 /// Bits of the status word (SDM Vol. 1, 8.1.3), apart from the exception flags.
-pub mod status {
+pub(crate) mod status {
     /// The six exception flags.
-    pub const EXCEPTIONS: u16 = 0x3f;
+    pub(crate) const EXCEPTIONS: u16 = 0x3f;
     /// Invalid operation.
-    pub const IE: u16 = 1 << 0;
+    pub(crate) const IE: u16 = 1 << 0;
     /// Stack fault.
-    pub const SF: u16 = 1 << 6;
+    pub(crate) const SF: u16 = 1 << 6;
     /// Error summary: an unmasked exception is pending.
-    pub const ES: u16 = 1 << 7;
+    pub(crate) const ES: u16 = 1 << 7;
     /// Condition code 0.
-    pub const C0: u16 = 1 << 8;
+    pub(crate) const C0: u16 = 1 << 8;
     /// Condition code 1.
-    pub const C1: u16 = 1 << 9;
+    pub(crate) const C1: u16 = 1 << 9;
     /// Condition code 2.
-    pub const C2: u16 = 1 << 10;
+    pub(crate) const C2: u16 = 1 << 10;
     /// Condition code 3.
-    pub const C3: u16 = 1 << 14;
+    pub(crate) const C3: u16 = 1 << 14;
     /// All condition codes.
-    pub const CONDITIONS: u16 = C0 | C1 | C2 | C3;
+    pub(crate) const CONDITIONS: u16 = C0 | C1 | C2 | C3;
     /// Busy: mirrors ES.
-    pub const B: u16 = 1 << 15;
+    pub(crate) const B: u16 = 1 << 15;
     /// TOP, three bits.
-    pub const TOP_SHIFT: u32 = 11;
+    pub(crate) const TOP_SHIFT: u32 = 11;
 }
 
 /// What FNINIT puts in the control word.
@@ -80,27 +80,27 @@ impl Fpu {
     /// Number of the physical register that is ST(`i`).
     #[inline(always)]
     #[must_use]
-    pub const fn physical(&self, i: u8) -> usize {
+    pub(crate) const fn physical(&self, i: u8) -> usize {
         (self.top.wrapping_add(i) & 7) as usize
     }
 
     /// Whether ST(`i`) is tagged empty.
     #[inline(always)]
     #[must_use]
-    pub const fn is_empty(&self, i: u8) -> bool {
+    pub(crate) const fn is_empty(&self, i: u8) -> bool {
         self.tags >> self.physical(i) & 1 == 0
     }
 
     /// ST(`i`), whatever its tag.
     #[inline(always)]
     #[must_use]
-    pub const fn st(&self, i: u8) -> F80 {
+    pub(crate) const fn st(&self, i: u8) -> F80 {
         self.regs[self.physical(i)]
     }
 
     /// Writes ST(`i`) and tags it valid.
     #[inline(always)]
-    pub fn set_st(&mut self, i: u8, value: F80) {
+    pub(crate) fn set_st(&mut self, i: u8, value: F80) {
         let physical = self.physical(i);
         self.regs[physical] = value;
         self.tags |= 1 << physical;
@@ -108,20 +108,20 @@ impl Fpu {
 
     /// Tags ST(`i`) empty.
     #[inline(always)]
-    pub fn free(&mut self, i: u8) {
+    pub(crate) fn free(&mut self, i: u8) {
         self.tags &= !(1 << self.physical(i));
     }
 
     /// Decrements TOP and writes the new ST(0).
     #[inline(always)]
-    pub fn push(&mut self, value: F80) {
+    pub(crate) fn push(&mut self, value: F80) {
         self.top = self.top.wrapping_sub(1) & 7;
         self.set_st(0, value);
     }
 
     /// Tags ST(0) empty and increments TOP.
     #[inline(always)]
-    pub fn pop(&mut self) {
+    pub(crate) fn pop(&mut self) {
         self.free(0);
         self.top = self.top.wrapping_add(1) & 7;
     }
@@ -129,7 +129,7 @@ impl Fpu {
     /// Rounding, precision and masks of the control word; no flag set.
     #[inline(always)]
     #[must_use]
-    pub const fn env(&self) -> Env {
+    pub(crate) const fn env(&self) -> Env {
         Env::x87(self.control)
     }
 
@@ -147,13 +147,13 @@ impl Fpu {
     }
 
     /// Writes the control word; exceptions that it unmasks become pending.
-    pub fn set_control_word(&mut self, value: u16) {
+    pub(crate) fn set_control_word(&mut self, value: u16) {
         self.control = value & CONTROL_WRITABLE | CONTROL_FIXED;
         self.summarize();
     }
 
     /// Recomputes ES and B.
-    pub fn summarize(&mut self) {
+    pub(crate) fn summarize(&mut self) {
         let pending = self.status & !self.control & status::EXCEPTIONS != 0;
         self.status &= !(status::ES | status::B);
         if pending {
@@ -163,7 +163,7 @@ impl Fpu {
 
     /// Replaces the condition codes in `mask`.
     #[inline(always)]
-    pub fn set_conditions(&mut self, mask: u16, conditions: u16) {
+    pub(crate) fn set_conditions(&mut self, mask: u16, conditions: u16) {
         self.status = self.status & !mask | conditions;
     }
 
@@ -195,7 +195,7 @@ impl Fpu {
     }
 
     /// FNINIT: the registers keep their contents.
-    pub fn init(&mut self) {
+    pub(crate) fn init(&mut self) {
         *self = Self { regs: self.regs, control: INITIAL_CONTROL, tags: 0, ..Self::default() };
     }
 }

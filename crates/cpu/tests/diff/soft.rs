@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cloister_cpu::state::x87::Reg80;
 use cloister_cpu::{CodeTrack, Features, Package, PhysMap, PhysPage, RamPage, Stop, Vcpu};
+use cloister_float::F80;
 use cloister_x86::Gpa;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::segment::{Rights, Segment, seg};
@@ -178,7 +178,7 @@ impl Soft {
         fpu.tags = fx.tags;
         (fpu.fop, fpu.fip, fpu.fdp) = (fx.fop, fx.fip, fx.fdp);
         for (n, st) in fx.st.iter().enumerate() {
-            fpu.regs[(n + usize::from(fpu.top)) & 7] = Reg80 {
+            fpu.regs[(n + usize::from(fpu.top)) & 7] = F80 {
                 mantissa: u64::from_le_bytes(st[..8].try_into().unwrap()),
                 sign_exp: u16::from_le_bytes([st[8], st[9]]),
             };

@@ -12,7 +12,7 @@ use crate::op::{MEM_ADDR16, MEM_ADDR32, MEM_SEGMENT, Op};
 /// Ones in the bits of an effective address that the address size keeps.
 #[inline(always)]
 #[must_use]
-pub fn address_mask(op: &Op) -> u64 {
+pub(crate) fn address_mask(op: &Op) -> u64 {
     match op.special & (MEM_ADDR32 | MEM_ADDR16) {
         0 => u64::MAX,
         MEM_ADDR32 => 0xffff_ffff,
@@ -32,7 +32,7 @@ impl Cpu {
     /// Effective address: the offset in the segment.
     #[inline(always)]
     #[must_use]
-    pub fn effective(&self, op: &Op) -> u64 {
+    pub(crate) fn effective(&self, op: &Op) -> u64 {
         self.address_sum(op) & address_mask(op)
     }
 
@@ -42,7 +42,7 @@ impl Cpu {
     ///
     /// #GP(0) or #SS(0) outside 64-bit mode where the segment forbids the access.
     #[inline(always)]
-    pub fn linear(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
+    pub(crate) fn linear(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
         let sum = self.address_sum(op);
         if op.special == 0 {
             return Ok(sum);
@@ -57,7 +57,13 @@ impl Cpu {
     ///
     /// As [`Cpu::linear`].
     #[inline(always)]
-    pub fn linear_plus(&mut self, op: &Op, more: u64, size: usize, kind: AccessKind) -> Exec<u64> {
+    pub(crate) fn linear_plus(
+        &mut self,
+        op: &Op,
+        more: u64,
+        size: usize,
+        kind: AccessKind,
+    ) -> Exec<u64> {
         let sum = self.address_sum(op).wrapping_add(more);
         if op.special == 0 {
             return Ok(sum);
@@ -72,7 +78,7 @@ impl Cpu {
     ///
     /// As [`Cpu::linear`].
     #[inline(always)]
-    pub fn linear_within(
+    pub(crate) fn linear_within(
         &mut self,
         op: &Op,
         more: u64,
@@ -93,7 +99,7 @@ impl Cpu {
     ///
     /// #GP(0) where it does not, and as [`Cpu::linear`].
     #[inline(always)]
-    pub fn linear_at_multiple(
+    pub(crate) fn linear_at_multiple(
         &mut self,
         op: &Op,
         alignment: u64,
@@ -131,7 +137,7 @@ impl Cpu {
     ///
     /// As [`Cpu::linear`].
     #[inline(always)]
-    pub fn segmented(
+    pub(crate) fn segmented(
         &mut self,
         segment: usize,
         offset: u64,
@@ -187,7 +193,7 @@ impl Cpu {
     ///
     /// As [`Cpu::linear`] and [`Cpu::load`].
     #[inline(always)]
-    pub fn load_operand<T: Plain>(&mut self, op: &Op) -> Exec<T> {
+    pub(crate) fn load_operand<T: Plain>(&mut self, op: &Op) -> Exec<T> {
         let la = self.linear(op, T::SIZE, AccessKind::Read)?;
         self.load(la)
     }
@@ -198,7 +204,7 @@ impl Cpu {
     ///
     /// As [`Cpu::linear`] and [`Cpu::store`].
     #[inline(always)]
-    pub fn store_operand<T: Plain>(&mut self, op: &Op, value: T) -> Exec {
+    pub(crate) fn store_operand<T: Plain>(&mut self, op: &Op, value: T) -> Exec {
         let la = self.linear(op, T::SIZE, AccessKind::Write)?;
         self.store(la, value)
     }
@@ -240,7 +246,7 @@ impl Cpu {
     ///
     /// As [`Cpu::load_operand`].
     #[inline(always)]
-    pub fn source<T: Int, const MEMORY: bool>(&mut self, op: &Op) -> Exec<T> {
+    pub(crate) fn source<T: Int, const MEMORY: bool>(&mut self, op: &Op) -> Exec<T> {
         if MEMORY { self.load_operand(op) } else { Ok(self.src(op)) }
     }
 }

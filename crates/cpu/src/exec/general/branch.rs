@@ -87,7 +87,7 @@ impl Cpu {
     ///
     /// #GP(0).
     #[inline(always)]
-    pub fn near_target(&mut self, target: u64, size: u8) -> Exec<u64> {
+    pub(crate) fn near_target(&mut self, target: u64, size: u8) -> Exec<u64> {
         if self.run.mode.is_64() {
             if is_canonical(target) { Ok(target) } else { Err(self.gp(0)) }
         } else {

@@ -36,7 +36,7 @@ pub(super) use by_condition;
 
 /// The condition that an instruction tests, as the low four bits of its opcode encode it.
 #[must_use]
-pub fn code(instruction: &Instruction) -> u8 {
+pub(crate) fn code(instruction: &Instruction) -> u8 {
     // The decoder counts from 1: 0 stands for no condition.
     (instruction.condition_code() as u8).saturating_sub(1)
 }
@@ -44,7 +44,7 @@ pub fn code(instruction: &Instruction) -> u8 {
 /// Whether condition `CODE` holds.
 #[inline(always)]
 #[must_use]
-pub fn holds<const CODE: u8>(flags: &Flags) -> bool {
+pub(crate) fn holds<const CODE: u8>(flags: &Flags) -> bool {
     let positive = match CODE >> 1 {
         0 => flags.of(),
         1 => flags.cf(),

@@ -17,7 +17,7 @@ use crate::op::{Handler, NO_MEMORY, Op};
 /// The count as the processor masks it: 6 bits for 64-bit operands, else 5.
 #[inline(always)]
 #[must_use]
-pub fn mask_count<T: Int>(count: u64) -> u32 {
+pub(crate) fn mask_count<T: Int>(count: u64) -> u32 {
     (count & if T::BITS == 64 { 63 } else { 31 }) as u32
 }
 

@@ -9,24 +9,17 @@ use crate::mem::tlb::AccessKind;
 use crate::mem::{Int, Plain};
 
 impl Cpu {
-    /// The stack pointer as wide as the stack: SP, ESP or RSP (SDM Vol. 1, 6.2.3).
-    #[inline(always)]
-    #[must_use]
-    pub fn stack_pointer(&self) -> u64 {
-        self.arch.gpr[Gpr::Rsp] & self.stack_mask()
-    }
-
-    /// Writes SP, ESP or RSP, whichever the stack uses. ESP clears the upper half of RSP; SP
+    /// Writes SP, ESP or RSP, whichever the stack uses (SDM Vol. 1, 6.2.3). ESP clears the upper half of RSP; SP
     /// leaves the rest.
     #[inline(always)]
-    pub fn set_stack_pointer(&mut self, value: u64) {
+    pub(crate) fn set_stack_pointer(&mut self, value: u64) {
         self.arch.gpr[Gpr::Rsp] = self.with_stack_width(self.arch.gpr[Gpr::Rsp], value);
     }
 
     /// `value` in the bits that the stack uses, the rest from `old`.
     #[inline(always)]
     #[must_use]
-    pub fn with_stack_width(&self, old: u64, value: u64) -> u64 {
+    pub(crate) fn with_stack_width(&self, old: u64, value: u64) -> u64 {
         match self.run.mode.stack_size() {
             8 => value,
             4 => value & 0xffff_ffff,
@@ -37,7 +30,7 @@ impl Cpu {
     /// Ones in the bits of the stack pointer that the stack uses.
     #[inline(always)]
     #[must_use]
-    pub fn stack_mask(&self) -> u64 {
+    pub(crate) fn stack_mask(&self) -> u64 {
         match self.run.mode.stack_size() {
             8 => u64::MAX,
             4 => 0xffff_ffff,
@@ -53,7 +46,7 @@ impl Cpu {
     /// #SS(0) where SS does not allow the access or the address is not canonical; else as
     /// [`Cpu::load`].
     #[inline(always)]
-    pub fn stack_load<T: Plain>(&mut self, offset: u64) -> Exec<T> {
+    pub(crate) fn stack_load<T: Plain>(&mut self, offset: u64) -> Exec<T> {
         let la = self.stack_linear(offset, T::SIZE, AccessKind::Read)?;
         match self.load(la) {
             Err(stop) => Err(self.stack_stop(stop)),
@@ -68,7 +61,7 @@ impl Cpu {
     ///
     /// As [`Cpu::stack_load`] and [`Cpu::store`].
     #[inline(always)]
-    pub fn stack_store<T: Plain>(&mut self, offset: u64, value: T) -> Exec {
+    pub(crate) fn stack_store<T: Plain>(&mut self, offset: u64, value: T) -> Exec {
         let la = self.stack_linear(offset, T::SIZE, AccessKind::Write)?;
         match self.store(la, value) {
             Err(stop) => Err(self.stack_stop(stop)),
@@ -82,7 +75,7 @@ impl Cpu {
     ///
     /// #SS(0) where SS does not allow the access.
     #[inline(always)]
-    pub fn stack_linear(&mut self, offset: u64, size: usize, kind: AccessKind) -> Exec<u64> {
+    pub(crate) fn stack_linear(&mut self, offset: u64, size: usize, kind: AccessKind) -> Exec<u64> {
         if self.run.mode.is_64() {
             return Ok(offset);
         }
@@ -92,7 +85,7 @@ impl Cpu {
     /// Turns the #GP(0) of a non-canonical stack address into #SS(0) (SDM Vol. 1, 3.3.7.1).
     #[cold]
     #[inline(never)]
-    pub fn stack_stop(&mut self, stop: Stop) -> Stop {
+    pub(crate) fn stack_stop(&mut self, stop: Stop) -> Stop {
         if stop == Stop::FAULT
             && self.run.non_canonical_fault
             && let Some(fault) = &mut self.run.fault
@@ -111,7 +104,7 @@ impl Cpu {
     ///
     /// As [`Cpu::stack_store`]; nothing has changed then.
     #[inline(always)]
-    pub fn push<T: Int>(&mut self, value: T) -> Exec {
+    pub(crate) fn push<T: Int>(&mut self, value: T) -> Exec {
         let top = self.arch.gpr[Gpr::Rsp].wrapping_sub(T::SIZE as u64);
         self.stack_store(top, value)?;
         self.set_stack_pointer(top);
@@ -125,7 +118,7 @@ impl Cpu {
     ///
     /// As [`Cpu::stack_load`]; nothing has changed then.
     #[inline(always)]
-    pub fn pop<T: Int>(&mut self) -> Exec<T> {
+    pub(crate) fn pop<T: Int>(&mut self) -> Exec<T> {
         let value = self.stack_load(self.arch.gpr[Gpr::Rsp])?;
         self.set_stack_pointer(self.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));
         Ok(value)

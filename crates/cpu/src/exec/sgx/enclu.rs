@@ -81,7 +81,7 @@ pub(super) extern "C" fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
 impl Cpu {
     /// The state that ENCLU leaves and AEX work on.
     #[must_use]
-    pub fn leaf_state(&self) -> ProcessorState {
+    pub(crate) fn leaf_state(&self) -> ProcessorState {
         let segment = |n: usize| self.arch.segs[n];
         ProcessorState {
             gpr: self.arch.gpr.registers(),
@@ -101,7 +101,7 @@ impl Cpu {
     }
 
     /// Takes over what a leaf or an AEX replaced.
-    pub fn set_leaf_state(&mut self, state: &ProcessorState) {
+    pub(crate) fn set_leaf_state(&mut self, state: &ProcessorState) {
         self.arch.gpr.set_registers(&state.gpr);
         self.arch.rip = state.rip;
         self.arch.segs[seg::FS] = state.fs;

@@ -1,10 +1,10 @@
 //! ENCLS, ENCLU, ENCLV and enclave mode (SDM Vol. 3D, chapters 34 to 40), on the model of
 //! [`cloister_sgx`].
 
-pub mod encls;
-pub mod enclu;
-pub mod enclv;
-pub mod port;
+pub(crate) mod encls;
+pub(crate) mod enclu;
+pub(crate) mod enclv;
+pub(crate) mod port;
 
 use crate::exec::table::{always, rows};
 

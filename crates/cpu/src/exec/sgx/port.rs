@@ -31,7 +31,7 @@ pub struct Port<'a> {
 impl<'a> Port<'a> {
     /// For an ENCLS or ENCLV leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
     /// ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
-    pub fn new(cpu: &'a mut Cpu) -> Self {
+    pub(crate) fn new(cpu: &'a mut Cpu) -> Self {
         let mode = match cpu.run.mmu_mode {
             MmuMode::Enclave => MmuMode::User,
             mode => mode,
@@ -49,7 +49,7 @@ impl<'a> Port<'a> {
 
     /// Makes accesses to EPC operands trigger data breakpoints, as those of EREPORT and EGETKEY do
     /// after an entry that is opted in to debugging (SDM Vol. 3D, 40.3.4).
-    pub fn watch_operands(&mut self) {
+    pub(crate) fn watch_operands(&mut self) {
         self.watched = true;
     }
 
@@ -61,7 +61,7 @@ impl<'a> Port<'a> {
     }
 
     /// What a stopped leaf means to the engine.
-    pub fn stop(self, stop: LeafStop) -> Stop {
+    pub(crate) fn stop(self, stop: LeafStop) -> Stop {
         if let Some(other) = self.other {
             return other;
         }

@@ -72,7 +72,7 @@ const CR3_PCID: u64 = 0xfff;
 impl Cpu {
     /// PAE paging is in force: the PDPTE registers matter.
     #[must_use]
-    pub fn pae_paging(&self) -> bool {
+    pub(crate) fn pae_paging(&self) -> bool {
         self.arch.cr0.contains(Cr0::PG) && self.arch.cr4.contains(Cr4::PAE) && !self.long_mode()
     }
 
@@ -81,7 +81,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn read_pdptes(&mut self, cr3: u64) -> Exec<[u64; 4]> {
+    pub(crate) fn read_pdptes(&mut self, cr3: u64) -> Exec<[u64; 4]> {
         let table = cr3 & 0xffff_ffe0;
         let entries =
             std::array::from_fn(|n| self.physical_read(cloister_x86::Gpa(table + n as u64 * 8)));
@@ -99,7 +99,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn write_cr0(&mut self, value: u64) -> Exec {
+    pub(crate) fn write_cr0(&mut self, value: u64) -> Exec {
         if value >> 32 != 0 {
             return Err(self.gp(0));
         }
@@ -148,7 +148,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0) for reserved bits, here or in the PDPTEs.
-    pub fn write_cr3(&mut self, value: u64) -> Exec {
+    pub(crate) fn write_cr3(&mut self, value: u64) -> Exec {
         if !self.long_mode() {
             if self.pae_paging() {
                 self.arch.pdptes = self.read_pdptes(value)?;
@@ -178,7 +178,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn write_cr4(&mut self, value: u64) -> Exec {
+    pub(crate) fn write_cr4(&mut self, value: u64) -> Exec {
         let Some(new) = Cr4::from_bits(value).filter(|new| CR4_ALLOWED.contains(*new)) else {
             return Err(self.gp(0));
         };

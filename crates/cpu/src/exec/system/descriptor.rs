@@ -9,121 +9,121 @@ use crate::mem::tlb::MmuMode;
 
 /// Types of system descriptors (SDM Vol. 3A, table 3-2): the low five bits of the access byte,
 /// S included.
-pub mod system_type {
+pub(crate) mod system_type {
     /// 16-bit TSS, available.
-    pub const TSS16_AVAILABLE: u32 = 0x1;
+    pub(crate) const TSS16_AVAILABLE: u32 = 0x1;
     /// Local descriptor table.
-    pub const LDT: u32 = 0x2;
+    pub(crate) const LDT: u32 = 0x2;
     /// 16-bit TSS, busy.
-    pub const TSS16_BUSY: u32 = 0x3;
+    pub(crate) const TSS16_BUSY: u32 = 0x3;
     /// 16-bit call gate.
-    pub const CALL_GATE16: u32 = 0x4;
+    pub(crate) const CALL_GATE16: u32 = 0x4;
     /// Task gate.
-    pub const TASK_GATE: u32 = 0x5;
+    pub(crate) const TASK_GATE: u32 = 0x5;
     /// 16-bit interrupt gate.
-    pub const INTERRUPT_GATE16: u32 = 0x6;
+    pub(crate) const INTERRUPT_GATE16: u32 = 0x6;
     /// 16-bit trap gate.
-    pub const TRAP_GATE16: u32 = 0x7;
+    pub(crate) const TRAP_GATE16: u32 = 0x7;
     /// 32-bit TSS, available; 64-bit TSS in IA-32e mode.
-    pub const TSS_AVAILABLE: u32 = 0x9;
+    pub(crate) const TSS_AVAILABLE: u32 = 0x9;
     /// 32-bit TSS, busy; 64-bit TSS in IA-32e mode.
-    pub const TSS_BUSY: u32 = 0xb;
+    pub(crate) const TSS_BUSY: u32 = 0xb;
     /// 32-bit call gate; 64-bit call gate in IA-32e mode.
-    pub const CALL_GATE: u32 = 0xc;
+    pub(crate) const CALL_GATE: u32 = 0xc;
     /// 32-bit interrupt gate; 64-bit in IA-32e mode.
-    pub const INTERRUPT_GATE: u32 = 0xe;
+    pub(crate) const INTERRUPT_GATE: u32 = 0xe;
     /// 32-bit trap gate; 64-bit in IA-32e mode.
-    pub const TRAP_GATE: u32 = 0xf;
+    pub(crate) const TRAP_GATE: u32 = 0xf;
 }
 
 /// Eight bytes from a descriptor table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// The bytes.
-    pub raw: u64,
+    pub(crate) raw: u64,
     /// Linear address where they are.
-    pub address: u64,
+    pub(crate) address: u64,
 }
 
 impl Descriptor {
     /// Access rights.
     #[must_use]
-    pub const fn rights(self) -> Rights {
+    pub(crate) const fn rights(self) -> Rights {
         Rights((self.raw >> 40) as u32 & 0xf0ff)
     }
 
     /// S and type: a [`system_type`] if S is clear.
     #[must_use]
-    pub const fn kind(self) -> u32 {
+    pub(crate) const fn kind(self) -> u32 {
         self.rights().0 & 0x1f
     }
 
     /// Base address, as far as the eight bytes hold it.
     #[must_use]
-    pub const fn base(self) -> u64 {
+    pub(crate) const fn base(self) -> u64 {
         (self.raw >> 16 & 0xff_ffff) | (self.raw >> 32 & 0xff00_0000)
     }
 
     /// Limit in bytes.
     #[must_use]
-    pub const fn limit(self) -> u32 {
+    pub(crate) const fn limit(self) -> u32 {
         let limit = (self.raw & 0xffff) as u32 | (self.raw >> 32) as u32 & 0xf_0000;
         if self.rights().granular() { limit << 12 | 0xfff } else { limit }
     }
 
     /// What a segment register that holds it contains.
     #[must_use]
-    pub const fn segment(self, selector: u16) -> Segment {
+    pub(crate) const fn segment(self, selector: u16) -> Segment {
         Segment { selector, base: self.base(), limit: self.limit(), rights: self.rights() }
     }
 
     /// Selector in a gate.
     #[must_use]
-    pub const fn gate_selector(self) -> u16 {
+    pub(crate) const fn gate_selector(self) -> u16 {
         (self.raw >> 16) as u16
     }
 
     /// Offset in a gate, as far as the eight bytes hold it.
     #[must_use]
-    pub const fn gate_offset(self) -> u64 {
+    pub(crate) const fn gate_offset(self) -> u64 {
         (self.raw & 0xffff) | (self.raw >> 32 & 0xffff_0000)
     }
 }
 
 /// A selector as error codes carry it: index and TI.
 #[must_use]
-pub const fn selector_code(selector: u16) -> u32 {
+pub(crate) const fn selector_code(selector: u16) -> u32 {
     (selector & 0xfffc) as u32
 }
 
 /// Whether a selector is null.
 #[must_use]
-pub const fn is_null(selector: u16) -> bool {
+pub(crate) const fn is_null(selector: u16) -> bool {
     selector & 0xfffc == 0
 }
 
 impl Cpu {
     /// #TS(`code`).
     #[cold]
-    pub fn ts(&mut self, code: u32) -> crate::Stop {
+    pub(crate) fn ts(&mut self, code: u32) -> crate::Stop {
         self.raise(Exception::with_code(Vector::Ts, code))
     }
 
     /// #NP(`code`).
     #[cold]
-    pub fn np(&mut self, code: u32) -> crate::Stop {
+    pub(crate) fn np(&mut self, code: u32) -> crate::Stop {
         self.raise(Exception::with_code(Vector::Np, code))
     }
 
     /// #SS(`code`).
     #[cold]
-    pub fn ss(&mut self, code: u32) -> crate::Stop {
+    pub(crate) fn ss(&mut self, code: u32) -> crate::Stop {
         self.raise(Exception::with_code(Vector::Ss, code))
     }
 
     /// A linear address of a system structure: 32 bits outside IA-32e mode.
     #[must_use]
-    pub fn system_linear(&self, la: u64) -> u64 {
+    pub(crate) fn system_linear(&self, la: u64) -> u64 {
         if self.long_mode() { la } else { la & 0xffff_ffff }
     }
 
@@ -132,7 +132,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::read_bytes`].
-    pub fn read_system<const N: usize>(&mut self, la: u64) -> Exec<u64> {
+    pub(crate) fn read_system<const N: usize>(&mut self, la: u64) -> Exec<u64> {
         let mut bytes = [0; 8];
         self.read_bytes(self.system_linear(la), &mut bytes[..N], MmuMode::Supervisor)?;
         Ok(u64::from_le_bytes(bytes))
@@ -143,7 +143,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::read_bytes`].
-    pub fn descriptor(&mut self, selector: u16) -> Exec<Option<Descriptor>> {
+    pub(crate) fn descriptor(&mut self, selector: u16) -> Exec<Option<Descriptor>> {
         self.descriptor_of_size(selector, 8)
     }
 
@@ -152,7 +152,11 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::read_bytes`].
-    pub fn descriptor_of_size(&mut self, selector: u16, size: u32) -> Exec<Option<Descriptor>> {
+    pub(crate) fn descriptor_of_size(
+        &mut self,
+        selector: u16,
+        size: u32,
+    ) -> Exec<Option<Descriptor>> {
         let (base, limit) = if selector & 4 != 0 {
             let ldt = self.arch.segs[seg::LDTR];
             if ldt.rights.unusable() {
@@ -176,7 +180,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::write_bytes`].
-    pub fn mark_accessed(&mut self, descriptor: &mut Descriptor) -> Exec {
+    pub(crate) fn mark_accessed(&mut self, descriptor: &mut Descriptor) -> Exec {
         if descriptor.rights().0 & 1 != 0 {
             return Ok(());
         }
@@ -189,7 +193,7 @@ impl Cpu {
     /// # Errors
     ///
     /// As [`Cpu::write_bytes`].
-    pub fn write_access_byte(&mut self, descriptor: Descriptor) -> Exec {
+    pub(crate) fn write_access_byte(&mut self, descriptor: Descriptor) -> Exec {
         let la = self.system_linear(descriptor.address.wrapping_add(5));
         self.write_bytes(la, &[(descriptor.raw >> 40) as u8], MmuMode::Supervisor)
     }

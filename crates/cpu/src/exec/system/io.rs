@@ -18,7 +18,7 @@ impl Cpu {
     ///
     /// #GP(0), or what reading the TSS yields.
     #[inline]
-    pub fn io_permission(&mut self, port: u16, size: u8) -> Exec {
+    pub(crate) fn io_permission(&mut self, port: u16, size: u8) -> Exec {
         self.may_access_ports(port, size)?;
         self.check_io_breakpoint(port, size);
         Ok(())
@@ -30,7 +30,7 @@ impl Cpu {
     ///
     /// #GP(0), or what reading the TSS yields.
     #[inline]
-    pub fn may_access_ports(&mut self, port: u16, size: u8) -> Exec {
+    pub(crate) fn may_access_ports(&mut self, port: u16, size: u8) -> Exec {
         if !self.arch.cr0.contains(Cr0::PE)
             || (self.arch.cpl <= self.arch.iopl() && !self.arch.system_flags.contains(Rflags::VM))
         {

@@ -112,7 +112,7 @@ fn real(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// Loads the flags of `mask`.
-pub fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
+pub(crate) fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
     let merged = (cpu.rflags() & !mask) | (flags & mask);
     cpu.set_rflags(merged);
     if merged & Rflags::RF.bits() != 0 {
@@ -123,7 +123,7 @@ pub fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
 }
 
 /// IRET ends the handling of an NMI (SDM Vol. 3A, 6.7.1).
-pub fn unblock_nmi(cpu: &mut Cpu) {
+pub(crate) fn unblock_nmi(cpu: &mut Cpu) {
     if cpu.arch.nmi_blocked {
         cpu.arch.nmi_blocked = false;
         cpu.run.attention |= attention::INTERRUPTS;
@@ -136,7 +136,7 @@ pub fn unblock_nmi(cpu: &mut Cpu) {
 /// # Errors
 ///
 /// #GP and #NP.
-pub fn return_code_segment(cpu: &mut Cpu, selector: u16) -> Exec<Descriptor> {
+pub(crate) fn return_code_segment(cpu: &mut Cpu, selector: u16) -> Exec<Descriptor> {
     if is_null(selector) {
         return Err(cpu.gp(0));
     }
@@ -165,7 +165,7 @@ pub fn return_code_segment(cpu: &mut Cpu, selector: u16) -> Exec<Descriptor> {
 /// # Errors
 ///
 /// #GP(0).
-pub fn check_target(cpu: &mut Cpu, code: Descriptor, rip: u64) -> Exec {
+pub(crate) fn check_target(cpu: &mut Cpu, code: Descriptor, rip: u64) -> Exec {
     let fits = if cpu.long_mode() && code.rights().long() {
         is_canonical(rip)
     } else {
@@ -179,7 +179,12 @@ pub fn check_target(cpu: &mut Cpu, code: Descriptor, rip: u64) -> Exec {
 /// # Errors
 ///
 /// #GP and #SS.
-pub fn return_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, to_64: bool) -> Exec<Segment> {
+pub(crate) fn return_stack_segment(
+    cpu: &mut Cpu,
+    selector: u16,
+    cpl: u8,
+    to_64: bool,
+) -> Exec<Segment> {
     if is_null(selector) {
         // SDM Vol. 3A, 6.14.3: 64-bit handlers may have run on a null stack segment.
         if to_64 && cpl != 3 && (selector & 3) as u8 == cpl {
@@ -208,7 +213,7 @@ pub fn return_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, to_64: bool) 
 }
 
 /// Loads the stack pointer that a return popped, as wide as the new stack is.
-pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, to_64: bool) {
+pub(crate) fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, to_64: bool) {
     cpu.arch.gpr[Gpr::Rsp] = match size {
         8 if to_64 => rsp,
         _ if to_64 || segment.rights.big() => rsp & 0xffff_ffff,
@@ -219,7 +224,7 @@ pub fn load_stack_pointer(cpu: &mut Cpu, size: u8, rsp: u64, segment: Segment, t
 /// After a return to an outer level: segments that it may not use become null, and of a null
 /// selector the RPL is lost (SDM Vol. 3A, 5.8.6; Vol. 2A, IRET, RETURN-TO-OUTER-PRIVILEGE-LEVEL).
 /// Bases stay: those of FS and GS are in use with null selectors.
-pub fn invalidate_data_segments(cpu: &mut Cpu) {
+pub(crate) fn invalidate_data_segments(cpu: &mut Cpu) {
     for index in [seg::ES, seg::FS, seg::GS, seg::DS] {
         let Segment { selector, rights, .. } = cpu.arch.segs[index];
         let conforming = rights.is_code() && rights.bit_ec();

@@ -1,23 +1,23 @@
 //! System instructions, event delivery, debug, MSRs and the local APIC (SDM Vol. 3A).
 
-pub mod control;
-pub mod debug;
-pub mod descriptor;
-pub mod far;
-pub mod flags;
-pub mod interrupt;
-pub mod io;
-pub mod iret;
-pub mod msr;
-pub mod segments;
-pub mod stack;
-pub mod syscall;
-pub mod tables;
-pub mod task;
-pub mod time;
-pub mod translation;
-pub mod verify;
-pub mod virtual_8086;
+pub(crate) mod control;
+pub(crate) mod debug;
+pub(crate) mod descriptor;
+pub(crate) mod far;
+pub(crate) mod flags;
+pub(crate) mod interrupt;
+pub(crate) mod io;
+pub(crate) mod iret;
+pub(crate) mod msr;
+pub(crate) mod segments;
+pub(crate) mod stack;
+pub(crate) mod syscall;
+pub(crate) mod tables;
+pub(crate) mod task;
+pub(crate) mod time;
+pub(crate) mod translation;
+pub(crate) mod verify;
+pub(crate) mod virtual_8086;
 
 use iced_x86::{Instruction, OpKind, Register};
 

@@ -50,7 +50,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn read_msr(&mut self, index: u32) -> Exec<Option<u64>> {
+    pub(crate) fn read_msr(&mut self, index: u32) -> Exec<Option<u64>> {
         if let Some(register) = index.checked_sub(msr::X2APIC)
             && register < 0x100
         {
@@ -89,7 +89,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn write_msr(&mut self, index: u32, value: u64) -> Exec<bool> {
+    pub(crate) fn write_msr(&mut self, index: u32, value: u64) -> Exec<bool> {
         if let Some(register) = index.checked_sub(msr::X2APIC)
             && register < 0x100
         {

@@ -62,7 +62,7 @@ const fn far_pointer_segment(op: &Op) -> usize {
 impl Cpu {
     /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the selector,
     /// limit and rights stay.
-    pub fn set_real_segment(&mut self, index: usize, selector: u16) {
+    pub(crate) fn set_real_segment(&mut self, index: usize, selector: u16) {
         let segment = &mut self.arch.segs[index & 7];
         segment.selector = selector;
         segment.base = u64::from(selector) << 4;
@@ -78,7 +78,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP, #NP and #SS, and as [`Cpu::read_bytes`] for the descriptor table.
-    pub fn load_segment(&mut self, index: usize, selector: u16) -> Exec {
+    pub(crate) fn load_segment(&mut self, index: usize, selector: u16) -> Exec {
         if self.run.mode.is_real() {
             self.set_real_segment(index, selector);
         } else {

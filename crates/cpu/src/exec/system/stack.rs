@@ -11,23 +11,23 @@ use crate::mem::tlb::MmuMode;
 
 /// A stack with its pointer, apart from SS:RSP.
 #[derive(Clone, Copy, Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     /// The segment; only its limit, type and base matter, and only for pointers under 8 bytes.
-    pub segment: Segment,
+    pub(crate) segment: Segment,
     /// RSP, ESP or SP.
-    pub pointer: u64,
+    pub(crate) pointer: u64,
     /// Width of the pointer in bytes: 2, 4 or 8.
-    pub width: u8,
+    pub(crate) width: u8,
     /// Rights of the accesses.
-    pub mode: MmuMode,
+    pub(crate) mode: MmuMode,
     /// Error code of #SS.
-    pub code: u32,
+    pub(crate) code: u32,
 }
 
 impl Stack {
     /// The stack of the code that runs.
     #[must_use]
-    pub fn current(cpu: &Cpu) -> Self {
+    pub(crate) fn current(cpu: &Cpu) -> Self {
         Self {
             segment: cpu.arch.segs[seg::SS],
             pointer: cpu.arch.gpr[Gpr::Rsp],
@@ -64,7 +64,7 @@ impl Stack {
     }
 
     /// Moves the pointer by `bytes`.
-    pub fn skip(&mut self, bytes: u64) {
+    pub(crate) fn skip(&mut self, bytes: u64) {
         let mask = self.mask();
         self.pointer = (self.pointer & !mask) | self.pointer.wrapping_add(bytes) & mask;
     }
@@ -74,7 +74,7 @@ impl Stack {
     /// # Errors
     ///
     /// #SS with the stack's code, and as [`Cpu::write_bytes`].
-    pub fn push(&mut self, cpu: &mut Cpu, size: u8, values: &[u64]) -> Exec {
+    pub(crate) fn push(&mut self, cpu: &mut Cpu, size: u8, values: &[u64]) -> Exec {
         let size = u64::from(size);
         if self.width == 8 {
             // One write: a fault leaves nothing half pushed.
@@ -107,7 +107,7 @@ impl Stack {
     /// # Errors
     ///
     /// #SS with the stack's code, and as [`Cpu::read_bytes`].
-    pub fn pop<const N: usize>(&mut self, cpu: &mut Cpu, size: u8) -> Exec<[u64; N]> {
+    pub(crate) fn pop<const N: usize>(&mut self, cpu: &mut Cpu, size: u8) -> Exec<[u64; N]> {
         let mut values = [0; N];
         for value in &mut values {
             *value = self.peek(cpu, size)?;

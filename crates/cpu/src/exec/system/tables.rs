@@ -47,7 +47,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn require_cpl0(&mut self) -> Exec {
+    pub(crate) fn require_cpl0(&mut self) -> Exec {
         if self.arch.cpl == 0 { Ok(()) } else { Err(self.gp(0)) }
     }
 
@@ -57,7 +57,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #GP(0).
-    pub fn check_umip(&mut self) -> Exec {
+    pub(crate) fn check_umip(&mut self) -> Exec {
         if self.arch.cpl > 0 && self.arch.cr4.contains(Cr4::UMIP) {
             Err(self.gp(0))
         } else {
@@ -70,7 +70,7 @@ impl Cpu {
     /// # Errors
     ///
     /// #UD.
-    pub fn require_protected(&mut self) -> Exec {
+    pub(crate) fn require_protected(&mut self) -> Exec {
         if self.run.mode.is_real() { Err(self.ud()) } else { Ok(()) }
     }
 }

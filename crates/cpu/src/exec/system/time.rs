@@ -19,7 +19,7 @@ rows! {
 impl Cpu {
     /// IA32_TIME_STAMP_COUNTER.
     #[must_use]
-    pub fn tsc(&self) -> u64 {
+    pub(crate) fn tsc(&self) -> u64 {
         self.package.tsc().wrapping_add(self.arch.msrs.tsc_offset)
     }
 }

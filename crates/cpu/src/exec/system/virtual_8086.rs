@@ -17,7 +17,7 @@ const LIMIT: u32 = 0xffff;
 
 /// Loads ES, CS, SS, DS, FS and GS, in this order, as the mode has them: base addresses follow
 /// from the selectors.
-pub fn set_segments(cpu: &mut Cpu, selectors: [u16; 6]) {
+pub(crate) fn set_segments(cpu: &mut Cpu, selectors: [u16; 6]) {
     for (segment, selector) in cpu.arch.segs.iter_mut().zip(selectors) {
         let base = u64::from(selector) << 4;
         *segment = Segment { selector, base, limit: LIMIT, rights: RIGHTS };
@@ -30,7 +30,7 @@ pub fn set_segments(cpu: &mut Cpu, selectors: [u16; 6]) {
 /// # Errors
 ///
 /// #GP(0) for an EIP beyond 64 KiB, and as [`Stack::pop`].
-pub fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec {
+pub(crate) fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec {
     let mut stack = stack;
     let [esp, ss, es, ds, fs, gs] = stack.pop(cpu, 4)?;
     if eip > u64::from(LIMIT) {
@@ -46,7 +46,7 @@ pub fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec
 
 /// The data segments of a handler that interrupts the mode are null: their selectors are on its
 /// stack (SDM Vol. 2A, INT n, INTERRUPT-FROM-VIRTUAL-8086-MODE).
-pub fn leave(cpu: &mut Cpu) {
+pub(crate) fn leave(cpu: &mut Cpu) {
     for index in [seg::ES, seg::DS, seg::FS, seg::GS] {
         cpu.arch.segs[index] =
             Segment { selector: 0, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) };
@@ -58,7 +58,7 @@ pub fn leave(cpu: &mut Cpu) {
 /// # Errors
 ///
 /// #GP(0).
-pub fn check_iopl(cpu: &mut Cpu) -> Exec {
+pub(crate) fn check_iopl(cpu: &mut Cpu) -> Exec {
     if cpu.arch.system_flags.contains(Rflags::VM) && cpu.arch.iopl() < 3 {
         Err(cpu.gp(0))
     } else {

@@ -18,43 +18,43 @@ use crate::mem::tlb::AccessKind;
 use crate::op::{LEGACY, Op, VEX_256};
 
 /// Source kind: a register.
-pub const REGISTER: u8 = 0;
+pub(crate) const REGISTER: u8 = 0;
 /// Source kind: 8 bits of memory.
-pub const M8: u8 = 1;
+pub(crate) const M8: u8 = 1;
 /// Source kind: 16 bits of memory.
-pub const M16: u8 = 2;
+pub(crate) const M16: u8 = 2;
 /// Source kind: 32 bits of memory.
-pub const M32: u8 = 4;
+pub(crate) const M32: u8 = 4;
 /// Source kind: 64 bits of memory.
-pub const M64: u8 = 8;
+pub(crate) const M64: u8 = 8;
 /// Source kind: a vector in memory, at a 16-byte boundary if there is no VEX prefix.
-pub const M128: u8 = 16;
+pub(crate) const M128: u8 = 16;
 /// Source kind: a vector in memory at any address.
-pub const M128_ANY: u8 = 17;
+pub(crate) const M128_ANY: u8 = 17;
 /// Source kind: a vector in memory at a multiple of its size.
-pub const M128_ALIGNED: u8 = 18;
+pub(crate) const M128_ALIGNED: u8 = 18;
 
 /// The quadwords of a 16-byte value.
 #[inline(always)]
-pub fn lane_of(value: u128) -> Lane {
+pub(crate) fn lane_of(value: u128) -> Lane {
     [value as u64, (value >> 64) as u64]
 }
 
 /// The 16-byte value of two quadwords.
 #[inline(always)]
-pub fn value_of(lane: Lane) -> u128 {
+pub(crate) fn value_of(lane: Lane) -> u128 {
     u128::from(lane[0]) | u128::from(lane[1]) << 64
 }
 
 /// Replaces the low quadword.
 #[inline(always)]
-pub fn with_low(old: Lane, low: u64) -> Lane {
+pub(crate) fn with_low(old: Lane, low: u64) -> Lane {
     [low, old[1]]
 }
 
 /// Replaces the low doubleword.
 #[inline(always)]
-pub fn with_low32(old: Lane, low: u32) -> Lane {
+pub(crate) fn with_low32(old: Lane, low: u32) -> Lane {
     [old[0] & !0xffff_ffff | u64::from(low), old[1]]
 }
 
@@ -65,7 +65,7 @@ impl Cpu {
     ///
     /// #GP(0) where it is not (SDM Vol. 1, 10.4.1.1 and 14.9), and as [`Cpu::linear`].
     #[inline(always)]
-    pub fn linear_aligned(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
+    pub(crate) fn linear_aligned(&mut self, op: &Op, size: usize, kind: AccessKind) -> Exec<u64> {
         self.linear_at_multiple(op, size as u64, size, kind)
     }
 
@@ -75,7 +75,7 @@ impl Cpu {
     ///
     /// As [`Cpu::load_operand`], and #GP(0) of an alignment.
     #[inline(always)]
-    pub fn xmm_source<const FORM: u8, const KIND: u8>(&mut self, op: &Op) -> Exec<Lane> {
+    pub(crate) fn xmm_source<const FORM: u8, const KIND: u8>(&mut self, op: &Op) -> Exec<Lane> {
         Ok(match KIND {
             REGISTER => self.arch.vector.xmm(op.src),
             M8 => [u64::from(self.load_operand::<u8>(op)?), 0],
@@ -96,7 +96,7 @@ impl Cpu {
     ///
     /// As [`Cpu::load_operand`], and #GP(0) of an alignment.
     #[inline(always)]
-    pub fn ymm_source<const KIND: u8>(&mut self, op: &Op) -> Exec<Wide> {
+    pub(crate) fn ymm_source<const KIND: u8>(&mut self, op: &Op) -> Exec<Wide> {
         if KIND == REGISTER {
             return Ok(self.arch.vector.ymm(op.src));
         }
@@ -115,7 +115,7 @@ impl Cpu {
     ///
     /// As [`Cpu::store_operand`], and #GP(0) of an alignment.
     #[inline(always)]
-    pub fn store_ymm<const ALIGNED: bool>(&mut self, op: &Op, [low, high]: Wide) -> Exec {
+    pub(crate) fn store_ymm<const ALIGNED: bool>(&mut self, op: &Op, [low, high]: Wide) -> Exec {
         let la = if ALIGNED {
             self.linear_aligned(op, 32, AccessKind::Write)?
         } else {
@@ -131,7 +131,7 @@ impl Cpu {
     /// #XM where it raises an unmasked exception, #UD where the system has not enabled #XM; only
     /// the flags of MXCSR have changed then.
     #[inline(always)]
-    pub fn simd<R>(&mut self, compute: impl FnOnce(&mut Env) -> R) -> Exec<R> {
+    pub(crate) fn simd<R>(&mut self, compute: impl FnOnce(&mut Env) -> R) -> Exec<R> {
         let mut env = Env::sse(self.arch.vector.mxcsr);
         let result = compute(&mut env);
         if !env.pending.is_empty() {
@@ -164,7 +164,7 @@ const fn is_aligned<const FORM: u8, const KIND: u8>() -> bool {
 
 /// `dst = f(a, b)`.
 #[inline(always)]
-pub fn binary<const FORM: u8, const KIND: u8>(
+pub(crate) fn binary<const FORM: u8, const KIND: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(Lane, Lane) -> Lane,
@@ -184,7 +184,7 @@ pub fn binary<const FORM: u8, const KIND: u8>(
 
 /// `dst = f(a, b, imm8)`; the high lane sees the immediate shifted right by `SHIFT`.
 #[inline(always)]
-pub fn binary_imm<const FORM: u8, const KIND: u8, const SHIFT: u8>(
+pub(crate) fn binary_imm<const FORM: u8, const KIND: u8, const SHIFT: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(Lane, Lane, u8) -> Lane,
@@ -205,7 +205,7 @@ pub fn binary_imm<const FORM: u8, const KIND: u8, const SHIFT: u8>(
 
 /// `dst = f(a, b)` under MXCSR.
 #[inline(always)]
-pub fn float<const FORM: u8, const KIND: u8>(
+pub(crate) fn float<const FORM: u8, const KIND: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(&mut Env, Lane, Lane) -> Lane,
@@ -246,7 +246,7 @@ fn narrow_source<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
 
 /// `dst = f(b)` in each lane, of source elements that are narrower than those of the result.
 #[inline(always)]
-pub fn widen<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
+pub(crate) fn widen<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(Lane) -> Lane,
@@ -263,7 +263,7 @@ pub fn widen<const FORM: u8, const MEMORY: bool, const BYTES: u8>(
 
 /// [`widen`] under MXCSR, from half as wide elements.
 #[inline(always)]
-pub fn float_widen<const FORM: u8, const MEMORY: bool>(
+pub(crate) fn float_widen<const FORM: u8, const MEMORY: bool>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(&mut Env, u64) -> Lane,
@@ -283,7 +283,7 @@ pub fn float_widen<const FORM: u8, const MEMORY: bool>(
 /// `xmm = f(b)` under MXCSR, where the elements of the result are half as wide as those of the
 /// source: a quadword for each lane of it, with zeros above.
 #[inline(always)]
-pub fn float_narrow<const FORM: u8, const KIND: u8>(
+pub(crate) fn float_narrow<const FORM: u8, const KIND: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(&mut Env, Lane) -> u64,
@@ -302,7 +302,7 @@ pub fn float_narrow<const FORM: u8, const KIND: u8>(
 
 /// `ymm = f(a, b, imm8)` for an instruction that crosses lanes.
 #[inline(always)]
-pub fn cross_imm<const KIND: u8>(
+pub(crate) fn cross_imm<const KIND: u8>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(Wide, Wide, u8) -> Wide,
@@ -316,7 +316,7 @@ pub fn cross_imm<const KIND: u8>(
 
 /// `mm1 = f(mm1, mm2/mem)`; a memory operand has the size of `M`.
 #[inline(always)]
-pub fn mmx_binary<M: Plain + Into<u64>, const MEMORY: bool>(
+pub(crate) fn mmx_binary<M: Plain + Into<u64>, const MEMORY: bool>(
     cpu: &mut Cpu,
     op: &Op,
     f: impl Fn(u64, u64) -> u64,

@@ -7,10 +7,10 @@
     reason = "one macro serves all widths, and a lane of quadwords is the array itself"
 )]
 
-pub use crate::state::vector::{Lane, Wide};
+pub(crate) use crate::state::vector::{Lane, Wide};
 
 /// What a [`Lane`] is divided into.
-pub trait Element: Copy {
+pub(crate) trait Element: Copy {
     /// All elements of a lane, the lowest first.
     type Array: AsRef<[Self]> + AsMut<[Self]> + Copy;
     /// Takes a lane apart.
@@ -55,7 +55,7 @@ element!(u8, 16; i8, 16; u16, 8; i16, 8; u32, 4; i32, 4; u64, 2; i64, 2);
 
 /// Applies `f` to each element.
 #[inline(always)]
-pub fn map<T: Element>(a: Lane, f: impl Fn(T) -> T) -> Lane {
+pub(crate) fn map<T: Element>(a: Lane, f: impl Fn(T) -> T) -> Lane {
     let mut a = T::split(a);
     for x in a.as_mut() {
         *x = f(*x);
@@ -65,7 +65,7 @@ pub fn map<T: Element>(a: Lane, f: impl Fn(T) -> T) -> Lane {
 
 /// Applies `f` to each pair of elements at the same place.
 #[inline(always)]
-pub fn zip<T: Element>(a: Lane, b: Lane, f: impl Fn(T, T) -> T) -> Lane {
+pub(crate) fn zip<T: Element>(a: Lane, b: Lane, f: impl Fn(T, T) -> T) -> Lane {
     let mut a = T::split(a);
     for (x, y) in a.as_mut().iter_mut().zip(T::split(b).as_ref()) {
         *x = f(*x, *y);
@@ -75,7 +75,7 @@ pub fn zip<T: Element>(a: Lane, b: Lane, f: impl Fn(T, T) -> T) -> Lane {
 
 /// Applies `f` to each pair of elements, with its exception state.
 #[inline(always)]
-pub fn zip_with<T: Element, E>(
+pub(crate) fn zip_with<T: Element, E>(
     state: &mut E,
     a: Lane,
     b: Lane,
@@ -90,7 +90,7 @@ pub fn zip_with<T: Element, E>(
 
 /// Applies `f` to each element, with its exception state.
 #[inline(always)]
-pub fn map_with<T: Element, E>(state: &mut E, a: Lane, f: impl Fn(&mut E, T) -> T) -> Lane {
+pub(crate) fn map_with<T: Element, E>(state: &mut E, a: Lane, f: impl Fn(&mut E, T) -> T) -> Lane {
     let mut a = T::split(a);
     for x in a.as_mut() {
         *x = f(state, *x);

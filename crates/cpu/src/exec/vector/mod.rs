@@ -1,17 +1,17 @@
 //! MMX, SSE, AVX and the instructions that share their registers.
 
-pub mod avx;
-pub mod crypto;
-pub mod form;
-pub mod fp;
-pub mod integer;
-pub mod lane;
-pub mod mask;
-pub mod mmx;
-pub mod operand;
-pub mod save;
-pub mod strings;
-pub mod transfer;
+pub(crate) mod avx;
+pub(crate) mod crypto;
+pub(crate) mod form;
+pub(crate) mod fp;
+pub(crate) mod integer;
+pub(crate) mod lane;
+pub(crate) mod mask;
+pub(crate) mod mmx;
+pub(crate) mod operand;
+pub(crate) mod save;
+pub(crate) mod strings;
+pub(crate) mod transfer;
 
 use iced_x86::{Instruction, OpKind};
 

@@ -14,7 +14,7 @@ impl VectorState {
     /// Writes the result of an instruction of 128 bits or less: with a VEX prefix it clears the
     /// rest of the YMM register, without it keeps it.
     #[inline(always)]
-    pub fn set_low<const FORM: u8>(&mut self, number: u8, value: Lane) {
+    pub(crate) fn set_low<const FORM: u8>(&mut self, number: u8, value: Lane) {
         if FORM == LEGACY {
             self.set_xmm(number, value);
         } else {
@@ -26,7 +26,7 @@ impl VectorState {
 impl Cpu {
     /// [`VectorState::set_low`] of operand 0.
     #[inline(always)]
-    pub fn set_vector_dst(&mut self, op: &Op, value: Lane) {
+    pub(crate) fn set_vector_dst(&mut self, op: &Op, value: Lane) {
         if op.vex == LEGACY {
             self.arch.vector.set_xmm(op.dst, value);
         } else {
@@ -41,7 +41,7 @@ impl Cpu {
     ///
     /// #UD or #NM.
     #[inline(always)]
-    pub fn check_sse(&mut self) -> Exec {
+    pub(crate) fn check_sse(&mut self) -> Exec {
         let blocked = self.arch.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
             | !self.arch.cr4.bits() & Cr4::OSFXSR.bits();
         if blocked != 0 {
@@ -67,7 +67,7 @@ impl Cpu {
     ///
     /// #UD or #NM.
     #[inline(always)]
-    pub fn check_avx(&mut self) -> Exec {
+    pub(crate) fn check_avx(&mut self) -> Exec {
         const STATE: u64 = Xfeatures::SSE.union(Xfeatures::AVX).bits();
         let blocked = self.arch.cr0.bits() & Cr0::TS.bits()
             | !self.arch.cr4.bits() & Cr4::OSXSAVE.bits()
@@ -95,7 +95,7 @@ impl Cpu {
     ///
     /// #UD or #NM.
     #[inline(always)]
-    pub fn check_form<const FORM: u8>(&mut self) -> Exec {
+    pub(crate) fn check_form<const FORM: u8>(&mut self) -> Exec {
         if FORM == LEGACY { self.check_sse() } else { self.check_avx() }
     }
 
@@ -105,14 +105,14 @@ impl Cpu {
     ///
     /// #UD or #NM.
     #[inline(always)]
-    pub fn check_vector(&mut self, op: &Op) -> Exec {
+    pub(crate) fn check_vector(&mut self, op: &Op) -> Exec {
         if op.vex == LEGACY { self.check_sse() } else { self.check_avx() }
     }
 
     /// Reads a vector register as wide as the op's vectors are; what is above is zero.
     #[inline(always)]
     #[must_use]
-    pub fn vector_register(&self, op: &Op, number: u8) -> Wide {
+    pub(crate) fn vector_register(&self, op: &Op, number: u8) -> Wide {
         let [low, high] = self.arch.vector.ymm(number);
         if op.vex == VEX_256 { [low, high] } else { [low, [0; 2]] }
     }
@@ -124,7 +124,7 @@ impl Cpu {
     ///
     /// #UD, #NM or #MF.
     #[inline(always)]
-    pub fn check_mmx(&mut self) -> Exec {
+    pub(crate) fn check_mmx(&mut self) -> Exec {
         if self.arch.cr0.intersects(Cr0::EM | Cr0::TS) || self.arch.fpu.status & status::ES != 0 {
             return self.refuse_mmx();
         }
@@ -150,20 +150,20 @@ impl Cpu {
     /// Reads an MMX register.
     #[inline(always)]
     #[must_use]
-    pub fn mmx(&self, number: u8) -> u64 {
+    pub(crate) fn mmx(&self, number: u8) -> u64 {
         self.arch.fpu.regs[usize::from(number & 7)].mantissa
     }
 
     /// The change from x87 to MMX operation (SDM Vol. 3A, 12.2): TOP is 0 and every register valid.
     #[inline(always)]
-    pub fn enter_mmx(&mut self) {
+    pub(crate) fn enter_mmx(&mut self) {
         self.arch.fpu.top = 0;
         self.arch.fpu.tags = 0xff;
     }
 
     /// Writes an MMX register; the exponent becomes all ones (SDM Vol. 3A, 12.2).
     #[inline(always)]
-    pub fn set_mmx(&mut self, number: u8, value: u64) {
+    pub(crate) fn set_mmx(&mut self, number: u8, value: u64) {
         self.enter_mmx();
         let register = &mut self.arch.fpu.regs[usize::from(number & 7)];
         register.mantissa = value;

@@ -83,7 +83,7 @@ fn elements(lane: Lane, imm: u8) -> [i32; 16] {
 
 /// IntRes2: a bit for each element of `b`.
 #[must_use]
-pub fn compare(a: Lane, b: Lane, a_len: usize, b_len: usize, imm: u8) -> u32 {
+pub(crate) fn compare(a: Lane, b: Lane, a_len: usize, b_len: usize, imm: u8) -> u32 {
     let n = capacity(imm);
     let (x, y) = (elements(a, imm), elements(b, imm));
     let (x, y) = (&x[..a_len.min(n)], &y[..b_len.min(n)]);

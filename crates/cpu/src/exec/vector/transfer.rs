@@ -216,7 +216,7 @@ extern "C" fn movq2dq(cpu: &mut Cpu, op: &Op) -> Exec {
 /// The sign bit of each element, the lowest first.
 #[inline(always)]
 #[must_use]
-pub fn sign_mask<T: Element + Int>(lane: Lane) -> u32 {
+pub(crate) fn sign_mask<T: Element + Int>(lane: Lane) -> u32 {
     let elements = T::split(lane);
     let mut mask = 0;
     for (i, element) in elements.as_ref().iter().enumerate() {

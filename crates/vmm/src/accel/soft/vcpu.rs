@@ -92,7 +92,7 @@ impl SoftVcpu {
         let cpu = &self.vcpu.cpu;
         let state = CpuidState {
             apic_id: self.id,
-            apic_enabled: cpu.apic.enabled(),
+            apic_enabled: cpu.apic_enabled(),
             cr4: cpu.state().cr4,
             xcr0: cpu.state().xcr0,
             leaves_limited: self.msrs.limits_cpuid(),
@@ -294,8 +294,8 @@ fn at_entry(entry: &EntryState) -> ArchState {
 
 #[cfg(test)]
 mod tests {
-    use cloister_cpu::state::Shadow;
-    use cloister_cpu::{Cpu, Features, Package};
+    use cloister_cpu::testing::enable_apic;
+    use cloister_cpu::{Cpu, Features, Package, Shadow};
     use cloister_sgx::encls::leaf;
     use cloister_sgx::layout::SigStruct;
     use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity, SgxStatus};
@@ -369,7 +369,7 @@ mod tests {
         let mut this = SoftVcpu::new(vcpu, 0, answers, Some(sgx), Some(&entry));
         let cpu = &mut this.vcpu.cpu;
         // The local APIC on.
-        cpu.apic_mmio_write(Gpa(0xfee0_00f0), 4, 0x1ff);
+        enable_apic(cpu);
         change(cpu, |state| {
             state.gpr[Gpr::Rax] = leaf::EINIT.into();
             (state.gpr[Gpr::Rcx], state.gpr[Gpr::Rdx]) = (EPC, TOKEN);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
-use cloister_cpu::phys::prepare_barrier;
-use cloister_cpu::{Features, Package};
+use cloister_cpu::{Features, Package, prepare_barrier};
 use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
 

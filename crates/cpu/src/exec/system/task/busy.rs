@@ -14,7 +14,7 @@ const BUSY: u8 = 2;
 /// # Errors
 ///
 /// As [`Cpu::locked`].
-pub fn take(cpu: &mut Cpu, descriptor: Descriptor) -> Exec<bool> {
+pub(crate) fn take(cpu: &mut Cpu, descriptor: Descriptor) -> Exec<bool> {
     Ok(change(cpu, descriptor, |access| access | BUSY)? & BUSY == 0)
 }
 
@@ -23,7 +23,7 @@ pub fn take(cpu: &mut Cpu, descriptor: Descriptor) -> Exec<bool> {
 /// # Errors
 ///
 /// As [`Cpu::locked`].
-pub fn release(cpu: &mut Cpu, descriptor: Descriptor) -> Exec {
+pub(crate) fn release(cpu: &mut Cpu, descriptor: Descriptor) -> Exec {
     change(cpu, descriptor, |access| access & !BUSY).map(drop)
 }
 
@@ -33,7 +33,7 @@ fn change(cpu: &mut Cpu, descriptor: Descriptor, f: impl FnMut(u8) -> u8) -> Exe
 }
 
 /// Accesses memory as the processor does for itself, whatever the privilege level.
-pub fn as_supervisor<T>(cpu: &mut Cpu, access: impl FnOnce(&mut Cpu) -> T) -> T {
+pub(crate) fn as_supervisor<T>(cpu: &mut Cpu, access: impl FnOnce(&mut Cpu) -> T) -> T {
     let mode = std::mem::replace(&mut cpu.run.mmu_mode, MmuMode::Supervisor);
     let result = access(cpu);
     cpu.run.mmu_mode = mode;

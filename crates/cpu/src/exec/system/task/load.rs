@@ -11,7 +11,7 @@ use crate::exit::Exec;
 
 /// A register that holds a selector whose descriptor is not loaded yet.
 #[must_use]
-pub const fn selector_only(selector: u16) -> Segment {
+pub(crate) const fn selector_only(selector: u16) -> Segment {
     Segment { selector, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) }
 }
 
@@ -21,7 +21,7 @@ pub const fn selector_only(selector: u16) -> Segment {
 /// # Errors
 ///
 /// #TS, #NP, #SS and #PF, all in the new task.
-pub fn segments(cpu: &mut Cpu, ext: u32) -> Exec {
+pub(crate) fn segments(cpu: &mut Cpu, ext: u32) -> Exec {
     let outcome = load_all(cpu, ext);
     // Of what was loaded, even if not all was: a fault is delivered on the new stack.
     cpu.update_mode();

@@ -1,7 +1,7 @@
 //! Hardware task switches (SDM Vol. 3A, chapter 7). IA-32e mode has none.
 
-pub mod busy;
-pub mod load;
-pub mod state;
-pub mod switch;
-pub mod target;
+pub(crate) mod busy;
+pub(crate) mod load;
+pub(crate) mod state;
+pub(crate) mod switch;
+pub(crate) mod target;

@@ -8,26 +8,26 @@ use crate::mem::tlb::MmuMode;
 
 /// The dynamic fields of a TSS, and the static ones that a switch to the task loads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TaskState {
+pub(crate) struct TaskState {
     /// CR3; a 16-bit TSS has none.
-    pub cr3: Option<u32>,
+    pub(crate) cr3: Option<u32>,
     /// Where the task goes on.
-    pub eip: u32,
+    pub(crate) eip: u32,
     /// Its flags.
-    pub eflags: u32,
+    pub(crate) eflags: u32,
     /// EAX to EDI in encoding order.
-    pub gpr: [u32; 8],
+    pub(crate) gpr: [u32; 8],
     /// Selectors of ES, CS, SS, DS, FS and GS. A 16-bit TSS has none for FS and GS: null.
-    pub segments: [u16; 6],
+    pub(crate) segments: [u16; 6],
     /// Selector of the LDT.
-    pub ldt: u16,
+    pub(crate) ldt: u16,
     /// T: a debug trap follows the switch.
-    pub trap: bool,
+    pub(crate) trap: bool,
 }
 
 /// Where a format of TSS has its fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Whether fields are of 32 bits.
     wide: bool,
 }
@@ -35,25 +35,25 @@ pub struct Layout {
 impl Layout {
     /// The format of a TSS: type bit 3 tells a 32-bit one from a 16-bit one.
     #[must_use]
-    pub const fn of(tss: Segment) -> Self {
+    pub(crate) const fn of(tss: Segment) -> Self {
         Self { wide: tss.rights.kind() & 8 != 0 }
     }
 
     /// Bytes of a general-purpose register.
     #[must_use]
-    pub const fn register_size(self) -> u8 {
+    pub(crate) const fn register_size(self) -> u8 {
         if self.wide { 4 } else { 2 }
     }
 
     /// Bytes up to the last field that a task switch reads.
     #[must_use]
-    pub const fn size(self) -> usize {
+    pub(crate) const fn size(self) -> usize {
         if self.wide { 104 } else { 44 }
     }
 
     /// Offset and size of what a task switch saves: EIP, EFLAGS, registers and selectors.
     #[must_use]
-    pub const fn saved(self) -> (u32, usize) {
+    pub(crate) const fn saved(self) -> (u32, usize) {
         if self.wide { (32, 64) } else { (14, 28) }
     }
 
@@ -78,7 +78,7 @@ impl TaskState {
     /// # Errors
     ///
     /// As [`Cpu::read_bytes`].
-    pub fn read(cpu: &mut Cpu, layout: Layout, base: u64) -> Exec<Self> {
+    pub(crate) fn read(cpu: &mut Cpu, layout: Layout, base: u64) -> Exec<Self> {
         let mut bytes = [0; 104];
         let bytes = &mut bytes[..layout.size()];
         cpu.read_bytes(cpu.system_linear(base), bytes, MmuMode::Supervisor)?;
@@ -116,7 +116,7 @@ impl TaskState {
     /// # Errors
     ///
     /// As [`Cpu::write_bytes`].
-    pub fn save(&self, cpu: &mut Cpu, layout: Layout, base: u64) -> Exec {
+    pub(crate) fn save(&self, cpu: &mut Cpu, layout: Layout, base: u64) -> Exec {
         let (start, length) = layout.saved();
         let step = usize::from(layout.register_size());
         let segments = self.segments.iter().map(|selector| u32::from(*selector));

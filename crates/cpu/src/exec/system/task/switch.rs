@@ -49,7 +49,7 @@ struct Switch {
 /// # Errors
 ///
 /// As [`call`].
-pub fn jump(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
+pub(crate) fn jump(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
     let flags = cpu.rflags();
     instruction(cpu, op, Cause::Jump, flags, target)
 }
@@ -59,7 +59,7 @@ pub fn jump(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
 /// # Errors
 ///
 /// #TS, #GP and #PF before the switch. Faults in the new task are delivered there.
-pub fn call(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
+pub(crate) fn call(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
     let flags = cpu.rflags();
     instruction(cpu, op, Cause::Call, flags, target)
 }
@@ -69,7 +69,7 @@ pub fn call(cpu: &mut Cpu, op: &Op, target: Target) -> Exec {
 /// # Errors
 ///
 /// As [`call`], and #NP.
-pub extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
+pub(crate) extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = target::of_return(cpu)?;
     let flags = cpu.rflags() & !Rflags::NT.bits();
     instruction(cpu, op, Cause::Return, flags, target)
@@ -93,7 +93,7 @@ fn instruction(cpu: &mut Cpu, op: &Op, cause: Cause, flags: u64, target: Target)
 /// # Errors
 ///
 /// #GP, #NP, #TS and #PF before the switch.
-pub fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Option<Exception>> {
+pub(crate) fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Option<Exception>> {
     let ext = event.ext();
     let target = target::of_gate(cpu, gate, ext)?;
     let switch = Switch {

@@ -9,11 +9,11 @@ use crate::exit::Exec;
 
 /// A task by its TSS, of which all is checked but the limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The TSS descriptor.
-    pub descriptor: Descriptor,
+    pub(crate) descriptor: Descriptor,
     /// The selector that names it.
-    pub selector: u16,
+    pub(crate) selector: u16,
 }
 
 /// The task that a far CALL or JMP leads to by the descriptor that `selector` names; `None` if
@@ -22,7 +22,11 @@ pub struct Target {
 /// # Errors
 ///
 /// #GP and #NP.
-pub fn of_branch(cpu: &mut Cpu, descriptor: Descriptor, selector: u16) -> Exec<Option<Target>> {
+pub(crate) fn of_branch(
+    cpu: &mut Cpu,
+    descriptor: Descriptor,
+    selector: u16,
+) -> Exec<Option<Target>> {
     let kind = descriptor.kind();
     let gate = kind == system_type::TASK_GATE;
     if cpu.long_mode() || !(gate || is_available(kind) || is_busy(kind)) {
@@ -48,7 +52,7 @@ pub fn of_branch(cpu: &mut Cpu, descriptor: Descriptor, selector: u16) -> Exec<O
 /// # Errors
 ///
 /// #GP and #NP with EXT as given.
-pub fn of_gate(cpu: &mut Cpu, gate: Descriptor, ext: u32) -> Exec<Target> {
+pub(crate) fn of_gate(cpu: &mut Cpu, gate: Descriptor, ext: u32) -> Exec<Target> {
     let selector = gate.gate_selector();
     let code = selector_code(selector) | ext;
     let found = in_gdt(cpu, selector)?.filter(|descriptor| is_available(descriptor.kind()));
@@ -66,7 +70,7 @@ pub fn of_gate(cpu: &mut Cpu, gate: Descriptor, ext: u32) -> Exec<Target> {
 /// # Errors
 ///
 /// #TS and #NP.
-pub fn of_return(cpu: &mut Cpu) -> Exec<Target> {
+pub(crate) fn of_return(cpu: &mut Cpu) -> Exec<Target> {
     let current = cpu.arch.segs[seg::TR];
     if current.limit < 1 {
         return Err(cpu.ts(selector_code(current.selector)));
@@ -89,7 +93,7 @@ pub fn of_return(cpu: &mut Cpu) -> Exec<Target> {
 /// # Errors
 ///
 /// As [`Cpu::descriptor`].
-pub fn in_gdt(cpu: &mut Cpu, selector: u16) -> Exec<Option<Descriptor>> {
+pub(crate) fn in_gdt(cpu: &mut Cpu, selector: u16) -> Exec<Option<Descriptor>> {
     if selector & 0xfffc == 0 || selector & 4 != 0 { Ok(None) } else { cpu.descriptor(selector) }
 }
 

@@ -45,7 +45,7 @@ extern "C" fn extract_to_memory(cpu: &mut Cpu, op: &Op) -> Exec {
 /// VPERM2F128: for each half, four bits choose one of `a` and `b`, or zero.
 #[inline(always)]
 #[must_use]
-pub fn permute(a: Wide, b: Wide, imm: u8) -> Wide {
+pub(crate) fn permute(a: Wide, b: Wide, imm: u8) -> Wide {
     let halves = [a[0], a[1], b[0], b[1]];
     [imm, imm >> 4].map(|pick| if pick & 8 != 0 { [0; 2] } else { halves[usize::from(pick & 3)] })
 }

@@ -1,13 +1,13 @@
 //! Instructions that came with AVX and AVX2 and have no SSE counterpart (SDM Vol. 1, 14.1.3 and
 //! 14.6). Those that have one are with it.
 
-pub mod broadcast;
-pub mod element;
-pub mod gather;
-pub mod halves;
-pub mod masked;
-pub mod permute;
-pub mod zero;
+pub(crate) mod broadcast;
+pub(crate) mod element;
+pub(crate) mod gather;
+pub(crate) mod halves;
+pub(crate) mod masked;
+pub(crate) mod permute;
+pub(crate) mod zero;
 
 use crate::exec::table::Row;
 

@@ -23,7 +23,7 @@ vector_rows! {
 /// VPERMILPS: doublewords of `a` chosen by bits 1:0 of those of `b`.
 #[inline(always)]
 #[must_use]
-pub fn vpermilps(a: Lane, b: Lane) -> Lane {
+pub(crate) fn vpermilps(a: Lane, b: Lane) -> Lane {
     let a = u32::split(a);
     u32::join(u32::split(b).map(|pick| a[(pick & 3) as usize]))
 }
@@ -31,14 +31,14 @@ pub fn vpermilps(a: Lane, b: Lane) -> Lane {
 /// VPERMILPD: quadwords of `a` chosen by bit 1 of those of `b`.
 #[inline(always)]
 #[must_use]
-pub fn vpermilpd(a: Lane, b: Lane) -> Lane {
+pub(crate) fn vpermilpd(a: Lane, b: Lane) -> Lane {
     b.map(|pick| a[(pick >> 1 & 1) as usize])
 }
 
 /// VPERMD: doublewords of `b` chosen by bits 2:0 of those of `a`.
 #[inline(always)]
 #[must_use]
-pub fn vpermd(a: Wide, b: Wide) -> Wide {
+pub(crate) fn vpermd(a: Wide, b: Wide) -> Wide {
     let b = b.map(u32::split);
     a.map(|picks| {
         u32::join(u32::split(picks).map(|pick| b[(pick >> 2 & 1) as usize][(pick & 3) as usize]))
@@ -48,7 +48,7 @@ pub fn vpermd(a: Wide, b: Wide) -> Wide {
 /// VPERMQ: quadwords of `b` chosen by two bits of the immediate each.
 #[inline(always)]
 #[must_use]
-pub fn vpermq(b: Wide, imm: u8) -> Wide {
+pub(crate) fn vpermq(b: Wide, imm: u8) -> Wide {
     let pick = |n: u8| b[usize::from(imm >> (2 * n + 1) & 1)][usize::from(imm >> (2 * n) & 1)];
     [[pick(0), pick(1)], [pick(2), pick(3)]]
 }

@@ -35,7 +35,7 @@ fn xor(a: Lane, b: Lane) -> Lane {
 
 /// AESENC: one round of encryption.
 #[must_use]
-pub fn aesenc(state: Lane, key: Lane) -> Lane {
+pub(crate) fn aesenc(state: Lane, key: Lane) -> Lane {
     let mut state = block(state);
     cipher_round(&mut state, &block(key));
     lane(state)
@@ -50,13 +50,13 @@ fn substitute(state: Lane) -> Lane {
 
 /// AESENCLAST: the last round of encryption.
 #[must_use]
-pub fn aesenclast(state: Lane, key: Lane) -> Lane {
+pub(crate) fn aesenclast(state: Lane, key: Lane) -> Lane {
     xor(substitute(state), key)
 }
 
 /// AESDEC: one round of the equivalent inverse cipher.
 #[must_use]
-pub fn aesdec(state: Lane, key: Lane) -> Lane {
+pub(crate) fn aesdec(state: Lane, key: Lane) -> Lane {
     let mut state = block(state);
     equiv_inv_cipher_round(&mut state, &block(key));
     lane(state)
@@ -64,7 +64,7 @@ pub fn aesdec(state: Lane, key: Lane) -> Lane {
 
 /// AESDECLAST: the last round of the equivalent inverse cipher.
 #[must_use]
-pub fn aesdeclast(state: Lane, key: Lane) -> Lane {
+pub(crate) fn aesdeclast(state: Lane, key: Lane) -> Lane {
     let mut state = block(aesdec(state, [0; 2]));
     mix_columns(&mut state);
     xor(lane(state), key)
@@ -72,7 +72,7 @@ pub fn aesdeclast(state: Lane, key: Lane) -> Lane {
 
 /// AESIMC: InvMixColumns.
 #[must_use]
-pub fn aesimc(key: Lane) -> Lane {
+pub(crate) fn aesimc(key: Lane) -> Lane {
     let mut key = block(key);
     inv_mix_columns(&mut key);
     lane(key)
@@ -80,7 +80,7 @@ pub fn aesimc(key: Lane) -> Lane {
 
 /// AESKEYGENASSIST: SubWord of doublewords 1 and 3, each also rotated with the round constant.
 #[must_use]
-pub fn aeskeygenassist(key: Lane, constant: u8) -> Lane {
+pub(crate) fn aeskeygenassist(key: Lane, constant: u8) -> Lane {
     let [_, x1, _, x3] = u32::split(key);
     // In a state of equal columns ShiftRows does nothing.
     let sub_word = |x: u32| substitute(u32::join([x; 4]))[0] as u32;

@@ -10,7 +10,7 @@ vector_rows! {
 
 /// PCLMULQDQ: bit 0 of the immediate picks the quadword of `a`, bit 4 that of `b`.
 #[must_use]
-pub fn pclmulqdq(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn pclmulqdq(a: Lane, b: Lane, imm: u8) -> Lane {
     let (a, b) = (a[usize::from(imm & 1)], b[usize::from(imm >> 4 & 1)]);
     // Multiples of `a` by all polynomials of degree 3, then four bits of `b` at a time.
     let mut multiples = [0u128; 16];

@@ -1,8 +1,8 @@
 //! AES, carry-less multiplication and SHA (SDM Vol. 1, 12.13, 12.14 and 5.19).
 
-pub mod aes;
-pub mod clmul;
-pub mod sha;
+pub(crate) mod aes;
+pub(crate) mod clmul;
+pub(crate) mod sha;
 
 use crate::exec::table::Row;
 

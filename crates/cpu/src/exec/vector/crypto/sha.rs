@@ -35,7 +35,7 @@ fn majority(x: u32, y: u32, z: u32) -> u32 {
 
 /// SHA1RNDS4: four rounds; the immediate picks function and constant.
 #[must_use]
-pub fn sha1rnds4(state: Lane, words: Lane, imm: u8) -> Lane {
+pub(crate) fn sha1rnds4(state: Lane, words: Lane, imm: u8) -> Lane {
     let [mut d, mut c, mut b, mut a] = u32::split(state);
     let mut words = u32::split(words);
     words.reverse();
@@ -57,7 +57,7 @@ pub fn sha1rnds4(state: Lane, words: Lane, imm: u8) -> Lane {
 
 /// SHA1NEXTE: E of four rounds on, added to the next words.
 #[must_use]
-pub fn sha1nexte(state: Lane, words: Lane) -> Lane {
+pub(crate) fn sha1nexte(state: Lane, words: Lane) -> Lane {
     let e = u32::split(state)[3].rotate_left(30);
     let mut words = u32::split(words);
     words[3] = words[3].wrapping_add(e);
@@ -66,7 +66,7 @@ pub fn sha1nexte(state: Lane, words: Lane) -> Lane {
 
 /// SHA1MSG1: the first step of the message schedule.
 #[must_use]
-pub fn sha1msg1(a: Lane, b: Lane) -> Lane {
+pub(crate) fn sha1msg1(a: Lane, b: Lane) -> Lane {
     let [w3, w2, w1, w0] = u32::split(a);
     let [_, _, w5, w4] = u32::split(b);
     u32::join([w5 ^ w3, w4 ^ w2, w3 ^ w1, w2 ^ w0])
@@ -74,7 +74,7 @@ pub fn sha1msg1(a: Lane, b: Lane) -> Lane {
 
 /// SHA1MSG2: the last step of the message schedule.
 #[must_use]
-pub fn sha1msg2(a: Lane, b: Lane) -> Lane {
+pub(crate) fn sha1msg2(a: Lane, b: Lane) -> Lane {
     let [a3, a2, a1, a0] = u32::split(a);
     let [w15, w14, w13, _] = u32::split(b);
     let w16 = (a0 ^ w13).rotate_left(1);
@@ -86,7 +86,7 @@ pub fn sha1msg2(a: Lane, b: Lane) -> Lane {
 
 /// SHA256RNDS2: two rounds with the sums of words and constants in `words`.
 #[must_use]
-pub fn sha256rnds2(a: Lane, b: Lane, words: Lane) -> Lane {
+pub(crate) fn sha256rnds2(a: Lane, b: Lane, words: Lane) -> Lane {
     let [h0, g0, d0, c0] = u32::split(a);
     let [f0, e0, b0, a0] = u32::split(b);
     let mut s = [a0, b0, c0, d0, e0, f0, g0, h0];
@@ -111,7 +111,7 @@ fn sigma1(x: u32) -> u32 {
 
 /// SHA256MSG1: the first step of the message schedule.
 #[must_use]
-pub fn sha256msg1(a: Lane, b: Lane) -> Lane {
+pub(crate) fn sha256msg1(a: Lane, b: Lane) -> Lane {
     let [w0, w1, w2, w3] = u32::split(a);
     let w4 = b[0] as u32;
     u32::join([
@@ -124,7 +124,7 @@ pub fn sha256msg1(a: Lane, b: Lane) -> Lane {
 
 /// SHA256MSG2: the last step of the message schedule.
 #[must_use]
-pub fn sha256msg2(a: Lane, b: Lane) -> Lane {
+pub(crate) fn sha256msg2(a: Lane, b: Lane) -> Lane {
     let [a0, a1, a2, a3] = u32::split(a);
     let [_, _, w14, w15] = u32::split(b);
     let w16 = a0.wrapping_add(sigma1(w14));

@@ -37,7 +37,7 @@ fn shorten(x: f32) -> u32 {
 
 /// RCPSS of one element.
 #[must_use]
-pub fn reciprocal(x: u32) -> u32 {
+pub(crate) fn reciprocal(x: u32) -> u32 {
     let sign = x & SIGN;
     if is_nan(x) {
         return x | QUIET;
@@ -57,7 +57,7 @@ pub fn reciprocal(x: u32) -> u32 {
 
 /// RSQRTSS of one element.
 #[must_use]
-pub fn reciprocal_root(x: u32) -> u32 {
+pub(crate) fn reciprocal_root(x: u32) -> u32 {
     if is_nan(x) {
         return x | QUIET;
     }

@@ -67,7 +67,7 @@ const fn predicates(op: &Op) -> u64 {
 /// less or equal and unordered, bit 3 inverts the answer for unordered operands, bit 2 then the
 /// whole. The less-than ones object to quiet NaNs, or with bit 4 the others.
 #[inline(always)]
-pub fn holds<F: Format>(env: &mut Env, a: F, b: F, predicate: u8) -> bool {
+pub(crate) fn holds<F: Format>(env: &mut Env, a: F, b: F, predicate: u8) -> bool {
     let bit = |n: u8| predicate >> n & 1 != 0;
     let signaling = matches!(predicate & 3, 1 | 2) != bit(4);
     let comparison = if signaling { Comparison::Signaling } else { Comparison::Quiet };

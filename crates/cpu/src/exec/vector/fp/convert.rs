@@ -43,14 +43,14 @@ vector_rows! {
 
 /// CVTPS2PD: two elements.
 #[inline(always)]
-pub fn cvtps2pd(env: &mut Env, b: u64) -> Lane {
+pub(crate) fn cvtps2pd(env: &mut Env, b: u64) -> Lane {
     let low = convert(env, b as u32);
     [low, convert(env, (b >> 32) as u32)]
 }
 
 /// CVTPD2PS: two elements.
 #[inline(always)]
-pub fn cvtpd2ps(env: &mut Env, b: Lane) -> u64 {
+pub(crate) fn cvtpd2ps(env: &mut Env, b: Lane) -> u64 {
     let low: u32 = convert(env, b[0]);
     let high: u32 = convert(env, b[1]);
     u64::from(low) | u64::from(high) << 32
@@ -58,7 +58,7 @@ pub fn cvtpd2ps(env: &mut Env, b: Lane) -> u64 {
 
 /// CVTDQ2PD and CVTPI2PD: two signed doublewords.
 #[inline(always)]
-pub fn cvtdq2pd(env: &mut Env, b: u64) -> Lane {
+pub(crate) fn cvtdq2pd(env: &mut Env, b: u64) -> Lane {
     [from_i32(env, b as i32), from_i32(env, (b >> 32) as i32)]
 }
 

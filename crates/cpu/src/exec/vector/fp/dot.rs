@@ -46,7 +46,7 @@ extern "C" fn handle_dppd<const FORM: u8, const KIND: u8>(cpu: &mut Cpu, op: &Op
 /// # Errors
 ///
 /// As [`Cpu::simd`].
-pub fn dpps<const LANES: usize>(
+pub(crate) fn dpps<const LANES: usize>(
     cpu: &mut Cpu,
     a: [Lane; LANES],
     b: [Lane; LANES],
@@ -76,7 +76,7 @@ pub fn dpps<const LANES: usize>(
 /// # Errors
 ///
 /// As [`Cpu::simd`].
-pub fn dppd(cpu: &mut Cpu, a: Lane, b: Lane, imm: u8) -> Exec<Lane> {
+pub(crate) fn dppd(cpu: &mut Cpu, a: Lane, b: Lane, imm: u8) -> Exec<Lane> {
     let products: Lane = cpu.simd(|env| {
         std::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { mul(env, a[i], b[i]) } else { 0 })
     })?;

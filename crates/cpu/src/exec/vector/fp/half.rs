@@ -17,7 +17,7 @@ vector_rows! {
 
 /// VCVTPH2PS: four elements. Denormals are numbers like others, whatever DAZ and DE say.
 #[inline(always)]
-pub fn vcvtph2ps(env: &mut Env, b: u64) -> Lane {
+pub(crate) fn vcvtph2ps(env: &mut Env, b: u64) -> Lane {
     let mut inner = Env { daz: false, masks: env.masks | Flags::DE, ..*env };
     let result = std::array::from_fn(|i| convert::<u16, u32>(&mut inner, (b >> (16 * i)) as u16));
     let denormal = env.flags & Flags::DE;
@@ -29,7 +29,7 @@ pub fn vcvtph2ps(env: &mut Env, b: u64) -> Lane {
 /// VCVTPS2PH: four elements. Bits 1:0 of the immediate are the rounding control unless bit 2
 /// chooses MXCSR's; FTZ does not count.
 #[inline(always)]
-pub fn vcvtps2ph(env: &mut Env, b: Lane, imm: u8) -> u64 {
+pub(crate) fn vcvtps2ph(env: &mut Env, b: Lane, imm: u8) -> u64 {
     let rounding = if imm & 4 != 0 { env.rounding } else { Rounding::from_bits(u32::from(imm)) };
     let mut inner = Env { ftz: false, rounding, ..*env };
     let result = u32::split(b).iter().rev().fold(0, |result, &x| {

@@ -23,7 +23,7 @@ vector_rows! {
 
 /// ADDSUBPS: even elements subtracted, odd ones added.
 #[inline(always)]
-pub fn addsubps(env: &mut Env, a: Lane, b: Lane) -> Lane {
+pub(crate) fn addsubps(env: &mut Env, a: Lane, b: Lane) -> Lane {
     let (a, b) = (u32::split(a), u32::split(b));
     u32::join(std::array::from_fn(|i| {
         if i % 2 == 0 { sub(env, a[i], b[i]) } else { add(env, a[i], b[i]) }
@@ -32,7 +32,12 @@ pub fn addsubps(env: &mut Env, a: Lane, b: Lane) -> Lane {
 
 /// HADDPS and HSUBPS: neighbours of `a`, then of `b`.
 #[inline(always)]
-pub fn pairs(env: &mut Env, a: Lane, b: Lane, f: impl Fn(&mut Env, u32, u32) -> u32) -> Lane {
+pub(crate) fn pairs(
+    env: &mut Env,
+    a: Lane,
+    b: Lane,
+    f: impl Fn(&mut Env, u32, u32) -> u32,
+) -> Lane {
     let (a, b) = (u32::split(a), u32::split(b));
     u32::join([f(env, a[0], a[1]), f(env, a[2], a[3]), f(env, b[0], b[1]), f(env, b[2], b[3])])
 }

@@ -1,16 +1,16 @@
 //! Packed and scalar floating point, from SSE to FMA and F16C (SDM Vol. 1, 10.4, 11.4.1, 12.3,
 //! 12.10, 14.4 and 14.5).
 
-pub mod approximate;
-pub mod arithmetic;
-pub mod compare;
-pub mod convert;
-pub mod dot;
-pub mod fused;
-pub mod half;
-pub mod horizontal;
-pub mod round;
-pub mod to_integer;
+pub(crate) mod approximate;
+pub(crate) mod arithmetic;
+pub(crate) mod compare;
+pub(crate) mod convert;
+pub(crate) mod dot;
+pub(crate) mod fused;
+pub(crate) mod half;
+pub(crate) mod horizontal;
+pub(crate) mod round;
+pub(crate) mod to_integer;
 
 use crate::exec::table::Row;
 

@@ -32,7 +32,7 @@ vector_rows! {
 /// Bits 1:0 of the immediate are the rounding control unless bit 2 chooses MXCSR's; bit 3
 /// suppresses the precision exception (SDM Vol. 2B, figure 4-24).
 #[inline(always)]
-pub fn round<F: Format>(env: &mut Env, x: F, imm: u8) -> F {
+pub(crate) fn round<F: Format>(env: &mut Env, x: F, imm: u8) -> F {
     let rounding = if imm & 4 != 0 { env.rounding } else { Rounding::from_bits(u32::from(imm)) };
     round_to_integral(env, x, rounding, imm & 8 != 0)
 }

@@ -57,13 +57,13 @@ vector_rows! {
 
 /// CVTPS2DQ and CVTTPS2DQ.
 #[inline(always)]
-pub fn cvtps2dq(env: &mut Env, b: Lane, rounding: Rounding) -> Lane {
+pub(crate) fn cvtps2dq(env: &mut Env, b: Lane, rounding: Rounding) -> Lane {
     map_with(env, b, |env, x: u32| to_i32(env, x, rounding) as u32)
 }
 
 /// CVTPD2DQ and CVTTPD2DQ: two elements.
 #[inline(always)]
-pub fn cvtpd2dq(env: &mut Env, b: Lane, rounding: Rounding) -> u64 {
+pub(crate) fn cvtpd2dq(env: &mut Env, b: Lane, rounding: Rounding) -> u64 {
     let low = to_i32(env, b[0], rounding);
     let high = to_i32(env, b[1], rounding);
     i32::join([low, high, 0, 0])[0]
@@ -71,7 +71,7 @@ pub fn cvtpd2dq(env: &mut Env, b: Lane, rounding: Rounding) -> u64 {
 
 /// CVTPS2PI and CVTTPS2PI: the low two elements.
 #[inline(always)]
-pub fn cvtps2pi(env: &mut Env, b: u64, rounding: Rounding) -> u64 {
+pub(crate) fn cvtps2pi(env: &mut Env, b: u64, rounding: Rounding) -> u64 {
     let low = to_i32(env, b as u32, rounding);
     let high = to_i32(env, (b >> 32) as u32, rounding);
     i32::join([low, high, 0, 0])[0]

@@ -47,21 +47,21 @@ vector_rows! {
 /// PAVGB: the average, rounded up.
 #[inline(always)]
 #[must_use]
-pub fn pavgb(a: Lane, b: Lane) -> Lane {
+pub(crate) fn pavgb(a: Lane, b: Lane) -> Lane {
     zip(a, b, |a: u8, b| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8)
 }
 
 /// PAVGW.
 #[inline(always)]
 #[must_use]
-pub fn pavgw(a: Lane, b: Lane) -> Lane {
+pub(crate) fn pavgw(a: Lane, b: Lane) -> Lane {
     zip(a, b, |a: u16, b| ((u32::from(a) + u32::from(b) + 1) >> 1) as u16)
 }
 
 /// PSADBW: the sum of absolute differences in each quadword.
 #[inline(always)]
 #[must_use]
-pub fn psadbw(a: Lane, b: Lane) -> Lane {
+pub(crate) fn psadbw(a: Lane, b: Lane) -> Lane {
     let (a, b) = (u8::split(a), u8::split(b));
     std::array::from_fn(|half| {
         (half * 8..half * 8 + 8).map(|i| u64::from(a[i].abs_diff(b[i]))).sum()
@@ -74,7 +74,7 @@ macro_rules! sign {
         #[doc = ": negated, zeroed or kept by the sign of the second operand."]
         #[inline(always)]
         #[must_use]
-        pub fn $name(a: Lane, b: Lane) -> Lane {
+        pub(crate) fn $name(a: Lane, b: Lane) -> Lane {
             zip(a, b, |a: $t, b| match b {
                 ..0 => a.wrapping_neg(),
                 0 => 0,

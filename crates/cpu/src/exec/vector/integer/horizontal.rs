@@ -31,7 +31,7 @@ vector_rows! {
 /// PHADDW, PHADDSW, PHSUBW, PHSUBSW: neighbours of `a`, then of `b`.
 #[inline(always)]
 #[must_use]
-pub fn pairs_of_words(a: Lane, b: Lane, f: impl Fn(i16, i16) -> i16) -> Lane {
+pub(crate) fn pairs_of_words(a: Lane, b: Lane, f: impl Fn(i16, i16) -> i16) -> Lane {
     let (a, b) = (i16::split(a), i16::split(b));
     i16::join(std::array::from_fn(|i| {
         let (from, i) = if i < 4 { (&a, i) } else { (&b, i - 4) };
@@ -42,7 +42,7 @@ pub fn pairs_of_words(a: Lane, b: Lane, f: impl Fn(i16, i16) -> i16) -> Lane {
 /// PHADDD, PHSUBD: neighbours of `a`, then of `b`.
 #[inline(always)]
 #[must_use]
-pub fn pairs_of_doublewords(a: Lane, b: Lane, f: impl Fn(i32, i32) -> i32) -> Lane {
+pub(crate) fn pairs_of_doublewords(a: Lane, b: Lane, f: impl Fn(i32, i32) -> i32) -> Lane {
     let (a, b) = (i32::split(a), i32::split(b));
     i32::join([f(a[0], a[1]), f(a[2], a[3]), f(b[0], b[1]), f(b[2], b[3])])
 }
@@ -50,7 +50,7 @@ pub fn pairs_of_doublewords(a: Lane, b: Lane, f: impl Fn(i32, i32) -> i32) -> La
 /// MPSADBW: sums of absolute differences of four bytes of `b` with eight places of `a`.
 #[inline(always)]
 #[must_use]
-pub fn mpsadbw(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn mpsadbw(a: Lane, b: Lane, imm: u8) -> Lane {
     let (a, b) = (u8::split(a), u8::split(b));
     let a_offset = usize::from(imm >> 2 & 1) * 4;
     let b_offset = usize::from(imm & 3) * 4;
@@ -62,7 +62,7 @@ pub fn mpsadbw(a: Lane, b: Lane, imm: u8) -> Lane {
 /// PHMINPOSUW: the smallest word and where it first is.
 #[inline(always)]
 #[must_use]
-pub fn phminposuw(b: Lane) -> Lane {
+pub(crate) fn phminposuw(b: Lane) -> Lane {
     let words = u16::split(b);
     let mut least = 0;
     for i in 1..8 {

@@ -87,7 +87,7 @@ extern "C" fn pextrw_mmx(cpu: &mut Cpu, op: &Op) -> Exec {
 /// INSERTPS: a doubleword of `b` at a place of `a`, then zeros.
 #[inline(always)]
 #[must_use]
-pub fn insertps(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn insertps(a: Lane, b: Lane, imm: u8) -> Lane {
     let mut result = u32::split(a);
     result[usize::from(imm >> 4 & 3)] = u32::split(b)[usize::from(imm >> 6)];
     for (i, element) in result.iter_mut().enumerate() {

@@ -1,15 +1,15 @@
 //! Packed integer instructions, from MMX to SSE4.2 (SDM Vol. 1, 9.4, 11.4.2, 12.6, 12.10, 12.11).
 
-pub mod arithmetic;
-pub mod compare;
-pub mod extend;
-pub mod horizontal;
-pub mod insert;
-pub mod logic;
-pub mod multiply;
-pub mod pack;
-pub mod shift;
-pub mod shuffle;
+pub(crate) mod arithmetic;
+pub(crate) mod compare;
+pub(crate) mod extend;
+pub(crate) mod horizontal;
+pub(crate) mod insert;
+pub(crate) mod logic;
+pub(crate) mod multiply;
+pub(crate) mod pack;
+pub(crate) mod shift;
+pub(crate) mod shuffle;
 
 use crate::exec::table::Row;
 

@@ -61,7 +61,7 @@ vector_rows! {
 /// The elements of the low halves of `a` and `b` by turns.
 #[inline(always)]
 #[must_use]
-pub fn interleave_low<T: Element>(a: Lane, b: Lane) -> Lane {
+pub(crate) fn interleave_low<T: Element>(a: Lane, b: Lane) -> Lane {
     let (mut result, a, b) = (T::split(a), T::split(a), T::split(b));
     let pairs = a.as_ref().iter().zip(b.as_ref());
     for (target, (&x, &y)) in result.as_mut().chunks_exact_mut(2).zip(pairs) {
@@ -77,7 +77,7 @@ macro_rules! pack {
         #[doc = ": saturates the signed elements of `a`, then those of `b`."]
         #[inline(always)]
         #[must_use]
-        pub fn $name(a: Lane, b: Lane) -> Lane {
+        pub(crate) fn $name(a: Lane, b: Lane) -> Lane {
             let (a, b) = (<$from>::split(a), <$from>::split(b));
             <$to>::join(std::array::from_fn(|i| {
                 let x = if i < $half { a[i % $half] } else { b[i % $half] };

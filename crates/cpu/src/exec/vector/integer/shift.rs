@@ -94,7 +94,7 @@ macro_rules! logical {
         #[doc = ": a count as wide as the element or more gives zero."]
         #[inline(always)]
         #[must_use]
-        pub fn $name(a: Lane, count: u64) -> Lane {
+        pub(crate) fn $name(a: Lane, count: u64) -> Lane {
             if count >= u64::from(<$t>::BITS) {
                 return [0; 2];
             }
@@ -110,7 +110,7 @@ logical!(
 /// PSRAW: a count of 16 or more fills with the sign.
 #[inline(always)]
 #[must_use]
-pub fn psraw(a: Lane, count: u64) -> Lane {
+pub(crate) fn psraw(a: Lane, count: u64) -> Lane {
     let count = count.min(15);
     map(a, |a: i16| a >> count)
 }
@@ -118,7 +118,7 @@ pub fn psraw(a: Lane, count: u64) -> Lane {
 /// PSRAD: a count of 32 or more fills with the sign.
 #[inline(always)]
 #[must_use]
-pub fn psrad(a: Lane, count: u64) -> Lane {
+pub(crate) fn psrad(a: Lane, count: u64) -> Lane {
     let count = count.min(31);
     map(a, |a: i32| a >> count)
 }
@@ -126,7 +126,7 @@ pub fn psrad(a: Lane, count: u64) -> Lane {
 /// PSLLDQ: a shift by bytes.
 #[inline(always)]
 #[must_use]
-pub fn pslldq(a: Lane, bytes: u8) -> Lane {
+pub(crate) fn pslldq(a: Lane, bytes: u8) -> Lane {
     let bits = u32::from(bytes) * 8;
     match bits {
         0 => a,
@@ -139,7 +139,7 @@ pub fn pslldq(a: Lane, bytes: u8) -> Lane {
 /// PSRLDQ: a shift by bytes.
 #[inline(always)]
 #[must_use]
-pub fn psrldq(a: Lane, bytes: u8) -> Lane {
+pub(crate) fn psrldq(a: Lane, bytes: u8) -> Lane {
     let bits = u32::from(bytes) * 8;
     match bits {
         0 => a,

@@ -68,7 +68,7 @@ vector_rows! {
 /// PSHUFB: bytes of `a` picked by `b`; zero where its byte has the top bit set.
 #[inline(always)]
 #[must_use]
-pub fn pshufb(a: Lane, b: Lane) -> Lane {
+pub(crate) fn pshufb(a: Lane, b: Lane) -> Lane {
     let a = u8::split(a);
     let b = u8::split(b);
     u8::join(b.map(|pick| if pick & 0x80 != 0 { 0 } else { a[usize::from(pick & 15)] }))
@@ -77,7 +77,7 @@ pub fn pshufb(a: Lane, b: Lane) -> Lane {
 /// PSHUFB of MMX registers.
 #[inline(always)]
 #[must_use]
-pub fn pshufb_mmx(a: u64, b: u64) -> u64 {
+pub(crate) fn pshufb_mmx(a: u64, b: u64) -> u64 {
     // Eight bytes: the pick is of three bits.
     pshufb([a, 0], [b & 0x8787_8787_8787_8787, 0])[0]
 }
@@ -85,7 +85,7 @@ pub fn pshufb_mmx(a: u64, b: u64) -> u64 {
 /// SHUFPS and, of one operand, PSHUFD: two doublewords of `a`, then two of `b`.
 #[inline(always)]
 #[must_use]
-pub fn shuffle_doublewords(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn shuffle_doublewords(a: Lane, b: Lane, imm: u8) -> Lane {
     let (a, b) = (u32::split(a), u32::split(b));
     let pick = |n: u8| usize::from(imm >> (2 * n) & 3);
     u32::join([a[pick(0)], a[pick(1)], b[pick(2)], b[pick(3)]])
@@ -94,14 +94,14 @@ pub fn shuffle_doublewords(a: Lane, b: Lane, imm: u8) -> Lane {
 /// SHUFPD.
 #[inline(always)]
 #[must_use]
-pub fn shufpd(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn shufpd(a: Lane, b: Lane, imm: u8) -> Lane {
     [a[usize::from(imm & 1)], b[usize::from(imm >> 1 & 1)]]
 }
 
 /// PSHUFLW, PSHUFHW and PSHUFW: the words of a quadword.
 #[inline(always)]
 #[must_use]
-pub fn shuffle_words(quadword: u64, imm: u8) -> u64 {
+pub(crate) fn shuffle_words(quadword: u64, imm: u8) -> u64 {
     (0..4).fold(0, |result, n| {
         let word = quadword >> (16 * (imm >> (2 * n) & 3)) & 0xffff;
         result | word << (16 * n)
@@ -111,7 +111,7 @@ pub fn shuffle_words(quadword: u64, imm: u8) -> u64 {
 /// PALIGNR: 16 bytes of `a:b` from byte `imm` on.
 #[inline(always)]
 #[must_use]
-pub fn palignr(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn palignr(a: Lane, b: Lane, imm: u8) -> Lane {
     let mut bytes = [0; 64];
     bytes[..16].copy_from_slice(&u8::split(b));
     bytes[16..32].copy_from_slice(&u8::split(a));
@@ -122,7 +122,7 @@ pub fn palignr(a: Lane, b: Lane, imm: u8) -> Lane {
 /// PALIGNR of MMX registers.
 #[inline(always)]
 #[must_use]
-pub fn palignr_mmx(a: u64, b: u64, imm: u8) -> u64 {
+pub(crate) fn palignr_mmx(a: u64, b: u64, imm: u8) -> u64 {
     let both = u128::from(a) << 64 | u128::from(b);
     both.checked_shr(u32::from(imm) * 8).unwrap_or(0) as u64
 }
@@ -130,7 +130,7 @@ pub fn palignr_mmx(a: u64, b: u64, imm: u8) -> u64 {
 /// BLENDPS, BLENDPD, PBLENDW: elements of `b` where `imm` has a one, else of `a`.
 #[inline(always)]
 #[must_use]
-pub fn blend<T: Element>(a: Lane, b: Lane, imm: u8) -> Lane {
+pub(crate) fn blend<T: Element>(a: Lane, b: Lane, imm: u8) -> Lane {
     let mut result = T::split(a);
     for (i, (x, &y)) in result.as_mut().iter_mut().zip(T::split(b).as_ref()).enumerate() {
         if imm >> (i & 7) & 1 != 0 {
@@ -143,7 +143,12 @@ pub fn blend<T: Element>(a: Lane, b: Lane, imm: u8) -> Lane {
 /// BLENDVPS, BLENDVPD, PBLENDVB: elements of `b` where `chosen` of the mask's element.
 #[inline(always)]
 #[must_use]
-pub fn blend_by_sign<T: Element>(a: Lane, b: Lane, mask: Lane, chosen: impl Fn(T) -> bool) -> Lane {
+pub(crate) fn blend_by_sign<T: Element>(
+    a: Lane,
+    b: Lane,
+    mask: Lane,
+    chosen: impl Fn(T) -> bool,
+) -> Lane {
     let mut result = T::split(a);
     let others = T::split(b);
     let picks = T::split(mask);

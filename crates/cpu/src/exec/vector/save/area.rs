@@ -8,67 +8,67 @@ use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
 use crate::state::x87::{Fpu, Reg80};
 
 /// Bytes of the legacy region and the header.
-pub const BASE_SIZE: usize = 576;
+pub(crate) const BASE_SIZE: usize = 576;
 /// Bytes of the largest area.
-pub const MAX_SIZE: usize = BASE_SIZE + AVX_SIZE;
+pub(crate) const MAX_SIZE: usize = BASE_SIZE + AVX_SIZE;
 /// Where the header is.
-pub const HEADER: usize = 512;
+pub(crate) const HEADER: usize = 512;
 /// Bytes of the component that holds the upper halves of the YMM registers.
-pub const AVX_SIZE: usize = 256;
+pub(crate) const AVX_SIZE: usize = 256;
 /// XCOMP_BV: the area is compacted.
-pub const COMPACTED: u64 = 1 << 63;
+pub(crate) const COMPACTED: u64 = 1 << 63;
 
 /// x87 state below MXCSR: control, status, tags, opcode and pointers.
-pub const X87_CONTROL: Range<usize> = 0..24;
+pub(crate) const X87_CONTROL: Range<usize> = 0..24;
 /// MXCSR and MXCSR_MASK.
-pub const MXCSR: Range<usize> = 24..32;
+pub(crate) const MXCSR: Range<usize> = 24..32;
 /// ST0 to ST7.
-pub const X87_REGISTERS: Range<usize> = 32..160;
+pub(crate) const X87_REGISTERS: Range<usize> = 32..160;
 const XMM: usize = 160;
 
 /// How an instruction sees an area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Format {
+pub(crate) struct Format {
     /// 64-bit instruction and data pointers (REX.W).
-    pub wide: bool,
+    pub(crate) wide: bool,
     /// 16 vector registers (64-bit mode), else 8.
-    pub all_registers: bool,
+    pub(crate) all_registers: bool,
 }
 
 impl Format {
     /// Number of vector registers.
     #[must_use]
-    pub const fn registers(self) -> usize {
+    pub(crate) const fn registers(self) -> usize {
         if self.all_registers { 16 } else { 8 }
     }
 
     /// Where the XMM registers are.
     #[must_use]
-    pub const fn xmm(self) -> Range<usize> {
+    pub(crate) const fn xmm(self) -> Range<usize> {
         XMM..XMM + 16 * self.registers()
     }
 
     /// Where the upper halves of the YMM registers are, in the standard format and, as the only
     /// extended component, in the compacted one.
     #[must_use]
-    pub const fn avx(self) -> Range<usize> {
+    pub(crate) const fn avx(self) -> Range<usize> {
         BASE_SIZE..BASE_SIZE + 16 * self.registers()
     }
 }
 
 /// An area in memory order.
 #[derive(Clone, Debug)]
-pub struct Area {
+pub(crate) struct Area {
     /// The bytes.
-    pub bytes: [u8; MAX_SIZE],
+    pub(crate) bytes: [u8; MAX_SIZE],
     /// Which of its layouts it has.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 impl Area {
     /// An area of zeros.
     #[must_use]
-    pub const fn new(format: Format) -> Self {
+    pub(crate) const fn new(format: Format) -> Self {
         Self { bytes: [0; MAX_SIZE], format }
     }
 
@@ -84,30 +84,30 @@ impl Area {
 
     /// A quadword.
     #[must_use]
-    pub fn quadword(&self, at: usize) -> u64 {
+    pub(crate) fn quadword(&self, at: usize) -> u64 {
         u64::from_le_bytes(self.get(at))
     }
 
     /// Writes a quadword.
-    pub fn put_quadword(&mut self, at: usize, value: u64) {
+    pub(crate) fn put_quadword(&mut self, at: usize, value: u64) {
         self.put(at, value.to_le_bytes());
     }
 
     /// MXCSR as the area has it.
     #[must_use]
-    pub fn mxcsr(&self) -> u32 {
+    pub(crate) fn mxcsr(&self) -> u32 {
         u32::from_le_bytes(self.get(MXCSR.start))
     }
 
     /// Writes MXCSR and MXCSR_MASK.
-    pub fn put_mxcsr(&mut self, vector: &VectorState) {
+    pub(crate) fn put_mxcsr(&mut self, vector: &VectorState) {
         self.put(MXCSR.start, vector.mxcsr.to_le_bytes());
         self.put(MXCSR.start + 4, MXCSR_MASK.to_le_bytes());
     }
 
     /// Writes x87 state. The code and data segments are zero: CPUID.7.0:EBX bit 13 deprecates
     /// them.
-    pub fn put_x87(&mut self, fpu: &Fpu) {
+    pub(crate) fn put_x87(&mut self, fpu: &Fpu) {
         self.put(0, fpu.control.to_le_bytes());
         self.put(2, fpu.status_word().to_le_bytes());
         self.put(4, [fpu.tags, 0]);
@@ -130,7 +130,7 @@ impl Area {
     /// The x87 state that the area holds. Reserved bits of the control word are as if they had
     /// been loaded by FLDCW, and ES and B follow from flags and masks (SDM Vol. 1, 8.1.3.3).
     #[must_use]
-    pub fn x87(&self) -> Fpu {
+    pub(crate) fn x87(&self) -> Fpu {
         let pointer = |at: usize| {
             if self.format.wide {
                 self.quadword(at)
@@ -157,7 +157,7 @@ impl Area {
     }
 
     /// Writes the XMM registers.
-    pub fn put_sse(&mut self, vector: &VectorState) {
+    pub(crate) fn put_sse(&mut self, vector: &VectorState) {
         for i in 0..self.format.registers() {
             let [low, high, ..] = vector.ymm[i];
             self.put_quadword(XMM + 16 * i, low);
@@ -166,7 +166,7 @@ impl Area {
     }
 
     /// Reads the XMM registers.
-    pub fn take_sse(&self, vector: &mut VectorState) {
+    pub(crate) fn take_sse(&self, vector: &mut VectorState) {
         for i in 0..self.format.registers() {
             vector.ymm[i][0] = self.quadword(XMM + 16 * i);
             vector.ymm[i][1] = self.quadword(XMM + 16 * i + 8);
@@ -174,7 +174,7 @@ impl Area {
     }
 
     /// Writes the upper halves of the YMM registers.
-    pub fn put_avx(&mut self, vector: &VectorState) {
+    pub(crate) fn put_avx(&mut self, vector: &VectorState) {
         for i in 0..self.format.registers() {
             let [.., low, high] = vector.ymm[i];
             self.put_quadword(BASE_SIZE + 16 * i, low);
@@ -183,7 +183,7 @@ impl Area {
     }
 
     /// Reads the upper halves of the YMM registers.
-    pub fn take_avx(&self, vector: &mut VectorState) {
+    pub(crate) fn take_avx(&self, vector: &mut VectorState) {
         for i in 0..self.format.registers() {
             vector.ymm[i][2] = self.quadword(BASE_SIZE + 16 * i);
             vector.ymm[i][3] = self.quadword(BASE_SIZE + 16 * i + 8);
@@ -193,13 +193,13 @@ impl Area {
 
 /// x87 state in its initial configuration (SDM Vol. 1, 13.6).
 #[must_use]
-pub fn initial_x87() -> Fpu {
+pub(crate) fn initial_x87() -> Fpu {
     Fpu { control: 0x37f, tags: 0, ..Fpu::default() }
 }
 
 /// XINUSE: the components that are not in their initial configuration (SDM Vol. 1, 13.6).
 #[must_use]
-pub fn in_use(fpu: &Fpu, vector: &VectorState, format: Format) -> Xfeatures {
+pub(crate) fn in_use(fpu: &Fpu, vector: &VectorState, format: Format) -> Xfeatures {
     let registers = &vector.ymm[..format.registers()];
     let initial = fpu.control == 0x37f
         && (fpu.status, fpu.top, fpu.tags) == (0, 0, 0)
@@ -213,7 +213,12 @@ pub fn in_use(fpu: &Fpu, vector: &VectorState, format: Format) -> Xfeatures {
 }
 
 /// Sets components to their initial configuration; MXCSR stays.
-pub fn initialize(fpu: &mut Fpu, vector: &mut VectorState, components: Xfeatures, format: Format) {
+pub(crate) fn initialize(
+    fpu: &mut Fpu,
+    vector: &mut VectorState,
+    components: Xfeatures,
+    format: Format,
+) {
     if components.contains(Xfeatures::X87) {
         *fpu = initial_x87();
     }
@@ -229,13 +234,13 @@ pub fn initialize(fpu: &mut Fpu, vector: &mut VectorState, components: Xfeatures
 
 /// What is restored from an area, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Components to load.
-    pub load: Xfeatures,
+    pub(crate) load: Xfeatures,
     /// Components to initialize.
-    pub initialize: Xfeatures,
+    pub(crate) initialize: Xfeatures,
     /// MXCSR afterwards, where it changes: as the area has it (`true`) or its default.
-    pub mxcsr: Option<bool>,
+    pub(crate) mxcsr: Option<bool>,
 }
 
 impl Plan {
@@ -243,7 +248,7 @@ impl Plan {
     /// `allowed` are the components that the processor may have enabled (SDM Vol. 1, 13.8, 13.12).
     /// `None`: #GP(0).
     #[must_use]
-    pub fn new(header: &[u8; 64], rfbm: Xfeatures, allowed: Xfeatures) -> Option<Self> {
+    pub(crate) fn new(header: &[u8; 64], rfbm: Xfeatures, allowed: Xfeatures) -> Option<Self> {
         let word = |n: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&header[8 * n..8 * n + 8]);
@@ -282,7 +287,7 @@ impl Plan {
     /// The manual leaves open what is loaded by then; some processors have loaded x87 state, and
     /// of a compacted area the XMM registers.
     #[must_use]
-    pub fn apply(self, area: &Area, fpu: &mut Fpu, vector: &mut VectorState) -> Option<()> {
+    pub(crate) fn apply(self, area: &Area, fpu: &mut Fpu, vector: &mut VectorState) -> Option<()> {
         let mxcsr = match self.mxcsr {
             Some(true) if area.mxcsr() & !MXCSR_MASK != 0 => return None,
             Some(true) => area.mxcsr(),

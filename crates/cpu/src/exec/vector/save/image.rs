@@ -10,23 +10,17 @@ use crate::state::vector::MXCSR_DEFAULT;
 /// An image that XRSTOR would refuse with #GP(0).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("XSAVE image has reserved or unsupported bits, or is too short")]
-pub struct IllegalImage;
+pub(crate) struct IllegalImage;
 
 impl Cpu {
     fn image_format(&self) -> Format {
         Format { wide: self.run.mode.is_64(), all_registers: self.run.mode.is_64() }
     }
 
-    /// Bytes of an image with these components: 576, or 832 with AVX state.
-    #[must_use]
-    pub const fn xsave_image_size(xfrm: Xfeatures) -> usize {
-        Self::area_size(xfrm)
-    }
-
     /// The components `xfrm` of the current state in the standard format, as XSAVE writes them
     /// into an area of zeros.
     #[must_use]
-    pub fn xsave_image(&self, xfrm: Xfeatures) -> Vec<u8> {
+    pub(crate) fn xsave_image(&self, xfrm: Xfeatures) -> Vec<u8> {
         let mut area = Area::new(self.image_format());
         if xfrm.contains(Xfeatures::X87) {
             area.put_x87(&self.arch.fpu);
@@ -45,24 +39,17 @@ impl Cpu {
         area.bytes[..Self::area_size(xfrm)].to_vec()
     }
 
-    /// Whether [`Cpu::xrstor_image`] would accept the image.
-    ///
-    /// # Errors
-    ///
-    /// [`IllegalImage`] where XRSTOR with XCR0 = `xfrm` gives #GP(0).
-    pub fn check_xsave_image(&self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
-        let (mut fpu, mut vector) = (self.arch.fpu.clone(), self.arch.vector.clone());
-        let (area, plan) = self.read_image(image, xfrm)?;
-        plan.apply(&area, &mut fpu, &mut vector).ok_or(IllegalImage)
-    }
-
     /// Restores the components `xfrm` from an image in the standard format.
     ///
     /// # Errors
     ///
     /// [`IllegalImage`] where XRSTOR with XCR0 = `xfrm` gives #GP(0), or where the image is in the
-    /// compacted format or shorter than [`Cpu::xsave_image_size`]; nothing has changed then.
-    pub fn xrstor_image(&mut self, image: &[u8], xfrm: Xfeatures) -> Result<(), IllegalImage> {
+    /// compacted format or shorter than [`Cpu::area_size`]; nothing has changed then.
+    pub(crate) fn xrstor_image(
+        &mut self,
+        image: &[u8],
+        xfrm: Xfeatures,
+    ) -> Result<(), IllegalImage> {
         let (area, plan) = self.read_image(image, xfrm)?;
         plan.apply(&area, &mut self.arch.fpu, &mut self.arch.vector).ok_or(IllegalImage)
     }
@@ -82,7 +69,7 @@ impl Cpu {
 
     /// Sets the components `xfrm` to their initial configuration and MXCSR to its default: the
     /// synthetic state after an asynchronous exit (SDM Vol. 3D, table 37-3).
-    pub fn initialize_xstate(&mut self, xfrm: Xfeatures) {
+    pub(crate) fn initialize_xstate(&mut self, xfrm: Xfeatures) {
         // All 16 registers, whatever the mode: nothing of an enclave may stay behind.
         let format = Format { wide: true, all_registers: true };
         initialize(&mut self.arch.fpu, &mut self.arch.vector, xfrm, format);

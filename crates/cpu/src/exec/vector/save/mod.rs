@@ -1,12 +1,12 @@
 //! Saving and restoring state: FXSAVE, XSAVE and their relatives, and MXCSR
 //! (SDM Vol. 1, 10.5 and chapter 13).
 
-pub mod area;
-pub mod fxsave;
-pub mod image;
-pub mod mxcsr;
-pub mod xrstor;
-pub mod xsave;
+pub(crate) mod area;
+pub(crate) mod fxsave;
+pub(crate) mod image;
+pub(crate) mod mxcsr;
+pub(crate) mod xrstor;
+pub(crate) mod xsave;
 
 use crate::cpu::Cpu;
 use crate::exec::table::Row;

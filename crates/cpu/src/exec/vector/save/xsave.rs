@@ -60,7 +60,7 @@ impl Cpu {
 
     /// XINUSE: the components that are not in their initial configuration (SDM Vol. 1, 13.6).
     #[must_use]
-    pub fn xinuse(&self) -> Xfeatures {
+    pub(crate) fn xinuse(&self) -> Xfeatures {
         let all_registers = self.run.mode.is_64();
         in_use(&self.arch.fpu, &self.arch.vector, Format { wide: all_registers, all_registers })
     }
