@@ -1,5 +1,5 @@
 //! Blocks of decoded code and where to find them.
-#![expect(unsafe_code, reason = "blocks point to their page's code tracking, jumps to ops")]
+#![expect(unsafe_code, reason = "runs and jumps point to ops, and to translated code")]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use crate::mode::Mode;
 use crate::op::Op;
-use crate::phys::{CodeTrack, code_changes};
+use crate::phys::{Tracker, code_changes};
 
 /// Blocks kept: half of what a table of 2^18 places holds, which then is tidied up rather than
 /// enlarged where places of dropped blocks fill it.
@@ -40,7 +40,7 @@ pub(crate) struct Source {
     /// Identity of the page.
     pub(crate) phys: u64,
     /// Code tracking of the page.
-    pub(crate) track: NonNull<CodeTrack>,
+    pub(crate) track: Tracker,
     /// Generation of the page that the bytes belong to.
     pub(crate) generation: u32,
 }
@@ -50,8 +50,7 @@ impl Source {
     #[inline]
     #[must_use]
     pub(crate) fn is_fresh(&self) -> bool {
-        // SAFETY: the tracker lives as long as the physical map.
-        unsafe { self.track.as_ref() }.generation() == self.generation
+        self.track.generation() == self.generation
     }
 }
 
@@ -70,8 +69,8 @@ pub(crate) struct Block {
     code: Option<NonNull<u8>>,
 }
 
-// SAFETY: a tracker lives as long as the physical map, which the processor keeps alive, and may be
-// used from every thread.
+// SAFETY: the place of translated code is that of the processor's translator, which is `Send` and goes
+// to another thread with the processor alone.
 unsafe impl Send for Block {}
 
 impl Block {
@@ -113,7 +112,7 @@ pub(crate) const fn may_translate(la: u64) -> bool {
     !matches!(la >> 31, 0xffff | 0x1_ffff_0000)
 }
 
-// SAFETY: the ops are plain data of the `Blocks` that holds the jump.
+// SAFETY: the ops are plain data of the `Blocks` that holds the jump; of the code, see `Block`.
 unsafe impl Send for Jump {}
 
 const NO_JUMP: Jump = Jump {
@@ -231,18 +230,22 @@ impl Blocks {
     /// Where the store has an op.
     fn place(&self, start: u32) -> NonNull<Op> {
         debug_assert!((start as usize) < self.store.capacity());
-        // SAFETY: blocks begin within the room of the store, whose address is not null.
+        // SAFETY: `keep` gave the place, within the room of the store, whose address is not null.
         unsafe { NonNull::new_unchecked(self.store.as_ptr().add(start as usize).cast_mut()) }
     }
 
-    /// The ops to run, in order, of a run that this value made.
+    /// The ops to run, in order.
+    ///
+    /// # Safety
+    ///
+    /// This value made the run, of a block that it gave, or gave it for a jump.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn ops(&self, run: Run) -> &[Op] {
-        // SAFETY: the store got all its room when it was made, so that it does not move, and what
-        // `keep` has put into a place of it stays or is replaced by other ops as long as this value
-        // lives. Only `&mut self` does so. A place, rather than an index, saves a multiplication
-        // before each block.
+    pub(crate) unsafe fn ops(&self, run: Run) -> &[Op] {
+        // SAFETY: the caller says that the ops are in the store, which got all its room when it was
+        // made, so that it does not move. What `keep` has put into a place of it stays or is
+        // replaced by other ops as long as this value lives, by `&mut self` alone. A place, rather
+        // than an index, saves a multiplication before each block.
         unsafe { run.ops.as_ref() }
     }
 
@@ -270,7 +273,12 @@ impl Blocks {
     }
 
     /// Notes the translation of a block, for all that lead to it from now on.
-    pub(crate) fn translated(&mut self, key: u64, la: u64, code: NonNull<u8>) {
+    ///
+    /// # Safety
+    ///
+    /// `code` is what the processor's translator made of the block, and stays valid until
+    /// [`Blocks::forget_translations`].
+    pub(crate) unsafe fn translated(&mut self, key: u64, la: u64, code: NonNull<u8>) {
         if let Some(block) = self.by_phys.get_mut(&key) {
             block.code = Some(code);
         }
@@ -360,6 +368,7 @@ mod tests {
     use super::*;
     use crate::controls::Features;
     use crate::lower::lower;
+    use crate::phys::CodeTrack;
 
     /// The ops of NOPs and a jump to itself.
     fn ops(nops: usize) -> Vec<Op> {
@@ -375,18 +384,19 @@ mod tests {
         ops
     }
 
-    fn source(track: &CodeTrack) -> Source {
-        Source { phys: 0x1000, track: NonNull::from(track), generation: 0 }
+    fn source() -> Source {
+        static TRACK: CodeTrack = CodeTrack::new();
+        Source { phys: 0x1000, track: Tracker::of(&TRACK), generation: 0 }
     }
 
     #[test]
     fn blocks_and_jumps_lead_to_their_own_ops_or_nowhere_however_many_come() {
         for (nops, inserted) in [(0, 5 * BLOCKS), (30, PIECES * PIECE / 8)] {
-            let track = CodeTrack::default();
             let (mut blocks, mut ops) = (Blocks::default(), ops(nops));
-            let number = |blocks: &Blocks, run: Run| blocks.ops(run)[0].imm;
+            // SAFETY: the same blocks made the run.
+            let number = |blocks: &Blocks, run: Run| unsafe { blocks.ops(run) }[0].imm;
             for n in 1..=inserted as u64 {
-                let block = blocks.insert(n << 12, numbered(&mut ops, n), source(&track), None);
+                let block = blocks.insert(n << 12, numbered(&mut ops, n), source(), None);
                 blocks.remember(n << 12, n, &block, code_changes());
             }
 
@@ -407,13 +417,12 @@ mod tests {
 
     #[test]
     fn the_memory_of_blocks_is_bounded() {
-        let track = CodeTrack::default();
         for nops in [0, 38] {
             let (mut blocks, ops) = (Blocks::default(), ops(nops));
             let room = blocks.store.capacity();
 
             for n in 0..3 * BLOCKS as u64 {
-                blocks.insert(n << 12, &ops, source(&track), None);
+                blocks.insert(n << 12, &ops, source(), None);
             }
 
             assert!(blocks.by_phys.len() <= BLOCKS, "{nops}");
@@ -424,21 +433,21 @@ mod tests {
 
     #[test]
     fn a_block_that_was_decoded_again_outlives_the_piece_of_its_first_ops() {
-        let track = CodeTrack::default();
         let (mut blocks, mut ops) = (Blocks::default(), ops(30));
         let per_piece = (PIECE / ops.len()) as u64;
-        blocks.insert(7, numbered(&mut ops, 1), source(&track), None);
+        blocks.insert(7, numbered(&mut ops, 1), source(), None);
         for n in 1..per_piece * PIECES as u64 - 4 {
-            blocks.insert(n << 12, &ops, source(&track), None);
+            blocks.insert(n << 12, &ops, source(), None);
         }
-        blocks.insert(7, numbered(&mut ops, 2), source(&track), None);
+        blocks.insert(7, numbered(&mut ops, 2), source(), None);
 
         for n in 1..per_piece {
-            blocks.insert(n << 40, &ops, source(&track), None);
+            blocks.insert(n << 40, &ops, source(), None);
         }
 
         let block = blocks.find(7).expect("the block is kept");
-        assert_eq!(blocks.ops(blocks.run(&block))[0].imm, 2);
+        // SAFETY: the same blocks made the run.
+        assert_eq!(unsafe { blocks.ops(blocks.run(&block)) }[0].imm, 2);
         assert!(blocks.find(1 << 12).is_none(), "the piece was dropped");
     }
 }

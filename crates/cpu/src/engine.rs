@@ -28,6 +28,8 @@ pub struct Vcpu {
     /// Its state, which the owner may exchange between calls of [`Vcpu::run`].
     pub cpu: Cpu,
     pub(crate) blocks: Blocks,
+    /// Keeps the memory that the blocks were decoded from, whatever the owner puts in `cpu`.
+    _package: Arc<Package>,
     /// Ops just decoded.
     pub(crate) decoded: Vec<Op>,
     look_in: u32,
@@ -56,6 +58,7 @@ impl Vcpu {
     #[must_use]
     pub fn new(shared: Arc<Package>, id: u32, features: Features) -> Self {
         Self {
+            _package: shared.clone(),
             cpu: Cpu::new(shared, id, features),
             blocks: Blocks::default(),
             decoded: Vec::new(),
@@ -143,11 +146,17 @@ impl Vcpu {
         if let (Some(code), Some(translator)) = (code, &mut self.translator) {
             self.cpu.run.native.budget = self.look_in as i32;
             let jumps = self.blocks.jumps();
-            let outcome = self.cpu.enter_native(&mut **translator, code, jumps);
+            #[expect(unsafe_code, reason = "runs translated code")]
+            // SAFETY: blocks and jumps have code of this translator alone, since it last forgot it
+            // (see `Blocks::translated`), and the jump cache is theirs.
+            let outcome = unsafe { self.cpu.enter_native(&mut **translator, code, jumps) };
             self.look_in = self.cpu.run.native.budget.max(1) as u32;
             return outcome;
         }
-        run_ops(&mut self.cpu, self.blocks.ops(run), run.phys)
+        #[expect(unsafe_code, reason = "a run points to ops")]
+        // SAFETY: `run_loop` just got the run from `find_block`, which asks `self.blocks`.
+        let ops = unsafe { self.blocks.ops(run) };
+        run_ops(&mut self.cpu, ops, run.phys)
     }
 
     /// Looks at everything that can come between two instructions, in the order of SDM Vol. 3A,

@@ -9,12 +9,12 @@ use crate::cpu::Cpu;
 use crate::engine::Vcpu;
 use crate::exit::{Exec, Stop};
 use crate::lower::{MAX_LEN, lower};
-use crate::mem::host::copy_up;
+use crate::mem::PageBytes;
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::mem::translate::Target;
 use crate::native::BlockView;
 use crate::op::BLOCK_SLOT;
-use crate::phys::{CodeTrack, code_changes};
+use crate::phys::code_changes;
 use crate::run_state::attention;
 
 /// Bytes looked at for one block: more than one instruction can have.
@@ -23,20 +23,13 @@ const WINDOW: usize = 256;
 /// Code bytes to decode, up to the end of their page.
 #[derive(Clone, Copy)]
 struct Code {
-    host: NonNull<u8>,
-    track: NonNull<CodeTrack>,
+    bytes: PageBytes,
     phys: u64,
-    /// Offset of the first byte in its page.
-    offset: usize,
 }
 
 impl Code {
     fn read(self, out: &mut [u8]) {
-        #[expect(unsafe_code, reason = "reads guest memory")]
-        // SAFETY: the page is valid to its end, which the callers do not pass.
-        unsafe {
-            copy_up(self.host.as_ptr(), out.as_mut_ptr(), out.len());
-        }
+        self.bytes.read_code(out);
     }
 
     fn still_reads(self, bytes: &[u8]) -> bool {
@@ -48,10 +41,12 @@ impl Code {
 
     /// Marks bytes as decoded: the generation that they belong to.
     fn mark(self, len: usize, several: bool) -> u32 {
-        #[expect(unsafe_code, reason = "reaches the page's tracker")]
-        // SAFETY: the tracker lives as long as the page.
-        let track = unsafe { self.track.as_ref() };
-        track.mark(self.offset, len, several)
+        self.bytes.track().mark(self.bytes.offset(), len, several)
+    }
+
+    /// What a block is decoded from, of the generation that [`Code::mark`] said.
+    fn source(self, generation: u32) -> Source {
+        Source { phys: self.phys, track: self.bytes.track(), generation }
     }
 }
 
@@ -60,13 +55,7 @@ impl Vcpu {
     pub(crate) fn fetch(&mut self, la: u64, out: &mut [u8]) -> Exec {
         let mode = self.cpu.fetch_mode();
         match self.cpu.translate(la, AccessKind::Execute, mode)? {
-            Target::Memory { host, .. } => {
-                #[expect(unsafe_code, reason = "reads guest memory")]
-                // SAFETY: the target's bytes stay in its page.
-                unsafe {
-                    copy_up(host.as_ptr(), out.as_mut_ptr(), out.len());
-                }
-            }
+            Target::Memory { bytes, .. } => bytes.read_code(out),
             Target::Void | Target::Device(_) => out.fill(0xff),
         }
         Ok(())
@@ -88,14 +77,14 @@ impl Vcpu {
         let changes = code_changes();
         let start = self.fetch_address()?;
         let mode = self.cpu.fetch_mode();
-        let Target::Memory { host, track, phys } =
+        let Target::Memory { bytes, phys } =
             self.cpu.translate(start, AccessKind::Execute, mode)?
         else {
             self.cpu.run.attention |= attention::ALONE;
             return Err(Stop::JUMP);
         };
         let key = phys_key(phys, start & 0xfff, self.cpu.run.mode);
-        let page = Code { host, track, phys, offset: (start & 0xfff) as usize };
+        let page = Code { bytes, phys };
         let block = match self.blocks.find(key) {
             Some(block) => block,
             None => match self.decode(key, page) {
@@ -145,14 +134,21 @@ impl Vcpu {
         if !block.is_fresh() {
             return None;
         }
+        #[expect(unsafe_code, reason = "runs and translations belong to their makers")]
         let view = BlockView {
-            ops: self.blocks.ops(run),
+            // SAFETY: the caller just got the run from `self.blocks`.
+            ops: unsafe { self.blocks.ops(run) },
             bytes,
             phys: run.phys,
             decoder_options: self.cpu.ctl.features.decoder_options(),
         };
         let code = self.translator.as_mut()?.translate(&view)?;
-        self.blocks.translated(key, la, code);
+        #[expect(unsafe_code, reason = "runs and translations belong to their makers")]
+        // SAFETY: the processor's translator made the code of this block just now, and nothing has
+        // it forget its code before `forget_translations`: see above, and `take_translator`.
+        unsafe {
+            self.blocks.translated(key, la, code);
+        }
         Some(code)
     }
 
@@ -160,7 +156,7 @@ impl Vcpu {
     fn decode(&mut self, key: u64, code: Code) -> Option<Block> {
         let several = self.cpu.package.kickers.len() > 1;
         let mut bytes = [0; WINDOW];
-        let limit = self.bytes_to_limit(4096 - code.offset).min(WINDOW);
+        let limit = self.bytes_to_limit(4096 - code.bytes.offset()).min(WINDOW);
         loop {
             // Mark first, then read: see `CodeTrack`. The extent is known only after decoding, so
             // mark what was decoded and read again.
@@ -173,7 +169,7 @@ impl Vcpu {
             }
             let generation = code.mark(len, several);
             if code.still_reads(&bytes[..len]) {
-                let source = Source { phys: code.phys, track: code.track, generation };
+                let source = code.source(generation);
                 return Some(self.blocks.insert(key, &self.decoded, source, None));
             }
         }
@@ -182,7 +178,7 @@ impl Vcpu {
     /// Decodes the instruction at a place, which crosses into the next page, as a block of its own.
     fn decode_crossing(&mut self, key: u64, first: Code) -> Exec<Run> {
         let several = self.cpu.package.kickers.len() > 1;
-        let have = 4096 - first.offset;
+        let have = 4096 - first.bytes.offset();
         let start = self.fetch_address()?;
         if self.bytes_to_limit(MAX_LEN) < MAX_LEN {
             // It may end beyond the limit of CS: what runs it alone finds that out.
@@ -201,12 +197,7 @@ impl Vcpu {
             lower(&bytes, self.cpu.run.mode, &self.cpu.ctl.features, true, &mut self.decoded);
             let generations = (first.mark(have, several), second.mark(MAX_LEN - have, several));
             if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
-                let source = |code: Code, generation| Source {
-                    phys: code.phys,
-                    track: code.track,
-                    generation,
-                };
-                let (one, two) = (source(first, generations.0), source(second, generations.1));
+                let (one, two) = (first.source(generations.0), second.source(generations.1));
                 let block = self.blocks.insert(key, &self.decoded, one, Some(two));
                 return Ok(self.blocks.run(&block));
             }
@@ -221,7 +212,7 @@ impl Vcpu {
         }
         let mode = self.cpu.fetch_mode();
         Ok(match self.cpu.translate(next, AccessKind::Execute, mode)? {
-            Target::Memory { host, track, phys } => Some(Code { host, track, phys, offset: 0 }),
+            Target::Memory { bytes, phys } => Some(Code { bytes, phys }),
             _ => None,
         })
     }

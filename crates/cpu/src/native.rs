@@ -117,8 +117,7 @@ pub mod layout {
     /// Attention bits (32 bits): anything but 0 ends translated code before the next block.
     pub const ATTENTION: usize = RUN + offset_of!(crate::run_state::RunState, attention);
     /// The TLB's current context, which hits have in the low 12 bits of their tag.
-    pub const CONTEXT: usize =
-        RUN + offset_of!(crate::run_state::RunState, tlb) + offset_of!(Tlb, context);
+    pub const CONTEXT: usize = RUN + offset_of!(crate::run_state::RunState, tlb) + Tlb::CONTEXT;
     const NATIVE: usize = RUN + offset_of!(crate::run_state::RunState, native);
     /// Pointer to the TLB for reads.
     pub const TLB_READ: usize = NATIVE + offset_of!(NativeState, tlb);
@@ -211,7 +210,12 @@ impl Cpu {
     /// # Errors
     ///
     /// As a handler.
-    pub(crate) fn enter_native(
+    ///
+    /// # Safety
+    ///
+    /// `code`, and all code in the jump cache that `jumps` points to, is the translator's since it
+    /// last forgot any.
+    pub(crate) unsafe fn enter_native(
         &mut self,
         translator: &mut dyn Translator,
         code: NonNull<u8>,
@@ -224,7 +228,7 @@ impl Cpu {
         native.events = (&raw const self.kicker.events).cast::<AtomicU32>() as u64;
         native.keys = keys;
         native.flags = pack(self.arch.flags);
-        // SAFETY: the engine drops each place of the code before it has the translator forget.
+        // SAFETY: the caller vouches for the code.
         let code = unsafe { translator.enter(self, code) };
         self.arch.flags.set_bits(unpack(self.run.native.flags));
         Stop::from_code(code).map_or(Ok(()), Err)

@@ -1,6 +1,7 @@
 //! Guest-physical memory as the processor sees it.
 
 use std::io;
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
@@ -23,6 +24,11 @@ pub struct CodeTrack {
 }
 
 impl CodeTrack {
+    /// That of a page of which nothing was decoded.
+    pub(crate) const fn new() -> Self {
+        Self { lines: AtomicU64::new(0), generation: AtomicU32::new(0) }
+    }
+
     /// The lines that `len` bytes at `offset` touch; `len` is at least 1 and stays in the page.
     #[inline(always)]
     fn mask(offset: usize, len: usize) -> u64 {
@@ -81,6 +87,48 @@ impl CodeTrack {
         CODE_CHANGES.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// The code tracking of a page of guest memory: a reference without a lifetime.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Tracker(NonNull<CodeTrack>);
+
+impl Tracker {
+    /// A reference to `track`.
+    ///
+    /// # Safety
+    ///
+    /// `track` points to code tracking that lives for as long as this value or a copy of it is
+    /// used. That of a [`PhysMap`] and of the EPC does while the [`Package`](crate::Package) lives,
+    /// which every processor keeps.
+    #[expect(unsafe_code, reason = "the lifetime is the caller's affair")]
+    #[inline(always)]
+    pub(crate) const unsafe fn new(track: NonNull<CodeTrack>) -> Self {
+        Self(track)
+    }
+
+    /// A reference to code tracking that lives for ever.
+    pub(crate) const fn of(track: &'static CodeTrack) -> Self {
+        Self(NonNull::from_ref(track))
+    }
+}
+
+impl Deref for Tracker {
+    type Target = CodeTrack;
+
+    #[inline(always)]
+    fn deref(&self) -> &CodeTrack {
+        #[expect(unsafe_code, reason = "the pointer is a reference without a lifetime")]
+        // SAFETY: who called `new` vouches for the lifetime; `of` got a static.
+        unsafe {
+            self.0.as_ref()
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the pointer is a reference without a lifetime")]
+// SAFETY: it stands for a `&CodeTrack`, which is `Send`: code tracking is made of atomics.
+unsafe impl Send for Tracker {}
 
 /// Counts the changes of decoded code in this process: while it stands still, no generation of any
 /// page changes.

@@ -248,7 +248,7 @@ impl Guest {
         for (at, byte) in (address..).zip(data) {
             let PhysPage::Ram(page) = self.ram.page(Gpa(at)) else { panic!("no RAM at {at:#x}") };
             let offset = (at & 0xfff) as usize;
-            // SAFETY: the page is there, and the byte stays in it.
+            // SAFETY: `self.ram` keeps page and tracking, and the byte stays in the page.
             unsafe {
                 host::store(page.host.as_ptr().add(offset), *byte);
                 page.track.as_ref().stored(offset, 1);
@@ -266,7 +266,7 @@ impl Guest {
         std::array::from_fn(|i| {
             let at = address + i as u64;
             let PhysPage::Ram(page) = self.ram.page(Gpa(at)) else { panic!("no RAM at {at:#x}") };
-            // SAFETY: the page is there, and the byte stays in it.
+            // SAFETY: `self.ram` keeps the page, and the byte stays in it.
             unsafe { host::load(page.host.as_ptr().add((at & 0xfff) as usize)) }
         })
     }

@@ -1,6 +1,7 @@
 //! Loads, stores and read-modify-writes of instructions.
 #![expect(unsafe_code, reason = "TLB entries hold pointers to guest memory")]
 
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::PoisonError;
 
@@ -8,17 +9,27 @@ use cloister_x86::Gpa;
 
 use super::tlb::{AccessKind, MmuMode};
 use super::translate::Target;
-use super::{Int, Plain, host};
+use super::{Int, PageBytes, Plain, host};
 use crate::cpu::Cpu;
 use crate::exit::{Exec, Exit, Stop};
-use crate::phys::CodeTrack;
+use crate::phys::Tracker;
 use crate::run_state::attention;
 
-/// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+/// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`] of the
+/// same instruction.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Place<T> {
     la: u64,
-    memory: Option<(NonNull<u8>, NonNull<CodeTrack>)>,
+    /// Where a value of the type is in memory, in one page.
+    memory: Option<PageBytes>,
+    value: PhantomData<T>,
+}
+
+impl<T: Plain> Place<T> {
+    const fn new(la: u64, memory: Option<PageBytes>) -> Self {
+        Self { la, memory, value: PhantomData }
+    }
 }
 
 impl Cpu {
@@ -33,13 +44,11 @@ impl Cpu {
     /// Where `T::SIZE` bytes at `la`, which are no code, can be written with the current rights,
     /// if the TLB says so.
     #[inline(always)]
-    fn writable<T: Plain>(&self, la: u64) -> Option<(*mut u8, NonNull<CodeTrack>)> {
+    fn writable<T: Plain>(&self, la: u64) -> Option<(*mut u8, Tracker)> {
         let entry = self.run.tlb.entry(AccessKind::Write, self.run.mmu_mode, la);
         if self.run.tlb.hits(entry, la) && la & 0xfff <= 4096 - T::SIZE as u64 {
-            // SAFETY: a tracker lives as long as its page, and the entry is valid.
-            if !unsafe { entry.track.as_ref() }.is_code((la & 0xfff) as usize, T::SIZE) {
-                return Some((entry.addend.wrapping_add(la) as *mut u8, entry.track));
-            }
+            let holds_code = entry.track.is_code((la & 0xfff) as usize, T::SIZE);
+            return (!holds_code).then(|| (entry.addend.wrapping_add(la) as *mut u8, entry.track));
         }
         None
     }
@@ -60,7 +69,7 @@ impl Cpu {
     /// [`Cpu::load`] where the TLB knows the page; `None` where more has to be done.
     #[inline(always)]
     pub(crate) fn quick_load<T: Plain>(&self, la: u64) -> Option<T> {
-        // SAFETY: the TLB translates the page, and the access stays in it.
+        // SAFETY: `readable` keeps to the page, which is `PageBytes` that the TLB was filled with.
         self.readable::<T>(la).map(|at| unsafe { host::load(at) })
     }
 
@@ -81,12 +90,9 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn quick_store<T: Plain>(&mut self, la: u64, value: T) -> bool {
         let Some((at, track)) = self.writable::<T>(la) else { return false };
-        // SAFETY: the TLB translates the page for writing, and the access stays in it; a tracker
-        // lives as long as its page.
-        unsafe {
-            host::store(at, value);
-            track.as_ref().stored((la & 0xfff) as usize, T::SIZE);
-        }
+        // SAFETY: `writable` keeps to the page, which is `PageBytes` that the TLB was filled with.
+        unsafe { host::store(at, value) };
+        track.stored((la & 0xfff) as usize, T::SIZE);
         true
     }
 
@@ -96,12 +102,13 @@ impl Cpu {
     ///
     /// As [`Cpu::store`]: the operand must be writable.
     #[inline(always)]
-    pub(crate) fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
+    pub(crate) fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place<T>)> {
         if let Some((at, track)) = self.writable::<T>(la) {
-            // SAFETY: the TLB translates the page, and the access stays in it.
+            // SAFETY: `writable` keeps to the page, which is `PageBytes` that the TLB was filled with.
             let value = unsafe { host::load(at) };
-            let memory = NonNull::new(at).map(|at| (at, track));
-            return Ok((value, Place { la, memory }));
+            // SAFETY: these are part of the `PageBytes` that the TLB was filled with.
+            let memory = NonNull::new(at).map(|at| unsafe { PageBytes::new(at, track) });
+            return Ok((value, Place::new(la, memory)));
         }
         self.open_slow(la)
     }
@@ -111,13 +118,14 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn quick_modify<T: Plain>(&mut self, la: u64, f: impl FnOnce(T) -> T) -> Option<T> {
         let (at, track) = self.writable::<T>(la)?;
-        // SAFETY: as in `quick_store`.
-        unsafe {
+        // SAFETY: `writable` keeps to the page, which is `PageBytes` that the TLB was filled with.
+        let value = unsafe {
             let value = host::load(at);
             host::store(at, f(value));
-            track.as_ref().stored((la & 0xfff) as usize, T::SIZE);
-            Some(value)
-        }
+            value
+        };
+        track.stored((la & 0xfff) as usize, T::SIZE);
+        Some(value)
     }
 
     /// Writes the new value of an opened operand, in the same instruction.
@@ -126,13 +134,12 @@ impl Cpu {
     ///
     /// A device access.
     #[inline(always)]
-    pub(crate) fn close<T: Plain>(&mut self, place: Place, value: T) -> Exec {
-        if let Some((at, track)) = place.memory {
-            // SAFETY: `open` checked the bytes, and nothing has changed the translation since.
-            unsafe {
-                host::store(at.as_ptr(), value);
-                track.as_ref().stored((place.la & 0xfff) as usize, T::SIZE);
-            }
+    pub(crate) fn close<T: Plain>(&mut self, place: Place<T>, value: T) -> Exec {
+        if let Some(bytes) = place.memory {
+            // SAFETY: `open` checked that a value of the type stays in the page, which whoever made
+            // the `PageBytes` vouches for.
+            unsafe { host::store(bytes.host().as_ptr(), value) };
+            bytes.track().stored((place.la & 0xfff) as usize, T::SIZE);
             return Ok(());
         }
         self.store_slow(place.la, value)
@@ -146,13 +153,10 @@ impl Cpu {
     /// As [`Cpu::open`].
     pub(crate) fn locked<T: Int>(&mut self, la: u64, mut f: impl FnMut(T) -> T) -> Exec<T> {
         let (_, place) = self.open::<T>(la)?;
-        if let Some((at, track)) = place.memory {
-            // SAFETY: as in `close`.
-            if let Some(old) = unsafe { host::update(at.as_ptr(), &mut f) } {
-                // SAFETY: as in `close`.
-                unsafe { track.as_ref() }.stored((la & 0xfff) as usize, T::SIZE);
-                return Ok(old);
-            }
+        if let Some(bytes) = place.memory
+            && let Some(old) = bytes.update(&mut f)
+        {
+            return Ok(old);
         }
         // A split lock: exclusive among split locks, as on hardware with a bus lock.
         let shared = self.package.clone();
@@ -170,13 +174,10 @@ impl Cpu {
     /// As [`Cpu::open`]. The caller has checked the alignment.
     pub(crate) fn compare_exchange_16(&mut self, la: u64, expected: u128, new: u128) -> Exec<u128> {
         let (_, place) = self.open::<u128>(la)?;
-        if let Some((at, track)) = place.memory {
-            // SAFETY: as in `close`.
-            if let Some(old) = unsafe { host::compare_exchange_16(at.as_ptr(), expected, new) } {
-                // SAFETY: as in `close`.
-                unsafe { track.as_ref() }.stored((la & 0xfff) as usize, 16);
-                return Ok(old);
-            }
+        if let Some(bytes) = place.memory
+            && let Some(old) = bytes.compare_exchange_16(expected, new)
+        {
+            return Ok(old);
         }
         let shared = self.package.clone();
         let _guard = shared.split_lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,19 +204,18 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn open_slow<T: Plain>(&mut self, la: u64) -> Exec<(T, Place)> {
+    fn open_slow<T: Plain>(&mut self, la: u64) -> Exec<(T, Place<T>)> {
         self.check_access(la, T::SIZE, AccessKind::Write, self.run.mmu_mode)?;
         let memory = match self.writable_target(la, T::SIZE, self.run.mmu_mode)? {
-            [Some(Target::Memory { host, track, .. }), None] => Some((host, track)),
+            [Some(Target::Memory { bytes, .. }), None] => Some(bytes),
             _ => None,
         };
-        let mut bytes = [0u8; 32];
-        if let Some((at, _)) = memory {
-            // SAFETY: the target is in one page and stays valid for this instruction.
-            return Ok((unsafe { host::load(at.as_ptr()) }, Place { la, memory }));
+        if let Some(bytes) = memory {
+            return Ok((bytes.load(), Place::new(la, memory)));
         }
+        let mut bytes = [0u8; 32];
         self.read_bytes(la, &mut bytes[..T::SIZE], self.run.mmu_mode)?;
-        Ok((T::from_bytes(&bytes[..T::SIZE]), Place { la, memory }))
+        Ok((T::from_bytes(&bytes[..T::SIZE]), Place::new(la, memory)))
     }
 
     /// Reads `out.len()` bytes (at most 4096) with the rights of `mode`.
@@ -252,10 +252,10 @@ impl Cpu {
         let (head, tail) = data.split_at(first);
         let targets = self.writable_target(la, data.len(), mode)?;
         if let [Some(target), _] = targets {
-            self.write_target(target, la, head)?;
+            self.write_target(target, head)?;
         }
         if let [_, Some(target)] = targets {
-            self.write_target(target, la.wrapping_add(first as u64), tail)?;
+            self.write_target(target, tail)?;
         }
         Ok(())
     }
@@ -308,11 +308,10 @@ impl Cpu {
 
     /// A store into code of the running block's page must be the last thing the block does.
     fn check_alone(&self, target: Target, la: u64, len: usize) -> Exec {
-        if let Target::Memory { track, phys, .. } = target
+        if let Target::Memory { bytes, phys } = target
             && phys == self.run.block_phys
             && !self.run.alone
-            // SAFETY: a tracker lives as long as its page.
-            && unsafe { track.as_ref() }.is_code((la & 0xfff) as usize, len)
+            && bytes.track().is_code((la & 0xfff) as usize, len)
         {
             return Err(Stop::ALONE);
         }
@@ -326,8 +325,7 @@ impl Cpu {
 
     fn read_target(&mut self, target: Target, out: &mut [u8]) -> Exec {
         match target {
-            // SAFETY: the target's bytes stay in its page.
-            Target::Memory { host, .. } => unsafe { host::load_bytes(host.as_ptr(), out) },
+            Target::Memory { bytes, .. } => bytes.read(out),
             Target::Void => out.fill(0xff),
             Target::Device(gpa) => {
                 for (i, chunk) in out.chunks_mut(8).enumerate() {
@@ -339,14 +337,9 @@ impl Cpu {
         Ok(())
     }
 
-    /// Writes to the target of `la`.
-    fn write_target(&mut self, target: Target, la: u64, data: &[u8]) -> Exec {
+    fn write_target(&mut self, target: Target, data: &[u8]) -> Exec {
         match target {
-            // SAFETY: the target's bytes stay in its page; the tracker lives as long.
-            Target::Memory { host, track, .. } => unsafe {
-                host::store_bytes(host.as_ptr(), data);
-                track.as_ref().stored((la & 0xfff) as usize, data.len());
-            },
+            Target::Memory { bytes, .. } => bytes.write(data),
             Target::Void => {}
             Target::Device(gpa) => {
                 for (i, chunk) in data.chunks(8).enumerate() {

@@ -7,8 +7,9 @@ use cloister_x86::{Exception, La};
 
 use crate::cpu::Cpu;
 use crate::exit::{Exec, Stop};
+use crate::mem::PageBytes;
 use crate::mem::tlb::AccessKind;
-use crate::phys::{CodeTrack, PhysPage};
+use crate::phys::{PhysPage, Tracker};
 
 impl Cpu {
     /// The access check of enclave mode for a page that the page tables allow: what is to be
@@ -60,12 +61,16 @@ impl Cpu {
         }
     }
 
-    /// The bytes and the code tracking of an EPC page; `None` on a machine without SGX.
+    /// The memory of an EPC page; `None` on a machine without SGX.
     #[must_use]
-    pub(crate) fn epc_memory(&self, index: EpcIndex) -> Option<(NonNull<u8>, NonNull<CodeTrack>)> {
+    pub(crate) fn epc_memory(&self, index: EpcIndex) -> Option<PageBytes> {
         let page = self.package.platform.as_ref()?.page(index);
         let track = self.package.epc_track.get(index.0 as usize)?;
-        Some((NonNull::from(page.words).cast(), NonNull::from(track)))
+        let host = NonNull::from_ref(page.words).cast();
+        #[expect(unsafe_code, reason = "the EPC outlives what points to it")]
+        // SAFETY: pages of the EPC are whole, aligned and made of atomics, and stay where they are
+        // while the platform lives. It and the tracking belong to the package.
+        Some(unsafe { PageBytes::new(host, Tracker::new(NonNull::from_ref(track))) })
     }
 
     /// Drops code decoded from an EPC page whose contents a leaf has replaced.

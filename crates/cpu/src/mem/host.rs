@@ -30,7 +30,7 @@ pub(crate) unsafe fn load<T: Plain>(at: *const u8) -> T {
     #[cfg(not(target_arch = "x86_64"))]
     {
         let mut bytes = [0u8; 32];
-        // SAFETY: as above.
+        // SAFETY: the caller vouches for the bytes.
         unsafe { load_bytes(at, &mut bytes[..T::SIZE]) };
         T::from_bytes(&bytes[..T::SIZE])
     }
@@ -73,7 +73,7 @@ pub(crate) unsafe fn store<T: Plain>(at: *mut u8, value: T) {
     {
         let mut bytes = [0u8; 32];
         value.put_bytes(&mut bytes[..T::SIZE]);
-        // SAFETY: as above.
+        // SAFETY: the caller vouches for the bytes.
         unsafe { store_bytes(at, &bytes[..T::SIZE]) };
     }
 }

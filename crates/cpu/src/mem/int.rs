@@ -1,9 +1,15 @@
 //! The value types that instructions move.
+#![expect(unsafe_code, reason = "promises what the bytes of these types are")]
 
 /// Plain bytes that guest memory can hold.
 ///
 /// Implemented for the unsigned integers up to 128 bits and for 32-byte vectors.
-pub(crate) trait Plain: Copy + 'static {
+///
+/// # Safety
+///
+/// The type has [`Plain::SIZE`] bytes, 32 at most and none of them padding, and any such bytes are a
+/// value of it: [`host`](super::host) reads and writes them as they lie in memory.
+pub(crate) unsafe trait Plain: Copy + 'static {
     /// Size in bytes.
     const SIZE: usize;
     /// The value with these little-endian bytes (`bytes.len() == SIZE`).
@@ -38,7 +44,8 @@ pub(crate) trait Int:
 
 macro_rules! plain {
     ($($t:ty),*) => {$(
-        impl Plain for $t {
+        // SAFETY: an integer has as many bytes as its size says, and all their values.
+        unsafe impl Plain for $t {
             const SIZE: usize = size_of::<$t>();
             #[inline(always)]
             fn from_bytes(bytes: &[u8]) -> Self {
@@ -55,7 +62,8 @@ macro_rules! plain {
 }
 plain!(u8, u16, u32, u64, u128);
 
-impl Plain for [u64; 4] {
+// SAFETY: four integers without a gap, of 8 bytes each, which may have any value.
+unsafe impl Plain for [u64; 4] {
     const SIZE: usize = 32;
     #[inline(always)]
     fn from_bytes(bytes: &[u8]) -> Self {

@@ -1,6 +1,7 @@
 //! Memory: host access, TLBs, the page walk, and the accesses that instructions make.
 
 pub(crate) mod access;
+mod bytes;
 pub(crate) mod epc;
 pub(crate) mod host;
 pub(crate) mod int;
@@ -8,4 +9,5 @@ pub(crate) mod tlb;
 pub(crate) mod translate;
 pub(crate) mod walk;
 
+pub(crate) use bytes::PageBytes;
 pub(crate) use int::{Int, Plain};

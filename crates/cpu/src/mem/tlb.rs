@@ -5,10 +5,12 @@
 //! context stands for a PCID; loading CR3 changes the current context, and dropping a context's
 //! translations is giving it a new number. Entries of global pages outlive their context: the slow
 //! path takes them over into the current one.
+#![expect(unsafe_code, reason = "an entry gives back the memory that it was filled with")]
 
 use std::ptr::NonNull;
 
-use crate::phys::CodeTrack;
+use super::PageBytes;
+use crate::phys::{CodeTrack, Tracker};
 
 /// Entries in each TLB.
 pub(crate) const ENTRIES: usize = 1024;
@@ -88,8 +90,8 @@ pub(crate) struct Entry {
     pub(crate) tag: u64,
     /// Host address minus linear address, modulo 2^64.
     pub(crate) addend: u64,
-    /// The page's code tracking; dangling in an empty entry.
-    pub(crate) track: NonNull<CodeTrack>,
+    /// The page's code tracking; [`NOWHERE`] in an empty entry.
+    pub(crate) track: Tracker,
     /// The physical page, with the global epoch (1 to FFFH) of a global translation, else 0, in
     /// the low 12 bits.
     page: u64,
@@ -111,23 +113,17 @@ impl Entry {
     }
 }
 
-/// Memory that may be written up to the end of its page.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Writable {
-    /// The byte.
-    pub(crate) host: *mut u8,
-    /// Code tracking of its page, to be told after the write.
-    pub(crate) track: NonNull<CodeTrack>,
-}
+/// Stands for the code tracking of a page that is not there.
+static NOWHERE: CodeTrack = CodeTrack::new();
 
-const EMPTY: Entry = Entry { tag: EMPTY_CONTEXT, addend: 0, track: NonNull::dangling(), page: 0 };
+const EMPTY: Entry = Entry { tag: EMPTY_CONTEXT, addend: 0, track: Tracker::of(&NOWHERE), page: 0 };
 
 /// All TLBs of a processor.
 #[derive(Debug)]
 pub(crate) struct Tlb {
     entries: Box<[Entry; ENTRIES * 12]>,
     /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
-    pub(crate) context: u64,
+    context: u64,
     /// Number of the current context, always.
     real_context: u64,
     /// Entries made inside an enclave since the last flush of those: all, if there are fewer than
@@ -189,12 +185,10 @@ fn empty_entries() -> Box<[Entry; ENTRIES * 12]> {
     }
 }
 
-// SAFETY: the pointers are into memory that the processor's `PhysMap` keeps alive and that every
-// thread may access.
-#[expect(unsafe_code, reason = "entries point into shared guest memory")]
-unsafe impl Send for Tlb {}
-
 impl Tlb {
+    /// Where a TLB has the number of the current context, for translated code.
+    pub(crate) const CONTEXT: usize = std::mem::offset_of!(Self, context);
+
     #[inline(always)]
     fn slot(kind: AccessKind, mode: MmuMode, la: u64) -> usize {
         ((mode as usize * 3 + kind as usize) * ENTRIES) | ((la >> 12) as usize & (ENTRIES - 1))
@@ -217,53 +211,61 @@ impl Tlb {
     /// Where the byte at `la` can be read without further checks.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn readable(&self, mode: MmuMode, la: u64) -> Option<*const u8> {
+    pub(crate) fn readable(&self, mode: MmuMode, la: u64) -> Option<PageBytes> {
         let entry = self.entry(AccessKind::Read, mode, la);
-        self.hits(entry, la).then(|| entry.addend.wrapping_add(la) as *const u8)
+        if self.hits(entry, la) { Self::bytes(entry, la) } else { None }
     }
 
     /// Where the byte at `la` can be written without further checks: its page holds no code.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn writable(&self, mode: MmuMode, la: u64) -> Option<Writable> {
+    pub(crate) fn writable(&self, mode: MmuMode, la: u64) -> Option<PageBytes> {
         let entry = self.entry(AccessKind::Write, mode, la);
-        if !self.hits(entry, la) {
-            return None;
+        if self.hits(entry, la) && !entry.track.holds_code() {
+            Self::bytes(entry, la)
+        } else {
+            None
         }
-        #[expect(unsafe_code, reason = "reads the tracker of a page")]
-        // SAFETY: a tracker lives as long as its page, and the entry is valid.
-        let holds_code = unsafe { entry.track.as_ref() }.holds_code();
-        (!holds_code).then(|| Writable {
-            host: entry.addend.wrapping_add(la) as *mut u8,
-            track: entry.track,
-        })
     }
 
-    /// The entry that translates `la`, also when accesses must take the slow path, and also one of a global page that
-    /// was made in another context.
-    pub(crate) fn find(&mut self, kind: AccessKind, mode: MmuMode, la: u64) -> Option<Entry> {
+    /// The memory at `la` by an entry that translates it.
+    #[inline(always)]
+    fn bytes(entry: &Entry, la: u64) -> Option<PageBytes> {
+        let host = NonNull::new(entry.addend.wrapping_add(la) as *mut u8)?;
+        // SAFETY: only `fill` makes entries that translate anything, of a page's `PageBytes`, which
+        // the one that gave them promised to be valid while they are used.
+        Some(unsafe { PageBytes::new(host, entry.track) })
+    }
+
+    /// The memory at `la` and the identity of its page ([`Entry::phys`]), also where accesses must
+    /// take the slow path, and also by the entry of a global page that was made in another context.
+    pub(crate) fn find(
+        &mut self,
+        kind: AccessKind,
+        mode: MmuMode,
+        la: u64,
+    ) -> Option<(PageBytes, u64)> {
         let page = la & !0xfff;
         let (context, epoch) = (self.real_context, self.global_epoch);
         let entry = &mut self.entries[Self::slot(kind, mode, la)];
-        if entry.tag == page | context {
-            return Some(*entry);
-        }
-        if entry.tag & !0xfff == page && entry.global() == epoch {
+        if entry.tag != page | context {
+            if entry.tag & !0xfff != page || entry.global() != epoch {
+                return None;
+            }
             entry.tag = page | context;
-            return Some(*entry);
         }
-        None
+        Some((Self::bytes(entry, la)?, entry.phys()))
     }
 
-    /// Enters a translation.
+    /// Enters a translation of `la` to `bytes`, of a page whose identity is `phys` (see
+    /// [`Entry::phys`]).
     #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
     pub(crate) fn fill(
         &mut self,
         kind: AccessKind,
         mode: MmuMode,
         la: u64,
-        host: NonNull<u8>,
-        track: NonNull<CodeTrack>,
+        bytes: PageBytes,
         phys: u64,
         global: bool,
         page_size: u64,
@@ -281,8 +283,9 @@ impl Tlb {
         }
         self.entries[slot] = Entry {
             tag: page | self.real_context,
-            addend: (host.as_ptr() as u64).wrapping_sub(page),
-            track,
+            // Of the page's first byte: an access to the page stays in it whatever `bytes` began at.
+            addend: (bytes.host().as_ptr() as u64 & !0xfff).wrapping_sub(page),
+            track: bytes.track(),
             page: phys | if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },
         };
     }
@@ -429,8 +432,9 @@ mod tests {
     use super::*;
 
     fn fill(tlb: &mut Tlb, mode: MmuMode, la: u64) {
-        let nothing = (NonNull::dangling(), NonNull::dangling());
-        tlb.fill(AccessKind::Read, mode, la, nothing.0, nothing.1, la, false, 4096);
+        // SAFETY: nothing reads or writes what this test translates to.
+        let bytes = unsafe { PageBytes::new(NonNull::dangling(), Tracker::of(&NOWHERE)) };
+        tlb.fill(AccessKind::Read, mode, la, bytes, la, false, 4096);
     }
 
     fn holds(tlb: &Tlb, mode: MmuMode, la: u64) -> bool {

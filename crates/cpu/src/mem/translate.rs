@@ -1,29 +1,22 @@
 //! From a linear address to the memory or device behind it.
-#![expect(
-    unsafe_code,
-    reason = "reads and writes guest memory through the physical map's pointers"
-)]
-
-use std::ptr::NonNull;
+#![expect(unsafe_code, reason = "takes the physical map at its word")]
 
 use cloister_x86::addr::is_canonical;
 use cloister_x86::{Exception, Gpa, PageFaultCode};
 
-use super::host;
+use super::PageBytes;
 use super::tlb::{AccessKind, MmuMode};
 use crate::cpu::Cpu;
 use crate::exit::Exec;
-use crate::phys::{CodeTrack, PhysPage};
+use crate::phys::{PhysPage, RamPage, Tracker};
 
 /// What an access reaches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
-    /// Memory of this process.
+    /// Memory, from the byte at the linear address on.
     Memory {
-        /// The byte at the linear address.
-        host: NonNull<u8>,
-        /// Code tracking of its page.
-        track: NonNull<CodeTrack>,
+        /// Where it is in this process.
+        bytes: PageBytes,
         /// Identity of its page: see [`super::tlb::Entry::phys`].
         phys: u64,
     },
@@ -46,11 +39,8 @@ impl Cpu {
     /// #PF; #GP(0) for a non-canonical address, which [`crate::engine`] turns into #SS(0) for
     /// stack references.
     pub(crate) fn translate(&mut self, la: u64, kind: AccessKind, mode: MmuMode) -> Exec<Target> {
-        if let Some(entry) = self.run.tlb.find(kind, mode, la) {
-            let host = entry.addend.wrapping_add(la) as *mut u8;
-            if let Some(host) = NonNull::new(host) {
-                return Ok(Target::Memory { host, track: entry.track, phys: entry.phys() });
-            }
+        if let Some((bytes, phys)) = self.run.tlb.find(kind, mode, la) {
+            return Ok(Target::Memory { bytes, phys });
         }
         self.check_canonical(la)?;
         let mapping = match self.walk(la, kind, mode) {
@@ -74,31 +64,20 @@ impl Cpu {
                 if kind == AccessKind::Write && !ram.writable {
                     return Ok(Target::Void);
                 }
-                let phys = mapping.gpa.0;
-                self.run.tlb.fill(
-                    kind,
-                    mode,
-                    la,
-                    ram.host,
-                    ram.track,
-                    phys,
-                    mapping.global,
-                    mapping.page_size,
-                );
-                // SAFETY: the offset stays in the page's 4096 bytes.
-                let host = unsafe { ram.host.add((la & 0xfff) as usize) };
-                Ok(Target::Memory { host, track: ram.track, phys })
+                let bytes = ram_bytes(&ram, la & 0xfff);
+                let (phys, global) = (mapping.gpa.0, mapping.global);
+                self.run.tlb.fill(kind, mode, la, bytes, phys, global, mapping.page_size);
+                Ok(Target::Memory { bytes, phys })
             }
             // Outside an enclave, or at an address that `enclave_access` did not let through.
             PhysPage::Epc(index) if mode == MmuMode::Enclave => {
-                let Some((host, track)) = self.epc_memory(index) else {
+                let Some(page) = self.epc_memory(index) else {
                     return Ok(Target::Void);
                 };
+                let bytes = page.at(la & 0xfff);
                 let phys = PHYS_EPC | u64::from(index.0) << 12;
-                self.run.tlb.fill(kind, mode, la, host, track, phys, false, 4096);
-                // SAFETY: as above.
-                let host = unsafe { host.add((la & 0xfff) as usize) };
-                Ok(Target::Memory { host, track, phys })
+                self.run.tlb.fill(kind, mode, la, bytes, phys, false, 4096);
+                Ok(Target::Memory { bytes, phys })
             }
             PhysPage::Mmio => Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff)))),
             PhysPage::Epc(_) | PhysPage::EpcUnbacked | PhysPage::None => Ok(Target::Void),
@@ -128,11 +107,7 @@ impl Cpu {
     /// Reads 8 aligned bytes of physical memory, as the page walk does; all ones where no RAM is.
     pub(crate) fn physical_read(&self, gpa: Gpa) -> u64 {
         match self.package.memory.page(gpa) {
-            PhysPage::Ram(ram) => {
-                let offset = (gpa.0 & 0xff8) as usize;
-                // SAFETY: the page is valid and the 8 bytes stay in it.
-                unsafe { host::load(ram.host.as_ptr().add(offset)) }
-            }
+            PhysPage::Ram(ram) => ram_bytes(&ram, gpa.0 & 0xff8).load(),
             _ => u64::MAX,
         }
     }
@@ -142,18 +117,19 @@ impl Cpu {
     pub(crate) fn physical_update(&self, gpa: Gpa, old: u64, new: u64) -> bool {
         match self.package.memory.page(gpa) {
             PhysPage::Ram(ram) if ram.writable => {
-                let offset = (gpa.0 & 0xff8) as usize;
-                // SAFETY: the page is valid and the 8 bytes stay in it.
-                let was = unsafe {
-                    host::update::<u64>(ram.host.as_ptr().add(offset), |now| {
-                        if now == old { new } else { now }
-                    })
-                };
-                // SAFETY: the tracker lives as long as the page.
-                unsafe { ram.track.as_ref() }.stored(offset, 8);
+                let bytes = ram_bytes(&ram, gpa.0 & 0xff8);
+                let was = bytes.update::<u64>(|now| if now == old { new } else { now });
                 was == Some(old)
             }
             _ => true,
         }
     }
+}
+
+/// The memory of a page that this processor's physical map gave, from `offset` on.
+fn ram_bytes(ram: &RamPage, offset: u64) -> PageBytes {
+    // SAFETY: who implements `PhysMap` promises that both are valid as long as the map lives, which
+    // the package keeps, and this processor the package.
+    let page = unsafe { PageBytes::new(ram.host, Tracker::new(ram.track)) };
+    page.at(offset)
 }

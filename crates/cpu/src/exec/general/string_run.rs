@@ -21,20 +21,22 @@ pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) ->
         return 0;
     }
     #[expect(unsafe_code, reason = "copies guest memory")]
-    // SAFETY: both pages are translated, and the bytes stay in them; the tracker lives as long.
+    // SAFETY: whoever filled the TLB vouches for both pages (see `PageBytes`), which the bytes do not
+    // leave: `count` is bounded by the room in each.
     unsafe {
-        let ahead = (destination.host as u64).wrapping_sub(source as u64);
+        let (source, to) = (source.host().as_ptr().cast_const(), destination.host().as_ptr());
+        let ahead = (to as u64).wrapping_sub(source as u64);
         if ahead.wrapping_sub(1) < bytes as u64 - 1 {
             // Elements that were written are read again.
             for n in 0..count as usize {
                 let value: T = host::load(source.add(n * T::SIZE));
-                host::store(destination.host.add(n * T::SIZE), value);
+                host::store(to.add(n * T::SIZE), value);
             }
         } else {
-            host::copy_up(source, destination.host, bytes);
+            host::copy_up(source, to, bytes);
         }
-        destination.track.as_ref().stored((to & 0xfff) as usize, bytes);
     }
+    destination.track().stored(destination.offset(), bytes);
     count
 }
 
@@ -47,10 +49,11 @@ pub(super) fn fill_run<T: Int>(cpu: &mut Cpu, to: u64, value: T, count: u64) -> 
         return 0;
     }
     #[expect(unsafe_code, reason = "fills guest memory")]
-    // SAFETY: the page is translated, and the bytes stay in it; the tracker lives as long.
+    // SAFETY: whoever filled the TLB vouches for the page (see `PageBytes`), which the bytes do not
+    // leave: `count` is bounded by the room in it.
     unsafe {
-        host::fill(destination.host, value, count as usize);
-        destination.track.as_ref().stored((to & 0xfff) as usize, count as usize * T::SIZE);
+        host::fill(destination.host().as_ptr(), value, count as usize);
     }
+    destination.track().stored(destination.offset(), count as usize * T::SIZE);
     count
 }
