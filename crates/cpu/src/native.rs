@@ -12,11 +12,13 @@ use std::sync::atomic::AtomicU32;
 use crate::block::Jump;
 use crate::cpu::Cpu;
 use crate::engine::stopped;
+pub use crate::exec::under_mxcsr;
 use crate::exit::{Exec, Stop};
 use crate::flags::Flags;
 use crate::mem::tlb::{AccessKind, Entry, MmuMode, Tlb};
 use crate::op::{BLOCK_SLOT, Op};
 use crate::phys::{CODE_CHANGES, CodeTrack};
+use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
 use crate::state::{ArchState, Gprs};
 
 /// Translates blocks. What it returns stays valid until [`Translator::forget`] or its drop.
@@ -87,6 +89,8 @@ pub(crate) struct NativeState {
     pub(crate) budget: i32,
     /// Arithmetic flags: bits 15:8 as LAHF has them, bit 0 OF.
     flags: u16,
+    /// [`vectors`] bits.
+    barred: u8,
 }
 
 impl NativeState {
@@ -95,6 +99,19 @@ impl NativeState {
         let of = |kind| tlb.entry(kind, mode, 0) as *const Entry as u64;
         self.tlb = [of(AccessKind::Read), of(AccessKind::Write)];
     }
+}
+
+/// What translated code may not do with the host's vector registers now. All of it, unless they
+/// hold the guest's: outside of translated code never.
+pub mod vectors {
+    /// Instructions without a VEX prefix.
+    pub const SSE: u8 = 1 << 0;
+    /// Instructions with a VEX prefix.
+    pub const AVX: u8 = 1 << 1;
+    /// Instructions under MXCSR.
+    pub const MXCSR: u8 = 1 << 2;
+    /// All of it.
+    pub const ALL: u8 = SSE | AVX | MXCSR;
 }
 
 /// Offsets in [`Cpu`] and in what it leads to, in bytes.
@@ -137,6 +154,14 @@ pub mod layout {
     pub const BUDGET: usize = NATIVE + offset_of!(NativeState, budget);
     /// Flags (16 bits), see `NativeState`.
     pub const FLAGS: usize = NATIVE + offset_of!(NativeState, flags);
+    /// What is barred ([`vectors`], 8 bits).
+    pub const BARRED: usize = NATIVE + offset_of!(NativeState, barred);
+
+    const VECTOR: usize = offset_of!(Cpu, arch) + offset_of!(ArchState, vector);
+    /// YMM0, followed by the others, 32 bytes each.
+    pub const YMM: usize = VECTOR + offset_of!(VectorState, ymm);
+    /// MXCSR (32 bits).
+    pub const MXCSR: usize = VECTOR + offset_of!(VectorState, mxcsr);
 
     /// Of a TLB entry: its tag.
     pub const ENTRY_TAG: usize = offset_of!(Entry, tag);
@@ -199,6 +224,28 @@ pub extern "C" fn interpret(cpu: &mut Cpu, native: &NativeOp) -> u8 {
     }
 }
 
+/// As [`interpret`], for ops one after the other, until one does not return 0.
+///
+/// # Safety
+///
+/// `ops` is valid for reads of `count` ops.
+pub unsafe extern "C" fn interpret_all(cpu: &mut Cpu, ops: *const NativeOp, count: usize) -> u8 {
+    // SAFETY: the caller vouches for the ops.
+    let ops = unsafe { std::slice::from_raw_parts(ops, count) };
+    ops.iter().map(|op| interpret(cpu, op)).find(|&code| code != 0).unwrap_or(0)
+}
+
+/// What is barred ([`vectors`]) when the host's registers hold the guest's: instructions that the
+/// handlers would refuse, and those under MXCSR while an exception is unmasked, since the host's MXCSR
+/// then is the guest's.
+pub extern "C" fn barred(cpu: &Cpu) -> u8 {
+    let unmasked = cpu.arch.vector.mxcsr & (MXCSR_DEFAULT | !MXCSR_MASK) != MXCSR_DEFAULT;
+    let bit = |on, bit| if on { bit } else { 0 };
+    bit(cpu.is_sse_barred(), vectors::SSE)
+        | bit(cpu.is_avx_barred(), vectors::AVX)
+        | bit(unmasked, vectors::MXCSR)
+}
+
 /// Says that translated code stored to a page that came to hold code meanwhile.
 pub extern "C" fn stored(track: &CodeTrack) {
     track.stored(0, 4096);
@@ -227,6 +274,7 @@ impl Cpu {
         native.changes = (&raw const CODE_CHANGES) as u64;
         native.events = (&raw const self.kicker.events).cast::<AtomicU32>() as u64;
         native.keys = keys;
+        native.barred = vectors::ALL;
         native.flags = pack(self.arch.flags);
         // SAFETY: the caller vouches for the code.
         let code = unsafe { translator.enter(self, code) };

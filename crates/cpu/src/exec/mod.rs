@@ -20,6 +20,7 @@ use crate::cpu::Cpu;
 use crate::exit::Exec;
 use crate::op::Op;
 
+pub use table::under_mxcsr;
 pub(crate) use table::{Flow, Lowered, select};
 
 /// More bytes than an instruction may have: #GP(0) (SDM Vol. 3A, 6.15, "Interrupt 13").

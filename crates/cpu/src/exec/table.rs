@@ -47,6 +47,7 @@ pub(in crate::exec) struct Row {
     flow: Flow,
     ends_block: Holds,
     illegal_in_enclave: Holds,
+    under_mxcsr: bool,
 }
 
 /// How the handler of an instruction is found.
@@ -114,6 +115,7 @@ impl Row {
             flow: Flow::Next,
             ends_block: Holds::Never,
             illegal_in_enclave: Holds::Never,
+            under_mxcsr: false,
         }
     }
 
@@ -127,6 +129,11 @@ impl Row {
         Self { registers: Registers::Vector, ..self }
     }
 
+    /// Its result depends on MXCSR, or it sets flags of MXCSR.
+    pub(in crate::exec) const fn under_mxcsr(self) -> Self {
+        Self { under_mxcsr: true, ..self }
+    }
+
     /// It is a conditional branch.
     pub(in crate::exec) const fn branches(self) -> Self {
         Self { flow: Flow::Branch, ..self }
@@ -137,7 +144,8 @@ impl Row {
         Self { flow: Flow::Leaves, ..self }
     }
 
-    /// It changes what the code after it means or what may interrupt it, or it is a serializing
+    /// It changes what the code after it means, what may interrupt it or what translated code takes
+    /// for granted from the start of a block on ([`crate::native::barred`]), or it is a serializing
     /// instruction: the code after it is to be fetched again (SDM Vol. 3A, 8.3).
     pub(in crate::exec) const fn ends_block(self) -> Self {
         Self { ends_block: Holds::Always, ..self }
@@ -201,6 +209,16 @@ macro_rules! vector_rows {
     };
 }
 pub(in crate::exec) use vector_rows;
+
+/// As [`vector_rows`], of instructions under MXCSR.
+macro_rules! float_rows {
+    ($($($mnemonic:ident)|+ => $row:expr),* $(,)?) => {
+        $crate::exec::table::vector_rows! {
+            $($($mnemonic)|+ => $row.under_mxcsr()),*
+        }
+    };
+}
+pub(in crate::exec) use float_rows;
 
 /// All rows, by folder and family.
 const FOLDERS: &[&[&[Row]]] = &[
@@ -288,6 +306,12 @@ pub(crate) fn select(
         return None;
     }
     row.lower(instruction, mode, op)
+}
+
+/// Whether what an instruction does depends on MXCSR, or it sets flags there.
+#[must_use]
+pub fn under_mxcsr(mnemonic: Mnemonic) -> bool {
+    TABLE.get(mnemonic as usize).copied().flatten().is_some_and(|row| row.under_mxcsr)
 }
 
 /// The mnemonics that have a row.

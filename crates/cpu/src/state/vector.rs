@@ -11,8 +11,9 @@ pub(crate) const MXCSR_DEFAULT: u32 = 0x1f80;
 /// The bits of MXCSR that exist: MXCSR_MASK of the FXSAVE image (SDM Vol. 1, 11.6.6).
 pub(crate) const MXCSR_MASK: u32 = 0xffff;
 
-/// XMM/YMM registers and MXCSR.
+/// XMM/YMM registers and MXCSR. Aligned so that no register lies in two cache lines of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(32))]
 pub struct VectorState {
     /// YMM0 to YMM15 as four quadwords each; XMM is the low two.
     pub ymm: [[u64; 4]; 16],

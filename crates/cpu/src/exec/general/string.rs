@@ -210,7 +210,8 @@ rows! {
         } else {
             compare::cmpsd(vector::arrange(instruction, op))
         }
-    }),
+    })
+    .under_mxcsr(),
 }
 
 fn form<E: Element>(instruction: &Instruction, _mode: Mode, op: Op) -> Option<Op> {

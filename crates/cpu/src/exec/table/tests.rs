@@ -133,8 +133,9 @@ fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
     let interrupts = "Sti Popf Popfd Popfq";
     let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
     let enclaves = "Encls Enclv";
+    let mxcsr = "Ldmxcsr Vldmxcsr Fxrstor Fxrstor64 Xrstor Xrstor64 Xrstors Xrstors64";
 
-    let all = [segments, control, translations, interrupts, ports, enclaves].join(" ");
+    let all = [segments, control, translations, interrupts, ports, enclaves, mxcsr].join(" ");
     assert_eq!(always(|row| row.ends_block), sorted(&all));
 }
 

@@ -42,12 +42,19 @@ impl Cpu {
     /// #UD or #NM.
     #[inline(always)]
     pub(crate) fn check_sse(&mut self) -> Exec {
-        let blocked = self.arch.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
-            | !self.arch.cr4.bits() & Cr4::OSFXSR.bits();
-        if blocked != 0 {
+        if self.is_sse_barred() {
             return Err(self.refuse_sse());
         }
         Ok(())
+    }
+
+    /// Whether [`Cpu::check_sse`] refuses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn is_sse_barred(&self) -> bool {
+        self.arch.cr0.bits() & (Cr0::EM.bits() | Cr0::TS.bits())
+            | !self.arch.cr4.bits() & Cr4::OSFXSR.bits()
+            != 0
     }
 
     #[cold]
@@ -68,14 +75,21 @@ impl Cpu {
     /// #UD or #NM.
     #[inline(always)]
     pub(crate) fn check_avx(&mut self) -> Exec {
-        const STATE: u64 = Xfeatures::SSE.union(Xfeatures::AVX).bits();
-        let blocked = self.arch.cr0.bits() & Cr0::TS.bits()
-            | !self.arch.cr4.bits() & Cr4::OSXSAVE.bits()
-            | !self.arch.xcr0.bits() & STATE;
-        if blocked != 0 {
+        if self.is_avx_barred() {
             return Err(self.refuse_avx());
         }
         Ok(())
+    }
+
+    /// Whether [`Cpu::check_avx`] refuses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn is_avx_barred(&self) -> bool {
+        const STATE: u64 = Xfeatures::SSE.union(Xfeatures::AVX).bits();
+        self.arch.cr0.bits() & Cr0::TS.bits()
+            | !self.arch.cr4.bits() & Cr4::OSXSAVE.bits()
+            | !self.arch.xcr0.bits() & STATE
+            != 0
     }
 
     #[cold]

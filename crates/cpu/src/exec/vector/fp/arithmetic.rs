@@ -3,9 +3,9 @@
 use cloister_float as float;
 
 use super::shapes;
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 
-vector_rows! {
+float_rows! {
     Addps | Vaddps => choose(shapes!(ps, float::add)),
     Addpd | Vaddpd => choose(shapes!(pd, float::add)),
     Addss | Vaddss => choose(shapes!(ss, float::add)),

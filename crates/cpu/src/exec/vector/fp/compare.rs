@@ -4,7 +4,7 @@ use cloister_float::{Comparison, Env, Format, Relation, compare};
 use cloister_x86::regs::Rflags;
 
 use crate::cpu::Cpu;
-use crate::exec::table::{choose, rewrite, vector_rows};
+use crate::exec::table::{choose, float_rows, rewrite};
 use crate::exec::vector::form::{M32, M64, REGISTER, sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, zip_with};
 use crate::exit::Exec;
@@ -30,7 +30,7 @@ macro_rules! compare {
     };
 }
 
-vector_rows! {
+float_rows! {
     Cmpps | Vcmpps => rewrite(compare!(M128, |env: &mut Env, a, b, predicate| {
         zip_with(env, a, b, |env, a: u32, b| if holds(env, a, b, predicate) { !0 } else { 0 })
     })),

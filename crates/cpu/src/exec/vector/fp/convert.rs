@@ -4,7 +4,7 @@ use cloister_float::{Env, convert, from_i32, from_i64};
 use iced_x86::Code;
 
 use crate::cpu::Cpu;
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 use crate::exec::vector::form::{
     by_memory, sse_float, sse_float_narrow, sse_float_widen, with_low, with_low32,
 };
@@ -13,7 +13,7 @@ use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, NO_MEMORY, Op};
 
-vector_rows! {
+float_rows! {
     Cvtss2sd | Vcvtss2sd => choose(|_, op| {
         sse_float!(op, M32, |env, a, b| with_low(a, convert(env, b[0] as u32)))
     }),

@@ -6,13 +6,13 @@
 use cloister_float::{add, mul};
 
 use crate::cpu::Cpu;
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 use crate::exec::vector::form::by_form;
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
 use crate::op::{Op, VEX_256};
 
-vector_rows! {
+float_rows! {
     Dpps | Vdpps => choose(|_, op| by_form!(op, handle_dpps, M128)),
     Dppd | Vdppd => choose(|_, op| by_form!(op, handle_dppd, M128)),
 }

@@ -3,7 +3,7 @@
 use cloister_float::{Env, Format, fma};
 
 use crate::cpu::Cpu;
-use crate::exec::table::{rewrite, vector_rows};
+use crate::exec::table::{float_rows, rewrite};
 use crate::exec::vector::form::{by_form, with_low, with_low32};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
@@ -24,7 +24,7 @@ const SUBTRACT: u32 = SUBTRACT_EVEN | SUBTRACT_ODD;
 /// which of them it is.
 macro_rules! fused_rows {
     ($($handler:ident $kind:ident, $flags:expr => $m132:ident $m213:ident $m231:ident;)*) => {
-        vector_rows! {
+        float_rows! {
             $(
                 $m132 => rewrite(|_, _, op| {
                     Some(Op { run: by_form!(op, $handler, $kind), extra: 132 | $flags, ..op })

@@ -4,13 +4,13 @@
 use cloister_float::{Env, Flags, Rounding, convert};
 
 use crate::cpu::Cpu;
-use crate::exec::table::{always, choose, vector_rows};
+use crate::exec::table::{always, choose, float_rows};
 use crate::exec::vector::form::{sse_float_widen, value_of};
 use crate::exec::vector::lane::{Element, Lane};
 use crate::exit::Exec;
 use crate::op::{NO_MEMORY, Op, VEX_256};
 
-vector_rows! {
+float_rows! {
     Vcvtph2ps => choose(|_, op| sse_float_widen!(op, vcvtph2ps)),
     Vcvtps2ph => always(handle_vcvtps2ph),
 }

@@ -2,11 +2,11 @@
 
 use cloister_float::{Env, add, sub};
 
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 use crate::exec::vector::form::sse_float;
 use crate::exec::vector::lane::{Element, Lane};
 
-vector_rows! {
+float_rows! {
     Addsubps | Vaddsubps => choose(|_, op| sse_float!(op, M128, addsubps)),
     Addsubpd | Vaddsubpd => choose(|_, op| {
         sse_float!(op, M128, |env, a, b| { [sub(env, a[0], b[0]), add(env, a[1], b[1])] })

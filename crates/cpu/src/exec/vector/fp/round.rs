@@ -2,11 +2,11 @@
 
 use cloister_float::{Env, Format, Rounding, round_to_integral};
 
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 use crate::exec::vector::form::{sse_float_imm, with_low, with_low32};
 use crate::exec::vector::lane::{Lane, map_with};
 
-vector_rows! {
+float_rows! {
     Roundps | Vroundps => choose(|_, op| {
         sse_float_imm!(op, M128, |env: &mut Env, _, b, imm| {
             map_with(env, b, |env, x: u32| round(env, x, imm))

@@ -4,7 +4,7 @@
 use cloister_float::{Env, Format, Rounding, to_i32, to_i64};
 
 use crate::cpu::Cpu;
-use crate::exec::table::{choose, vector_rows};
+use crate::exec::table::{choose, float_rows};
 use crate::exec::vector::form::{M32, M64, M128, REGISTER, sse_float, sse_float_narrow};
 use crate::exec::vector::lane::{Element, Lane, map_with};
 use crate::exit::Exec;
@@ -32,7 +32,7 @@ macro_rules! mmx {
     };
 }
 
-vector_rows! {
+float_rows! {
     Cvtss2si | Vcvtss2si => choose(scalar!(u32, M32, false)),
     Cvttss2si | Vcvttss2si => choose(scalar!(u32, M32, true)),
     Cvtsd2si | Vcvtsd2si => choose(scalar!(u64, M64, false)),

@@ -14,8 +14,8 @@ use crate::state::vector::MXCSR_MASK;
 rows! {
     Fxsave => always(handler!(|cpu, op| save(cpu, op, false))),
     Fxsave64 => always(handler!(|cpu, op| save(cpu, op, true))),
-    Fxrstor => always(handler!(|cpu, op| restore(cpu, op, false))),
-    Fxrstor64 => always(handler!(|cpu, op| restore(cpu, op, true))),
+    Fxrstor => always(handler!(|cpu, op| restore(cpu, op, false))).ends_block(),
+    Fxrstor64 => always(handler!(|cpu, op| restore(cpu, op, true))).ends_block(),
 }
 
 /// Where the last byte of an area is, which processors look at first.

@@ -7,7 +7,7 @@ use crate::op::Op;
 use crate::state::vector::MXCSR_MASK;
 
 rows! {
-    Ldmxcsr | Vldmxcsr => always(ldmxcsr),
+    Ldmxcsr | Vldmxcsr => always(ldmxcsr).ends_block(),
     Stmxcsr | Vstmxcsr => always(stmxcsr),
 }
 

@@ -10,10 +10,11 @@ use crate::mem::tlb::AccessKind;
 use crate::op::{Op, handler};
 
 rows! {
-    Xrstor => always(handler!(|cpu, op| restore(cpu, op, false, false))),
-    Xrstor64 => always(handler!(|cpu, op| restore(cpu, op, false, true))),
-    Xrstors => always(handler!(|cpu, op| restore(cpu, op, true, false))),
-    Xrstors64 => always(handler!(|cpu, op| restore(cpu, op, true, true))),
+    // They load MXCSR.
+    Xrstor => always(handler!(|cpu, op| restore(cpu, op, false, false))).ends_block(),
+    Xrstor64 => always(handler!(|cpu, op| restore(cpu, op, false, true))).ends_block(),
+    Xrstors => always(handler!(|cpu, op| restore(cpu, op, true, false))).ends_block(),
+    Xrstors64 => always(handler!(|cpu, op| restore(cpu, op, true, true))).ends_block(),
 }
 
 fn restore(cpu: &mut Cpu, op: &Op, supervisor: bool, wide: bool) -> Exec {
