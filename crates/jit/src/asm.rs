@@ -290,6 +290,12 @@ impl Asm {
         self.short(0x50, register);
     }
 
+    /// PUSH of an immediate.
+    pub(crate) fn push_imm(&mut self, value: i32) {
+        self.code.push(0x68);
+        self.imm32(value);
+    }
+
     /// POP of 64 bits.
     pub(crate) fn pop(&mut self, register: Reg) {
         self.short(0x58, register);
@@ -313,6 +319,12 @@ impl Asm {
     /// A jump on a condition (0 to 15).
     pub(crate) fn jcc(&mut self, condition: u8) -> Jump {
         self.bytes(&[0x0f, 0x80 | condition, 0, 0, 0, 0]);
+        Jump(self.code.len())
+    }
+
+    /// A jump.
+    pub(crate) fn jmp(&mut self) -> Jump {
+        self.bytes(&[0xe9, 0, 0, 0, 0]);
         Jump(self.code.len())
     }
 

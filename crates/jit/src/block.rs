@@ -8,10 +8,13 @@ use cloister_cpu::native::{BlockView, NativeOp, Translator, layout};
 use iced_x86::{Decoder, Instruction};
 
 use crate::arena::Arena;
+use crate::asm::condition::{EQUAL, NOT_EQUAL};
 use crate::asm::{Asm, Jump, RAX, Rm};
+use crate::encode::Encoder;
 use crate::flags::{Use, wanted_after};
-use crate::operate;
-use crate::registers::{START, TEMP, field};
+use crate::host::HostFeatures;
+use crate::operate::{self, vector};
+use crate::registers::{START, TEMP, TEMP2, field};
 use crate::stubs::Stubs;
 
 /// Bytes of code that one processor has room for.
@@ -25,6 +28,8 @@ const MOST: usize = 64 << 10;
 pub struct Jit {
     arena: Arena,
     stubs: Stubs,
+    host: HostFeatures,
+    encoder: Encoder,
     /// Where the code of blocks begins in the arena.
     first: usize,
     asm: Asm,
@@ -40,16 +45,22 @@ impl Jit {
     /// The host gives no memory, or none that code may run in; or its processor lacks LAHF in 64-bit
     /// mode.
     pub fn new() -> io::Result<Self> {
+        Self::on_host(HostFeatures::detect())
+    }
+
+    /// As [`Jit::new`], of a host that has these features.
+    pub(crate) fn on_host(host: HostFeatures) -> io::Result<Self> {
         if !has_lahf() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let mut arena = Arena::new(ARENA)?;
         let mut asm = Asm::default();
         asm.start(arena.next());
-        let stubs = Stubs::emit(&mut asm);
+        let mut encoder = Encoder::new();
+        let stubs = Stubs::emit(&mut asm, &mut encoder, host);
         arena.append(&asm.code).ok_or(io::ErrorKind::OutOfMemory)?;
         let first = arena.used();
-        Ok(Self { arena, stubs, first, asm, ops: Vec::new() })
+        Ok(Self { arena, stubs, host, encoder, first, asm, ops: Vec::new() })
     }
 }
 
@@ -75,12 +86,17 @@ unsafe impl Translator for Jit {
         self.asm.start(self.arena.next());
         let mut emitter = Emitter {
             asm: &mut self.asm,
+            encoder: &mut self.encoder,
             stubs: self.stubs,
+            host: self.host,
             flags: Where::Saved,
             wanted: 0,
+            vectors_follow: false,
             later: Vec::new(),
         };
-        emitter.block(&instructions, &ops, ends == 1);
+        if !emitter.block(&instructions, &ops, ends == 1) {
+            return None;
+        }
         let code = self.arena.append(&self.asm.code)?;
         self.ops.push(ops);
         Some(code)
@@ -112,30 +128,68 @@ enum Where {
     Host,
 }
 
+/// How an instruction is translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// The interpreter does it.
+    Interpreter,
+    /// By [`operate::emit`].
+    General,
+    /// By [`vector::emit`], where this ([`cloister_cpu::native::vectors`]) is not barred.
+    Vector(u8),
+}
+
 /// Code that is not on the straight way, emitted after it.
 #[derive(Debug)]
 enum Later {
     /// The interpreter does an op.
-    Interpret { from: Vec<Jump>, op: u64, back: u64, restore: bool },
+    Interpret { from: Vec<Jump>, op: u64, back: u64, restore: bool, vectors: bool },
     /// A branch is taken to `target` from the block's start.
     Taken { from: Jump, target: i32, save: bool },
     /// The page that was stored to came to hold code.
-    Raced { from: Jump, back: u64 },
+    Raced { from: Jump, back: u64, vectors: bool },
+    /// Vector instructions of the block, which need `needs` ([`cloister_cpu::native::vectors`]), may be
+    /// barred.
+    Barred { from: Jump, back: u64, needs: u8, ops: u64, count: u64 },
 }
 
 /// One block under way.
 pub(crate) struct Emitter<'a> {
     pub(crate) asm: &'a mut Asm,
+    encoder: &'a mut Encoder,
     pub(crate) stubs: Stubs,
+    host: HostFeatures,
     flags: Where,
     /// Flags wanted after the instruction under way.
     pub(crate) wanted: u32,
+    /// Whether vector instructions follow in the block.
+    vectors_follow: bool,
     later: Vec<Later>,
 }
 
 impl Emitter<'_> {
-    fn block(&mut self, instructions: &[Instruction], ops: &[NativeOp], falls_through: bool) {
-        let inline: Vec<bool> = instructions.iter().map(operate::is_supported).collect();
+    /// Emits a block; `false` if it has to stay interpreted.
+    fn block(
+        &mut self,
+        instructions: &[Instruction],
+        ops: &[NativeOp],
+        falls_through: bool,
+    ) -> bool {
+        let ways: Vec<Way> = instructions
+            .iter()
+            .zip(ops)
+            .map(|(instruction, native)| {
+                if operate::is_supported(instruction) {
+                    return Way::General;
+                }
+                vector::needs(instruction, &native.op, self.host)
+                    .map_or(Way::Interpreter, Way::Vector)
+            })
+            .collect();
+        let inline: Vec<bool> = ways.iter().map(|&way| way != Way::Interpreter).collect();
+        let is_vector = |way: &Way| matches!(way, Way::Vector(1..));
+        let last_vector = ways.iter().rposition(is_vector);
+        self.bar(&ways, ops);
         let uses: Vec<Use> = instructions
             .iter()
             .zip(&inline)
@@ -146,13 +200,24 @@ impl Emitter<'_> {
         let wanted = wanted_after(&uses);
         for (n, instruction) in instructions.iter().enumerate() {
             self.wanted = wanted[n];
+            self.vectors_follow = last_vector.is_some_and(|last| n < last);
             let op = &raw const ops[n] as u64;
-            if !inline[n] {
-                self.save_flags(true);
-                self.asm.mov_imm(TEMP, op);
-                self.asm.call(self.stubs.interpret);
-            } else {
-                operate::emit(self, instruction, op, uses[n].needs_flags(self.wanted));
+            let needs_flags = uses[n].needs_flags(self.wanted);
+            match ways[n] {
+                Way::Interpreter => {
+                    self.save_flags(true);
+                    self.asm.mov_imm(TEMP, op);
+                    self.asm.call(self.stubs.interpret);
+                    if self.vectors_follow {
+                        self.asm.call(self.stubs.load_vectors);
+                    }
+                }
+                Way::General => operate::emit(self, instruction, op, needs_flags),
+                Way::Vector(_) => {
+                    if !vector::emit(self, instruction, op, needs_flags) {
+                        return false;
+                    }
+                }
             }
         }
         let last_inline = inline.last() == Some(&true);
@@ -167,15 +232,40 @@ impl Emitter<'_> {
             self.asm.jmp_to(self.stubs.leave);
         }
         self.finish();
+        true
+    }
+
+    /// Before the block: the vector registers are in the host's, if it needs them, and none of its
+    /// vector instructions is barred; or the interpreter does all of it. Ops that could bar them end
+    /// their block.
+    fn bar(&mut self, ways: &[Way], ops: &[NativeOp]) {
+        let needs = ways.iter().fold(0, |needs, way| match way {
+            Way::Vector(more) => needs | more,
+            _ => needs,
+        });
+        if needs != 0 {
+            self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
+            let from = self.asm.jcc(NOT_EQUAL);
+            let (back, count) = (self.asm.here(), ops.len() as u64);
+            self.later.push(Later::Barred { from, back, needs, ops: ops.as_ptr() as u64, count });
+        }
+    }
+
+    /// Emits an instruction as it is; `false` if that cannot be.
+    pub(crate) fn encode(&mut self, instruction: &Instruction) -> bool {
+        self.encoder.encode(self.asm, instruction)
     }
 
     fn finish(&mut self) {
         for later in std::mem::take(&mut self.later) {
             match later {
-                Later::Interpret { from, op, back, restore } => {
+                Later::Interpret { from, op, back, restore, vectors } => {
                     from.into_iter().for_each(|jump| self.asm.land(jump));
                     self.asm.mov_imm(TEMP, op);
                     self.asm.call(self.stubs.interpret);
+                    if vectors {
+                        self.asm.call(self.stubs.load_vectors);
+                    }
                     if restore {
                         self.emit_restore();
                     }
@@ -189,10 +279,22 @@ impl Emitter<'_> {
                     self.asm.lea(8, START, Rm::Mem(START, target));
                     self.asm.jmp_to(self.stubs.dispatch);
                 }
-                Later::Raced { from, back } => {
+                Later::Raced { from, back, vectors } => {
                     self.asm.land(from);
                     self.asm.call(self.stubs.stored);
+                    if vectors {
+                        self.asm.call(self.stubs.load_vectors);
+                    }
                     self.asm.jmp_to(back);
+                }
+                Later::Barred { from, back, needs, ops, count } => {
+                    self.asm.land(from);
+                    self.asm.call(self.stubs.load_vectors);
+                    self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
+                    self.asm.jcc_to(EQUAL, back);
+                    self.asm.mov_imm(TEMP, ops);
+                    self.asm.mov_imm(TEMP2, count);
+                    self.asm.call(self.stubs.interpret_all);
                 }
             }
         }
@@ -242,7 +344,8 @@ impl Emitter<'_> {
         }
         let restore = self.flags == Where::Host;
         let back = self.asm.here();
-        self.later.push(Later::Interpret { from, op, back, restore });
+        let vectors = self.vectors_follow;
+        self.later.push(Later::Interpret { from, op, back, restore, vectors });
     }
 
     /// A branch on a condition to `target` from the block's start.
@@ -255,6 +358,6 @@ impl Emitter<'_> {
     /// A store turned out to be to code.
     pub(crate) fn raced(&mut self, from: Jump) {
         let back = self.asm.here();
-        self.later.push(Later::Raced { from, back });
+        self.later.push(Later::Raced { from, back, vectors: self.vectors_follow });
     }
 }

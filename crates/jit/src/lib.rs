@@ -10,11 +10,14 @@
 mod arena;
 mod asm;
 mod block;
+mod encode;
 mod flags;
+mod host;
 mod memory;
 mod operate;
 mod registers;
 mod stubs;
+mod vectors;
 
 pub use block::Jit;
 

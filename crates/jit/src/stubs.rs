@@ -1,12 +1,15 @@
 //! Code that all blocks share: in, out, to the next block, and to the interpreter.
 
-use cloister_cpu::native::{interpret, layout, stored};
+use cloister_cpu::native::{interpret, interpret_all, layout, stored, vectors};
 
 use crate::asm::alu::{ADD, AND, CMP, OR, SUB, XOR};
 use crate::asm::condition::{EQUAL, NEGATIVE, NOT_EQUAL};
 use crate::asm::shift::{SHL, SHR};
-use crate::asm::{Asm, R12, R13, R14, RAX, RBP, RBX, RDI, RSI, RSP, Reg, Rm};
+use crate::asm::{Asm, R12, R13, R14, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Rm};
+use crate::encode::Encoder;
+use crate::host::HostFeatures;
 use crate::registers::{ADDRESS, CPU, HOSTS, START, TEMP, TEMP2, field, home};
+use crate::vectors::VectorStubs;
 
 /// Where the shared code is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,29 +24,37 @@ pub(crate) struct Stubs {
     pub(crate) leave: u64,
     /// Called: has the interpreter do the op at `TEMP`, with flags saved; goes on or leaves.
     pub(crate) interpret: u64,
+    /// Called: has the interpreter do ops from the block's first at `TEMP` on, as many as `TEMP2` says,
+    /// with flags saved; leaves.
+    pub(crate) interpret_all: u64,
+    /// Called: the guest's vector registers come into the host's; flags are saved. Overwrites flags and
+    /// `TEMP`.
+    pub(crate) load_vectors: u64,
+    /// Called: they go to memory, from the host's registers; flags are saved.
+    store_vectors: u64,
     /// Called: says that the page of the tracker at `TEMP2` was stored to; flags are saved.
     pub(crate) stored: u64,
 }
 
 const SAVED: [Reg; 6] = [RBP, RBX, R12, R13, R14, CPU];
 
-fn load_guest(asm: &mut Asm) {
+pub(crate) fn load_guest(asm: &mut Asm) {
     for (number, host) in HOSTS {
         asm.mov(8, host, home(number));
     }
 }
 
-fn store_guest(asm: &mut Asm) {
+pub(crate) fn store_guest(asm: &mut Asm) {
     for (number, host) in HOSTS {
         asm.store(8, home(number), host);
     }
 }
 
-/// Calls a function of two arguments at most, from code that was itself called.
-fn call_rust(asm: &mut Asm, function: u64, arguments: &[Reg]) {
+/// Calls a function of three arguments at most, from code that was itself called.
+pub(crate) fn call_rust(asm: &mut Asm, function: u64, arguments: &[Reg]) {
     // Keeps the stack aligned.
     asm.alu_imm(8, SUB, RSP, 8);
-    for (&from, to) in arguments.iter().zip([RDI, RSI]) {
+    for (&from, to) in arguments.iter().zip([RDI, RSI, RDX]) {
         asm.mov(8, to, from);
     }
     asm.mov_imm(RAX, function);
@@ -53,8 +64,13 @@ fn call_rust(asm: &mut Asm, function: u64, arguments: &[Reg]) {
 
 impl Stubs {
     /// Emits the stubs.
-    pub(crate) fn emit(asm: &mut Asm) -> Self {
-        let mut stubs = Self { enter: asm.here(), ..Self::default() };
+    pub(crate) fn emit(asm: &mut Asm, encoder: &mut Encoder, host: HostFeatures) -> Self {
+        let mut stubs = Self { load_vectors: asm.here(), ..Self::default() };
+        VectorStubs { asm, encoder, host }.load();
+        stubs.store_vectors = asm.here();
+        VectorStubs { asm, encoder, host }.store();
+
+        stubs.enter = asm.here();
         for register in SAVED {
             asm.push(register);
         }
@@ -70,6 +86,7 @@ impl Stubs {
         store_guest(asm);
         asm.store(8, field(layout::RIP), START);
         stubs.leave = asm.here();
+        stubs.before_rust(asm);
         asm.mov_imm(RAX, 0);
         let out = asm.here();
         asm.alu_imm(8, ADD, RSP, 8);
@@ -83,6 +100,7 @@ impl Stubs {
 
         stubs.interpret = asm.here();
         store_guest(asm);
+        stubs.before_rust(asm);
         asm.store(8, field(layout::BLOCK), START);
         call_rust(asm, interpret as *const () as u64, &[CPU, TEMP]);
         asm.test(1, RAX, RAX);
@@ -94,12 +112,29 @@ impl Stubs {
         asm.alu_imm(8, ADD, RSP, 8);
         asm.jmp_to(out);
 
+        stubs.interpret_all = asm.here();
+        store_guest(asm);
+        stubs.before_rust(asm);
+        asm.store(8, field(layout::BLOCK), START);
+        call_rust(asm, interpret_all as *const () as u64, &[CPU, TEMP, TEMP2]);
+        asm.alu_imm(8, ADD, RSP, 8);
+        asm.jmp_to(out);
+
         stubs.stored = asm.here();
         store_guest(asm);
+        stubs.before_rust(asm);
         call_rust(asm, stored as *const () as u64, &[TEMP2]);
         load_guest(asm);
         asm.ret();
         stubs
+    }
+
+    /// Rust code finds the vector registers in memory, and overwrites the host's.
+    fn before_rust(&self, asm: &mut Asm) {
+        asm.alu_imm(1, CMP, field(layout::BARRED), i32::from(vectors::ALL));
+        let stored = asm.jcc(EQUAL);
+        asm.call(self.store_vectors);
+        asm.land(stored);
     }
 }
 

@@ -5,6 +5,7 @@ mod operands;
 mod shape;
 mod stack;
 mod transfer;
+pub(crate) mod vector;
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 

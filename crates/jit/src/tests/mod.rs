@@ -1,11 +1,13 @@
 //! Programs under the interpreter and under the translator: they end alike.
 
 mod random;
+mod vector;
 
 use cloister_cpu::ArchState;
 use cloister_cpu::testing::{DATA, Ending, Guest, Start};
 
 use crate::Jit;
+use crate::host::HostFeatures;
 
 /// Bytes at [`DATA`] that programs may use.
 const ROOM: usize = 2 * 4096;
@@ -18,23 +20,27 @@ struct Outcome {
     data: Vec<u8>,
 }
 
-/// A guest with a translator or without.
-fn guest(translated: bool) -> Guest {
+/// A guest at CPL 3: translated on a host, or interpreted.
+fn guest(host: Option<HostFeatures>) -> Guest {
     let mut guest = Guest::new(Start::User64);
-    if translated {
-        let jit = Jit::new().expect("the host runs generated code");
+    if let Some(host) = host {
+        let jit = Jit::on_host(host).expect("the host runs generated code");
         guest.vcpu.set_translator(Box::new(jit), 2);
     }
     guest
 }
 
-/// Runs code at CPL 3 from a state.
-fn run(code: &[u8], translated: bool, prepare: &dyn Fn(&mut ArchState)) -> Outcome {
-    let mut guest = guest(translated);
+/// Runs code from `initial` as `prepare` changes it, with `data` at [`DATA`].
+fn run(
+    guest: &mut Guest,
+    code: &[u8],
+    data: &[u8],
+    initial: &ArchState,
+    prepare: &dyn Fn(&mut ArchState),
+) -> Outcome {
     guest.load_code(code);
-    let fill: Vec<u8> = (0..ROOM).map(|n| (n * 7 + n / 256) as u8).collect();
-    guest.write(DATA, &fill);
-    let mut state = guest.vcpu.cpu.state().clone();
+    guest.write(DATA, data);
+    let mut state = initial.clone();
     prepare(&mut state);
     guest.vcpu.cpu.set_state(state);
     let ending = guest.run();
@@ -42,9 +48,37 @@ fn run(code: &[u8], translated: bool, prepare: &dyn Fn(&mut ArchState)) -> Outco
     Outcome { ending, state: guest.vcpu.cpu.state().clone(), data }
 }
 
-/// Both ways end alike.
-fn check(what: &str, code: &[u8], prepare: &dyn Fn(&mut ArchState)) {
-    let (expected, found) = (run(code, false, prepare), run(code, true, prepare));
+/// Two guests that are to do the same.
+struct Pair {
+    interpreted: Guest,
+    translated: Guest,
+    initial: ArchState,
+}
+
+impl Pair {
+    fn new(host: HostFeatures) -> Self {
+        let interpreted = guest(None);
+        let initial = interpreted.vcpu.cpu.state().clone();
+        Self { interpreted, translated: guest(Some(host)), initial }
+    }
+
+    /// Both end alike: how.
+    fn check(
+        &mut self,
+        what: &str,
+        code: &[u8],
+        data: &[u8],
+        prepare: &dyn Fn(&mut ArchState),
+    ) -> Ending {
+        let expected = run(&mut self.interpreted, code, data, &self.initial, prepare);
+        let found = run(&mut self.translated, code, data, &self.initial, prepare);
+        compare(what, code, &expected, &found);
+        found.ending
+    }
+}
+
+/// Two ways ended alike.
+fn compare(what: &str, code: &[u8], expected: &Outcome, found: &Outcome) {
     if expected != found {
         let mut decoder = iced_x86::Decoder::with_ip(64, code, 0, 0);
         let text: Vec<String> = decoder
@@ -54,14 +88,24 @@ fn check(what: &str, code: &[u8], prepare: &dyn Fn(&mut ArchState)) {
             })
             .collect();
         let (a, b) = (&expected.state, &found.state);
+        let vectors: Vec<String> = (0..16)
+            .filter(|&n| a.vector.ymm[n] != b.vector.ymm[n])
+            .map(|n| format!("ymm{n} {:x?}\n  is {:x?}", a.vector.ymm[n], b.vector.ymm[n]))
+            .collect();
         panic!(
-            "{what}: {:?} / {:?}\nregisters {:x?}\n       is {:x?}\nflags {:x} / {:x}\n{}",
+            "{what}: {:?} / {:?}\nregisters {:x?}\n       is {:x?}\nflags {:x} / {:x}\n\
+             RIP {:x} / {:x}, MXCSR {:x} / {:x}\n{}\n{}",
             expected.ending,
             found.ending,
             a.gpr.registers(),
             b.gpr.registers(),
             a.rflags(),
             b.rflags(),
+            a.rip,
+            b.rip,
+            a.vector.mxcsr,
+            b.vector.mxcsr,
+            vectors.join("\n"),
             text.join("\n")
         );
     }

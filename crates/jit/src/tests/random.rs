@@ -6,24 +6,25 @@ use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, Register,
 };
 
-use super::check;
+use super::{Pair, ROOM};
+use crate::host::HostFeatures;
 
 /// A generator of numbers: xorshift64*.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         (self.next() >> 33) as usize % end
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }
@@ -31,7 +32,7 @@ impl Random {
 /// Numbers of registers that code may change: not RSP, and not the bases and the index.
 const FREE: [usize; 11] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 15];
 
-fn register(size: usize, number: usize) -> Register {
+pub(super) fn register(size: usize, number: usize) -> Register {
     const R8: [Register; 16] = [
         Register::AL,
         Register::CL,
@@ -253,7 +254,7 @@ fn append(random: &mut Random, code: &mut Vec<Instruction>) {
 }
 
 /// What distinguishes the addresses of labels.
-const LABELS: u64 = 0x1000_0000;
+pub(super) const LABELS: u64 = 0x1000_0000;
 
 /// A loop of random instructions: 40 rounds, counted in memory.
 fn program(random: &mut Random, length: usize) -> Vec<u8> {
@@ -277,12 +278,14 @@ fn program(random: &mut Random, length: usize) -> Vec<u8> {
 
 #[test]
 fn random_code_ends_as_under_the_interpreter() {
+    let mut pair = Pair::new(HostFeatures::detect());
+    let data: Vec<u8> = (0..ROOM).map(|n| (n * 7 + n / 256) as u8).collect();
     let mut random = Random(0x1234_5678_9abc_def1);
     for n in 0..3000 {
         let length = 4 + random.below(40);
         let code = program(&mut random, length);
         let seed = random.next();
-        check(&format!("program {n}"), &code, &|state| {
+        pair.check(&format!("program {n}"), &code, &data, &|state| {
             let mut values = Random(seed | 1);
             let registers = std::array::from_fn(|_| match values.below(4) {
                 0 => values.next() & 0xff,
