@@ -22,8 +22,10 @@ use crate::size::format_size;
 pub const PHYS_BITS: u32 = 46;
 /// First address past low RAM when there is enough RAM to reach it.
 pub const LOW_RAM_LIMIT: u64 = 0xc000_0000;
-/// First virtio-mmio register block.
+/// First virtio-mmio register block; the others follow.
 pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
+/// Distance from one virtio-mmio register block to the next.
+pub const VIRTIO_MMIO_SPACING: u64 = PAGE_SIZE;
 /// Register block of the IOAPIC.
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 /// Register block of the local APICs (SDM Vol. 3A, 10.4.1).
@@ -50,6 +52,12 @@ pub const POWER_PORT: u16 = 0x600;
 pub const VIRTIO_GSI: u32 = 12;
 /// Virtio-mmio slots: as many as IOAPIC inputs are left.
 pub const MAX_VIRTIO_SLOTS: usize = 12;
+
+/// Registers and IOAPIC input of the `index`-th virtio-mmio slot, below [`MAX_VIRTIO_SLOTS`].
+#[must_use]
+pub fn virtio_slot(index: u32) -> (u64, u32) {
+    (VIRTIO_MMIO_BASE + u64::from(index) * VIRTIO_MMIO_SPACING, VIRTIO_GSI + index)
+}
 
 /// Why a machine of the asked sizes cannot be laid out.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]

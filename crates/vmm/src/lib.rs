@@ -17,7 +17,6 @@ pub mod config;
 pub mod cpu_flags;
 pub mod cpuid;
 pub mod daemon;
-pub mod devices;
 pub mod epc_command;
 pub mod epc_report;
 pub mod files;

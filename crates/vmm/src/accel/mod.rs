@@ -15,7 +15,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::complaint::{Complaint, Phrase, Setting};
 use crate::cpuid::GuestCpuid;
-use crate::devices::{DmaObserver, MsiSink};
+use cloister_devices::{DmaObserver, MsiSink};
 
 /// What an accelerator is told of a machine.
 #[derive(Clone, Debug)]

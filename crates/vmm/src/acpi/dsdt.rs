@@ -10,7 +10,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes_of};
-use crate::devices::{Node, POWER_BUTTON_GSI, Place, S5_SLEEP_TYPE};
+use cloister_devices::{Node, POWER_BUTTON_GSI, Place, S5_SLEEP_TYPE};
 
 const HEADER_LEN: u32 = 36;
 /// _STA: present, enabled, shown, functioning (ACPI 6.4, 6.3.7).

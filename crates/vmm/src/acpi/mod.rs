@@ -9,9 +9,9 @@ use acpi_tables::{Aml, rsdp::Rsdp, xsdt::XSDT};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::devices::Node;
 use crate::layout::{ACPI_END, ACPI_START, Layout};
 use crate::nodes::NodeConfig;
+use cloister_devices::Node;
 
 const OEM_ID: [u8; 6] = *b"CLOIST";
 const OEM_TABLE_ID: [u8; 8] = *b"CLOISTER";

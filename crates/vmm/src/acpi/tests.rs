@@ -1,12 +1,16 @@
 use super::*;
-use crate::devices::{Rtc, SerialPort, virtio};
-use crate::layout::LOW_RAM_LIMIT;
+use crate::layout::{LOW_RAM_LIMIT, virtio_slot};
+use cloister_devices::virtio::MmioTransport;
+use cloister_devices::{Rtc, SerialPort};
 
 const MIB: u64 = 1 << 20;
 
 fn image(cpus: u32, slots: usize, epc: &[u64]) -> Vec<u8> {
     let layout = Layout::new(512 * MIB, epc).unwrap();
-    let slots = (0..slots as u32).map(|slot| virtio::node(slot, "blk"));
+    let slots = (0..slots as u32).map(|slot| {
+        let (base, gsi) = virtio_slot(slot);
+        MmioTransport::node(slot, "blk", base, gsi)
+    });
     let devices: Vec<_> = [SerialPort::node(), Rtc::node()].into_iter().chain(slots).collect();
     build(&Platform { layout: &layout, cpus, nodes: &[], epc_nodes: &[], devices: &devices })
 }
@@ -79,7 +83,7 @@ fn the_fadt_is_hardware_reduced_with_reset_and_sleep_registers() {
     assert_eq!(&fadt[256..268], [1, 8, 0, 1, 0x01, 6, 0, 0, 0, 0, 0, 0]);
 }
 
-const RESET: u8 = crate::devices::RESET_VALUE;
+const RESET: u8 = cloister_devices::RESET_VALUE;
 
 #[test]
 fn the_madt_has_each_local_apic_the_ioapic_and_no_8259() {

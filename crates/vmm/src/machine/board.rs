@@ -10,13 +10,16 @@ use super::console::{ConsoleInputs, ConsoleOutput, Screen};
 use super::inventory::{Inventory, InventoryError};
 use super::{Disk, Machine};
 use crate::accel::Vm;
-use crate::devices::virtio::{self, BlockError, Console, Entropy, MmioTransport, VirtioDevice};
-use crate::devices::{
+use crate::layout::{IOAPIC_BASE, POWER_PORT, virtio_slot};
+use crate::sandbox::{Sandbox, ThreadKind};
+use cloister_devices::virtio::{
+    BlockError, Console, ConsoleInput, Entropy, MmioTransport, VirtioDevice,
+};
+use cloister_devices::{
     GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, POWER_BUTTON_GSI,
     PowerButton, PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort,
     SharedDevice, SystemControl, Unconnected,
 };
-use crate::sandbox::Sandbox;
 
 /// Why the devices cannot be put together.
 #[derive(Debug, Error)]
@@ -59,8 +62,8 @@ impl Board {
     ) -> Result<Self, BoardError> {
         let mut inventory = Inventory::new();
         let ioapic = Arc::new(IoApic::new(vm.msi_sink()));
-        inventory.add(IoApic::node(), shared(ioapic.clone()))?;
-        inventory.add(PowerControl::node(), shared(PowerControl::new(power.clone())))?;
+        inventory.add(IoApic::node(IOAPIC_BASE), shared(ioapic.clone()))?;
+        inventory.add(PowerControl::node(POWER_PORT), shared(PowerControl::new(power.clone())))?;
         let keyboard = KeyboardController::new(power.clone());
         inventory.add(KeyboardController::node(), shared(keyboard))?;
         inventory.add(SystemControl::node(), shared(SystemControl::new(power.clone())))?;
@@ -69,7 +72,10 @@ impl Board {
         let node = Rtc::node();
         let rtc = Arc::new(Mutex::new(Rtc::new(line(&ioapic, node.gsi))));
         inventory.add(node, rtc.clone())?;
-        let clock = RtcTimer::start(rtc, sandbox.clone())?;
+        let clock = RtcTimer::start(rtc, {
+            let sandbox = sandbox.clone();
+            move || sandbox.confine(ThreadKind::Clock)
+        })?;
 
         let last_printed = Arc::new(AtomicBool::new(false));
         let output = |virtio| {
@@ -113,7 +119,8 @@ struct Slots<'a> {
 
 impl Slots<'_> {
     fn take(&mut self, kind: &str) -> (Node, Arc<dyn IrqLine>) {
-        let node = virtio::node(self.next, kind);
+        let (base, gsi) = virtio_slot(self.next);
+        let node = MmioTransport::node(self.next, kind, base, gsi);
         self.next += 1;
         let line = line(self.ioapic, node.gsi);
         (node, line)
@@ -127,7 +134,7 @@ impl Slots<'_> {
     fn insert_console(
         &mut self,
         output: Box<ConsoleOutput>,
-    ) -> Result<virtio::ConsoleInput, InventoryError> {
+    ) -> Result<ConsoleInput, InventoryError> {
         let (node, line) = self.take("console");
         let (transport, input) = Console::attach(self.ram, line, output, None, self.io);
         self.inventory.add(node, transport)?;
@@ -135,7 +142,7 @@ impl Slots<'_> {
     }
 }
 
-fn shared(device: impl crate::devices::Device + 'static) -> SharedDevice {
+fn shared(device: impl cloister_devices::Device + 'static) -> SharedDevice {
     Arc::new(Mutex::new(device))
 }
 

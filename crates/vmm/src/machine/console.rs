@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::devices::virtio::ConsoleInput;
-use crate::devices::{Halt, SerialInput};
+use cloister_devices::virtio::ConsoleInput;
+use cloister_devices::{Halt, SerialInput};
 
 /// Which console printed last: the virtio console if set, else the serial port.
 pub(super) type LastPrinted = Arc<AtomicBool>;

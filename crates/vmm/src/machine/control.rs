@@ -12,8 +12,8 @@ use super::console::{ConsoleInputs, Screen};
 use super::event::{MachineEvent, RunState, ShutdownCause};
 use super::gate::Gate;
 use super::run::Stop;
-use crate::devices::PowerButton;
 use crate::terminal::Consumer;
+use cloister_devices::PowerButton;
 
 /// How long [`Control::stop`] waits for a processor that is in the middle of a device access which
 /// the host holds up, such as output to a terminal that does not take it, and for a request to a device,

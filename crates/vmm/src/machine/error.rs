@@ -13,9 +13,9 @@ use crate::accel::VcpuError;
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::ConfigError;
-use crate::devices::virtio::BlockError;
 use crate::memory::RamError;
 use crate::platform_dir::{PlatformDirError, ProvisionError};
+use cloister_devices::virtio::BlockError;
 
 /// Why a machine cannot be put together. [`MachineError::complaint`] says which setting is at fault and
 /// what to do.

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::devices::{BusError, IoBus, MmioBus, Node, Place, SharedDevice};
+use cloister_devices::{BusError, IoBus, MmioBus, Node, Place, SharedDevice};
 
 /// A device that cannot be placed.
 #[derive(Debug, Error)]
@@ -64,7 +64,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::devices::Device;
+    use cloister_devices::Device;
 
     struct Nothing;
 

@@ -28,13 +28,13 @@ use self::source::Source;
 use crate::accel::{Translators, VmConfig};
 use crate::config::{DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
-use crate::devices::virtio::{Block, BlockError};
 use crate::image_lock::LockError;
 use crate::layout::Layout;
 use crate::memory::map_ram;
 use crate::platform_dir;
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
+use cloister_devices::virtio::{Block, BlockError};
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,8 +14,8 @@ use super::gate::Gate;
 use super::{Machine, Outcome};
 use crate::accel::{Vcpu, Vm, VmEvent};
 use crate::acpi;
-use crate::devices::{Halt, IoHandle, IoLoop, PowerEvent, PowerSwitch};
 use crate::sandbox::{Sandbox, ThreadKind};
+use cloister_devices::{Halt, IoHandle, IoLoop, PowerEvent, PowerSwitch};
 
 /// The request to stop that the threads of one boot share.
 pub(super) struct Stop {

@@ -13,8 +13,8 @@ use super::translators::Translators;
 use super::vcpu::SoftVcpu;
 use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
 use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid, TSC_HZ};
-use crate::devices::{DmaObserver, MsiSink};
 use crate::layout::PHYS_BITS;
+use cloister_devices::{DmaObserver, MsiSink};
 
 /// What CPUID says on software processors.
 pub(in crate::accel) fn cpuid(config: &VmConfig) -> GuestCpuid {

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
 
-use cloister_vmm::devices::virtio::{Block, Console, ConsoleInput, Entropy, MmioTransport};
-use cloister_vmm::devices::{Device, GuestRam, IoLoop, Unconnected};
+use cloister_devices::virtio::{Block, Console, ConsoleInput, Entropy, MmioTransport};
+use cloister_devices::{Device, GuestRam, IoLoop, Unconnected};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use super::{Bytes, file};

@@ -1,0 +1,171 @@
+//! virtio-blk on a file (virtio 1.2, section 5.2).
+
+mod request;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use thiserror::Error;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+
+use super::device::{DeviceFault, VirtioDevice};
+use super::virtqueue::Virtqueue;
+use crate::dma::GuestRam;
+
+/// The unit of requests, whatever the disk's block size.
+const SECTOR: u64 = 512;
+const QUEUE_SIZE: u16 = 256;
+/// All descriptors of a chain but those of header and status.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Ranges in one discard or write-zeroes request.
+const MAX_RANGES: u32 = 16;
+/// Sectors of one range to discard: 2 GiB.
+const MAX_DISCARD_SECTORS: u32 = 1 << 22;
+/// Sectors of one range to write zeros to: 16 MiB, since a host file may have no quick way.
+const MAX_ZERO_SECTORS: u32 = 1 << 15;
+/// Bytes of a hole that are punched at a time: the host may have to free as many blocks.
+const PUNCH: u64 = 256 << 20;
+/// Bytes that are copied at a time between file and guest.
+const PIECE: usize = 64 << 10;
+
+const FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
+const DISCARD: u64 = 1 << VIRTIO_BLK_F_DISCARD;
+const WRITE_ZEROES: u64 = 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+
+/// Why a file cannot be a disk.
+#[derive(Debug, Error)]
+pub enum BlockError {
+    /// The file cannot be opened.
+    #[error("Cannot open the disk image")]
+    Open(#[source] io::Error),
+    /// Its size cannot be told: a directory, a pipe, a terminal, /dev/zero.
+    #[error("The disk image has no size: it is neither a file nor a block device")]
+    NoSize,
+    /// It holds not even one sector.
+    #[error("The disk image has {0} bytes, less than one sector of {SECTOR}")]
+    TooSmall(u64),
+}
+
+/// A disk.
+pub struct Block {
+    file: File,
+    read_only: bool,
+    sectors: u64,
+    id: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    config: [u8; 60],
+    /// The driver flushes by itself. If not, each write has to last at once.
+    driver_flushes: bool,
+    piece: Box<[u8]>,
+}
+
+impl Block {
+    /// Opens the image at `path`: raw contents, a regular file or a block device. A part of a
+    /// sector at its end is left out. `id` is what the guest sees as the disk's serial number, of
+    /// which 20 bytes count.
+    ///
+    /// # Errors
+    /// There is no such file, it may not be opened so, or it is no disk.
+    pub fn open(path: &Path, read_only: bool, id: &str) -> Result<Self, BlockError> {
+        let file =
+            OpenOptions::new().read(true).write(!read_only).open(path).map_err(BlockError::Open)?;
+        Self::from_file(file, read_only, id)
+    }
+
+    /// A disk on a file that is open already, for writing too unless the disk is read-only.
+    ///
+    /// # Errors
+    /// The file is no disk.
+    pub fn from_file(mut file: File, read_only: bool, id: &str) -> Result<Self, BlockError> {
+        let kind = file.metadata().map_err(BlockError::Open)?.file_type();
+        // A character device has an end too, at which it starts.
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(BlockError::NoSize);
+        }
+        // The metadata of a block device tell no size; its end does.
+        let size = file.seek(SeekFrom::End(0)).map_err(|_| BlockError::NoSize)?;
+        let sectors = size / SECTOR;
+        if sectors == 0 {
+            return Err(BlockError::TooSmall(size));
+        }
+        let mut id_bytes = [0; VIRTIO_BLK_ID_BYTES as usize];
+        for (to, from) in id_bytes.iter_mut().zip(id.bytes()) {
+            *to = from;
+        }
+        Ok(Self {
+            file,
+            read_only,
+            sectors,
+            id: id_bytes,
+            config: configuration(sectors),
+            driver_flushes: false,
+            piece: vec![0; PIECE].into_boxed_slice(),
+        })
+    }
+}
+
+/// The configuration space (virtio 1.2, section 5.2.4).
+fn configuration(sectors: u64) -> [u8; 60] {
+    let mut config = [0; 60];
+    let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &sectors.to_le_bytes());
+    put(12, &SEG_MAX.to_le_bytes());
+    put(20, &(SECTOR as u32).to_le_bytes());
+    put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+    put(40, &MAX_RANGES.to_le_bytes());
+    // Discards are aligned to 4 KiB, the block of most file systems.
+    put(44, &8_u32.to_le_bytes());
+    put(48, &MAX_ZERO_SECTORS.to_le_bytes());
+    put(52, &MAX_RANGES.to_le_bytes());
+    // Writing zeros may free the range.
+    put(56, &[1]);
+    config
+}
+
+impl VirtioDevice for Block {
+    fn device_id(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn features(&self) -> u64 {
+        let common = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | FLUSH;
+        common | if self.read_only { 1 << VIRTIO_BLK_F_RO } else { DISCARD | WRITE_ZEROES }
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn activate(&mut self, features: u64) {
+        self.driver_flushes = features & FLUSH != 0;
+    }
+
+    fn serve(
+        &mut self,
+        _index: usize,
+        queue: &mut Virtqueue,
+        ram: &GuestRam,
+    ) -> Result<(), DeviceFault> {
+        while let Some(chain) = queue.pop(ram)? {
+            let written = self.handle(&chain, ram)?;
+            queue.complete(ram, &chain, written)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.driver_flushes = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! virtio devices behind the virtio-mmio transport.
+
+mod block;
+mod chain;
+mod console;
+mod device;
+#[cfg(test)]
+mod driver;
+mod entropy;
+mod mmio;
+mod service;
+mod signals;
+mod virtqueue;
+
+pub use block::{Block, BlockError};
+pub use chain::Chain;
+pub use console::{Console, ConsoleInput};
+pub use device::{DeviceFault, VirtioDevice};
+pub use entropy::Entropy;
+pub use mmio::MmioTransport;
+pub use virtqueue::Virtqueue;

@@ -1,0 +1,175 @@
+//! A virtio device on the I/O thread: its queues are served there, as the driver and the host ask for it.
+//!
+//! What registers need is behind a lock that is held for moments; queues and device are behind locks that
+//! are held for as long as a queue is served. A processor takes the latter only where the driver is to be
+//! told that nothing is in flight any more: at a reset, and where it stops a queue. The service is asked to
+//! leave off then, so that this takes as long as a piece of a request.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_NEEDS_RESET,
+};
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_CONFIG;
+
+use super::device::{DeviceFault, VirtioDevice};
+use super::signals::Signals;
+use super::virtqueue::{QueueSetup, Virtqueue};
+use crate::dma::GuestRam;
+use crate::halt::Halt;
+use crate::io::{IoHandle, IoWork};
+use crate::irq::IrqLine;
+
+/// A device, its queues and what is asked of them.
+pub(super) struct Service {
+    device_id: u32,
+    device: Mutex<Box<dyn VirtioDevice>>,
+    queues: Vec<ServedQueue>,
+    signals: Arc<Signals>,
+    io: IoHandle,
+}
+
+struct ServedQueue {
+    /// There is something to do in the queue, or may be.
+    requested: AtomicBool,
+    /// The driver wants to have the queue back.
+    cancel: Halt,
+    /// RAM for requests of this queue, which are left off by `cancel` too.
+    ram: GuestRam,
+    /// Locked after the device.
+    queue: Mutex<Virtqueue>,
+}
+
+impl Service {
+    /// # Panics
+    /// The device names a queue size that cannot be.
+    pub(super) fn new(
+        device: Box<dyn VirtioDevice>,
+        ram: &GuestRam,
+        line: Arc<dyn IrqLine>,
+        io: IoHandle,
+    ) -> Self {
+        let signals = Arc::new(Signals::new(line));
+        let queue = |&size: &u16| {
+            let cancel = ram.halt().part();
+            ServedQueue {
+                requested: AtomicBool::new(false),
+                ram: ram.clone().until(cancel.clone()),
+                cancel,
+                queue: Mutex::new(Virtqueue::new(size, signals.clone(), io.pausing().clone())),
+            }
+        };
+        let queues = device.queue_sizes().iter().map(queue).collect();
+        Self { device_id: device.device_id(), device: Mutex::new(device), queues, signals, io }
+    }
+
+    /// Device status and interrupt status.
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// There may be something to do in queue `index`, if the device has one: it is served soon. Never
+    /// waits.
+    pub(super) fn request(&self, index: usize) {
+        let Some(queue) = self.queues.get(index) else { return };
+        if !queue.requested.swap(true, Ordering::SeqCst) {
+            self.io.wake();
+        }
+    }
+
+    /// [`Service::request`] for all queues.
+    pub(super) fn request_all(&self) {
+        (0..self.queues.len()).for_each(|index| self.request(index));
+    }
+
+    /// The features are agreed.
+    pub(super) fn activate(&self, features: u64) {
+        lock(&self.device).activate(features);
+    }
+
+    /// Starts a queue with what the driver set up. Returns whether it can run so.
+    pub(super) fn start_queue(&self, index: usize, setup: &QueueSetup, event_idx: bool) -> bool {
+        self.queues
+            .get(index)
+            .is_some_and(|served| lock(&served.queue).start(setup, &served.ram, event_idx))
+    }
+
+    /// Stops a queue. Returns when no request of it is in flight: one that was is left off.
+    pub(super) fn stop_queue(&self, index: usize) {
+        let Some(served) = self.queues.get(index) else { return };
+        served.cancel.request();
+        let mut queue = lock(&served.queue);
+        queue.stop();
+        served.cancel.withdraw();
+    }
+
+    /// Resets the device. Returns when none of its requests is in flight: one that was is left off.
+    pub(super) fn reset(&self) {
+        self.queues.iter().for_each(|served| served.cancel.request());
+        let mut device = lock(&self.device);
+        device.reset();
+        for served in &self.queues {
+            lock(&served.queue).stop();
+            served.cancel.withdraw();
+        }
+        self.signals.clear();
+    }
+
+    /// The driver broke the rules: everything stops until it resets the device.
+    pub(super) fn fail(&self, fault: &DeviceFault) {
+        tracing::warn!(
+            device = self.device_id,
+            error = fault as &dyn std::error::Error,
+            "virtio device needs a reset"
+        );
+        self.signals.add_status(VIRTIO_CONFIG_S_NEEDS_RESET);
+        if self.signals.has(VIRTIO_CONFIG_S_DRIVER_OK) {
+            self.signals.interrupt(VIRTIO_MMIO_INT_CONFIG);
+        }
+    }
+
+    /// Whether queues are served.
+    fn is_live(&self) -> bool {
+        let stopped = VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
+        let status = self.signals.status();
+        status & VIRTIO_CONFIG_S_DRIVER_OK != 0 && status & stopped == 0
+    }
+
+    /// Serves a queue for one turn.
+    fn serve(&self, index: usize, served: &ServedQueue) {
+        if served.cancel.requested() {
+            // Who waits for the locks comes first.
+            return;
+        }
+        let mut device = lock(&self.device);
+        let mut queue = lock(&served.queue);
+        // Under the locks that a reset takes.
+        if !self.is_live() || !queue.is_ready() {
+            return;
+        }
+        queue.begin_turn();
+        match device.serve(index, &mut queue, &served.ram) {
+            Ok(()) if queue.was_cut_short() => self.request(index),
+            Ok(()) | Err(DeviceFault::Halted) => {}
+            Err(fault) => self.fail(&fault),
+        }
+    }
+}
+
+impl IoWork for Service {
+    fn work(&self) {
+        for (index, served) in self.queues.iter().enumerate() {
+            if served.requested.swap(false, Ordering::SeqCst) {
+                self.serve(index, served);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
