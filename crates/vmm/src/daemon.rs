@@ -42,16 +42,19 @@ pub struct Daemon {
 
 /// Goes on in a new process that has no terminal and is nobody's child.
 ///
-/// Must be called before the process starts a thread: a thread that is not this one would not exist
-/// in the new process, and what it had locked would stay locked.
-///
 /// # Errors
 ///
 /// The host gives no pipe or no process, or has no `/dev/null`.
-pub fn detach() -> io::Result<Side> {
+///
+/// # Safety
+///
+/// The process has one thread. Another would not exist in the new process, and what it had locked
+/// would stay locked there.
+pub unsafe fn detach() -> io::Result<Side> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let (word, starter) = pipe()?;
-    let Fork::Child(child) = fork()? else {
+    // SAFETY: the caller says that there is one thread.
+    let Fork::Child(child) = (unsafe { fork() })? else {
         drop(starter);
         return Ok(await_word(word));
     };
@@ -59,7 +62,8 @@ pub fn detach() -> io::Result<Side> {
     let daemon = Daemon { starter, null };
     setsid()?;
     // The leader of a session could get a terminal again; its child cannot.
-    if let Fork::Parent = fork()? {
+    // SAFETY: the process is a copy that has one thread.
+    if let Fork::Parent = unsafe { fork() }? {
         child.end();
     }
     umask(Mode::WGRP | Mode::RWXO);
@@ -92,9 +96,14 @@ impl Child {
     }
 }
 
-/// Makes a copy of the process, which has one thread by the contract of the callers.
-pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: with one thread, the child finds every lock free and may do anything.
+/// Makes a copy of the process.
+///
+/// # Safety
+///
+/// The process has one thread.
+pub(crate) unsafe fn fork() -> io::Result<Fork> {
+    // SAFETY: the caller says that there is one thread: the child finds every lock free and may do
+    // anything.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child(Child(()))),

@@ -1,6 +1,7 @@
 //! The `cloister` command.
 
 #![warn(clippy::allow_attributes, clippy::semicolon_if_nothing_returned)]
+#![expect(unsafe_code, reason = "the process has one thread, which main alone knows")]
 
 use std::ffi::OsString;
 use std::io;
@@ -107,7 +108,8 @@ fn refused_by_host(error: io::Error) -> Complaint {
 /// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
 fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Complaint> {
     let inherited = if invocation.sandbox {
-        forget_environment();
+        // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
+        unsafe { forget_environment() };
         let words: Vec<OsString> = std::env::args_os().collect();
         let closed = Inherited::close(words.iter().map(OsString::as_os_str));
         closed.map_err(unconfined("the host does not close open files"))?
@@ -118,7 +120,8 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     // Before anything that belongs to one process: threads, locks, its number.
     let daemon = if invocation.daemonize {
         let refused = refused(Setting::Daemon, "the host gives no process");
-        match daemon::detach().map_err(refused)? {
+        // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
+        match unsafe { daemon::detach() }.map_err(refused)? {
             Side::Ready => return Ok(SUCCESS),
             // The daemon says why.
             Side::Failed => return Ok(FAILURE),
@@ -132,7 +135,8 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
         None
     };
     if invocation.sandbox && invocation.has_own_files() {
-        start_keeper().map_err(unconfined("the host gives no process"))?;
+        // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
+        unsafe { start_keeper() }.map_err(unconfined("the host gives no process"))?;
     }
     if let Some(name) = &invocation.process_name {
         let refused = refused(Setting::Name, "the host refuses the process's name");

@@ -193,7 +193,7 @@ impl Vdso {
     }
 
     fn u32(&self, offset: u64) -> u32 {
-        // SAFETY: as in `u64`.
+        // SAFETY: offsets come from the kernel's own ELF headers.
         unsafe { std::ptr::read_unaligned((self.base + offset) as *const u32) }
     }
 }

@@ -65,7 +65,7 @@ impl Pages {
     }
 
     fn write(&self, offset: u64, at: u64, value: u64) {
-        // SAFETY: as above.
+        // SAFETY: pages from `FIRST` on belong to the enclave, and nothing in Rust lives there.
         unsafe { ptr::write_volatile(self.word(offset, at), value) }
     }
 }

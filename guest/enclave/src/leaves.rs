@@ -73,8 +73,8 @@ static PENDING_PAGE: SecInfo = SecInfo([0x20b, 0, 0, 0, 0, 0, 0, 0]);
 /// ENCLU[EACCEPT] of the page at this address, or the processor's error code.
 pub(crate) fn accept(page: u64) -> Result<(), u64> {
     let status: u64;
-    // SAFETY: the SECINFO is enclave memory and aligned; RBX is exchanged as above. EACCEPT changes
-    // no byte of the page.
+    // SAFETY: the SECINFO is enclave memory and aligned; RBX, which the compiler keeps for itself, is
+    // put back. EACCEPT changes no byte of the page.
     unsafe {
         asm!(
             "xchg rbx, {secinfo}",
@@ -119,7 +119,7 @@ fn get_key(name: KeyName, key_policy: u16, key_id: [u8; 32]) -> Result<[u8; 16],
     let status: u64;
     // SAFETY: REP STOSB stays within `place`, which is large enough for the request
     // and aligned for it. Both operands are enclave memory, aligned and sized as
-    // EGETKEY wants; RBX is exchanged as above.
+    // EGETKEY wants; RBX, which the compiler keeps for itself, is put back.
     unsafe {
         // Where the compiler writes so many zeros it calls memset, which would go
         // through a table that somebody had to relocate.

@@ -181,7 +181,7 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
             ptr::read_volatile(&raw const (*request).input_len),
         )
     };
-    // SAFETY: as above; only addresses are made here.
+    // SAFETY: only addresses are made here, of a request that lies outside the enclave.
     let output = unsafe { (&raw mut (*request).output).cast::<u8>() };
     let result = match op {
         OP_HASH if outside(base, input, input_len) => {
@@ -207,7 +207,8 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
             }
         }
         OP_LOAD => {
-            // SAFETY: as for OP_STORE.
+            // SAFETY: the probe page belongs to the enclave and nothing in Rust
+            // lives there.
             unsafe { ptr::read_volatile((tcs + PROBE_OFFSET) as *const u64) }
         }
         OP_SEAL if outside(base, input, seal::MESSAGE_SIZE as u64) => {
@@ -258,12 +259,12 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
             rounds
         }
         OP_VECTORS => {
-            // SAFETY: as for OP_WORK.
+            // SAFETY: the thread runs on its frame 0, which is no Rust object.
             unsafe { vectors::kept(tcs + GPRSGX0, input_len) }
         }
         _ => REFUSED,
     };
-    // SAFETY: checked above; a plain field outside the enclave.
+    // SAFETY: the whole request lies outside the enclave, as `outside` found.
     unsafe { ptr::write_volatile(&raw mut (*request).result, result) }
 }
 

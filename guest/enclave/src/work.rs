@@ -39,10 +39,10 @@ impl Exits {
 
     /// How often the thread was interrupted, where AEXs between two calls count once.
     pub(crate) fn seen(&mut self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: who made this value vouched for the place.
         if unsafe { ptr::read_volatile(self.rip) } != 0 {
             self.seen += 1;
-            // SAFETY: as above.
+            // SAFETY: who made this value vouched for the place.
             unsafe { ptr::write_volatile(self.rip, 0) }
         }
         self.seen

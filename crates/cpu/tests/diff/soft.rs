@@ -51,7 +51,7 @@ struct Ram {
 
 // SAFETY: the memory is reached through raw pointers with atomic or volatile accesses only.
 unsafe impl Send for Ram {}
-// SAFETY: as above.
+// SAFETY: the same holds for any number of threads at once.
 unsafe impl Sync for Ram {}
 
 // SAFETY: the bytes are page-aligned and never freed.

@@ -4,6 +4,8 @@
 //! another which files are its own while it makes them, before the guest runs, and afterwards can only
 //! ask for one of those to be removed. They are removed too when the process ends, in whatever way.
 
+#![expect(unsafe_code, reason = "forks while there is one thread")]
+
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsRawFd as _;
@@ -41,15 +43,18 @@ static KEEPER: OnceLock<Mutex<Keeper>> = OnceLock::new();
 
 /// Starts the keeper, which from then on removes each [`OwnFile`](super::OwnFile) that is made.
 ///
-/// Must be called before the process starts a thread, as [`crate::daemon::detach`].
-///
 /// # Errors
 ///
 /// The host gives no pipe or no process.
-pub fn start_keeper() -> io::Result<()> {
+///
+/// # Safety
+///
+/// The process has one thread, as for [`crate::daemon::detach`].
+pub unsafe fn start_keeper() -> io::Result<()> {
     let (asked, requests) = pipe()?;
     let (answers, answered) = pipe()?;
-    match fork()? {
+    // SAFETY: the caller says that there is one thread.
+    match unsafe { fork() }? {
         Fork::Parent => {
             let keeper = Keeper { requests, answers, kept: 0 };
             KEEPER.set(Mutex::new(keeper)).map_err(|_| io::ErrorKind::AlreadyExists.into())

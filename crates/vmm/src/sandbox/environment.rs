@@ -9,10 +9,13 @@ unsafe extern "C" {
 }
 
 /// Empties the environment, and writes over what was in it, which is memory of the process for as
-/// long as it runs. To be called while the process has one thread, by a caller that has read what it
-/// wants to know.
-pub fn forget() {
-    // SAFETY: with one thread nobody reads or changes the environment meanwhile. The array ends in a
+/// long as it runs. To be called by one that has read what it wants to know.
+///
+/// # Safety
+///
+/// The process has one thread.
+pub unsafe fn forget() {
+    // SAFETY: by the caller's word nobody reads or changes the environment meanwhile. The array ends in a
     // null pointer, each other pointer is to a string that ends in a zero byte, and all are writable:
     // the kernel and setenv(3) put them on the stack or the heap. Rust keeps no reference to them.
     unsafe {

@@ -33,7 +33,7 @@ pub(super) struct SoftMemory {
 // SAFETY: the pointers lead into mappings that live as long as the value and that any thread may
 // access: guest RAM is shared memory whose accesses are atomic or racy by the guest's own choice.
 unsafe impl Send for SoftMemory {}
-// SAFETY: as above.
+// SAFETY: the same holds for any number of threads at once.
 unsafe impl Sync for SoftMemory {}
 
 impl SoftMemory {
