@@ -27,6 +27,7 @@ mod kernel;
 mod lint;
 mod linux_source;
 mod machine;
+mod miri;
 mod process;
 mod python;
 mod repository;
@@ -66,6 +67,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Random sequences of SGX leaves against the model's invariants
     Sequences(sequences::Options),
+    /// Unit tests in Miri, which finds undefined behaviour
+    Miri(miri::Options),
     /// Boot time and loops next to QEMU's TCG and to this machine
     Bench(bench::Options),
     /// GNU GRUB's own answers, which the tests of its language go by
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Chore::Diff(options) => diff::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Sequences(options) => sequences::run(&options),
+        Chore::Miri(options) => miri::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::GrubOracle(options) => grub_oracle::run(&options),
         Chore::Disk(options) => disk::run(&options),

@@ -3,7 +3,7 @@
 //! Other processors and devices access the same bytes at the same time. Aligned accesses up to 8
 //! bytes are single atomic accesses with x86 ordering (acquire loads, release stores, which are
 //! plain moves on x86); others are done byte by byte or, on x86-64, with one unaligned move, as
-//! the architecture does.
+//! the architecture does. Miri, which knows no assembly, takes the way of other hosts.
 #![expect(unsafe_code, reason = "guest memory is shared with other threads by raw pointers")]
 
 use std::io;
@@ -19,7 +19,7 @@ use super::Plain;
 /// `at` is valid for reads of `T::SIZE` bytes of guest memory.
 #[inline(always)]
 pub(crate) unsafe fn load<T: Plain>(at: *const u8) -> T {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         #[repr(C, packed)]
         struct Unaligned<T>(T);
@@ -27,7 +27,7 @@ pub(crate) unsafe fn load<T: Plain>(at: *const u8) -> T {
         // ordered as the guest's are.
         unsafe { at.cast::<Unaligned<T>>().read_volatile().0 }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     {
         let mut bytes = [0u8; 32];
         // SAFETY: the caller vouches for the bytes.
@@ -43,7 +43,7 @@ pub(crate) unsafe fn load<T: Plain>(at: *const u8) -> T {
 /// `at` is valid for writes of `T::SIZE` bytes of guest memory.
 #[inline(always)]
 pub(crate) unsafe fn store<T: Plain>(at: *mut u8, value: T) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the caller vouches for the bytes; x86 stores are ordered as the guest's are. Values
     // are plain integers, copied as many bytes as they have.
     unsafe {
@@ -69,7 +69,7 @@ pub(crate) unsafe fn store<T: Plain>(at: *mut u8, value: T) {
             }
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     {
         let mut bytes = [0u8; 32];
         value.put_bytes(&mut bytes[..T::SIZE]);
@@ -169,7 +169,7 @@ pub(crate) unsafe fn update<T: super::Int>(at: *mut u8, mut f: impl FnMut(T) -> 
 ///
 /// `at` is valid for reads and writes of 16 bytes of guest memory.
 pub(crate) unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128) -> Option<u128> {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     if (at as usize).is_multiple_of(16) && std::arch::is_x86_feature_detected!("cmpxchg16b") {
         let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
         // SAFETY: the feature is there, and the caller vouches for the bytes. RBX, which the
@@ -189,7 +189,7 @@ pub(crate) unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128)
         }
         return Some(u128::from(high) << 64 | u128::from(low));
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = (at, expected, new);
     None
 }
@@ -201,7 +201,7 @@ pub(crate) unsafe fn compare_exchange_16(at: *mut u8, expected: u128, new: u128)
 /// `from` is valid for reads and `to` for writes of `len` bytes of guest memory.
 #[inline(always)]
 pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the caller vouches for the bytes; the direction flag is clear in Rust code.
     unsafe {
         std::arch::asm!(
@@ -210,7 +210,7 @@ pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
             options(nostack, preserves_flags)
         );
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     for n in 0..len {
         // SAFETY: the caller vouches for the bytes.
         unsafe { store(to.add(n), load::<u8>(from.add(n))) };
@@ -224,7 +224,7 @@ pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
 /// `to` is valid for writes of `count` values of guest memory.
 #[inline(always)]
 pub(crate) unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         let value = value.zext();
         macro_rules! fill {
@@ -247,7 +247,7 @@ pub(crate) unsafe fn fill<T: super::Int>(to: *mut u8, value: T, count: usize) {
             _ => fill!("rep stosq"),
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     for n in 0..count {
         // SAFETY: the caller vouches for the bytes.
         unsafe { store(to.add(n * T::SIZE), value) };
