@@ -74,6 +74,18 @@ impl Rights {
         self.0 & 2 != 0
     }
 
+    /// Whether it is a segment that can be read: data, or readable code.
+    #[must_use]
+    pub const fn readable(self) -> bool {
+        self.is_code_or_data() && (!self.is_code() || self.bit_rw())
+    }
+
+    /// Whether it is a segment that can be written: writable data.
+    #[must_use]
+    pub const fn writable(self) -> bool {
+        self.is_code_or_data() && !self.is_code() && self.bit_rw()
+    }
+
     /// Expand-down data, or conforming code (type bit 2).
     #[must_use]
     pub const fn bit_ec(self) -> bool {

@@ -1,13 +1,13 @@
 //! Event delivery in protected mode outside IA-32e mode (SDM Vol. 3A, 6.12).
 
 use cloister_x86::regs::Rflags;
-use cloister_x86::segment::{Segment, seg};
-use cloister_x86::{Exception, Gpr};
+use cloister_x86::segment::seg;
+use cloister_x86::{Exception, Gpr, Vector};
 
 use super::long::stack_mode;
-use super::{Event, Kind, enter_handler, pushed_flags};
+use super::{Event, check_gate, enter_handler, handler_code, pushed_flags};
 use crate::cpu::Cpu;
-use crate::exec::system::descriptor::{is_null, selector_code, system_type};
+use crate::exec::system::descriptor::{Descriptor, is_null, selector_code, system_type};
 use crate::exec::system::stack::Stack;
 use crate::exec::system::{task, virtual_8086};
 use crate::exit::Exec;
@@ -26,21 +26,12 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
         return Err(cpu.gp(event.idt_code()));
     }
     let address = cpu.arch.idtr.base.wrapping_add(u64::from(entry));
-    let gate = crate::exec::system::descriptor::Descriptor {
-        raw: cpu.read_system::<8>(address)?,
-        address,
-    };
+    let gate = Descriptor { raw: cpu.read_system::<8>(address)?, address };
     let kind = gate.kind();
     if !matches!(kind, INTERRUPT_GATE | TRAP_GATE | INTERRUPT_GATE16 | TRAP_GATE16 | TASK_GATE) {
         return Err(cpu.gp(event.idt_code()));
     }
-    let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
-    if software && gate.rights().dpl() < cpu.arch.cpl {
-        return Err(cpu.gp(event.idt_code()));
-    }
-    if !gate.rights().present() {
-        return Err(cpu.np(event.idt_code()));
-    }
+    check_gate(cpu, event, gate.rights())?;
     if kind == TASK_GATE {
         return task::switch::deliver(cpu, gate, event);
     }
@@ -48,25 +39,11 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
     let eip = if wide { gate.gate_offset() } else { gate.gate_offset() & 0xffff };
 
     let selector = gate.gate_selector();
-    if is_null(selector) {
-        return Err(cpu.gp(ext));
-    }
-    let code = selector_code(selector) | ext;
-    let Some(mut descriptor) = cpu.descriptor(selector)? else {
-        return Err(cpu.gp(code));
-    };
-    let rights = descriptor.rights();
-    if !rights.is_code() || rights.dpl() > cpu.arch.cpl {
-        return Err(cpu.gp(code));
-    }
-    if !rights.present() {
-        return Err(cpu.np(code));
-    }
-    let new_cpl = if rights.bit_ec() { cpu.arch.cpl } else { rights.dpl() };
+    let (mut descriptor, new_cpl) = handler_code(cpu, selector, ext)?;
     // Virtual-8086 mode is left for privilege level 0 only.
     let virtual_8086 = cpu.arch.system_flags.contains(Rflags::VM);
     if virtual_8086 && new_cpl != 0 {
-        return Err(cpu.gp(code));
+        return Err(cpu.gp(selector_code(selector) | ext));
     }
     let inner = new_cpl < cpu.arch.cpl;
     let mut stack = if inner { inner_stack(cpu, new_cpl, ext)? } else { Stack::current(cpu) };
@@ -133,7 +110,11 @@ pub(crate) fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
     } else {
         (cpu.read_system::<2>(at)?, cpu.read_system::<2>(at.wrapping_add(2))?)
     };
-    let segment = inner_stack_segment(cpu, selector as u16, cpl, ext)?;
+    let selector = selector as u16;
+    if is_null(selector) {
+        return Err(cpu.ts(ext));
+    }
+    let segment = cpu.stack_segment(selector, cpl, Vector::Ts, ext)?;
     Ok(Stack {
         segment,
         pointer,
@@ -141,28 +122,4 @@ pub(crate) fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
         mode: stack_mode(cpu, cpl),
         code: ext,
     })
-}
-
-fn inner_stack_segment(cpu: &mut Cpu, selector: u16, cpl: u8, ext: u32) -> Exec<Segment> {
-    if is_null(selector) {
-        return Err(cpu.ts(ext));
-    }
-    let code = selector_code(selector) | ext;
-    let Some(mut descriptor) = cpu.descriptor(selector)? else {
-        return Err(cpu.ts(code));
-    };
-    let rights = descriptor.rights();
-    if (selector & 3) as u8 != cpl
-        || rights.dpl() != cpl
-        || !rights.is_code_or_data()
-        || rights.is_code()
-        || !rights.bit_rw()
-    {
-        return Err(cpu.ts(code));
-    }
-    if !rights.present() {
-        return Err(cpu.ss(code));
-    }
-    cpu.mark_accessed(&mut descriptor)?;
-    Ok(descriptor.segment(selector))
 }

@@ -5,9 +5,9 @@ use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::{Rights, Segment, seg};
 
-use super::{Event, Kind, enter_handler, pushed_flags};
+use super::{Event, check_gate, enter_handler, handler_code, pushed_flags};
 use crate::cpu::Cpu;
-use crate::exec::system::descriptor::{is_null, selector_code, system_type};
+use crate::exec::system::descriptor::{selector_code, system_type};
 use crate::exec::system::stack::Stack;
 use crate::exit::Exec;
 use crate::mem::tlb::MmuMode;
@@ -39,18 +39,13 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     if !matches!(kind, system_type::INTERRUPT_GATE | system_type::TRAP_GATE) {
         return Err(cpu.gp(event.idt_code()));
     }
-    let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
-    if software && rights.dpl() < cpu.arch.cpl {
-        return Err(cpu.gp(event.idt_code()));
-    }
-    if !rights.present() {
-        return Err(cpu.np(event.idt_code()));
-    }
+    check_gate(cpu, event, rights)?;
     let rip = (low & 0xffff) | (low >> 32 & 0xffff_0000) | high << 32;
     let selector = (low >> 16) as u16;
     let ist = (low >> 32) as u32 & 7;
 
-    let (code, new_cpl) = handler_segment(cpu, selector, ext)?;
+    let (mut code, new_cpl) = handler_code(cpu, selector, ext)?;
+    cpu.mark_accessed(&mut code)?;
     if !is_canonical(rip) {
         return Err(cpu.gp(ext));
     }
@@ -84,7 +79,7 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
 
     cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
     cpu.arch.rip = rip;
-    cpu.arch.segs[seg::CS] = code;
+    cpu.arch.segs[seg::CS] = code.segment(selector & !3 | u16::from(new_cpl));
     if inner {
         cpu.arch.segs[seg::SS] = null_stack(new_cpl);
     }
@@ -95,27 +90,6 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     }
     enter_handler(cpu, cleared);
     Ok(())
-}
-
-/// The code segment that a gate names, and the privilege level it runs at.
-fn handler_segment(cpu: &mut Cpu, selector: u16, ext: u32) -> Exec<(Segment, u8)> {
-    if is_null(selector) {
-        return Err(cpu.gp(ext));
-    }
-    let code = selector_code(selector) | ext;
-    let Some(mut descriptor) = cpu.descriptor(selector)? else {
-        return Err(cpu.gp(code));
-    };
-    let rights = descriptor.rights();
-    if !rights.is_code() || rights.dpl() > cpu.arch.cpl || !rights.long() || rights.big() {
-        return Err(cpu.gp(code));
-    }
-    if !rights.present() {
-        return Err(cpu.np(code));
-    }
-    let new_cpl = if rights.bit_ec() { cpu.arch.cpl } else { rights.dpl() };
-    cpu.mark_accessed(&mut descriptor)?;
-    Ok((descriptor.segment(selector & !3 | u16::from(new_cpl)), new_cpl))
 }
 
 /// A stack pointer from the 64-bit TSS.

@@ -8,11 +8,12 @@ pub(crate) mod long;
 mod real;
 
 use cloister_x86::regs::{Cr0, Rflags};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Rights, Vector};
 
 pub(crate) use enclave_exit::before_event;
 
 use crate::cpu::Cpu;
+use crate::exec::system::descriptor::{Descriptor, is_null, selector_code};
 use crate::exit::{Exec, Exit, Stop};
 use crate::run_state::attention;
 use crate::state::{Activity, Shadow};
@@ -192,6 +193,44 @@ pub(crate) fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
         cpu.set_shadow(Shadow::None);
     }
     done
+}
+
+/// Checks the gate that an event's IDT entry holds, whose type is right (SDM Vol. 3A, 6.12.1.2).
+///
+/// # Errors
+///
+/// #GP where software may not use it, #NP.
+fn check_gate(cpu: &mut Cpu, event: &Event, gate: Rights) -> Exec {
+    let software = matches!(event.kind, Kind::SoftwareInterrupt | Kind::SoftwareException);
+    if software && gate.dpl() < cpu.arch.cpl {
+        return Err(cpu.gp(event.idt_code()));
+    }
+    if gate.present() { Ok(()) } else { Err(cpu.np(event.idt_code())) }
+}
+
+/// The code segment that a gate names for a handler, and the privilege level that it runs at.
+///
+/// # Errors
+///
+/// #GP and #NP with EXT `ext`.
+fn handler_code(cpu: &mut Cpu, selector: u16, ext: u32) -> Exec<(Descriptor, u8)> {
+    if is_null(selector) {
+        return Err(cpu.gp(ext));
+    }
+    let code = selector_code(selector) | ext;
+    let Some(descriptor) = cpu.descriptor(selector)? else {
+        return Err(cpu.gp(code));
+    };
+    let rights = descriptor.rights();
+    // In IA-32e mode handlers are 64-bit code (SDM Vol. 3A, 6.14).
+    let wrong_width = cpu.long_mode() && (!rights.long() || rights.big());
+    if !rights.is_code() || rights.dpl() > cpu.arch.cpl || wrong_width {
+        return Err(cpu.gp(code));
+    }
+    if !rights.present() {
+        return Err(cpu.np(code));
+    }
+    Ok((descriptor, if rights.bit_ec() { cpu.arch.cpl } else { rights.dpl() }))
 }
 
 /// RFLAGS as delivery pushes it.

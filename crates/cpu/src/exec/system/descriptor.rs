@@ -175,6 +175,35 @@ impl Cpu {
         Ok(Some(Descriptor { raw, address }))
     }
 
+    /// What SS holds with `selector`, which is not null, at privilege level `cpl`; the descriptor is
+    /// marked as accessed. `ext` is EXT of error codes.
+    ///
+    /// # Errors
+    ///
+    /// An exception of the vector `wrong`, which is #GP or #TS, for what is not a stack segment of that
+    /// level; #SS for one that is not present; and as [`Cpu::read_bytes`] and [`Cpu::write_bytes`].
+    pub(crate) fn stack_segment(
+        &mut self,
+        selector: u16,
+        cpl: u8,
+        wrong: Vector,
+        ext: u32,
+    ) -> Exec<Segment> {
+        let code = selector_code(selector) | ext;
+        let fits = |descriptor: &Descriptor| {
+            let rights = descriptor.rights();
+            (selector & 3) as u8 == cpl && rights.dpl() == cpl && rights.writable()
+        };
+        let Some(mut descriptor) = self.descriptor(selector)?.filter(fits) else {
+            return Err(self.raise(Exception::with_code(wrong, code)));
+        };
+        if !descriptor.rights().present() {
+            return Err(self.ss(code));
+        }
+        self.mark_accessed(&mut descriptor)?;
+        Ok(descriptor.segment(selector))
+    }
+
     /// Sets the accessed bit of a code or data descriptor in memory (SDM Vol. 3A, 3.4.5.1).
     ///
     /// # Errors

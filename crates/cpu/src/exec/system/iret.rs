@@ -1,14 +1,15 @@
 //! IRET, IRETD and IRETQ (SDM Vol. 2A, IRET).
 
-use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::{Gpr, Vector};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
 use super::stack::Stack;
 use super::{task, virtual_8086};
 use crate::cpu::Cpu;
+use crate::event::long::null_stack;
 use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::op::Op;
@@ -188,28 +189,11 @@ pub(crate) fn return_stack_segment(
     if is_null(selector) {
         // SDM Vol. 3A, 6.14.3: 64-bit handlers may have run on a null stack segment.
         if to_64 && cpl != 3 && (selector & 3) as u8 == cpl {
-            return Ok(Segment { selector, ..crate::event::long::null_stack(cpl) });
+            return Ok(null_stack(cpl));
         }
         return Err(cpu.gp(0));
     }
-    let code = selector_code(selector);
-    let Some(mut descriptor) = cpu.descriptor(selector)? else {
-        return Err(cpu.gp(code));
-    };
-    let rights = descriptor.rights();
-    if (selector & 3) as u8 != cpl
-        || !rights.is_code_or_data()
-        || rights.is_code()
-        || !rights.bit_rw()
-        || rights.dpl() != cpl
-    {
-        return Err(cpu.gp(code));
-    }
-    if !rights.present() {
-        return Err(cpu.ss(code));
-    }
-    cpu.mark_accessed(&mut descriptor)?;
-    Ok(descriptor.segment(selector))
+    cpu.stack_segment(selector, cpl, Vector::Gp, 0)
 }
 
 /// Loads the stack pointer that a return popped, as wide as the new stack is.

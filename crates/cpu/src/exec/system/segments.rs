@@ -1,10 +1,10 @@
 //! Loading and reading segment registers: MOV and POP to them, LDS and its siblings, and
 //! the FS and GS bases (SDM Vol. 2; Vol. 3A, 3.4.3 and 5.5 to 5.7).
 
-use cloister_x86::Gpr;
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
 use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::{Gpr, Vector};
 use iced_x86::{Instruction, Register};
 
 use super::descriptor::{is_null, selector_code};
@@ -103,24 +103,7 @@ impl Cpu {
             }
             return Err(self.gp(0));
         }
-        let code = selector_code(selector);
-        let Some(mut descriptor) = self.descriptor(selector)? else {
-            return Err(self.gp(code));
-        };
-        let rights = descriptor.rights();
-        if rpl != self.arch.cpl
-            || !rights.is_code_or_data()
-            || rights.is_code()
-            || !rights.bit_rw()
-            || rights.dpl() != self.arch.cpl
-        {
-            return Err(self.gp(code));
-        }
-        if !rights.present() {
-            return Err(self.ss(code));
-        }
-        self.mark_accessed(&mut descriptor)?;
-        Ok(descriptor.segment(selector))
+        self.stack_segment(selector, self.arch.cpl, Vector::Gp, 0)
     }
 
     fn checked_data_segment(&mut self, selector: u16) -> Exec<Segment> {
@@ -132,10 +115,9 @@ impl Cpu {
             return Err(self.gp(code));
         };
         let rights = descriptor.rights();
-        let readable = rights.is_code_or_data() && (!rights.is_code() || rights.bit_rw());
         let conforming = rights.is_code() && rights.bit_ec();
         let level = self.arch.cpl.max((selector & 3) as u8);
-        if !readable || (!conforming && level > rights.dpl()) {
+        if !rights.readable() || (!conforming && level > rights.dpl()) {
             return Err(self.gp(code));
         }
         if !rights.present() {

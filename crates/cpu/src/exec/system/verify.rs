@@ -84,9 +84,7 @@ extern "C" fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
         if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
     let found = visible(cpu, selector)?.is_some_and(|descriptor| {
         let rights = descriptor.rights();
-        let code = rights.is_code();
-        rights.is_code_or_data()
-            && if WRITE { !code && rights.bit_rw() } else { !code || rights.bit_rw() }
+        if WRITE { rights.writable() } else { rights.readable() }
     });
     set_zf(cpu, found);
     Ok(())

@@ -73,10 +73,7 @@ fn load_code_and_stack(cpu: &mut Cpu, ext: u32) -> Exec {
     if code_segment.is_some_and(|descriptor| wrong_level(descriptor, cpu.arch.cpl)) {
         return Err(cpu.ts(code));
     }
-    let stack_segment = find(cpu, ss)?.filter(|descriptor| {
-        let rights = descriptor.rights();
-        rights.is_code_or_data() && !rights.is_code() && rights.bit_rw()
-    });
+    let stack_segment = find(cpu, ss)?.filter(|descriptor| descriptor.rights().writable());
     let Some(mut stack_segment) = stack_segment else {
         return Err(cpu.ts(stack));
     };
@@ -115,10 +112,7 @@ fn load_data(cpu: &mut Cpu, index: usize, ext: u32) -> Exec {
         return Ok(());
     }
     let code = selector_code(selector) | ext;
-    let readable = find(cpu, selector)?.filter(|descriptor| {
-        let rights = descriptor.rights();
-        rights.is_code_or_data() && (!rights.is_code() || rights.bit_rw())
-    });
+    let readable = find(cpu, selector)?.filter(|descriptor| descriptor.rights().readable());
     let Some(mut descriptor) = readable else {
         return Err(cpu.ts(code));
     };
