@@ -10,10 +10,11 @@ use cloister_x86::segment::seg;
 use crate::apic::LocalApic;
 use crate::controls::{Controls, Features};
 use crate::exit::{Exit, Stop};
+use crate::kicker::Kicker;
 use crate::mem::Int;
 use crate::mem::tlb::MmuMode;
 use crate::mode::Mode;
-use crate::package::{Kicker, Package};
+use crate::package::Package;
 use crate::run_state::{RunState, attention};
 use crate::state::{Activity, ArchState, Shadow};
 

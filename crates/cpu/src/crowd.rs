@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::package::Kicker;
+use crate::kicker::Kicker;
 
 /// PAUSEs that only spin, before one that yields: about as long as a short critical section.
 const SPINS: u32 = 32;
@@ -91,7 +91,7 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::package::event;
+    use crate::kicker::event;
 
     const PLACE: (u64, u64) = (0x1000, 0x2000);
 

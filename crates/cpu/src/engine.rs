@@ -13,10 +13,11 @@ use crate::controls::Features;
 use crate::cpu::Cpu;
 use crate::event::{self as delivery, debug};
 use crate::exit::{Exec, Exit, Stop};
+use crate::kicker::event;
 use crate::lower::{MAX_LEN, lower};
 use crate::native::Translator;
 use crate::op::{BLOCK_SLOT, Op};
-use crate::package::{Package, event};
+use crate::package::Package;
 use crate::run_state::attention;
 use crate::state::Shadow;
 

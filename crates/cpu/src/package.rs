@@ -1,86 +1,14 @@
-//! What the processors of a machine share, and how other threads reach one of them.
+//! What the processors of a machine share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloister_sgx::Platform;
 
-use crate::apic::Inbox;
 use crate::crowd::Crowd;
+use crate::kicker::Kicker;
 use crate::phys::{CodeTrack, PhysMap};
-
-/// Bits of [`Kicker::events`]: what other threads ask of a processor.
-pub(crate) mod event {
-    /// Return [`Exit::Requested`](crate::Exit::Requested).
-    pub(crate) const EXIT: u32 = 1 << 0;
-    /// Drop all translations.
-    pub(crate) const FLUSH_TLB: u32 = 1 << 1;
-    /// The local APIC's inbox holds interrupts, an NMI, INIT or a start-up IPI.
-    pub(crate) const APIC: u32 = 1 << 2;
-}
-
-/// The part of a processor that other threads reach.
-#[derive(Debug, Default)]
-pub struct Kicker {
-    /// [`event`] bits.
-    pub(crate) events: AtomicU32,
-    /// Interrupts posted to the local APIC.
-    pub(crate) inbox: Inbox,
-    /// Whether the processor is between entry to and return from [`Vcpu::run`](crate::Vcpu::run).
-    running: AtomicBool,
-    /// Whether its thread sleeps, or is about to.
-    sleeping: AtomicBool,
-    sleep: Mutex<()>,
-    wake: Condvar,
-}
-
-impl Kicker {
-    /// Posts an event and wakes the processor if it sleeps.
-    pub(crate) fn post(&self, bits: u32) {
-        self.events.fetch_or(bits, Ordering::SeqCst);
-        // A sleeper says so before its last look at the events: one of the two sees the other.
-        if !self.sleeping.load(Ordering::SeqCst) {
-            return;
-        }
-        // Taking the lock orders the post before or after the sleeper's last look.
-        drop(self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        self.wake.notify_all();
-    }
-
-    /// Makes [`Vcpu::run`](crate::Vcpu::run) return [`Exit::Requested`](crate::Exit::Requested) soon.
-    pub fn request_exit(&self) {
-        self.post(event::EXIT);
-    }
-
-    /// Makes the processor drop all translations and returns when none made before the call can be
-    /// used any more. Not to be called on the processor's own thread while it runs.
-    pub fn flush_tlb(&self) {
-        self.post(event::FLUSH_TLB);
-        while self.running.load(Ordering::SeqCst)
-            && self.events.load(Ordering::SeqCst) & event::FLUSH_TLB != 0
-        {
-            std::thread::yield_now();
-        }
-    }
-
-    /// Sleeps until an event is posted or `timeout` is over.
-    pub(crate) fn sleep(&self, timeout: Option<Duration>) {
-        let guard = self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.sleeping.store(true, Ordering::SeqCst);
-        if self.events.load(Ordering::SeqCst) == 0 {
-            match timeout {
-                Some(timeout) => drop(self.wake.wait_timeout(guard, timeout)),
-                None => drop(self.wake.wait(guard)),
-            }
-        }
-        self.sleeping.store(false, Ordering::SeqCst);
-    }
-
-    pub(crate) fn set_running(&self, running: bool) {
-        self.running.store(running, Ordering::SeqCst);
-    }
-}
 
 /// What the logical processors of one machine share.
 pub struct Package {

@@ -1,7 +1,8 @@
 //! Interrupt messages: who gets them (SDM Vol. 3A, 10.6.2, 10.11 and 10.12.10).
 
 use super::inbox::Addressing;
-use crate::package::{Package, event};
+use crate::kicker::event;
+use crate::package::Package;
 
 /// Delivery modes (SDM Vol. 3A, 10.6.1 and 10.11.2).
 pub(super) mod delivery {

@@ -50,7 +50,9 @@ extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     let [rip, cs, flags] = stack.pop(cpu, op.size)?;
     let cs = cs as u16;
     if !cpu.long_mode() && op.size == 4 && cpu.arch.cpl == 0 && flags & Rflags::VM.bits() != 0 {
-        return virtual_8086::enter(cpu, stack, rip, cs, flags);
+        virtual_8086::enter(cpu, stack, rip, cs)?;
+        finish(cpu, flags, u64::MAX);
+        return Ok(());
     }
     let mut code = return_code_segment(cpu, cs)?;
     check_target(cpu, code, rip)?;

@@ -5,7 +5,6 @@ use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::{Rights, Segment, seg};
 
-use super::iret;
 use super::stack::Stack;
 use crate::cpu::Cpu;
 use crate::exit::Exec;
@@ -24,13 +23,13 @@ pub(crate) fn set_segments(cpu: &mut Cpu, selectors: [u16; 6]) {
     }
 }
 
-/// IRETD at CPL 0 whose flags have VM set; `stack` is that behind EIP, CS and EFLAGS
-/// (SDM Vol. 2A, IRET, RETURN-TO-VIRTUAL-8086-MODE).
+/// IRETD at CPL 0 whose flags have VM set, but for the flags; `stack` is what follows EIP, CS and
+/// EFLAGS (SDM Vol. 2A, IRET, RETURN-TO-VIRTUAL-8086-MODE).
 ///
 /// # Errors
 ///
 /// #GP(0) for an EIP beyond 64 KiB, and as [`Stack::pop`].
-pub(crate) fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) -> Exec {
+pub(crate) fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16) -> Exec {
     let mut stack = stack;
     let [esp, ss, es, ds, fs, gs] = stack.pop(cpu, 4)?;
     if eip > u64::from(LIMIT) {
@@ -40,7 +39,6 @@ pub(crate) fn enter(cpu: &mut Cpu, stack: Stack, eip: u64, cs: u16, flags: u64) 
     cpu.arch.gpr[Gpr::Rsp] = esp;
     cpu.arch.rip = eip;
     cpu.arch.cpl = 3;
-    iret::finish(cpu, flags, u64::MAX);
     Ok(())
 }
 
