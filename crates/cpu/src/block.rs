@@ -140,6 +140,10 @@ impl Hasher for KeyHasher {
             self.write_u64(u64::from(*byte));
         }
     }
+    #[cfg_attr(
+        not(test),
+        expect(clippy::cast_possible_truncation, reason = "folds the halves of the product")
+    )]
     fn write_u64(&mut self, value: u64) {
         let product =
             u128::from(self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -193,6 +197,10 @@ pub(crate) fn phys_key(phys: u64, offset: u64, mode: Mode) -> u64 {
 }
 
 impl Blocks {
+    #[cfg_attr(
+        not(test),
+        expect(clippy::cast_possible_truncation, reason = "the low bits are all that is used")
+    )]
     #[inline(always)]
     fn slot(la: u64) -> usize {
         let page = (la >> 12) ^ (la >> 19);
@@ -311,6 +319,10 @@ impl Blocks {
     ) -> Block {
         let start = self.keep(ops);
         let len = ops.last().map_or(0, |op| usize::from(op.offset) + usize::from(op.len));
+        #[cfg_attr(
+            not(test),
+            expect(clippy::cast_possible_truncation, reason = "the store has 2^20 ops")
+        )]
         let (start, count) = (start as u32, ops.len() as u32);
         let block = Block { start, count, len, source, second, code: None };
         self.pieces[start as usize / PIECE].push(key);

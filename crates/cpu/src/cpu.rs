@@ -1,5 +1,6 @@
 //! A logical processor: its state, what its owner decides, and what it needs while it runs.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cloister_sgx::EnclaveState;
@@ -35,6 +36,12 @@ pub struct Cpu {
     pub(crate) package: Arc<Package>,
     /// Its own kicker.
     pub(crate) kicker: Arc<Kicker>,
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu").field("state", &self.arch).finish_non_exhaustive()
+    }
 }
 
 impl Cpu {
@@ -76,8 +83,8 @@ impl Cpu {
         self.run.device_log.clear();
         self.run.device_next = 0;
         self.run.tlb.flush_all();
-        let pcid = self.arch.cr4.contains(Cr4::PCIDE).then_some(self.arch.cr3 & 0xfff);
-        self.run.tlb.switch_to_flushed(pcid.unwrap_or(0) as u16);
+        let pcid = if self.arch.cr4.contains(Cr4::PCIDE) { self.arch.cr3 } else { 0 };
+        self.run.tlb.switch_to_flushed((pcid & 0xfff) as u16);
         self.update_mode();
         self.update_attention();
     }

@@ -1,5 +1,6 @@
 //! The loop that finds blocks, runs them, and looks at events between them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,6 +42,12 @@ pub struct Vcpu {
     catch: bool,
     #[cfg(any(test, feature = "testing"))]
     caught: Option<Exception>,
+}
+
+impl fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vcpu").field("cpu", &self.cpu).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Vcpu {

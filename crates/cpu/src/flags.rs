@@ -118,7 +118,7 @@ impl Flags {
     #[inline(always)]
     #[must_use]
     pub(crate) fn pf(&self) -> bool {
-        ((self.result ^ (self.aux >> 8)) as u8).count_ones() & 1 == 0
+        ((self.result ^ (self.aux >> 8)) & 0xff).count_ones() & 1 == 0
     }
 
     /// AF.

@@ -32,6 +32,18 @@
 //! mnemonic says which handler runs, what ends a block, and what enclave mode forbids. An [`Op`]
 //! keeps the mnemonic of what it executes.
 
+#![warn(
+    missing_debug_implementations,
+    clippy::allow_attributes,
+    clippy::semicolon_if_nothing_returned,
+    clippy::tests_outside_test_module
+)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
+
+#[cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "registers are parts of wider ones")
+)]
 mod apic;
 mod block;
 mod complete;
@@ -40,14 +52,32 @@ mod cpu;
 mod crowd;
 mod engine;
 mod event;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "instructions cut values to the size of their operands"
+    )
+)]
 mod exec;
 mod exit;
 mod fetch;
 mod flags;
 mod kicker;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "numbers of registers, sizes and offsets in a block are small"
+    )
+)]
 mod lower;
 mod mem;
 mod mode;
+#[cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "flags and sizes are small")
+)]
 pub mod native;
 mod op;
 mod package;

@@ -1,4 +1,8 @@
 //! The compact form of a decoded instruction.
+#![cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "takes parts out of one field")
+)]
 
 use iced_x86::Mnemonic;
 

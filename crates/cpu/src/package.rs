@@ -1,5 +1,6 @@
 //! What the processors of a machine share.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ impl Package {
     /// The machine's clock, in nanoseconds: what its time stamp counters and timers go by.
     #[must_use]
     pub(crate) fn nanos(&self) -> u64 {
-        let passed = self.started.elapsed().as_nanos() as u64;
+        let passed = nanos(self.started.elapsed());
         passed.saturating_sub(self.skipped.load(Ordering::Relaxed))
     }
 
@@ -66,12 +67,30 @@ impl Package {
     /// while no processor runs, and each takes notice before it runs again: its thread is started or
     /// woken by way of a lock.
     pub fn skip(&self, time: Duration) {
-        self.skipped.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        self.skipped.fetch_add(nanos(time), Ordering::Relaxed);
     }
 
     /// The time stamp counter, before a processor's own offset.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::cast_possible_truncation, reason = "a counter of 64 bits")
+    )]
     #[must_use]
     pub(crate) fn tsc(&self) -> u64 {
         (u128::from(self.nanos()) * u128::from(self.tsc_hz) / 1_000_000_000) as u64
+    }
+}
+
+/// Nanoseconds, which 64 bits count for 584 years.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Package")
+            .field("processors", &self.kickers.len())
+            .field("tsc_hz", &self.tsc_hz)
+            .finish_non_exhaustive()
     }
 }

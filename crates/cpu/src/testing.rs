@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "a physical map hands out pointers to its pages")]
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -101,6 +102,12 @@ pub struct Guest {
     ram: Arc<Ram>,
 }
 
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("vcpu", &self.vcpu).finish_non_exhaustive()
+    }
+}
+
 impl Guest {
     /// A processor in the given mode with RIP at [`CODE`], RSP at [`STACK`], the other
     /// general-purpose registers and the arithmetic flags clear, everything enabled.
@@ -123,7 +130,9 @@ impl Guest {
         let ram = Arc::new(Ram {
             pages: (0..count).map(|_| Page(UnsafeCell::new([0; 4096]))).collect(),
             tracks: CodeTrack::array(count),
-            epc_pages: platform.as_ref().map_or(0, |platform| platform.pages() as u32),
+            epc_pages: platform.as_ref().map_or(0, |platform| {
+                u32::try_from(platform.pages()).expect("pages of the EPC are counted in 32 bits")
+            }),
         });
         let sgx = platform.as_ref().map_or(Capabilities::NONE, |platform| *platform.capabilities());
         let shared = Package::new(ram.clone(), platform, cpus, 1_000_000_000);

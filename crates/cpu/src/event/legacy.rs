@@ -110,7 +110,7 @@ pub(crate) fn inner_stack(cpu: &mut Cpu, cpl: u8, ext: u32) -> Exec<Stack> {
     } else {
         (cpu.read_system::<2>(at)?, cpu.read_system::<2>(at.wrapping_add(2))?)
     };
-    let selector = selector as u16;
+    let selector = (selector & 0xffff) as u16;
     if is_null(selector) {
         return Err(cpu.ts(ext));
     }

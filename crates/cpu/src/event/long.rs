@@ -41,7 +41,7 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
     }
     check_gate(cpu, event, rights)?;
     let rip = (low & 0xffff) | (low >> 32 & 0xffff_0000) | high << 32;
-    let selector = (low >> 16) as u16;
+    let selector = (low >> 16 & 0xffff) as u16;
     let ist = (low >> 32) as u32 & 7;
 
     let (mut code, new_cpl) = handler_code(cpu, selector, ext)?;

@@ -30,7 +30,7 @@ pub(super) fn deliver(cpu: &mut Cpu, event: &Event) -> Exec {
 
     cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
     cpu.arch.rip = vector & 0xffff;
-    cpu.set_real_segment(seg::CS, (vector >> 16) as u16);
+    cpu.set_real_segment(seg::CS, (vector >> 16 & 0xffff) as u16);
     enter_handler(cpu, Rflags::IF | Rflags::TF | Rflags::AC | Rflags::RF);
     Ok(())
 }

@@ -353,6 +353,7 @@ impl Cpu {
         Ok(())
     }
 
+    #[cfg_attr(not(test), expect(clippy::cast_possible_truncation, reason = "eight bytes at most"))]
     fn device_read(&mut self, gpa: Gpa, len: usize) -> Exec<u64> {
         if self.apic.claims(gpa) {
             return Ok(self.apic_mmio_read(gpa, len));
@@ -360,6 +361,7 @@ impl Cpu {
         self.device(Exit::MmioRead { gpa, size: len as u8 })
     }
 
+    #[cfg_attr(not(test), expect(clippy::cast_possible_truncation, reason = "eight bytes at most"))]
     fn device_write(&mut self, gpa: Gpa, len: usize, value: u64) -> Exec {
         if self.apic.claims(gpa) {
             self.apic_mmio_write(gpa, len, value);

@@ -4,6 +4,10 @@
 //! bytes are single atomic accesses with x86 ordering (acquire loads, release stores, which are
 //! plain moves on x86); others are done byte by byte or, on x86-64, with one unaligned move, as
 //! the architecture does. Miri, which knows no assembly, takes the way of other hosts.
+#![cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "cuts values to the size of an operand")
+)]
 #![expect(unsafe_code, reason = "guest memory is shared with other threads by raw pointers")]
 
 use std::io;
@@ -122,7 +126,7 @@ pub(crate) unsafe fn store_bytes(at: *mut u8, data: &[u8]) {
             [a, b, c, d] if address.is_multiple_of(4) => AtomicU32::from_ptr(at.cast())
                 .store(u32::from_ne_bytes([a, b, c, d]), Ordering::Release),
             [a, b] if address.is_multiple_of(2) => {
-                AtomicU16::from_ptr(at.cast()).store(u16::from_ne_bytes([a, b]), Ordering::Release)
+                AtomicU16::from_ptr(at.cast()).store(u16::from_ne_bytes([a, b]), Ordering::Release);
             }
             _ => {
                 for (i, byte) in data.iter().enumerate() {

@@ -1,4 +1,8 @@
 //! The value types that instructions move.
+#![cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "cuts values to the size of an operand")
+)]
 #![expect(unsafe_code, reason = "promises what the bytes of these types are")]
 
 /// Plain bytes that guest memory can hold.

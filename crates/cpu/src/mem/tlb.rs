@@ -5,6 +5,10 @@
 //! context stands for a PCID; loading CR3 changes the current context, and dropping a context's
 //! translations is giving it a new number. Entries of global pages outlive their context: the slow
 //! path takes them over into the current one.
+#![cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "contexts and slots have less than 16 bits")
+)]
 #![expect(unsafe_code, reason = "an entry gives back the memory that it was filled with")]
 
 use std::ptr::NonNull;

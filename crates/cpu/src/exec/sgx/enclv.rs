@@ -145,7 +145,7 @@ mod tests {
         let compatibility = changed(Start::User32, 0, disabled);
         let user = changed(Start::User64, 0, disabled);
         let no_sgx = changed(Start::Kernel64, 0, |guest| {
-            guest.vcpu.cpu.ctl.features.sgx = Capabilities::NONE
+            guest.vcpu.cpu.ctl.features.sgx = Capabilities::NONE;
         });
         let control = changed(Start::Kernel64, 0, |guest| {
             guest.vcpu.cpu.ctl.enclv_exiting = None;

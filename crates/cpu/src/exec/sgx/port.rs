@@ -14,6 +14,7 @@ use crate::phys::PhysPage;
 const MAX_OPERANDS: usize = 4;
 
 /// A processor as one leaf sees it: its memory, its events and what its CPUID says.
+#[derive(Debug)]
 pub struct Port<'a> {
     cpu: &'a mut Cpu,
     mode: MmuMode,

@@ -113,9 +113,9 @@ fn access(at: u64, write: bool, change: impl FnOnce(&mut Host)) -> (u8, Option<u
     host.load(|a| {
         a.mov(rdi, at)?;
         if write {
-            a.mov(byte_ptr(rdi), 1)?
+            a.mov(byte_ptr(rdi), 1)?;
         } else {
-            a.mov(al, byte_ptr(rdi))?
+            a.mov(al, byte_ptr(rdi))?;
         }
         exit(a)
     });
