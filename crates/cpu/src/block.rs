@@ -69,8 +69,8 @@ pub(crate) struct Block {
     code: Option<NonNull<u8>>,
 }
 
-// SAFETY: the place of translated code is that of the processor's translator, which is `Send` and goes
-// to another thread with the processor alone.
+// SAFETY: the place of translated code is that of the processor's translator, which is `Send` and
+// goes to another thread with the processor alone.
 unsafe impl Send for Block {}
 
 impl Block {
@@ -106,8 +106,8 @@ pub(crate) struct Jump {
 }
 
 /// Whether code at `la` may be translated: not within the reach of a relative branch (2 GiB) from
-/// where canonical addresses end, for a branch beyond it faults at the branch, which translated code
-/// does not look for.
+/// where canonical addresses end, for a branch beyond it faults at the branch, which translated
+/// code does not look for.
 pub(crate) const fn may_translate(la: u64) -> bool {
     !matches!(la >> 31, 0xffff | 0x1_ffff_0000)
 }
@@ -158,8 +158,8 @@ impl Hasher for KeyHasher {
 /// names the ops that were put there for it.
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    /// Room for the ops of all blocks, `PIECES` times `PIECE`, which never moves. Its length stays 0:
-    /// ops are put there and reached by pointers alone, so that none of these outdates another.
+    /// Room for the ops of all blocks, `PIECES` times `PIECE`, which never moves. Its length stays
+    /// 0: ops are put there and reached by pointers alone, so that none of these outdates another.
     store: Vec<Op>,
     /// Where the next op goes.
     next: usize,

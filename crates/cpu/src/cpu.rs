@@ -95,12 +95,12 @@ impl Cpu {
         self.apic.enabled()
     }
 
-    /// The exception behind [`Stop::FAULT`], once.
+    /// The exception that [`Stop::FAULT`] stands for, once.
     pub const fn take_fault(&mut self) -> Option<Exception> {
         self.run.fault.take()
     }
 
-    /// The exit behind [`Stop::EXIT`], once.
+    /// The exit that [`Stop::EXIT`] stands for, once.
     pub const fn take_exit(&mut self) -> Option<Exit> {
         self.run.exit.take()
     }

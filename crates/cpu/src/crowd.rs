@@ -24,7 +24,7 @@ const HOLD: Duration = Duration::from_millis(1);
 /// Each following one is held back twice as long as the one before, so often.
 const DOUBLINGS: u32 = 3;
 
-/// How a processor has waited of late.
+/// How a processor has waited lately.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     /// PAUSEs since the last one that yielded.

@@ -268,8 +268,9 @@ impl Vcpu {
     ///
     /// # Errors
     ///
-    /// As a handler: [`Cpu::take_fault`] or [`Cpu::take_exit`] has the details, and RIP is unmoved, but for
-    /// [`Stop::JUMP`], which means that the instruction retired or is between two iterations.
+    /// As a handler: [`Cpu::take_fault`] or [`Cpu::take_exit`] has the details, and RIP is unmoved,
+    /// but for [`Stop::JUMP`], which means that the instruction retired or is between two
+    /// iterations.
     pub fn execute_one(&mut self) -> Exec {
         self.cpu.run.device_next = 0;
         self.run_single()
@@ -338,12 +339,13 @@ impl Vcpu {
                 }
                 delivery::deliver_exception(&mut self.cpu, fault).err()
             }
-            // There is no other than `Stop::EXIT`.
+            // The rest is `Stop::EXIT`.
             _ => self.cpu.run.exit.take(),
         }
     }
 
-    /// Whether `fault` is an enclave's that was held back until an event came: see [`crate::crowd`].
+    /// Whether `fault` is an enclave's that was held back until an event came: see
+    /// [`crate::crowd`].
     fn waits_for_page(&mut self, fault: Exception) -> bool {
         let cpu = &mut self.cpu;
         fault.vector == Vector::Pf

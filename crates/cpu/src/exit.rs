@@ -15,7 +15,7 @@ pub type Exec<T = ()> = Result<T, Stop>;
 const _: () = assert!(size_of::<Exec>() == 1 && align_of::<Exec>() == 1);
 
 /// Why a handler did not simply retire its instruction. The details are in [`Cpu`](crate::Cpu).
-/// There are no others than the associated constants.
+/// Its only values are the associated constants.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stop(NonZeroU8);
@@ -23,10 +23,11 @@ pub struct Stop(NonZeroU8);
 impl Stop {
     /// An exception: [`Cpu::take_fault`](crate::Cpu::take_fault) holds it. Nothing was committed.
     pub const FAULT: Self = Self::new(1);
-    /// The owner must act: [`Cpu::take_exit`](crate::Cpu::take_exit) says how. Nothing was committed.
+    /// The owner must act: [`Cpu::take_exit`](crate::Cpu::take_exit) says how. Nothing was
+    /// committed.
     pub const EXIT: Self = Self::new(2);
     /// The instruction stores into the page that its own block was decoded from. Nothing was
-    /// committed; run it again on its own, and decode afresh behind it.
+    /// committed; run it again on its own, and decode anew after it.
     pub const ALONE: Self = Self::new(3);
     /// The instruction retired and wrote `rip` itself; the rest of the block does not follow.
     pub const JUMP: Self = Self::new(4);
@@ -70,14 +71,16 @@ impl fmt::Debug for Stop {
 /// again. All others need no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// IN, or one element of INS. Completed by [`Vcpu::complete`](crate::Vcpu::complete) with the value.
+    /// IN, or one element of INS. Completed by [`Vcpu::complete`](crate::Vcpu::complete) with the
+    /// value.
     IoIn {
         /// Port number.
         port: u16,
         /// Bytes: 1, 2 or 4.
         size: u8,
     },
-    /// OUT, or one element of OUTS. Completed by [`Vcpu::complete`](crate::Vcpu::complete); the value given is ignored.
+    /// OUT, or one element of OUTS. Completed by [`Vcpu::complete`](crate::Vcpu::complete); the
+    /// value given is ignored.
     IoOut {
         /// Port number.
         port: u16,
@@ -86,14 +89,16 @@ pub enum Exit {
         /// The value, zero-extended.
         value: u32,
     },
-    /// A read of a physical address that is no memory. Completed by [`Vcpu::complete`](crate::Vcpu::complete).
+    /// A read of a physical address that is not memory. Completed by
+    /// [`Vcpu::complete`](crate::Vcpu::complete).
     MmioRead {
         /// Physical address; the access does not cross a page.
         gpa: Gpa,
         /// Bytes: 1 to 8.
         size: u8,
     },
-    /// A write to a physical address that is no memory. Completed by [`Vcpu::complete`](crate::Vcpu::complete).
+    /// A write to a physical address that is not memory. Completed by
+    /// [`Vcpu::complete`](crate::Vcpu::complete).
     MmioWrite {
         /// Physical address; the access does not cross a page.
         gpa: Gpa,
@@ -102,8 +107,8 @@ pub enum Exit {
         /// The value, zero-extended.
         value: u64,
     },
-    /// RDMSR of a register that the processor does not own.
-    /// Completed by [`Vcpu::finish_rdmsr`](crate::Vcpu::finish_rdmsr) or [`Vcpu::inject`](crate::Vcpu::inject).
+    /// RDMSR of a register that the processor does not own. Completed by
+    /// [`Vcpu::finish_rdmsr`](crate::Vcpu::finish_rdmsr) or [`Vcpu::inject`](crate::Vcpu::inject).
     Rdmsr {
         /// MSR number.
         index: u32,
@@ -126,8 +131,8 @@ pub enum Exit {
     /// The processor is halted (HLT, or waits for a start-up IPI) and nothing can wake it now.
     /// The owner sleeps in [`Vcpu::wait`](crate::Vcpu::wait).
     Hlt,
-    /// ENCLS with its bit set in the ENCLS-exiting bitmap. RIP is unmoved; completed by setting registers and
-    /// [`Vcpu::skip`](crate::Vcpu::skip), or [`Vcpu::inject`](crate::Vcpu::inject).
+    /// ENCLS with its bit set in the ENCLS-exiting bitmap. RIP is unmoved; completed by setting
+    /// registers and [`Vcpu::skip`](crate::Vcpu::skip), or [`Vcpu::inject`](crate::Vcpu::inject).
     Encls {
         /// EAX.
         leaf: u32,
@@ -138,7 +143,7 @@ pub enum Exit {
         /// EAX.
         leaf: u32,
     },
-    /// An SGX leaf reached a page of virtual EPC that has no EPC behind it. Back it and run again.
+    /// An SGX leaf reached a page of virtual EPC that is not backed. Back it and run again.
     EpcMiss {
         /// Guest-physical address of the page.
         gpa: Gpa,

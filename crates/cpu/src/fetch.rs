@@ -204,7 +204,7 @@ impl Vcpu {
         }
     }
 
-    /// The code in the page behind that of linear address `la`; `None` where it is no memory.
+    /// The code in the page after that of linear address `la`; `None` where it is not memory.
     fn second_page(&mut self, la: u64) -> Exec<Option<Code>> {
         let mut next = (la | 0xfff).wrapping_add(1);
         if !self.cpu.run.mode.is_64() {
@@ -217,8 +217,9 @@ impl Vcpu {
         })
     }
 
-    /// How many of `rest` bytes CS lets the processor fetch from RIP on, which is within its limit. Code
-    /// in a segment of 4 GiB wraps around, which the SDM leaves to the implementation (Vol. 3A, 5.3).
+    /// How many of `rest` bytes CS lets the processor fetch from RIP on, which is within its limit.
+    /// Code in a segment of 4 GiB wraps around, which the SDM leaves to the implementation (Vol.
+    /// 3A, 5.3).
     pub(crate) fn bytes_to_limit(&self, rest: usize) -> usize {
         let limit = self.cpu.arch.segs[seg::CS].limit;
         if self.cpu.run.mode.is_64() || limit == u32::MAX {

@@ -44,7 +44,8 @@ impl Kicker {
         self.wake.notify_all();
     }
 
-    /// Makes [`Vcpu::run`](crate::Vcpu::run) return [`Exit::Requested`](crate::Exit::Requested) soon.
+    /// Makes [`Vcpu::run`](crate::Vcpu::run) return [`Exit::Requested`](crate::Exit::Requested)
+    /// soon.
     pub fn request_exit(&self) {
         self.post(event::EXIT);
     }

@@ -79,9 +79,9 @@ pub(crate) fn lower(
     end
 }
 
-/// Whether the instruction whose first 15 bytes begin `bytes`, and of which the decoder makes nothing, goes
-/// on behind them. It does not say so of 15 bytes, but of 14: without a prefix that changes
-/// neither the length nor what is valid.
+/// Whether the instruction whose first 15 bytes begin `bytes`, and which the decoder rejects, is
+/// longer than that. Of 15 bytes the decoder does not say that more are missing, but of 14 it does:
+/// it is asked again without a prefix that changes neither the length nor what is valid.
 fn is_too_long(bytes: &[u8], mode: Mode, features: &Features) -> bool {
     let is_segment = |byte: u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
     let is_rex = |byte: u8| mode.is_64() && byte & 0xf0 == 0x40;
@@ -132,7 +132,7 @@ fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
     }
 }
 
-/// Ends a block whose last instruction is no branch.
+/// Ends a block whose last instruction is not a branch.
 fn terminator(offset: usize) -> Op {
     extern "C" fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.arch.rip = cpu.op_rip(op);

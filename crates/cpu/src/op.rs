@@ -81,8 +81,8 @@ pub struct Op {
     pub(crate) index: u8,
     /// Shift of the index: 0 to 3.
     pub(crate) scale: u8,
-    /// Segment of the memory operand (an index into [`ArchState::segs`](crate::ArchState::segs)), also for string
-    /// instructions' source.
+    /// Segment of the memory operand (an index into [`ArchState::segs`](crate::ArchState::segs)),
+    /// also for string instructions' source.
     pub(crate) seg: u8,
     /// `MEM_*` bits; 0 for a plain 64-bit address.
     pub(crate) special: u8,

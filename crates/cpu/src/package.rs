@@ -63,9 +63,9 @@ impl Package {
         passed.saturating_sub(self.skipped.load(Ordering::Relaxed))
     }
 
-    /// Takes `time` back from the machine's clock: the last so much did not pass for the guest. Called
-    /// while no processor runs, and each takes notice before it runs again: its thread is started or
-    /// woken by way of a lock.
+    /// Takes `time` back from the machine's clock: the last so much did not pass for the guest.
+    /// Called while no processor runs, and each takes notice before it runs again: its thread is
+    /// started or woken by way of a lock.
     pub fn skip(&self, time: Duration) {
         self.skipped.fetch_add(nanos(time), Ordering::Relaxed);
     }

@@ -12,8 +12,9 @@ use zerocopy::{FromZeros, KnownLayout};
 /// Which 64-byte lines of a page hold code that some processor has decoded.
 ///
 /// A processor that decodes marks the lines first; a processor (or device) that stores looks at
-/// them after its store. [`barrier`] makes processors see each other without a fence in every store;
-/// a device's thread, which the only processor of a machine does not wait for, passes a fence.
+/// them after its store. [`barrier`] makes processors see each other without a fence in every
+/// store; a device's thread, which the only processor of a machine does not wait for, passes a
+/// fence.
 #[derive(Debug, Default, FromZeros, KnownLayout)]
 #[repr(C)]
 pub struct CodeTrack {
@@ -166,14 +167,14 @@ pub struct RamPage {
     pub writable: bool,
 }
 
-/// What stands behind a guest-physical page.
+/// What a guest-physical page is.
 #[derive(Clone, Copy, Debug)]
 pub enum PhysPage {
     /// Memory.
     Ram(RamPage),
     /// EPC: reached by enclaves and SGX leaves only.
     Epc(EpcIndex),
-    /// A page of virtual EPC without EPC behind it yet.
+    /// A page of virtual EPC that is not backed yet.
     EpcUnbacked,
     /// Device registers: every access exits.
     Mmio,
@@ -192,7 +193,7 @@ pub enum PhysPage {
 /// before it lets go of the old page.
 #[expect(unsafe_code, reason = "the processor reads and writes guest RAM through these pointers")]
 pub unsafe trait PhysMap: Send + Sync {
-    /// What stands behind the page that holds `gpa`.
+    /// What the page that holds `gpa` is.
     fn page(&self, gpa: Gpa) -> PhysPage;
 }
 

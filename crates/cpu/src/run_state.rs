@@ -57,11 +57,11 @@ pub(crate) struct RunState {
     pub(crate) between_iterations: bool,
     /// How it has waited for other processors.
     pub(crate) patience: Patience,
-    /// The exception behind [`Stop::FAULT`](crate::Stop::FAULT).
+    /// The exception that [`Stop::FAULT`] stands for(crate::Stop::FAULT).
     pub(crate) fault: Option<Exception>,
     /// Whether [`RunState::fault`] comes from a non-canonical address.
     pub(crate) non_canonical_fault: bool,
-    /// The exit behind [`Stop::EXIT`](crate::Stop::EXIT).
+    /// The exit that [`Stop::EXIT`] stands for(crate::Stop::EXIT).
     pub(crate) exit: Option<Exit>,
     /// Values of the device accesses that the instruction under way has made, in order.
     pub(crate) device_log: Vec<u64>,

@@ -201,7 +201,7 @@ impl Guest {
         cpu.run.tlb.flush_all();
     }
 
-    /// Assembles code for the processor's mode, with `ud2` behind it, and puts it at [`CODE`].
+    /// Assembles code for the processor's mode, followed by `ud2`, and puts it at [`CODE`].
     ///
     /// # Panics
     ///
@@ -233,7 +233,7 @@ impl Guest {
         self.write(address, &bytes);
     }
 
-    /// Puts machine code at [`CODE`], with `ud2` behind it.
+    /// Puts machine code at [`CODE`], followed by `ud2`.
     pub fn load_code(&mut self, bytes: &[u8]) {
         self.write(CODE, bytes);
         self.write(CODE + bytes.len() as u64, &[0x0f, 0x0b]);

@@ -56,7 +56,8 @@ pub fn div<F: Format>(env: &mut Env, a: F, b: F) -> F {
     div_operands(env, a, b)
 }
 
-/// The sum of operands of any formats, rounded once into `F`: what FADD with a memory operand computes.
+/// The sum of operands of any formats, rounded once into `F`: what FADD with a memory operand
+/// computes.
 pub fn add_operands<F: Format>(env: &mut Env, a: Operand, b: Operand) -> F {
     sum(env, a, b, b.sign)
 }
@@ -226,7 +227,8 @@ pub fn sqrt<F: Format>(env: &mut Env, a: F) -> F {
     let radicand = u128::from(a.significand) << (63 + (a.exponent & 1));
     let root = radicand.isqrt();
     let remainder = radicand - root * root;
-    // (root + 1/2)^2 is no integer: the next bit is set exactly if the remainder exceeds the root.
+    // (root + 1/2)^2 is not an integer: the next bit is set exactly if the remainder exceeds the
+    // root.
     let exact = Exact {
         sign: false,
         exponent: a.exponent >> 1,

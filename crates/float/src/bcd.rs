@@ -24,8 +24,8 @@ pub fn bcd_to_f80(bytes: [u8; 10]) -> F80 {
     F80::assemble(sign, biased, value << shift)
 }
 
-/// FBSTP: rounded by the environment's rounding control; packed BCD indefinite and IE if it needs more than 18
-/// digits or is no number.
+/// FBSTP: rounded by the environment's rounding control; packed BCD indefinite and IE if it needs
+/// more than 18 digits or is not a number.
 pub fn f80_to_bcd(env: &mut Env, x: F80) -> [u8; 10] {
     let x: Operand = x.unpack();
     let magnitude = match x.class {

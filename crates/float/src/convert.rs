@@ -7,7 +7,8 @@ use super::format::{Class, Format, Operand};
 use super::nan::propagate_one;
 use super::round::round;
 
-/// Converts between formats: CVTSS2SD, CVTSD2SS, FLD and FST with a memory operand of 32 or 64 bits.
+/// Converts between formats: CVTSS2SD, CVTSD2SS, FLD and FST with a memory operand of 32 or 64
+/// bits.
 ///
 /// A denormal source raises DE unless it is in the x87 format (FST has no such exception).
 pub fn convert<F: Format, T: Format>(env: &mut Env, x: F) -> T {
@@ -19,15 +20,15 @@ pub fn convert<F: Format, T: Format>(env: &mut Env, x: F) -> T {
         Class::Zero => T::zero(x.sign),
         Class::Infinity => T::infinity(x.sign),
         _ => {
-            // FLD completes with DE unmasked, and a widening conversion raises nothing more; a narrowing one must
-            // not report the exceptions of the result.
+            // FLD completes with DE unmasked, and a widening conversion raises nothing more; a
+            // narrowing one must not report the exceptions of the result.
             if !F::X87 && x.denormal && env.raise_denormal() && T::PRECISION < F::PRECISION {
                 return T::indefinite();
             }
             let before = env.flags;
             let result = round(env, x.into());
-            // SDM vol. 1, sections 8.5.4 and 8.5.5: FST stores nothing on an unmasked overflow or underflow, so that
-            // there is no inexact result to report either.
+            // SDM vol. 1, sections 8.5.4 and 8.5.5: FST stores nothing on an unmasked overflow or
+            // underflow, so that there is no inexact result to report either.
             if F::X87 && env.pending.intersects(Flags::OE | Flags::UE) {
                 env.flags = before | env.flags & (Flags::OE | Flags::UE);
                 env.pending.remove(Flags::PE);
@@ -67,8 +68,8 @@ pub fn to_i64<F: Format>(env: &mut Env, x: F, rounding: Rounding) -> i64 {
     to_integer(env, x, 64, rounding)
 }
 
-/// Converts to a signed integer of `bits` (1 to 64) bits, or to the integer indefinite of that width, its most
-/// negative value, with IE (SDM vol. 1, section 4.8.3.7 and table 4-1).
+/// Converts to a signed integer of `bits` (1 to 64) bits, or to the integer indefinite of that
+/// width, its most negative value, with IE (SDM vol. 1, section 4.8.3.7 and table 4-1).
 pub fn to_integer<F: Format>(env: &mut Env, x: F, bits: u32, rounding: Rounding) -> i64 {
     let x = operand(env, x);
     let limit = 1u64 << (bits - 1);
@@ -110,7 +111,8 @@ pub(super) fn round_magnitude(x: Operand, rounding: Rounding) -> Option<Integer>
     if x.exponent > 63 {
         return None;
     }
-    // The integer part ends up in the upper half, the fraction in the lower one, the least bit of it sticky.
+    // The integer part ends up in the upper half, the fraction in the lower one, the least bit of
+    // it sticky.
     let shift = x.exponent.abs_diff(63);
     let fixed = shift_right_sticky(Exact::from(x).significand, shift);
     let magnitude = (fixed >> 64) as u64;

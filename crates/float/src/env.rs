@@ -3,8 +3,8 @@
 use bitflags::bitflags;
 
 bitflags! {
-    /// The six floating-point exceptions, in the bit order of MXCSR and of the x87 status word (SDM vol. 1,
-    /// sections 8.1.3.3 and 10.2.3.1).
+    /// The six floating-point exceptions, in the bit order of MXCSR and of the x87 status word (SDM
+    /// vol. 1, sections 8.1.3.3 and 10.2.3.1).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Flags: u8 {
         /// Invalid operation.
@@ -23,8 +23,9 @@ bitflags! {
 }
 
 impl Flags {
-    /// The exceptions that are detected before a result is computed (SDM vol. 1, section 11.5.2): while one of
-    /// them is unmasked and raised by any element of a packed operand, none of the others is reported.
+    /// The exceptions that are detected before a result is computed (SDM vol. 1, section 11.5.2):
+    /// while one of them is unmasked and raised by any element of a packed operand, none of the
+    /// others is reported.
     pub const PRE_COMPUTATION: Self = Self::IE.union(Self::DE).union(Self::ZE);
 }
 
@@ -54,8 +55,8 @@ impl Rounding {
     }
 }
 
-/// x87 precision control: the number of significand bits to which FADD, FSUB, FMUL, FDIV and FSQRT round (SDM
-/// vol. 1, section 8.1.5.2). Other instructions and other formats do not look at it.
+/// x87 precision control: the number of significand bits to which FADD, FSUB, FMUL, FDIV and FSQRT
+/// round (SDM vol. 1, section 8.1.5.2). Other instructions and other formats do not look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// 24 bits (00B).
@@ -90,8 +91,8 @@ impl Precision {
 
 /// The floating-point environment of one instruction.
 ///
-/// An operation whose unmasked exception forbids a result (IE, DE, ZE; for SSE any) returns a value all the same;
-/// the caller looks at [`Env::pending`] and drops it.
+/// An operation whose unmasked exception forbids a result (IE, DE, ZE; for SSE any) returns a value
+/// all the same; the caller looks at [`Env::pending`] and drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Env {
     /// Rounding control.
@@ -108,7 +109,8 @@ pub struct Env {
     pub flags: Flags,
     /// Unmasked exceptions that were raised since the start.
     pub pending: Flags,
-    /// The last rounding increased the magnitude: C1 of the x87 status word after an inexact result.
+    /// The last rounding increased the magnitude: C1 of the x87 status word after an inexact
+    /// result.
     pub rounded_up: bool,
 }
 
@@ -128,7 +130,8 @@ impl Env {
         }
     }
 
-    /// The environment that an x87 control word describes, with no flag set (SDM vol. 1, section 8.1.5).
+    /// The environment that an x87 control word describes, with no flag set (SDM vol. 1, section
+    /// 8.1.5).
     #[inline(always)]
     pub const fn x87(control: u16) -> Self {
         Self {
@@ -150,7 +153,8 @@ impl Env {
         self.pending |= raised.difference(self.masks);
     }
 
-    /// Records a denormal operand; `true` if the exception is unmasked, so that no result is computed.
+    /// Records a denormal operand; `true` if the exception is unmasked, so that no result is
+    /// computed.
     #[inline]
     pub(super) fn raise_denormal(&mut self) -> bool {
         self.raise(Flags::DE);

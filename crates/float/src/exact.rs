@@ -1,10 +1,10 @@
-//! A number with a 128-bit significand: an exact intermediate result before rounding, and the working precision of
-//! the transcendental functions.
+//! A number with a 128-bit significand: an exact intermediate result before rounding, and the
+//! working precision of the transcendental functions.
 
 use super::format::Operand;
 
-/// A nonzero number `significand * 2^(exponent - 127)` whose significand has bit 127 set. As an intermediate result
-/// bit 0 is sticky: it is set if the true value has more bits below.
+/// A nonzero number `significand * 2^(exponent - 127)` whose significand has bit 127 set. As an
+/// intermediate result bit 0 is sticky: it is set if the true value has more bits below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exact {
     pub(super) sign: bool,
@@ -70,8 +70,9 @@ impl Exact {
             } else {
                 (other, self)
             };
-        // One bit of headroom for the carry. The sticky bit makes the loss of bit 0 harmless: it is far below the
-        // last bit of any format, and an operand that has it set is itself an approximation.
+        // One bit of headroom for the carry. The sticky bit makes the loss of bit 0 harmless: it is
+        // far below the last bit of any format, and an operand that has it set is itself an
+        // approximation.
         let distance = big.exponent.abs_diff(small.exponent);
         let high = shift_right_sticky(big.significand, 1);
         let low = shift_right_sticky(small.significand, distance.saturating_add(1));
@@ -134,8 +135,8 @@ impl Exact {
 
 const LOW: u128 = u64::MAX as u128;
 
-/// One 64-bit digit of `remainder * 2^64 / divisor`, and what remains. `remainder < divisor`, and bit 127 of the
-/// divisor is set.
+/// One 64-bit digit of `remainder * 2^64 / divisor`, and what remains. `remainder < divisor`, and
+/// bit 127 of the divisor is set.
 const fn divide_digit(remainder: u128, divisor: u128) -> (u64, u128) {
     let (d1, d0) = (divisor >> 64, divisor & LOW);
     // Knuth's algorithm D, one digit: the estimate from the upper half is at most two too large.

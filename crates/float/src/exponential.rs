@@ -7,13 +7,14 @@ use super::nan::{invalid, propagate_one, propagate_two};
 use super::round::{renormalized, round};
 use super::series::{self, ONE};
 
-/// The leading bits of the square root of two's significand: the split between the octaves of a logarithm.
+/// The leading bits of the square root of two's significand: the split between the octaves of a
+/// logarithm.
 const SQRT_2: u128 = 0xb504_f333_f9de_6484 << 64;
 
 /// F2XM1: `2^x - 1` for `-1 <= x <= 1` (SDM vol. 2, F2XM1).
 ///
-/// Outside of that the SDM leaves the result undefined: -1 is returned for minus infinity, and other values come
-/// back unchanged.
+/// Outside of that the SDM leaves the result undefined: -1 is returned for minus infinity, and
+/// other values come back unchanged.
 pub fn f2xm1(env: &mut Env, x: F80) -> F80 {
     let value = x;
     let x = x.unpack();
@@ -93,8 +94,8 @@ pub fn fyl2x(env: &mut Env, y: F80, x: F80) -> F80 {
 
 /// FYL2XP1: `y * log2(1 + x)` (SDM vol. 2, FYL2XP1, table 3-49).
 ///
-/// The SDM leaves the result undefined for `|x|` above about 0.293. This continues the function, and `x` itself is
-/// the result where there is no logarithm.
+/// The SDM leaves the result undefined for `|x|` above about 0.293. This continues the function,
+/// and `x` itself is the result where there is no logarithm.
 pub fn fyl2xp1(env: &mut Env, y: F80, x: F80) -> F80 {
     let (y, x): (Operand, Operand) = (y.unpack(), x.unpack());
     if let Some(nan) = propagate_two(env, y, x) {
@@ -132,8 +133,8 @@ pub fn fyl2xp1(env: &mut Env, y: F80, x: F80) -> F80 {
     }
 }
 
-/// The binary logarithm of a positive number: exact for a power of two, otherwise with the sticky bit set; `None` is
-/// the logarithm of one.
+/// The binary logarithm of a positive number: exact for a power of two, otherwise with the sticky
+/// bit set; `None` is the logarithm of one.
 fn log2(x: Exact) -> Option<Exact> {
     let mut octave = x.exponent;
     let mut mantissa = Exact { exponent: 0, ..x };

@@ -1,9 +1,10 @@
 //! The host's arithmetic as a shortcut for binary32 and binary64.
 //!
-//! Round to nearest, operands that are normal or zero and a result clear of the ends of the normal range: then every
-//! IEEE 754 host computes the same bits and the only possible exception is PE. Whether the result is exact is worked
-//! out only while PE is not already sticky and masked, as it is after the first few operations of any program.
-//! Anything else returns `None` and takes the general path.
+//! Round to nearest, operands that are normal or zero and a result clear of the ends of the normal
+//! range: then every IEEE 754 host computes the same bits and the only possible exception is PE.
+//! Whether the result is exact is worked out only while PE is not already sticky and masked, as it
+//! is after the first few operations of any program. Anything else returns `None` and takes the
+//! general path.
 
 use super::env::{Env, Flags, Rounding};
 

@@ -16,8 +16,8 @@ pub enum Class {
     QuietNan,
     /// A signalling NaN.
     SignalingNan,
-    /// An x87 encoding that the processor does not support: unnormal, pseudo-infinity or pseudo-NaN (SDM vol. 1,
-    /// section 8.2.2).
+    /// An x87 encoding that the processor does not support: unnormal, pseudo-infinity or pseudo-NaN
+    /// (SDM vol. 1, section 8.2.2).
     Unsupported,
 }
 
@@ -82,7 +82,8 @@ pub trait Format: Copy + Eq + core::fmt::Debug {
     const MAX_EXPONENT: i32;
     /// Smallest exponent of a normal number.
     const MIN_EXPONENT: i32 = 1 - Self::MAX_EXPONENT;
-    /// The x87 format: its NaN rules, no DAZ and FTZ, biased results for unmasked overflow and underflow.
+    /// The x87 format: its NaN rules, no DAZ and FTZ, biased results for unmasked overflow and
+    /// underflow.
     const X87: bool;
 
     /// Takes an encoding apart.
@@ -322,8 +323,8 @@ impl Format for u64 {
     }
 }
 
-/// The x87 double extended-precision format, 80 bits: sign and exponent, and a significand with an explicit integer
-/// bit (SDM vol. 1, section 4.2.2).
+/// The x87 double extended-precision format, 80 bits: sign and exponent, and a significand with an
+/// explicit integer bit (SDM vol. 1, section 4.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct F80 {
     /// Bits 79:64: the sign (bit 15) and the biased exponent.
@@ -390,7 +391,8 @@ impl Format for F80 {
         match self.biased() {
             0 if mantissa == 0 => Operand::special(Class::Zero, sign, 0),
             0 => {
-                // A pseudo-denormal (integer bit set) has the value that biased exponent 1 would give it.
+                // A pseudo-denormal (integer bit set) has the value that biased exponent 1 would
+                // give it.
                 let shift = mantissa.leading_zeros();
                 Operand {
                     class: Class::Finite,

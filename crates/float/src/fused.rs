@@ -9,9 +9,9 @@ use super::round::round;
 
 /// `a * b + c` with one rounding, for binary32 and binary64.
 ///
-/// `negate_product` and `negate_addend` invert the sign of `a * b` and of `c` without touching a NaN that is
-/// propagated (SDM vol. 1, section 14.5.2). The first NaN in the order `a`, `b`, `c` is the one that is returned, so
-/// the caller passes the operands in the order of that table.
+/// `negate_product` and `negate_addend` invert the sign of `a * b` and of `c` without touching a
+/// NaN that is propagated (SDM vol. 1, section 14.5.2). The first NaN in the order `a`, `b`, `c` is
+/// the one that is returned, so the caller passes the operands in the order of that table.
 pub fn fma<F: Format>(
     env: &mut Env,
     a: F,

@@ -1,13 +1,15 @@
 //! IEEE 754 arithmetic in software with the semantics of x86.
 //!
-//! Every operation takes an [`Env`], the image of MXCSR or of the x87 control and status words: rounding control,
-//! masks, denormals-are-zero and flush-to-zero, and the exception flags that the operation raises. Values are the
-//! architecture's encodings: `u32` is binary32, `u64` is binary64 and [`F80`] the x87 double extended format. The
-//! rules are those of the SDM, volume 1, chapters 4, 8 and 11: tininess is detected after rounding, SSE propagates
-//! the first NaN operand and the x87 the one with the larger significand, a denormal operand raises DE only if
-//! neither a NaN nor an invalid operation nor a division by zero has priority over it (sections 8.7 and 11.5).
+//! Every operation takes an [`Env`], the image of MXCSR or of the x87 control and status words:
+//! rounding control, masks, denormals-are-zero and flush-to-zero, and the exception flags that the
+//! operation raises. Values are the architecture's encodings: `u32` is binary32, `u64` is binary64
+//! and [`F80`] the x87 double extended format. The rules are those of the SDM, volume 1, chapters
+//! 4, 8 and 11: tininess is detected after rounding, SSE propagates the first NaN operand and the
+//! x87 the one with the larger significand, a denormal operand raises DE only if neither a NaN nor
+//! an invalid operation nor a division by zero has priority over it (sections 8.7 and 11.5).
 //!
-//! The host's floating point serves only as a shortcut for operations whose result it must share bit by bit.
+//! The host's floating point serves only as a shortcut for operations whose result it must share
+//! bit by bit.
 //!
 //! ```
 //! use cloister_float::{self as float, Env, Flags};

@@ -43,8 +43,8 @@ pub(super) fn propagate_two<F: Format>(env: &mut Env, a: Operand, b: Operand) ->
     }
 }
 
-/// The x87 rule for two NaNs: a quiet one before a signalling one, then the larger significand, then the positive
-/// one.
+/// The x87 rule for two NaNs: a quiet one before a signalling one, then the larger significand,
+/// then the positive one.
 fn larger(a: Operand, b: Operand) -> Operand {
     let key = |x: Operand| (x.class == Class::QuietNan, x.significand, !x.sign);
     if key(b) > key(a) { b } else { a }

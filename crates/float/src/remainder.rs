@@ -37,7 +37,8 @@ impl Remainder {
     }
 }
 
-/// The remainder of `a / b` (SDM vol. 2, FPREM and FPREM1). Exact: only IE, DE and an unmasked UE arise.
+/// The remainder of `a / b` (SDM vol. 2, FPREM and FPREM1). Exact: only IE, DE and an unmasked UE
+/// arise.
 pub fn remainder(env: &mut Env, a: F80, b: F80, kind: RemainderKind) -> Remainder {
     let (a, b) = (a.unpack(), b.unpack());
     if let Some(nan) = propagate_two(env, a, b) {
@@ -86,7 +87,8 @@ fn whole(env: &mut Env, a: Operand, b: Operand, distance: i32, kind: RemainderKi
 }
 
 fn partial(env: &mut Env, a: Operand, b: Operand, distance: i32) -> Remainder {
-    // The SDM leaves N, between 32 and 63, to the implementation; this one brings the distance to a multiple of 32.
+    // The SDM leaves N, between 32 and 63, to the implementation; this one brings the distance to a
+    // multiple of 32.
     let bits = distance & 31 | 32;
     let rest = (u128::from(a.significand) << bits) % u128::from(b.significand);
     let unit = b.exponent + distance - bits;

@@ -1,10 +1,12 @@
-//! Rounding of an exact result into a format, with overflow and underflow (SDM vol. 1, sections 4.8.4 and 4.9.1).
+//! Rounding of an exact result into a format, with overflow and underflow (SDM vol. 1, sections
+//! 4.8.4 and 4.9.1).
 
 use super::env::{Env, Flags, Rounding};
 use super::exact::{Exact, shift_right_sticky};
 use super::format::{Class, Format, Operand};
 
-/// The exponent adjustment of an unmasked x87 overflow or underflow (SDM vol. 1, sections 8.5.4 and 8.5.5).
+/// The exponent adjustment of an unmasked x87 overflow or underflow (SDM vol. 1, sections 8.5.4 and
+/// 8.5.5).
 const BIAS_ADJUST: i32 = 24576;
 
 /// A significand cut to a precision.
@@ -56,8 +58,8 @@ pub(super) fn round_controlled<F: Format>(env: &mut Env, value: Exact) -> F {
     round_to(env, value, precision)
 }
 
-/// The value with its encoding normalized, as the x87 returns an operand unchanged: exact, but tiny values meet the
-/// underflow response.
+/// The value with its encoding normalized, as the x87 returns an operand unchanged: exact, but tiny
+/// values meet the underflow response.
 pub(super) fn renormalized<F: Format>(env: &mut Env, x: Operand) -> F {
     match x.class {
         Class::Zero => F::zero(x.sign),

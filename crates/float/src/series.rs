@@ -1,7 +1,8 @@
-//! The power series behind the transcendental functions, in 128-bit working precision.
+//! The power series of the transcendental functions, in 128-bit working precision.
 //!
-//! Each is accurate to better than 2^-115 relative, so that rounding its value to 64 bits gives the correctly
-//! rounded result except where the true value lies within 2^-50 of a last place of a rounding boundary.
+//! Each is accurate to better than 2^-115 relative, so that rounding its value to 64 bits gives the
+//! correctly rounded result except where the true value lies within 2^-50 of a last place of a
+//! rounding boundary.
 
 use std::sync::LazyLock;
 
@@ -36,13 +37,15 @@ fn sum(a: Exact, b: Exact) -> Exact {
     a.plus(b).unwrap_or(a)
 }
 
-/// The terms after which a series, whose next term is smaller by a factor `2^gain` at least, has no effect.
+/// The terms after which a series, whose next term is smaller by a factor `2^gain` at least, has no
+/// effect.
 const fn terms(gain: i32, most: usize) -> usize {
     let needed = 130 / (if gain < 1 { 1 } else { gain }) as usize + 2;
     if needed < most { needed } else { most }
 }
 
-/// `1 - q/(a(a+1)) * (1 - q/((a+2)(a+3)) * ...)`, the series that sine (a = 2) and cosine (a = 1) share, `q = x^2`.
+/// `1 - q/(a(a+1)) * (1 - q/((a+2)(a+3)) * ...)`, the series that sine (a = 2) and cosine (a = 1)
+/// share, `q = x^2`.
 fn alternating_factorials(q: Exact, a: usize) -> Exact {
     // q < 0.62: 2^-130 is passed at 17 terms at the latest.
     let q = q.negated();
@@ -66,8 +69,8 @@ pub(super) fn cos(x: Exact) -> Exact {
     alternating_factorials(x.times(x), 1)
 }
 
-/// `x * (1 + q/3 + q^2/5 + ...)`: the inverse hyperbolic tangent for `q = x^2`, the arctangent for `q = -x^2`;
-/// `|x| <= 0.172`.
+/// `x * (1 + q/3 + q^2/5 + ...)`: the inverse hyperbolic tangent for `q = x^2`, the arctangent for
+/// `q = -x^2`; `|x| <= 0.172`.
 fn odd_reciprocals(x: Exact, q: Exact) -> Exact {
     let count = terms(-q.exponent - 1, 36);
     let mut value = RECIPROCALS[2 * count + 1];

@@ -1,7 +1,7 @@
 //! FSIN, FCOS, FSINCOS, FPTAN and FPATAN.
 //!
-//! Arguments are reduced by the x87's own pi of 66 significant bits (SDM vol. 1, section 8.3.8), which is what
-//! programs observe near multiples of pi; the reduction itself is exact.
+//! Arguments are reduced by the x87's own pi of 66 significant bits (SDM vol. 1, section 8.3.8),
+//! which is what programs observe near multiples of pi; the reduction itself is exact.
 
 use super::env::{Env, Flags};
 use super::exact::Exact;
@@ -39,8 +39,8 @@ fn reduce(x: Operand) -> Reduced {
     }
 }
 
-/// The values that need no series: `Err` is the common result, `Ok` the finite nonzero operand. `Ok(None)` is an
-/// operand out of range.
+/// The values that need no series: `Err` is the common result, `Ok` the finite nonzero operand.
+/// `Ok(None)` is an operand out of range.
 fn argument(env: &mut Env, x: F80) -> Result<Option<Operand>, F80> {
     let x = x.unpack();
     if let Some(nan) = propagate_one(env, x) {
@@ -113,7 +113,8 @@ pub fn fcos(env: &mut Env, x: F80) -> Option<F80> {
     }
 }
 
-/// FSINCOS: the sine, which replaces ST(0), and the cosine, which is pushed; `None` if the argument is out of range.
+/// FSINCOS: the sine, which replaces ST(0), and the cosine, which is pushed; `None` if the argument
+/// is out of range.
 pub fn fsincos(env: &mut Env, x: F80) -> Option<(F80, F80)> {
     match argument(env, x) {
         Err(special) => Some((special, special)),
@@ -124,8 +125,8 @@ pub fn fsincos(env: &mut Env, x: F80) -> Option<(F80, F80)> {
     }
 }
 
-/// FPTAN: the tangent, which replaces ST(0), and the value that is pushed, 1.0 unless the operand is a NaN or
-/// invalid; `None` if the argument is out of range.
+/// FPTAN: the tangent, which replaces ST(0), and the value that is pushed, 1.0 unless the operand
+/// is a NaN or invalid; `None` if the argument is out of range.
 pub fn fptan(env: &mut Env, x: F80) -> Option<(F80, F80)> {
     let x = match argument(env, x) {
         Err(special) => return Some((special, special)),

@@ -55,7 +55,7 @@ pub fn check_access(
             // SDM Vol. 3D, 35.3: a fetch from inside an enclave to an address outside it.
             (Access::Execute, _) => AccessOutcome::Fault(Exception::gp(0)),
             (_, None) => AccessOutcome::Allowed,
-            // SDM Vol. 3D, 35.2: what is not in ELRANGE is no enclave access.
+            // SDM Vol. 3D, 35.2: an access outside ELRANGE is not an enclave access.
             (_, Some(_)) => AccessOutcome::AbortPage,
         };
     }

@@ -43,8 +43,8 @@ pub struct Capabilities {
 }
 
 impl Default for Capabilities {
-    /// SGX1 and SGX2 with EXINFO, every attribute but CET, x87, SSE and AVX state, and enclaves of up
-    /// to 2 GiB (32-bit) and 64 GiB (64-bit).
+    /// SGX1 and SGX2 with EXINFO, every attribute but CET, x87, SSE and AVX state, and enclaves of
+    /// up to 2 GiB (32-bit) and 64 GiB (64-bit).
     fn default() -> Self {
         Self {
             features: SgxFeatures::SGX1 | SgxFeatures::SGX2,

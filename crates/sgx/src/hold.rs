@@ -19,7 +19,7 @@ impl Platform {
     /// meanwhile can be tested.
     ///
     /// # Panics
-    /// If `page` names no page of this platform.
+    /// If `page` does not name a page of this platform.
     #[must_use]
     pub fn hold(&self, page: EpcIndex) -> Option<HeldPage<'_>> {
         Some(HeldPage { _lock: self.entry(page).try_exclusive()? })

@@ -50,13 +50,13 @@ pub struct EnclaveIdentity {
 }
 
 impl Platform {
-    /// The enclave whose SECS is page `secs`; `None` if that page is no SECS.
+    /// The enclave whose SECS is page `secs`; `None` if that page is not an SECS.
     ///
     /// Processors may run meanwhile: what is returned belongs to one enclave, of which the counts
     /// may have changed since. It takes no lock that a leaf could find taken.
     ///
     /// # Panics
-    /// If `secs` names no page of this platform.
+    /// If `secs` does not name a page of this platform.
     #[must_use]
     pub fn enclave(&self, secs: EpcIndex) -> Option<EnclaveView> {
         if !self.epcm(secs).is(PageType::Secs) {

@@ -6,8 +6,9 @@
 //!
 //! # What the processor does, and in which order
 //!
-//! **Decoding.** ENCLS is `NP 0F 01 CF`, ENCLU is `NP 0F 01 D7`, ENCLV is `NP 0F 01 C0`; with a LOCK, 66H, F2H, F3H or
-//! VEX prefix they are #UD. Segment and address-size overrides and REX are ignored.
+//! **Decoding.** ENCLS is `NP 0F 01 CF`, ENCLU is `NP 0F 01 D7`, ENCLV is `NP 0F 01 C0`; with a
+//! LOCK, 66H, F2H, F3H or VEX prefix they are #UD. Segment and address-size overrides and REX are
+//! ignored.
 //!
 //! **ENCLS** (SDM Vol. 2, ENCLS). The processor checks, in this order: #UD if CR0.PE = 0,
 //! RFLAGS.VM = 1, in SMM or no SGX1 in CPUID; #UD if CPL > 0; VM exit by the ENCLS-exiting bitmap
@@ -68,8 +69,8 @@
 //!
 //! # Example
 //!
-//! An enclave of a TCS, a page of code and an SSA frame is built, measured, initialized and entered on a
-//! processor that has nothing but flat memory.
+//! An enclave of a TCS, a page of code and an SSA frame is built, measured, initialized and entered
+//! on a processor that has nothing but flat memory.
 //!
 //! ```
 //! use cloister_sgx::encls::{self, leaf};

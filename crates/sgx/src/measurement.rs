@@ -53,8 +53,8 @@ impl Measurement {
         page.store(Secs::MEASURED_BLOCKS, self.blocks);
     }
 
-    /// SHA256UPDATE, with whole blocks, of the measurement that the SECS in `page` holds. The caller
-    /// has the lock of [`Family::Measure`](crate::epcm::Family::Measure).
+    /// SHA256UPDATE, with whole blocks, of the measurement that the SECS in `page` holds. The
+    /// caller has the lock of [`Family::Measure`](crate::epcm::Family::Measure).
     #[inline]
     pub(crate) fn extend(page: EpcPage<'_>, blocks: &[[u8; 64]]) {
         let mut measurement = Self::load(page);

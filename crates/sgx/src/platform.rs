@@ -207,7 +207,7 @@ impl Platform {
     /// platform.
     ///
     /// # Panics
-    /// If `index` names no page of this platform.
+    /// If `index` does not name a page of this platform.
     #[must_use]
     #[inline]
     pub fn page(&self, index: EpcIndex) -> EpcPage<'_> {
@@ -219,7 +219,7 @@ impl Platform {
     /// nothing.
     ///
     /// # Panics
-    /// If `index` names no page of this platform.
+    /// If `index` does not name a page of this platform.
     #[must_use]
     pub fn epcm(&self, index: EpcIndex) -> EpcmView {
         assert!(index.0 < self.total, "EPC index {} outside the platform's EPC", index.0);

@@ -44,8 +44,8 @@ pub enum EpcAccess {
 /// what its CPUID and MSRs say.
 ///
 /// Implemented by the software CPU, and by the hypervisor layer over another port, for leaves that
-/// it carries out for a guest. Accesses use the current privilege level, page tables, PKRU, SMAP and so on: an
-/// ENCLS leaf makes supervisor accesses, an ENCLU leaf user accesses.
+/// it carries out for a guest. Accesses use the current privilege level, page tables, PKRU, SMAP
+/// and so on: an ENCLS leaf makes supervisor accesses, an ENCLU leaf user accesses.
 pub trait LeafPort {
     /// The linear address of `len` bytes at effective address `ea` in the DS segment.
     ///

@@ -17,7 +17,7 @@ pub enum Action {
     Inject(Exception),
     /// Run the instruction again.
     Retry,
-    /// There is no EPC for this guest-physical page: the host decides what happens to the guest.
+    /// No EPC is left for this guest-physical page: the host decides what happens to the guest.
     Exhausted(Gpa, EpcExhausted),
 }
 
@@ -33,7 +33,7 @@ pub struct EnclsExits {
     pub others: u64,
 }
 
-/// The counts behind [`EnclsExits`], which every processor of a machine adds to.
+/// The counts that [`EnclsExits`] shows, which every processor of a machine adds to.
 #[derive(Debug, Default)]
 pub(crate) struct ExitCounters {
     ecreate: AtomicU64,

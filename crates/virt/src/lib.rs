@@ -3,24 +3,24 @@
 //!
 //! There are two floors, of which each can be used without the other:
 //!
-//! * [`policy`]: what a guest may do. [`SgxCpuid`] is what its CPUID says, [`SgxMsrs`] are the MSRs of a
-//!   virtual processor, [`policy::encls_exiting`] says which ENCLS leaves exit, and
+//! * [`policy`]: what a guest may do. [`SgxCpuid`] is what its CPUID says, [`SgxMsrs`] are the MSRs
+//!   of a virtual processor, [`policy::encls_exiting`] says which ENCLS leaves exit, and
 //!   [`ProvisioningRight`] who may give a guest the provisioning key. Plain data.
 //! * [`epc`]: where a guest's EPC comes from. [`EpcPool`] is the host's EPC, shared by all virtual
-//!   machines, and [`EpcAccount`] what each of them may take; [`GuestEpc`] are the sections of a guest,
-//!   raw pages that the guest itself manages and that are backed when they are first used (the idea of
-//!   Linux's `/dev/sgx_vepc`); [`EpcCensus`] is what is in them, for the operator. All of it is over an
-//!   [`EpcStore`].
+//!   machines, and [`EpcAccount`] what each of them may take; [`GuestEpc`] are the sections of a
+//!   guest, raw pages that the guest itself manages and that are backed when they are first used
+//!   (the idea of Linux's `/dev/sgx_vepc`); [`EpcCensus`] is what is in them, for the operator. All
+//!   of it is over an [`EpcStore`].
 //!
-//! [`SgxVm`] and [`SgxVcpu`] join them on the software platform of [`cloister_sgx`], where ENCLS leaves
-//! that exited ([`encls`]) are carried out. A guest is reached through the
-//! [`LeafPort`](cloister_sgx::LeafPort) of its processor, with [`PolicyPort`] in front of it; no CPU
-//! implementation and no VMM is known here.
+//! [`SgxVm`] and [`SgxVcpu`] join them on the software platform of [`cloister_sgx`], where ENCLS
+//! leaves that exited ([`encls`]) are carried out. A guest is reached through the
+//! [`LeafPort`](cloister_sgx::LeafPort) of its processor, with [`PolicyPort`] in front of it; no
+//! CPU implementation and no VMM is known here.
 //!
 //! # Example
 //!
-//! A guest with a quota of EPC, less than the platform's attributes, and a processor that stops at CPUID, WRMSR and
-//! ENCLS.
+//! A guest with a quota of EPC, less than the platform's attributes, and a processor that stops at
+//! CPUID, WRMSR and ENCLS.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -18,16 +18,16 @@ pub struct SgxVcpu {
 }
 
 impl SgxVcpu {
-    /// A processor of `vm` after reset and firmware, which opts in to SGX, and to launch control where
-    /// CPUID has it, and locks FEATURE_CONTROL.
+    /// A processor of `vm` after reset and firmware, which opts in to SGX, and to launch control
+    /// where CPUID has it, and locks FEATURE_CONTROL.
     #[must_use]
     pub fn new(vm: Arc<SgxVm>) -> Self {
         let msrs = SgxMsrs::after_firmware(vm.cpuid(), vm.platform().default_le_hash());
         Self { vm, msrs }
     }
 
-    /// A processor of `vm` after reset, for a guest whose own firmware opts in to SGX: FEATURE_CONTROL
-    /// is 0 and not locked.
+    /// A processor of `vm` after reset, for a guest whose own firmware opts in to SGX:
+    /// FEATURE_CONTROL is 0 and not locked.
     #[must_use]
     pub fn after_reset(vm: Arc<SgxVm>) -> Self {
         let msrs = SgxMsrs::after_reset(vm.platform().default_le_hash());
@@ -70,15 +70,16 @@ impl SgxVcpu {
         encls_exiting(self.vm.cpuid(), &self.msrs, self.vm.platform().capabilities())
     }
 
-    /// Carries out the ENCLS leaf that the processor stopped at, with the operands `regs`, and counts
-    /// the exit. `port` is the processor, as for a leaf that it would carry out itself: the first
-    /// operand of a leaf while paging is off is #GP(0) there.
+    /// Carries out the ENCLS leaf that the processor stopped at, with the operands `regs`, and
+    /// counts the exit. `port` is the processor, as for a leaf that it would carry out itself: the
+    /// first operand of a leaf while paging is off is #GP(0) there.
     ///
-    /// A leaf that the guest does not have faults as [`exit_fault`] says. Of the others, policy has a
-    /// say in ECREATE, whose SECS may have what the guest's CPUID says (`handle_encls_ecreate` and
-    /// `__handle_encls_ecreate` in Linux's KVM), and in EINIT, whose launch-control hash is the virtual
-    /// processor's (`handle_encls_einit`). Neither needs a place of its own in the leaf: it runs
-    /// through a [`PolicyPort`], as on a processor that has only what the guest's CPUID announces.
+    /// A leaf that the guest does not have faults as [`exit_fault`] says. Of the others, policy has
+    /// a say in ECREATE, whose SECS may have what the guest's CPUID says (`handle_encls_ecreate`
+    /// and `__handle_encls_ecreate` in Linux's KVM), and in EINIT, whose launch-control hash is the
+    /// virtual processor's (`handle_encls_einit`). Neither needs a place of its own in the leaf: it
+    /// runs through a [`PolicyPort`], as on a processor that has only what the guest's CPUID
+    /// announces.
     pub fn handle_encls(&self, port: &mut impl LeafPort, regs: &EnclsRegs) -> Action {
         self.vm.exits.count(regs.eax);
         if let Some(fault) = exit_fault(self.vm.cpuid(), &self.msrs, regs.eax) {

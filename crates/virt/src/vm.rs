@@ -14,7 +14,7 @@ use crate::epc::{
 use crate::policy::{CpuidError, SectionConfig, SgxCpuid, enclv_exiting};
 use crate::vcpu::SgxVcpu;
 
-/// Why a virtual machine cannot have the SGX that it was to have.
+/// Why the SGX that was requested for a virtual machine cannot be provided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum VmError {
@@ -102,7 +102,7 @@ impl SgxVm {
         enclv_exiting(&self.cpuid)
     }
 
-    /// What is behind a guest-physical address; `None` if it is in no section.
+    /// What backs a guest-physical address; `None` if it is in no section.
     #[must_use]
     pub fn backing(&self, gpa: Gpa) -> Option<Backing> {
         self.epc.backing(gpa)

@@ -226,7 +226,7 @@ impl Cpu {
         }
         let modes = |base: u64| (base & BASE_ENABLE != 0, base & BASE_EXTD != 0);
         match (modes(old), modes(value)) {
-            // Not enabled but extended is no mode; the one way out of x2APIC mode is to disable,
+            // Extended but not enabled is not a mode; the one way out of x2APIC mode is to disable,
             // the one way in is from xAPIC mode (SDM Vol. 3A, figure 10-27).
             (_, (false, true)) | ((true, true), (true, false)) | ((false, _), (true, true)) => {
                 return false;

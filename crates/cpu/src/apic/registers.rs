@@ -279,7 +279,8 @@ impl Cpu {
                 send(&self.package, to, message);
             }
             1 => {
-                // Other modes are no valid combination (SDM Vol. 3A, table 10-3); they do as they say.
+                // Other modes are not valid combinations (SDM Vol. 3A, table 10-3); they do as they
+                // say.
                 if fixed {
                     self.apic_accept(message.vector, false);
                 } else {

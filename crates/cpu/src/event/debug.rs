@@ -132,8 +132,8 @@ impl Cpu {
             && self.arch.system_flags.contains(Rflags::AC)
     }
 
-    /// #AC(0) where data accesses must be aligned and this one is not at a multiple of `to`, a power
-    /// of two. #GP(0) of a non-canonical address comes before it, #PF after it.
+    /// #AC(0) where data accesses must be aligned and this one is not at a multiple of `to`, a
+    /// power of two. #GP(0) of a non-canonical address comes before it, #PF after it.
     ///
     /// # Errors
     ///

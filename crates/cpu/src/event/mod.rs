@@ -39,7 +39,8 @@ pub(crate) enum Kind {
     Init,
 }
 
-/// An event under delivery. The address that the handler returns to is [`ArchState::rip`](crate::ArchState::rip).
+/// An event under delivery. The address that the handler returns to is
+/// [`ArchState::rip`](crate::ArchState::rip).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Event {
     /// Index in the IDT.
@@ -111,7 +112,8 @@ fn combine(first: &Event, second: Exception) -> Option<Event> {
     Some(if double { Event::fault(Exception::with_code(Vector::Df, 0)) } else { second })
 }
 
-/// Delivers an exception whose RIP is `cpu.arch.rip`, with whatever exceptions delivery itself raises.
+/// Delivers an exception whose RIP is `cpu.arch.rip`, with whatever exceptions delivery itself
+/// raises.
 ///
 /// # Errors
 ///
@@ -165,7 +167,8 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
 /// Delivers an event, or raises what delivery raises and commits nothing of it. `Some`: it was
 /// delivered to a task, and this is what the task meets before its first instruction.
 ///
-/// For instructions that are events (INT n): the caller sets [`ArchState::rip`](crate::ArchState::rip) to the return address.
+/// For instructions that are events (INT n): the caller sets
+/// [`ArchState::rip`](crate::ArchState::rip) to the return address.
 ///
 /// # Errors
 ///

@@ -32,7 +32,7 @@ pub(crate) extern "C" fn too_long(cpu: &mut Cpu, _op: &Op) -> Exec {
     Err(cpu.gp(0))
 }
 
-/// Bytes that are no instruction: #UD.
+/// Bytes that are not an instruction: #UD.
 ///
 /// # Errors
 ///

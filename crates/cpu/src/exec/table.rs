@@ -1,4 +1,5 @@
-//! The table of instructions: a row for each mnemonic, which its family declares beside the handlers.
+//! The table of instructions: a row for each mnemonic, which its family declares beside the
+//! handlers.
 //!
 //! [`select`] finds the row of a decoded instruction by its mnemonic and turns the op that
 //! [`crate::lower`] made of its operands into the one that runs.
@@ -37,8 +38,8 @@ pub(crate) enum Flow {
 /// What the table says of an instruction.
 ///
 /// A column tells one thing of each instruction; the constructors [`always`], [`choose`] and
-/// [`rewrite`] fill all of them with what is usual, and the methods change one. The reason for which a
-/// VM exit intercepts the instruction (SDM Vol. 3C, 25.1) will be a column here.
+/// [`rewrite`] fill all of them with what is usual, and the methods change one. The reason for
+/// which a VM exit intercepts the instruction (SDM Vol. 3C, 25.1) will be a column here.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::exec) struct Row {
     mnemonics: &'static [Mnemonic],
@@ -291,8 +292,8 @@ impl Rows {
     }
 }
 
-/// What runs for a decoded instruction; `None` for one that a processor with these features does not
-/// have or that is illegal in this mode: #UD. `op` has its operands.
+/// What runs for a decoded instruction; `None` for one that a processor with these features does
+/// not have or that is illegal in this mode: #UD. `op` has its operands.
 #[must_use]
 pub(crate) fn select(
     instruction: &Instruction,

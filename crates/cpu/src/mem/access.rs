@@ -15,8 +15,8 @@ use crate::exit::{Exec, Exit, Stop};
 use crate::phys::Tracker;
 use crate::run_state::attention;
 
-/// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`] of the
-/// same instruction.
+/// A checked operand of a read-modify-write: made by [`Cpu::open`], used up by [`Cpu::close`] of
+/// the same instruction.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Place<T> {
@@ -41,7 +41,7 @@ impl Cpu {
             .then(|| entry.addend.wrapping_add(la) as *const u8)
     }
 
-    /// Where `T::SIZE` bytes at `la`, which are no code, can be written with the current rights,
+    /// Where `T::SIZE` bytes at `la`, which are not code, can be written with the current rights,
     /// if the TLB says so.
     #[inline(always)]
     fn writable<T: Plain>(&self, la: u64) -> Option<(*mut u8, Tracker)> {
@@ -104,7 +104,8 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn open<T: Plain>(&mut self, la: u64) -> Exec<(T, Place<T>)> {
         if let Some((at, track)) = self.writable::<T>(la) {
-            // SAFETY: `writable` keeps to the page, which is `PageBytes` that the TLB was filled with.
+            // SAFETY: `writable` keeps to the page, which is `PageBytes` that the TLB was filled
+            // with.
             let value = unsafe { host::load(at) };
             // SAFETY: these are part of the `PageBytes` that the TLB was filled with.
             let memory = NonNull::new(at).map(|at| unsafe { PageBytes::new(at, track) });

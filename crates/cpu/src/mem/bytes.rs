@@ -108,8 +108,8 @@ impl PageBytes {
         unsafe { host::load(self.host.as_ptr()) }
     }
 
-    /// Replaces a value by `f` of it in one atomic step, tells the code tracking, and returns the old
-    /// value; `None` where it is not aligned to its size. `f` may be called more than once.
+    /// Replaces a value by `f` of it in one atomic step, tells the code tracking, and returns the
+    /// old value; `None` where it is not aligned to its size. `f` may be called more than once.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! The EPC behind linear addresses: the access check of enclave mode, and EPC memory.
+//! EPC at linear addresses: the access check of enclave mode, and EPC memory.
 
 use std::ptr::NonNull;
 

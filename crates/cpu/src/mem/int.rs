@@ -11,8 +11,8 @@
 ///
 /// # Safety
 ///
-/// The type has [`Plain::SIZE`] bytes, 32 at most and none of them padding, and any such bytes are a
-/// value of it: [`host`](super::host) reads and writes them as they lie in memory.
+/// The type has [`Plain::SIZE`] bytes, 32 at most and none of them padding, and any such bytes are
+/// a value of it: [`host`](super::host) reads and writes them as they lie in memory.
 pub(crate) unsafe trait Plain: Copy + 'static {
     /// Size in bytes.
     const SIZE: usize;

@@ -287,7 +287,8 @@ impl Tlb {
         }
         self.entries[slot] = Entry {
             tag: page | self.real_context,
-            // Of the page's first byte: an access to the page stays in it whatever `bytes` began at.
+            // Of the page's first byte: an access to the page stays in it whatever `bytes` began
+            // at.
             addend: (bytes.host().as_ptr() as u64 & !0xfff).wrapping_sub(page),
             track: bytes.track(),
             page: phys | if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },

@@ -1,4 +1,4 @@
-//! From a linear address to the memory or device behind it.
+//! From a linear address to the memory or device that it names.
 #![expect(unsafe_code, reason = "takes the physical map at its word")]
 
 use cloister_x86::addr::is_canonical;

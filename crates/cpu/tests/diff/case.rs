@@ -4,7 +4,7 @@ use super::segments::{self, CS};
 
 /// Linear address of the instruction under test.
 pub(crate) const CODE: u64 = 0x1000_0000 + 0x800;
-/// First byte of the scratch memory; the pages before and behind it are not mapped.
+/// First byte of the scratch memory; the pages before and after it are not mapped.
 pub(crate) const DATA: u64 = 0x2000_0000;
 /// Bytes of scratch memory.
 pub(crate) const DATA_LEN: usize = 8192;

@@ -78,10 +78,11 @@ pub(crate) fn case(
     let decoded = decoder.decode();
     let branches = !decoded.is_invalid() && decoded.flow_control() != FlowControl::Next;
     if decoded.code() != code && branches {
-        // Near branches with an operand-size prefix: AMD processors truncate RIP, Intel's ignore it.
+        // Near branches with an operand-size prefix: AMD processors truncate RIP, Intel's ignore
+        // it.
         return None;
     }
-    // What is not even an instruction has to be #UD. No other may begin behind a damaged one.
+    // What is not even an instruction has to be #UD. No other may begin after a damaged one.
     let comparable = decoded.is_invalid()
         || decoded.code() == code
         || decoded.len() >= bytes.len() && is_tested(decoded.code(), mode);
@@ -155,7 +156,7 @@ fn operand(place: &mut Place<'_>, n: u32, kind: Kind, random: &mut Random) -> Op
 }
 
 /// Sets an operand that is memory, or may be and is drawn to be; `None` for another. What a string
-/// instruction or MASKMOV implies is no memory operand.
+/// instruction or MASKMOV implies is not a memory operand.
 fn memory_operand(place: &mut Place<'_>, n: u32, kind: Kind, random: &mut Random) -> Option<bool> {
     use OpKind as O;
     match kind {

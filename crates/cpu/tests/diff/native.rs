@@ -2,7 +2,7 @@
 //!
 //! The child raises one breakpoint. The handler then loads the first case into the interrupted
 //! context and returns: the kernel puts every register in place, the instruction runs, and the
-//! breakpoint behind it (or its fault) enters the handler again with the state that it left.
+//! breakpoint after it (or its fault) enters the handler again with the state that it left.
 //!
 //! CS and SS are part of that context, so 16-bit and 32-bit code runs in the same way, in segments
 //! of a local descriptor table. The other segment registers are the handler's to load and to save.
@@ -360,13 +360,13 @@ fn has_header(fx: &Fx) -> bool {
 
 /// XSTATE_BV of the image.
 unsafe fn xsave_header(fx: *mut Fx) -> *mut u64 {
-    // SAFETY: the header is behind the 512 bytes that are always there.
+    // SAFETY: the header follows the 512 bytes that are always there.
     unsafe { fx.cast::<u8>().add(512).cast() }
 }
 
 /// XSTATE_BV of the image and the upper halves of the YMM registers, if it has them.
 unsafe fn avx_state<'a>(fx: *mut Fx) -> Option<(&'a mut u64, &'a mut [[u8; 16]; 16])> {
-    // SAFETY: the kernel says behind its magic number which components the image has, in the
+    // SAFETY: the kernel says after its magic number which components the image has, in the
     // standard format, in which CPUID says where they are.
     unsafe {
         if !has_header(&*fx) || (*fx).rest[56] & AVX_STATE as u8 == 0 {
@@ -406,7 +406,7 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
         case.state.rip -= 1;
     }
     if vector == 14 && case.fault.code & 0x10 != 0 && case.state.rip != entry {
-        // A branch to where no code is has retired; the fetch behind it faults.
+        // A branch to where there is no code has retired; the fetch after it faults.
         case.fault = Fault { vector: RETIRED, code: 0, address: 0 };
     }
     let rest = case.state.fx.rest;

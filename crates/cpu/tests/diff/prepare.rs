@@ -152,8 +152,8 @@ fn valid_mxcsr(random: &mut Random) -> [u8; 4] {
     (random.next() as u32 & 0xffff).to_le_bytes()
 }
 
-/// EDX:EAX of an XSAVE instruction: x87, SSE and AVX state, and components that no processor has. The
-/// host has others that the interpreter does not have here.
+/// EDX:EAX of an XSAVE instruction: x87, SSE and AVX state, and components that no processor has.
+/// The host has others that the interpreter does not have here.
 fn request_components(state: &mut State, random: &mut Random) {
     state.gpr[0] = random.next() & !0xffff_ffff | random.below(8);
     state.gpr[2] = random.next() & !0x4000_0000;

@@ -152,7 +152,8 @@ fn a_gather_is_held_to_its_indices_and_to_its_result_without_a_fault() {
     assert_eq!(complete, (vec![], vec![Part::Xmm(5)]));
 }
 
-/// FSINCOS of a number with this biased exponent, after which one side has UE and the other has not.
+/// FSINCOS of a number with this biased exponent, after which one side has UE and the other has
+/// not.
 fn sine_underflow(exponent: u16) -> ((Instruction, Case), Case) {
     let mut begun = case(&[0xd9, 0xfb]);
     begun.1.state.fx.st[0][7] = 0x80;

@@ -107,7 +107,8 @@ fn agree<F: Oracle>(ours: F, env: &Env, theirs: &StatusAnd<F::Peer>) -> bool {
     if theirs.value.is_nan() {
         return class == Class::QuietNan;
     }
-    // A result that only the denormal grid rounds up to the smallest normal number is tiny to x86 alone.
+    // A result that only the denormal grid rounds up to the smallest normal number is tiny to x86
+    // alone.
     let mut ignored = Flags::DE;
     if theirs.value.is_smallest_normalized() {
         ignored |= Flags::UE;

@@ -29,7 +29,8 @@ macro_rules! sse {
         |mxcsr: u32, a: u64, b: u64| -> (u64, u32) {
             let result: u64;
             let mut control = [mxcsr, 0, DEFAULT];
-            // SAFETY: the instruction touches xmm0 and xmm1 alone; MXCSR is back at its default at the end.
+            // SAFETY: the instruction touches xmm0 and xmm1 alone; MXCSR is back at its default at
+            // the end.
             unsafe {
                 asm!(
                     "movq xmm0, {a}",
@@ -61,7 +62,8 @@ macro_rules! sse_to_integer {
             let result: u64;
             let rflags: u64;
             let mut control = [mxcsr, 0, DEFAULT];
-            // SAFETY: the instruction reads xmm0 and xmm1 and writes rax; MXCSR is restored and the stack balanced.
+            // SAFETY: the instruction reads xmm0 and xmm1 and writes rax; MXCSR is restored and the
+            // stack balanced.
             unsafe {
                 asm!(
                     "movq xmm0, {a}",

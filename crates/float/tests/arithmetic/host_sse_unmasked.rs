@@ -47,7 +47,8 @@ macro_rules! sse {
         |mxcsr: u32, a: u64, b: u64| -> (Option<u32>, u32) {
             let mut control = [mxcsr, 0, DEFAULT];
             FAULTED.set(None);
-            // SAFETY: the instruction touches xmm0 and xmm1; a fault is handled by running it again.
+            // SAFETY: the instruction touches xmm0 and xmm1; a fault is handled by running it
+            // again.
             unsafe {
                 asm!(
                     "movq xmm0, {a}",

@@ -1,4 +1,5 @@
-//! Against the x87 unit of the host: results, exception flags and C1, exceptions masked and unmasked.
+//! Against the x87 unit of the host: results, exception flags and C1, exceptions masked and
+//! unmasked.
 #![expect(unsafe_code, reason = "runs single x87 instructions by inline assembly")]
 
 use cloister_float::{
@@ -245,8 +246,8 @@ fn arithmetic_with_memory_operands_matches_the_host() {
     });
 }
 
-/// An instruction that stores ST(0) in `size` bytes; nothing is stored if `ours` raises an unmasked exception other
-/// than PE.
+/// An instruction that stores ST(0) in `size` bytes; nothing is stored if `ours` raises an unmasked
+/// exception other than PE.
 fn stores(name: &str, size: usize, host: Processor, ours: fn(&mut Env, F80) -> [u8; 16]) {
     let mut samples = Samples(26);
     for _ in 0..CASES {

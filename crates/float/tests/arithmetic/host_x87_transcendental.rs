@@ -42,7 +42,8 @@ fn close(
         assert!(left.is_empty(), "{code:?} {a:x?} {b:x?} control {control:#x}: {left:?}");
         differing += usize::from(theirs.stack != stack);
     }
-    // The exact value decides elsewhere: this only bounds how often two good implementations disagree.
+    // The exact value decides elsewhere: this only bounds how often two good implementations
+    // disagree.
     assert!(differing < CASES / 2, "{code:?}: {differing} of {CASES} differ");
 }
 

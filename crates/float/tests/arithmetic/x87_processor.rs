@@ -23,7 +23,8 @@ impl After {
     }
 }
 
-/// Memory for one run. FNSAVE neither waits nor faults, so that unmasked exceptions never become #MF.
+/// Memory for one run. FNSAVE neither waits nor faults, so that unmasked exceptions never become
+/// #MF.
 #[repr(C, align(16))]
 pub(super) struct Frame {
     pub(super) st0: [u8; 16],
@@ -63,8 +64,8 @@ macro_rules! x87 {
     ($instruction:literal) => {
         |control: u16, st0: F80, st1: F80, memory: [u8; 16]| -> After {
             let mut frame = Frame::new(control, st0, st1, memory);
-            // SAFETY: the instruction touches the x87 stack and the frame's memory operand; FNSAVE leaves the unit
-            // initialized and its stack empty.
+            // SAFETY: the instruction touches the x87 stack and the frame's memory operand; FNSAVE
+            // leaves the unit initialized and its stack empty.
             unsafe {
                 core::arch::asm!(
                     "fninit",

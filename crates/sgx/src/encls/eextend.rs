@@ -37,7 +37,7 @@ pub(super) fn leaf(
     }
     let secs_entry = platform.entry(secs.index);
     let secs_page = platform.page(secs.index);
-    // What is measured, before the lock rather than behind it: it waits for stores anyway, and
+    // What is measured, before the lock rather than after it: it waits for stores anyway, and
     // SHA-256 would wait for these.
     let in_page = chunk_la.page_offset();
     let offset = view.address.wrapping_sub(secs_page.load(Secs::BASEADDR)).wrapping_add(in_page);

@@ -45,7 +45,8 @@ pub struct EnclsRegs {
 /// How a leaf that completed changes the registers. RIP then moves past the instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LeafOutcome {
-    /// For leaves that report: what goes to RAX, and through [`SgxStatus::flags`] to RFLAGS. Other leaves change neither RAX nor flags.
+    /// For leaves that report: what goes to RAX, and through [`SgxStatus::flags`] to RFLAGS. Other
+    /// leaves change neither RAX nor flags.
     pub status: Option<SgxStatus>,
     /// RBX, if the leaf returns something there.
     pub rbx: Option<u64>,

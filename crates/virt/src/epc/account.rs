@@ -34,7 +34,7 @@ pub enum LimitError {
         /// Pages that the machine could have at most.
         quota: usize,
     },
-    /// The pool has not as many pages that are neither in use nor reserved by others.
+    /// The pool has too few pages that are neither in use nor reserved by others.
     #[error("{reservation} EPC pages cannot be reserved, because {available} are left")]
     Unavailable {
         /// Pages to be reserved.

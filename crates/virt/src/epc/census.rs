@@ -75,7 +75,7 @@ impl AddAssign<&EpcmView> for PageCounts {
 pub struct SectionCensus {
     /// Pages that the guest sees.
     pub total: usize,
-    /// Pages of the host's EPC behind them.
+    /// Pages of the host's EPC that back them.
     pub backed: usize,
     /// What the backed pages are.
     pub pages: PageCounts,
@@ -120,14 +120,14 @@ struct Found {
 }
 
 impl<S: EpcStore> GuestEpc<S> {
-    /// Counts the pages of each section and lists the enclaves. `visit` is told of each backed page:
-    /// section, number in the section, EPCM entry. A store whose EPCM cannot be seen has backed pages,
-    /// and nothing is known of them.
+    /// Counts the pages of each section and lists the enclaves. `visit` is told of each backed
+    /// page: section, number in the section, EPCM entry. A store whose EPCM cannot be seen has
+    /// backed pages, and nothing is known of them.
     ///
-    /// The guest runs meanwhile, and neither its leaves nor other machines notice: no lock is taken,
-    /// and other threads get their turn every few thousand pages. Each page is seen at a moment of its
-    /// own, so a page that moves may be counted twice or not at all. It takes as long as there are
-    /// backed pages; what was never touched costs nothing.
+    /// The guest runs meanwhile, and neither its leaves nor other machines notice: no lock is
+    /// taken, and other threads get their turn every few thousand pages. Each page is seen at a
+    /// moment of its own, so a page that moves may be counted twice or not at all. It takes as long
+    /// as there are backed pages; what was never touched costs nothing.
     pub fn census(&self, mut visit: impl FnMut(usize, usize, &EpcmView)) -> EpcCensus {
         let store = self.account().pool().store();
         let count = self.sections().len();

@@ -16,7 +16,7 @@ use crate::policy::{SectionConfig, SectionError, check_sections};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum EpcError {
-    /// They are no sections of a guest.
+    /// They cannot be sections of a guest.
     #[error(transparent)]
     Sections(#[from] SectionError),
     /// The host's EPC does not suffice to preallocate a section.
@@ -69,7 +69,7 @@ impl<S: EpcStore> GuestEpc<S> {
         &self.sections
     }
 
-    /// What is behind a guest-physical address; `None` if it is in no section.
+    /// What backs a guest-physical address; `None` if it is in no section.
     #[must_use]
     pub fn backing(&self, gpa: Gpa) -> Option<Backing> {
         self.sections.iter().find_map(|section| section.backing(gpa))

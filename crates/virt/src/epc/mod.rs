@@ -1,4 +1,4 @@
-//! EPC for virtual machines: who has which page, what is behind each page of a guest, and how all of
+//! EPC for virtual machines: who has which page, what backs each page of a guest, and how all of
 //! it comes back.
 //!
 //! It knows the host's EPC by an [`EpcStore`] alone, and of policy only what a section is.

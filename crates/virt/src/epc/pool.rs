@@ -51,7 +51,7 @@ pub struct NodeStatistics {
 /// which has an [`EpcAccount`].
 ///
 /// Pages that were never given out are not listed anywhere, so a pool of any size is made at once;
-/// a page that came back is used again first, because host memory is behind it already. Giving
+/// a page that came back is used again first, because it has host memory already. Giving
 /// out a page and taking it back cost the same however many pages there are.
 #[derive(Debug)]
 pub struct EpcPool<S: EpcStore = Platform> {
@@ -361,8 +361,8 @@ impl<S: EpcStore> EpcPool<S> {
     }
 }
 
-/// Counts that a machine wanted a page and got none. The host learns of the first time; how often it
-/// happens is the guest's choice.
+/// Counts that a machine wanted a page and got none. The host learns of the first time; how often
+/// it happens is the guest's choice.
 fn refused<S: EpcStore>(account: &EpcAccount<S>, ledger: &mut Ledger, reason: EpcExhausted) {
     ledger.statistics.refused += 1;
     if ledger.statistics.refused == 1 {

@@ -5,7 +5,7 @@ use std::fmt;
 use cloister_sgx::{EnclaveView, EpcIndex, EpcSection, EpcmView, Platform, SgxStatus};
 use cloister_x86::Exception;
 
-/// What became of a page that was to be removed.
+/// What removing a page came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Removal {
@@ -20,12 +20,12 @@ pub enum Removal {
 /// The host's EPC, or the part of it that a hypervisor was given: pages that it hands out to guests
 /// and takes back. Pages are numbered from 0, in the order of the sections.
 ///
-/// The software [`Platform`] is one, shared by all virtual machines of a process. A mapping of Linux's
-/// `/dev/sgx_vepc` can be one for a single machine: its pages are those of the mapping, the kernel
-/// backs each when the guest touches it, [`EpcStore::remove_all`] is `SGX_IOC_VEPC_REMOVE_ALL`, which
-/// returns the same number, and nobody can look at a page. As a page goes back to the kernel only when
-/// the file is closed, and no other machine draws on such a store, its [`EpcStore::remove`] has nothing
-/// to do.
+/// The software [`Platform`] is one, shared by all virtual machines of a process. A mapping of
+/// Linux's `/dev/sgx_vepc` can be one for a single machine: its pages are those of the mapping, the
+/// kernel backs each when the guest touches it, [`EpcStore::remove_all`] is
+/// `SGX_IOC_VEPC_REMOVE_ALL`, which returns the same number, and nobody can look at a page. As a
+/// page goes back to the kernel only when the file is closed, and no other machine draws on such a
+/// store, its [`EpcStore::remove`] has nothing to do.
 pub trait EpcStore: fmt::Debug + Send + Sync {
     /// The sections, in the order of their pages.
     fn sections(&self) -> &[EpcSection];
@@ -33,13 +33,14 @@ pub trait EpcStore: fmt::Debug + Send + Sync {
     /// Makes `page` unused, whatever a guest left in it, before it goes to another.
     fn remove(&self, page: EpcIndex) -> Removal;
 
-    /// Makes all `pages` unused, for a guest that is reset and keeps them. Returns how many SECS pages
-    /// are left because of children; after another call for all pages of the guest there is none.
+    /// Makes all `pages` unused, for a guest that is reset and keeps them. Returns how many SECS
+    /// pages are left because of children; after another call for all pages of the guest there is
+    /// none.
     ///
     /// # Errors
     ///
-    /// A page is in use: the guest's processors have to stop first. Pages after it are as they were. A
-    /// store that removes its pages one by one has taken the page in use from `pages` last.
+    /// A page is in use: the guest's processors have to stop first. Pages after it are as they
+    /// were. A store that removes its pages one by one has taken the page in use from `pages` last.
     fn remove_all(&self, pages: &mut dyn Iterator<Item = EpcIndex>) -> Result<usize, InUse> {
         let mut left = 0;
         for page in pages {

@@ -31,7 +31,7 @@ const TURN: usize = 4096;
 /// because a guest chooses how many they are.
 const NAMED_LEAKS: usize = 16;
 
-/// What is behind a page of virtual EPC.
+/// What backs a page of virtual EPC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backing {
     /// This page of the host's EPC.
@@ -123,7 +123,7 @@ impl<S: EpcStore> VirtualEpc<S> {
         &leaf[number % ENTRIES]
     }
 
-    /// What is behind `gpa`; `None` if it is not in this section. Takes no lock.
+    /// What backs `gpa`; `None` if it is not in this section. Takes no lock.
     #[must_use]
     pub fn backing(&self, gpa: Gpa) -> Option<Backing> {
         let number = self.number(gpa)?;

@@ -90,9 +90,9 @@ impl SgxCpuid {
     }
 
     /// Whether a guest can have this CPUID on a host that has the capabilities `host`, and whose
-    /// launch-control hash can be written or not: no bit contradicts another, and the host can do all
-    /// that it says. The guest's XFRM must be within its XCR0 besides, which is for who owns leaf 0DH
-    /// to see to.
+    /// launch-control hash can be written or not: no bit contradicts another, and the host can do
+    /// all that it says. The guest's XFRM must be within its XCR0 besides, which is for who owns
+    /// leaf 0DH to see to.
     ///
     /// # Errors
     ///

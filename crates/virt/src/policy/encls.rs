@@ -41,8 +41,9 @@ pub fn enclv_exiting(cpuid: &SgxCpuid) -> Option<u64> {
 /// for ECREATE and EINIT of a guest that has them (`handle_encls` in Linux's KVM).
 ///
 /// What the processor would have checked after the exit comes first (SDM Vol. 2A, ENCLS): without
-/// SGX1 the instruction is #UD; a leaf that CPUID does not announce, and FEATURE_CONTROL without SGX,
-/// are #GP(0). CPL, real mode and virtual-8086 mode are #UD before any exit. Paging that is off is
+/// SGX1 the instruction is #UD; a leaf that CPUID does not announce, and FEATURE_CONTROL without
+/// SGX, are #GP(0). CPL, real mode and virtual-8086 mode are #UD before any exit. Paging that is
+/// off is
 /// #GP(0) as well, which is for who reaches the operands to say.
 #[must_use]
 pub fn exit_fault(cpuid: &SgxCpuid, msrs: &SgxMsrs, number: u32) -> Option<Exception> {

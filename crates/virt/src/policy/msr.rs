@@ -38,8 +38,8 @@ pub struct SgxMsrs {
 }
 
 impl SgxMsrs {
-    /// Those of a processor after reset, for a guest whose own firmware opts in to SGX: FEATURE_CONTROL is
-    /// 0 and not locked. `le_hash` is what IA32_SGXLEPUBKEYHASH0-3 hold.
+    /// Those of a processor after reset, for a guest whose own firmware opts in to SGX:
+    /// FEATURE_CONTROL is 0 and not locked. `le_hash` is what IA32_SGXLEPUBKEYHASH0-3 hold.
     #[must_use]
     pub fn after_reset(le_hash: &[u8; 32]) -> Self {
         let (quads, _) = le_hash.as_chunks::<8>();
@@ -50,8 +50,8 @@ impl SgxMsrs {
         Self { feature_control: 0, le_hash: hash }
     }
 
-    /// Those of a processor after reset and firmware, which opts in to SGX, and to launch control where
-    /// CPUID has it, and locks FEATURE_CONTROL.
+    /// Those of a processor after reset and firmware, which opts in to SGX, and to launch control
+    /// where CPUID has it, and locks FEATURE_CONTROL.
     #[must_use]
     pub fn after_firmware(cpuid: &SgxCpuid, le_hash: &[u8; 32]) -> Self {
         let mut feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;

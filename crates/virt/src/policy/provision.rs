@@ -12,9 +12,9 @@ use std::fs::File;
 pub struct ProvisioningRight(());
 
 impl ProvisioningRight {
-    /// The right of a process that has opened the file which is the authority: `/dev/sgx_provision` on
-    /// a host with SGX, the file that stands for it where the platform is software. That `authority` is
-    /// that file, the caller has seen to.
+    /// The right of a process that has opened the file which is the authority: `/dev/sgx_provision`
+    /// on a host with SGX, the file that stands for it where the platform is software. That
+    /// `authority` is that file, the caller has seen to.
     #[must_use]
     pub const fn by(authority: &File) -> Self {
         let _ = authority;

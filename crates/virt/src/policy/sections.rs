@@ -14,7 +14,7 @@ const SUBLEAF_EPC: u32 = 1;
 /// The same: the section has confidentiality and integrity protection (ECX bits 3:0).
 const SECTION_PROTECTED: u32 = 1;
 
-/// An EPC section that a guest is to have.
+/// An EPC section requested for a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SectionConfig {
     /// First guest-physical address, a multiple of the page size.

@@ -13,7 +13,7 @@ use crate::lower::{decoder, lower};
 use crate::mode::Mode;
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
-/// #UD of the instruction behind the code: everything before it retired.
+/// #UD of the instruction after the code: everything before it retired.
 const RETIRED: Ending = Ending::Exception(Exception::ud());
 
 /// What an encoding does on the announced processor.
@@ -230,7 +230,7 @@ fn without_avx_in_xcr0_its_instructions_are_not_there_and_others_with_vex_are() 
     assert!(read(&addps, Mode::code64(), &Features::default()).1);
 }
 
-/// The opcodes behind 0FH that are set aside for hints (SDM Vol. 2B, NOP, and appendix A).
+/// The opcodes after 0FH that are set aside for hints (SDM Vol. 2B, NOP, and appendix A).
 const HINTS: [u8; 9] = [0x0d, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f];
 
 #[test]

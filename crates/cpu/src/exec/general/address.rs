@@ -71,7 +71,7 @@ impl Cpu {
         self.linear_special(op, sum, size, kind)
     }
 
-    /// Linear address of the part of a memory operand that lies `more` bytes behind its beginning:
+    /// Linear address of the part of a memory operand that lies `more` bytes after its beginning:
     /// it does not wrap at the address size.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ fn number<T: Int>() -> Option<T> {
         let bytes = &mut pool.bytes[pool.used..pool.used + T::SIZE];
         pool.used += T::SIZE;
         let value = T::from_bytes(bytes);
-        // No number is ever given twice, nor stays behind.
+        // No number is ever given twice, and none is kept.
         bytes.fill(0);
         Some(value)
     })

@@ -9,8 +9,8 @@ use crate::mem::tlb::AccessKind;
 use crate::mem::{Int, Plain};
 
 impl Cpu {
-    /// Writes SP, ESP or RSP, whichever the stack uses (SDM Vol. 1, 6.2.3). ESP clears the upper half of RSP; SP
-    /// leaves the rest.
+    /// Writes SP, ESP or RSP, whichever the stack uses (SDM Vol. 1, 6.2.3). ESP clears the upper
+    /// half of RSP; SP leaves the rest.
     #[inline(always)]
     pub(crate) fn set_stack_pointer(&mut self, value: u64) {
         self.arch.gpr[Gpr::Rsp] = self.with_stack_width(self.arch.gpr[Gpr::Rsp], value);

@@ -35,8 +35,8 @@ pub(super) trait Element {
     const DESTINATION: bool;
     /// Whether REPE and REPNE look at ZF.
     const COMPARES: bool = false;
-    /// Registers of which REP with an address size of 32 bits makes the upper halves zeros even where
-    /// not one iteration is completed, as on Intel processors.
+    /// Registers of which REP with an address size of 32 bits makes the upper halves zeros even
+    /// where not one iteration is completed, as on Intel processors.
     const EXTENDED: &[Gpr] = &[Gpr::Rcx];
     /// What a repeated instruction with a count of zero checks even so.
     #[inline(always)]

@@ -9,8 +9,8 @@ fn room<T: Int>(la: u64) -> u64 {
     (4096 - (la & 0xfff)) / T::SIZE as u64
 }
 
-/// Copies up to `count` elements upwards from `from` to `to`, as one by one would: the number of
-/// elements copied, 0 where the TLB does not know the pages or the destination holds code.
+/// Copies up to `count` elements upwards from `from` to `to`, as single accesses would: the number
+/// of elements copied, 0 where the TLB does not know the pages or the destination holds code.
 #[inline(never)]
 pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) -> u64 {
     let count = count.min(room::<T>(from)).min(room::<T>(to));
@@ -21,8 +21,8 @@ pub(super) fn copy_run<T: Int>(cpu: &mut Cpu, from: u64, to: u64, count: u64) ->
         return 0;
     }
     #[expect(unsafe_code, reason = "copies guest memory")]
-    // SAFETY: whoever filled the TLB vouches for both pages (see `PageBytes`), which the bytes do not
-    // leave: `count` is bounded by the room in each.
+    // SAFETY: whoever filled the TLB vouches for both pages (see `PageBytes`), which the bytes do
+    // not leave: `count` is bounded by the room in each.
     unsafe {
         let (source, to) = (source.host().as_ptr().cast_const(), destination.host().as_ptr());
         let ahead = (to as u64).wrapping_sub(source as u64);

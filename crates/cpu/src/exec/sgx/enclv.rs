@@ -87,7 +87,7 @@ mod tests {
     fn guest_on(start: Start, oversubscription: SgxFeatures) -> Guest {
         let mut guest = Guest::on_platform(start, 1, Some(platform(oversubscription)));
         guest.load_code(&ENCLV);
-        // A large page behind the RAM that the page tables map.
+        // A large page beyond the RAM that the page tables map.
         guest.write_u64(page_directory(&guest) + (EPC >> 21) * 8, testing::EPC | 0x87);
         guest.vcpu.cpu.ctl.sgx_enabled = true;
         guest

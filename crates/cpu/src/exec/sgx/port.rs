@@ -20,7 +20,7 @@ pub struct Port<'a> {
     mode: MmuMode,
     /// Whether the leaf exited and the owner carries it out.
     exited: bool,
-    /// A stop that is no fault of the leaf: a device access of its operands.
+    /// A stop that is not a fault of the leaf: a device access of its operands.
     other: Option<Stop>,
     resolved: [Option<EpcIndex>; MAX_OPERANDS],
     /// Whether EPC operands trigger data breakpoints.
@@ -30,8 +30,8 @@ pub struct Port<'a> {
 }
 
 impl<'a> Port<'a> {
-    /// For an ENCLS or ENCLV leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The operands of
-    /// ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
+    /// For an ENCLS or ENCLV leaf (CPL 0) or an ENCLU leaf (CPL 3), by the processor's CPL. The
+    /// operands of ENCLU leaves inside an enclave are checked against the EPCM by the leaf itself.
     pub(crate) fn new(cpu: &'a mut Cpu) -> Self {
         let mode = match cpu.run.mmu_mode {
             MmuMode::Enclave => MmuMode::User,

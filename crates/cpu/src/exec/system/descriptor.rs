@@ -175,13 +175,14 @@ impl Cpu {
         Ok(Some(Descriptor { raw, address }))
     }
 
-    /// What SS holds with `selector`, which is not null, at privilege level `cpl`; the descriptor is
-    /// marked as accessed. `ext` is EXT of error codes.
+    /// What SS holds with `selector`, which is not null, at privilege level `cpl`; the descriptor
+    /// is marked as accessed. `ext` is EXT of error codes.
     ///
     /// # Errors
     ///
-    /// An exception of the vector `wrong`, which is #GP or #TS, for what is not a stack segment of that
-    /// level; #SS for one that is not present; and as [`Cpu::read_bytes`] and [`Cpu::write_bytes`].
+    /// An exception of the vector `wrong`, which is #GP or #TS, for what is not a stack segment of
+    /// that level; #SS for one that is not present; and as [`Cpu::read_bytes`] and
+    /// [`Cpu::write_bytes`].
     pub(crate) fn stack_segment(
         &mut self,
         selector: u16,

@@ -118,8 +118,8 @@ fn resolve(cpu: &mut Cpu, rip: u64, selector: u16) -> Exec<Target> {
     Ok(Target::Code { descriptor, selector: selector & !3 | u16::from(cpu.arch.cpl), rip })
 }
 
-/// Checks a call gate and the code behind it. TSS descriptors and task gates come here in IA-32e
-/// mode, which has no task switches, and are refused.
+/// Checks a call gate and the code that it leads to. TSS descriptors and task gates come here in
+/// IA-32e mode, which has no task switches, and are refused.
 fn resolve_gate(cpu: &mut Cpu, gate: Descriptor, selector: u16) -> Exec<Gate> {
     let code = selector_code(selector);
     let long = cpu.long_mode();

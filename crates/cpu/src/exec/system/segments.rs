@@ -60,8 +60,8 @@ const fn far_pointer_segment(op: &Op) -> usize {
 }
 
 impl Cpu {
-    /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the selector,
-    /// limit and rights stay.
+    /// Loads a segment register as real-address and virtual-8086 mode do: the base follows from the
+    /// selector, limit and rights stay.
     pub(crate) fn set_real_segment(&mut self, index: usize, selector: u16) {
         let segment = &mut self.arch.segs[index & 7];
         segment.selector = selector;

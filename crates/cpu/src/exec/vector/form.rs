@@ -27,7 +27,7 @@ pub(crate) const M16: u8 = 2;
 pub(crate) const M32: u8 = 4;
 /// Source kind: 64 bits of memory.
 pub(crate) const M64: u8 = 8;
-/// Source kind: a vector in memory, at a 16-byte boundary if there is no VEX prefix.
+/// Source kind: a vector in memory, at a 16-byte boundary without a VEX prefix.
 pub(crate) const M128: u8 = 16;
 /// Source kind: a vector in memory at any address.
 pub(crate) const M128_ANY: u8 = 17;

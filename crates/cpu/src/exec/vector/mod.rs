@@ -25,7 +25,7 @@ use crate::op::{LEGACY, Op};
 pub(super) fn arrange(instruction: &Instruction, op: Op) -> Op {
     let is_register = |n| n < instruction.op_count() && instruction.op_kind(n) == OpKind::Register;
     if op.vex == LEGACY {
-        // MASKMOVDQU has its memory first, and registers behind it.
+        // MASKMOVDQU has its memory first and its registers after it.
         let third = if is_register(0) { op.dst } else { op.third };
         return Op { third, extra: 0, ..op };
     }

@@ -188,7 +188,7 @@ extern "C" fn mmx_to_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn store_mmx<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
-    // Of the change to MMX operation, a store that faults leaves TOP behind on Intel processors.
+    // On Intel processors, a store that faults leaves TOP at 0, as MMX operation has it.
     cpu.arch.fpu.top = 0;
     let value = cpu.mmx(op.src);
     cpu.store_operand(op, T::trunc(value))?;

@@ -16,7 +16,7 @@ use crate::state::x87::status;
 const LONG: usize = 28;
 /// Bytes of the environment in the 16-bit form.
 const SHORT: usize = 14;
-/// Bytes of the eight registers behind it.
+/// Bytes of the eight registers that follow it.
 const REGISTERS: usize = 80;
 
 rows! {

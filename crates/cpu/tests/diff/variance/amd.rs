@@ -84,7 +84,7 @@ fn differ_in_nans_only(a: &[u8; 16], b: &[u8; 16], wide: bool) -> bool {
     pairs.all(|(a, b)| a == b || is_nan(a) && is_nan(b))
 }
 
-/// Biased exponent below which the cube of a number is no normal number: 2^-5461.
+/// Biased exponent below which the cube of a number is not a normal number: 2^-5461.
 const SMALL: u16 = 16383 - 5461;
 
 /// Biased exponent of a register.

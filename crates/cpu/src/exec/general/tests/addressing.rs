@@ -5,7 +5,7 @@ use cloister_x86::{Exception, Gpr, Vector};
 
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
-/// #UD of the instruction behind the code: everything before it retired.
+/// #UD of the instruction after the code: everything before it retired.
 const RETIRED: Ending = Ending::Exception(Exception::ud());
 /// Not canonical, and a multiple of 16.
 const NOT_CANONICAL: u64 = 1 << 47;

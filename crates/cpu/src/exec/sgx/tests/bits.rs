@@ -113,7 +113,7 @@ fn without_sgx2_what_the_epcm_forbids_is_gp() {
 
     let frame = host.enter_and_run();
     let saved = host.saved(offset_of!(GprSgx, rip));
-    // EREMOVE of what is no EPC.
+    // EREMOVE of what is not EPC.
     let leaf = host.encls(leaf::EREMOVE, [0, super::host::SHARED, 0]).expect_err("no EPC");
 
     assert_eq!((frame.vector, frame.error_code, frame.rip), (GP.0, GP.1, AEP));

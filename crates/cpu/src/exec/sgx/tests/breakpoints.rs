@@ -210,7 +210,7 @@ fn egetkey_and_ereport_trigger_data_breakpoints_on_their_epc_operands_opted_in_a
     let output = DATA + 0x800;
     for (opt_in, hits) in [(true, true), (false, false)] {
         for number in [enclu::leaf::EGETKEY, enclu::leaf::EREPORT] {
-            // The operand that RBX names, inside it, and behind what EGETKEY reads.
+            // The operand that RBX names, inside it, and after what EGETKEY reads.
             for (point, other) in [(DATA, false), (DATA + 0x1fc, false), (DATA + 0x300, true)] {
                 let mut host = host(opt_in, |a| {
                     a.mov(rbx, DATA)?;
@@ -263,7 +263,7 @@ fn encls_triggers_data_breakpoints_on_its_ordinary_operands_alone() {
 
         assert_eq!(host.kernel.vcpu().run(), crate::Exit::Hlt);
 
-        // SGX_INVALID_SIG_STRUCT either way: a trap comes behind the instruction.
+        // SGX_INVALID_SIG_STRUCT either way: a trap comes after the instruction.
         assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
         if hits {
             let frame = host.kernel.frame();

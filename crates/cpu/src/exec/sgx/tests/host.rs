@@ -45,9 +45,9 @@ pub(super) const SECINFO: u64 = PAGEINFO + 0x40;
 pub(super) const SOURCE: u64 = 0x21_1000;
 pub(super) const SIGSTRUCT: u64 = 0x21_2000;
 pub(super) const TOKEN: u64 = 0x21_3000;
-/// The kernel's ENCLS, with HLT behind it.
+/// The kernel's ENCLS, followed by HLT.
 pub(super) const STUB: u64 = 0x21_4000;
-/// The user's ENCLU, with UD2 behind it.
+/// The user's ENCLU, followed by UD2.
 pub(super) const APP: u64 = 0x22_0000;
 /// Where enclaves exit to: UD2.
 pub(super) const EXITED: u64 = 0x22_0100;

@@ -283,7 +283,7 @@ fn a_stale_translation_lives_on_inside_until_an_asynchronous_exit() {
     let first = host.enter_and_run();
     assert_eq!((first.error_code, host.kernel.vcpu().cpu.arch.cr2), (Some(U), HOLE));
 
-    // A debugger moves RIP behind the access to the hole, to the one that worked twice.
+    // A debugger moves RIP past the access to the hole, to the one that worked twice.
     let rip = host.saved(offset_of!(GprSgx, rip));
     host.set_saved(offset_of!(GprSgx, rip), rip + 2);
     let second = host.return_and_run(&first);

@@ -1,8 +1,8 @@
 //! SIGSTRUCTs for enclaves of the tests, signed without a private key.
 //!
-//! The signature s of a message m satisfies s³ mod n = m. Whoever may choose the modulus takes
-//! n = s³ - m, where s is a little below 2^1024. Then Q1, the quotient of s² by n, is 0 and Q2, that
-//! of s³ by n, is 1. Each enclave so has a signer of its own.
+//! The signature s of a message m satisfies s³ mod n = m. Whoever may choose the modulus takes n =
+//! s³ - m, where s is a little below 2^1024. Then Q1, the quotient of s² by n, is 0 and Q2, that of
+//! s³ by n, is 1. Each enclave so has a signer of its own.
 
 use cloister_sgx::Attributes;
 use cloister_sgx::layout::SigStruct;

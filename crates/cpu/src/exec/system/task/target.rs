@@ -46,8 +46,8 @@ pub(crate) fn of_branch(
     Ok(Some(target))
 }
 
-/// The task behind a task gate. The gate's own rights are checked already; the DPL of the TSS and
-/// the RPL in the gate do not matter (SDM Vol. 3A, 7.2.5).
+/// The task that a task gate leads to. The gate's own rights are checked already; the DPL of the
+/// TSS and the RPL in the gate do not matter (SDM Vol. 3A, 7.2.5).
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub(crate) fn of_return(cpu: &mut Cpu) -> Exec<Target> {
     Ok(Target { descriptor, selector })
 }
 
-/// The descriptor of a selector without TI; that of a null selector is no TSS. `None` beyond the
+/// The descriptor of a selector without TI; a null selector does not name a TSS. `None` beyond the
 /// GDT's limit.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use cloister_x86::{Exception, Gpr, Vector};
 
 use crate::testing::{DATA, Ending, Guest, Start};
 
-/// #UD of the instruction behind the code: everything before it retired.
+/// #UD of the instruction after the code: everything before it retired.
 const RETIRED: Ending = Ending::Exception(Exception::ud());
 const MISALIGNED: Ending = Ending::Exception(Exception::with_code(Vector::Ac, 0));
 const REFUSED: Ending = Ending::Exception(Exception::with_code(Vector::Gp, 0));

@@ -1,5 +1,5 @@
-//! Where an instruction may end: its length of 15 bytes (SDM Vol. 3A, 6.15, "Interrupt 13") and the limit
-//! of CS (Vol. 3A, 5.3).
+//! Where an instruction may end: its length of 15 bytes (SDM Vol. 3A, 6.15, "Interrupt 13") and the
+//! limit of CS (Vol. 3A, 5.3).
 
 use cloister_x86::segment::seg;
 use cloister_x86::{Exception, Gpr, Vector};
@@ -34,7 +34,7 @@ fn an_instruction_of_16_bytes_is_a_general_protection_fault() {
         prefixed(15, 0xf3, &[0x90]),
         prefixed(15, 0x48, &[0x90]),
         prefixed(30, 0x66, &[0x90]),
-        // Two-byte opcodes and operands that begin or end behind the 15th byte.
+        // Two-byte opcodes and operands that begin or end after the 15th byte.
         prefixed(14, 0x66, &UD2),
         prefixed(14, 0x66, &[0x0f, 0x04]),
         prefixed(6, 0x2e, &vex),

@@ -134,7 +134,7 @@ impl Kernel {
         cpu.update_mode();
     }
 
-    /// Assembles 64-bit code at [`CODE`], with HLT behind it.
+    /// Assembles 64-bit code at [`CODE`], followed by HLT.
     pub(crate) fn assemble(
         &mut self,
         code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
@@ -183,7 +183,7 @@ impl Kernel {
         }
     }
 
-    /// Continues behind the HLT that ended the last run.
+    /// Continues after the HLT that ended the last run.
     pub(crate) fn wake(&mut self) {
         self.guest.vcpu.cpu.set_activity(Activity::Active);
     }

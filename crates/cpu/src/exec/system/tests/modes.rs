@@ -190,7 +190,7 @@ fn umip_keeps_the_user_from_reading_system_registers() {
             guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = DATA;
             guest.vcpu.cpu.arch.cr4.set(Cr4::UMIP, umip);
 
-            // Without UMIP the UD2 behind the instruction is reached.
+            // Without UMIP the UD2 after the instruction is reached.
             assert_eq!(guest.run(), Ending::Exception(expected));
         }
     }

@@ -286,7 +286,7 @@ fn user_code_loads_segments_from_a_supervisor_gdt() {
     kernel.vcpu().cpu.arch.gpr[Gpr::Rbx] = u64::from(super::kernel::USER_DATA);
     kernel.set_level(3);
 
-    // The HLT behind it faults: the load did not.
+    // The HLT after it faults: the load did not.
     assert_eq!(kernel.run_to_handler().vector, 13);
     assert_eq!(kernel.vcpu().cpu.arch.segs[3].selector, super::kernel::USER_DATA);
 }

@@ -1,5 +1,5 @@
-//! Debug exceptions that MOV SS holds back, and what the next instruction makes of them: SDM Vol. 3A,
-//! 6.8.3; Vol. 3C, 26.6.3.
+//! Debug exceptions that MOV SS holds back, and what the next instruction makes of them: SDM Vol.
+//! 3A, 6.8.3; Vol. 3C, 26.6.3.
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
@@ -27,7 +27,7 @@ fn handler(vector: u8) -> u64 {
     HANDLERS + u64::from(vector) * 16
 }
 
-/// A user whose first instruction is MOV SS, [RDI], with `next` behind it.
+/// A user whose first instruction is MOV SS, [RDI], followed by `next`.
 fn user(next: Code) -> Kernel {
     let mut kernel = Kernel::new();
     kernel.assemble(|a| {

@@ -70,7 +70,7 @@ impl Cpu {
     /// Sets the components `xfrm` to their initial configuration and MXCSR to its default: the
     /// synthetic state after an asynchronous exit (SDM Vol. 3D, table 37-3).
     pub(crate) fn initialize_xstate(&mut self, xfrm: Xfeatures) {
-        // All 16 registers, whatever the mode: nothing of an enclave may stay behind.
+        // All 16 registers, whatever the mode: nothing of an enclave may be left.
         let format = Format { wide: true, all_registers: true };
         initialize(&mut self.arch.fpu, &mut self.arch.vector, xfrm, format);
         if xfrm.intersects(Xfeatures::SSE | Xfeatures::AVX) {

@@ -19,18 +19,19 @@ pub(in crate::exec) const FAMILIES: &[&[Row]] =
     &[mxcsr::ROWS, fxsave::ROWS, xsave::ROWS, xrstor::ROWS];
 
 impl Cpu {
-    /// Linear address of an area of `size` bytes, which has to begin at a multiple of `to`. Its first
-    /// four bytes are looked at before its alignment, and the limit of the segment for the rest of it
-    /// afterwards, as Intel processors do.
+    /// Linear address of an area of `size` bytes, which has to begin at a multiple of `to`. Its
+    /// first four bytes are looked at before its alignment, and the limit of the segment for the
+    /// rest of it afterwards, as Intel processors do.
     fn area_address(&mut self, op: &Op, to: u64, size: usize, kind: AccessKind) -> Exec<u64> {
         let la = self.linear(op, 4, kind)?;
         self.check_area(la, to)?;
         self.linear(op, size, kind)
     }
 
-    /// Checks that an area may begin at `la`: #GP(0) where that is not canonical or no multiple of
-    /// `to`. Where alignment is checked, #AC(0) takes its place for some addresses, which the
-    /// manual leaves open (SDM Vol. 2A, FXSAVE); for Intel processors these are no multiples of 4.
+    /// Checks that an area may begin at `la`: #GP(0) where that is not canonical or not a multiple
+    /// of `to`. Where alignment is checked, #AC(0) takes its place for some addresses, which the
+    /// manual leaves open (SDM Vol. 2A, FXSAVE); for Intel processors those that are not multiples
+    /// of 4.
     fn check_area(&mut self, la: u64, to: u64) -> Exec {
         self.check_canonical(la)?;
         if la & (to - 1) == 0 {

@@ -9,7 +9,7 @@ use iced_x86::code_asm::*;
 
 use crate::testing::{CODE, DATA, Ending, Guest, Start};
 
-/// #UD of the instruction behind the code: everything before it retired.
+/// #UD of the instruction after the code: everything before it retired.
 const RETIRED: Ending = Ending::Exception(Exception::ud());
 
 /// The status word with IE, ES and B.

@@ -22,7 +22,7 @@ const NEW: u8 = 0x22;
 /// From the start of the function to the byte that says what it returns.
 const RESULT: u64 = 2;
 
-/// The function MOV R8B, `result`; RET, among NOPs: the byte `n` places behind `result`.
+/// The function MOV R8B, `result`; RET, among NOPs: the byte `n` places after `result`.
 fn function(n: i64, result: u8) -> u8 {
     match n {
         -2 => 0x41,

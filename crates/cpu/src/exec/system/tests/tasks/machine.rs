@@ -198,7 +198,7 @@ impl Machine {
         self.word(NEW_TSS + tss::LINK)
     }
 
-    /// Runs until a HLT: the address behind it.
+    /// Runs until a HLT: the address after it.
     pub(super) fn run(&mut self) -> u64 {
         assert_eq!(self.guest.vcpu.run(), Exit::Hlt);
         self.cpu().set_activity(Activity::Active);

@@ -79,7 +79,7 @@ fn call_nests_the_new_task_and_iret_returns_from_it() {
         (OLD, 0x33, STACK)
     );
     assert!(machine.cpu().arch.cr0.contains(Cr0::TS));
-    // The image that is saved for the task which ends has NT clear, and goes on behind IRET.
+    // The image that is saved for the task which ends has NT clear, and continues after IRET.
     let saved = [tss::EFLAGS, tss::EIP].map(|at| machine.word(NEW_TSS + at));
     assert_eq!(saved, [2, TASK as u32 + 2]);
 }
@@ -161,7 +161,7 @@ fn a_16_bit_tss_holds_the_lower_halves() {
     assert_eq!(machine.run(), CODE + 8);
     let saved: [u8; 6] = machine.guest.read(NEW_TSS + 14);
     assert_eq!(saved, [0x02, 0xa0, 0x46, 0, 0x78, 0x56]);
-    // Nothing else was written: SS2:SP2 before, the LDT's selector behind.
+    // Nothing else was written: SS2:SP2 before, the LDT's selector after.
     assert_eq!(machine.guest.read::<2>(NEW_TSS + 12), [0, 0]);
     assert_eq!(machine.guest.read::<4>(NEW_TSS + 42), [0, 0, 0, 0]);
     assert_eq!((machine.access(NEW), machine.task()), (TSS16, OLD));
