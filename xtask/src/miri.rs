@@ -39,7 +39,7 @@ const TESTS: [Tests; 5] = [
     Tests {
         package: "cloister-cpu",
         targets: &["--lib"],
-        names: &["apic::", "exec::general::", "exec::vector::", "exit::", "mem::"],
+        names: &["apic::", "exec::general::tests::transfer::", "exit::", "mem::"],
     },
 ];
 

@@ -29,6 +29,7 @@ pub enum ExitingEvent {
 /// The state that an AEX leaves for the processor to load, beside the registers that it replaced
 /// in the [`ProcessorState`] (SDM Vol. 3D, table 37-1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SyntheticState {
     /// State components to put into their INIT state.
     pub init: u64,

@@ -5,6 +5,7 @@ use cloister_x86::regs::Rflags;
 /// What a leaf that reports in RAX returned. Every value but [`Success`](Self::Success) sets ZF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum SgxStatus {
     /// No error.
     Success = 0,

@@ -5,6 +5,7 @@ use bitflags::bitflags;
 /// Vector numbers of the architectural exceptions (SDM Vol. 3A, table 6-1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Vector {
     /// #DE, divide error.
     De = 0,

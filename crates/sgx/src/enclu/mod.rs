@@ -61,6 +61,7 @@ pub enum Stepping {
 /// What the processor must do after an ENCLU leaf completed. The new registers, RIP included,
 /// are in the [`ProcessorState`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct EncluOutcome {
     /// Flush_linear_context: the processor entered or left enclave mode, so every TLB entry and
     /// cached translation goes, and fetching restarts at the new RIP.
