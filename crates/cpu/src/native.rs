@@ -18,8 +18,8 @@ use crate::flags::Flags;
 use crate::mem::tlb::{AccessKind, Entry, MmuMode, Tlb};
 use crate::op::{BLOCK_SLOT, Op};
 use crate::phys::{CODE_CHANGES, CodeTrack};
-use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK, VectorState};
-use crate::state::{ArchState, Gprs};
+pub use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK};
+use crate::state::{ArchState, Gprs, VectorState};
 
 /// Translates blocks. What it returns stays valid until [`Translator::forget`] or its drop.
 ///
@@ -235,15 +235,12 @@ pub unsafe extern "C" fn interpret_all(cpu: &mut Cpu, ops: *const NativeOp, coun
     ops.iter().map(|op| interpret(cpu, op)).find(|&code| code != 0).unwrap_or(0)
 }
 
-/// What is barred ([`vectors`]) when the host's registers hold the guest's: instructions that the
-/// handlers would refuse, and those under MXCSR while an exception is unmasked, since the host's MXCSR
-/// then is the guest's.
+/// What is barred ([`vectors`]) when the host's vector registers hold the guest's: instructions that
+/// the handlers would refuse; and those under MXCSR until that is the guest's too, which it is never
+/// while an exception is unmasked.
 pub extern "C" fn barred(cpu: &Cpu) -> u8 {
-    let unmasked = cpu.arch.vector.mxcsr & (MXCSR_DEFAULT | !MXCSR_MASK) != MXCSR_DEFAULT;
     let bit = |on, bit| if on { bit } else { 0 };
-    bit(cpu.is_sse_barred(), vectors::SSE)
-        | bit(cpu.is_avx_barred(), vectors::AVX)
-        | bit(unmasked, vectors::MXCSR)
+    bit(cpu.is_sse_barred(), vectors::SSE) | bit(cpu.is_avx_barred(), vectors::AVX) | vectors::MXCSR
 }
 
 /// Says that translated code stored to a page that came to hold code meanwhile.

@@ -4,7 +4,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use cloister_cpu::Cpu;
-use cloister_cpu::native::{BlockView, NativeOp, Translator, layout};
+use cloister_cpu::native::{BlockView, NativeOp, Translator, layout, vectors};
 use iced_x86::{Decoder, Instruction};
 
 use crate::arena::Arena;
@@ -91,7 +91,7 @@ unsafe impl Translator for Jit {
             host: self.host,
             flags: Where::Saved,
             wanted: 0,
-            vectors_follow: false,
+            needs: 0,
             later: Vec::new(),
         };
         if !emitter.block(&instructions, &ops, ends == 1) {
@@ -135,7 +135,7 @@ enum Way {
     Interpreter,
     /// By [`operate::emit`].
     General,
-    /// By [`vector::emit`], where this ([`cloister_cpu::native::vectors`]) is not barred.
+    /// By [`vector::emit`], where this ([`vectors`]) is not barred.
     Vector(u8),
 }
 
@@ -143,13 +143,12 @@ enum Way {
 #[derive(Debug)]
 enum Later {
     /// The interpreter does an op.
-    Interpret { from: Vec<Jump>, op: u64, back: u64, restore: bool, vectors: bool },
+    Interpret { from: Vec<Jump>, op: u64, back: u64, restore: bool, needs: u8 },
     /// A branch is taken to `target` from the block's start.
     Taken { from: Jump, target: i32, save: bool },
     /// The page that was stored to came to hold code.
-    Raced { from: Jump, back: u64, vectors: bool },
-    /// Vector instructions of the block, which need `needs` ([`cloister_cpu::native::vectors`]), may be
-    /// barred.
+    Raced { from: Jump, back: u64, needs: u8 },
+    /// Vector instructions of the block, which need `needs` ([`vectors`]), may be barred.
     Barred { from: Jump, back: u64, needs: u8, ops: u64, count: u64 },
 }
 
@@ -162,8 +161,8 @@ pub(crate) struct Emitter<'a> {
     flags: Where,
     /// Flags wanted after the instruction under way.
     pub(crate) wanted: u32,
-    /// Whether vector instructions follow in the block.
-    vectors_follow: bool,
+    /// What the vector instructions that follow in the block need.
+    needs: u8,
     later: Vec<Later>,
 }
 
@@ -187,9 +186,13 @@ impl Emitter<'_> {
             })
             .collect();
         let inline: Vec<bool> = ways.iter().map(|&way| way != Way::Interpreter).collect();
-        let is_vector = |way: &Way| matches!(way, Way::Vector(1..));
-        let last_vector = ways.iter().rposition(is_vector);
-        self.bar(&ways, ops);
+        let mut needs_after = vec![0; ways.len()];
+        let mut needs = 0;
+        for (after, way) in needs_after.iter_mut().zip(&ways).rev() {
+            *after = needs;
+            needs |= if let Way::Vector(more) = way { *more } else { 0 };
+        }
+        self.bar(needs, ops);
         let uses: Vec<Use> = instructions
             .iter()
             .zip(&inline)
@@ -200,7 +203,7 @@ impl Emitter<'_> {
         let wanted = wanted_after(&uses);
         for (n, instruction) in instructions.iter().enumerate() {
             self.wanted = wanted[n];
-            self.vectors_follow = last_vector.is_some_and(|last| n < last);
+            self.needs = needs_after[n];
             let op = &raw const ops[n] as u64;
             let needs_flags = uses[n].needs_flags(self.wanted);
             match ways[n] {
@@ -208,9 +211,7 @@ impl Emitter<'_> {
                     self.save_flags(true);
                     self.asm.mov_imm(TEMP, op);
                     self.asm.call(self.stubs.interpret);
-                    if self.vectors_follow {
-                        self.asm.call(self.stubs.load_vectors);
-                    }
+                    self.load_vectors(self.needs);
                 }
                 Way::General => operate::emit(self, instruction, op, needs_flags),
                 Way::Vector(_) => {
@@ -235,14 +236,19 @@ impl Emitter<'_> {
         true
     }
 
+    /// The vector registers come into the host's, as far as `needs` says, after Rust code.
+    fn load_vectors(&mut self, needs: u8) {
+        if needs & vectors::MXCSR != 0 {
+            self.asm.call(self.stubs.load_mxcsr);
+        } else if needs != 0 {
+            self.asm.call(self.stubs.load_vectors);
+        }
+    }
+
     /// Before the block: the vector registers are in the host's, if it needs them, and none of its
     /// vector instructions is barred; or the interpreter does all of it. Ops that could bar them end
     /// their block.
-    fn bar(&mut self, ways: &[Way], ops: &[NativeOp]) {
-        let needs = ways.iter().fold(0, |needs, way| match way {
-            Way::Vector(more) => needs | more,
-            _ => needs,
-        });
+    fn bar(&mut self, needs: u8, ops: &[NativeOp]) {
         if needs != 0 {
             self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
             let from = self.asm.jcc(NOT_EQUAL);
@@ -259,13 +265,11 @@ impl Emitter<'_> {
     fn finish(&mut self) {
         for later in std::mem::take(&mut self.later) {
             match later {
-                Later::Interpret { from, op, back, restore, vectors } => {
+                Later::Interpret { from, op, back, restore, needs } => {
                     from.into_iter().for_each(|jump| self.asm.land(jump));
                     self.asm.mov_imm(TEMP, op);
                     self.asm.call(self.stubs.interpret);
-                    if vectors {
-                        self.asm.call(self.stubs.load_vectors);
-                    }
+                    self.load_vectors(needs);
                     if restore {
                         self.emit_restore();
                     }
@@ -279,17 +283,15 @@ impl Emitter<'_> {
                     self.asm.lea(8, START, Rm::Mem(START, target));
                     self.asm.jmp_to(self.stubs.dispatch);
                 }
-                Later::Raced { from, back, vectors } => {
+                Later::Raced { from, back, needs } => {
                     self.asm.land(from);
                     self.asm.call(self.stubs.stored);
-                    if vectors {
-                        self.asm.call(self.stubs.load_vectors);
-                    }
+                    self.load_vectors(needs);
                     self.asm.jmp_to(back);
                 }
                 Later::Barred { from, back, needs, ops, count } => {
                     self.asm.land(from);
-                    self.asm.call(self.stubs.load_vectors);
+                    self.load_vectors(needs);
                     self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
                     self.asm.jcc_to(EQUAL, back);
                     self.asm.mov_imm(TEMP, ops);
@@ -344,8 +346,8 @@ impl Emitter<'_> {
         }
         let restore = self.flags == Where::Host;
         let back = self.asm.here();
-        let vectors = self.vectors_follow;
-        self.later.push(Later::Interpret { from, op, back, restore, vectors });
+        let needs = self.needs;
+        self.later.push(Later::Interpret { from, op, back, restore, needs });
     }
 
     /// A branch on a condition to `target` from the block's start.
@@ -358,6 +360,6 @@ impl Emitter<'_> {
     /// A store turned out to be to code.
     pub(crate) fn raced(&mut self, from: Jump) {
         let back = self.asm.here();
-        self.later.push(Later::Raced { from, back, vectors: self.vectors_follow });
+        self.later.push(Later::Raced { from, back, needs: self.needs });
     }
 }

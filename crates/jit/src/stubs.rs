@@ -30,6 +30,8 @@ pub(crate) struct Stubs {
     /// Called: the guest's vector registers come into the host's; flags are saved. Overwrites flags and
     /// `TEMP`.
     pub(crate) load_vectors: u64,
+    /// As [`Stubs::load_vectors`], with MXCSR.
+    pub(crate) load_mxcsr: u64,
     /// Called: they go to memory, from the host's registers; flags are saved.
     store_vectors: u64,
     /// Called: says that the page of the tracker at `TEMP2` was stored to; flags are saved.
@@ -67,6 +69,8 @@ impl Stubs {
     pub(crate) fn emit(asm: &mut Asm, encoder: &mut Encoder, host: HostFeatures) -> Self {
         let mut stubs = Self { load_vectors: asm.here(), ..Self::default() };
         VectorStubs { asm, encoder, host }.load();
+        stubs.load_mxcsr = asm.here();
+        VectorStubs { asm, encoder, host }.load_with_mxcsr(stubs.load_vectors);
         stubs.store_vectors = asm.here();
         VectorStubs { asm, encoder, host }.store();
 

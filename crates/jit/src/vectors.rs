@@ -1,23 +1,22 @@
 //! The guest's vector registers in translated code.
 //!
 //! From the first block on that has vector instructions, each of them is in the host's register of the
-//! same number, and while no exception is unmasked the host's MXCSR is the guest's: so vector
-//! instructions are emitted as they are, and do to the upper halves what they do to the guest's. Before
-//! a call of Rust code, or the way back to it, they go to memory. [`layout::BARRED`] tells which it is.
+//! same number; from the first with instructions under MXCSR on the host's is the guest's, unless it
+//! unmasks an exception. So vector instructions are emitted as they are, and do to the upper halves what
+//! they do to the guest's. Before a call of Rust code, or the way back to it, all goes to memory.
+//! [`layout::BARRED`] tells where it is.
 
-use cloister_cpu::native::{barred, layout, vectors};
+use cloister_cpu::native::{MXCSR_DEFAULT, MXCSR_MASK, barred, layout, vectors};
 use iced_x86::{Code, CpuidFeature, Instruction, MemoryOperand, Register};
 
-use crate::asm::alu::CMP;
-use crate::asm::condition::NOT_EQUAL;
+use crate::asm::alu::{AND, CMP};
+use crate::asm::condition::{EQUAL, NOT_EQUAL};
 use crate::asm::{Asm, RAX, RSP, Reg, Rm};
 use crate::encode::Encoder;
 use crate::host::HostFeatures;
 use crate::registers::{CPU, TEMP, field};
 use crate::stubs::{call_rust, load_guest, store_guest};
 
-/// MXCSR as Rust code has it.
-const RUST_MXCSR: i32 = 0x1f80;
 /// Vector registers of 64-bit mode.
 const COUNT: u32 = 16;
 
@@ -99,9 +98,21 @@ impl VectorStubs<'_> {
         } else {
             self.load_all(Code::Movups_xmm_xmmm128, Register::XMM0);
         }
-        self.asm.test_imm(1, TEMP, i32::from(vectors::MXCSR));
+        self.asm.land(loaded);
+        self.asm.ret();
+    }
+
+    /// Called: as the stub at `load`, and MXCSR comes too if all exceptions are masked.
+    pub(crate) fn load_with_mxcsr(&mut self, load: u64) {
+        self.asm.call(load);
+        self.asm.test_imm(1, field(layout::BARRED), i32::from(vectors::MXCSR));
+        let loaded = self.asm.jcc(EQUAL);
+        self.asm.mov(4, TEMP, field(layout::MXCSR));
+        self.asm.alu_imm(4, AND, TEMP, (MXCSR_DEFAULT | !MXCSR_MASK) as i32);
+        self.asm.alu_imm(4, CMP, TEMP, MXCSR_DEFAULT as i32);
         let unmasked = self.asm.jcc(NOT_EQUAL);
         self.mxcsr(LOAD, field(layout::MXCSR));
+        self.asm.alu_imm(1, AND, field(layout::BARRED), !i32::from(vectors::MXCSR));
         self.asm.land(unmasked);
         self.asm.land(loaded);
         self.asm.ret();
@@ -116,12 +127,13 @@ impl VectorStubs<'_> {
             self.store_all(Code::Movups_xmmm128_xmm, Register::XMM0);
         }
         self.asm.test_imm(1, field(layout::BARRED), i32::from(vectors::MXCSR));
-        let unmasked = self.asm.jcc(NOT_EQUAL);
+        let elsewhere = self.asm.jcc(NOT_EQUAL);
         self.mxcsr(STORE, field(layout::MXCSR));
-        self.asm.push_imm(RUST_MXCSR);
+        // That of Rust code is the default.
+        self.asm.push_imm(MXCSR_DEFAULT as i32);
         self.mxcsr(LOAD, Rm::Mem(RSP, 0));
         self.asm.lea(8, RSP, Rm::Mem(RSP, 8));
-        self.asm.land(unmasked);
+        self.asm.land(elsewhere);
         self.asm.store_imm(1, field(layout::BARRED), i32::from(vectors::ALL));
         self.asm.ret();
     }

@@ -7,9 +7,9 @@ pub(crate) type Lane = [u64; 2];
 pub(crate) type Wide = [Lane; 2];
 
 /// MXCSR after power-up and INIT: all exceptions masked (SDM Vol. 1, 10.2.3).
-pub(crate) const MXCSR_DEFAULT: u32 = 0x1f80;
+pub const MXCSR_DEFAULT: u32 = 0x1f80;
 /// The bits of MXCSR that exist: MXCSR_MASK of the FXSAVE image (SDM Vol. 1, 11.6.6).
-pub(crate) const MXCSR_MASK: u32 = 0xffff;
+pub const MXCSR_MASK: u32 = 0xffff;
 
 /// XMM/YMM registers and MXCSR. Aligned so that no register lies in two cache lines of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
