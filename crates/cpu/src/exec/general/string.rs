@@ -2,7 +2,8 @@
 //!
 //! A repeated instruction commits each element: a fault, an exit or an event finds RCX, RSI and RDI
 //! as they are between two elements, and the instruction runs again from there (SDM Vol. 2B, REP).
-//! Runs of MOVS and STOS elements that stay in a page are done at once: see [`super::string_run`].
+//! Runs of elements of MOVS, STOS, CMPS and SCAS that stay in a page are done at once: see
+//! [`super::string_run`].
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
@@ -10,7 +11,7 @@ use cloister_x86::segment::seg;
 use iced_x86::Instruction;
 
 use super::by_size;
-use super::string_run::{copy_run, fill_run};
+use super::string_run::{compare_run, copy_run, fill_run, scan_run};
 use crate::cpu::Cpu;
 use crate::exec::table::{rewrite, rows};
 use crate::exec::vector::fp::compare;
@@ -45,7 +46,8 @@ pub(super) trait Element {
     }
     /// Does one element at the offsets RSI and RDI.
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, destination: u64) -> Exec;
-    /// Does up to `count` elements at once, upwards, if that is easy: how many were done.
+    /// Does up to `count` elements at once, upwards, if that is easy: how many were done. One that
+    /// compares ends after the first element that ends the instruction, with its flags.
     #[inline(always)]
     fn run<T: Int>(_cpu: &mut Cpu, _op: &Op, _count: u64) -> u64 {
         0
@@ -58,6 +60,16 @@ fn source_linear<T: Int>(cpu: &mut Cpu, op: &Op, offset: u64) -> Exec<u64> {
         return Ok(offset);
     }
     cpu.segmented(usize::from(op.seg), offset, T::SIZE, AccessKind::Read)
+}
+
+/// Linear address of the source of a run.
+#[inline(always)]
+fn source_of_run(cpu: &Cpu, op: &Op) -> u64 {
+    if op.special & MEM_SEGMENT == 0 {
+        cpu.arch.gpr[Gpr::Rsi]
+    } else {
+        cpu.arch.segs[usize::from(op.seg & 7)].base.wrapping_add(cpu.arch.gpr[Gpr::Rsi])
+    }
 }
 
 /// The destination is in ES whatever the prefixes say.
@@ -80,11 +92,7 @@ impl Element for Movs {
     }
     #[inline(always)]
     fn run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> u64 {
-        let from = if op.special & MEM_SEGMENT == 0 {
-            cpu.arch.gpr[Gpr::Rsi]
-        } else {
-            cpu.arch.segs[usize::from(op.seg & 7)].base.wrapping_add(cpu.arch.gpr[Gpr::Rsi])
-        };
+        let from = source_of_run(cpu, op);
         copy_run::<T>(cpu, from, cpu.arch.gpr[Gpr::Rdi], count)
     }
 }
@@ -133,6 +141,11 @@ impl Element for Scas {
         cpu.arch.flags.sub(accumulator, value, accumulator.minus(value));
         Ok(())
     }
+    #[inline(always)]
+    fn run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> u64 {
+        let value = cpu.reg::<T>(0, false);
+        scan_run::<T>(cpu, cpu.arch.gpr[Gpr::Rdi], value, count, op.prefix & REPNE != 0)
+    }
 }
 
 struct Cmps;
@@ -149,6 +162,11 @@ impl Element for Cmps {
         let a = cpu.load::<T>(from)?;
         cpu.arch.flags.sub(a, b, a.minus(b));
         Ok(())
+    }
+    #[inline(always)]
+    fn run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> u64 {
+        let from = source_of_run(cpu, op);
+        compare_run::<T>(cpu, from, cpu.arch.gpr[Gpr::Rdi], count, op.prefix & REPNE != 0)
     }
 }
 

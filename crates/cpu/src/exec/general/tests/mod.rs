@@ -3,4 +3,5 @@
 mod addressing;
 mod compatibility;
 mod operand_order;
+mod string_runs;
 mod transfer;
