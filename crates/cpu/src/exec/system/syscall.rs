@@ -10,6 +10,8 @@ use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
 use crate::op::{Handler, Op};
 
+// Of instructions that are illegal in an enclave the manual names SYSCALL and SYSENTER, for they load
+// segment registers and may change the privilege level. SYSRET and SYSEXIT do the same.
 rows! {
     Syscall => rewrite(|_, _, op| form(op, syscall, 4)).leaves().illegal_in_enclave(),
     Sysret => rewrite(|_, _, op| form(op, sysret, 4)).leaves().illegal_in_enclave(),
