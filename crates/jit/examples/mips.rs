@@ -122,6 +122,24 @@ fn strings(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jne(top)
 }
 
+/// `repe cmpsb` and `repne scasb` of a page each that is all zeros: counted as two instructions a round.
+fn comparisons(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.mov(rdx, rcx)?;
+    a.shr(rdx, 10)?;
+    a.mov(eax, 1)?;
+    a.set_label(&mut top)?;
+    a.mov(rsi, DATA)?;
+    a.mov(rdi, DATA + 0x1000)?;
+    a.mov(ecx, 4096)?;
+    a.repe().cmpsb()?;
+    a.mov(ecx, 4096)?;
+    a.mov(rdi, DATA + 0x1000)?;
+    a.repne().scasb()?;
+    a.dec(rdx)?;
+    a.jne(top)
+}
+
 /// Rounds of SHA-256 by the SHA extensions over 16 KiB: 12 instructions a round.
 fn sha(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut top = a.create_label();
@@ -210,12 +228,13 @@ fn cpu_seconds() -> f64 {
 }
 
 fn main() {
-    let programs: [(&str, Program, f64); 9] = [
+    let programs: [(&str, Program, f64); 10] = [
         ("integer loop", integer, 9.0),
         ("memory loop", memory, 9.0),
         ("calls", calls, 19.0),
         ("branches", branches, 11.25),
         ("strings", strings, 9.0 / 32.0),
+        ("comparisons", comparisons, 9.0 / 1024.0),
         ("SHA-256", sha, 12.0),
         ("AES-128-CTR", aes, 68.0 / 8.0),
         ("copy by AVX", copy, 13.0),
