@@ -3,6 +3,7 @@
 //! A bus is filled while the machine is put together and read-only afterwards, so vCPU threads
 //! share it without a lock of its own; each device has one.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -18,6 +19,12 @@ pub trait Device: Send {
 
     /// Takes `data` (little endian), written to the registers at `offset`.
     fn write(&mut self, offset: u64, data: &[u8]);
+}
+
+impl fmt::Debug for dyn Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Device")
+    }
 }
 
 /// A device as a bus holds it: shared with whatever feeds it from the host's side.
@@ -52,6 +59,7 @@ pub enum BusError {
     },
 }
 
+#[derive(Debug)]
 struct Claim {
     base: u64,
     /// Last address, inclusive: a range may end at the top of the address space.
@@ -60,6 +68,7 @@ struct Claim {
 }
 
 /// Sorted, disjoint claims on an address space whose last address is `limit`.
+#[derive(Debug)]
 struct Claims {
     limit: u64,
     sorted: Vec<Claim>,
@@ -128,6 +137,7 @@ impl Claims {
 }
 
 /// The 64 KiB port I/O space.
+#[derive(Debug)]
 pub struct IoBus(Claims);
 
 impl IoBus {
@@ -162,6 +172,7 @@ impl Default for IoBus {
 }
 
 /// The guest-physical address space, as far as it is not memory.
+#[derive(Debug)]
 pub struct MmioBus(Claims);
 
 impl MmioBus {

@@ -1,5 +1,6 @@
 //! Guest memory as devices reach it: reads and writes by guest-physical address.
 
+use std::fmt;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions};
@@ -16,8 +17,14 @@ pub trait DmaObserver: Send + Sync {
     fn written(&self, gpa: u64, len: u64);
 }
 
+impl fmt::Debug for dyn DmaObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DmaObserver")
+    }
+}
+
 /// The machine's RAM with the observer of writes to it. A clone is another handle on the same RAM.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct GuestRam {
     memory: GuestMemoryMmap,
     observer: Option<Arc<dyn DmaObserver>>,

@@ -1,10 +1,10 @@
 //! The I/O thread: what devices do for the guest that takes longer than an access to registers, such as
 //! reads and writes of a disk. One thread of a boot does it for all of its devices, one after the other.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
@@ -17,7 +17,14 @@ pub(crate) trait IoWork: Send + Sync {
     fn work(&self);
 }
 
+impl fmt::Debug for dyn IoWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IoWork")
+    }
+}
+
 /// The work of a boot's devices, for the thread that does it.
+#[derive(Debug)]
 pub struct IoLoop {
     handle: IoHandle,
     work: Vec<Arc<dyn IoWork>>,

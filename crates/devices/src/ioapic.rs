@@ -104,6 +104,7 @@ impl Entry {
     }
 }
 
+#[derive(Debug)]
 struct Registers {
     select: u8,
     id: u32,
@@ -181,6 +182,7 @@ impl Registers {
 }
 
 /// The I/O APIC. Devices drive its inputs, and it sends messages to the local APICs.
+#[derive(Debug)]
 pub struct IoApic {
     registers: Mutex<Registers>,
     sink: Arc<dyn MsiSink>,

@@ -1,5 +1,7 @@
 //! How an interrupt leaves a device, and how it reaches the local APICs.
 
+use std::fmt;
+
 /// One interrupt wire, from a device to an interrupt controller's pin.
 ///
 /// `true` means asserted whatever the electrical polarity: active-low is a property of the wire
@@ -12,6 +14,12 @@ pub trait IrqLine: Send + Sync {
     fn pulse(&self) {
         self.set(true);
         self.set(false);
+    }
+}
+
+impl fmt::Debug for dyn IrqLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IrqLine")
     }
 }
 
@@ -33,4 +41,10 @@ impl IrqLine for Unconnected {
 pub trait MsiSink: Send + Sync {
     /// Delivers one message.
     fn deliver(&self, address: u64, data: u32);
+}
+
+impl fmt::Debug for dyn MsiSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MsiSink")
+    }
 }

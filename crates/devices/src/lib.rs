@@ -28,7 +28,7 @@
 //! let port = Arc::new(Mutex::new(SerialPort::new(Arc::new(Unconnected), Box::new(sink()))));
 //! let input = SerialInput::new(port.clone());
 //! let mut bus = IoBus::new();
-//! let Place::Ports { first, len } = SerialPort::node().place else { unreachable!("a PC's COM1") };
+//! let Some(Place::Ports { first, len }) = SerialPort::node().place else { panic!("COM1 has ports") };
 //! bus.insert(first, len, port)?;
 //!
 //! input.push(b"l");
@@ -45,12 +45,14 @@
 
 #![forbid(unsafe_code)]
 #![warn(
+    missing_debug_implementations,
     clippy::allow_attributes,
     clippy::semicolon_if_nothing_returned,
     clippy::tests_outside_test_module
 )]
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
+mod aml;
 mod bus;
 #[cfg(test)]
 mod chaos;
@@ -66,17 +68,15 @@ mod rtc;
 mod serial;
 pub mod virtio;
 
+pub use aml::AmlBytes;
 pub use bus::{BusError, Device, IoBus, MmioBus, SharedDevice};
 pub use dma::{DmaObserver, GuestRam};
 pub use halt::Halt;
 pub use io::{IoHandle, IoLoop};
 pub use ioapic::{IOAPIC_PINS, IoApic};
 pub use irq::{IrqLine, MsiSink, Unconnected};
-pub use node::{AcpiDevice, Node, Place};
-pub use power::{
-    POWER_BUTTON_GSI, PowerButton, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE,
-    S5_SLEEP_TYPE,
-};
+pub use node::{Node, Place, Work, WorkThread};
+pub use power::{PowerButton, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
 pub use reset::{KeyboardController, ResetControl, SystemControl};
 pub use rtc::{RTC_CENTURY, Rtc, RtcTimer};
 pub use serial::{SerialInput, SerialPort};

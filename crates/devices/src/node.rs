@@ -1,5 +1,9 @@
 //! What a machine's list of its devices says of one.
 
+use std::os::fd::RawFd;
+
+use crate::aml::{AcpiDevice, AmlBytes};
+
 /// Where a device's registers are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -19,17 +23,23 @@ pub enum Place {
     },
 }
 
-/// How the DSDT describes a device that a guest cannot find by itself.
+/// Which thread does a device's work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WorkThread {
+    /// That of the [`IoLoop`](crate::IoLoop).
+    Io,
+    /// One of its own, of this name.
+    Own(&'static str),
+}
+
+/// What a device does beside answering at its registers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AcpiDevice {
-    /// Its name in `\_SB`: four characters.
-    pub name: String,
-    /// `_HID`: an EISA ID (three letters and four digits) or an ACPI ID.
-    pub hid: &'static str,
-    /// `_UID`, where there may be several with one `_HID`.
-    pub uid: Option<u32>,
-    /// Whether its interrupt is edge triggered; level otherwise. It is active high and not shared.
-    pub edge: bool,
+pub struct Work {
+    /// Where it is done.
+    pub thread: WorkThread,
+    /// The host's files that the device reads, writes, flushes and punches holes in there. What a
+    /// console prints to is not among them: any thread may print.
+    pub files: Vec<RawFd>,
 }
 
 /// A device of a machine.
@@ -37,24 +47,59 @@ pub struct AcpiDevice {
 pub struct Node {
     /// Its name among the machine's devices.
     pub id: String,
-    /// Its registers.
-    pub place: Place,
+    /// Its registers, if it has any.
+    pub place: Option<Place>,
     /// Global system interrupt, if it has one.
     pub gsi: Option<u32>,
-    /// What the DSDT says of it, if it is to.
-    pub acpi: Option<AcpiDevice>,
+    /// What the DSDT says of it in `\_SB`: nothing, if a guest finds it by itself.
+    pub aml: AmlBytes,
+    /// What it does beside answering at its registers, if anything.
+    pub work: Option<Work>,
 }
 
 impl Node {
-    /// A device without interrupt that the DSDT does not describe: `len` bytes from `base` on.
+    /// A device with neither registers, interrupt nor work, of which the DSDT says nothing.
     #[must_use]
-    pub fn in_memory(id: &str, base: u64, len: u64) -> Self {
-        Self { id: id.to_owned(), place: Place::Memory { base, len }, gsi: None, acpi: None }
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), place: None, gsi: None, aml: AmlBytes::default(), work: None }
     }
 
-    /// As [`Node::in_memory`], with `len` ports from `first` on.
+    /// As [`Node::new`], with `len` bytes of registers in memory from `base` on.
     #[must_use]
-    pub fn at_ports(id: &str, first: u16, len: u16) -> Self {
-        Self { id: id.to_owned(), place: Place::Ports { first, len }, gsi: None, acpi: None }
+    pub fn in_memory(id: impl Into<String>, base: u64, len: u64) -> Self {
+        Self { place: Some(Place::Memory { base, len }), ..Self::new(id) }
+    }
+
+    /// As [`Node::new`], with `len` ports from `first` on.
+    #[must_use]
+    pub fn at_ports(id: impl Into<String>, first: u16, len: u16) -> Self {
+        Self { place: Some(Place::Ports { first, len }), ..Self::new(id) }
+    }
+
+    /// The device with an interrupt.
+    #[must_use]
+    pub(crate) fn with_gsi(self, gsi: u32) -> Self {
+        Self { gsi: Some(gsi), ..self }
+    }
+
+    /// The device as the DSDT describes it: with the registers and the interrupt that it has so far.
+    #[must_use]
+    pub(crate) fn in_dsdt(self, device: &AcpiDevice<'_>) -> Self {
+        Self { aml: device.aml(&self), ..self }
+    }
+
+    /// The device with work on `thread`.
+    #[must_use]
+    pub(crate) fn working_on(self, thread: WorkThread) -> Self {
+        Self { work: Some(Work { thread, files: Vec::new() }), ..self }
+    }
+
+    /// The device, whose work is on the open file `file` too. One without work has none on files.
+    #[must_use]
+    pub fn with_file(mut self, file: RawFd) -> Self {
+        if let Some(work) = &mut self.work {
+            work.files.push(file);
+        }
+        self
     }
 }

@@ -1,8 +1,14 @@
 //! Power-off and reset: the ACPI registers of a hardware-reduced platform, and its power button.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use acpi_tables::aml::{
+    Arg, EISAName, Equal, If, Interrupt, Method, Name, Notify, Path, ResourceTemplate,
+};
+
+use crate::aml::AmlBytes;
 use crate::bus::Device;
 use crate::irq::IrqLine;
 use crate::node::Node;
@@ -24,6 +30,12 @@ const POWER_OFF: u8 = 2;
 pub struct PowerSwitch {
     asked: AtomicU8,
     wake: Box<dyn Fn(PowerEvent) + Send + Sync>,
+}
+
+impl fmt::Debug for PowerSwitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PowerSwitch").field("pending", &self.pending()).finish_non_exhaustive()
+    }
 }
 
 impl PowerSwitch {
@@ -80,6 +92,7 @@ const SLP_TYP_MASK: u8 = 0b111;
 
 /// The sleep and reset registers that the FADT of a hardware-reduced platform names, one byte
 /// each.
+#[derive(Debug)]
 pub struct PowerControl {
     switch: Arc<PowerSwitch>,
     /// SLP_TYP as last written; SLP_EN is write-only and reads as zero.
@@ -143,14 +156,41 @@ impl Device for PowerControl {
 
 /// Interrupt of the power button: edge-triggered, active high, that of the Generic Event Device in
 /// the DSDT. On a PC it is the interrupt of ACPI's fixed hardware, which is not here.
-pub const POWER_BUTTON_GSI: u32 = 9;
+const BUTTON_GSI: u32 = 9;
+/// Notification value of a power button that was pressed (ACPI 6.4, table 5.197).
+const BUTTON_PRESSED: u8 = 0x80;
 
 /// The power button (ACPI 6.4, section 4.8.2.2.1.2): the Generic Event Device tells the guest that it
 /// was pressed, and what follows is up to the guest.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PowerButton(Arc<dyn IrqLine>);
 
 impl PowerButton {
+    /// The button, which has an interrupt and no registers. The DSDT has two devices for it: the
+    /// control-method power button, which says no more than what it is, and the Generic Event Device
+    /// (5.6.9), since a hardware-reduced platform has no other way to tell events. Its `_EVT` gets the
+    /// number of the interrupt that came.
+    pub fn node() -> Node {
+        let id = Name::new("_HID".into(), &EISAName::new("PNP0C0C"));
+        let mut aml = AmlBytes::device("PWRB", vec![&id]);
+        let interrupt = Interrupt::new(true, true, false, false, BUTTON_GSI);
+        let resources = ResourceTemplate::new(vec![&interrupt]);
+        let button = Path::new("PWRB");
+        let notify = Notify::new(&button, &BUTTON_PRESSED);
+        let event = Equal::new(&Arg(0), &BUTTON_GSI);
+        let dispatch = If::new(&event, vec![&notify]);
+        aml.push(&AmlBytes::device(
+            "GED_",
+            vec![
+                &Name::new("_HID".into(), &"ACPI0013"),
+                &Name::new("_UID".into(), &0_u8),
+                &Name::new("_CRS".into(), &resources),
+                &Method::new("_EVT".into(), 1, true, vec![&dispatch]),
+            ],
+        ));
+        Node { aml, ..Node::new("power-button").with_gsi(BUTTON_GSI) }
+    }
+
     /// A button that interrupts on `line`.
     pub fn new(line: Arc<dyn IrqLine>) -> Self {
         Self(line)

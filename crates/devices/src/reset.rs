@@ -26,6 +26,7 @@ const OUTPUT_A20: u8 = 1 << 1;
 const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 
 /// The keyboard controller, without a keyboard: what it takes to reset a PC.
+#[derive(Debug)]
 pub struct KeyboardController {
     switch: Arc<PowerSwitch>,
     output_port: u8,
@@ -102,6 +103,7 @@ impl Device for KeyboardController {
 }
 
 /// System control port A: bit 0 pulses INIT# when it is set, bit 1 is A20, which is never masked.
+#[derive(Debug)]
 pub struct SystemControl {
     switch: Arc<PowerSwitch>,
     value: u8,
@@ -141,6 +143,7 @@ impl Device for SystemControl {
 
 /// The reset control register, in the middle of the doubleword that is PCI's configuration address.
 /// Only byte accesses are the register's: PCI is not here, but software looks for it by doublewords.
+#[derive(Debug)]
 pub struct ResetControl {
     switch: Arc<PowerSwitch>,
     value: u8,

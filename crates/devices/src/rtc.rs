@@ -7,15 +7,17 @@
 mod calendar;
 mod timer;
 
+use std::fmt;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use calendar::{Civil, DAY, Format};
 pub use timer::RtcTimer;
 
+use crate::aml::AcpiDevice;
 use crate::bus::Device;
 use crate::irq::IrqLine;
-use crate::node::{AcpiDevice, Node};
+use crate::node::{Node, WorkThread};
 
 /// First port: the index register. The data register follows.
 const PORT: u16 = 0x70;
@@ -92,11 +94,24 @@ pub struct Rtc {
     changed: Arc<Condvar>,
 }
 
+impl fmt::Debug for Rtc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rtc")
+            .field("index", &self.index)
+            .field("ram", &self.ram)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Rtc {
     /// The clock's place on a PC.
     pub fn node() -> Node {
-        let acpi = AcpiDevice { name: "RTC_".into(), hid: "PNP0B00", uid: None, edge: true };
-        Node { gsi: Some(GSI), acpi: Some(acpi), ..Node::at_ports("rtc", PORT, LEN) }
+        let acpi = AcpiDevice { name: "RTC_", hid: "PNP0B00", uid: None, edge: true };
+        Node::at_ports("rtc", PORT, LEN)
+            .with_gsi(GSI)
+            .in_dsdt(&acpi)
+            .working_on(WorkThread::Own(RtcTimer::THREAD))
     }
 
     /// A clock that shows the host's UTC time and interrupts on `line`, which is asserted as long

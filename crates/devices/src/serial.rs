@@ -3,15 +3,17 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
+use crate::aml::AcpiDevice;
 use crate::bus::Device;
 use crate::irq::IrqLine;
-use crate::node::{AcpiDevice, Node};
+use crate::node::Node;
 
 /// First port of COM1.
 const PORT: u16 = 0x3f8;
@@ -42,11 +44,20 @@ pub struct SerialPort {
     output_failed: bool,
 }
 
+impl fmt::Debug for SerialPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SerialPort")
+            .field("uart", &self.uart.state())
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl SerialPort {
     /// COM1, as on a PC.
     pub fn node() -> Node {
-        let acpi = AcpiDevice { name: "COM1".into(), hid: "PNP0501", uid: Some(0), edge: true };
-        Node { gsi: Some(GSI), acpi: Some(acpi), ..Node::at_ports("serial0", PORT, LEN) }
+        let acpi = AcpiDevice { name: "COM1", hid: "PNP0501", uid: Some(0), edge: true };
+        Node::at_ports("serial0", PORT, LEN).with_gsi(GSI).in_dsdt(&acpi)
     }
 
     /// A port that writes what the guest sends to `output`, flushed byte by byte, and interrupts
@@ -129,7 +140,7 @@ impl Device for SerialPort {
 }
 
 /// The host's end of a serial port's input: a handle for the thread that reads the terminal.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SerialInput(Arc<Mutex<SerialPort>>);
 
 impl SerialInput {

@@ -9,6 +9,7 @@ use super::Rtc;
 
 /// Raises the interrupts of an [`Rtc`] in time. Its thread sleeps while none is enabled, and ends
 /// when this is dropped.
+#[derive(Debug)]
 pub struct RtcTimer {
     rtc: Arc<Mutex<Rtc>>,
     stop: Arc<AtomicBool>,
@@ -16,13 +17,16 @@ pub struct RtcTimer {
 }
 
 impl RtcTimer {
+    /// The name of its thread.
+    pub(crate) const THREAD: &str = "rtc";
+
     /// Starts the thread for `rtc`, which calls `begin` before anything else.
     ///
     /// # Errors
     /// The host has no thread to give.
     pub fn start(rtc: Arc<Mutex<Rtc>>, begin: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = thread::Builder::new().name("rtc".into()).spawn({
+        let thread = thread::Builder::new().name(Self::THREAD.into()).spawn({
             let (rtc, stop) = (rtc.clone(), stop.clone());
             move || {
                 begin();

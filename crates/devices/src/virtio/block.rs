@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
@@ -53,8 +54,9 @@ pub enum BlockError {
 }
 
 /// A disk.
+#[derive(Debug)]
 pub struct Block {
-    file: File,
+    file: Arc<File>,
     read_only: bool,
     sectors: u64,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
@@ -81,14 +83,19 @@ impl Block {
     ///
     /// # Errors
     /// The file is no disk.
-    pub fn from_file(mut file: File, read_only: bool, id: &str) -> Result<Self, BlockError> {
+    pub fn from_file(
+        file: impl Into<Arc<File>>,
+        read_only: bool,
+        id: &str,
+    ) -> Result<Self, BlockError> {
+        let file = file.into();
         let kind = file.metadata().map_err(BlockError::Open)?.file_type();
         // A character device has an end too, at which it starts.
         if !kind.is_file() && !kind.is_block_device() {
             return Err(BlockError::NoSize);
         }
         // The metadata of a block device tell no size; its end does.
-        let size = file.seek(SeekFrom::End(0)).map_err(|_| BlockError::NoSize)?;
+        let size = (&*file).seek(SeekFrom::End(0)).map_err(|_| BlockError::NoSize)?;
         let sectors = size / SECTOR;
         if sectors == 0 {
             return Err(BlockError::TooSmall(size));

@@ -1,6 +1,7 @@
 //! virtio-console with one port (virtio 1.2, section 5.3).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +26,7 @@ const BACKLOG: usize = 64 << 10;
 /// Bytes that are copied at a time.
 const PIECE: usize = 4096;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Backlog(Mutex<VecDeque<u8>>);
 
 impl Backlog {
@@ -42,6 +43,15 @@ pub struct Console {
     /// Columns and rows, the number of ports, and the emergency write register (both unused).
     config: [u8; 12],
     features: u64,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console")
+            .field("config", &self.config)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Console {
@@ -180,7 +190,7 @@ impl VirtioDevice for Console {
 }
 
 /// The host's end of a console's input: a handle for the thread that reads the terminal.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ConsoleInput {
     waiting: Arc<Backlog>,
     service: Arc<Service>,

@@ -1,5 +1,7 @@
 //! What a virtio device is to its transport.
 
+use std::fmt;
+
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
@@ -88,4 +90,10 @@ pub trait VirtioDevice: Send {
 
     /// Back to the state before [`VirtioDevice::activate`].
     fn reset(&mut self);
+}
+
+impl fmt::Debug for dyn VirtioDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VirtioDevice")
+    }
 }

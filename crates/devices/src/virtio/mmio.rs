@@ -13,11 +13,12 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use super::device::{DeviceFault, VirtioDevice};
 use super::service::Service;
 use super::virtqueue::QueueSetup;
+use crate::aml::AcpiDevice;
 use crate::bus::Device;
 use crate::dma::GuestRam;
 use crate::io::IoLoop;
 use crate::irq::IrqLine;
-use crate::node::{AcpiDevice, Node};
+use crate::node::{Node, WorkThread};
 
 /// "virt", little endian.
 const MAGIC: u32 = 0x7472_6976;
@@ -34,6 +35,7 @@ const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 const TRANSPORT_FEATURES: u64 = VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | EVENT_IDX;
 
 /// A queue's registers.
+#[derive(Debug)]
 struct QueueRegisters {
     max_size: u16,
     setup: QueueSetup,
@@ -51,6 +53,7 @@ impl QueueRegisters {
 ///
 /// Queues are served on the I/O thread. An access to registers waits for it in two places only, where the
 /// driver takes its buffers back: a reset, and a queue that is stopped.
+#[derive(Debug)]
 pub struct MmioTransport {
     service: Arc<Service>,
     device_id: u32,
@@ -66,17 +69,18 @@ pub struct MmioTransport {
 
 impl MmioTransport {
     /// The `index`-th virtio device, which is a `kind`, at `base`. Its interrupt is level triggered:
-    /// asserted until InterruptACK.
+    /// asserted until InterruptACK. A disk's node is told its file besides.
+    ///
+    /// # Panics
+    /// The registers pass 4 GiB.
     #[must_use]
     pub fn node(index: u32, kind: &str, base: u64, gsi: u32) -> Node {
-        let acpi = AcpiDevice {
-            name: format!("VR{index:02X}"),
-            hid: "LNRO0005",
-            uid: Some(index),
-            edge: false,
-        };
-        let id = format!("virtio{index}-{kind}");
-        Node { gsi: Some(gsi), acpi: Some(acpi), ..Node::in_memory(&id, base, LEN) }
+        let name = format!("VR{index:02X}");
+        let acpi = AcpiDevice { name: &name, hid: "LNRO0005", uid: Some(index), edge: false };
+        Node::in_memory(format!("virtio{index}-{kind}"), base, LEN)
+            .with_gsi(gsi)
+            .in_dsdt(&acpi)
+            .working_on(WorkThread::Io)
     }
 
     /// Puts `device` behind registers, and its queues on `io`. It reaches guest memory through `ram`, and

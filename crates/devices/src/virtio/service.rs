@@ -22,6 +22,7 @@ use crate::io::{IoHandle, IoWork};
 use crate::irq::IrqLine;
 
 /// A device, its queues and what is asked of them.
+#[derive(Debug)]
 pub(super) struct Service {
     device_id: u32,
     device: Mutex<Box<dyn VirtioDevice>>,
@@ -30,6 +31,7 @@ pub(super) struct Service {
     io: IoHandle,
 }
 
+#[derive(Debug)]
 struct ServedQueue {
     /// There is something to do in the queue, or may be.
     requested: AtomicBool,

@@ -7,13 +7,14 @@ use crate::irq::IrqLine;
 
 /// Device status and interrupt status. Both are changed by registers, on processors' threads, and by the
 /// I/O thread.
+#[derive(Debug)]
 pub(super) struct Signals {
     bits: Mutex<Bits>,
     /// Asserted as long as a bit of the interrupt status is set.
     line: Arc<dyn IrqLine>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Bits {
     status: u32,
     interrupt: u32,

@@ -22,6 +22,7 @@ pub(super) struct QueueSetup {
 }
 
 /// One queue of a device.
+#[derive(Debug)]
 pub struct Virtqueue {
     ring: Queue,
     signals: Arc<Signals>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
+use cloister_devices::{DmaObserver, MsiSink};
 use cloister_virt::{EpcExhausted, SgxVm};
 use cloister_x86::Gpa;
 use thiserror::Error;
@@ -15,7 +16,6 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::complaint::{Complaint, Phrase, Setting};
 use crate::cpuid::GuestCpuid;
-use cloister_devices::{DmaObserver, MsiSink};
 
 /// What an accelerator is told of a machine.
 #[derive(Clone, Debug)]

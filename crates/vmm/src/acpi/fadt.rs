@@ -2,10 +2,10 @@
 
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use cloister_devices::{PowerControl, RESET_VALUE, RTC_CENTURY};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout::POWER_PORT;
-use cloister_devices::{PowerControl, RESET_VALUE, RTC_CENTURY};
 
 /// IAPC_BOOT_ARCH (table 5.11): devices of the LPC bus that have no description of their own.
 /// The bits for a keyboard controller and VGA say that neither is there.

@@ -6,12 +6,12 @@ mod madt;
 mod srat;
 
 use acpi_tables::{Aml, rsdp::Rsdp, xsdt::XSDT};
+use cloister_devices::Node;
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::layout::{ACPI_END, ACPI_START, Layout};
 use crate::nodes::NodeConfig;
-use cloister_devices::Node;
 
 const OEM_ID: [u8; 6] = *b"CLOIST";
 const OEM_TABLE_ID: [u8; 8] = *b"CLOISTER";
@@ -32,7 +32,7 @@ pub struct Platform<'a> {
     /// The node of each EPC section, in the layout's order; one that is not named is on node 0.
     pub epc_nodes: &'a [u32],
     /// The devices.
-    pub devices: &'a [Node],
+    pub devices: &'a [&'a Node],
 }
 
 /// The tables could not be put into guest RAM.

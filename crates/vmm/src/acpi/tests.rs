@@ -1,7 +1,8 @@
+use cloister_devices::virtio::MmioTransport;
+use cloister_devices::{PowerButton, Rtc, SerialPort};
+
 use super::*;
 use crate::layout::{LOW_RAM_LIMIT, virtio_slot};
-use cloister_devices::virtio::MmioTransport;
-use cloister_devices::{Rtc, SerialPort};
 
 const MIB: u64 = 1 << 20;
 
@@ -11,7 +12,9 @@ fn image(cpus: u32, slots: usize, epc: &[u64]) -> Vec<u8> {
         let (base, gsi) = virtio_slot(slot);
         MmioTransport::node(slot, "blk", base, gsi)
     });
-    let devices: Vec<_> = [SerialPort::node(), Rtc::node()].into_iter().chain(slots).collect();
+    let devices: Vec<_> =
+        [PowerButton::node(), SerialPort::node(), Rtc::node()].into_iter().chain(slots).collect();
+    let devices: Vec<_> = devices.iter().collect();
     build(&Platform { layout: &layout, cpus, nodes: &[], epc_nodes: &[], devices: &devices })
 }
 

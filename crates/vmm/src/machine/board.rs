@@ -1,152 +1,166 @@
-//! The devices of one boot, on their buses.
+//! Which devices a machine has, and what a boot gives to them.
 
-use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use thiserror::Error;
+use cloister_devices::virtio::{Console, ConsoleInput, Entropy, MmioTransport, VirtioDevice};
+use cloister_devices::{
+    Device, GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, PowerButton,
+    PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort, SystemControl,
+    Unconnected, WorkThread,
+};
 
-use super::console::{ConsoleInputs, ConsoleOutput, Screen};
-use super::inventory::{Inventory, InventoryError};
+use super::console::{ConsoleInputs, ConsoleOutput, LastPrinted, Screen};
+use super::inventory::{Buses, Inventory, InventoryError, Made};
 use super::{Disk, Machine};
 use crate::accel::Vm;
 use crate::layout::{IOAPIC_BASE, POWER_PORT, virtio_slot};
-use crate::sandbox::{Sandbox, ThreadKind};
-use cloister_devices::virtio::{
-    BlockError, Console, ConsoleInput, Entropy, MmioTransport, VirtioDevice,
-};
-use cloister_devices::{
-    GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, POWER_BUTTON_GSI,
-    PowerButton, PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort,
-    SharedDevice, SystemControl, Unconnected,
-};
+use crate::sandbox::Sandbox;
 
-/// Why the devices cannot be put together.
-#[derive(Debug, Error)]
-pub enum BoardError {
-    /// Two devices at one address.
-    #[error(transparent)]
-    Inventory(#[from] InventoryError),
-    /// A disk image that was fine when the machine was made.
-    #[error("cannot open a disk image again")]
-    Disk(#[from] BlockError),
-    /// The host has no thread for the clock.
-    #[error("cannot start the real-time clock")]
-    Clock(#[from] io::Error),
+/// The devices of a machine with these disks. A new device gets its line here; disks come last, so that
+/// adding one moves nothing.
+pub(super) fn devices(disks: &[Disk]) -> Inventory<Wiring> {
+    let mut list = Inventory::new();
+    list.add(IoApic::node(IOAPIC_BASE), |_, boot: &mut Wiring| on_bus(boot.ioapic.clone()));
+    list.add(PowerControl::node(POWER_PORT), |_, boot| {
+        on_bus(PowerControl::new(boot.power.clone()))
+    });
+    list.add(KeyboardController::node(), |_, boot| {
+        on_bus(KeyboardController::new(boot.power.clone()))
+    });
+    list.add(SystemControl::node(), |_, boot| on_bus(SystemControl::new(boot.power.clone())));
+    list.add(ResetControl::node(), |_, boot| on_bus(ResetControl::new(boot.power.clone())));
+    list.add(PowerButton::node(), |node, boot| {
+        boot.button = Some(PowerButton::new(boot.line(node)));
+        Ok(None)
+    });
+    list.add(Rtc::node(), |node, boot| {
+        let rtc = Arc::new(Mutex::new(Rtc::new(boot.line(node))));
+        let thread = RtcTimer::start(rtc.clone(), boot.confinement(node));
+        let failed = |source| InventoryError::Thread { id: node.id.clone(), source };
+        boot.threads.push(Box::new(thread.map_err(failed)?));
+        Ok(Some(rtc))
+    });
+    list.add(SerialPort::node(), |node, boot| {
+        let port = Arc::new(Mutex::new(SerialPort::new(boot.line(node), boot.output(false))));
+        boot.serial = Some(SerialInput::new(port.clone()));
+        Ok(Some(port))
+    });
+    let mut slots = 0;
+    let mut slot = |kind| {
+        let (base, gsi) = virtio_slot(slots);
+        let node = MmioTransport::node(slots, kind, base, gsi);
+        slots += 1;
+        node
+    };
+    list.add(slot("rng"), |node, boot| boot.virtio(node, Box::new(Entropy)));
+    list.add(slot("console"), |node, boot| {
+        let (line, output) = (boot.line(node), boot.output(true));
+        let (transport, input) = Console::attach(&boot.ram, line, output, None, &mut boot.io);
+        boot.virtio = Some(input);
+        Ok(Some(transport))
+    });
+    for (index, disk) in disks.iter().enumerate() {
+        let node = slot("blk").with_file(disk.descriptor());
+        let disk = disk.clone();
+        list.add(node, move |node, boot| boot.virtio(node, Box::new(disk.device(index)?)));
+    }
+    list
+}
+
+fn on_bus(device: impl Device + 'static) -> Made {
+    Ok(Some(Arc::new(Mutex::new(device))))
+}
+
+/// What a boot gives to its devices, and what they leave with it.
+pub(super) struct Wiring {
+    ioapic: Arc<IoApic>,
+    ram: GuestRam,
+    io: IoLoop,
+    power: Arc<PowerSwitch>,
+    screen: Screen,
+    last_printed: LastPrinted,
+    halt: Halt,
+    sandbox: Sandbox,
+    serial: Option<SerialInput>,
+    virtio: Option<ConsoleInput>,
+    button: Option<PowerButton>,
+    /// Threads of devices, each of which ends when its handle is dropped.
+    threads: Vec<Box<dyn Send + Sync>>,
+}
+
+impl Wiring {
+    /// The wire to the I/O APIC's input that `node` names.
+    fn line(&self, node: &Node) -> Arc<dyn IrqLine> {
+        let line = node.gsi.and_then(|gsi| self.ioapic.line(gsi));
+        line.unwrap_or_else(|| Arc::new(Unconnected))
+    }
+
+    /// What a console prints to: the virtio console, or the serial port.
+    fn output(&self, virtio: bool) -> Box<ConsoleOutput> {
+        Box::new(ConsoleOutput {
+            virtio,
+            screen: self.screen.clone(),
+            last_printed: self.last_printed.clone(),
+            halt: self.halt.clone(),
+        })
+    }
+
+    /// What the thread of a device begins with.
+    fn confinement(&self, node: &Node) -> impl FnOnce() + Send + use<> {
+        let sandbox = self.sandbox.clone();
+        let kind = node.work.as_ref().map_or(WorkThread::Io, |work| work.thread).into();
+        move || sandbox.confine(kind)
+    }
+
+    fn virtio(&mut self, node: &Node, device: Box<dyn VirtioDevice>) -> Made {
+        let line = self.line(node);
+        on_bus(MmioTransport::new(device, &self.ram, line, &mut self.io))
+    }
 }
 
 /// The devices of one boot.
 pub(super) struct Board {
-    pub(super) inventory: Inventory,
+    pub(super) buses: Buses,
     pub(super) ioapic: Arc<IoApic>,
     pub(super) inputs: ConsoleInputs,
-    pub(super) power_button: PowerButton,
+    pub(super) power_button: Option<PowerButton>,
     pub(super) power: Arc<PowerSwitch>,
     /// What devices do on the I/O thread.
     pub(super) io: IoLoop,
-    /// Raises the clock's interrupts as long as it lives.
-    _clock: RtcTimer,
+    _threads: Vec<Box<dyn Send + Sync>>,
 }
 
 impl Board {
-    /// Puts the devices of `machine` on new buses, and their work on `io`. Power requests go to `power`,
-    /// what the guest prints goes to `screen`, and `halt` makes every device leave off what it is doing.
+    /// Makes the devices of `machine` anew, with their work on `io`. Power requests go to `power`, what
+    /// the guest prints goes to `screen`, and `halt` makes every device leave off what it is doing.
     pub(super) fn new(
         machine: &Machine,
         vm: &dyn Vm,
         power: &Arc<PowerSwitch>,
         screen: &Screen,
         halt: &Halt,
-        mut io: IoLoop,
+        io: IoLoop,
         sandbox: &Sandbox,
-    ) -> Result<Self, BoardError> {
-        let mut inventory = Inventory::new();
-        let ioapic = Arc::new(IoApic::new(vm.msi_sink()));
-        inventory.add(IoApic::node(IOAPIC_BASE), shared(ioapic.clone()))?;
-        inventory.add(PowerControl::node(POWER_PORT), shared(PowerControl::new(power.clone())))?;
-        let keyboard = KeyboardController::new(power.clone());
-        inventory.add(KeyboardController::node(), shared(keyboard))?;
-        inventory.add(SystemControl::node(), shared(SystemControl::new(power.clone())))?;
-        inventory.add(ResetControl::node(), shared(ResetControl::new(power.clone())))?;
-
-        let node = Rtc::node();
-        let rtc = Arc::new(Mutex::new(Rtc::new(line(&ioapic, node.gsi))));
-        inventory.add(node, rtc.clone())?;
-        let clock = RtcTimer::start(rtc, {
-            let sandbox = sandbox.clone();
-            move || sandbox.confine(ThreadKind::Clock)
-        })?;
-
-        let last_printed = Arc::new(AtomicBool::new(false));
-        let output = |virtio| {
-            Box::new(ConsoleOutput {
-                virtio,
-                screen: screen.clone(),
-                last_printed: last_printed.clone(),
-                halt: halt.clone(),
-            })
+    ) -> Result<Self, InventoryError> {
+        let mut wiring = Wiring {
+            ioapic: Arc::new(IoApic::new(vm.msi_sink())),
+            ram: GuestRam::new(machine.ram.clone(), vm.dma_observer()).until(halt.clone()),
+            io,
+            power: power.clone(),
+            screen: screen.clone(),
+            last_printed: Arc::new(AtomicBool::new(false)),
+            halt: halt.clone(),
+            sandbox: sandbox.clone(),
+            serial: None,
+            virtio: None,
+            button: None,
+            threads: Vec::new(),
         };
-        let node = SerialPort::node();
-        let serial = SerialPort::new(line(&ioapic, node.gsi), output(false));
-        let serial = Arc::new(Mutex::new(serial));
-        inventory.add(node, serial.clone())?;
-
-        let ram = GuestRam::new(machine.ram.clone(), vm.dma_observer()).until(halt.clone());
-        // Disks come last, so that adding one moves nothing.
-        let mut slots =
-            Slots { next: 0, ioapic: &ioapic, ram: &ram, inventory: &mut inventory, io: &mut io };
-        slots.insert("rng", Box::new(Entropy))?;
-        let virtio = slots.insert_console(output(true))?;
-        for (index, disk) in machine.disks.iter().enumerate() {
-            slots.insert("blk", Box::new(Disk::device(disk, index)?))?;
-        }
-
-        let inputs = ConsoleInputs { serial: SerialInput::new(serial), virtio, last_printed };
-        let power_button = PowerButton::new(line(&ioapic, Some(POWER_BUTTON_GSI)));
-        let power = power.clone();
-        Ok(Self { inventory, ioapic, inputs, power_button, power, io, _clock: clock })
+        let buses = machine.devices.make(&mut wiring)?;
+        let Wiring { ioapic, io, power, last_printed, serial, virtio, button, threads, .. } =
+            wiring;
+        let inputs = ConsoleInputs { serial, virtio, last_printed };
+        Ok(Self { buses, ioapic, inputs, power_button: button, power, io, _threads: threads })
     }
-}
-
-/// Virtio-mmio devices as they are added, in order.
-struct Slots<'a> {
-    next: u32,
-    ioapic: &'a Arc<IoApic>,
-    ram: &'a GuestRam,
-    inventory: &'a mut Inventory,
-    io: &'a mut IoLoop,
-}
-
-impl Slots<'_> {
-    fn take(&mut self, kind: &str) -> (Node, Arc<dyn IrqLine>) {
-        let (base, gsi) = virtio_slot(self.next);
-        let node = MmioTransport::node(self.next, kind, base, gsi);
-        self.next += 1;
-        let line = line(self.ioapic, node.gsi);
-        (node, line)
-    }
-
-    fn insert(&mut self, kind: &str, device: Box<dyn VirtioDevice>) -> Result<(), InventoryError> {
-        let (node, line) = self.take(kind);
-        self.inventory.add(node, shared(MmioTransport::new(device, self.ram, line, self.io)))
-    }
-
-    fn insert_console(
-        &mut self,
-        output: Box<ConsoleOutput>,
-    ) -> Result<ConsoleInput, InventoryError> {
-        let (node, line) = self.take("console");
-        let (transport, input) = Console::attach(self.ram, line, output, None, self.io);
-        self.inventory.add(node, transport)?;
-        Ok(input)
-    }
-}
-
-fn shared(device: impl cloister_devices::Device + 'static) -> SharedDevice {
-    Arc::new(Mutex::new(device))
-}
-
-/// The wire to an I/O APIC input.
-fn line(ioapic: &Arc<IoApic>, gsi: Option<u32>) -> Arc<dyn IrqLine> {
-    gsi.and_then(|gsi| ioapic.line(gsi)).unwrap_or_else(|| Arc::new(Unconnected))
 }

@@ -47,17 +47,17 @@ impl Write for ConsoleOutput {
 /// The inputs of both consoles.
 #[derive(Clone)]
 pub(super) struct ConsoleInputs {
-    pub(super) serial: SerialInput,
-    pub(super) virtio: ConsoleInput,
+    pub(super) serial: Option<SerialInput>,
+    pub(super) virtio: Option<ConsoleInput>,
     pub(super) last_printed: LastPrinted,
 }
 
 impl ConsoleInputs {
     pub(super) fn send(&self, bytes: &[u8]) -> usize {
         if self.last_printed.load(Ordering::Relaxed) {
-            self.virtio.push(bytes)
+            self.virtio.as_ref().map_or(0, |input| input.push(bytes))
         } else {
-            self.serial.push(bytes)
+            self.serial.as_ref().map_or(0, |input| input.push(bytes))
         }
     }
 }

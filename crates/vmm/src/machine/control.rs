@@ -47,7 +47,7 @@ type Watcher = Box<dyn Fn(MachineEvent) + Send>;
 pub(super) struct Boot {
     pub(super) stop: Arc<Stop>,
     pub(super) inputs: ConsoleInputs,
-    pub(super) button: PowerButton,
+    pub(super) button: Option<PowerButton>,
 }
 
 /// The machine has come to its end: it cannot go on.
@@ -188,7 +188,7 @@ impl Control {
     pub fn powerdown(&self) {
         self.tell(MachineEvent::Powerdown);
         // Not under the lock: the button delivers an interrupt on this thread.
-        let button = self.boot().as_ref().map(|boot| boot.button.clone());
+        let button = self.boot().as_ref().and_then(|boot| boot.button.clone());
         if let Some(button) = button {
             button.press();
         }

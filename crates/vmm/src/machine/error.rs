@@ -4,18 +4,18 @@ use std::io;
 use std::path::PathBuf;
 
 use cloister_boot::{BootError, Remedy};
+use cloister_devices::virtio::BlockError;
 use cloister_virt::RemoveError;
 use thiserror::Error;
 
-use super::board::BoardError;
 use super::epc::{EpcError, ReserveError};
+use super::inventory::InventoryError;
 use crate::accel::VcpuError;
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::ConfigError;
 use crate::memory::RamError;
 use crate::platform_dir::{PlatformDirError, ProvisionError};
-use cloister_devices::virtio::BlockError;
 
 /// Why a machine cannot be put together. [`MachineError::complaint`] says which setting is at fault and
 /// what to do.
@@ -131,7 +131,7 @@ pub enum RunError {
     Acpi(#[from] AcpiError),
     /// The devices.
     #[error(transparent)]
-    Board(#[from] BoardError),
+    Device(#[from] InventoryError),
     /// A processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),

@@ -18,12 +18,17 @@ pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
+use cloister_devices::Node;
+use cloister_devices::virtio::{Block, BlockError};
 use cloister_virt::{EpcPool, SgxVm};
 use vm_memory::GuestMemoryMmap;
 
+use self::board::Wiring;
+use self::inventory::Inventory;
 use self::source::Source;
 use crate::accel::{Translators, VmConfig};
 use crate::config::{DiskConfig, MachineConfig};
@@ -34,7 +39,6 @@ use crate::memory::map_ram;
 use crate::platform_dir;
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
-use cloister_devices::virtio::{Block, BlockError};
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +54,9 @@ pub enum Outcome {
 }
 
 /// A disk image, opened when the machine is made so that its errors come before the guest starts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Disk {
-    file: File,
+    file: Arc<File>,
     config: DiskConfig,
 }
 
@@ -63,6 +67,7 @@ pub struct Machine {
     ram: GuestMemoryMmap,
     source: Source,
     disks: Vec<Disk>,
+    devices: Inventory<Wiring>,
     sgx: Option<Arc<SgxVm>>,
     translators: Translators,
 }
@@ -113,7 +118,8 @@ impl Machine {
             sgx = Some(vm.map_err(MachineError::Epc)?);
         }
         let translators = Translators::new(config.cpus, config.translate);
-        Ok(Self { config, layout, ram, source, disks, sgx, translators })
+        let devices = board::devices(&disks);
+        Ok(Self { config, layout, ram, source, disks, devices, sgx, translators })
     }
 
     /// Boots, and boots again after each reset, until the machine ends. `control` has its consoles
@@ -161,6 +167,11 @@ impl Machine {
         self.sgx.as_ref()
     }
 
+    /// What its devices are.
+    pub fn devices(&self) -> impl Iterator<Item = &Node> {
+        self.devices.nodes()
+    }
+
     /// Bytes of the largest disk.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {
@@ -198,7 +209,7 @@ impl Disk {
         if let Some(format) = image_format::probe(&file) {
             return Err(MachineError::DiskFormat { path: path(), format });
         }
-        let disk = Self { file, config: config.clone() };
+        let disk = Self { file: Arc::new(file), config: config.clone() };
         // Only to find out whether it can be a disk; each boot makes its own.
         disk.device(0).map_err(|reason| MachineError::Disk { path: path(), reason })?;
         Ok(disk)
@@ -234,7 +245,12 @@ impl Disk {
 
     /// The device of the `index`-th disk.
     fn device(&self, index: usize) -> Result<Block, BlockError> {
-        let file = self.file.try_clone().map_err(BlockError::Open)?;
-        Block::from_file(file, self.config.readonly, &format!("cloister-{index}"))
+        let id = format!("cloister-{index}");
+        Block::from_file(self.file.clone(), self.config.readonly, &id)
+    }
+
+    /// The image's descriptor, the same as long as the machine is there.
+    fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }

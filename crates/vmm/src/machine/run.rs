@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use cloister_devices::{Halt, IoHandle, IoLoop, Node, PowerEvent, PowerSwitch};
+
 use super::board::Board;
 use super::control::{Boot, Control};
 use super::error::RunError;
@@ -15,7 +17,6 @@ use super::{Machine, Outcome};
 use crate::accel::{Vcpu, Vm, VmEvent};
 use crate::acpi;
 use crate::sandbox::{Sandbox, ThreadKind};
-use cloister_devices::{Halt, IoHandle, IoLoop, PowerEvent, PowerSwitch};
 
 /// The request to stop that the threads of one boot share.
 pub(super) struct Stop {
@@ -88,6 +89,7 @@ impl Machine {
         }));
         let board = Board::new(self, &*vm, &power, &control.screen(), &stop.halt, io, sandbox)?;
         let epc_nodes: Vec<u32> = self.config.epc.iter().map(|section| section.node).collect();
+        let devices: Vec<&Node> = self.devices().collect();
         let rsdp = acpi::write_tables(
             &self.ram,
             &acpi::Platform {
@@ -95,7 +97,7 @@ impl Machine {
                 cpus: self.config.cpus,
                 nodes: &self.config.nodes,
                 epc_nodes: &epc_nodes,
-                devices: board.inventory.nodes(),
+                devices: &devices,
             },
         )?;
         let entry = self.source.load(self, rsdp)?;
@@ -179,22 +181,22 @@ fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Re
     while !stop.requested() {
         match vcpu.run()? {
             VmEvent::IoRead { port, data } => {
-                if !board.inventory.io().read(port, data) {
+                if !board.buses.io.read(port, data) {
                     tracing::trace!(port, "IN from no device");
                 }
             }
             VmEvent::IoWrite { port, data } => {
-                if !board.inventory.io().write(port, data) {
+                if !board.buses.io.write(port, data) {
                     tracing::trace!(port, ?data, "OUT to no device");
                 }
             }
             VmEvent::MmioRead { gpa, data } => {
-                if !board.inventory.mmio().read(gpa, data) {
+                if !board.buses.mmio.read(gpa, data) {
                     tracing::trace!(gpa, "load from no device");
                 }
             }
             VmEvent::MmioWrite { gpa, data } => {
-                if !board.inventory.mmio().write(gpa, data) {
+                if !board.buses.mmio.write(gpa, data) {
                     tracing::trace!(gpa, ?data, "store to no device");
                 }
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fmt;
+use std::os::fd::RawFd;
 
+use cloister_devices::{Node, WorkThread};
 use libc::{c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
@@ -14,7 +16,6 @@ use super::SandboxError;
 
 /// What a thread is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
 pub enum ThreadKind {
     /// Starts the others and waits for them; what it may not do, none of them may.
     Main,
@@ -22,8 +23,8 @@ pub enum ThreadKind {
     Vcpu,
     /// Does the work of devices.
     Io,
-    /// Raises the clock's interrupts.
-    Clock,
+    /// Is a device's own, of this name.
+    Device(&'static str),
     /// Reads what is typed, or what the client of the console's socket sends.
     Console,
     /// Waits for signals.
@@ -33,8 +34,9 @@ pub enum ThreadKind {
 }
 
 impl ThreadKind {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Main, Self::Vcpu, Self::Io, Self::Clock, Self::Console, Self::Signals, Self::Qmp];
+    /// Those of every process.
+    const ALWAYS: [Self; 6] =
+        [Self::Main, Self::Vcpu, Self::Io, Self::Console, Self::Signals, Self::Qmp];
 
     /// Its name in messages.
     pub(super) const fn name(self) -> &'static str {
@@ -42,7 +44,7 @@ impl ThreadKind {
             Self::Main => "main",
             Self::Vcpu => "vcpu",
             Self::Io => "io",
-            Self::Clock => "clock",
+            Self::Device(name) => name,
             Self::Console => "console",
             Self::Signals => "signals",
             Self::Qmp => "qmp",
@@ -56,11 +58,20 @@ impl ThreadKind {
                 vec![START_THREADS, DISKS, FILES, READ, NOTIFY, CLIENTS, LEAVE_TERMINAL]
             }
             Self::Vcpu => vec![BARRIER],
-            Self::Io => vec![DISKS, READ],
-            Self::Clock => vec![NOTIFY],
+            Self::Io => vec![READ],
+            Self::Device(_) => vec![NOTIFY],
             Self::Console => vec![READ, NOTIFY, CLIENTS],
             Self::Signals => vec![READ, NOTIFY],
             Self::Qmp => vec![READ, NOTIFY, CLIENTS],
+        }
+    }
+}
+
+impl From<WorkThread> for ThreadKind {
+    fn from(thread: WorkThread) -> Self {
+        match thread {
+            WorkThread::Io => Self::Io,
+            WorkThread::Own(name) => Self::Device(name),
         }
     }
 }
@@ -98,7 +109,6 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
-    libc::SYS_write,
     libc::SYS_close,
 ];
 
@@ -179,17 +189,72 @@ pub(super) fn opaque(architecture: TargetArch) -> Result<BpfProgram, SandboxErro
     program(architecture, rules, SeccompAction::Allow, missing).map_err(failed(ThreadKind::Main))
 }
 
-/// Allows what the kind of thread needs; anything else raises SIGSYS.
-pub(super) fn by_kind(
+/// For each kind of thread of a process whose machine has `devices`, allows what it needs; anything else
+/// raises SIGSYS.
+pub(super) fn by_kind<'a>(
     architecture: TargetArch,
-) -> Result<[BpfProgram; ThreadKind::ALL.len()], SandboxError> {
-    let mut programs = Vec::with_capacity(ThreadKind::ALL.len());
-    for kind in ThreadKind::ALL {
-        let rules = rules(kind).map_err(failed(kind))?;
+    devices: impl IntoIterator<Item = &'a Node>,
+) -> Result<Vec<(ThreadKind, BpfProgram)>, SandboxError> {
+    let threads = threads(devices);
+    let files = Files::of_all(&threads);
+    let mut programs = Vec::with_capacity(threads.len());
+    for (kind, own) in threads {
+        let rules = rules(kind, &own, &files).map_err(failed(kind))?;
         let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
-        programs.push(program.map_err(failed(kind))?);
+        programs.push((kind, program.map_err(failed(kind))?));
     }
-    Ok(programs.try_into().unwrap_or_else(|_| unreachable!("one for each kind")))
+    Ok(programs)
+}
+
+/// The kinds of threads, and the files of devices that each works on.
+fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, Files)> {
+    let mut threads = Vec::from(ThreadKind::ALWAYS.map(|kind| (kind, Files::default())));
+    for work in devices.into_iter().filter_map(|node| node.work.as_ref()) {
+        let kind = work.thread.into();
+        let known = threads.iter().position(|&(known, _)| known == kind);
+        let at = known.unwrap_or_else(|| {
+            threads.push((kind, Files::default()));
+            threads.len() - 1
+        });
+        threads[at].1.0.extend(&work.files);
+    }
+    threads
+}
+
+/// Open files of devices.
+#[derive(Default)]
+struct Files(Vec<RawFd>);
+
+impl Files {
+    fn of_all(threads: &[(ThreadKind, Self)]) -> Self {
+        Self(threads.iter().flat_map(|(_, files)| &files.0).copied().collect())
+    }
+
+    /// A rule for each file: that argument `number` is its descriptor.
+    fn named_by(&self, number: u8) -> Result<Vec<SeccompRule>, BackendError> {
+        let named = |&file: &RawFd| SeccompRule::new(vec![is(number, Op::Eq, file as u64)?]);
+        self.0.iter().map(named).collect()
+    }
+
+    /// A rule: that argument `number` is the descriptor of none, and what `also` says.
+    fn not_named_by(
+        &self,
+        number: u8,
+        also: Vec<Condition>,
+    ) -> Result<Vec<SeccompRule>, BackendError> {
+        let other = self.0.iter().map(|&file| is(number, Op::Ne, file as u64));
+        let conditions = other.chain(also.into_iter().map(Ok)).collect::<Result<Vec<_>, _>>()?;
+        // No rule allows everything, and no rule may be empty.
+        if conditions.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![SeccompRule::new(conditions)?])
+    }
+}
+
+/// Compares the low 32 bits of an argument: what the kernel takes of a descriptor or an option.
+fn is(number: u8, op: Op, value: u64) -> Result<Condition, BackendError> {
+    Condition::new(number, Len::Dword, op, value & u64::from(u32::MAX))
 }
 
 fn failed(kind: ThreadKind) -> impl Fn(BackendError) -> SandboxError {
@@ -205,21 +270,28 @@ fn program(
     SeccompFilter::new(rules, mismatch, matched, architecture)?.try_into()
 }
 
-fn rules(kind: ThreadKind) -> Result<Rules, BackendError> {
-    let mut rules = conditional()?;
+/// What a kind of thread may do that works on `own` of the devices' `files`.
+fn rules(kind: ThreadKind, own: &Files, files: &Files) -> Result<Rules, BackendError> {
+    // The main thread reads the disk that is booted, in any way.
+    let guarded = if kind == ThreadKind::Main { &Files::default() } else { files };
+    let mut rules = conditional(guarded)?;
     if kind == ThreadKind::Main {
         rules.extend(start_threads()?);
+    }
+    if !own.0.is_empty() {
+        for &call in DISKS {
+            rules.insert(call, own.named_by(0)?);
+        }
     }
     let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
     Ok(rules)
 }
 
-/// System calls that depend on their arguments, in threads whose lists do not have them.
-fn conditional() -> Result<Rules, BackendError> {
-    let argument = |number: u8, op: Op, value: u64| {
-        Condition::new(number, Len::Dword, op, value).and_then(|one| SeccompRule::new(vec![one]))
-    };
+/// System calls that depend on their arguments, in threads whose lists do not have them. None of them
+/// reaches the `files` of devices.
+fn conditional(files: &Files) -> Result<Rules, BackendError> {
+    let argument = |number: u8, op: Op, value: u64| SeccompRule::new(vec![is(number, op, value)?]);
     let executable = Op::MaskedEq(libc::PROT_EXEC as u64);
     let by_descriptor = Op::MaskedEq(libc::AT_EMPTY_PATH as u64);
     let descriptor = libc::AT_EMPTY_PATH as u64;
@@ -228,8 +300,9 @@ fn conditional() -> Result<Rules, BackendError> {
         values.iter().map(|&value| argument(number, Op::Eq, value)).collect::<Result<Vec<_>, _>>()
     };
     Ok(Rules::from([
+        (libc::SYS_write, files.not_named_by(0, Vec::new())?),
         // No thread makes code.
-        (libc::SYS_mmap, vec![argument(2, executable.clone(), 0)?]),
+        (libc::SYS_mmap, files.not_named_by(4, vec![is(2, executable.clone(), 0)?])?),
         (libc::SYS_mprotect, vec![argument(2, executable, 0)?]),
         // A panic that aborts.
         (libc::SYS_tgkill, vec![argument(0, Op::Eq, this_process)?]),
@@ -238,7 +311,14 @@ fn conditional() -> Result<Rules, BackendError> {
         // A terminal is looked at, and given its settings back.
         (libc::SYS_ioctl, one_of(1, TERMINAL)?),
         (libc::SYS_prctl, one_of(0, THREAD_SETTINGS)?),
-        (libc::SYS_fcntl, one_of(1, DESCRIPTORS)?),
+        // Whether a descriptor is open, which builds with checks ask before they close it, and another
+        // of the same file.
+        (libc::SYS_fcntl, {
+            let mut rules = vec![argument(1, Op::Eq, libc::F_GETFD as u64)?];
+            let copy = is(1, Op::Eq, libc::F_DUPFD_CLOEXEC as u64)?;
+            rules.extend(files.not_named_by(0, vec![copy])?);
+            rules
+        }),
         // Filters are added, never taken away, and report to nobody.
         (
             libc::SYS_seccomp,
@@ -293,9 +373,33 @@ const TERMINAL: &[u64] =
 const THREAD_SETTINGS: &[u64] =
     &[libc::PR_SET_NAME as u64, libc::PR_SET_NO_NEW_PRIVS as u64, PR_SET_VMA];
 
-/// Commands of fcntl(2): whether a descriptor is open, which builds with checks ask before they close
-/// it, and another of the same file.
-const DESCRIPTORS: &[u64] = &[libc::F_GETFD as u64, libc::F_DUPFD_CLOEXEC as u64];
-
 /// Names of memory, which some allocators set.
 const PR_SET_VMA: u64 = 0x5356_4d41;
+
+#[cfg(test)]
+mod tests {
+    use cloister_devices::Rtc;
+    use cloister_devices::virtio::MmioTransport;
+
+    use super::*;
+
+    #[test]
+    fn the_list_of_devices_says_which_threads_there_are_and_which_of_them_reach_disks() {
+        let slot = |index| MmioTransport::node(index, "device", 0xd000_0000, 12);
+        let bare = [slot(0)];
+        let full = [slot(0).with_file(7), Rtc::node(), slot(1).with_file(8)];
+        let of = |devices: &[Node], kind| {
+            let threads = threads(devices);
+            let found = threads.into_iter().find(|&(known, _)| known == kind);
+            found.map(|(_, files)| rules(kind, &files, &files).unwrap())
+        };
+
+        let (without, with) = (of(&bare, ThreadKind::Io), of(&full, ThreadKind::Io));
+
+        assert!(!without.unwrap().contains_key(&libc::SYS_pread64));
+        // A rule for each of them.
+        assert_eq!(with.unwrap()[&libc::SYS_pread64].len(), 2);
+        assert!(of(&bare, ThreadKind::Device("rtc")).is_none());
+        assert!(of(&full, ThreadKind::Device("rtc")).is_some());
+    }
+}

@@ -11,6 +11,7 @@ mod violation;
 use std::sync::Arc;
 use std::{io, process};
 
+use cloister_devices::Node;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
@@ -40,6 +41,9 @@ pub enum SandboxError {
         /// What is wrong with it.
         reason: seccompiler::BackendError,
     },
+    /// A device has a thread that the machine's list of devices does not name.
+    #[error("there is no filter for {0} threads")]
+    Unknown(ThreadKind),
     /// The host has no seccomp, or forbids it.
     #[error("the host refuses a filter: {0}")]
     Refused(seccompiler::Error),
@@ -106,8 +110,8 @@ struct Filters {
     names: BpfProgram,
     /// What no filter can judge is said not to be there.
     opaque: BpfProgram,
-    /// By [`ThreadKind`]: what is not listed ends the process.
-    kinds: [BpfProgram; ThreadKind::ALL.len()],
+    /// What is not listed ends the process.
+    kinds: Vec<(ThreadKind, BpfProgram)>,
 }
 
 impl Sandbox {
@@ -119,18 +123,23 @@ impl Sandbox {
 
     /// Makes the filters, and takes from the calling thread and from those that it will start all
     /// capabilities, what Landlock can take, and the right to large files: to be called when every file
-    /// is open, the largest of `largest_file` bytes, and before any thread is started. `wording` says
-    /// how the sandbox is turned off.
+    /// is open, the largest of `largest_file` bytes, and before any thread is started. `devices` are
+    /// those of the machine: which threads they have, and which of them reach which files. `wording`
+    /// says how the sandbox is turned off.
     ///
     /// # Errors
     ///
     /// [`SandboxError`].
-    pub fn new(largest_file: u64, wording: &'static dyn Wording) -> Result<Self, SandboxError> {
+    pub fn new<'a>(
+        largest_file: u64,
+        devices: impl IntoIterator<Item = &'a Node>,
+        wording: &'static dyn Wording,
+    ) -> Result<Self, SandboxError> {
         let architecture = filters::architecture()?;
         let filters = Filters {
             names: filters::names(architecture)?,
             opaque: filters::opaque(architecture)?,
-            kinds: filters::by_kind(architecture)?,
+            kinds: filters::by_kind(architecture, devices)?,
         };
         own_file::seal().map_err(SandboxError::Keeper)?;
         violation::report_and_end(wording).map_err(SandboxError::Handler)?;
@@ -145,11 +154,13 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Refused`].
+    /// [`SandboxError::Refused`], [`SandboxError::Unknown`].
     pub fn enter(&self, kind: ThreadKind) -> Result<(), SandboxError> {
         let Some(Confinement { filters, .. }) = self.0.as_deref() else { return Ok(()) };
         violation::name_thread(kind);
-        for filter in [&filters.names, &filters.opaque, &filters.kinds[kind as usize]] {
+        let own = filters.kinds.iter().find(|&&(known, _)| known == kind);
+        let (_, own) = own.ok_or(SandboxError::Unknown(kind))?;
+        for filter in [&filters.names, &filters.opaque, own] {
             seccompiler::apply_filter(filter).map_err(SandboxError::Refused)?;
         }
         Ok(())

@@ -6,12 +6,14 @@
 )]
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 use std::time::Duration;
 use std::{env, thread};
 
+use cloister_devices::Rtc;
+use cloister_devices::virtio::MmioTransport;
 use libc::c_long;
 
 use super::*;
@@ -19,6 +21,17 @@ use crate::cli::RunWording;
 
 /// Tells a test that it is the process to be confined, and what it is to do.
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
+
+/// The kinds of threads of a machine with a clock and a disk.
+const KINDS: [ThreadKind; 7] = [
+    ThreadKind::Main,
+    ThreadKind::Vcpu,
+    ThreadKind::Io,
+    ThreadKind::Device("rtc"),
+    ThreadKind::Console,
+    ThreadKind::Signals,
+    ThreadKind::Qmp,
+];
 
 /// [`confined_process`] with a task.
 fn confining(kind: ThreadKind, task: &str) -> Command {
@@ -39,8 +52,10 @@ fn confined(kind: ThreadKind, task: &str) -> Output {
 fn confined_process() {
     let Ok(task) = env::var(TASK) else { return };
     let (kind, task) = task.split_once(' ').unwrap();
-    let kind = ThreadKind::ALL.into_iter().find(|known| known.name() == kind).unwrap();
-    let sandbox = Sandbox::new(0, &RunWording).unwrap();
+    let kind = KINDS.into_iter().find(|known| known.name() == kind).unwrap();
+    let disk = File::open(env::current_exe().unwrap()).unwrap();
+    let node = MmioTransport::node(0, "blk", 0xd000_0000, 12).with_file(disk.as_raw_fd());
+    let sandbox = Sandbox::new(0, &[Rtc::node(), node], &RunWording).unwrap();
     sandbox.enter(ThreadKind::Main).unwrap();
     let task = task.to_owned();
     let ended = thread::spawn(move || {
@@ -56,7 +71,7 @@ fn confined_process() {
             "code" => make_code(),
             "threads" => thread::spawn(|| println!("started")).join().unwrap(),
             "panic" => panic!("on purpose"),
-            call => inject(call),
+            call => inject(&call.replace("disk", &disk.as_raw_fd().to_string())),
         }
     });
     ended.join().unwrap();
@@ -70,7 +85,8 @@ fn ordinary_work() {
     println!("{}", large.iter().map(|&byte| u64::from(byte)).sum::<u64>());
 }
 
-/// Makes a system call as a stolen process could: its number and its arguments, in decimal.
+/// Makes a system call as a stolen process could: its number and its arguments, in decimal. "disk" is
+/// the disk's descriptor.
 fn inject(call: &str) {
     let numbers: Vec<c_long> = call.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
@@ -91,7 +107,7 @@ fn make_code() {
 
 #[test]
 fn every_kind_of_thread_can_do_ordinary_work() {
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         let output = confined(kind, "ordinary work");
 
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -102,7 +118,7 @@ fn every_kind_of_thread_can_do_ordinary_work() {
 
 #[test]
 fn no_thread_can_open_a_file_and_none_dies_of_it() {
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         let output = confined(kind, "open");
 
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
@@ -111,7 +127,7 @@ fn no_thread_can_open_a_file_and_none_dies_of_it() {
 
 #[test]
 fn sockets_and_code_end_the_process_with_a_line() {
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         for task in ["socket", "code"] {
             let output = confined(kind, task);
 
@@ -127,7 +143,7 @@ fn sockets_and_code_end_the_process_with_a_line() {
 
 #[test]
 fn no_thread_can_start_a_program() {
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         let status = confined(kind, "execute").status;
 
         // The C library blocks signals before it starts a program, and then no handler runs.
@@ -211,7 +227,7 @@ fn injected_calls_end_the_process_or_fail() {
         ("ftruncate", libc::SYS_ftruncate, &[0, 0], Ends),
         ("getpid", libc::SYS_getpid, &[], Succeeds),
     ];
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         for &(call, number, arguments, fate) in cases {
             let words: Vec<String> =
                 [&[number], arguments].concat().iter().map(c_long::to_string).collect();
@@ -238,21 +254,47 @@ fn injected_calls_end_the_process_or_fail() {
 
 #[test]
 fn only_the_io_thread_and_the_main_one_reach_disks() {
-    // Of no descriptor.
     for (call, number) in [
         ("pread64", libc::SYS_pread64),
         ("pwrite64", libc::SYS_pwrite64),
         ("fdatasync", libc::SYS_fdatasync),
         ("fallocate", libc::SYS_fallocate),
     ] {
-        for kind in ThreadKind::ALL {
-            let output = confined(kind, &format!("{number} -1 0 0 1"));
+        for (file, may) in [
+            // The disk is open, to read.
+            ("disk", [ThreadKind::Main, ThreadKind::Io].as_slice()),
+            ("-1", &[ThreadKind::Main]),
+        ] {
+            for kind in KINDS {
+                let output = confined(kind, &format!("{number} {file} 0 0 1"));
 
-            let stdout = String::from_utf8_lossy(&output.stdout);
-            let may = matches!(kind, ThreadKind::Main | ThreadKind::Io);
-            let code = if may { 0 } else { 128 + libc::SIGSYS };
-            assert_eq!(output.status.code(), Some(code), "{kind} {call}: {stdout}");
-            assert_eq!(stdout.contains("(os error 9)"), may, "{kind} {call}: {stdout}");
+                let stdout = String::from_utf8_lossy(&output.stdout);
+                let may = may.contains(&kind);
+                let code = if may { 0 } else { 128 + libc::SIGSYS };
+                assert_eq!(output.status.code(), Some(code), "{kind} {call} {file}: {stdout}");
+                assert_eq!(stdout.contains("returned"), may, "{kind} {call} {file}: {stdout}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_every_thread_may_do_with_files_reaches_no_disk() {
+    let copy = libc::F_DUPFD_CLOEXEC;
+    for (call, number, arguments) in [
+        ("write", libc::SYS_write, "FILE 0 0".to_owned()),
+        // To read, and private.
+        ("mmap", libc::SYS_mmap, "0 4096 1 2 FILE".to_owned()),
+        ("fcntl to copy", libc::SYS_fcntl, format!("FILE {copy} 0")),
+    ] {
+        for kind in KINDS {
+            for (file, ends) in [("disk", kind != ThreadKind::Main), ("1", false)] {
+                let arguments = arguments.replace("FILE", file);
+                let output = confined(kind, &format!("{number} {arguments}"));
+
+                let code = if ends { 128 + libc::SIGSYS } else { 0 };
+                assert_eq!(output.status.code(), Some(code), "{kind} {call} {file}: {output:?}");
+            }
         }
     }
 }
@@ -278,7 +320,7 @@ fn a_processor_reads_no_file_and_the_io_thread_does_no_more_than_requests() {
 
 #[test]
 fn only_the_main_thread_starts_threads() {
-    for kind in ThreadKind::ALL {
+    for kind in KINDS {
         let output = confined(kind, "threads");
 
         let started = String::from_utf8_lossy(&output.stdout).contains("started");

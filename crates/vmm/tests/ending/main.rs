@@ -222,9 +222,9 @@ fn the_process_has_nothing_of_its_starter() {
         line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     };
     assert!(!open.contains(&folder.0.join("secret")), "{open:?}");
-    // The machine's and its device's, and not the one that was inherited.
+    // The machine's, which its device shares, and not the one that was inherited.
     let images = open.iter().filter(|path| **path == folder.0.join("image")).count();
-    assert_eq!(images, 2, "{open:?}");
+    assert_eq!(images, 1, "{open:?}");
     assert!(environment.iter().all(|&byte| byte == 0));
     // The starter may have forbidden more.
     assert!(["0 0", "1 1"].contains(&&*limit("Max core file size")), "{limits}");

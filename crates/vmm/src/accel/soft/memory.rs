@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use cloister_cpu::{CodeTrack, PhysMap, PhysPage, RamPage};
+use cloister_devices::DmaObserver;
 use cloister_virt::{Backing, SgxVm};
 use cloister_x86::{Gpa, PAGE_SIZE};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 
 use crate::layout::{HIGH_RAM_BASE, LOW_RAM_LIMIT};
-use cloister_devices::DmaObserver;
 
 /// A contiguous range of RAM with the code tracking of its pages.
 struct Bank {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cloister_boot::EntryState;
 use cloister_cpu::{Features, Package, prepare_barrier};
+use cloister_devices::{DmaObserver, MsiSink};
 use cloister_sgx::Capabilities;
 use cloister_virt::SgxVm;
 
@@ -14,7 +15,6 @@ use super::vcpu::SoftVcpu;
 use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
 use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid, TSC_HZ};
 use crate::layout::PHYS_BITS;
-use cloister_devices::{DmaObserver, MsiSink};
 
 /// What CPUID says on software processors.
 pub(in crate::accel) fn cpuid(config: &VmConfig) -> GuestCpuid {
