@@ -2,6 +2,7 @@
 //! `cloister` command line.
 
 #![warn(
+    missing_debug_implementations,
     clippy::allow_attributes,
     clippy::semicolon_if_nothing_returned,
     clippy::tests_outside_test_module

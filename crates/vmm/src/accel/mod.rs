@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
+use cloister_cpu::ArchState;
 use cloister_devices::{DmaObserver, MsiSink};
 use cloister_virt::{EpcExhausted, SgxVm};
 use cloister_x86::Gpa;
@@ -73,8 +74,18 @@ pub trait Vm: Send + Sync {
     fn skip_time(&self, time: Duration);
 }
 
+/// The state of a processor as plain data: what a debugger shows and changes, and a snapshot keeps.
+pub trait VcpuState {
+    /// Its architectural state, between two instructions. Called while the processor does not run.
+    fn state(&self) -> ArchState;
+
+    /// Replaces its architectural state, without any check. Called while the processor does not run and
+    /// no [`VmEvent`] waits for an answer.
+    fn set_state(&mut self, state: ArchState);
+}
+
 /// One processor.
-pub trait Vcpu: Send {
+pub trait Vcpu: VcpuState + Send {
     /// Runs until the machine has to act. What an event asks to be filled in is taken when the
     /// processor runs again.
     ///

@@ -1,23 +1,27 @@
 //! The handle on a machine that runs: input for its console, and the way to stop, reset and end it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use cloister_devices::PowerButton;
 use rustix::process::Pid;
 use thiserror::Error;
 
 use super::console::{ConsoleInputs, Screen};
 use super::event::{MachineEvent, RunState, ShutdownCause};
-use super::gate::Gate;
+use super::gate::{Gate, Job, NoAnswer};
 use super::run::Stop;
+use crate::accel::Vcpu;
 use crate::terminal::Consumer;
-use cloister_devices::PowerButton;
 
 /// How long [`Control::stop`] waits for a processor that is in the middle of a device access which
 /// the host holds up, such as output to a terminal that does not take it, and for a request to a device,
-/// and [`Control::cpu_threads`] for a boot.
+/// and [`Control::cpu_threads`] for a boot; [`Control::ask`] waits for all of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A handle on a machine. A clone is the same handle.
@@ -54,6 +58,30 @@ pub(super) struct Boot {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("the machine has come to its end")]
 pub struct Ended;
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("state", &self.0.state)
+            .field("quit", &self.0.quit)
+            .field("gate", &self.0.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why processors do not answer a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum AskError {
+    /// The machine has come to its end.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The machine is between two boots.
+    #[error("the machine is between two boots and has no processors: ask again")]
+    BetweenBoots,
+    /// The host holds up a processor in a device access.
+    #[error("a processor is held up in a device access and does not answer: ask again")]
+    HeldUp,
+}
 
 impl Control {
     /// A handle for one machine, whose consoles print to `screen`. A screen that takes nothing for a
@@ -182,6 +210,62 @@ impl Control {
             }
         });
         Ok(())
+    }
+
+    /// Asks processors `cpus` a question, each on its own thread and between two instructions, and returns
+    /// their answers in the order of the processors. All processors of the machine are stopped for it, as by
+    /// [`Control::stop`], and a machine that runs goes on after the last answer; for the guest no time has
+    /// passed, and nobody is told of it. `question` must return soon.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]: a boot that begins is waited for a second, its processors are waited for a second to
+    /// stop and a second to answer, and nothing is waited for beyond the machine's end.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        cpus: Range<u32>,
+        question: impl FnOnce(&mut dyn Vcpu) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, AskError> {
+        let ending = || self.quit_cause().is_some();
+        let gate = &self.0.gate;
+        if self.state() != RunState::Shutdown {
+            // For a boot that begins. Whether they are there is looked at below.
+            let _ = gate.threads(cpus.end, PATIENCE, ending);
+        }
+        // Held to the end: no transition comes between, and no other boot begins.
+        let state = self.lock_state();
+        if *state == RunState::Shutdown || ending() {
+            return Err(Ended.into());
+        }
+        let stop = self.boot().as_ref().map(|boot| boot.stop.clone());
+        let stop = stop.ok_or(AskError::BetweenBoots)?;
+        let answers = Arc::new(Mutex::new(BTreeMap::new()));
+        let job = |cpu| -> (u32, Job) {
+            let (question, answers) = (question.clone(), answers.clone());
+            let job = move |vcpu: &mut dyn Vcpu| {
+                let answer = question(vcpu);
+                lock(&answers).insert(cpu, answer);
+            };
+            (cpu, Box::new(job))
+        };
+        let jobs = cpus.map(job).collect();
+        let running = *state == RunState::Running;
+        if running {
+            gate.close();
+            stop.interrupt();
+            // One that does not come may not be among those that are asked.
+            gate.wait_until_still(PATIENCE, ending);
+        }
+        let answered = gate.ask(jobs, PATIENCE, ending);
+        if running {
+            gate.open(|time| stop.skip_time(time));
+        }
+        match answered {
+            Ok(()) => Ok(std::mem::take(&mut *lock(&answers)).into_values().collect()),
+            Err(_) if ending() => Err(Ended.into()),
+            Err(NoAnswer::Gone) => Err(AskError::BetweenBoots),
+            Err(NoAnswer::HeldUp) => Err(AskError::HeldUp),
+        }
     }
 
     /// Presses the power button.

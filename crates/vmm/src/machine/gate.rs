@@ -1,11 +1,17 @@
-//! The gate at which the processors of a stopped machine wait.
+//! The gate at which the processors of a stopped machine wait, and answer questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::thread::gettid;
+
+use crate::accel::Vcpu;
+
+/// What a processor does at the gate, on its own thread. It must return soon.
+pub(super) type Job = Box<dyn FnOnce(&mut dyn Vcpu) + Send>;
 
 /// The gate. Each processor's thread comes to it before its first instruction and whenever it is
 /// interrupted, and waits there as long as it is closed.
@@ -15,15 +21,31 @@ pub(super) struct Gate {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     closed: bool,
     /// The host's threads of the processors, by APIC ID.
     threads: BTreeMap<u32, Pid>,
     /// How many of them wait.
     waiting: usize,
-    /// When the last of those that wait came.
+    /// When the last of those that wait came, or the gate was closed behind them.
     still_since: Option<Instant>,
+    /// What processors are to do while they wait, by APIC ID.
+    jobs: BTreeMap<u32, Job>,
+    /// The processors that are doing it.
+    at_work: BTreeSet<u32>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("closed", &self.closed)
+            .field("threads", &self.threads)
+            .field("waiting", &self.waiting)
+            .field("jobs", &self.jobs.keys())
+            .field("at_work", &self.at_work)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Gate {
@@ -36,7 +58,12 @@ impl Gate {
 
     /// Closes the gate: a processor that comes to it waits.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        // Some may not have left since it was closed before.
+        if state.waiting != 0 && state.still_since.is_none() {
+            state.still_since = Some(Instant::now());
+        }
     }
 
     /// Waits until every processor waits at the gate, `limit` at most or until the machine is
@@ -46,6 +73,32 @@ impl Gate {
         let wait = |state: &mut State| moving(state) && !ending();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, wait);
         !moving(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Has processors do their jobs at the closed gate. Waits until all are done, `limit` at most, or until
+    /// one of the processors has left for good or the machine is `ending`; jobs that are not begun then are
+    /// forgotten.
+    pub(super) fn ask(
+        &self,
+        jobs: BTreeMap<u32, Job>,
+        limit: Duration,
+        ending: impl Fn() -> bool,
+    ) -> Result<(), NoAnswer> {
+        let mut state = self.lock();
+        state.jobs = jobs;
+        self.changed.notify_all();
+        let busy = |state: &State| !state.jobs.is_empty() || !state.at_work.is_empty();
+        let gone = |state: &State| state.jobs.keys().any(|cpu| !state.threads.contains_key(cpu));
+        let wait = |state: &mut State| busy(state) && !gone(state) && !ending();
+        let waited = self.changed.wait_timeout_while(state, limit, wait);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let answer = match busy(&state) {
+            false => Ok(()),
+            true if gone(&state) => Err(NoAnswer::Gone),
+            true => Err(NoAnswer::HeldUp),
+        };
+        state.jobs.clear();
+        answer
     }
 
     /// Opens the gate. Before anybody passes, `take_back` gets the time for which no processor
@@ -93,6 +146,15 @@ impl Gate {
     }
 }
 
+/// Why not every job was done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoAnswer {
+    /// A processor has no thread: its boot has not begun, or has ended.
+    Gone,
+    /// A processor did not come to the gate, or the machine is ending.
+    HeldUp,
+}
+
 /// A processor's thread, as the gate knows it.
 #[derive(Debug)]
 pub(super) struct Passage<'a> {
@@ -101,8 +163,9 @@ pub(super) struct Passage<'a> {
 }
 
 impl Passage<'_> {
-    /// Waits while the gate is closed and the thread is not to end.
-    pub(super) fn pass(&self, ending: impl Fn() -> bool) {
+    /// Waits while the gate is closed and the thread is not to end, and meanwhile has `vcpu` do what it is
+    /// asked.
+    pub(super) fn pass(&self, vcpu: &mut dyn Vcpu, ending: impl Fn() -> bool) {
         let mut state = self.gate.lock();
         if !state.closed || ending() {
             return;
@@ -111,7 +174,17 @@ impl Passage<'_> {
         state.still_since = Some(Instant::now());
         self.gate.changed.notify_all();
         while state.closed && !ending() {
-            state = self.gate.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let Some(job) = state.jobs.remove(&self.cpu) else {
+                state = self.gate.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.at_work.insert(self.cpu);
+            // Others pass and ask meanwhile.
+            drop(state);
+            job(vcpu);
+            state = self.gate.lock();
+            state.at_work.remove(&self.cpu);
+            self.gate.changed.notify_all();
         }
         state.waiting -= 1;
     }
@@ -119,7 +192,11 @@ impl Passage<'_> {
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        self.gate.lock().threads.remove(&self.cpu);
+        let mut state = self.gate.lock();
+        state.threads.remove(&self.cpu);
+        // After a job that panicked.
+        state.at_work.remove(&self.cpu);
+        drop(state);
         self.gate.changed.notify_all();
     }
 }

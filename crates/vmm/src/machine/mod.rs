@@ -12,7 +12,7 @@ mod run;
 mod source;
 mod supervise;
 
-pub use control::{Control, Ended};
+pub use control::{AskError, Control, Ended};
 pub use epc::{EpcError, ReserveError, platform_epc};
 pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
@@ -61,6 +61,7 @@ struct Disk {
 }
 
 /// A machine that is ready to boot.
+#[derive(Debug)]
 pub struct Machine {
     config: MachineConfig,
     layout: Layout,

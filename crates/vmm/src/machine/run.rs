@@ -177,7 +177,7 @@ fn run_all(
 fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Result<(), RunError> {
     let passage = stop.gate.enter(cpu);
     let _ends_with_this_thread = StopOnDrop(stop);
-    passage.pass(|| stop.requested());
+    passage.pass(&mut *vcpu, || stop.requested());
     while !stop.requested() {
         match vcpu.run()? {
             VmEvent::IoRead { port, data } => {
@@ -207,7 +207,7 @@ fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Re
             }
             VmEvent::Init => board.power.request(PowerEvent::Reset),
             // To end, which the loop's condition looks at, or to wait while the machine is stopped.
-            VmEvent::Interrupted => passage.pass(|| stop.requested()),
+            VmEvent::Interrupted => passage.pass(&mut *vcpu, || stop.requested()),
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use cloister_boot::{
 };
 
 /// Where each boot gets its kernel from.
+#[derive(Debug)]
 pub(super) enum Source {
     /// Files of the host, read once, so that a reset boots the same bytes again.
     Files(BootSource),

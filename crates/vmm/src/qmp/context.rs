@@ -9,7 +9,7 @@ use crate::cpuid::GuestCpuid;
 use crate::machine::{Control, Machine};
 
 /// The machine as commands see it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// What the machine was made from.
     pub config: MachineConfig,

@@ -11,6 +11,7 @@ mod machine;
 mod policy;
 mod power;
 mod process;
+mod registers;
 mod resets;
 mod robustness;
 mod run_state;

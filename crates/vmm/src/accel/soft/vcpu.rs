@@ -11,7 +11,7 @@ use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
 
 use super::msr::MsrBank;
 use super::translators::Translators;
-use crate::accel::{Vcpu, VcpuError, VmEvent};
+use crate::accel::{Vcpu, VcpuError, VcpuState, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
 
 /// The last event, if the processor waits for the machine to have dealt with it.
@@ -215,6 +215,17 @@ impl SoftVcpu {
     }
 }
 
+impl VcpuState for SoftVcpu {
+    fn state(&self) -> ArchState {
+        self.vcpu.cpu.state().clone()
+    }
+
+    fn set_state(&mut self, state: ArchState) {
+        debug_assert_eq!(self.pending, Pending::Nothing);
+        self.vcpu.cpu.set_state(state);
+    }
+}
+
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<VmEvent<'_>, VcpuError> {
         self.resume();
@@ -376,6 +387,24 @@ mod tests {
             state.shadow = Shadow::Sti;
         });
         this
+    }
+
+    #[test]
+    fn a_state_that_is_put_back_is_the_state_that_was_taken() {
+        let mut vcpu = before_einit();
+        let taken = vcpu.state();
+        let mut other = taken.clone();
+        other.gpr[Gpr::Rax] = !0;
+        (other.rip, other.cr0) = (0, Cr0::ET);
+
+        vcpu.set_state(other.clone());
+        assert_eq!(vcpu.state(), other);
+        vcpu.set_state(taken.clone());
+
+        assert_eq!(vcpu.state(), taken);
+        // It goes on from there: paging and the instruction at RIP are what they were.
+        let invalid = SgxStatus::InvalidSignature;
+        assert_eq!(reported(vcpu, |_| {}), invalid.rax());
     }
 
     /// What happens to a processor before it executes EINIT.

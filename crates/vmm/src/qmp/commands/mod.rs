@@ -3,6 +3,7 @@
 
 mod cpus;
 mod epc;
+mod human;
 mod monitor;
 mod power;
 mod sgx;
@@ -48,6 +49,14 @@ const COMMANDS: &[Command] = &[
     plain("system_powerdown", power::system_powerdown),
     plain("quit", power::quit),
     plain("query-cpus-fast", cpus::query_cpus_fast),
+    Command {
+        name: "human-monitor-command",
+        parameters: &[
+            Parameter { name: human::COMMAND_LINE, required: true },
+            Parameter { name: human::CPU_INDEX, required: false },
+        ],
+        run: human::human_monitor_command,
+    },
     plain("query-sgx", sgx::query_sgx),
     plain("query-sgx-capabilities", sgx::query_sgx_capabilities),
     Command {
