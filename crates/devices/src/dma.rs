@@ -37,18 +37,18 @@ impl GuestRam {
         Self { memory, observer, halt: Halt::default() }
     }
 
-    /// The same RAM for devices that leave off when `halt` is requested.
+    /// The same RAM for devices that stop when `halt` is requested.
     #[must_use]
     pub fn until(self, halt: Halt) -> Self {
         Self { halt, ..self }
     }
 
-    /// The request to leave off.
+    /// The request to stop.
     pub(crate) fn halt(&self) -> &Halt {
         &self.halt
     }
 
-    /// Whether a device is to leave off what it is doing with the guest's buffers.
+    /// Whether a device is to abandon what it is doing with the guest's buffers.
     pub fn is_halted(&self) -> bool {
         self.halt.requested()
     }

@@ -1,9 +1,9 @@
-//! The request to leave off what is done for the guest.
+//! The request to stop what is done for the guest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells whoever does long work for the guest that it is to leave off: because the boot is to end, the
+/// Tells whoever does long work for the guest to stop: because the boot is to end, the
 /// driver resets the device, or the machine stops. A guest can ask a device for hours of work at once, so
 /// work is done in pieces with a look at this before each. A clone is the same request.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ impl Halt {
         Self { asked: Arc::default(), whole: Some(Arc::new(self.clone())) }
     }
 
-    /// Asks to leave off.
+    /// Asks to stop.
     pub fn request(&self) {
         self.asked.store(true, Ordering::SeqCst);
     }
@@ -30,7 +30,7 @@ impl Halt {
         self.asked.store(false, Ordering::SeqCst);
     }
 
-    /// Whether work is to be left off.
+    /// Whether work is to stop.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.asked.load(Ordering::SeqCst)

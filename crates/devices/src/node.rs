@@ -32,7 +32,7 @@ pub enum WorkThread {
     Own(&'static str),
 }
 
-/// What a device does beside answering at its registers.
+/// What a device does besides answering at its registers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Work {
     /// Where it is done.
@@ -53,7 +53,7 @@ pub struct Node {
     pub gsi: Option<u32>,
     /// What the DSDT says of it in `\_SB`: nothing, if a guest finds it by itself.
     pub aml: AmlBytes,
-    /// What it does beside answering at its registers, if anything.
+    /// What it does besides answering at its registers, if anything.
     pub work: Option<Work>,
 }
 

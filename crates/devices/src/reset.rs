@@ -1,7 +1,7 @@
 //! The ways to reset a PC by its chipset: the keyboard controller's output port (60H and 64H), system
 //! control port A (92H) and the reset control register (CF9H).
 //!
-//! Some of them pulse RESET# on a PC, others INIT#, behind which the firmware starts over too. There is
+//! Some of them pulse RESET# on a PC, others INIT#, after which the firmware starts over too. There is
 //! no firmware here, so that each resets the machine.
 
 use std::sync::Arc;

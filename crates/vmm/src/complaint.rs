@@ -123,14 +123,14 @@ enum Part {
 }
 
 impl Phrase {
-    /// The phrase, and text behind it.
+    /// The phrase followed by text.
     #[must_use]
     pub fn text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.0.push(Part::Text(text.into()));
         self
     }
 
-    /// The phrase, and the name of a setting behind it.
+    /// The phrase followed by the name of a setting.
     #[must_use]
     pub fn setting(mut self, setting: Setting) -> Self {
         self.0.push(Part::Setting(setting));
@@ -167,7 +167,7 @@ pub enum Fix {
     Do(Phrase),
     /// Name a kernel, or a disk with an installed system.
     NameBoot,
-    /// Name an image; it may be that something was written after its name that is no part of it.
+    /// Name an image; it may be that something was written after its name that does not belong to it.
     NameImage,
     /// Do `first`, or make `images` read-only.
     OrReadOnly {

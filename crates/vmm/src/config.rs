@@ -11,7 +11,7 @@ use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
 use crate::size::format_size;
 
-/// Most processors of one machine: what eight-bit APIC IDs and the MADT here describe.
+/// The maximum number of processors: what 8-bit APIC IDs and this MADT can name.
 pub const MAX_CPUS: u32 = 64;
 /// RAM of a machine that is given no size, in bytes.
 pub const DEFAULT_RAM: u64 = 512 << 20;
@@ -19,7 +19,7 @@ pub const DEFAULT_RAM: u64 = 512 << 20;
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0";
 /// Longest kernel command line that Linux takes on x86 (COMMAND_LINE_SIZE, less its NUL).
 pub const MAX_CMDLINE: usize = 2047;
-/// Most disks of one machine: each takes a virtio-mmio slot and an IOAPIC pin.
+/// The maximum number of disks: each takes a virtio-mmio slot and an IOAPIC pin.
 pub const MAX_DISKS: usize = 8;
 
 /// A disk image.

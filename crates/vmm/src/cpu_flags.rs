@@ -1,7 +1,7 @@
 //! `--cpu`: what the guest's CPUID says of SGX, by the names that QEMU gives the bits.
 //!
 //! `host` is all that this machine's processors do by default; `sgx-provisionkey` has to be asked for,
-//! as in QEMU, and takes a right (see docs/platform.md). Flags behind it add (`+`) or take
+//! as in QEMU, and takes a right (see docs/platform.md). Flags after it add (`+`) or take
 //! away (`-`) one bit each. What is taken away takes along what needs it and was not asked for;
 //! what was asked for and needs it makes a contradiction.
 

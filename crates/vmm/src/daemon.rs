@@ -24,7 +24,7 @@ pub enum Side {
     Failed,
     /// The one that was started. The other was ended from outside, and could say nothing.
     Ended,
-    /// The one behind it.
+    /// The one that goes on after it.
     Daemon(Daemon),
 }
 
@@ -157,7 +157,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Behind the word that it is ready nobody reads on.
+        // Nobody reads on after the word that it is ready.
         let _ = self.starter.write_all(&[FAILED]);
     }
 }

@@ -12,9 +12,9 @@ use rustix::io::Errno;
 const ANYBODY: u32 = 0o002;
 
 /// Opens a file for writing, made if it is not there with `mode` less the process's umask, and cut to
-/// nothing if `truncate`, and for reading too if not. Behind a directory in which anybody can make a link, such as `/tmp`, no link is
-/// followed: it may be anybody's, and lead to any file of this user. A pipe that nobody reads is an error,
-/// and not waited for.
+/// nothing if `truncate`, and for reading too if not. Below a directory in which anybody can make a link,
+/// such as `/tmp`, no link is followed: it may be anybody's, and lead to any file of this user. A pipe that
+/// nobody reads is an error, and not waited for.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ const fn magic(name: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
 }
 
 /// Formats that no disk's own contents begin with. (A disk that is encrypted by LUKS begins with the
-/// bytes of QEMU's format `luks`, and a VHD of fixed size is a disk with a sector behind it.)
+/// bytes of QEMU's format `luks`, and a VHD of fixed size is a disk followed by one sector.)
 const MAGICS: &[Magic] = &[
     magic("qcow", 0, b"QFI\xfb\0\0\0\x01"),
     magic("qcow2", 0, b"QFI\xfb"),

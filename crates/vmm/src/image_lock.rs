@@ -1,7 +1,7 @@
 //! Locks of disk images, by which two machines, of Cloister or of QEMU, do not write to one disk.
 //!
 //! QEMU tells what it does with an image by locks of single bytes of it (`block/file-posix.c`, from its
-//! version 2.10 on): one for each thing that it does, and one for each that it bears nobody else to do.
+//! version 2.10 on): one for each thing that it does, and one for each that it lets nobody else do.
 //! Locks are of the open file, so that a machine which is given one image twice refuses itself.
 #![expect(unsafe_code, reason = "locks of open files have no safe wrapper")]
 
@@ -24,7 +24,7 @@ const RESIZE: i64 = 3;
 /// What a disk does with its image.
 const READS: &[i64] = &[CONSISTENT_READ];
 const READS_AND_WRITES: &[i64] = &[CONSISTENT_READ, WRITE];
-/// What it bears nobody else to do: a guest believes that its disk changes by its own writes alone.
+/// What it lets nobody else do: a guest believes that its disk changes by its own writes alone.
 const ALONE: &[i64] = &[WRITE, RESIZE];
 
 /// Why an image is not locked.
@@ -68,7 +68,7 @@ fn set(image: &File, byte: i64) -> Result<(), LockError> {
     match unsafe { libc::fcntl(image.as_raw_fd(), F_OFD_SETLK, &raw const wanted) } {
         0 => Ok(()),
         _ => Err(match io::Error::last_os_error() {
-            // Somebody has the byte for himself alone, which QEMU never does.
+            // Somebody has the byte exclusively, which QEMU never does.
             error if error.kind() == io::ErrorKind::WouldBlock => LockError::InUse,
             error => LockError::Unsupported(error),
         }),

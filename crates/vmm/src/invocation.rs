@@ -12,7 +12,7 @@ use crate::qmp::Listen;
 pub struct Invocation {
     /// The machine.
     pub machine: MachineConfig,
-    /// What is behind its consoles.
+    /// The back end of its consoles.
     pub serial: Chardev,
     /// Where its QMP monitors listen.
     pub monitors: Vec<Listen>,

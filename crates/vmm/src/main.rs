@@ -162,7 +162,7 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     run_machine(Arc::new(machine), files, sandbox, daemon)
 }
 
-/// What the process opened beside what the guest sees.
+/// What the process opened besides what the guest sees.
 struct Files {
     monitors: Vec<Socket>,
     console: Backend,

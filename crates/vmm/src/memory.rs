@@ -15,7 +15,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use crate::layout::Layout;
 use crate::size::format_size;
 
-/// The file's name in `/proc/PID/maps`, behind `memfd:`.
+/// The file's name in `/proc/PID/maps`, after `memfd:`.
 const NAME: &str = "cloister-ram";
 
 /// Why there is no RAM for the guest.

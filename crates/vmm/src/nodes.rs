@@ -7,10 +7,10 @@ use thiserror::Error;
 use crate::layout::Layout;
 use crate::size::format_size;
 
-/// Most nodes of one machine, as in QEMU.
+/// The maximum number of nodes, as in QEMU.
 pub const MAX_NODES: usize = 128;
 
-/// A NUMA node of the guest. Its number is its place among its fellows.
+/// A NUMA node of the guest. Its number is its position in the list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct NodeConfig {
     /// Numbers of its processors.
@@ -25,7 +25,7 @@ pub enum NodeError {
     /// More nodes than [`MAX_NODES`].
     #[error("{0} nodes are more than the {MAX_NODES} that a machine may have: leave some out")]
     TooMany(usize),
-    /// A node has a processor that the machine has not.
+    /// A node has a processor that the machine does not have.
     #[error("node {node} has processor {cpu} and the machine has 0 to {last}: leave it out")]
     NoSuchCpu {
         /// The node.
@@ -136,7 +136,7 @@ pub fn homes(nodes: &[NodeConfig], cpus: u32) -> Vec<u32> {
 }
 
 /// The RAM of `layout` by node, in ascending order: each node takes what the nodes before left, and
-/// one that reaches the 32-bit hole has a second range behind it. RAM that no node takes is on
+/// one that reaches the 32-bit hole has a second range after it. RAM that no node takes is on
 /// node 0.
 #[must_use]
 pub fn ram(nodes: &[NodeConfig], layout: &Layout) -> Vec<(u32, Range<u64>)> {

@@ -14,7 +14,7 @@ use crate::own_file::OwnFile;
 /// Longest contents that are a process's number: the digits of a 64-bit one, and a newline.
 const LONGEST: u64 = 21;
 
-/// Why there is no such file.
+/// Why the file cannot be made.
 #[derive(Debug, Error)]
 pub enum PidFileError {
     /// The host refuses it.
@@ -25,7 +25,7 @@ pub enum PidFileError {
         /// What the host said.
         reason: io::Error,
     },
-    /// It is no file of contents, but a device for example.
+    /// It is not a regular file, but a device, for example.
     #[error("{path} is not a regular file: name one that is, or one that is not there yet", path = .0.display())]
     NotRegular(PathBuf),
     /// It has been written for something else.

@@ -34,7 +34,7 @@ const MAX_FILE: u64 = 4096;
 const OTHERS: u32 = 0o077;
 /// Root's number.
 const ROOT: u32 = 0;
-/// How often one looks whether the directory is locked no more, and the pause before it looks again.
+/// How often to look whether the directory is still locked, and the pause before looking again.
 const LOCK_TRIES: u32 = 250;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -57,7 +57,7 @@ pub enum PlatformDirError {
         /// What to make of them.
         mend: &'static str,
     },
-    /// Others may look into a directory that is no platform's, and whose mode has its reasons.
+    /// Others may look into a directory that does not hold a platform, and whose mode has its reasons.
     #[error("{path} is not a platform, and open to others (mode {mode:03o}): name a directory of its own, such as {path}/platform", path = .path.display())]
     NoPlatform {
         /// The directory.
@@ -169,7 +169,7 @@ fn user() -> u32 {
     geteuid().as_raw()
 }
 
-/// Root may do anything anyhow; what any other user has, he may exchange.
+/// Root may do anything anyhow; any other user may replace what is theirs.
 fn check_owner(path: &Path, found: &Metadata) -> Result<(), PlatformDirError> {
     match found.uid() {
         ROOT => Ok(()),
@@ -179,7 +179,7 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), PlatformDirError> {
 }
 
 /// Locks the directory, for which this waits a moment while another makes a platform of it. Without a
-/// lock all goes as well, but that what others have left cannot be told from what they are making.
+/// lock everything works as well, except that leftovers of others cannot be told from what they are making.
 fn lock(path: &Path) -> Option<File> {
     let directory = File::open(path).ok()?;
     for _ in 0..LOCK_TRIES {

@@ -88,7 +88,7 @@ fn is_control(next: char) -> bool {
     next.is_control() || separates || turns
 }
 
-/// Prints what was asked for on standard output. A reader that has seen enough is no error.
+/// Prints what was asked for on standard output. A reader that has seen enough is not an error.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Writes as much to standard output as it takes at once.
 pub(crate) fn show(text: &str) {
     if has_room(stdio::stdout(), 0) {
-        // What cannot be shown is no reason to end the machine.
+        // The machine does not end because something cannot be shown.
         let _ = rustix::io::write(stdio::stdout(), text.as_bytes());
     }
 }

@@ -72,7 +72,7 @@ impl Block {
     /// which 20 bytes count.
     ///
     /// # Errors
-    /// There is no such file, it may not be opened so, or it is no disk.
+    /// There is no such file, it may not be opened so, or it is not a disk.
     pub fn open(path: &Path, read_only: bool, id: &str) -> Result<Self, BlockError> {
         let file =
             OpenOptions::new().read(true).write(!read_only).open(path).map_err(BlockError::Open)?;
@@ -82,7 +82,7 @@ impl Block {
     /// A disk on a file that is open already, for writing too unless the disk is read-only.
     ///
     /// # Errors
-    /// The file is no disk.
+    /// The file is not a disk.
     pub fn from_file(
         file: impl Into<Arc<File>>,
         read_only: bool,

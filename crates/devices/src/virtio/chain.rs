@@ -88,9 +88,9 @@ impl Chain {
     /// takes, or fewer at the end.
     ///
     /// # Errors
-    /// Guest memory cannot be reached, or the device is to leave off.
+    /// Guest memory cannot be reached, or the device is to stop.
     pub fn read(&self, ram: &GuestRam, offset: u64, data: &mut [u8]) -> Result<usize, DeviceFault> {
-        leave_off_if_halted(ram)?;
+        stop_if_halted(ram)?;
         let mut done = 0;
         for (gpa, len) in pieces(&self.buffers[..self.readable], offset, data.len()) {
             ram.read(gpa, &mut data[done..done + len])?;
@@ -102,9 +102,9 @@ impl Chain {
     /// Writes at `offset` of the writable bytes. Returns how many fitted.
     ///
     /// # Errors
-    /// Guest memory cannot be reached, or the device is to leave off.
+    /// Guest memory cannot be reached, or the device is to stop.
     pub fn write(&self, ram: &GuestRam, offset: u64, data: &[u8]) -> Result<usize, DeviceFault> {
-        leave_off_if_halted(ram)?;
+        stop_if_halted(ram)?;
         let mut done = 0;
         for (gpa, len) in pieces(&self.buffers[self.readable..], offset, data.len()) {
             ram.write(gpa, &data[done..done + len])?;
@@ -115,7 +115,7 @@ impl Chain {
 }
 
 /// Looked at before each piece of a request: a chain may be of terabytes.
-pub(super) fn leave_off_if_halted(ram: &GuestRam) -> Result<(), DeviceFault> {
+pub(super) fn stop_if_halted(ram: &GuestRam) -> Result<(), DeviceFault> {
     if ram.is_halted() { Err(DeviceFault::Halted) } else { Ok(()) }
 }
 

@@ -55,7 +55,7 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// Puts a console behind a transport with `ram` and `line`, served by `io`. What the guest sends
+    /// Puts a console on a transport with `ram` and `line`, served by `io`. What the guest sends
     /// goes to `output`, flushed for each of its buffers; the second value takes what it is to receive.
     /// `size` is columns and rows, if they are known.
     ///

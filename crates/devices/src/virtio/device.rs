@@ -45,9 +45,9 @@ pub enum DeviceFault {
         /// Its first descriptor.
         head: u16,
     },
-    /// The boot is to end, or the driver wants its buffers back: the device leaves off, through no fault
+    /// The boot is to end, or the driver wants its buffers back: the device abandons its work, through no fault
     /// of the driver.
-    #[error("The device is to leave off")]
+    #[error("The device is to stop")]
     Halted,
     /// Guest memory went away under a buffer that was there.
     #[error("A buffer cannot be reached")]
@@ -80,7 +80,7 @@ pub trait VirtioDevice: Send {
     /// waits for the guest; what the host does not take now is put back.
     ///
     /// # Errors
-    /// The driver broke the rules and the device needs a reset, or the device is to leave off.
+    /// The driver broke the rules and the device needs a reset, or the device is to stop.
     fn serve(
         &mut self,
         index: usize,

@@ -83,7 +83,7 @@ impl MmioTransport {
             .working_on(WorkThread::Io)
     }
 
-    /// Puts `device` behind registers, and its queues on `io`. It reaches guest memory through `ram`, and
+    /// Gives `device` registers, and its queues to `io`. It reaches guest memory through `ram`, and
     /// `line` is asserted as long as an interrupt status bit is set.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! virtio devices behind the virtio-mmio transport.
+//! virtio devices over the virtio-mmio transport.
 
 mod block;
 mod chain;

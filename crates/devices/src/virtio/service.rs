@@ -1,9 +1,9 @@
 //! A virtio device on the I/O thread: its queues are served there, as the driver and the host ask for it.
 //!
-//! What registers need is behind a lock that is held for moments; queues and device are behind locks that
+//! A lock that is held for moments guards what registers need; queues and device have locks that
 //! are held for as long as a queue is served. A processor takes the latter only where the driver is to be
 //! told that nothing is in flight any more: at a reset, and where it stops a queue. The service is asked to
-//! leave off then, so that this takes as long as a piece of a request.
+//! stop then, so that this takes as long as a piece of a request.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,7 @@ struct ServedQueue {
     requested: AtomicBool,
     /// The driver wants to have the queue back.
     cancel: Halt,
-    /// RAM for requests of this queue, which are left off by `cancel` too.
+    /// RAM for requests of this queue, which `cancel` calls off too.
     ram: GuestRam,
     /// Locked after the device.
     queue: Mutex<Virtqueue>,
@@ -97,7 +97,7 @@ impl Service {
             .is_some_and(|served| lock(&served.queue).start(setup, &served.ram, event_idx))
     }
 
-    /// Stops a queue. Returns when no request of it is in flight: one that was is left off.
+    /// Stops a queue. Returns when no request of it is in flight: one that was is abandoned.
     pub(super) fn stop_queue(&self, index: usize) {
         let Some(served) = self.queues.get(index) else { return };
         served.cancel.request();
@@ -106,7 +106,7 @@ impl Service {
         served.cancel.withdraw();
     }
 
-    /// Resets the device. Returns when none of its requests is in flight: one that was is left off.
+    /// Resets the device. Returns when none of its requests is in flight: one that was is abandoned.
     pub(super) fn reset(&self) {
         self.queues.iter().for_each(|served| served.cancel.request());
         let mut device = lock(&self.device);

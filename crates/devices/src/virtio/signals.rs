@@ -1,4 +1,4 @@
-//! What a virtio device and its driver tell each other beside the queues: the device status and the
+//! What a virtio device and its driver tell each other besides the queues: the device status and the
 //! interrupt.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

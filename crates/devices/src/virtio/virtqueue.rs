@@ -6,7 +6,7 @@ use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
-use super::chain::{Chain, leave_off_if_halted};
+use super::chain::{Chain, stop_if_halted};
 use super::device::DeviceFault;
 use super::signals::Signals;
 use crate::dma::GuestRam;
@@ -36,7 +36,7 @@ pub struct Virtqueue {
     cut_short: bool,
 }
 
-/// Turns of a queue's whole size before the device lets go, so that other devices have theirs. A vCPU
+/// How many times a turn may empty the whole ring before other devices have theirs. A vCPU
 /// may refill the ring as fast as it is emptied.
 const REFILLS_PER_TURN: u32 = 16;
 
@@ -45,7 +45,7 @@ impl Virtqueue {
     /// while `pause` is requested.
     ///
     /// # Panics
-    /// `max_size` is no power of two, or more than 32768: the device's own mistake.
+    /// `max_size` is not a power of two up to 32768: the device's own mistake.
     pub(super) fn new(max_size: u16, signals: Arc<Signals>, pause: Halt) -> Self {
         let ring = Queue::new(max_size).expect("a queue's size is a power of two up to 32768");
         Self { ring, signals, pause, put_back: None, turn: 0, cut_short: false }
@@ -93,9 +93,9 @@ impl Virtqueue {
     /// device of the next one that it adds.
     ///
     /// # Errors
-    /// The ring or the chain breaks the rules, or the device is to leave off.
+    /// The ring or the chain breaks the rules, or the device is to stop.
     pub fn pop(&mut self, ram: &GuestRam) -> Result<Option<Chain>, DeviceFault> {
-        leave_off_if_halted(ram)?;
+        stop_if_halted(ram)?;
         if self.is_paused() {
             self.cut_short = true;
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What is behind a machine's consoles: the terminal, nothing, a file or a socket.
+//! Back ends of a machine's consoles: the terminal, nothing, a file or a socket.
 
 mod socket;
 
@@ -17,7 +17,7 @@ use crate::sandbox::Sandbox;
 use crate::standard::PolledOutput;
 use crate::terminal::{self, RawMode};
 
-/// What is to be behind the consoles.
+/// The back end of the consoles that is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Chardev {
     /// Standard input and output.
@@ -30,7 +30,7 @@ pub enum Chardev {
     Unix(Listen),
 }
 
-/// Why a backend cannot be had.
+/// Why a backend cannot be opened.
 #[derive(Debug, Error)]
 pub enum ChardevError {
     /// The file cannot be made.
@@ -79,7 +79,7 @@ impl Chardev {
 }
 
 impl Backend {
-    /// Bytes of the file that is behind it, if it is one.
+    /// Bytes of the file that it writes to, if it does.
     #[must_use]
     pub fn file_size(&self) -> u64 {
         match self {

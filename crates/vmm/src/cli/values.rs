@@ -49,7 +49,7 @@ pub enum ValueError {
     /// `--cpu` is not the model and flags.
     #[error("--cpu: {0}")]
     Cpu(CpuFlagError),
-    /// `--launch-key` is no hash.
+    /// `--launch-key` is not a hash.
     #[error("--launch-key: {0}")]
     LaunchKey(LaunchKeyError),
     /// `--sandbox` is neither on nor off.
@@ -58,7 +58,7 @@ pub enum ValueError {
     /// `--translate` is neither on nor off, nor always.
     #[error("--translate: it is on, off or always, not {0:?}: leave it out, and it is on")]
     Translate(String),
-    /// `--qmp` is no socket.
+    /// `--qmp` does not name a socket.
     #[error("--qmp: {0}")]
     Qmp(ListenError),
 }

@@ -33,7 +33,7 @@ impl GuestCpuid {
     pub fn query(&self, leaf: u32, subleaf: u32, state: &CpuidState) -> CpuidResult {
         let result = self.table.query(leaf, subleaf, state);
         match &self.sgx {
-            // All that tells of SGX is behind leaf 2.
+            // All leaves that tell of SGX come after leaf 2.
             Some(sgx) if !state.leaves_limited => sgx.amend_cpuid(leaf, subleaf, result),
             _ => result,
         }

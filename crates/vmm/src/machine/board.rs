@@ -133,7 +133,7 @@ pub(super) struct Board {
 
 impl Board {
     /// Makes the devices of `machine` anew, with their work on `io`. Power requests go to `power`, what
-    /// the guest prints goes to `screen`, and `halt` makes every device leave off what it is doing.
+    /// the guest prints goes to `screen`, and `halt` makes every device abandon what it is doing.
     pub(super) fn new(
         machine: &Machine,
         vm: &dyn Vm,

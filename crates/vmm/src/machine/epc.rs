@@ -1,4 +1,4 @@
-//! The platform whose EPC is behind a machine's virtual EPC, and what of it the machine may have.
+//! The platform whose EPC backs a machine's virtual EPC, and what of it the machine may have.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -71,7 +71,7 @@ pub enum MachineError {
         /// Its format.
         format: &'static str,
     },
-    /// A file that is no disk image.
+    /// A file that is not a disk image.
     #[error("{path}: {reason}", path = .path.display())]
     Disk {
         /// The image.

@@ -28,7 +28,7 @@ struct State {
     threads: BTreeMap<u32, Pid>,
     /// How many of them wait.
     waiting: usize,
-    /// When the last of those that wait came, or the gate was closed behind them.
+    /// When the last of those that wait came, or the gate was closed again while they waited.
     still_since: Option<Instant>,
     /// What processors are to do while they wait, by APIC ID.
     jobs: BTreeMap<u32, Job>,

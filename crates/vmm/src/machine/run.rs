@@ -58,7 +58,7 @@ impl Stop {
     }
 }
 
-/// Ends the boot when one of its threads ends, by whatever way.
+/// Ends the boot when one of its threads ends, for whatever reason.
 struct StopOnDrop<'a>(&'a Stop);
 
 impl Drop for StopOnDrop<'_> {

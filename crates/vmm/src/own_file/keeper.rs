@@ -1,4 +1,4 @@
-//! A process beside the machine's that removes its files: sockets and the pidfile.
+//! A second process that removes its files: sockets and the pidfile.
 //!
 //! A confined process may remove no name, since a filter cannot tell one name from another. So it tells
 //! another which files are its own while it makes them, before the guest runs, and afterwards can only
@@ -107,7 +107,7 @@ pub(super) fn remove(number: u8) -> io::Result<()> {
 
 /// The keeper's life: it has nothing open but the two pipes, and no directory.
 fn serve(mut asked: PipeReader, mut answered: PipeWriter) -> io::Result<()> {
-    // What ends the machine from the keyboard goes to its whole group. The keeper ends behind it.
+    // What ends the machine from the keyboard goes to its whole group. The keeper ends after it.
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         register_signal_handler(signal, ignore)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
@@ -137,7 +137,7 @@ fn obey(
             [REMOVE] => {
                 let [number] = take(asked)?;
                 if let Some(file) = files.get(usize::from(number)) {
-                    // It stays behind: the machine's process has no better way.
+                    // It is left there: the machine's process has no better way.
                     let _ = file.remove();
                 }
                 answered.write_all(&[0])?;

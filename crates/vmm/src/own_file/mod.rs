@@ -55,7 +55,7 @@ impl Drop for OwnFile {
         };
         if let Err(error) = removed {
             let path = self.file.path.display();
-            tracing::warn!(%path, %error, "the file stays behind");
+            tracing::warn!(%path, %error, "the file is left there");
         }
     }
 }

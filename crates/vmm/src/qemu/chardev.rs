@@ -1,4 +1,4 @@
-//! What is behind character devices: `-serial`, `-qmp`, `-monitor`, `-display`, `-nographic`.
+//! Back ends of character devices: `-serial`, `-qmp`, `-monitor`, `-display`, `-nographic`.
 
 use super::QemuError;
 use super::list::OptionList;

@@ -1,4 +1,4 @@
-//! `-drive`: raw images behind virtio-blk.
+//! `-drive`: raw images as virtio disks.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

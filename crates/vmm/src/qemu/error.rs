@@ -15,7 +15,7 @@ pub enum QemuError {
     /// QEMU has it.
     #[error("{0}: QEMU has this option and Cloister does not: leave it out")]
     OnlyInQemu(String),
-    /// A word that is no option, which QEMU takes for an IDE disk.
+    /// A word that is not an option, which QEMU takes for an IDE disk.
     #[error("{0}: QEMU takes this for an IDE disk: write -drive file=FILE,if=virtio,format=raw")]
     NotAnOption(String),
     /// A word that is not UTF-8.

@@ -165,7 +165,7 @@ impl OptionList {
     }
 }
 
-/// A value up to the next single comma, and what is behind that.
+/// A value up to the next single comma, and what follows it.
 fn take_value(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut rest = text;

@@ -207,7 +207,7 @@ impl MachineOptions {
     }
 }
 
-/// Notes a key behind `sgx-epc.`.
+/// Notes a key that begins with `sgx-epc.`.
 fn add_section(
     sections: &mut Vec<(usize, Section)>,
     key: &str,

@@ -195,7 +195,7 @@ pub(crate) fn names(
     Ok((line.name, line.process_name))
 }
 
-/// Reads the words behind `cloister qemu`.
+/// Reads the words after `cloister qemu`.
 ///
 /// # Errors
 ///

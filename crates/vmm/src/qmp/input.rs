@@ -1,8 +1,8 @@
 //! JSON values in a stream of bytes that may hold anything.
 //!
 //! As in QEMU, a value may be spread over lines, and values need nothing between them. What cannot be
-//! a value costs the rest of its line, and is answered with one error. Where a value that began on an
-//! earlier line goes wrong, its first line alone is given up and the lines behind it are read again;
+//! a value discards the rest of its line, and is answered with one error. Where a value that began on an
+//! earlier line goes wrong, its first line alone is given up and the lines after it are read again;
 //! and a line that is a whole request is always taken as that, so that one line cut short does not
 //! swallow the requests after it.
 
@@ -17,7 +17,7 @@ pub(super) const MAX_VALUE: usize = 1 << 20;
 /// Deepest nesting of arrays and objects: less than what serde_json refuses.
 pub(super) const MAX_DEPTH: u32 = 100;
 
-/// Why input is no JSON value.
+/// Why input is not a JSON value.
 #[derive(Debug, Error)]
 pub(super) enum Malformed {
     /// Outside of any value there is a byte that begins neither an object nor an array.
@@ -46,7 +46,7 @@ enum Place {
     Value { depth: u32 },
     /// In a string of a value.
     String { depth: u32, escaped: bool },
-    /// Behind an error, up to the end of the line.
+    /// After an error, up to the end of the line.
     Skipping,
 }
 
@@ -194,7 +194,7 @@ impl Input {
     }
 
     /// Gives up the first line of the value, and returns `error`, which it is answered with. The
-    /// lines behind it are read again.
+    /// lines after it are read again.
     fn give_up_line(&mut self, error: Malformed) -> Malformed {
         let read = &self.bytes[self.start..self.scanned];
         match read.iter().position(|&byte| byte == b'\n') {

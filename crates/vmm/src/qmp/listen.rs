@@ -36,7 +36,7 @@ pub enum ListenError {
     /// The path is longer than a socket's address can be.
     #[error("the path has {0} bytes and a socket's at most {MAX_PATH}: name a shorter one")]
     LongPath(usize),
-    /// A word behind the path that has no meaning.
+    /// A word after the path that has no meaning.
     #[error("unknown option {0:?}: after the path only wait=on or wait=off may follow")]
     Option(String),
     /// `wait=` twice.

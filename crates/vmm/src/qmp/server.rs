@@ -37,7 +37,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Bytes taken from the client at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Why there is no monitor. The messages follow the option's name.
+/// Why a monitor cannot be served. The messages follow the option's name.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The path is that of a file that must not be replaced.

@@ -1,4 +1,4 @@
-//! The environment, in which the starter of a machine may have secrets that are no part of it.
+//! The environment, in which the starter of a machine may have secrets that do not belong to it.
 #![expect(unsafe_code, reason = "writes over the strings that the kernel put on the stack")]
 
 use libc::{c_char, clearenv, strlen};

@@ -36,7 +36,7 @@ impl Client {
         self.try_read().expect("a message")
     }
 
-    /// The next message that is no event. Events are kept.
+    /// The next message that is not an event. Events are kept.
     pub(crate) fn read_answer(&mut self) -> Value {
         loop {
             let message = self.read();

@@ -152,7 +152,7 @@ impl Running {
         Self { control, screen, socket, events, context, server, ended }
     }
 
-    /// A client behind the negotiation.
+    /// A client after the negotiation.
     pub(crate) fn client(&self) -> Client {
         let mut client = Client::connect(&self.socket);
         client.read();
@@ -175,7 +175,7 @@ impl Running {
         self.ended.recv_timeout(PATIENCE).expect("the machine ends")
     }
 
-    /// Ends the monitor, as the process does behind the machine.
+    /// Ends the monitor, as the process does after the machine.
     pub(crate) fn end_monitor(&mut self) {
         self.server = None;
     }

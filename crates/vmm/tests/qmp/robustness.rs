@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::guests::DOTS;
 use crate::machine::{PATIENCE, Running};
 
-/// Lines that are no request.
+/// Lines that are not a request.
 const LINES: usize = 100_000;
 
 /// Something malformed in one line, without its end.

@@ -13,7 +13,7 @@ use virtio_bindings::virtio_blk::{
 
 use super::{Block, MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZERO_SECTORS, PUNCH, SECTOR};
 use crate::dma::GuestRam;
-use crate::virtio::chain::{Chain, leave_off_if_halted};
+use crate::virtio::chain::{Chain, stop_if_halted};
 use crate::virtio::device::DeviceFault;
 
 /// Type, reserved, sector.
@@ -230,7 +230,7 @@ impl Block {
     fn discard(&self, extent: Extent, ram: &GuestRam) -> Result<(), Refusal> {
         let mut done = 0;
         while done < extent.len {
-            leave_off_if_halted(ram)?;
+            stop_if_halted(ram)?;
             let len = (extent.len - done).min(PUNCH);
             match self.punch(Extent { offset: extent.offset + done, len }) {
                 Ok(()) => done += len,
@@ -243,7 +243,7 @@ impl Block {
 
     /// Zeros, by a hole where the driver allows one, or by the file system, or else byte by byte.
     fn write_zeroes(&mut self, extent: Extent, unmap: bool, ram: &GuestRam) -> Result<(), Refusal> {
-        leave_off_if_halted(ram)?;
+        stop_if_halted(ram)?;
         let quick = if unmap {
             self.punch(extent)
         } else {
@@ -258,7 +258,7 @@ impl Block {
         self.piece.fill(0);
         let mut done = 0;
         while done < extent.len {
-            leave_off_if_halted(ram)?;
+            stop_if_halted(ram)?;
             let piece = piece_of(&mut self.piece, extent.len - done);
             self.file.write_all_at(piece, extent.offset + done)?;
             done += piece.len() as u64;

@@ -20,7 +20,7 @@ const INTERRUPT_ACK: u64 = 0x064;
 const STATUS: u64 = 0x070;
 
 /// A device of two queues. In queue 0 a request waits until it is let go; in queue 1 it writes one byte
-/// over and over, until it is to leave off.
+/// over and over, until it is to stop.
 struct Slow {
     begun: mpsc::Sender<usize>,
     go: mpsc::Receiver<()>,

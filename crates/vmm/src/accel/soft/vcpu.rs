@@ -202,7 +202,7 @@ impl SoftVcpu {
         }
     }
 
-    /// A page of virtual EPC that a leaf needs and that has no EPC behind it.
+    /// A page of virtual EPC that a leaf needs and that is not backed yet.
     ///
     /// # Errors
     ///
