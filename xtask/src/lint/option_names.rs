@@ -7,10 +7,17 @@ use std::path::Path;
 /// The front ends' names of settings.
 const WORDINGS: [&str; 2] = ["crates/vmm/src/cli/wording.rs", "crates/vmm/src/qemu/wording.rs"];
 /// Libraries under them.
-const LIBRARIES: [&str; 6] =
-    ["crates/sgx", "crates/cpu", "crates/virt", "crates/boot", "crates/epc-view", "crates/vmm"];
+const LIBRARIES: [&str; 7] = [
+    "crates/sgx",
+    "crates/cpu",
+    "crates/virt",
+    "crates/boot",
+    "crates/devices",
+    "crates/epc-view",
+    "crates/vmm",
+];
 /// Those of them in which any text may be shown to the user. Others have texts in other languages.
-const ALL_TEXT: [&str; 2] = ["crates/epc-view", "crates/vmm"];
+const ALL_TEXT: [&str; 3] = ["crates/devices", "crates/epc-view", "crates/vmm"];
 /// Code with a command line of its own.
 const FRONT_ENDS: [&str; 4] = [
     "crates/vmm/src/cli.rs",
