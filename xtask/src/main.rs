@@ -1,12 +1,6 @@
 //! Every developer and user chore of Cloister: `cargo xtask NAME`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
-#![warn(
-    missing_debug_implementations,
-    unused_crate_dependencies,
-    clippy::allow_attributes,
-    clippy::semicolon_if_nothing_returned,
-    clippy::tests_outside_test_module
-)]
+#![warn(unused_crate_dependencies, clippy::tests_outside_test_module)]
 
 mod apt;
 mod bench;

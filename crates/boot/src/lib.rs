@@ -15,12 +15,7 @@
 //! The first MiB is the crate's, from 500H to 0003_0000H, but for the code at the reset vector.
 
 #![forbid(unsafe_code)]
-#![warn(
-    missing_debug_implementations,
-    clippy::allow_attributes,
-    clippy::semicolon_if_nothing_returned,
-    clippy::tests_outside_test_module
-)]
+#![warn(clippy::tests_outside_test_module)]
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod bzimage;

@@ -245,12 +245,13 @@ impl IoApic {
 
     fn write_register(&self, offset: u64, value: u32) {
         match offset {
-            IOREGSEL => self.lock().select = value as u8,
+            // It has eight bits, as EOI has.
+            IOREGSEL => self.lock().select = value.to_le_bytes()[0],
             IOWIN => {
                 let message = self.lock().write_selected(value);
                 self.send(message);
             }
-            EOI => self.end_of_interrupt(value as u8),
+            EOI => self.end_of_interrupt(value.to_le_bytes()[0]),
             _ => {}
         }
     }

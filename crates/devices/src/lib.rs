@@ -44,13 +44,8 @@
 //! and a request costs no more host memory than its device says.
 
 #![forbid(unsafe_code)]
-#![warn(
-    missing_debug_implementations,
-    clippy::allow_attributes,
-    clippy::semicolon_if_nothing_returned,
-    clippy::tests_outside_test_module
-)]
-#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![warn(clippy::tests_outside_test_module)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 mod aml;
 mod bus;

@@ -224,7 +224,7 @@ impl Rtc {
     }
 
     fn guest_second(&self, host: i128) -> i64 {
-        (host + self.offset).div_euclid(SECOND) as i64
+        i64::try_from((host + self.offset).div_euclid(SECOND)).unwrap_or(i64::MAX)
     }
 
     /// The period of the periodic interrupt in ticks, or none when it is off (MC146818 table 5).

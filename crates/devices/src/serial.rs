@@ -120,7 +120,8 @@ const FIFO: usize = 64;
 
 impl Device for SerialPort {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        for (register, byte) in (offset as u8..).zip(data) {
+        let [first, ..] = offset.to_le_bytes();
+        for (register, byte) in (first..).zip(data) {
             *byte = self.uart.read(register);
             // When the FIFO has run dry and not before: every refill interrupts.
             if self.fifo_is_empty() {
@@ -130,7 +131,8 @@ impl Device for SerialPort {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        for (register, &value) in (offset as u8..).zip(data) {
+        let [first, ..] = offset.to_le_bytes();
+        for (register, &value) in (first..).zip(data) {
             self.write_register(register, value);
             if self.fifo_is_empty() {
                 self.refill();

@@ -22,12 +22,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![warn(
-    missing_debug_implementations,
-    clippy::allow_attributes,
-    clippy::semicolon_if_nothing_returned,
-    clippy::tests_outside_test_module
-)]
+#![warn(clippy::tests_outside_test_module)]
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod exporter;

@@ -58,7 +58,9 @@ pub(crate) fn lock(image: &File, readonly: bool) -> Result<(), LockError> {
 
 /// A lock of one byte.
 fn of_byte(kind: c_int, byte: i64) -> flock {
-    flock { l_type: kind as i16, l_whence: SEEK_SET as i16, l_start: byte, l_len: 1, l_pid: 0 }
+    // Small constants; the host refuses any other number.
+    let [l_type, l_whence] = [kind, SEEK_SET].map(|value| i16::try_from(value).unwrap_or(i16::MAX));
+    flock { l_type, l_whence, l_start: byte, l_len: 1, l_pid: 0 }
 }
 
 /// Takes the lock of a byte, which others may have too.

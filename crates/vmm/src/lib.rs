@@ -1,13 +1,8 @@
 //! The machine around the processors: memory map, ACPI, devices, accelerators and the
 //! `cloister` command line.
 
-#![warn(
-    missing_debug_implementations,
-    clippy::allow_attributes,
-    clippy::semicolon_if_nothing_returned,
-    clippy::tests_outside_test_module
-)]
-#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![warn(clippy::tests_outside_test_module)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 pub mod accel;
 pub mod acpi;

@@ -1,6 +1,5 @@
 //! The `cloister` command.
 
-#![warn(clippy::allow_attributes, clippy::semicolon_if_nothing_returned)]
 #![expect(unsafe_code, reason = "the process has one thread, which main alone knows")]
 
 use std::ffi::OsString;
@@ -222,7 +221,9 @@ fn run_machine(
     std::mem::forget(machine);
     Ok(match outcome.map_err(|error| error.complaint())? {
         Outcome::PowerOff => SUCCESS,
-        Outcome::Quit => control.signal().map_or(SUCCESS, |signal| (SIGNALLED + signal) as u8),
+        Outcome::Quit => control
+            .signal()
+            .map_or(SUCCESS, |signal| u8::try_from(SIGNALLED + signal).unwrap_or(FAILURE)),
         Outcome::Reset | Outcome::TripleFault => GUEST_RESET,
     })
 }

@@ -70,7 +70,8 @@ pub fn map_ram(layout: &Layout) -> Result<GuestMemoryMmap, RamError> {
         .map(|Range { start, end }| {
             let at = FileOffset::from_arc(file.clone(), offset);
             offset += end - start;
-            (GuestAddress(start), (end - start) as usize, Some(at))
+            let size = usize::try_from(end - start).unwrap_or(usize::MAX);
+            (GuestAddress(start), size, Some(at))
         })
         .collect();
     GuestMemoryMmap::from_ranges_with_files(&regions)

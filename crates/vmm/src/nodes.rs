@@ -89,7 +89,7 @@ pub fn check<'a>(
     if nodes.len() > MAX_NODES {
         return Err(NodeError::TooMany(nodes.len()));
     }
-    let last = nodes.len().max(1) as u32 - 1;
+    let last = u32::try_from(nodes.len().saturating_sub(1)).unwrap_or(u32::MAX);
     if let Some((section, node)) = epc.into_iter().find(|(_, node)| *node > last) {
         let fix = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
         return Err(NodeError::NoSuchNode { section: section.to_owned(), node, fix });
@@ -107,8 +107,8 @@ pub fn check<'a>(
             }
         }
     }
-    if let Some(cpu) = homes.iter().position(Option::is_none) {
-        return Err(NodeError::CpuNowhere(cpu as u32));
+    if let Some((cpu, _)) = (0..).zip(&homes).find(|(_, home)| home.is_none()) {
+        return Err(NodeError::CpuNowhere(cpu));
     }
     let total = nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(node.ram));
     if total != ram {

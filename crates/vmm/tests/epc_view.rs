@@ -250,7 +250,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "half a greeting",
             |mut peer| {
                 let _ = peer.0.write_all(br#"{"QMP": "#);
-                hold(peer)
+                hold(peer);
             },
             SILENT.into(),
         ),
@@ -258,7 +258,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "mute after the greeting",
             |mut peer| {
                 peer.say(GREETING);
-                hold(peer)
+                hold(peer);
             },
             SILENT.into(),
         ),
@@ -266,7 +266,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "mute after the capabilities",
             |mut peer| {
                 peer.welcome();
-                hold(peer)
+                hold(peer);
             },
             SILENT.into(),
         ),
@@ -275,7 +275,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "events for ever",
             |mut peer| {
                 peer.welcome();
-                flood(&mut peer)
+                flood(&mut peer);
             },
             SILENT.into(),
         ),
@@ -299,7 +299,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "garbage",
             |mut peer| {
                 peer.say("SSH-2.0-OpenSSH_9.2\x1b[2J");
-                hold(peer)
+                hold(peer);
             },
             format!(r#"it sends "SSH-2.0-OpenSSH_9.2?[2J", which is not a JSON object: {NAME}"#),
         ),
@@ -307,7 +307,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "no text",
             |mut peer| {
                 let _ = peer.0.write_all(b"\xff\xfe\n");
-                hold(peer)
+                hold(peer);
             },
             format!("it sends no text: {NAME}"),
         ),
@@ -315,7 +315,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "another protocol",
             |mut peer| {
                 peer.say("{}");
-                hold(peer)
+                hold(peer);
             },
             format!("it does not greet as QMP does: {NAME}"),
         ),
@@ -323,7 +323,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             "a number",
             |mut peer| {
                 peer.say("5");
-                hold(peer)
+                hold(peer);
             },
             format!(r#"it sends "5", which is not a JSON object: {NAME}"#),
         ),
@@ -332,7 +332,7 @@ fn whatever_a_server_does_is_one_line_with_the_socket_and_the_fix() {
             |mut peer| {
                 peer.welcome();
                 peer.say(r#"{"answer": 1}"#);
-                hold(peer)
+                hold(peer);
             },
             format!("it sends what is neither an answer nor an event: {NAME}"),
         ),

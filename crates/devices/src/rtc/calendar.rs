@@ -63,7 +63,8 @@ impl Civil {
     /// Day of the week, 1 for Sunday.
     pub(super) fn weekday(self) -> u8 {
         // 1970-01-01 was a Thursday.
-        ((self.to_unix().div_euclid(DAY) + 4).rem_euclid(7) + 1) as u8
+        let weekday = (self.to_unix().div_euclid(DAY) + 4).rem_euclid(7) + 1;
+        weekday.to_le_bytes()[0]
     }
 }
 
@@ -79,7 +80,7 @@ const PM: u8 = 0x80;
 impl Format {
     /// A register's byte for `value`, which is 0 to 99.
     pub(super) fn encode(self, value: i64) -> u8 {
-        let value = value as u8;
+        let [value, ..] = value.to_le_bytes();
         if self.binary { value } else { ((value / 10) << 4) | (value % 10) }
     }
 

@@ -20,7 +20,9 @@ use super::virtqueue::Virtqueue;
 use crate::dma::GuestRam;
 
 /// The unit of requests, whatever the disk's block size.
-const SECTOR: u64 = 512;
+const SECTOR: u64 = BLOCK_SIZE as u64;
+/// The block size that a driver is told.
+const BLOCK_SIZE: u32 = 512;
 const QUEUE_SIZE: u16 = 256;
 /// All descriptors of a chain but those of header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
@@ -122,7 +124,7 @@ fn configuration(sectors: u64) -> [u8; 60] {
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &sectors.to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
-    put(20, &(SECTOR as u32).to_le_bytes());
+    put(20, &BLOCK_SIZE.to_le_bytes());
     put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
     put(40, &MAX_RANGES.to_le_bytes());
     // Discards are aligned to 4 KiB, the block of most file systems.

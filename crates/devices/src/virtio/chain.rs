@@ -134,7 +134,8 @@ fn pieces(
     buffers.iter().filter_map(move |buffer| {
         let start = skip.min(buffer.len.into());
         skip -= start;
-        let take = left.min((u64::from(buffer.len) - start) as usize);
+        let rest = usize::try_from(u64::from(buffer.len) - start).unwrap_or(usize::MAX);
+        let take = left.min(rest);
         left -= take;
         (take != 0).then_some((buffer.gpa + start, take))
     })

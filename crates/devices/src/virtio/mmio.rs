@@ -145,7 +145,7 @@ impl MmioTransport {
             VIRTIO_MMIO_DEVICE_ID => self.device_id,
             VIRTIO_MMIO_VENDOR_ID => VENDOR,
             VIRTIO_MMIO_DEVICE_FEATURES => match self.device_features_page {
-                0 => self.offered as u32,
+                0 => (self.offered & 0xffff_ffff) as u32,
                 1 => (self.offered >> 32) as u32,
                 _ => 0,
             },
@@ -260,6 +260,12 @@ impl MmioTransport {
     }
 }
 
+/// The transport register at `offset`, if one can begin there.
+fn register(offset: u64) -> Option<u32> {
+    let aligned = offset < CONFIG && offset.is_multiple_of(4);
+    u32::try_from(offset).ok().filter(|_| aligned)
+}
+
 fn set_low(address: &mut u64, value: u32) {
     *address = *address >> 32 << 32 | u64::from(value);
 }
@@ -276,14 +282,14 @@ impl Device for MmioTransport {
             return self.read_config(at, data);
         }
         data.fill(0);
-        if let (true, 4) = (offset.is_multiple_of(4), data.len()) {
-            data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
+        if let (Some(register), 4) = (register(offset), data.len()) {
+            data.copy_from_slice(&self.read_register(register).to_le_bytes());
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let (true, &[a, b, c, d]) = (offset.is_multiple_of(4) && offset < CONFIG, data) {
-            self.write_register(offset as u32, u32::from_le_bytes([a, b, c, d]));
+        if let (Some(register), &[a, b, c, d]) = (register(offset), data) {
+            self.write_register(register, u32::from_le_bytes([a, b, c, d]));
         }
     }
 }

@@ -15,11 +15,16 @@ const IOAPIC_ID: u8 = 0;
 const _: () = assert!(MAX_CPUS < 255);
 
 pub(super) fn table(cpus: u32) -> MADT {
-    let local = LocalInterruptController::Address(LOCAL_APIC_BASE as u32);
+    let local = LocalInterruptController::Address(below_4_gib(LOCAL_APIC_BASE));
     let mut table = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, local);
-    for id in 0..cpus as u8 {
+    for id in 0..u8::try_from(cpus).expect("no more than MAX_CPUS processors") {
         table.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
     }
-    table.add_structure(IoApic::new(IOAPIC_ID, IOAPIC_BASE as u32, 0));
+    table.add_structure(IoApic::new(IOAPIC_ID, below_4_gib(IOAPIC_BASE), 0));
     table
+}
+
+/// An address of the 32-bit hole.
+fn below_4_gib(address: u64) -> u32 {
+    u32::try_from(address).expect("interrupt chips lie in the 32-bit hole")
 }

@@ -14,7 +14,8 @@ pub const TSC_HZ: u64 = CRYSTAL_HZ as u64 * TSC_RATIO.0 as u64 / TSC_RATIO.1 as 
 const CRYSTAL_HZ: u32 = 25_000_000;
 /// TSC to crystal: numerator and denominator.
 const TSC_RATIO: (u32, u32) = (160, 2);
-const TSC_MHZ: u32 = (TSC_HZ / 1_000_000) as u32;
+const TSC_MHZ: u32 = CRYSTAL_HZ / 1_000_000 * TSC_RATIO.0 / TSC_RATIO.1;
+const _: () = assert!(TSC_MHZ as u64 * 1_000_000 == TSC_HZ);
 
 /// Highest basic leaf.
 const MAX_LEAF: u32 = 0x16;
@@ -116,7 +117,15 @@ impl CpuModel {
             ((0x06, 0), regs(bits!(2), 0, 0, 0)),
             ((0x07, 0), regs(2, LEAF_7_EBX | with_avx(LEAF_7_EBX_AVX), LEAF_7_ECX, LEAF_7_EDX)),
             ((0x07, 2), regs(0, 0, 0, LEAF_7_2_EDX)),
-            ((0x0d, 0), regs(xfeatures.bits() as u32, 0, 0, (xfeatures.bits() >> 32) as u32)),
+            (
+                (0x0d, 0),
+                regs(
+                    (xfeatures.bits() & 0xffff_ffff) as u32,
+                    0,
+                    0,
+                    (xfeatures.bits() >> 32) as u32,
+                ),
+            ),
             ((0x0d, 1), regs(XSAVE_INSTRUCTIONS, 0, 0, 0)),
             ((0x15, 0), regs(TSC_RATIO.1, TSC_RATIO.0, CRYSTAL_HZ, 0)),
             ((0x16, 0), regs(TSC_MHZ, TSC_MHZ, 100, 0)),

@@ -90,7 +90,8 @@ fn pages(sections: &[EpcConfig]) -> Result<u32, EpcError> {
 fn platform_sections(sections: &[EpcConfig]) -> Vec<EpcSectionConfig> {
     let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
     for section in sections {
-        *nodes.entry(section.host_node).or_default() += (section.size / PAGE_SIZE) as u32;
+        *nodes.entry(section.host_node).or_default() +=
+            u32::try_from(section.size / PAGE_SIZE).unwrap_or(u32::MAX);
     }
     nodes.into_iter().map(|(node, pages)| EpcSectionConfig { pages, node }).collect()
 }

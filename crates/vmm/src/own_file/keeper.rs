@@ -79,7 +79,7 @@ pub(super) fn keep(file: &NamedFile) -> io::Result<Option<u8>> {
     keeper.kept = number.checked_add(1).ok_or(io::ErrorKind::QuotaExceeded)?;
     let path = file.path.as_os_str().as_bytes();
     let mut request = vec![KEEP];
-    request.extend((path.len() as u32).to_ne_bytes());
+    request.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_ne_bytes());
     request.extend(path);
     request.extend(file.identity.0.to_ne_bytes());
     request.extend(file.identity.1.to_ne_bytes());

@@ -82,7 +82,7 @@ pub(super) fn sections(
 /// The guest's node of section `number`.
 fn node(number: usize, text: Option<&str>, nodes: usize) -> Result<u32, QemuError> {
     let Some(text) = text else { return Ok(0) };
-    let last = nodes.max(1) as u32 - 1;
+    let last = u32::try_from(nodes.saturating_sub(1)).unwrap_or(u32::MAX);
     text.parse().ok().filter(|node| *node <= last).ok_or_else(|| {
         let fix = if last == 0 { "write 0".to_owned() } else { format!("write 0 to {last}") };
         QemuError::value(MACHINE, format!("sgx-epc.{number}.node: there is no node {text:?}"), fix)

@@ -17,9 +17,11 @@ use crate::virtio::chain::{Chain, stop_if_halted};
 use crate::virtio::device::DeviceFault;
 
 /// Type, reserved, sector.
-const HEADER: u64 = 16;
+const HEADER: u64 = HEADER_LEN as u64;
+const HEADER_LEN: usize = 16;
 /// Sector, number of sectors, flags.
-const RANGE: u64 = 16;
+const RANGE: u64 = RANGE_LEN as u64;
+const RANGE_LEN: usize = 16;
 
 /// Why a request is not done. The guest learns it as the status.
 enum Refusal {
@@ -80,7 +82,7 @@ impl Block {
         let short = DeviceFault::ShortRequest { head: chain.head() };
         // The last writable byte is the status.
         let Some(room) = chain.writable_len().checked_sub(1) else { return Err(short) };
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; HEADER_LEN];
         if chain.read(ram, 0, &mut header)? < header.len() {
             return Err(short);
         }
@@ -93,7 +95,7 @@ impl Block {
             Err(Refusal::Failed) => (VIRTIO_BLK_S_IOERR, 0),
             Err(Refusal::Fault(fault)) => return Err(fault),
         };
-        chain.write(ram, room, &[status as u8])?;
+        chain.write(ram, room, &status.to_le_bytes()[..1])?;
         Ok(if filled == room { room + 1 } else { filled })
     }
 
@@ -192,7 +194,7 @@ impl Block {
         }
         let mut ranges = Vec::with_capacity(count as usize);
         for index in 0..count {
-            let mut bytes = [0; RANGE as usize];
+            let mut bytes = [0; RANGE_LEN];
             chain.read(ram, HEADER + index * RANGE, &mut bytes)?;
             let [sector @ .., a, b, c, d, e, f, g, h] = bytes;
             let sectors = u32::from_le_bytes([a, b, c, d]);

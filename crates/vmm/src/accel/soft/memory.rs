@@ -15,6 +15,10 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRe
 
 use crate::layout::{HIGH_RAM_BASE, LOW_RAM_LIMIT};
 
+/// Bytes of a page, as an offset from a pointer.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_SIZE);
+
 /// A contiguous range of RAM with the code tracking of its pages.
 struct Bank {
     range: Range<u64>,
@@ -69,7 +73,7 @@ unsafe impl PhysMap for SoftMemory {
     fn page(&self, gpa: Gpa) -> PhysPage {
         if let Some((bank, page)) = self.bank(gpa.0) {
             // SAFETY: `bank` found that the page is inside its mapping.
-            let host = unsafe { bank.host.add(page * PAGE_SIZE as usize) };
+            let host = unsafe { bank.host.add(page * PAGE) };
             let track = NonNull::from(&bank.tracks[page]);
             return PhysPage::Ram(RamPage { host, track, writable: true });
         }
@@ -91,12 +95,13 @@ impl DmaObserver for SoftMemory {
         let end = gpa.saturating_add(len);
         let mut at = gpa;
         while at < end {
-            let offset = at % PAGE_SIZE;
-            let part = (PAGE_SIZE - offset).min(end - at);
+            let offset = usize::from((at & 0xfff) as u16);
+            let part =
+                usize::try_from(end - at).map_or(PAGE - offset, |rest| rest.min(PAGE - offset));
             if let Some((bank, page)) = self.bank(at) {
-                bank.tracks[page].stored(offset as usize, part as usize);
+                bank.tracks[page].stored(offset, part);
             }
-            at += part;
+            at += part as u64;
         }
     }
 }
