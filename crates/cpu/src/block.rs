@@ -62,7 +62,7 @@ pub(crate) struct Block {
     count: u32,
     /// Bytes of code that it was decoded from.
     len: usize,
-    source: Source,
+    pub(crate) source: Source,
     /// Where the one instruction of a block that crosses into another page ends.
     pub(crate) second: Option<Source>,
     /// Translated code.

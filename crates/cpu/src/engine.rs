@@ -16,7 +16,7 @@ use crate::event::{self as delivery, debug};
 use crate::exit::{Exec, Exit, Stop};
 use crate::kicker::event;
 use crate::lower::{MAX_LEN, lower};
-use crate::native::Translator;
+use crate::native::{LOOKS, Translator};
 use crate::op::{BLOCK_SLOT, Op};
 use crate::package::Package;
 use crate::run_state::attention;
@@ -152,13 +152,14 @@ impl Vcpu {
         let hot = run.heat == self.hot_from;
         let code = if hot { self.translate_block(run) } else { run.code };
         if let (Some(code), Some(translator)) = (code, &mut self.translator) {
-            self.cpu.run.native.budget = self.look_in as i32;
             let jumps = self.blocks.jumps();
             #[expect(unsafe_code, reason = "runs translated code")]
             // SAFETY: blocks and jumps have code of this translator alone, since it last forgot it
             // (see `Blocks::translated`), and the jump cache is theirs.
             let outcome = unsafe { self.cpu.enter_native(&mut **translator, code, jumps) };
-            self.look_in = self.cpu.run.native.budget.max(1) as u32;
+            if self.cpu.run.native.looks < 0 {
+                self.look_in = 1;
+            }
             return outcome;
         }
         #[expect(unsafe_code, reason = "a run points to ops")]
@@ -172,6 +173,7 @@ impl Vcpu {
     fn attend(&mut self) -> Result<bool, Exit> {
         let cpu = &mut self.cpu;
         self.look_in = BLOCKS_PER_LOOK;
+        cpu.run.native.looks = LOOKS;
         if cpu.kicker.events.load(Ordering::Relaxed) != 0 {
             let events = cpu.kicker.events.swap(0, Ordering::SeqCst);
             if events & event::FLUSH_TLB != 0 {

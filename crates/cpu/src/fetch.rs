@@ -140,6 +140,9 @@ impl Vcpu {
             ops: unsafe { self.blocks.ops(run) },
             bytes,
             phys: run.phys,
+            key,
+            track: &block.source.track,
+            generation: block.source.generation,
             decoder_options: self.cpu.ctl.features.decoder_options(),
         };
         let code = self.translator.as_mut()?.translate(&view)?;

@@ -17,7 +17,7 @@ use crate::exit::{Exec, Stop};
 use crate::flags::Flags;
 use crate::mem::tlb::{AccessKind, Entry, MmuMode, Tlb};
 use crate::op::{BLOCK_SLOT, Op};
-use crate::phys::{CODE_CHANGES, CodeTrack};
+use crate::phys::{CODE_CHANGES, CodeTrack, code_changes};
 pub use crate::state::vector::{MXCSR_DEFAULT, MXCSR_MASK};
 use crate::state::{ArchState, Gprs, VectorState};
 
@@ -57,6 +57,12 @@ pub struct BlockView<'a> {
     pub bytes: &'a [u8],
     /// Identity of its page.
     pub phys: u64,
+    /// Its place: identity of the page and decoding mode, and in the low 12 bits its offset in the page.
+    pub key: u64,
+    /// Tracking of the page's code.
+    pub track: &'a CodeTrack,
+    /// Generation of the page ([`layout::TRACK_GENERATION`]) that the bytes belong to.
+    pub generation: u32,
     /// How the decoder reads them.
     pub decoder_options: u32,
 }
@@ -69,10 +75,14 @@ pub struct NativeOp {
     pub op: Op,
     /// Identity of its block's page.
     pub phys: u64,
+    /// Where its block begins in the page.
+    pub start: u16,
+    /// Whether it writes RIP: nothing of the block follows it.
+    pub last: bool,
 }
 
 /// What generated code reads and writes besides the architectural state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct NativeState {
     /// First entry of the TLB for reads with the current rights, and for writes.
@@ -85,13 +95,43 @@ pub(crate) struct NativeState {
     events: u64,
     /// Keys of jumps: of the translations in force, and of the global ones.
     keys: [u64; 2],
-    /// Blocks to run before the clock is looked at.
-    pub(crate) budget: i32,
+    /// Linear address of the page of the block that runs.
+    page: u64,
+    /// Branches to go before the next look at events. Those are counted that every loop has.
+    budget: i32,
+    /// Looks at events before the next one at the clock: less than 0 where that is due.
+    pub(crate) looks: i32,
     /// Arithmetic flags: bits 15:8 as LAHF has them, bit 0 OF.
     flags: u16,
     /// [`vectors`] bits.
     barred: u8,
+    /// Where in `returns` the next return address is noted, in bytes; it wraps.
+    returns_top: u8,
+    /// What the translator notes of the last calls.
+    returns: [u32; 64],
 }
+
+impl Default for NativeState {
+    fn default() -> Self {
+        Self {
+            tlb: [0; 2],
+            jumps: 0,
+            changes: 0,
+            events: 0,
+            keys: [0; 2],
+            page: 0,
+            budget: 0,
+            looks: 0,
+            flags: 0,
+            barred: vectors::ALL,
+            returns_top: 0,
+            returns: [0; 64],
+        }
+    }
+}
+
+/// Looks at events between two looks at the clock.
+pub(crate) const LOOKS: i32 = 16;
 
 impl NativeState {
     /// Has translated code look up translations of accesses with the rights of `mode`.
@@ -120,8 +160,6 @@ pub mod layout {
 
     /// RAX, followed by the others.
     pub const GPR: usize = offset_of!(Cpu, arch) + offset_of!(ArchState, gpr);
-    /// The slot of the block's start.
-    pub const BLOCK: usize = GPR + 8 * BLOCK_SLOT as usize;
     /// RIP.
     pub const RIP: usize = offset_of!(Cpu, arch) + offset_of!(ArchState, rip);
     /// Base of ES; those of the other segments follow at [`SEGMENT_SIZE`].
@@ -131,8 +169,6 @@ pub mod layout {
     /// Bytes of a segment register.
     pub const SEGMENT_SIZE: usize = size_of::<cloister_x86::Segment>();
     const RUN: usize = offset_of!(Cpu, run);
-    /// Attention bits (32 bits): anything but 0 ends translated code before the next block.
-    pub const ATTENTION: usize = RUN + offset_of!(crate::run_state::RunState, attention);
     /// The TLB's current context, which hits have in the low 12 bits of their tag.
     pub const CONTEXT: usize = RUN + offset_of!(crate::run_state::RunState, tlb) + Tlb::CONTEXT;
     const NATIVE: usize = RUN + offset_of!(crate::run_state::RunState, native);
@@ -150,8 +186,20 @@ pub mod layout {
     pub const KEY: usize = NATIVE + offset_of!(NativeState, keys);
     /// Key of jumps in global translations.
     pub const GLOBAL_KEY: usize = KEY + 8;
-    /// Blocks left (32 bits, signed): less than 0 ends translated code.
+    /// Linear address of the page of the block that runs.
+    pub const PAGE: usize = NATIVE + offset_of!(NativeState, page);
+    /// Counted branches left (32 bits, signed): less than 0 asks for a look at events.
     pub const BUDGET: usize = NATIVE + offset_of!(NativeState, budget);
+    /// Counted branches between two looks at events.
+    pub const BRANCHES_PER_LOOK: i32 = 64;
+    /// Looks left (32 bits, signed): less than 0 ends translated code.
+    pub const LOOKS: usize = NATIVE + offset_of!(NativeState, looks);
+    /// Where the next return address is noted in [`RETURNS`] (8 bits).
+    pub const RETURNS_TOP: usize = NATIVE + offset_of!(NativeState, returns_top);
+    /// What the translator notes of the last calls: 64 times 32 bits, 0 at first.
+    pub const RETURNS: usize = NATIVE + offset_of!(NativeState, returns);
+    /// Bytes of one of them.
+    pub const RETURN_SIZE: usize = size_of::<u32>();
     /// Flags (16 bits), see `NativeState`.
     pub const FLAGS: usize = NATIVE + offset_of!(NativeState, flags);
     /// What is barred ([`vectors`], 8 bits).
@@ -167,9 +215,12 @@ pub mod layout {
     pub const ENTRY_TAG: usize = offset_of!(Entry, tag);
     /// Of a TLB entry: host address minus linear address.
     pub const ENTRY_ADDEND: usize = offset_of!(Entry, addend);
-    /// Of a TLB entry: the page's code tracker, of which the first 64 bits are 0 while the page holds
-    /// no code.
+    /// Of a TLB entry: the page's code tracker.
     pub const ENTRY_TRACK: usize = offset_of!(Entry, track);
+    /// Of a code tracker: which lines of the page were decoded (64 bits).
+    pub const TRACK_LINES: usize = CodeTrack::LINES;
+    /// Of a code tracker: the page's generation (32 bits).
+    pub const TRACK_GENERATION: usize = CodeTrack::GENERATION;
     /// log2 of a TLB entry's bytes.
     pub const ENTRY_SHIFT: u32 = size_of::<Entry>().trailing_zeros();
     /// Entries of a TLB.
@@ -205,16 +256,17 @@ fn unpack(packed: u16) -> u64 {
     u64::from(packed >> 8) | u64::from(packed & 1) << 11
 }
 
-/// Has the op's handler do the op at which translated code is, whose guest registers, start of the
-/// block ([`layout::BLOCK`]) and flags are where [`layout`] says: 0 where it retired, and the code
-/// goes on; anything else it returns at once.
+/// Has the op's handler do the op at which translated code is, whose guest registers and flags are
+/// where [`layout`] says: 0 where it retired, and the code goes on; anything else it returns at once.
 pub extern "C" fn interpret(cpu: &mut Cpu, native: &NativeOp) -> u8 {
     cpu.arch.flags.set_bits(unpack(cpu.run.native.flags));
+    cpu.arch.gpr[usize::from(BLOCK_SLOT)] = cpu.run.native.page + u64::from(native.start);
     cpu.run.block_phys = native.phys;
+    let changes = code_changes();
     let outcome = (native.op.run)(cpu, &native.op);
     cpu.run.native.flags = pack(cpu.arch.flags);
     match outcome {
-        Ok(()) => 0,
+        Ok(()) => retired(cpu, native, changes),
         Err(stop) => {
             if stop != Stop::JUMP {
                 stopped(cpu, &native.op, stop);
@@ -243,9 +295,25 @@ pub extern "C" fn barred(cpu: &Cpu) -> u8 {
     bit(cpu.is_sse_barred(), vectors::SSE) | bit(cpu.is_avx_barred(), vectors::AVX) | vectors::MXCSR
 }
 
-/// Says that translated code stored to a page that came to hold code meanwhile.
-pub extern "C" fn stored(track: &CodeTrack) {
+/// Says that the op at which translated code is, which has retired, stored to decoded lines of a page.
+/// Returns as [`interpret`].
+pub extern "C" fn stored(cpu: &mut Cpu, native: &NativeOp, track: &CodeTrack) -> u8 {
+    let changes = code_changes();
     track.stored(0, 4096);
+    retired(cpu, native, changes)
+}
+
+/// After an op: translated code may not go on with its block where that may have changed since code
+/// had changed so often, nor under other translations or rights of fetches than it was entered under,
+/// nor where something has to be attended to.
+fn retired(cpu: &mut Cpu, native: &NativeOp, changes: u32) -> u8 {
+    let as_before = code_changes() == changes && cpu.jump_keys() == cpu.run.native.keys;
+    if native.last || as_before && cpu.run.attention == 0 {
+        return 0;
+    }
+    let next = native.start + native.op.offset + u16::from(native.op.len);
+    cpu.arch.rip = cpu.run.native.page.wrapping_add(u64::from(next));
+    Stop::JUMP.code()
 }
 
 impl Cpu {

@@ -25,6 +25,11 @@ pub struct CodeTrack {
 }
 
 impl CodeTrack {
+    /// Offset of the lines, in bytes.
+    pub(crate) const LINES: usize = std::mem::offset_of!(Self, lines);
+    /// Offset of the generation, in bytes.
+    pub(crate) const GENERATION: usize = std::mem::offset_of!(Self, generation);
+
     /// That of a page of which nothing was decoded.
     pub(crate) const fn new() -> Self {
         Self { lines: AtomicU64::new(0), generation: AtomicU32::new(0) }
@@ -81,9 +86,15 @@ impl CodeTrack {
     #[cold]
     #[inline(never)]
     fn code_changed(&self) {
-        // In this order: a mark that lands in between carries the old generation, and who sees
-        // the new count of changes sees the new generation.
+        // Counted before, so that who sees no lines any more, and stores unasked, sees after that
+        // that its own code is stale; and after, so that a mark that the store of 0 drops carries a
+        // generation that has passed. Who sees a new count of changes sees the new generation.
+        self.count_change();
         self.lines.store(0, Ordering::SeqCst);
+        self.count_change();
+    }
+
+    fn count_change(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         CODE_CHANGES.fetch_add(1, Ordering::SeqCst);
     }

@@ -37,6 +37,8 @@ pub(crate) mod alu {
 pub(crate) mod shift {
     pub(crate) const ROL: u8 = 0;
     pub(crate) const ROR: u8 = 1;
+    pub(crate) const RCL: u8 = 2;
+    pub(crate) const RCR: u8 = 3;
     pub(crate) const SHL: u8 = 4;
     pub(crate) const SHR: u8 = 5;
     pub(crate) const SAR: u8 = 7;
@@ -44,8 +46,11 @@ pub(crate) mod shift {
 
 /// Numbers of some conditions in opcodes.
 pub(crate) mod condition {
+    pub(crate) const NOT_BELOW: u8 = 3;
     pub(crate) const EQUAL: u8 = 4;
     pub(crate) const NOT_EQUAL: u8 = 5;
+    pub(crate) const BELOW: u8 = 2;
+    pub(crate) const NOT_ABOVE: u8 = 6;
     pub(crate) const NEGATIVE: u8 = 8;
 }
 
@@ -60,6 +65,8 @@ pub(crate) enum Rm {
     Index(Reg, Reg, u8, i32),
     /// Memory at `index << scale + displacement`.
     Scaled(Reg, u8, i32),
+    /// Memory of the arena at an address, in an instruction without an immediate.
+    At(u64),
 }
 
 impl From<Reg> for Rm {
@@ -131,6 +138,7 @@ impl Asm {
             Rm::Reg(Reg(rm)) | Rm::Mem(Reg(rm), _) => (0, rm),
             Rm::Index(Reg(base), Reg(index), ..) => (index, base),
             Rm::Scaled(Reg(index), ..) => (index, 0),
+            Rm::At(_) => (0, 0),
         };
         let rex = u8::from(size == 8) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
         let low = byte.0 && (4..8).contains(&reg) || byte.1 && matches!(rm, Rm::Reg(Reg(4..8)));
@@ -160,6 +168,10 @@ impl Asm {
                 self.code.push(reg | 4);
                 self.code.push(scale << 6 | (index & 7) << 3 | 5);
                 self.imm32(disp);
+            }
+            Rm::At(target) => {
+                self.code.push(reg | 5);
+                self.rel32(target);
             }
         }
     }
@@ -201,6 +213,17 @@ impl Asm {
     /// As [`Asm::raw`], with `rm` a byte.
     pub(crate) fn raw_byte(&mut self, size: Size, opcode: &[u8], reg: Reg, rm: impl Into<Rm>) {
         self.form(size, (false, true), opcode, reg.0, rm.into());
+    }
+
+    /// As [`Asm::raw`], with byte registers where `size` is 1.
+    pub(crate) fn byte_form(&mut self, size: Size, opcode: &[u8], reg: Reg, rm: impl Into<Rm>) {
+        self.form(size, (size == 1, size == 1), opcode, reg.0, rm.into());
+    }
+
+    /// BSWAP of 32 or 64 bits.
+    pub(crate) fn bswap(&mut self, size: Size, register: Reg) {
+        let rex = 0x40 | u8::from(size == 8) << 3 | register.0 >> 3;
+        self.bytes(&[rex, 0x0f, 0xc8 | register.0 & 7]);
     }
 
     /// MOV to a register.
@@ -306,9 +329,9 @@ impl Asm {
         self.code.push(0xc3);
     }
 
-    /// A jump to the address in a register.
-    pub(crate) fn jmp_register(&mut self, register: Reg) {
-        self.form(4, (false, false), &[0xff], 4, register.into());
+    /// A jump to the address in a register or in memory.
+    pub(crate) fn jmp_indirect(&mut self, to: impl Into<Rm>) {
+        self.form(4, (false, false), &[0xff], 4, to.into());
     }
 
     /// A call of the address in a register.
@@ -326,6 +349,17 @@ impl Asm {
     pub(crate) fn jmp(&mut self) -> Jump {
         self.bytes(&[0xe9, 0, 0, 0, 0]);
         Jump(self.code.len())
+    }
+
+    /// Where the rel32 of a jump is.
+    pub(crate) fn rel32_of(&self, jump: Jump) -> u64 {
+        self.base + jump.0 as u64 - 4
+    }
+
+    /// Makes a jump lead to an address in the arena.
+    pub(crate) fn lead(&mut self, jump: Jump, target: u64) {
+        let distance = target.wrapping_sub(self.base + jump.0 as u64) as i32;
+        self.code[jump.0 - 4..jump.0].copy_from_slice(&distance.to_le_bytes());
     }
 
     /// Makes a jump lead to the next instruction.
@@ -386,7 +420,7 @@ mod tests {
         assert_eq!(text(|a| a.mov_imm(R9, u64::MAX)), "Mov_rm64_imm32 7");
         assert_eq!(text(|a| a.mov_imm(RAX, 1 << 40)), "Mov_r64_imm64 10");
         assert_eq!(text(|a| a.alu_imm(8, alu::SUB, R13, 1)), "Sub_rm64_imm8 4");
-        assert_eq!(text(|a| a.jmp_register(R14)), "Jmp_rm64 3");
+        assert_eq!(text(|a| a.jmp_indirect(R14)), "Jmp_rm64 3");
         assert_eq!(text(|a| a.call_register(RAX)), "Call_rm64 2");
         assert_eq!(text(|a| a.push(R15)), "Push_r64 2");
         assert_eq!(text(|a| a.test(1, RAX, RAX)), "Test_rm8_r8 2");

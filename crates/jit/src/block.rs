@@ -8,20 +8,27 @@ use cloister_cpu::native::{BlockView, NativeOp, Translator, layout, vectors};
 use iced_x86::{Decoder, Instruction};
 
 use crate::arena::Arena;
+use crate::asm::alu::AND;
 use crate::asm::condition::{EQUAL, NOT_EQUAL};
-use crate::asm::{Asm, Jump, RAX, Rm};
+use crate::asm::{Asm, Jump, Size};
 use crate::encode::Encoder;
+use crate::exits::Exit;
 use crate::flags::{Use, wanted_after};
 use crate::host::HostFeatures;
+use crate::links::{Known, Places};
 use crate::operate::{self, vector};
-use crate::registers::{START, TEMP, TEMP2, field};
+use crate::registers::{ADDRESS, TEMP, TEMP2, field};
 use crate::stubs::Stubs;
 
 /// Bytes of code that one processor has room for.
 const ARENA: usize = 16 << 20;
+/// Links that it has room for.
+const LINKS: usize = 1 << 17;
 /// More than one block's code takes: some 40 ops, of some 200 bytes each with the way to the
 /// interpreter.
 const MOST: usize = 64 << 10;
+/// More links than one block has.
+const MOST_LINKS: usize = 64;
 
 /// Translates for one processor.
 #[derive(Debug)]
@@ -30,11 +37,12 @@ pub struct Jit {
     stubs: Stubs,
     host: HostFeatures,
     encoder: Encoder,
-    /// Where the code of blocks begins in the arena.
-    first: usize,
+    /// What the arena holds besides the code of blocks.
+    first: (usize, usize),
     asm: Asm,
     /// What the interpreter is asked to do by code in the arena.
     ops: Vec<Box<[NativeOp]>>,
+    places: Places,
 }
 
 impl Jit {
@@ -53,14 +61,17 @@ impl Jit {
         if !has_lahf() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let mut arena = Arena::new(ARENA)?;
+        let mut arena = Arena::new(ARENA, LINKS)?;
+        // The first one is that of no block.
+        arena.take_link().ok_or(io::ErrorKind::OutOfMemory)?;
         let mut asm = Asm::default();
         asm.start(arena.next());
         let mut encoder = Encoder::new();
-        let stubs = Stubs::emit(&mut asm, &mut encoder, host);
+        let stubs = Stubs::emit(&mut asm, &mut encoder, host, arena.links());
         arena.append(&asm.code).ok_or(io::ErrorKind::OutOfMemory)?;
         let first = arena.used();
-        Ok(Self { arena, stubs, host, encoder, first, asm, ops: Vec::new() })
+        let (ops, places) = (Vec::new(), Places::default());
+        Ok(Self { arena, stubs, host, encoder, first, asm, ops, places })
     }
 }
 
@@ -74,41 +85,58 @@ fn has_lahf() -> bool {
 // memory is reached only where the TLB says so.
 unsafe impl Translator for Jit {
     fn translate(&mut self, block: &BlockView<'_>) -> Option<NonNull<u8>> {
-        let mut decoder = Decoder::with_ip(64, block.bytes, 0, block.decoder_options);
+        // Addresses count from the page's start.
+        let start = (block.key & 0xfff) as u16;
+        let mut decoder =
+            Decoder::with_ip(64, block.bytes, u64::from(start), block.decoder_options);
         let instructions: Vec<Instruction> = decoder.iter().collect();
         // The last op may be none of an instruction: it only ends the block.
         let ends = block.ops.len().checked_sub(instructions.len())?;
         if instructions.iter().any(Instruction::is_invalid) || ends > 1 {
             return None;
         }
-        let ops: Box<[NativeOp]> =
-            block.ops.iter().map(|&op| NativeOp { op, phys: block.phys }).collect();
+        let writes_rip = |n: usize| ends == 0 && n + 1 == block.ops.len();
+        let native = |(n, &op)| NativeOp { op, phys: block.phys, start, last: writes_rip(n) };
+        let ops: Box<[NativeOp]> = block.ops.iter().enumerate().map(native).collect();
         self.asm.start(self.arena.next());
         let mut emitter = Emitter {
             asm: &mut self.asm,
             encoder: &mut self.encoder,
             stubs: self.stubs,
             host: self.host,
+            arena: &mut self.arena,
+            places: &self.places,
+            block,
+            inner: 0,
             flags: Where::Saved,
-            wanted: 0,
             needs: 0,
+            stored: false,
+            waiting: Vec::new(),
             later: Vec::new(),
         };
         if !emitter.block(&instructions, &ops, ends == 1) {
             return None;
         }
+        let (inner, waiting) = (emitter.inner, emitter.waiting);
         let code = self.arena.append(&self.asm.code)?;
         self.ops.push(ops);
+        waiting.into_iter().for_each(|(place, site)| self.places.wait(place, site));
+        self.places.insert(block.key, Known { code: inner, generation: block.generation });
+        for site in self.places.take_waiting(block.key) {
+            self.arena.redirect(site, inner);
+        }
         Some(code)
     }
 
     fn has_room(&self) -> bool {
-        ARENA - self.arena.used() > MOST
+        let (bytes, links) = self.arena.room();
+        bytes > MOST && links > MOST_LINKS
     }
 
     fn forget(&mut self) {
         self.arena.truncate(self.first);
         self.ops.clear();
+        self.places.clear();
     }
 
     unsafe fn enter(&mut self, cpu: &mut Cpu, code: NonNull<u8>) -> u8 {
@@ -122,10 +150,12 @@ unsafe impl Translator for Jit {
 /// Where the guest's flags are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Where {
-    /// In memory, or nobody wants them.
+    /// In `FLAGS`.
     Saved,
     /// In the host's flags register.
     Host,
+    /// In both.
+    Both,
 }
 
 /// How an instruction is translated.
@@ -141,15 +171,15 @@ enum Way {
 
 /// Code that is not on the straight way, emitted after it.
 #[derive(Debug)]
-enum Later {
-    /// The interpreter does an op.
-    Interpret { from: Vec<Jump>, op: u64, back: u64, restore: bool, needs: u8 },
-    /// A branch is taken to `target` from the block's start.
-    Taken { from: Jump, target: i32, save: bool },
-    /// The page that was stored to came to hold code.
-    Raced { from: Jump, back: u64, needs: u8 },
+pub(crate) enum Later {
+    /// The interpreter does `count` ops.
+    Interpret { from: Vec<Jump>, op: u64, count: usize, back: u64, restore: bool, needs: u8 },
+    /// A store of `size` bytes was to a page that holds code.
+    Stored { from: Jump, op: u64, size: Size, back: u64, needs: u8 },
     /// Vector instructions of the block, which need `needs` ([`vectors`]), may be barred.
     Barred { from: Jump, back: u64, needs: u8, ops: u64, count: u64 },
+    /// A way to another block.
+    Exit(Exit),
 }
 
 /// One block under way.
@@ -158,12 +188,19 @@ pub(crate) struct Emitter<'a> {
     encoder: &'a mut Encoder,
     pub(crate) stubs: Stubs,
     host: HostFeatures,
+    pub(crate) arena: &'a mut Arena,
+    pub(crate) places: &'a Places,
+    pub(crate) block: &'a BlockView<'a>,
+    /// Where the block's code begins for who comes from its page.
+    pub(crate) inner: u64,
     flags: Where,
-    /// Flags wanted after the instruction under way.
-    pub(crate) wanted: u32,
     /// What the vector instructions that follow in the block need.
     needs: u8,
-    later: Vec<Later>,
+    /// Whether the block has stored to memory itself.
+    pub(crate) stored: bool,
+    /// Jumps to places in the page where no block is known: place, and where the rel32 is.
+    pub(crate) waiting: Vec<(u64, u64)>,
+    pub(crate) later: Vec<Later>,
 }
 
 impl Emitter<'_> {
@@ -174,6 +211,11 @@ impl Emitter<'_> {
         ops: &[NativeOp],
         falls_through: bool,
     ) -> bool {
+        // Whoever comes from another page.
+        self.asm.alu_imm(8, AND, ADDRESS, -4096);
+        self.asm.store(8, field(layout::PAGE), ADDRESS);
+        self.inner = self.asm.here();
+
         let ways: Vec<Way> = instructions
             .iter()
             .zip(ops)
@@ -201,14 +243,21 @@ impl Emitter<'_> {
             })
             .collect();
         let wanted = wanted_after(&uses);
-        for (n, instruction) in instructions.iter().enumerate() {
-            self.wanted = wanted[n];
-            self.needs = needs_after[n];
+        let mut n = 0;
+        while let Some(instruction) = instructions.get(n) {
             let op = &raw const ops[n] as u64;
-            let needs_flags = uses[n].needs_flags(self.wanted);
+            let run = operate::run_length(&instructions[n..]);
+            if run > 1 {
+                self.needs = needs_after[n + run - 1];
+                operate::emit_run(self, &instructions[n..n + run], op);
+                n += run;
+                continue;
+            }
+            self.needs = needs_after[n];
+            let needs_flags = uses[n].needs_flags(wanted[n]);
             match ways[n] {
                 Way::Interpreter => {
-                    self.save_flags(true);
+                    self.lose_flags();
                     self.asm.mov_imm(TEMP, op);
                     self.asm.call(self.stubs.interpret);
                     self.load_vectors(self.needs);
@@ -220,19 +269,25 @@ impl Emitter<'_> {
                     }
                 }
             }
+            n += 1;
         }
         let last_inline = inline.last() == Some(&true);
         if falls_through {
-            self.save_flags(true);
-            let end = ops.last().map_or(0, |native| i32::from(native.op.offset));
-            self.asm.lea(8, START, Rm::Mem(START, end));
-            // After what the interpreter did the mode may be another one.
-            let next = if last_inline { self.stubs.dispatch } else { self.stubs.to_rust };
-            self.asm.jmp_to(next);
+            self.save_flags();
+            let end = ops.last().map_or(0, |native| native.start + native.op.offset);
+            if last_inline {
+                self.exit_to(i32::from(end));
+            } else {
+                // After what the interpreter did the mode may be another one.
+                self.target(i32::from(end));
+                self.asm.jmp_to(self.stubs.to_rust);
+            }
         } else if !last_inline {
             self.asm.jmp_to(self.stubs.leave);
         }
-        self.finish();
+        while let Some(later) = self.later.pop() {
+            self.emit_later(later);
+        }
         true
     }
 
@@ -262,59 +317,60 @@ impl Emitter<'_> {
         self.encoder.encode(self.asm, instruction)
     }
 
-    fn finish(&mut self) {
-        for later in std::mem::take(&mut self.later) {
-            match later {
-                Later::Interpret { from, op, back, restore, needs } => {
-                    from.into_iter().for_each(|jump| self.asm.land(jump));
-                    self.asm.mov_imm(TEMP, op);
+    fn emit_later(&mut self, later: Later) {
+        match later {
+            Later::Interpret { from, op, count, back, restore, needs } => {
+                from.into_iter().for_each(|jump| self.asm.land(jump));
+                for n in 0..count {
+                    self.asm.mov_imm(TEMP, op + (n * size_of::<NativeOp>()) as u64);
                     self.asm.call(self.stubs.interpret);
-                    self.load_vectors(needs);
-                    if restore {
-                        self.emit_restore();
-                    }
-                    self.asm.jmp_to(back);
                 }
-                Later::Taken { from, target, save } => {
-                    self.asm.land(from);
-                    if save {
-                        self.emit_save();
-                    }
-                    self.asm.lea(8, START, Rm::Mem(START, target));
-                    self.asm.jmp_to(self.stubs.dispatch);
+                self.load_vectors(needs);
+                if restore {
+                    self.emit_restore();
                 }
-                Later::Raced { from, back, needs } => {
-                    self.asm.land(from);
-                    self.asm.call(self.stubs.stored);
-                    self.load_vectors(needs);
-                    self.asm.jmp_to(back);
-                }
-                Later::Barred { from, back, needs, ops, count } => {
-                    self.asm.land(from);
-                    self.load_vectors(needs);
-                    self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
-                    self.asm.jcc_to(EQUAL, back);
-                    self.asm.mov_imm(TEMP, ops);
-                    self.asm.mov_imm(TEMP2, count);
-                    self.asm.call(self.stubs.interpret_all);
-                }
+                self.asm.jmp_to(back);
             }
+            Later::Stored { from, op, size, back, needs } => {
+                self.asm.land(from);
+                self.if_decoded(size, back);
+                self.asm.mov_imm(TEMP, op);
+                self.asm.call(self.stubs.stored);
+                self.load_vectors(needs);
+                self.asm.jmp_to(back);
+            }
+            Later::Barred { from, back, needs, ops, count } => {
+                self.asm.land(from);
+                self.load_vectors(needs);
+                self.asm.test_imm(1, field(layout::BARRED), i32::from(needs));
+                self.asm.jcc_to(EQUAL, back);
+                self.asm.mov_imm(TEMP, ops);
+                self.asm.mov_imm(TEMP2, count);
+                self.asm.call(self.stubs.interpret_all);
+            }
+            Later::Exit(exit) => self.emit_exit(exit),
         }
     }
 
-    /// The flags go to memory if they are in the host's register and `wanted`.
-    pub(crate) fn save_flags(&mut self, wanted: bool) {
-        if self.flags == Where::Host && wanted {
+    /// The flags come into `FLAGS`, too.
+    pub(crate) fn save_flags(&mut self) {
+        if self.flags == Where::Host {
             self.emit_save();
+            self.flags = Where::Both;
         }
+    }
+
+    /// The flags come into `FLAGS`, and what follows may overwrite the host's.
+    pub(crate) fn lose_flags(&mut self) {
+        self.save_flags();
         self.flags = Where::Saved;
     }
 
-    /// The flags come into the host's register. Overwrites `TEMP`.
+    /// The flags come into the host's register, too.
     pub(crate) fn load_flags(&mut self) {
         if self.flags == Where::Saved {
             self.emit_restore();
-            self.flags = Where::Host;
+            self.flags = Where::Both;
         }
     }
 
@@ -323,43 +379,42 @@ impl Emitter<'_> {
         self.flags = Where::Host;
     }
 
-    fn emit_save(&mut self) {
-        self.asm.mov(8, TEMP, RAX);
+    /// Whether the flags are in the host's register alone.
+    pub(crate) fn are_flags_unsaved(&self) -> bool {
+        self.flags == Where::Host
+    }
+
+    pub(crate) fn emit_save(&mut self) {
         // LAHF; SETO AL.
         self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
-        self.asm.store(2, field(layout::FLAGS), RAX);
-        self.asm.mov(8, RAX, TEMP);
     }
 
     fn emit_restore(&mut self) {
-        self.asm.mov(8, TEMP, RAX);
-        self.asm.raw(4, &[0x0f, 0xb7], RAX, field(layout::FLAGS));
-        // ADD AL, 7FH gives OF; SAHF the others.
-        self.asm.bytes(&[0x04, 0x7f, 0x9e]);
-        self.asm.mov(8, RAX, TEMP);
+        // CMP AL, -127 overflows for 1 and not for 0; SAHF gives the others.
+        self.asm.bytes(&[0x3c, 0x81, 0x9e]);
     }
 
     /// The way out of the straight code for `from`, and back to here, where the op at `op` is done.
     pub(crate) fn interpreted(&mut self, from: Vec<Jump>, op: u64) {
+        self.all_interpreted(from, op, 1);
+    }
+
+    /// As [`Emitter::interpreted`], for the ops of `count` instructions.
+    pub(crate) fn all_interpreted(&mut self, from: Vec<Jump>, op: u64, count: usize) {
         if from.is_empty() {
             return;
         }
-        let restore = self.flags == Where::Host;
+        let restore = self.flags != Where::Saved;
         let back = self.asm.here();
         let needs = self.needs;
-        self.later.push(Later::Interpret { from, op, back, restore, needs });
+        self.later.push(Later::Interpret { from, op, count, back, restore, needs });
     }
 
-    /// A branch on a condition to `target` from the block's start.
-    pub(crate) fn branch(&mut self, condition: u8, target: i32) {
-        let from = self.asm.jcc(condition);
-        let save = self.flags == Where::Host;
-        self.later.push(Later::Taken { from, target, save });
-    }
-
-    /// A store turned out to be to code.
-    pub(crate) fn raced(&mut self, from: Jump) {
+    /// The way out of the straight code for a store, and back to here.
+    pub(crate) fn stored_to_code_page(&mut self, from: Jump, op: u64, size: Size) {
+        self.stored = true;
         let back = self.asm.here();
-        self.later.push(Later::Raced { from, back, needs: self.needs });
+        let needs = self.needs;
+        self.later.push(Later::Stored { from, op, size, back, needs });
     }
 }

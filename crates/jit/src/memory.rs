@@ -9,7 +9,7 @@ use crate::asm::condition::NOT_EQUAL;
 use crate::asm::shift::SHR;
 use crate::asm::{Jump, Reg, Rm, Size};
 use crate::block::Emitter;
-use crate::registers::{ADDRESS, START, TEMP, TEMP2, field, home, host};
+use crate::registers::{ADDRESS, TEMP, TEMP2, field, home, host};
 
 /// Access to a memory operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,9 @@ impl Emitter<'_> {
     pub(crate) fn effective(&mut self, address: &Address, to: Reg, size: Size) {
         let size = size.min(address.size);
         let rip = matches!(address.base, Some(Register::RIP | Register::EIP));
+        if rip {
+            self.asm.mov(8, ADDRESS, field(layout::PAGE));
+        }
         let mut fetch = |register: Register, into: Reg| {
             let number = register.number() as u8;
             host(number).unwrap_or_else(|| {
@@ -74,7 +77,7 @@ impl Emitter<'_> {
                 into
             })
         };
-        let base = if rip { Some(START) } else { address.base.map(|base| fetch(base, ADDRESS)) };
+        let base = if rip { Some(ADDRESS) } else { address.base.map(|base| fetch(base, ADDRESS)) };
         let index = address.index.map(|index| fetch(index, TEMP));
         match (base, index) {
             (Some(base), Some(index)) => {
@@ -90,9 +93,11 @@ impl Emitter<'_> {
     }
 
     /// Looks up `size` bytes at the linear address in `ADDRESS`: afterwards that is their host
-    /// address; for a store, `TEMP2` has the tracker of the page, which holds no code. Returned are the
-    /// jumps to where the interpreter does it. Overwrites flags, `TEMP` and `TEMP2`.
+    /// address; for a store, `TEMP2` has the tracker of the page. Returned are the jumps to where the
+    /// interpreter does it. The flags are saved before; `TEMP` and `TEMP2` are overwritten.
     pub(crate) fn probe(&mut self, access: Access, size: Size) -> Vec<Jump> {
+        // An instruction that may be left wants all flags before it.
+        self.lose_flags();
         let table = match access {
             Access::Read => layout::TLB_READ,
             Access::Write => layout::TLB_WRITE,
@@ -113,11 +118,9 @@ impl Emitter<'_> {
         asm.alu_imm(8, AND, TEMP2, -4096);
         asm.alu(8, OR, TEMP2, field(layout::CONTEXT));
         asm.alu(8, CMP, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TAG as i32));
-        let mut misses = vec![asm.jcc(NOT_EQUAL)];
+        let misses = vec![asm.jcc(NOT_EQUAL)];
         if access == Access::Write {
             asm.mov(8, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TRACK as i32));
-            asm.alu_imm(8, CMP, Rm::Mem(TEMP2, 0), 0);
-            misses.push(asm.jcc(NOT_EQUAL));
         }
         asm.alu(8, ADD, ADDRESS, Rm::Mem(TEMP, layout::ENTRY_ADDEND as i32));
         misses
@@ -130,19 +133,32 @@ impl Emitter<'_> {
         access: Access,
         size: Size,
     ) -> Vec<Jump> {
-        let Some(address) = address(instruction) else { unreachable!("it is not translated") };
-        self.effective(&address, ADDRESS, 8);
-        if let Some(segment) = address.segment {
-            let base = layout::SEGMENT_BASE + segment * layout::SEGMENT_SIZE;
-            self.asm.alu(8, ADD, ADDRESS, field(base));
-        }
+        self.address_of(instruction);
         self.probe(access, size)
     }
 
-    /// What comes after a store: the page may have come to hold code. Overwrites flags.
-    pub(crate) fn after_store(&mut self) {
-        self.asm.alu_imm(8, CMP, Rm::Mem(TEMP2, 0), 0);
-        let race = self.asm.jcc(NOT_EQUAL);
-        self.raced(race);
+    /// Makes the linear address of the instruction's memory operand, of which [`address`] has said
+    /// something, in `ADDRESS`. `TEMP` and, of FS and GS, the host's flags may be overwritten.
+    pub(crate) fn address_of(&mut self, instruction: &Instruction) {
+        let Some(address) = address(instruction) else { unreachable!("it is not translated") };
+        self.effective(&address, ADDRESS, 8);
+        if let Some(segment) = address.segment {
+            self.lose_flags();
+            let base = layout::SEGMENT_BASE + segment * layout::SEGMENT_SIZE;
+            self.asm.alu(8, ADD, ADDRESS, field(base));
+        }
+    }
+
+    /// What comes after a store by the op at `op` of `size` bytes to `ADDRESS`, with the tracker in
+    /// `TEMP2`: the page may hold code.
+    ///
+    /// Only after the store, since another processor may come to decode from the page at any time: it
+    /// marks before it reads, so that one of the two sees the other.
+    pub(crate) fn after_store(&mut self, op: u64, size: Size) {
+        // The block may be left after the instruction, too.
+        self.lose_flags();
+        self.asm.alu_imm(8, CMP, Rm::Mem(TEMP2, layout::TRACK_LINES as i32), 0);
+        let from = self.asm.jcc(NOT_EQUAL);
+        self.stored_to_code_page(from, op, size);
     }
 }

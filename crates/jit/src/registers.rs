@@ -1,7 +1,7 @@
 //! Where translated code keeps the guest's registers.
 //!
-//! Ten are in registers of the host, most in their own, so that instructions with fixed registers need
-//! no moves; the others are in memory.
+//! Ten are in registers of the host, most in their own, so that shifts by CL and the like need no moves;
+//! the others are in memory. The host's RAX has the flags, since LAHF and SETO can put them there.
 
 use cloister_cpu::native::layout;
 use iced_x86::Register;
@@ -12,20 +12,25 @@ use crate::asm::{
 
 /// The processor.
 pub(crate) const CPU: Reg = R15;
-/// RIP at the start of the block that runs.
-pub(crate) const START: Reg = R12;
-/// Scratch registers; `ADDRESS` is where memory operands are made.
+/// The flags where they are not in the host's register: bits 15:8 as LAHF has them, AL 1 for OF, else
+/// 0. The other bits are anything.
+pub(crate) const FLAGS: Reg = RAX;
+/// Scratch registers; `ADDRESS` is where memory operands are made, and between blocks it is RIP.
 pub(crate) const ADDRESS: Reg = R13;
 pub(crate) const TEMP: Reg = R14;
 pub(crate) const TEMP2: Reg = R11;
 
+/// Where the guest's RAX is, and RSP.
+pub(crate) const ACCUMULATOR: Reg = R12;
+pub(crate) const STACK: Reg = R10;
+
 /// Hosts of guest registers, by number.
 pub(crate) const HOSTS: [(u8, Reg); 10] = [
-    (0, RAX),
+    (0, ACCUMULATOR),
     (1, RCX),
     (2, RDX),
     (3, RBX),
-    (4, R10),
+    (4, STACK),
     (5, RBP),
     (6, RSI),
     (7, RDI),

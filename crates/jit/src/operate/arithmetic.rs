@@ -3,12 +3,14 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::operands::{Kind, condition, kind, size_of_operand};
-use super::shape::{before_probe, into_register, modify, read, source, stored};
-use crate::asm::alu::CMP;
-use crate::asm::{Reg, Rm};
+use super::shape::{into_register, lock, modify, read, source};
+use crate::asm::alu::{ADD, CMP};
+use crate::asm::condition::{NOT_ABOVE, NOT_BELOW, NOT_EQUAL};
+use crate::asm::shift::SAR;
+use crate::asm::{RAX, RDX, Reg, Rm};
 use crate::block::Emitter;
 use crate::memory::Access;
-use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, place};
+use crate::registers::{ACCUMULATOR, ADDRESS, FLAGS, TEMP, TEMP2, home, host, place};
 
 /// An operation that writes its first operand.
 pub(super) fn emit_binary(
@@ -26,10 +28,18 @@ pub(super) fn emit_binary(
             });
         }
         (_, source) => {
+            let locked = instruction.has_lock_prefix();
             modify(e, instruction, op, needs_flags, true, |e, size, rm| match source {
-                Some(Kind::Immediate(value)) => e.asm.alu_imm(size, operation, rm, value),
-                // To memory, whose value is in `TEMP`.
-                Some(Kind::Register(n)) => e.asm.alu(size, operation, TEMP, place(n)),
+                Some(Kind::Immediate(value)) => {
+                    lock(e, locked);
+                    e.asm.alu_imm(size, operation, rm, value);
+                }
+                // To memory.
+                Some(Kind::Register(n)) => {
+                    let register = read(e, n, size);
+                    lock(e, locked);
+                    e.asm.alu_to(size, operation, rm, register);
+                }
                 _ => {}
             });
         }
@@ -74,7 +84,11 @@ pub(super) fn emit_multiply(e: &mut Emitter<'_>, instruction: &Instruction, op: 
     if instruction.op_count() == 1 {
         let extension = if instruction.mnemonic() == Mnemonic::Mul { 4 } else { 5 };
         let (rm, misses) = source(e, instruction, 0, size);
+        // All flags are new ones.
+        e.asm.mov(8, RAX, ACCUMULATOR);
         e.asm.ext(size, 0xf6, extension, rm);
+        // Of a byte, the product is AX.
+        e.asm.mov(size.max(2), ACCUMULATOR, RAX);
         e.flags_set();
         e.interpreted(misses, op);
         return;
@@ -95,32 +109,74 @@ pub(super) fn emit_multiply(e: &mut Emitter<'_>, instruction: &Instruction, op: 
     });
 }
 
-pub(super) fn emit_bt(e: &mut Emitter<'_>, instruction: &Instruction, needs_flags: bool) {
+/// DIV and IDIV of 32 and 64 bits. What faults is left to the interpreter, and so is a signed dividend
+/// that is not sign-extended from its lower half. No flag changes, as by the interpreter.
+pub(super) fn emit_divide(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     let size = size_of_operand(instruction, 0);
-    let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
+    e.lose_flags();
+    let (rm, mut misses) = source(e, instruction, 0, size);
+    let signed = instruction.mnemonic() == Mnemonic::Idiv;
+    if signed {
+        // 0, and -1, by which the least dividend faults.
+        e.asm.mov(size, TEMP, rm);
+        e.asm.alu_imm(size, ADD, TEMP, 1);
+        e.asm.alu_imm(size, CMP, TEMP, 1);
+        misses.push(e.asm.jcc(NOT_ABOVE));
+        e.asm.mov(size, TEMP, ACCUMULATOR);
+        e.asm.shift_imm(size, SAR, TEMP, size * 8 - 1);
+        e.asm.alu(size, CMP, TEMP, RDX);
+        misses.push(e.asm.jcc(NOT_EQUAL));
+    } else {
+        // The quotient fits where the upper half is below the divisor, which is not 0 then.
+        e.asm.alu(size, CMP, RDX, rm);
+        misses.push(e.asm.jcc(NOT_BELOW));
+    }
+    e.asm.mov(8, TEMP2, FLAGS);
+    e.asm.mov(size, RAX, ACCUMULATOR);
+    e.asm.ext(size, 0xf6, if signed { 7 } else { 6 }, rm);
+    e.asm.mov(size, ACCUMULATOR, RAX);
+    e.asm.mov(8, FLAGS, TEMP2);
+    e.interpreted(misses, op);
+}
+
+/// SHLD and SHRD of 32 and 64 bits.
+pub(super) fn emit_double_shift(
+    e: &mut Emitter<'_>,
+    instruction: &Instruction,
+    op: u64,
+    needs_flags: bool,
+) {
+    let opcode = if instruction.mnemonic() == Mnemonic::Shld { 0xa4 } else { 0xac };
+    let Some(Kind::Register(filler)) = kind(instruction, 1) else { return };
+    let count = kind(instruction, 2);
+    let in_memory = kind(instruction, 0) == Some(Kind::Memory);
+    modify(e, instruction, op, needs_flags, true, |e, size, rm| {
+        let filler = host(filler).unwrap_or_else(|| {
+            // What shifts may be in the one, and the page's tracker in the other.
+            let scratch = if in_memory { TEMP } else { TEMP2 };
+            e.asm.mov(size, scratch, home(filler));
+            scratch
+        });
+        match count {
+            Some(Kind::Immediate(count)) => {
+                e.asm.raw(size, &[0x0f, opcode], filler, rm);
+                e.asm.bytes(&[count as u8]);
+            }
+            _ => e.asm.raw(size, &[0x0f, opcode + 1], filler, rm),
+        }
+    });
+}
+
+/// CLC, STC, CMC.
+pub(super) fn emit_carry(e: &mut Emitter<'_>, instruction: &Instruction, needs_flags: bool) {
     if needs_flags {
         e.load_flags();
     }
-    match kind(instruction, 1) {
-        Some(Kind::Immediate(bit)) => {
-            let bit = bit as u8 & (size * 8 - 1);
-            e.asm.raw(size, &[0x0f, 0xba], Reg(4), place(n));
-            e.asm.bytes(&[bit]);
-        }
-        Some(Kind::Register(m)) => {
-            // A register, for in memory the bit would be anywhere.
-            let value = read(e, n, size);
-            let bit = match host(m) {
-                Some(bit) => bit,
-                None => {
-                    e.asm.mov(size, TEMP2, home(m));
-                    TEMP2
-                }
-            };
-            e.asm.raw(size, &[0x0f, 0xa3], bit, value);
-        }
-        _ => {}
-    }
+    e.asm.bytes(&[match instruction.mnemonic() {
+        Mnemonic::Clc => 0xf8,
+        Mnemonic::Stc => 0xf9,
+        _ => 0xf5,
+    }]);
     e.flags_set();
 }
 
@@ -132,11 +188,10 @@ pub(super) fn emit_setcc(e: &mut Emitter<'_>, instruction: &Instruction, op: u64
             e.asm.raw_byte(1, &opcode, Reg(0), place(n));
         }
         _ => {
-            before_probe(e);
             let misses = e.operand(instruction, Access::Write, 1);
             e.load_flags();
             e.asm.raw_byte(1, &opcode, Reg(0), Rm::Mem(ADDRESS, 0));
-            stored(e);
+            e.after_store(op, 1);
             e.interpreted(misses, op);
         }
     }

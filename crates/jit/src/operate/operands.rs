@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::asm::shift::{ROL, ROR, SAR, SHL, SHR};
+use crate::asm::shift::{RCL, RCR, ROL, ROR, SAR, SHL, SHR};
 use crate::asm::{Size, alu};
 use crate::memory::address;
 use crate::registers::number;
@@ -71,6 +71,8 @@ pub(super) fn shift(mnemonic: Mnemonic) -> Option<u8> {
     Some(match mnemonic {
         Mnemonic::Rol => ROL,
         Mnemonic::Ror => ROR,
+        Mnemonic::Rcl => RCL,
+        Mnemonic::Rcr => RCR,
         Mnemonic::Shl => SHL,
         Mnemonic::Shr => SHR,
         Mnemonic::Sar => SAR,

@@ -3,18 +3,29 @@
 use iced_x86::Instruction;
 
 use super::operands::{Kind, kind, size_of_operand};
+use crate::asm::condition::NOT_EQUAL;
 use crate::asm::{Jump, Reg, Rm, Size};
 use crate::block::Emitter;
 use crate::memory::Access;
 use crate::registers::{ADDRESS, TEMP, home, host, place};
 
-/// Before the flags are overwritten by a look into the TLB.
-pub(super) fn before_probe(e: &mut Emitter<'_>) {
-    // An instruction that may be left wants all flags before it.
-    e.save_flags(true);
+/// What a locked access to `ADDRESS` needs: the jump to where the interpreter does one that is not
+/// aligned, of which the host would make a bus lock. Overwrites flags.
+pub(super) fn aligned_for_lock(e: &mut Emitter<'_>, size: Size) -> Option<Jump> {
+    (size > 1).then(|| {
+        e.asm.test_imm(1, ADDRESS, i32::from(size) - 1);
+        e.asm.jcc(NOT_EQUAL)
+    })
 }
 
-/// Does `operate` to operand 0, a register or memory.
+/// The LOCK prefix of the next instruction, if it has one.
+pub(super) fn lock(e: &mut Emitter<'_>, locked: bool) {
+    if locked {
+        e.asm.bytes(&[0xf0]);
+    }
+}
+
+/// Does `operate` to operand 0, a register or memory. It may use `TEMP`.
 pub(super) fn modify(
     e: &mut Emitter<'_>,
     instruction: &Instruction,
@@ -42,28 +53,21 @@ pub(super) fn modify(
             }
         }
         _ => {
-            before_probe(e);
-            let misses = e.operand(instruction, Access::Write, size);
+            let mut misses = e.operand(instruction, Access::Write, size);
+            if instruction.has_lock_prefix() {
+                misses.extend(aligned_for_lock(e, size));
+            }
             if needs_flags {
                 e.load_flags();
             }
-            e.asm.mov(size, TEMP, Rm::Mem(ADDRESS, 0));
-            operate(e, size, TEMP.into());
-            e.asm.store(size, Rm::Mem(ADDRESS, 0), TEMP);
+            operate(e, size, Rm::Mem(ADDRESS, 0));
             if sets_flags {
                 e.flags_set();
             }
-            stored(e);
+            e.after_store(op, size);
             e.interpreted(misses, op);
         }
     }
-}
-
-/// After a store: another look at the tracker, with the flags in memory if anybody wants them.
-pub(super) fn stored(e: &mut Emitter<'_>) {
-    let wanted = e.wanted != 0;
-    e.save_flags(wanted);
-    e.after_store();
 }
 
 /// A register to read guest register `n` from: its own, or `TEMP`.
@@ -80,7 +84,7 @@ pub(super) fn write_home(e: &mut Emitter<'_>, n: u8, size: Size) {
 }
 
 /// Where operand `n`, a register or memory of `size` bytes, can be read, and the jumps to where the
-/// interpreter does the instruction. Of memory, the flags are saved before.
+/// interpreter does the instruction. Memory is probed, which overwrites flags.
 pub(super) fn source(
     e: &mut Emitter<'_>,
     instruction: &Instruction,
@@ -89,10 +93,7 @@ pub(super) fn source(
 ) -> (Rm, Vec<Jump>) {
     match kind(instruction, n) {
         Some(Kind::Register(n)) => (place(n), Vec::new()),
-        _ => {
-            before_probe(e);
-            (Rm::Mem(ADDRESS, 0), e.operand(instruction, Access::Read, size))
-        }
+        _ => (Rm::Mem(ADDRESS, 0), e.operand(instruction, Access::Read, size)),
     }
 }
 

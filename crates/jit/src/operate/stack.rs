@@ -1,40 +1,45 @@
 //! The stack, and the branches that use it or go to where a register or memory says.
 
-use iced_x86::Instruction;
+use cloister_cpu::native::{NativeOp, layout};
+use iced_x86::{Code, Instruction, Mnemonic, Register};
 
 use super::operands::{Kind, kind};
-use super::shape::{before_probe, read, source, write_home};
+use super::shape::{read, source, write_home};
 use crate::asm::alu::CMP;
 use crate::asm::condition::NOT_EQUAL;
-use crate::asm::shift::{SAR, SHL};
-use crate::asm::{Jump, R10, RBP, Reg, Rm};
+use crate::asm::{Jump, RBP, Rm};
 use crate::block::Emitter;
 use crate::memory::Access;
-use crate::registers::{ADDRESS, START, TEMP, TEMP2, host, place};
-
-/// Where the guest's RSP is.
-const STACK: Reg = R10;
+use crate::registers::{ADDRESS, STACK, TEMP, TEMP2, field, host};
 
 pub(super) fn emit_push(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
-    before_probe(e);
+    let mut misses = Vec::new();
+    let value = kind(instruction, 0);
+    if value == Some(Kind::Memory) {
+        misses.extend(e.operand(instruction, Access::Read, 8));
+        e.asm.mov(8, TEMP, Rm::Mem(ADDRESS, 0));
+        e.asm.store(8, field(layout::RIP), TEMP);
+    }
     e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -8));
-    let misses = e.probe(Access::Write, 8);
-    match kind(instruction, 0) {
+    misses.extend(e.probe(Access::Write, 8));
+    match value {
         Some(Kind::Register(n)) => {
             let register = read(e, n, 8);
             e.asm.store(8, Rm::Mem(ADDRESS, 0), register);
         }
         Some(Kind::Immediate(value)) => e.asm.store_imm(8, Rm::Mem(ADDRESS, 0), value),
-        _ => {}
+        _ => {
+            e.asm.mov(8, TEMP, field(layout::RIP));
+            e.asm.store(8, Rm::Mem(ADDRESS, 0), TEMP);
+        }
     }
     e.asm.lea(8, STACK, Rm::Mem(STACK, -8));
-    e.after_store();
+    e.after_store(op, 8);
     e.interpreted(misses, op);
 }
 
 pub(super) fn emit_pop(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
-    before_probe(e);
     e.asm.mov(8, ADDRESS, STACK);
     let misses = e.probe(Access::Read, 8);
     match host(n) {
@@ -48,8 +53,59 @@ pub(super) fn emit_pop(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
     e.interpreted(misses, op);
 }
 
+/// More pushes or pops than one probe is made for: they touch at most two lines.
+const MOST_OF_A_RUN: usize = 8;
+
+/// How many of the instructions, from the first on, are pushes of registers, for which one probe does,
+/// or pops.
+pub(crate) fn run_length(instructions: &[Instruction]) -> usize {
+    let is_push = |instruction: &Instruction| {
+        instruction.code() == Code::Push_r64 && instruction.op0_register() != Register::RSP
+    };
+    let is_pop = |instruction: &Instruction| {
+        instruction.code() == Code::Pop_r64 && instruction.op0_register() != Register::RSP
+    };
+    let length = |is: fn(&Instruction) -> bool| {
+        instructions.iter().take(MOST_OF_A_RUN).take_while(|instruction| is(instruction)).count()
+    };
+    length(is_push).max(length(is_pop))
+}
+
+/// Pushes or pops, as [`run_length`] has counted them, whose first op is at `op`.
+pub(crate) fn emit_run(e: &mut Emitter<'_>, instructions: &[Instruction], op: u64) {
+    let size = 8 * instructions.len() as u8;
+    let numbers = instructions.iter().map(|instruction| instruction.op0_register().number() as u8);
+    let slots = (0..instructions.len() as i32).map(|slot| Rm::Mem(ADDRESS, 8 * slot));
+    let misses = if instructions[0].mnemonic() == Mnemonic::Push {
+        e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -i32::from(size)));
+        let mut misses = e.probe(Access::Write, size);
+        // Were it code, each would be the last that the block does.
+        e.asm.alu_imm(8, CMP, Rm::Mem(TEMP2, layout::TRACK_LINES as i32), 0);
+        misses.push(e.asm.jcc(NOT_EQUAL));
+        for (n, slot) in numbers.zip(slots.rev()) {
+            let register = read(e, n, 8);
+            e.asm.store(8, slot, register);
+        }
+        e.asm.lea(8, STACK, Rm::Mem(STACK, -i32::from(size)));
+        let last = (instructions.len() - 1) * size_of::<NativeOp>();
+        e.after_store(op + last as u64, size);
+        misses
+    } else {
+        e.asm.mov(8, ADDRESS, STACK);
+        let misses = e.probe(Access::Read, size);
+        for (n, slot) in numbers.zip(slots) {
+            e.asm.mov(8, host(n).unwrap_or(TEMP), slot);
+            if host(n).is_none() {
+                write_home(e, n, 8);
+            }
+        }
+        e.asm.lea(8, STACK, Rm::Mem(STACK, i32::from(size)));
+        misses
+    };
+    e.all_interpreted(misses, op, instructions.len());
+}
+
 pub(super) fn emit_leave(e: &mut Emitter<'_>, op: u64) {
-    before_probe(e);
     e.asm.mov(8, ADDRESS, RBP);
     let misses = e.probe(Access::Read, 8);
     e.asm.lea(8, STACK, Rm::Mem(RBP, 8));
@@ -57,78 +113,68 @@ pub(super) fn emit_leave(e: &mut Emitter<'_>, op: u64) {
     e.interpreted(misses, op);
 }
 
-/// A jump to where the interpreter faults, if the address in `TEMP` is not canonical.
-fn not_canonical(e: &mut Emitter<'_>) -> Jump {
-    e.asm.mov(8, TEMP2, TEMP);
-    e.asm.shift_imm(8, SHL, TEMP2, 16);
-    e.asm.shift_imm(8, SAR, TEMP2, 16);
-    e.asm.alu(8, CMP, TEMP2, TEMP);
-    e.asm.jcc(NOT_EQUAL)
-}
-
-/// Goes to the block at `START`. Where the interpreter does the branch, it has left this block.
-fn leave_block(e: &mut Emitter<'_>, misses: Vec<Jump>, op: u64) {
-    e.asm.jmp_to(e.stubs.dispatch);
+/// Where the interpreter does the branch, it has left this block.
+fn or_leave(e: &mut Emitter<'_>, misses: Vec<Jump>, op: u64) {
     e.interpreted(misses, op);
     e.asm.jmp_to(e.stubs.leave);
 }
 
-/// Where a relative branch goes, from the block's start.
-fn target(instruction: &Instruction) -> Rm {
-    Rm::Mem(START, instruction.near_branch64() as i64 as i32)
+/// Where a relative branch goes, from the page's start.
+fn target(instruction: &Instruction) -> i32 {
+    instruction.near_branch64() as i64 as i32
 }
 
 pub(super) fn emit_jmp(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
-    before_probe(e);
+    e.lose_flags();
     if kind(instruction, 0).is_none() {
-        e.asm.lea(8, START, target(instruction));
-        e.asm.jmp_to(e.stubs.dispatch);
-        return;
+        return e.exit_to(target(instruction));
     }
     let (from, mut misses) = source(e, instruction, 0, 8);
-    e.asm.mov(8, TEMP, from);
-    misses.push(not_canonical(e));
-    e.asm.mov(8, START, TEMP);
-    leave_block(e, misses, op);
+    e.asm.mov(8, ADDRESS, from);
+    misses.push(e.not_canonical());
+    e.exit_anywhere();
+    or_leave(e, misses, op);
 }
 
 pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
-    before_probe(e);
-    let next = Rm::Mem(START, instruction.next_ip() as i32);
-    let indirect = match kind(instruction, 0) {
-        Some(Kind::Register(n)) => Some(n),
-        _ => None,
-    };
+    e.lose_flags();
+    let indirect = kind(instruction, 0).is_some();
     let mut misses = Vec::new();
-    if let Some(n) = indirect {
-        e.asm.mov(8, TEMP, place(n));
-        misses.push(not_canonical(e));
+    if indirect {
+        let (from, more) = source(e, instruction, 0, 8);
+        misses.extend(more);
+        e.asm.mov(8, ADDRESS, from);
+        misses.push(e.not_canonical());
+        // Whoever leaves the block writes RIP: until then there is room for a value.
+        e.asm.store(8, field(layout::RIP), ADDRESS);
     }
+    e.note_call();
     e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -8));
     misses.extend(e.probe(Access::Write, 8));
-    e.asm.lea(8, TEMP, next);
+    e.asm.mov(8, TEMP, field(layout::PAGE));
+    e.asm.lea(8, TEMP, Rm::Mem(TEMP, instruction.next_ip() as i32));
     e.asm.store(8, Rm::Mem(ADDRESS, 0), TEMP);
     e.asm.lea(8, STACK, Rm::Mem(STACK, -8));
-    match indirect {
-        // Before the look at the tracker, which may call.
-        Some(4) => {
-            // The target is RSP before the push.
-            e.asm.lea(8, START, Rm::Mem(STACK, 8));
-        }
-        Some(n) => e.asm.mov(8, START, place(n)),
-        None => e.asm.lea(8, START, target(instruction)),
+    e.after_store(op, 8);
+    if indirect {
+        e.asm.mov(8, ADDRESS, field(layout::RIP));
+        e.exit_anywhere();
+    } else {
+        e.exit_to(target(instruction));
     }
-    e.after_store();
-    leave_block(e, misses, op);
+    or_leave(e, misses, op);
+}
+
+/// RSP after a near return.
+pub(crate) fn pop_return_address(e: &mut Emitter<'_>) {
+    e.asm.lea(8, STACK, Rm::Mem(STACK, 8));
 }
 
 pub(super) fn emit_ret(e: &mut Emitter<'_>, op: u64) {
-    before_probe(e);
+    e.lose_flags();
+    e.note_return();
     e.asm.mov(8, ADDRESS, STACK);
-    let mut misses = e.probe(Access::Read, 8);
-    e.asm.mov(8, TEMP, Rm::Mem(ADDRESS, 0));
-    misses.push(not_canonical(e));
-    e.asm.lea(8, STACK, Rm::Mem(STACK, 8));
-    e.asm.mov(8, START, TEMP);
-    leave_block(e, misses, op);
+    let misses = e.probe(Access::Read, 8);
+    e.asm.mov(8, ADDRESS, Rm::Mem(ADDRESS, 0));
+    e.exit_to_caller(misses, op, pop_return_address);
 }

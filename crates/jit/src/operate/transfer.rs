@@ -3,11 +3,11 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::operands::{Kind, kind, size_of_operand};
-use super::shape::{before_probe, into_register, read, write_home};
-use crate::asm::Rm;
+use super::shape::{into_register, read, write_home};
+use crate::asm::{RAX, Rm, Size};
 use crate::block::Emitter;
 use crate::memory::{Access, address};
-use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, place};
+use crate::registers::{ACCUMULATOR, ADDRESS, FLAGS, TEMP, home, host, place};
 
 pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     let size = size_of_operand(instruction, 0);
@@ -26,7 +26,6 @@ pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
             });
         }
         (Some(Kind::Memory), source) => {
-            before_probe(e);
             let misses = e.operand(instruction, Access::Write, size);
             match source {
                 Some(Kind::Immediate(value)) => {
@@ -38,7 +37,7 @@ pub(super) fn emit_mov(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
                 }
                 _ => {}
             }
-            e.after_store();
+            e.after_store(op, size);
             e.interpreted(misses, op);
         }
         // An immediate, of up to 64 bits.
@@ -77,6 +76,27 @@ pub(super) fn emit_extend(e: &mut Emitter<'_>, instruction: &Instruction, op: u6
     });
 }
 
+/// CBW, CWDE, CDQE: RAX is sign-extended from half of `size` bytes.
+pub(super) fn emit_extend_accumulator(e: &mut Emitter<'_>, size: Size) {
+    match size {
+        2 => e.asm.raw_byte(2, &[0x0f, 0xbe], ACCUMULATOR, ACCUMULATOR),
+        4 => e.asm.raw(4, &[0x0f, 0xbf], ACCUMULATOR, ACCUMULATOR),
+        _ => e.asm.raw(8, &[0x63], ACCUMULATOR, ACCUMULATOR),
+    }
+}
+
+/// CWD, CDQ, CQO: the sign of RAX fills RDX.
+pub(super) fn emit_sign(e: &mut Emitter<'_>, size: Size) {
+    e.asm.mov(8, TEMP, FLAGS);
+    e.asm.mov(8, RAX, ACCUMULATOR);
+    match size {
+        2 => e.asm.bytes(&[0x66, 0x99]),
+        4 => e.asm.bytes(&[0x99]),
+        _ => e.asm.bytes(&[0x48, 0x99]),
+    }
+    e.asm.mov(8, FLAGS, TEMP);
+}
+
 pub(super) fn emit_lea(e: &mut Emitter<'_>, instruction: &Instruction) {
     let size = size_of_operand(instruction, 0);
     let (Some(Kind::Register(n)), Some(address)) = (kind(instruction, 0), address(instruction))
@@ -92,23 +112,6 @@ pub(super) fn emit_lea(e: &mut Emitter<'_>, instruction: &Instruction) {
     }
 }
 
-pub(super) fn emit_xchg(e: &mut Emitter<'_>, instruction: &Instruction) {
-    let size = size_of_operand(instruction, 0);
-    let (Some(Kind::Register(a)), Some(Kind::Register(b))) =
-        (kind(instruction, 0), kind(instruction, 1))
-    else {
-        return;
-    };
-    e.asm.mov(size, TEMP, place(a));
-    e.asm.mov(size, TEMP2, place(b));
-    for (n, value) in [(a, TEMP2), (b, TEMP)] {
-        match host(n) {
-            Some(to) => e.asm.mov(size, to, value),
-            None => e.asm.store(8, home(n), value),
-        }
-    }
-}
-
 pub(super) fn emit_bswap(e: &mut Emitter<'_>, instruction: &Instruction) {
     let size = size_of_operand(instruction, 0);
     let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
@@ -116,8 +119,7 @@ pub(super) fn emit_bswap(e: &mut Emitter<'_>, instruction: &Instruction) {
     if host(n).is_none() {
         e.asm.mov(size, TEMP, home(n));
     }
-    let rex = 0x40 | u8::from(size == 8) << 3 | register.0 >> 3;
-    e.asm.bytes(&[rex, 0x0f, 0xc8 | register.0 & 7]);
+    e.asm.bswap(size, register);
     if host(n).is_none() {
         write_home(e, n, size);
     }

@@ -6,14 +6,13 @@ use cloister_cpu::Op;
 use cloister_cpu::native::{under_mxcsr, vectors};
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 
-use super::shape::before_probe;
 use crate::asm::condition::NOT_EQUAL;
-use crate::asm::{Jump, Reg, Size};
+use crate::asm::{Jump, RAX, Reg, Size};
 use crate::block::Emitter;
 use crate::flags;
 use crate::host::HostFeatures;
 use crate::memory::{Access, address};
-use crate::registers::{ADDRESS, TEMP, TEMP2, home, host, number};
+use crate::registers::{ACCUMULATOR, ADDRESS, TEMP, TEMP2, home, host, number};
 
 /// What ([`vectors`]) must not be barred for the host to do an instruction; `None` if the interpreter
 /// does it.
@@ -107,6 +106,25 @@ fn is_general(mnemonic: Mnemonic) -> bool {
     )
 }
 
+/// Whether it finds the lengths of strings in RAX and RDX.
+fn has_lengths(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{
+        Pcmpestri, Pcmpestri64, Pcmpestrm, Pcmpestrm64, Vpcmpestri, Vpcmpestri64, Vpcmpestrm,
+        Vpcmpestrm64,
+    };
+    matches!(
+        mnemonic,
+        Pcmpestri
+            | Pcmpestri64
+            | Pcmpestrm
+            | Pcmpestrm64
+            | Vpcmpestri
+            | Vpcmpestri64
+            | Vpcmpestrm
+            | Vpcmpestrm64
+    )
+}
+
 /// Whether its memory operand has to be aligned to its size: #GP (SDM Vol. 1, 10.4.1.1 and 14.9).
 fn is_aligned(instruction: &Instruction) -> bool {
     use Mnemonic as M;
@@ -171,6 +189,10 @@ pub(crate) fn emit(
         e.load_flags();
     }
     let written = general_registers(e, &mut emitted, stores);
+    if has_lengths(instruction.mnemonic()) {
+        // In RAX, where the flags are, all of which are new ones.
+        e.asm.mov(8, RAX, ACCUMULATOR);
+    }
     if !e.encode(&emitted) {
         return false;
     }
@@ -181,7 +203,7 @@ pub(crate) fn emit(
         e.flags_set();
     }
     if stores {
-        e.after_store();
+        e.after_store(op, instruction.memory_size().size() as Size);
     }
     e.interpreted(misses, op);
     true
@@ -189,7 +211,6 @@ pub(crate) fn emit(
 
 /// Looks up the memory operand: the jumps to where the interpreter does the instruction.
 fn memory(e: &mut Emitter<'_>, instruction: &Instruction, stores: bool) -> Vec<Jump> {
-    before_probe(e);
     let size = instruction.memory_size().size() as Size;
     let access = if stores { Access::Write } else { Access::Read };
     let mut misses = e.operand(instruction, access, size);

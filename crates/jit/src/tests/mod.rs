@@ -1,5 +1,6 @@
 //! Programs under the interpreter and under the translator: they end alike.
 
+mod links;
 mod random;
 mod vector;
 
@@ -20,9 +21,9 @@ struct Outcome {
     data: Vec<u8>,
 }
 
-/// A guest at CPL 3: translated on a host, or interpreted.
-fn guest(host: Option<HostFeatures>) -> Guest {
-    let mut guest = Guest::new(Start::User64);
+/// A guest: translated on a host, or interpreted.
+fn guest(start: Start, host: Option<HostFeatures>) -> Guest {
+    let mut guest = Guest::new(start);
     if let Some(host) = host {
         let jit = Jit::on_host(host).expect("the host runs generated code");
         guest.vcpu.set_translator(Box::new(jit), 2);
@@ -39,6 +40,16 @@ fn run(
     prepare: &dyn Fn(&mut ArchState),
 ) -> Outcome {
     guest.load_code(code);
+    run_loaded(guest, data, initial, prepare)
+}
+
+/// As [`run`], of code that is there already.
+fn run_loaded(
+    guest: &mut Guest,
+    data: &[u8],
+    initial: &ArchState,
+    prepare: &dyn Fn(&mut ArchState),
+) -> Outcome {
     guest.write(DATA, data);
     let mut state = initial.clone();
     prepare(&mut state);
@@ -57,9 +68,9 @@ struct Pair {
 
 impl Pair {
     fn new(host: HostFeatures) -> Self {
-        let interpreted = guest(None);
+        let interpreted = guest(Start::User64, None);
         let initial = interpreted.vcpu.cpu.state().clone();
-        Self { interpreted, translated: guest(Some(host)), initial }
+        Self { interpreted, translated: guest(Start::User64, Some(host)), initial }
     }
 
     /// Both end alike: how.

@@ -128,7 +128,9 @@ const UNARY: [[Code; 4]; 4] = [
     [Code::Not_rm8, Code::Not_rm16, Code::Not_rm32, Code::Not_rm64],
 ];
 
-const SHIFTS: [[Code; 4]; 5] = [
+const SHIFTS: [[Code; 4]; 7] = [
+    [Code::Rcl_rm8_imm8, Code::Rcl_rm16_imm8, Code::Rcl_rm32_imm8, Code::Rcl_rm64_imm8],
+    [Code::Rcr_rm8_imm8, Code::Rcr_rm16_imm8, Code::Rcr_rm32_imm8, Code::Rcr_rm64_imm8],
     [Code::Shl_rm8_imm8, Code::Shl_rm16_imm8, Code::Shl_rm32_imm8, Code::Shl_rm64_imm8],
     [Code::Shr_rm8_imm8, Code::Shr_rm16_imm8, Code::Shr_rm32_imm8, Code::Shr_rm64_imm8],
     [Code::Sar_rm8_imm8, Code::Sar_rm16_imm8, Code::Sar_rm32_imm8, Code::Sar_rm64_imm8],
@@ -136,11 +138,74 @@ const SHIFTS: [[Code; 4]; 5] = [
     [Code::Ror_rm8_imm8, Code::Ror_rm16_imm8, Code::Ror_rm32_imm8, Code::Ror_rm64_imm8],
 ];
 
-const BY_CL: [[Code; 4]; 3] = [
+const BY_CL: [[Code; 4]; 4] = [
+    [Code::Rcr_rm8_CL, Code::Rcr_rm16_CL, Code::Rcr_rm32_CL, Code::Rcr_rm64_CL],
     [Code::Shl_rm8_CL, Code::Shl_rm16_CL, Code::Shl_rm32_CL, Code::Shl_rm64_CL],
     [Code::Sar_rm8_CL, Code::Sar_rm16_CL, Code::Sar_rm32_CL, Code::Sar_rm64_CL],
     [Code::Rcl_rm8_CL, Code::Rcl_rm16_CL, Code::Rcl_rm32_CL, Code::Rcl_rm64_CL],
 ];
+
+/// By a register, by an immediate: of 32 and 64 bits.
+const BITS: [[[Code; 2]; 2]; 4] = [
+    [[Code::Bt_rm32_r32, Code::Bt_rm64_r64], [Code::Bt_rm32_imm8, Code::Bt_rm64_imm8]],
+    [[Code::Bts_rm32_r32, Code::Bts_rm64_r64], [Code::Bts_rm32_imm8, Code::Bts_rm64_imm8]],
+    [[Code::Btr_rm32_r32, Code::Btr_rm64_r64], [Code::Btr_rm32_imm8, Code::Btr_rm64_imm8]],
+    [[Code::Btc_rm32_r32, Code::Btc_rm64_r64], [Code::Btc_rm32_imm8, Code::Btc_rm64_imm8]],
+];
+
+const COUNTS: [[Code; 2]; 5] = [
+    [Code::Bsf_r32_rm32, Code::Bsf_r64_rm64],
+    [Code::Bsr_r32_rm32, Code::Bsr_r64_rm64],
+    [Code::Tzcnt_r32_rm32, Code::Tzcnt_r64_rm64],
+    [Code::Lzcnt_r32_rm32, Code::Lzcnt_r64_rm64],
+    [Code::Popcnt_r32_rm32, Code::Popcnt_r64_rm64],
+];
+
+/// `rm, r`, by size.
+const EXCHANGES: [[Code; 4]; 3] = [
+    [Code::Xchg_rm8_r8, Code::Xchg_rm16_r16, Code::Xchg_rm32_r32, Code::Xchg_rm64_r64],
+    [Code::Xadd_rm8_r8, Code::Xadd_rm16_r16, Code::Xadd_rm32_r32, Code::Xadd_rm64_r64],
+    [Code::Cmpxchg_rm8_r8, Code::Cmpxchg_rm16_r16, Code::Cmpxchg_rm32_r32, Code::Cmpxchg_rm64_r64],
+];
+
+/// An instruction that exchanges, or a locked one.
+fn exchange(
+    random: &mut Random,
+    class: usize,
+    place: MemoryOperand,
+    a: Register,
+    b: Register,
+) -> Result<Instruction, iced_x86::IcedError> {
+    match random.below(8) {
+        0 => Instruction::with2(random.pick(&EXCHANGES)[class], a, b),
+        1..=4 => {
+            let mut instruction = Instruction::with2(random.pick(&EXCHANGES)[class], place, b)?;
+            instruction.set_has_lock_prefix(random.below(2) == 0);
+            Ok(instruction)
+        }
+        5 => {
+            let mut instruction = Instruction::with2(random.pick(&PAIRS[..7])[1][class], place, b)?;
+            instruction.set_has_lock_prefix(true);
+            Ok(instruction)
+        }
+        6 => {
+            let mut instruction = Instruction::with1(random.pick(&UNARY)[class], place)?;
+            instruction.set_has_lock_prefix(true);
+            Ok(instruction)
+        }
+        _ => {
+            let forms = [Code::Movbe_r64_m64, Code::Movbe_r32_m32];
+            let form = random.pick(&forms);
+            let size = if form == forms[0] { 8 } else { 4 };
+            let to = register(size, random.pick(&FREE));
+            if random.below(2) == 0 {
+                return Instruction::with2(form, to, place);
+            }
+            let store = if size == 8 { Code::Movbe_m64_r64 } else { Code::Movbe_m32_r32 };
+            Instruction::with2(store, place, to)
+        }
+    }
+}
 
 /// Appends a random instruction, and an ADD after one that leaves flags undefined.
 fn append(random: &mut Random, code: &mut Vec<Instruction>) {
@@ -155,7 +220,7 @@ fn append(random: &mut Random, code: &mut Vec<Instruction>) {
     let from_memory = random.below(2) == 0;
     let place = memory(random);
     let imm = random.next() as i8 as i32;
-    let instruction = match random.below(16) {
+    let instruction = match random.below(20) {
         0..=4 => {
             let [to_register, to_rm] = random.pick(&PAIRS);
             match (to_memory, from_memory) {
@@ -185,7 +250,14 @@ fn append(random: &mut Random, code: &mut Vec<Instruction>) {
                 Instruction::with2(form, a, count)
             }
         }
-        9 => Instruction::with2(random.pick(&BY_CL)[class], a, Register::CL),
+        9 => {
+            let form = random.pick(&BY_CL)[class];
+            if to_memory {
+                Instruction::with2(form, place, Register::CL)
+            } else {
+                Instruction::with2(form, a, Register::CL)
+            }
+        }
         10 => {
             let form =
                 random.pick(&[Code::Sete_rm8, Code::Setb_rm8, Code::Setl_rm8, Code::Seto_rm8]);
@@ -219,8 +291,63 @@ fn append(random: &mut Random, code: &mut Vec<Instruction>) {
             4 => Instruction::with1(Code::Mul_rm64, wide_b),
             _ => Instruction::with2(Code::Bt_rm64_imm8, wide_a, random.below(64) as u32),
         },
+        16 => {
+            // Bits, by a register that says where.
+            let [to_register, immediate] = random.pick(&BITS);
+            let wide = class >> 1 & 1;
+            let (a, b) = if wide == 1 { (wide_a, wide_b) } else { (a4, b4) };
+            match (random.below(2), to_memory) {
+                (0, true) => Instruction::with2(immediate[wide], place, random.below(64) as u32),
+                (0, false) => Instruction::with2(immediate[wide], a, random.below(64) as u32),
+                (_, true) => {
+                    let small =
+                        Instruction::with2(Code::And_rm64_imm32, register(8, b.number()), 0x7f);
+                    code.push(small.unwrap());
+                    Instruction::with2(to_register[wide], place, b)
+                }
+                _ => Instruction::with2(to_register[wide], a, b),
+            }
+        }
+        17 => {
+            let [narrow, wide] = random.pick(&COUNTS);
+            let (form, to, from) =
+                if class & 1 == 0 { (narrow, a4, b4) } else { (wide, wide_a, wide_b) };
+            if from_memory {
+                Instruction::with2(form, to, place)
+            } else {
+                Instruction::with2(form, to, from)
+            }
+        }
+        18 => exchange(random, class, place, a, b),
+        19 => match random.below(6) {
+            0 => Instruction::with3(Code::Shld_rm64_r64_imm8, wide_a, wide_b, 1 + imm as u32 % 63),
+            1 => Instruction::with3(Code::Shrd_rm32_r32_CL, a4, b4, Register::CL),
+            2 => Instruction::with3(Code::Shld_rm64_r64_CL, place, wide_b, Register::CL),
+            3 => {
+                // A dividend that fits, mostly.
+                let form = random.pick(&[Code::Div_rm32, Code::Idiv_rm32]);
+                code.push(Instruction::with(Code::Cdq));
+                code.push(Instruction::with2(Code::Or_rm32_imm8, b4, 1).unwrap());
+                Instruction::with1(form, b4)
+            }
+            4 => {
+                let form = random.pick(&[Code::Div_rm64, Code::Idiv_rm64]);
+                code.push(Instruction::with(Code::Cqo));
+                Instruction::with1(form, wide_b)
+            }
+            _ => {
+                let form = random.pick(&[Code::Clc, Code::Stc, Code::Cmc, Code::Cbw, Code::Cwd]);
+                Ok(Instruction::with(form))
+            }
+        },
         14 => {
-            code.push(Instruction::with1(Code::Push_r64, wide_a).unwrap());
+            let count = random.below(10);
+            for (form, count) in [(Code::Push_r64, count + 1), (Code::Pop_r64, count)] {
+                for _ in 0..count {
+                    let any = register(8, random.pick(&FREE));
+                    code.push(Instruction::with1(form, any).unwrap());
+                }
+            }
             Instruction::with1(Code::Pop_r64, wide_b)
         }
         _ => {
