@@ -135,7 +135,9 @@ impl Vcpu {
 
     /// Has blocks translated when they are found for the `hot_from`-th time in the cache of places
     /// where blocks begin, 1 at least.
-    pub fn set_translator(&mut self, translator: Box<dyn Translator>, hot_from: u32) {
+    pub fn set_translator(&mut self, mut translator: Box<dyn Translator>, hot_from: u32) {
+        // What it has translated was another processor's, of other memory.
+        translator.forget();
         self.blocks.forget_translations();
         self.translator = Some(translator);
         self.hot_from = hot_from.max(1);

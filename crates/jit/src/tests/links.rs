@@ -453,3 +453,32 @@ fn pushes_in_a_row_are_done_up_to_the_one_that_faults_or_that_changes_code() {
         alike(Start::User64, &[(CODE, code)], &|state| state.gpr[Gpr::Rsp] = stack);
     }
 }
+
+#[test]
+fn a_translator_that_comes_to_another_machine_knows_nothing_of_the_first_ones_code() {
+    let program = |step: i32| {
+        move |a: &mut CodeAssembler| {
+            let (mut top, mut skip) = (a.create_label(), a.create_label());
+            a.mov(ecx, ROUNDS)?;
+            a.set_label(&mut top)?;
+            a.test(cl, 1)?;
+            a.jmp(skip)?;
+            a.nop()?;
+            a.set_label(&mut skip)?;
+            a.add(rbx, step)?;
+            a.dec(ecx)?;
+            a.jne(top)?;
+            a.ud2()
+        }
+    };
+    let jit = crate::Jit::new().expect("the host runs generated code");
+    let mut translator: Option<Box<dyn cloister_cpu::native::Translator>> = Some(Box::new(jit));
+    for (step, sum) in [(1, ROUNDS), (2, 2 * ROUNDS)] {
+        let mut guest = Guest::new(Start::User64);
+        guest.vcpu.set_translator(translator.take().expect("it was taken back"), 2);
+        guest.assemble_at(CODE, 64, program(step));
+        guest.run();
+        assert_eq!(guest.vcpu.cpu.state().gpr[Gpr::Rbx], u64::from(sum));
+        translator = guest.vcpu.take_translator();
+    }
+}
