@@ -21,6 +21,7 @@ use crate::op::{BLOCK_SLOT, Op};
 use crate::package::Package;
 use crate::run_state::attention;
 use crate::state::Shadow;
+use crate::statistics::{Counts, Statistics};
 
 /// Blocks between two looks at the clock.
 const BLOCKS_PER_LOOK: u32 = 256;
@@ -36,8 +37,10 @@ pub struct Vcpu {
     pub(crate) decoded: Vec<Op>,
     look_in: u32,
     pub(crate) translator: Option<Box<dyn Translator>>,
-    /// Runs after which a block is translated; 0: none is.
+    /// Runs after which a block is translated, if there is a translator.
     hot_from: u32,
+    pub(crate) counts: Counts,
+    statistics: Arc<Statistics>,
     #[cfg(any(test, feature = "testing"))]
     catch: bool,
     #[cfg(any(test, feature = "testing"))]
@@ -72,7 +75,9 @@ impl Vcpu {
             decoded: Vec::new(),
             look_in: BLOCKS_PER_LOOK,
             translator: None,
-            hot_from: 0,
+            hot_from: u32::MAX,
+            counts: Counts::default(),
+            statistics: Arc::default(),
             #[cfg(any(test, feature = "testing"))]
             catch: false,
             #[cfg(any(test, feature = "testing"))]
@@ -96,6 +101,7 @@ impl Vcpu {
     pub fn run(&mut self) -> Exit {
         self.cpu.kicker.set_running(true);
         let exit = self.run_loop();
+        self.statistics.publish(&self.counts);
         self.cpu.kicker.set_running(false);
         exit
     }
@@ -134,13 +140,19 @@ impl Vcpu {
     }
 
     /// Has blocks translated when they are found for the `hot_from`-th time in the cache of places
-    /// where blocks begin, 1 at least.
+    /// where blocks begin; with 0 when they run for the first time.
     pub fn set_translator(&mut self, mut translator: Box<dyn Translator>, hot_from: u32) {
         // What it has translated was another processor's, of other memory.
         translator.forget();
         self.blocks.forget_translations();
         self.translator = Some(translator);
-        self.hot_from = hot_from.max(1);
+        self.hot_from = hot_from;
+    }
+
+    /// What is known of its translator's work, for other threads too.
+    #[must_use]
+    pub fn statistics(&self) -> Arc<Statistics> {
+        self.statistics.clone()
     }
 
     /// Takes the translator back: blocks are interpreted from now on.
@@ -151,7 +163,7 @@ impl Vcpu {
 
     #[inline(always)]
     fn run_block(&mut self, run: Run) -> Exec {
-        let hot = run.heat == self.hot_from;
+        let hot = run.heat == self.hot_from && run.code.is_none();
         let code = if hot { self.translate_block(run) } else { run.code };
         if let (Some(code), Some(translator)) = (code, &mut self.translator) {
             let jumps = self.blocks.jumps();
@@ -162,8 +174,10 @@ impl Vcpu {
             if self.cpu.run.native.looks < 0 {
                 self.look_in = 1;
             }
+            self.counts.entries += 1;
             return outcome;
         }
+        self.counts.interpreted_runs += 1;
         #[expect(unsafe_code, reason = "a run points to ops")]
         // SAFETY: `run_loop` just got the run from `find_block`, which asks `self.blocks`.
         let ops = unsafe { self.blocks.ops(run) };
@@ -173,6 +187,7 @@ impl Vcpu {
     /// Looks at everything that can come between two instructions, in the order of SDM Vol. 3A,
     /// table 6-2. `Ok(true)`: the next instruction has to run on its own.
     fn attend(&mut self) -> Result<bool, Exit> {
+        self.statistics.publish(&self.counts);
         let cpu = &mut self.cpu;
         self.look_in = BLOCKS_PER_LOOK;
         cpu.run.native.looks = LOOKS;

@@ -1,6 +1,7 @@
 //! From the instruction pointer to decoded code: instruction fetches and the decoding of blocks.
 
 use std::ptr::NonNull;
+use std::time::Instant;
 
 use cloister_x86::segment::seg;
 
@@ -113,18 +114,19 @@ impl Vcpu {
         Ok(self.blocks.run(&block))
     }
 
-    /// Translates the block at RIP, which was just found in the jump cache.
+    /// Translates the block at RIP, which was just found.
     #[cold]
     pub(crate) fn translate_block(&mut self, run: Run) -> Option<NonNull<u8>> {
         let la = self.cpu.arch.rip;
-        if !may_translate(la) {
+        let mode = self.cpu.run.mode;
+        if !mode.is_64() || !may_translate(la) {
             return None;
         }
-        let mode = self.cpu.run.mode;
         let translator = self.translator.as_mut()?;
         if !translator.has_room() {
             translator.forget();
             self.blocks.forget_translations();
+            self.counts.evictions += 1;
         }
         let key = phys_key(run.phys, la & 0xfff, mode);
         let block = self.blocks.find(key).filter(|block| block.second.is_none())?;
@@ -145,7 +147,15 @@ impl Vcpu {
             generation: block.source.generation,
             decoder_options: self.cpu.ctl.features.decoder_options(),
         };
-        let code = self.translator.as_mut()?.translate(&view)?;
+        let translator = self.translator.as_mut()?;
+        let (start, before) = (Instant::now(), translator.code_len());
+        let code = translator.translate(&view)?;
+        self.counts.blocks += 1;
+        // The op that only ends a block has no bytes.
+        self.counts.instructions += view.ops.iter().filter(|op| op.len != 0).count() as u64;
+        self.counts.guest_bytes += view.bytes.len() as u64;
+        self.counts.code_bytes += (translator.code_len() - before) as u64;
+        self.counts.nanoseconds += u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         #[expect(unsafe_code, reason = "runs and translations belong to their makers")]
         // SAFETY: the processor's translator made the code of this block just now, and nothing has
         // it forget its code before `forget_translations`: see above, and `take_translator`.

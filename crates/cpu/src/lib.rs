@@ -84,6 +84,7 @@ mod package;
 mod phys;
 mod run_state;
 mod state;
+mod statistics;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -98,3 +99,4 @@ pub use op::Op;
 pub use package::Package;
 pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage, prepare_barrier};
 pub use state::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState};
+pub use statistics::{Counts, Statistics};

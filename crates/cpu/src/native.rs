@@ -36,6 +36,9 @@ pub unsafe trait Translator: Send {
     /// [`Translator::forget`].
     fn has_room(&self) -> bool;
 
+    /// Bytes of code that it holds.
+    fn code_len(&self) -> usize;
+
     /// Drops all translated code.
     fn forget(&mut self);
 

@@ -133,6 +133,10 @@ unsafe impl Translator for Jit {
         bytes > MOST && links > MOST_LINKS
     }
 
+    fn code_len(&self) -> usize {
+        self.arena.used()
+    }
+
     fn forget(&mut self) {
         self.arena.truncate(self.first);
         self.ops.clear();

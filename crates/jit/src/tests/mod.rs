@@ -2,6 +2,7 @@
 
 mod links;
 mod random;
+mod statistics;
 mod vector;
 
 use cloister_cpu::ArchState;

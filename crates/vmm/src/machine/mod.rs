@@ -173,6 +173,12 @@ impl Machine {
         self.devices.nodes()
     }
 
+    /// The translators of its processors.
+    #[must_use]
+    pub const fn translators(&self) -> &Translators {
+        &self.translators
+    }
+
     /// Bytes of the largest disk.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {

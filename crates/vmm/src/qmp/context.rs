@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cloister_virt::SgxVm;
 
+use crate::accel::Translators;
 use crate::config::MachineConfig;
 use crate::cpuid::GuestCpuid;
 use crate::machine::{Control, Machine};
@@ -17,6 +18,8 @@ pub struct Context {
     pub cpuid: GuestCpuid,
     /// The guest's SGX, if it has any.
     pub sgx: Option<Arc<SgxVm>>,
+    /// What translates the guest's code.
+    pub translators: Translators,
     /// The handle to stop, reset and end it.
     pub control: Control,
 }
@@ -29,6 +32,7 @@ impl Context {
             config: machine.config().clone(),
             cpuid: machine.cpuid(),
             sgx: machine.sgx().cloned(),
+            translators: machine.translators().clone(),
             control: control.clone(),
         }
     }

@@ -100,14 +100,14 @@ fn fresh_name() -> PathBuf {
     std::env::temp_dir().join(format!("cloister-qmp-{}-{next}", std::process::id()))
 }
 
-/// A machine that is to run `code`, on `pool` or on a platform of its own.
+/// A machine that is to boot the kernel `image`, on `pool` or on a platform of its own.
 fn machine(
-    code: &[u8],
+    image: &[u8],
     options: &[&str],
     pool: Option<&Arc<EpcPool>>,
 ) -> Result<Machine, MachineError> {
     let kernel = fresh_name().with_extension("kernel");
-    fs::write(&kernel, bzimage_that_runs(code)).unwrap();
+    fs::write(&kernel, image).unwrap();
     let words = ["cloister", "run", "--memory", "4M", "--kernel", kernel.to_str().unwrap()];
     let words = words.iter().chain(options).map(OsString::from);
     let Ok(Command::Run(args)) = cli::parse(words) else { panic!("{options:?}") };
@@ -123,7 +123,12 @@ fn machine(
 impl Running {
     /// Starts a machine that runs `code`, with more options of `cloister run`.
     pub(crate) fn start(code: &[u8], options: &[&str]) -> Self {
-        Self::run(machine(code, options, None).unwrap())
+        Self::boot(&bzimage_that_runs(code), options)
+    }
+
+    /// Starts a machine that boots the kernel `image`, with more options of `cloister run`.
+    pub(crate) fn boot(image: &[u8], options: &[&str]) -> Self {
+        Self::run(machine(image, options, None).unwrap())
     }
 
     /// As [`Running::start`], on a platform that machines share.
@@ -132,7 +137,7 @@ impl Running {
         code: &[u8],
         options: &[&str],
     ) -> Result<Self, MachineError> {
-        Ok(Self::run(machine(code, options, Some(pool))?))
+        Ok(Self::run(machine(&bzimage_that_runs(code), options, Some(pool))?))
     }
 
     fn run(machine: Machine) -> Self {

@@ -17,5 +17,6 @@ mod robustness;
 mod run_state;
 mod sgx;
 mod shared_platform;
+mod statistics;
 #[path = "../fixture/virtio.rs"]
 mod virtio;

@@ -1,8 +1,10 @@
 //! Translators of guest code, one for each processor of a machine.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_cpu::native::Translator;
+use cloister_cpu::{Counts, Statistics};
 
 use crate::config::Translate;
 
@@ -13,6 +15,8 @@ use crate::config::Translate;
 pub struct Translators {
     slots: Arc<[Slot]>,
     hot_from: u32,
+    /// What the processors since the last reset say of their translators, by APIC ID.
+    statistics: Arc<Mutex<BTreeMap<u32, Arc<Statistics>>>>,
 }
 
 /// A translator that no processor has at the moment, by APIC ID.
@@ -42,7 +46,7 @@ impl Translators {
         match made {
             Ok(made) => {
                 let slots = made.into_iter().map(|one| Mutex::new(Some(one))).collect();
-                Self { slots, hot_from }
+                Self { slots, hot_from, ..Self::default() }
             }
             Err(error) => {
                 tracing::info!(%error, "guest code is interpreted: the host runs no translated code");
@@ -54,6 +58,19 @@ impl Translators {
     /// Runs after which a block is translated.
     pub(super) const fn hot_from(&self) -> u32 {
         self.hot_from
+    }
+
+    /// What each processor has counted since the last reset, by APIC ID.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(u32, Counts)> {
+        let statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        statistics.iter().map(|(&id, of)| (id, of.counts())).collect()
+    }
+
+    /// Has processor `id`'s statistics shown from now on, in place of those before a reset.
+    pub(super) fn show(&self, id: u32, statistics: Arc<Statistics>) {
+        let mut all = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id, statistics);
     }
 
     /// The translator of processor `id`, until it is put back.

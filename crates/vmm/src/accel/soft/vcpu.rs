@@ -41,6 +41,19 @@ impl Drop for SoftVcpu {
         if let Some(translator) = self.vcpu.take_translator() {
             self.translators.put_back(self.id, translator);
         }
+        let counts = self.vcpu.statistics().counts();
+        tracing::debug!(
+            cpu = self.id,
+            blocks = counts.blocks,
+            instructions = counts.instructions,
+            guest_bytes = counts.guest_bytes,
+            code_bytes = counts.code_bytes,
+            microseconds = counts.nanoseconds / 1000,
+            evictions = counts.evictions,
+            entries = counts.entries,
+            interpreted_runs = counts.interpreted_runs,
+            "translated"
+        );
     }
 }
 
@@ -69,6 +82,7 @@ impl SoftVcpu {
         if let Some(translator) = translators.take(self.id) {
             self.vcpu.set_translator(translator, translators.hot_from());
         }
+        translators.show(self.id, self.vcpu.statistics());
         self.translators = translators;
     }
 

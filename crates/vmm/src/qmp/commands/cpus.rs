@@ -1,5 +1,6 @@
 //! Commands about processors.
 
+use cloister_cpu::Counts;
 use serde::Serialize;
 
 use super::{Outcome, give};
@@ -45,4 +46,41 @@ pub(super) fn query_cpus_fast(context: &Context, _: &Arguments) -> Outcome {
         target: "x86_64",
     });
     give(infos.collect::<Vec<_>>())
+}
+
+/// What a processor and its translator have done.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct CpuStats {
+    cpu_index: u32,
+    blocks: u64,
+    instructions: u64,
+    guest_bytes: u64,
+    code_bytes: u64,
+    nanoseconds: u64,
+    evictions: u64,
+    entries: u64,
+    interpreted_runs: u64,
+}
+
+impl CpuStats {
+    fn new((cpu_index, counts): (u32, Counts)) -> Self {
+        Self {
+            cpu_index,
+            blocks: counts.blocks,
+            instructions: counts.instructions,
+            guest_bytes: counts.guest_bytes,
+            code_bytes: counts.code_bytes,
+            nanoseconds: counts.nanoseconds,
+            evictions: counts.evictions,
+            entries: counts.entries,
+            interpreted_runs: counts.interpreted_runs,
+        }
+    }
+}
+
+/// `x-query-cpu-stats`. QEMU has no such command, as the `x-` says.
+pub(super) fn query_cpu_stats(context: &Context, _: &Arguments) -> Outcome {
+    let counts = context.translators.counts().into_iter();
+    give(counts.map(CpuStats::new).collect::<Vec<_>>())
 }

@@ -57,6 +57,7 @@ const COMMANDS: &[Command] = &[
         ],
         run: human::human_monitor_command,
     },
+    plain("x-query-cpu-stats", cpus::query_cpu_stats),
     plain("query-sgx", sgx::query_sgx),
     plain("query-sgx-capabilities", sgx::query_sgx_capabilities),
     Command {
