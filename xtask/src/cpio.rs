@@ -2,6 +2,13 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::process;
 
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
@@ -44,6 +51,43 @@ impl Archive {
     /// Adds a directory.
     pub(crate) fn directory(&mut self, path: &str) {
         self.insert(path, Entry::Directory);
+    }
+
+    /// Adds what a folder of the host has, but for what `left_out` says of a path in it.
+    ///
+    /// # Errors
+    /// Something that cannot be read.
+    pub(crate) fn tree(&mut self, folder: &Path, left_out: &dyn Fn(&str) -> bool) -> Result<()> {
+        self.branch(folder, "", left_out)
+    }
+
+    fn branch(
+        &mut self,
+        folder: &Path,
+        below: &str,
+        left_out: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let at = folder.join(below);
+        let entries = fs::read_dir(&at).with_context(|| format!("cannot read {}", at.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let path = Path::new(below).join(&name).display().to_string();
+            if left_out(&path) {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.directory(&path);
+                self.branch(folder, &path, left_out)?;
+            } else if kind.is_symlink() {
+                self.link(&path, &fs::read_link(entry.path())?.display().to_string());
+            } else {
+                let mode = entry.metadata()?.permissions().mode() & 0o777;
+                self.file(&path, mode, process::read(&entry.path())?);
+            }
+        }
+        Ok(())
     }
 
     fn insert(&mut self, path: &str, entry: Entry) {
@@ -114,6 +158,9 @@ fn pad(out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::Archive;
 
     #[test]
@@ -149,5 +196,21 @@ mod tests {
         let names: Vec<&String> = archive.entries.keys().collect();
 
         assert_eq!(names, ["lib", "lib/modules", "lib/modules/x.ko"]);
+    }
+
+    #[test]
+    fn a_tree_is_what_the_folder_has_without_what_is_left_out() {
+        let folder = std::env::temp_dir().join(format!("xtask-tree-{}", std::process::id()));
+        fs::create_dir_all(folder.join("usr/share/doc")).unwrap();
+        fs::write(folder.join("usr/tool"), "x").unwrap();
+        symlink("tool", folder.join("usr/alias")).unwrap();
+        fs::write(folder.join("usr/share/doc/README"), "x").unwrap();
+        let mut archive = Archive::default();
+
+        archive.tree(&folder, &|path| path == "usr/share/doc").unwrap();
+
+        let names: Vec<&String> = archive.entries.keys().collect();
+        assert_eq!(names, ["usr", "usr/alias", "usr/share", "usr/tool"]);
+        fs::remove_dir_all(folder).unwrap();
     }
 }

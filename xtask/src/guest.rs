@@ -16,6 +16,7 @@ pub(crate) struct Programs {
     pub(crate) init: PathBuf,
     pub(crate) enclave_demo: PathBuf,
     pub(crate) bench: PathBuf,
+    pub(crate) programs: PathBuf,
     pub(crate) enclave: PathBuf,
 }
 
@@ -29,7 +30,8 @@ impl Programs {
         let programs = repository::cache().join("guest-programs");
         // Static, at a fixed address: the image has no dynamic loader.
         let mut cargo = build_command(&programs, "-C relocation-model=static");
-        cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo", "-p", "guest-bench"]);
+        cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo"]);
+        cargo.args(["-p", "guest-bench", "-p", "guest-programs"]);
         process::show(&mut cargo)?;
 
         let enclave = repository::cache().join("guest-enclave");
@@ -47,6 +49,7 @@ impl Programs {
             init: path(&programs, "guest-init"),
             enclave_demo: path(&programs, "guest-enclave-demo"),
             bench: path(&programs, "guest-bench"),
+            programs: path(&programs, "guest-programs"),
             enclave: path(&enclave, "guest-enclave"),
         })
     }

@@ -147,14 +147,18 @@ fn init_of_32_bits(sysroot: &Sysroot) -> Result<PathBuf> {
     Ok(program)
 }
 
-fn add_mount_points(root: &mut cpio::Archive) {
+/// Folders on which init mounts file systems.
+pub(crate) fn add_mount_points(root: &mut cpio::Archive) {
     for directory in ["proc", "sys", "tmp"] {
         root.directory(directory);
     }
 }
 
 /// Writes an initramfs under `target/`. Another xtask may be reading the one before it.
-fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
     let path = repository::cache().join(format!("initramfs-{name}.cpio"));
     let bytes = root.finish();
     if fs::read(&path).is_ok_and(|there| there == bytes) {
