@@ -31,7 +31,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("cloister-float", &[]),
     ("cloister-sgx", &["cloister-x86"]),
     ("cloister-cpu", &["cloister-x86", "cloister-float", "cloister-sgx"]),
-    ("cloister-jit", &["cloister-x86", "cloister-cpu"]),
+    ("cloister-jit", &["cloister-x86", "cloister-cpu", "cloister-float"]),
     ("cloister-virt", &["cloister-x86", "cloister-sgx"]),
     ("cloister-boot", &["cloister-x86"]),
     ("cloister-devices", &[]),

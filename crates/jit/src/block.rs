@@ -134,7 +134,7 @@ unsafe impl Translator for Jit {
     }
 
     fn code_len(&self) -> usize {
-        self.arena.used()
+        self.arena.used().0
     }
 
     fn forget(&mut self) {

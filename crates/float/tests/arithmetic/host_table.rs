@@ -5,18 +5,18 @@
 use cloister_float::F80;
 use iced_x86::{Code, Instruction};
 
-#[path = "../../../cpu/tests/diff/address.rs"]
+#[path = "../../../jit/tests/diff/address.rs"]
 mod address;
-#[path = "../../../cpu/tests/diff/case.rs"]
+#[path = "../../../jit/tests/diff/case.rs"]
 mod case;
-#[path = "../../../cpu/tests/diff/compare.rs"]
+#[path = "../../../jit/tests/diff/compare.rs"]
 mod compare;
-#[path = "../../../cpu/tests/diff/segments.rs"]
+#[path = "../../../jit/tests/diff/segments.rs"]
 mod segments;
-#[path = "../../../cpu/tests/diff/variance/mod.rs"]
+#[path = "../../../jit/tests/diff/variance/mod.rs"]
 mod variance;
 
-use case::{CODE, Case, DATA_LEN, Fault, Fx, Mode, RETIRED, State};
+use case::{CODE, Case, DATA_LEN, Fx, Mode, State};
 use variance::{Processor, Trial};
 
 /// What an instruction left in the status word, of which the exception flags and C2 count, and in
@@ -59,6 +59,5 @@ fn case(control: u16, Outcome { status, stack }: Outcome) -> Case {
     let empty = State::empty();
     let fx = Fx { control, status: status & 0x43f, st, ..empty.fx };
     let state = State { fx, ..empty };
-    let fault = Fault { vector: RETIRED, code: 0, address: 0 };
-    Case { mode: Mode::Bits64, code: [0xcc; 16], code_len: 2, state, fault }
+    Case::new(Mode::Bits64, &[0xcc; 2], state)
 }

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     excused: [u64; ROWS.len()],
     excused_cases: u64,
     differing: BTreeMap<String, (u64, Vec<String>)>,
+    /// Cases that end otherwise when they are translated, and the first of them.
+    translated: (u64, Vec<String>),
 }
 
 impl Report {
@@ -39,6 +41,7 @@ impl Report {
             excused: [0; ROWS.len()],
             excused_cases: 0,
             differing: BTreeMap::new(),
+            translated: (0, Vec::new()),
         }
     }
 
@@ -87,6 +90,19 @@ impl Report {
         }
     }
 
+    /// Takes a case that ends otherwise when it is translated.
+    pub(crate) fn translated_differs(&mut self, what: &Instruction, before: &Case, how: &str) {
+        self.translated.0 += 1;
+        if self.translated.1.len() < SHOWN {
+            self.translated.1.push(format!("{}\n      {how}", describe(what, before)));
+        }
+    }
+
+    /// Cases that end otherwise when they are translated.
+    pub(crate) fn differing_translated(&self) -> u64 {
+        self.translated.0
+    }
+
     /// Cases that ran.
     pub(crate) fn run(&self) -> u64 {
         self.run.values().sum()
@@ -122,6 +138,11 @@ impl fmt::Display for Report {
             for example in examples {
                 writeln!(f, "{example}")?;
             }
+        }
+        let (count, examples) = &self.translated;
+        writeln!(f, "{count} of them end otherwise when they are translated")?;
+        for example in examples {
+            writeln!(f, "    {example}")?;
         }
         write!(
             f,

@@ -1,13 +1,16 @@
-//! Differential test of instruction semantics: generated instructions with generated states run
-//! on the host CPU and in the interpreter, and everything architectural is compared.
+//! Differential test of instruction semantics: generated instructions and blocks of them, with
+//! generated states, run on the host CPU, in the interpreter and translated, and everything
+//! architectural is compared.
 //!
 //! `CLOISTER_DIFF_CASES` and `CLOISTER_DIFF_SEED` choose the size and the seed of a run,
 //! `CLOISTER_DIFF_BITS` restricts it to 64-, 32- or 16-bit code, and `CLOISTER_DIFF_ONLY` to
-//! mnemonics that begin with a text. `cargo xtask diff` makes a run of a million cases and more.
+//! mnemonics that begin with a text. `CLOISTER_DIFF_BLOCKS` chooses the number of blocks. `cargo
+//! xtask diff` makes a run of a million cases and more.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![expect(clippy::print_stderr, reason = "the report of a differential run")]
 
 mod address;
+mod blocks;
 mod case;
 mod compare;
 mod encodings;
@@ -27,13 +30,14 @@ mod variance_tests;
 use std::ops::Range;
 
 use case::{CODE, Case, Mode};
+use compare::outcomes_differ;
 use host::Host;
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, Instruction, Mnemonic};
 use native::{BATCH, Native};
 use random::Random;
 use report::Report;
-use soft::Soft;
-use variance::Trial;
+use soft::{Soft, Way};
+use variance::{Part, Trial, excuse};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -69,7 +73,7 @@ fn generated_instructions_behave_as_on_the_host() {
     let only = setting("CLOISTER_DIFF_BITS", 0);
     let host = Host::detect();
     let mut native = Native::start();
-    let mut soft = Soft::new(&host, native.has_ldt());
+    let mut soft = Engines::new(&host, native.has_ldt());
     let mut report = Report::new(seed, Host::brand());
 
     for mode in Mode::ALL {
@@ -96,6 +100,7 @@ fn generated_instructions_behave_as_on_the_host() {
     eprintln!("{report}");
     assert!(report.run() != 0, "no case ran");
     assert_eq!(report.differing(), 0, "cases differ and no row of docs/cpu.md excuses them");
+    assert_eq!(report.differing_translated(), 0, "cases end otherwise when they are translated");
 }
 
 /// Runs cases on both sides: how many.
@@ -103,7 +108,7 @@ fn compare_batch(
     batch: &[(Case, Instruction)],
     host: &Host,
     native: &mut Native,
-    soft: &mut Soft,
+    soft: &mut Engines,
     report: &mut Report,
 ) -> u64 {
     let mut befores = Vec::with_capacity(batch.len());
@@ -111,8 +116,11 @@ fn compare_batch(
     let mut softs = Vec::with_capacity(batch.len());
     for (before, instruction) in batch {
         let mut ours = *before;
-        soft.run(&mut ours);
+        soft.single.run(&mut ours);
         if !returns_into(before, &ours) {
+            if let Some(difference) = soft.differ(before, instruction, host) {
+                report.translated_differs(instruction, before, &difference);
+            }
             befores.push((before, instruction));
             natives.push(*before);
             softs.push(ours);
@@ -126,6 +134,43 @@ fn compare_batch(
         report.case(host.processor(), &Trial { instruction, before, native, soft });
     }
     befores.len() as u64
+}
+
+/// The software processor in each way of executing.
+struct Engines {
+    /// One instruction at a time.
+    single: Soft,
+    interpreted: Soft,
+    translated: Soft,
+}
+
+impl Engines {
+    fn new(host: &Host, has_ldt: bool) -> Self {
+        let new = |way| Soft::new(host, has_ldt, way);
+        let single = new(Way::Interpreted);
+        Self { single, interpreted: new(Way::Interpreted), translated: new(Way::Translated) }
+    }
+
+    /// The first way in which code that is translated ends otherwise than interpreted. It runs three
+    /// times: by then it has been found in all ways that there are.
+    fn differ(&mut self, before: &Case, instruction: &Instruction, host: &Host) -> Option<String> {
+        if matches!(instruction.mnemonic(), Mnemonic::Rdrand | Mnemonic::Rdseed) {
+            return None;
+        }
+        let mut interpreted = *before;
+        self.interpreted.run_blocks(&mut interpreted);
+        (0..3).find_map(|_| {
+            let mut translated = *before;
+            self.translated.run_blocks(&mut translated);
+            let trial = Trial { instruction, before, native: &interpreted, soft: &translated };
+            // Of what may differ, flags that are undefined stay as the host's processor leaves them.
+            let undefined = |part| {
+                matches!(part, Part::Flag(_)) && excuse(host.processor(), &trial, part).is_some()
+            };
+            let mut found = outcomes_differ(&interpreted, &translated).into_iter();
+            found.find(|found| !undefined(found.part)).map(|found| found.text)
+        })
+    }
 }
 
 /// Whether a branch led into the instruction's own bytes: more would run on the host.

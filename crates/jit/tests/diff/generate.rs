@@ -5,7 +5,7 @@ use iced_x86::{
     OpCodeOperandKind as Kind, OpKind, Register,
 };
 
-use super::case::{Case, Fault, Mode};
+use super::case::{Case, Mode};
 use super::encodings::is_tested;
 use super::host::Host;
 use super::place::{Place, address_size};
@@ -69,12 +69,10 @@ pub(crate) fn case(
     if bytes.len() > 15 {
         return None;
     }
-    let mut encoded = [0xcc; 16];
-    encoded[..bytes.len()].copy_from_slice(&bytes);
-    let fault = Fault { vector: 0, code: 0, address: 0 };
+    let case = Case::new(mode, &bytes, state);
     // Decode again: the encoder may have chosen among equal forms, and flags information wants
     // the instruction as it stands.
-    let mut decoder = Decoder::with_ip(mode.bits(), &encoded, entry, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(mode.bits(), &case.code[..16], entry, DecoderOptions::NONE);
     let decoded = decoder.decode();
     let branches = !decoded.is_invalid() && decoded.flow_control() != FlowControl::Next;
     if decoded.code() != code && branches {
@@ -86,7 +84,6 @@ pub(crate) fn case(
     let comparable = decoded.is_invalid()
         || decoded.code() == code
         || decoded.len() >= bytes.len() && is_tested(decoded.code(), mode);
-    let case = Case { mode, code: encoded, code_len: bytes.len(), state, fault };
     comparable.then_some((case, decoded))
 }
 

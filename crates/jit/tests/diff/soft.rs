@@ -1,4 +1,5 @@
-//! Runs cases in the interpreter.
+//! Runs cases on the software processor: instruction by instruction, or as blocks, interpreted or
+//! translated.
 #![expect(unsafe_code, reason = "gives the processor pointers to its memory")]
 
 use std::ptr::NonNull;
@@ -7,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloister_cpu::{CodeTrack, Features, Package, PhysMap, PhysPage, RamPage, Stop, Vcpu};
 use cloister_float::F80;
-use cloister_x86::Gpa;
+use cloister_jit::Jit;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::{Exception, Gpa, Vector};
 
-use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Mode, RETIRED};
+use super::case::{CODE, CODE_ROOM, Case, DATA, DATA_LEN, Fault, Mode, RETIRED};
 use super::host::Host;
 use super::native::has_error_code;
 use super::segments;
@@ -40,6 +42,9 @@ const DESCRIPTORS: [u64; 9] = [
     0,
     0x0000_8b00_0000_4087,
 ];
+
+/// Where the processor looks for the gate of breakpoints, in vain: there are no gates.
+const GATE: u64 = 16 * Vector::Bp as u64;
 
 /// RAM from guest-physical address 0.
 struct Ram {
@@ -70,7 +75,15 @@ unsafe impl PhysMap for Ram {
     }
 }
 
-/// The interpreter with the same address space as the native child.
+/// How code gets to be executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    Interpreted,
+    /// Each block from its first run on.
+    Translated,
+}
+
+/// A software processor with the same address space as the native child.
 pub(crate) struct Soft {
     vcpu: Vcpu,
     ram: Arc<Ram>,
@@ -78,7 +91,7 @@ pub(crate) struct Soft {
 
 impl Soft {
     /// A processor in 64-bit user mode.
-    pub(crate) fn new(host: &Host, has_ldt: bool) -> Self {
+    pub(crate) fn new(host: &Host, has_ldt: bool, way: Way) -> Self {
         let layout = std::alloc::Layout::from_size_align(PAGES * 4096, 4096).unwrap();
         // SAFETY: the layout has a size.
         let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
@@ -122,15 +135,17 @@ impl Soft {
         arch.cpl = 3;
         soft_ram.write(CODE_GPA, &[0xcc; 4096]);
         vcpu.cpu.set_state(arch);
+        vcpu.catch_exceptions(true);
+        if way == Way::Translated {
+            let jit = Jit::new().expect("the host runs generated code");
+            vcpu.set_translator(Box::new(jit), 0);
+        }
         Self { vcpu, ram }
     }
 
-    /// Runs a case and replaces its state by the one that it led to.
+    /// Runs a case of one instruction and replaces its state by the one that it led to.
     pub(crate) fn run(&mut self, case: &mut Case) {
-        let code_at = CODE_GPA + (CODE & 0xfff);
-        self.ram.write(code_at, case.bytes());
-        self.ram.write(DATA_GPA, &case.state.data);
-        self.install(case);
+        self.load(case);
         let mut outcome = self.vcpu.execute_one();
         // A string instruction stops between iterations now and then.
         let entry = case.entry();
@@ -139,21 +154,83 @@ impl Soft {
         }
         case.fault = match outcome {
             Ok(()) | Err(Stop::JUMP) => Fault { vector: RETIRED, code: 0, address: 0 },
-            Err(Stop::FAULT) => {
-                let fault = self.vcpu.cpu.take_fault().unwrap();
-                let vector = fault.vector as u64;
-                Fault {
-                    vector,
-                    code: if has_error_code(vector) { u64::from(fault.error_code) } else { 0 },
-                    address: if vector == 14 { fault.address } else { 0 },
-                }
-            }
+            Err(Stop::FAULT) => fault(self.vcpu.cpu.take_fault().unwrap()),
             Err(other) => {
                 panic!("{other:?} {:?} {:02x?}", self.vcpu.cpu.take_exit(), case.bytes())
             }
         };
+        self.unload(case);
+    }
+
+    /// Puts a case's memory and state in place.
+    pub(crate) fn load(&mut self, case: &Case) {
+        self.ram.write(CODE_GPA + (CODE & 0xfff), case.bytes());
+        self.ram.map(CODE & !0xfff, CODE_GPA, if case.writes_code { 7 } else { 5 });
+        self.ram.write(DATA_GPA, &case.state.data);
+        self.install(case);
+    }
+
+    /// Takes the state that the case led to, and the code away.
+    pub(crate) fn unload(&mut self, case: &mut Case) {
         self.collect(case);
-        self.ram.write(code_at, &[0xcc; 16]);
+        let code_at = CODE_GPA + (CODE & 0xfff);
+        if case.writes_code {
+            self.ram.read(code_at, &mut case.code);
+            self.ram.write(CODE_GPA, &[0xcc; 4096]);
+        } else {
+            self.ram.write(code_at, &[0xcc; CODE_ROOM][..case.code_len]);
+        }
+    }
+
+    /// Runs a case to its end, block by block, and replaces its state by the one that it led to: that
+    /// of the breakpoint behind its code, of a fault, or of a branch to where there is no code.
+    pub(crate) fn run_blocks(&mut self, case: &mut Case) {
+        self.load(case);
+        let exit = self.vcpu.run();
+        let retired = Fault { vector: RETIRED, code: 0, address: 0 };
+        case.fault = match self.vcpu.caught_exception() {
+            None => panic!("{exit:?} {:02x?}", case.bytes()),
+            Some(exception) => {
+                let page_fault = exception.vector == Vector::Pf;
+                let fetched = page_fault && exception.error_code & 0x10 != 0;
+                let breakpoint =
+                    page_fault && exception.error_code & 4 == 0 && exception.address == GATE;
+                if fetched || breakpoint { retired } else { fault(exception) }
+            }
+        };
+        self.unload(case);
+    }
+
+    /// The next instruction of a case that is loaded, where its page has it: at most 15 bytes.
+    pub(crate) fn next(&self, mode: Mode) -> Option<(u64, [u8; 15])> {
+        let state = self.vcpu.cpu.state();
+        let base = if mode.is_64() { 0 } else { state.segs[seg::CS].base };
+        let offset = state.rip.wrapping_add(base).wrapping_sub(CODE & !0xfff);
+        let mut bytes = [0; 15];
+        (offset <= 4096 - 15).then(|| {
+            self.ram.read(CODE_GPA + offset, &mut bytes);
+            (state.rip, bytes)
+        })
+    }
+
+    /// Executes the next instruction, or an iteration of it, of a case that is loaded: its fault, if it
+    /// has one.
+    pub(crate) fn step(&mut self) -> Option<Fault> {
+        match self.vcpu.execute_one() {
+            Ok(()) | Err(Stop::JUMP) => None,
+            Err(Stop::FAULT) => Some(fault(self.vcpu.cpu.take_fault().unwrap())),
+            Err(other) => panic!("{other:?} {:?}", self.vcpu.cpu.take_exit()),
+        }
+    }
+
+    /// Blocks that were translated so far.
+    pub(crate) fn translated(&self) -> u64 {
+        self.vcpu.statistics().counts().blocks
+    }
+
+    /// CL of a case that is loaded.
+    pub(crate) fn count(&self) -> u8 {
+        self.vcpu.cpu.state().gpr.registers()[1] as u8
     }
 
     fn install(&mut self, case: &Case) {
@@ -227,6 +304,16 @@ impl Soft {
             high[8..].copy_from_slice(&ymm[3].to_le_bytes());
         }
         self.ram.read(DATA_GPA, &mut state.data);
+    }
+}
+
+/// An exception in the form of cases.
+fn fault(exception: Exception) -> Fault {
+    let vector = exception.vector as u64;
+    Fault {
+        vector,
+        code: if has_error_code(vector) { u64::from(exception.error_code) } else { 0 },
+        address: if vector == 14 { exception.address } else { 0 },
     }
 }
 

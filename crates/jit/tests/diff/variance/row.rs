@@ -88,6 +88,8 @@ pub(crate) enum Part {
     High(usize),
     /// A byte of scratch memory.
     Byte(usize),
+    /// The code, which stored to itself.
+    Code,
 }
 
 /// An instruction that ran on both sides.

@@ -93,13 +93,19 @@ pub(crate) struct Fault {
 /// Vector of [`Fault`] when the instruction retired.
 pub(crate) const RETIRED: u64 = u64::MAX;
 
-/// An instruction with the state it starts from and, once run, the state it ended in.
+/// Bytes that code may have: those of twelve instructions.
+pub(crate) const CODE_ROOM: usize = 192;
+
+/// Code, of one instruction or of several, with the state it starts from and, once run, the state
+/// it ended in.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Case {
     pub(crate) mode: Mode,
-    pub(crate) code: [u8; 16],
+    pub(crate) code: [u8; CODE_ROOM],
     pub(crate) code_len: usize,
+    /// Whether it may store to its own page. What it then is, is in `code` at the end.
+    pub(crate) writes_code: bool,
     pub(crate) state: State,
     pub(crate) fault: Fault,
 }
@@ -151,12 +157,20 @@ impl State {
 }
 
 impl Case {
+    /// A case of some code that has not been run.
+    pub(crate) fn new(mode: Mode, bytes: &[u8], state: State) -> Self {
+        let mut code = [0xcc; CODE_ROOM];
+        code[..bytes.len()].copy_from_slice(bytes);
+        let fault = Fault { vector: RETIRED, code: 0, address: 0 };
+        Self { mode, code, code_len: bytes.len(), writes_code: false, state, fault }
+    }
+
     /// The instruction pointer that the case begins with.
     pub(crate) fn entry(&self) -> u64 {
         CODE - self.state.base(self.mode, CS)
     }
 
-    /// The bytes of the instruction.
+    /// The bytes of the code.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.code[..self.code_len]
     }

@@ -28,16 +28,35 @@ pub(crate) fn differences(trial: &Trial<'_>) -> Vec<Difference> {
     } else {
         compare_faults(trial, &mut out);
     }
-    compare_general(trial.native, trial.soft, &mut out);
-    compare_x87(&trial.native.state, &trial.soft.state, &mut out);
-    compare_vectors(&trial.native.state, &trial.soft.state, &mut out);
-    let (n, s) = (&trial.native.state.data, &trial.soft.state.data);
+    compare_states(trial.native, trial.soft, &mut out);
+    out.0
+}
+
+/// Differences between two outcomes of the same code.
+pub(crate) fn outcomes_differ(one: &Case, other: &Case) -> Vec<Difference> {
+    let mut out = Differences(Vec::new());
+    if one.fault != other.fault {
+        let text = format!("fault: native {:x?}, soft {:x?}", one.fault, other.fault);
+        out.0.push(Difference { part: Part::Vector, text });
+    }
+    compare_states(one, other, &mut out);
+    if one.code != other.code {
+        let text = format!("code: native {:02x?}, soft {:02x?}", one.code, other.code);
+        out.0.push(Difference { part: Part::Code, text });
+    }
+    out.0
+}
+
+fn compare_states(native: &Case, soft: &Case, out: &mut Differences) {
+    compare_general(native, soft, out);
+    compare_x87(&native.state, &soft.state, out);
+    compare_vectors(&native.state, &soft.state, out);
+    let (n, s) = (&native.state.data, &soft.state.data);
     if n != s {
         for (i, (a, b)) in n.iter().zip(s).enumerate() {
             out.check(Part::Byte(i), *a, *b);
         }
     }
-    out.0
 }
 
 struct Differences(Vec<Difference>);

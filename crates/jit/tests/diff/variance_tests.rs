@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
 
-use super::case::{CODE, Case, DATA, Fault, Mode, RETIRED, State};
+use super::case::{CODE, Case, DATA, Fault, Mode, State};
 use super::compare::differences;
 use super::variance::{Part, Processor, ROWS, Trial, Vendor, excuse};
 
@@ -18,11 +18,8 @@ const AMD: Processor = Processor { vendor: Vendor::Amd, ..INTEL };
 /// A case of 64-bit code in which everything is 0.
 fn case(bytes: &[u8]) -> (Instruction, Case) {
     let instruction = Decoder::with_ip(64, bytes, CODE, DecoderOptions::NONE).decode();
-    let mut code = [0xcc; 16];
-    code[..bytes.len()].copy_from_slice(bytes);
     let state = State { rflags: 0x202, selectors: [0, 0x33, 0x2b, 0, 0, 0], ..State::empty() };
-    let fault = Fault { vector: RETIRED, code: 0, address: 0 };
-    (instruction, Case { mode: Mode::Bits64, code, code_len: bytes.len(), state, fault })
+    (instruction, Case::new(Mode::Bits64, bytes, state))
 }
 
 /// The names of the rows that excuse the differences of an outcome, and the parts that none does.

@@ -10,7 +10,7 @@
 
 use std::ptr;
 
-use super::case::{CODE, Case, DATA, DATA_LEN, Fault, Fx, Mode, RETIRED};
+use super::case::{CODE, CODE_ROOM, Case, DATA, DATA_LEN, Fault, Fx, Mode, RETIRED};
 use super::segments;
 
 /// Cases handed over at once.
@@ -420,7 +420,15 @@ unsafe fn collect(case: &mut Case, machine: &libc::mcontext_t, fx: &Fx) {
     // SAFETY: mapped in `serve`.
     unsafe {
         ptr::copy_nonoverlapping(DATA as *const u8, case.state.data.as_mut_ptr(), DATA_LEN);
-        ptr::write_bytes(CODE_WINDOW.add((CODE & 0xfff) as usize), 0xcc, 16);
+        let at = CODE_WINDOW.add((CODE & 0xfff) as usize);
+        if case.writes_code {
+            ptr::copy_nonoverlapping(at, case.code.as_mut_ptr(), CODE_ROOM);
+            ptr::write_bytes(CODE_WINDOW, 0xcc, PAGE);
+            let rights = libc::PROT_READ | libc::PROT_EXEC;
+            assert_eq!(libc::mprotect(CODE_PAGE as *mut _, PAGE, rights), 0, "mprotect");
+        } else {
+            ptr::write_bytes(at, 0xcc, case.code_len);
+        }
     }
 }
 
@@ -447,5 +455,9 @@ unsafe fn install(case: &Case, machine: &mut libc::mcontext_t, fx: &mut Fx) {
         ptr::copy_nonoverlapping(case.state.data.as_ptr(), DATA as *mut u8, DATA_LEN);
         let at = CODE_WINDOW.add((CODE & 0xfff) as usize);
         ptr::copy_nonoverlapping(case.code.as_ptr(), at, case.code_len);
+        if case.writes_code {
+            let rights = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            assert_eq!(libc::mprotect(CODE_PAGE as *mut _, PAGE, rights), 0, "mprotect");
+        }
     }
 }
