@@ -1,5 +1,6 @@
 //! The bodies of the fuzz targets. They live beside the tests of the SGX model, whose processor
-//! and enclaves they use, and beside those of the machine monitor; both run them with a fixed seed.
+//! and enclaves they use, and beside those of the translator and of the machine monitor; all run them
+//! with a fixed seed.
 //! This crate gives them to libFuzzer.
 
 #[path = "../../crates/sgx/tests/model/choices.rs"]
@@ -21,6 +22,10 @@ mod sequences;
 #[path = "../../crates/sgx/tests/model/signer.rs"]
 #[expect(dead_code, reason = "the model's tests use more of it")]
 mod signer;
+#[path = "../../crates/jit/tests/fuzz/translator.rs"]
+mod translator;
+#[path = "../../crates/jit/tests/diff/blocks/undefined.rs"]
+mod undefined;
 #[path = "../../crates/vmm/tests/fuzz/targets/mod.rs"]
 mod vmm;
 
@@ -69,6 +74,11 @@ pub fn kernel(data: &[u8]) {
 /// The driver of a disk, a console or an entropy device.
 pub fn virtio(data: &[u8]) {
     vmm::virtio(data);
+}
+
+/// Code of any mode, translated and interpreted.
+pub fn translator(data: &[u8]) {
+    translator::translator(data);
 }
 
 /// A line of QEMU's options.
