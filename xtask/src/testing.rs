@@ -14,7 +14,7 @@ use crate::{image, process};
 
 /// The profile of everything under test: optimised, with overflow checks and
 /// debug assertions.
-const PROFILE: &str = "checked";
+pub(crate) const PROFILE: &str = "checked";
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Default)]
@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// Guest tests too that take long, which CI leaves out
     #[arg(long, conflicts_with = "units")]
     all: bool,
+    /// Have the code of the guests translated: on, off, always, or after a number of runs (guests that
+    /// are told in QEMU's options have it on)
+    #[arg(long, value_name = "WHEN", conflicts_with = "units")]
+    translate: Option<String>,
     /// Show the guests' consoles, one guest at a time
     #[arg(long)]
     show: bool,
@@ -166,7 +170,7 @@ fn guests(options: &Options, image: Image) -> Result<Count> {
     // Tests of the command have just built it; alone it would be built with other features.
     let only_guests = options.guests || options.only.is_some();
     let machine = if only_guests { Machine::build(PROFILE)? } else { Machine::built(PROFILE)? };
-    let setup = Setup::new(machine, image, options.show)?;
+    let setup = Setup::new(machine, image, options.translate.clone(), options.show)?;
     let jobs = if options.show { 1 } else { thread::available_parallelism()?.get() };
     process::step(&format!("{} tests in guests, {jobs} at a time", selected.len()));
     let (alone, together): (Vec<_>, Vec<_>) = selected.into_iter().partition(|test| test.alone);

@@ -130,6 +130,8 @@ pub enum Translate {
     On,
     /// It translates what runs a second time, to test the translator.
     Always,
+    /// It translates what has run so often, to test the translator.
+    From(u32),
 }
 
 /// Why a machine cannot be as it was asked for. [`ConfigError::complaint`] says which setting is at

@@ -15,7 +15,8 @@ use cloister_vmm::sandbox::Sandbox;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Seeds of a short run; CLOISTER_WILD_SEEDS asks for more.
+/// Seeds of a short run; CLOISTER_WILD_SEEDS asks for more. CLOISTER_WILD_TRANSLATE=always has each
+/// guest's code translated from its second run on, not only that of every other guest.
 const SEEDS: u64 = 200;
 /// How long each guest may do as it likes.
 const RUN: Duration = Duration::from_millis(3);
@@ -50,6 +51,7 @@ impl Write for Nowhere {
 fn random_kernels_never_panic_and_always_end() {
     let seeds = std::env::var("CLOISTER_WILD_SEEDS")
         .map_or(SEEDS, |seeds| seeds.parse().expect("CLOISTER_WILD_SEEDS is a number"));
+    let always = std::env::var("CLOISTER_WILD_TRANSLATE").is_ok_and(|value| value == "always");
     let path = std::env::temp_dir().join(format!("cloister-wild-{}", std::process::id()));
     for seed in 0..seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -74,7 +76,10 @@ fn random_kernels_never_panic_and_always_end() {
             launch_key: None,
             platform: None,
             no_reboot: rng.next_u32() & 1 == 0,
-            translate: [Translate::On, Translate::Always][rng.next_u32() as usize & 1],
+            translate: match rng.next_u32() & 1 {
+                0 if !always => Translate::On,
+                _ => Translate::Always,
+            },
         })
         .unwrap();
         let control = Control::new(Nowhere);

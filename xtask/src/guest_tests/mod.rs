@@ -13,6 +13,7 @@ mod qemu;
 mod race;
 mod setup;
 mod sgx;
+mod translate;
 mod x86;
 
 use anyhow::Result;
@@ -102,6 +103,10 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("nodes_have_their_processors_ram_and_epc", qemu::nodes),
     test("the_x86_selftests_pass_on_a_32_bit_kernel", x86::on_32_bits),
     alone("the_x86_selftests_pass_on_two_processors", x86::on_64_bits),
+    alone("four_processors_run_with_all_code_translated", translate::always),
+    long("two_hundred_boots_under_random_heats_end_well", translate::random_heats),
+    long("ten_thousand_wild_guests_end_with_all_code_translated", translate::wild_guests),
+    long("processors_that_patch_each_other_for_ten_minutes_agree", translate::patching),
     test("linux_6_12_passes_its_sgx_selftests_on_one_processor", kernels::newer),
     long(
         "linux_6_12_passes_its_sgx_selftests_on_four_processors",

@@ -17,11 +17,16 @@ use crate::image::Image;
 use crate::machine::{Boot, Machine};
 use crate::{process, repository};
 
+/// Which code of guests is translated.
+pub(super) const TRANSLATE: &str = "--translate";
+
 /// The machine under test and what it boots.
 pub(crate) struct Setup {
     machine: Machine,
     /// Kernel and initramfs with everything.
     pub(crate) image: Image,
+    /// The value of `--translate`, but for the boots that have their own.
+    translate: Option<String>,
     show: bool,
     folder: PathBuf,
 }
@@ -29,10 +34,15 @@ pub(crate) struct Setup {
 impl Setup {
     /// # Errors
     /// The folder for files cannot be made.
-    pub(crate) fn new(machine: Machine, image: Image, show: bool) -> Result<Self> {
+    pub(crate) fn new(
+        machine: Machine,
+        image: Image,
+        translate: Option<String>,
+        show: bool,
+    ) -> Result<Self> {
         let folder = repository::cache().join("guest-test-files");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { machine, image, show, folder })
+        Ok(Self { machine, image, translate, show, folder })
     }
 
     /// A boot of the image whose init runs these tasks.
@@ -62,7 +72,14 @@ impl Setup {
         boot: &Boot,
         mut on_line: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Transcript> {
-        let transcript = self.machine.boot(boot, |line, _| {
+        let mut boot = boot.clone();
+        if let Some(translate) = &self.translate
+            && !boot.qemu_options
+            && !boot.options.iter().any(|option| option == TRANSLATE)
+        {
+            boot = boot.option(TRANSLATE, translate);
+        }
+        let transcript = self.machine.boot(&boot, |line, _| {
             if self.show {
                 println!("| {line}");
             }
@@ -157,7 +174,14 @@ impl Setup {
         let Machine::Cloister(program) = &self.machine else {
             bail!("the machine under test is not cloister");
         };
-        Session::start(Command::new(program).args(arguments), self.show)
+        let mut command = Command::new(program);
+        command.args(arguments);
+        if let Some(translate) = &self.translate
+            && arguments.first() == Some(&"run")
+        {
+            command.args([TRANSLATE, translate]);
+        }
+        Session::start(&mut command, self.show)
     }
 
     /// Where a file of this name is.

@@ -1,6 +1,7 @@
 //! Programs under the interpreter and under the translator: they end alike.
 
 mod links;
+mod patching;
 mod random;
 mod statistics;
 mod vector;

@@ -93,7 +93,10 @@ pub(super) fn parse_translate(text: &str) -> Result<Translate, ValueError> {
         "on" => Ok(Translate::On),
         "off" => Ok(Translate::Off),
         "always" => Ok(Translate::Always),
-        _ => Err(ValueError::Translate(text.to_owned())),
+        _ => match text.parse() {
+            Ok(runs @ 1..) => Ok(Translate::From(runs)),
+            _ => Err(ValueError::Translate(text.to_owned())),
+        },
     }
 }
 

@@ -41,6 +41,7 @@ impl Translators {
             Translate::Off => return Self::default(),
             Translate::On => HOT,
             Translate::Always => 1,
+            Translate::From(runs) => runs,
         };
         let made: Result<Vec<_>, _> = (0..cpus).map(|_| translator()).collect();
         match made {
