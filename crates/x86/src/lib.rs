@@ -1,7 +1,7 @@
 //! Names and layouts of the x86-64 architecture, as the Intel SDM gives them.
 //!
 //! This crate holds no behaviour: registers and their bits, segments, MSR numbers, CPUID leaves,
-//! page-table bits, exceptions and the address newtypes that every other crate of Cloister speaks.
+//! page-table bits, exceptions, VMX and the address newtypes that every other crate of Cloister speaks.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +16,8 @@ pub mod msr;
 pub mod paging;
 pub mod regs;
 pub mod segment;
+pub mod vmcs;
+pub mod vmx;
 
 pub use addr::{Gpa, Gva, La, PAGE_SIZE};
 pub use exception::{Exception, PageFaultCode, UnknownVector, Vector};

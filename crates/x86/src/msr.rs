@@ -67,6 +67,40 @@ pub const SGXOWNEREPOCH0: u32 = 0x300;
 pub const SGXOWNEREPOCH1: u32 = 0x301;
 /// IA32_SGX_SVN_STATUS.
 pub const SGX_SVN_STATUS: u32 = 0x500;
+/// IA32_VMX_BASIC.
+pub const VMX_BASIC: u32 = 0x480;
+/// IA32_VMX_PINBASED_CTLS.
+pub const VMX_PINBASED_CTLS: u32 = 0x481;
+/// IA32_VMX_PROCBASED_CTLS.
+pub const VMX_PROCBASED_CTLS: u32 = 0x482;
+/// IA32_VMX_EXIT_CTLS.
+pub const VMX_EXIT_CTLS: u32 = 0x483;
+/// IA32_VMX_ENTRY_CTLS.
+pub const VMX_ENTRY_CTLS: u32 = 0x484;
+/// IA32_VMX_MISC.
+pub const VMX_MISC: u32 = 0x485;
+/// IA32_VMX_CR0_FIXED0: bits that are 1 in VMX operation.
+pub const VMX_CR0_FIXED0: u32 = 0x486;
+/// IA32_VMX_CR0_FIXED1: bits that may be 1 in VMX operation.
+pub const VMX_CR0_FIXED1: u32 = 0x487;
+/// IA32_VMX_CR4_FIXED0.
+pub const VMX_CR4_FIXED0: u32 = 0x488;
+/// IA32_VMX_CR4_FIXED1.
+pub const VMX_CR4_FIXED1: u32 = 0x489;
+/// IA32_VMX_VMCS_ENUM.
+pub const VMX_VMCS_ENUM: u32 = 0x48a;
+/// IA32_VMX_PROCBASED_CTLS2.
+pub const VMX_PROCBASED_CTLS2: u32 = 0x48b;
+/// IA32_VMX_EPT_VPID_CAP.
+pub const VMX_EPT_VPID_CAP: u32 = 0x48c;
+/// IA32_VMX_TRUE_PINBASED_CTLS.
+pub const VMX_TRUE_PINBASED_CTLS: u32 = 0x48d;
+/// IA32_VMX_TRUE_PROCBASED_CTLS.
+pub const VMX_TRUE_PROCBASED_CTLS: u32 = 0x48e;
+/// IA32_VMX_TRUE_EXIT_CTLS.
+pub const VMX_TRUE_EXIT_CTLS: u32 = 0x48f;
+/// IA32_VMX_TRUE_ENTRY_CTLS.
+pub const VMX_TRUE_ENTRY_CTLS: u32 = 0x490;
 /// IA32_TSC_DEADLINE.
 pub const TSC_DEADLINE: u32 = 0x6e0;
 /// First x2APIC register: the MSR of the APIC register at offset `n * 16` is `X2APIC + n`.
