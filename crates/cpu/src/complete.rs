@@ -12,6 +12,7 @@ use crate::event::{self, debug};
 use crate::exit::Exit;
 use crate::run_state::attention;
 use crate::state::Shadow;
+use crate::vmx::window;
 
 impl Vcpu {
     /// Answers a device access: `value` is what was read (ignored for writes).
@@ -33,6 +34,7 @@ impl Vcpu {
         if cpu.arch.system_flags.contains(Rflags::TF) {
             debug::pend_single_step(cpu);
         }
+        window::after_instruction(cpu);
     }
 
     /// Answers CPUID.
@@ -63,7 +65,8 @@ impl Vcpu {
 
     /// Sleeps after [`Exit::Hlt`] until an event or the APIC timer wakes the processor.
     pub fn wait(&mut self) {
-        let timeout: Option<Duration> = apic::time_to_timer(&self.cpu);
+        let timers = [apic::time_to_timer(&self.cpu), window::time_to_timer(&self.cpu)];
+        let timeout: Option<Duration> = timers.into_iter().flatten().min();
         self.cpu.kicker.sleep(timeout);
     }
 }

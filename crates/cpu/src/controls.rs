@@ -14,6 +14,8 @@ pub struct Features {
     pub physical_bits: u32,
     /// CPUID.80000001H:EDX bit 20: EFER.NXE can be set.
     pub execute_disable: bool,
+    /// CPUID.1:ECX.VMX.
+    pub vmx: bool,
     /// What CPUID.12H announces; without SGX1 ENCLS and ENCLU are #UD. Part of what the
     /// platform can do.
     pub sgx: Capabilities,
@@ -22,7 +24,7 @@ pub struct Features {
 impl Default for Features {
     fn default() -> Self {
         let xcr0 = Xfeatures::X87 | Xfeatures::SSE | Xfeatures::AVX;
-        Self { xcr0, physical_bits: 46, execute_disable: true, sgx: Capabilities::NONE }
+        Self { xcr0, physical_bits: 46, execute_disable: true, vmx: false, sgx: Capabilities::NONE }
     }
 }
 
@@ -41,6 +43,8 @@ pub struct Controls {
     pub features: Features,
     /// IA32_FEATURE_CONTROL is locked with SGX enabled: ENCLU runs. The MSR is the owner's.
     pub sgx_enabled: bool,
+    /// IA32_FEATURE_CONTROL is locked with VMX outside SMX enabled: VMXON runs.
+    pub vmx_enabled: bool,
     /// IA32_SGXLEPUBKEYHASH0-3 as 32 little-endian bytes, the platform's default after reset. The
     /// MSRs are the owner's, which keeps this up to date.
     pub le_pubkey_hash: [u8; 32],
@@ -56,12 +60,13 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// No leaf exits, and SGX is off until the owner enables it.
+    /// No leaf exits, and SGX and VMX are off until the owner enables them.
     #[must_use]
     pub(crate) const fn new(features: Features, le_pubkey_hash: [u8; 32]) -> Self {
         Self {
             features,
             sgx_enabled: false,
+            vmx_enabled: false,
             le_pubkey_hash,
             encls_exiting: 0,
             enclv_exiting: None,

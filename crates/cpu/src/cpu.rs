@@ -18,6 +18,7 @@ use crate::mode::Mode;
 use crate::package::Package;
 use crate::run_state::{RunState, attention};
 use crate::state::{Activity, ArchState, Shadow};
+use crate::vmx::window;
 
 /// A logical processor.
 pub struct Cpu {
@@ -82,6 +83,11 @@ impl Cpu {
         self.arch = state;
         self.run.device_log.clear();
         self.run.device_next = 0;
+        self.derive();
+    }
+
+    /// Makes anew what follows from the architectural state, and drops all translations.
+    pub(crate) fn derive(&mut self) {
         self.run.tlb.flush_all();
         let pcid = if self.arch.cr4.contains(Cr4::PCIDE) { self.arch.cr3 } else { 0 };
         self.run.tlb.switch_to_flushed((pcid & 0xfff) as u16);
@@ -251,5 +257,6 @@ impl Cpu {
         run.set_attention(attention::DEBUG_TRAP, arch.debug_pending != 0);
         self.set_shadow(self.arch.shadow);
         self.set_activity(self.arch.activity);
+        window::update_attention(self);
     }
 }

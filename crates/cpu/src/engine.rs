@@ -22,6 +22,7 @@ use crate::package::Package;
 use crate::run_state::attention;
 use crate::state::Shadow;
 use crate::statistics::{Counts, Statistics};
+use crate::vmx::{self, window};
 
 /// Blocks between two looks at the clock.
 const BLOCKS_PER_LOOK: u32 = 256;
@@ -212,11 +213,13 @@ impl Vcpu {
             // The instruction is half done: nothing comes between.
             return Ok(true);
         }
+        window::attend_first(cpu)?;
         if cpu.run.attention & attention::DEBUG_TRAP != 0
             && cpu.run.attention & attention::MOV_SS == 0
         {
             debug::deliver_trap(cpu)?;
         }
+        window::attend_last(cpu)?;
         let shadow = cpu.run.attention & attention::SHADOW != 0;
         if cpu.run.attention & attention::INTERRUPTS != 0 && !shadow {
             apic::deliver_interrupt(cpu)?;
@@ -225,7 +228,11 @@ impl Vcpu {
             return Err(Exit::Hlt);
         }
         Ok(cpu.run.attention
-            & (attention::TRACE | attention::SHADOW | attention::BREAKPOINTS | attention::ALONE)
+            & (attention::TRACE
+                | attention::SHADOW
+                | attention::BREAKPOINTS
+                | attention::ALONE
+                | attention::MONITOR_TRAP)
             != 0)
     }
 
@@ -243,7 +250,9 @@ impl Vcpu {
         self.cpu.run.single_step = self.cpu.arch.system_flags.contains(Rflags::TF);
         let debug_pending = self.cpu.arch.debug_pending;
         let shadow = self.cpu.arch.shadow;
+        let traps = self.cpu.run.attention & attention::MONITOR_TRAP != 0;
         self.cpu.set_shadow(Shadow::None);
+        self.cpu.run.shadowed = shadow;
         self.cpu.run.attention &= !attention::ALONE;
         self.cpu.run.device_next = 0;
         // RF holds for one instruction, unless that is one that loads it.
@@ -251,7 +260,8 @@ impl Vcpu {
         self.cpu.arch.system_flags.remove(Rflags::RF);
         self.cpu.run.between_iterations = false;
         let outcome = self.run_single();
-        match outcome {
+        self.cpu.run.shadowed = Shadow::None;
+        let exit = match outcome {
             Ok(()) | Err(Stop::JUMP) => {
                 if (shadow, self.cpu.arch.shadow) == (Shadow::MovSs, Shadow::MovSs) {
                     // Of loads of SS in a row the first alone holds off (SDM Vol. 3A, 6.8.3).
@@ -270,7 +280,7 @@ impl Vcpu {
             Err(stop) => {
                 self.cpu.arch.system_flags |= resume;
                 debug::cancel(&mut self.cpu, debug_pending);
-                if stop == Stop::EXIT {
+                if matches!(stop, Stop::EXIT | Stop::VM_EXIT) {
                     // The same instruction runs again under the same shadow.
                     self.cpu.set_shadow(shadow);
                 }
@@ -279,7 +289,11 @@ impl Vcpu {
                 }
                 self.handle(stop)
             }
+        };
+        if traps && outcome != Err(Stop::EXIT) {
+            window::after_instruction(&mut self.cpu);
         }
+        exit
     }
 
     /// Executes one instruction and nothing around it: no event is looked at, none delivered. A
@@ -357,6 +371,11 @@ impl Vcpu {
                     return None;
                 }
                 delivery::deliver_exception(&mut self.cpu, fault).err()
+            }
+            Stop::VM_EXIT => {
+                let vectoring = self.cpu.run.vectoring.take();
+                let exit = self.cpu.run.vm_exit.take()?;
+                vmx::exit::leave(&mut self.cpu, exit, vectoring).err()
             }
             // The rest is `Stop::EXIT`.
             _ => self.cpu.run.exit.take(),

@@ -31,6 +31,8 @@ impl Stop {
     pub const ALONE: Self = Self::new(3);
     /// The instruction retired and wrote `rip` itself; the rest of the block does not follow.
     pub const JUMP: Self = Self::new(4);
+    /// In VMX non-root operation: the guest hypervisor takes over. Nothing was committed.
+    pub const VM_EXIT: Self = Self::new(5);
 
     /// The byte that stands for it in [`Exec`].
     #[must_use]
@@ -60,7 +62,8 @@ impl fmt::Debug for Stop {
             Self::FAULT => "Fault",
             Self::EXIT => "Exit",
             Self::ALONE => "Alone",
-            _ => "Jump",
+            Self::JUMP => "Jump",
+            _ => "VmExit",
         })
     }
 }
@@ -167,9 +170,9 @@ mod tests {
 
     #[test]
     fn stops_are_different_bytes_that_have_names() {
-        let stops = [Stop::FAULT, Stop::EXIT, Stop::ALONE, Stop::JUMP];
+        let stops = [Stop::FAULT, Stop::EXIT, Stop::ALONE, Stop::JUMP, Stop::VM_EXIT];
 
-        assert_eq!(stops.map(|stop| stop.0.get()), [1, 2, 3, 4]);
-        assert_eq!(format!("{stops:?}"), "[Fault, Exit, Alone, Jump]");
+        assert_eq!(stops.map(|stop| stop.0.get()), [1, 2, 3, 4, 5]);
+        assert_eq!(format!("{stops:?}"), "[Fault, Exit, Alone, Jump, VmExit]");
     }
 }

@@ -87,6 +87,11 @@ mod state;
 mod statistics;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "fields of a VMCS are parts of wider ones")
+)]
+mod vmx;
 
 pub use controls::{Controls, Features};
 pub use cpu::Cpu;
@@ -98,5 +103,5 @@ pub use kicker::Kicker;
 pub use op::Op;
 pub use package::Package;
 pub use phys::{CodeTrack, PhysMap, PhysPage, RamPage, prepare_barrier};
-pub use state::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState};
+pub use state::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState, VmxState};
 pub use statistics::{Counts, Statistics};

@@ -7,6 +7,9 @@ use crate::exit::Exit;
 use crate::mem::tlb::{MmuMode, Tlb};
 use crate::mode::Mode;
 use crate::native::NativeState;
+use crate::state::Shadow;
+use crate::vmx::VmExit;
+use crate::vmx::event::Vectoring;
 
 /// Bits of [`RunState::attention`]: reasons to leave the fast path between blocks.
 pub(crate) mod attention {
@@ -28,6 +31,10 @@ pub(crate) mod attention {
     pub(crate) const ALONE: u32 = 1 << 7;
     /// The shadow is that of MOV SS or POP SS, which holds off debug exceptions too.
     pub(crate) const MOV_SS: u32 = 1 << 8;
+    /// In VMX non-root operation: an exit is due, or may be before any instruction.
+    pub(crate) const GUEST: u32 = 1 << 9;
+    /// In VMX non-root operation with the monitor trap flag: an exit follows each instruction.
+    pub(crate) const MONITOR_TRAP: u32 = 1 << 10;
 }
 
 /// What a processor keeps while it runs. Nothing of it has to be saved: it follows from the
@@ -53,6 +60,8 @@ pub(crate) struct RunState {
     pub(crate) alone: bool,
     /// Whether a single-step trap follows the running instruction.
     pub(crate) single_step: bool,
+    /// What was held off for the running instruction, if it runs on its own.
+    pub(crate) shadowed: Shadow,
     /// Whether a string instruction stopped between two iterations.
     pub(crate) between_iterations: bool,
     /// How it has waited for other processors.
@@ -61,7 +70,11 @@ pub(crate) struct RunState {
     pub(crate) fault: Option<Exception>,
     /// Whether [`RunState::fault`] comes from a non-canonical address.
     pub(crate) non_canonical_fault: bool,
-    /// The exit that [`Stop::EXIT`] stands for(crate::Stop::EXIT).
+    /// The exit that [`Stop::VM_EXIT`](crate::Stop::VM_EXIT) stands for.
+    pub(crate) vm_exit: Option<VmExit>,
+    /// In VMX non-root operation: the software event whose delivery by the running instruction stopped.
+    pub(crate) vectoring: Option<Vectoring>,
+    /// The exit that [`Stop::EXIT`](crate::Stop::EXIT) stands for.
     pub(crate) exit: Option<Exit>,
     /// Values of the device accesses that the instruction under way has made, in order.
     pub(crate) device_log: Vec<u64>,
@@ -92,10 +105,13 @@ impl Default for RunState {
             native: NativeState::default(),
             alone: false,
             single_step: false,
+            shadowed: Shadow::None,
             between_iterations: false,
             patience: Patience::default(),
             fault: None,
             non_canonical_fault: false,
+            vm_exit: None,
+            vectoring: None,
             exit: None,
             device_log: Vec::new(),
             device_next: 0,

@@ -2,13 +2,16 @@
 
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::seg;
+use cloister_x86::vmx::ExitReason;
 
 use super::inbox::MOST_NMIS;
 use crate::cpu::Cpu;
 use crate::event::{self, Event, Kind};
 use crate::exit::Exit;
+use crate::kicker;
 use crate::run_state::attention;
 use crate::state::Activity;
+use crate::vmx::{self, VmExit};
 
 /// Takes what other threads have posted: interrupts into IRR, NMI, INIT and start-up IPIs.
 ///
@@ -18,13 +21,25 @@ use crate::state::Activity;
 pub(crate) fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
     let kicker = cpu.kicker.clone();
     let mail = kicker.inbox.take();
-    if mail.init {
+    let guest = cpu.arch.vmx.guest.is_some();
+    let init = mail.init && cpu.takes_init();
+    if mail.init && !init {
+        kicker.inbox.post_init();
+    }
+    if init && guest {
+        vmx::exit::leave(cpu, VmExit::new(ExitReason::Init), None)?;
+    } else if init {
         cpu.init();
     }
     if let Some(vector) = mail.sipi
         && cpu.arch.activity == Activity::WaitForSipi
     {
-        start_up(cpu, vector);
+        if guest {
+            let exit = VmExit::new(ExitReason::Sipi).qualified(vector.into());
+            vmx::exit::leave(cpu, exit, None)?;
+        } else {
+            start_up(cpu, vector);
+        }
     }
     if mail.nmis != 0 && cpu.arch.activity != Activity::WaitForSipi {
         let most = if cpu.arch.nmi_blocked { MOST_NMIS - 1 } else { MOST_NMIS };
@@ -37,7 +52,7 @@ pub(crate) fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
         cpu.apic_accept(vector, mail.level.contains(vector));
     }
     // Others wait for a start-up IPI.
-    if mail.init && cpu.apic.is_bootstrap() { Err(Exit::Init) } else { Ok(()) }
+    if init && !guest && cpu.apic.is_bootstrap() { Err(Exit::Init) } else { Ok(()) }
 }
 
 /// A start-up IPI: the processor begins at `vector` * 4096 in real-address mode
@@ -50,6 +65,25 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
 }
 
 impl Cpu {
+    /// Whether INIT is not blocked: VMX root operation holds it back until VM entry or VMXOFF
+    /// (SDM Vol. 3C, 23.8).
+    fn takes_init(&self) -> bool {
+        !self.in_vmx() || self.arch.vmx.guest.is_some()
+    }
+
+    /// Has an INIT that VMX root operation blocked looked at again.
+    pub(crate) fn unblock_init(&self) {
+        if self.kicker.inbox.peek().init {
+            self.kicker.post(kicker::event::APIC);
+        }
+    }
+
+    /// Acknowledges an interrupt: it is in service.
+    pub(crate) fn apic_acknowledge(&mut self, vector: u8) {
+        self.apic.irr.set(vector, false);
+        self.apic.isr.set(vector, true);
+    }
+
     /// Whether the processor would take an event before its next instruction: INIT, an NMI unless
     /// one is being handled, or with RFLAGS.IF an interrupt above its priority. What other threads
     /// have only posted counts.
@@ -57,7 +91,7 @@ impl Cpu {
         let posted = self.kicker.inbox.peek();
         let nmi = posted.nmi || self.apic.nmis != 0;
         let interrupts = [posted.requests.highest(), self.apic.irr.highest()];
-        posted.init
+        (posted.init && self.takes_init())
             || (nmi && !self.arch.nmi_blocked)
             || (self.arch.system_flags.contains(Rflags::IF)
                 && interrupts.into_iter().flatten().any(|vector| self.apic.lets_through(vector)))
@@ -90,8 +124,7 @@ pub(crate) fn deliver_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
     if cpu.arch.system_flags.contains(Rflags::IF)
         && let Some(vector) = cpu.apic.deliverable()
     {
-        cpu.apic.irr.set(vector, false);
-        cpu.apic.isr.set(vector, true);
+        cpu.apic_acknowledge(vector);
         cpu.run.attention |= attention::INTERRUPTS;
         return event::deliver(cpu, Event::plain(vector, Kind::External));
     }

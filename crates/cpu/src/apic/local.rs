@@ -60,7 +60,7 @@ pub(crate) struct LocalApic {
     pub(super) lvt: [u32; lvt::COUNT],
     pub(super) timer: Timer,
     /// NMIs that wait.
-    pub(super) nmis: u8,
+    pub(crate) nmis: u8,
     /// Level-triggered vectors whose EOI the owner has not been told.
     pub(super) eois: VectorSet,
 }
@@ -147,7 +147,7 @@ impl LocalApic {
 
     /// The interrupt to deliver next: the highest requested one, if its class is above the
     /// processor's priority class.
-    pub(super) fn deliverable(&self) -> Option<u8> {
+    pub(crate) fn deliverable(&self) -> Option<u8> {
         self.irr.highest().filter(|&vector| self.lets_through(vector))
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod long;
 mod real;
 
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::vmx::ExitReason;
 use cloister_x86::{Exception, Rights, Vector};
 
 pub(crate) use enclave_exit::before_event;
@@ -17,6 +18,8 @@ use crate::exec::system::descriptor::{Descriptor, is_null, selector_code};
 use crate::exit::{Exec, Exit, Stop};
 use crate::run_state::attention;
 use crate::state::{Activity, Shadow};
+use crate::vmx::event::Vectoring;
+use crate::vmx::{self, VmExit};
 
 /// What an event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,40 +130,99 @@ pub(crate) fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(
     deliver(cpu, event)
 }
 
-/// Delivers an event that comes between instructions.
+/// Delivers an event that comes between instructions. In VMX non-root operation, it or an exception
+/// that its delivery raises may exit instead.
 ///
 /// # Errors
 ///
 /// [`Exit::TripleFault`].
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
-    let mut event = event;
-    loop {
+    // An exception of INT n may be one of its delivery.
+    let mut next = Some((event, cpu.run.vectoring.take()));
+    while let Some((event, vectoring)) = next {
+        if let Some(exit) = vmx::event::intercepted(cpu, &event) {
+            return vmx::exit::leave(cpu, exit, vectoring);
+        }
         // No block runs, so the stack may be in a page of code.
         cpu.run.alone = true;
         let outcome = attempt(cpu, event);
         cpu.run.alone = false;
-        match outcome {
-            Ok(None) => return Ok(()),
-            Ok(Some(_)) | Err(Stop::FAULT) => {
-                let second = match outcome {
-                    Ok(fault) => fault,
-                    Err(_) => cpu.run.fault.take(),
-                };
-                let second = second.unwrap_or(Exception::new(Vector::Df));
-                cpu.run.non_canonical_fault = false;
-                if second.vector == Vector::Pf {
-                    // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
-                    cpu.arch.cr2 = second.address;
-                }
-                event = combine(&event, second).ok_or(Exit::TripleFault)?;
-            }
-            // An IDT, TSS or stack in device registers: a real processor would get a machine
-            // check at best.
-            Err(_) => {
-                cpu.run.exit = None;
-                return Err(Exit::TripleFault);
-            }
+        next = follow(cpu, &event, 0, outcome)?;
+    }
+    Ok(())
+}
+
+/// Delivers the event that a VM entry injects: it does not exit, and CR2 and debug registers stay as
+/// they are. `length` is the instruction's, of a software event.
+///
+/// # Errors
+///
+/// As [`deliver`].
+pub(crate) fn inject(cpu: &mut Cpu, event: Event, length: u32) -> Result<(), Exit> {
+    let rip = cpu.arch.rip;
+    cpu.arch.rip = cpu.truncate_rip(rip.wrapping_add(length.into()));
+    cpu.run.alone = true;
+    let outcome = through_idt(cpu, &event);
+    cpu.run.alone = false;
+    if outcome.is_err() {
+        cpu.arch.rip = rip;
+    }
+    if let Some((event, vectoring)) = follow(cpu, &event, length, outcome)? {
+        cpu.run.vectoring = vectoring;
+        return deliver(cpu, event);
+    }
+    Ok(())
+}
+
+/// What comes after an attempt to deliver `event`: nothing, or another event, with the one whose
+/// delivery raised it.
+fn follow(
+    cpu: &mut Cpu,
+    event: &Event,
+    length: u32,
+    outcome: Exec<Option<Exception>>,
+) -> Result<Option<(Event, Option<Vectoring>)>, Exit> {
+    if outcome == Ok(None) {
+        return Ok(None);
+    }
+    let vectoring = Vectoring::of(cpu, event, length);
+    let second = match outcome {
+        Ok(fault) => fault,
+        Err(Stop::FAULT) => cpu.run.fault.take(),
+        Err(Stop::VM_EXIT) if let Some(exit) = cpu.run.vm_exit.take() => {
+            vmx::exit::leave(cpu, exit, Some(vectoring))?;
+            return Ok(None);
         }
+        // An IDT, TSS or stack in device registers: a real processor would get a machine check
+        // at best.
+        Err(_) => {
+            cpu.run.exit = None;
+            return Err(Exit::TripleFault);
+        }
+    };
+    let second = second.unwrap_or(Exception::new(Vector::Df));
+    cpu.run.non_canonical_fault = false;
+    let raised = Event::fault(second);
+    let combined = combine(event, second);
+    if combined == Some(raised) {
+        return Ok(Some((raised, Some(vectoring))));
+    }
+    // An exception that exits does so before it makes a double fault (SDM Vol. 3C, 25.2).
+    if let Some(exit) = vmx::event::intercepted(cpu, &raised) {
+        vmx::exit::leave(cpu, exit, Some(vectoring))?;
+        return Ok(None);
+    }
+    if second.vector == Vector::Pf {
+        // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
+        cpu.arch.cr2 = second.address;
+    }
+    match combined {
+        Some(double_fault) => Ok(Some((double_fault, None))),
+        None if cpu.guest_controls().is_some() => {
+            vmx::exit::leave(cpu, VmExit::new(ExitReason::TripleFault), None)?;
+            Ok(None)
+        }
+        None => Err(Exit::TripleFault),
     }
 }
 
@@ -176,19 +238,26 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
 pub(crate) fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
     let mut event = event;
     before_event(cpu, &mut event);
-    cpu.set_activity(Activity::Active);
     match (event.kind, event.vector) {
         (Kind::Fault, 14) => cpu.arch.cr2 = event.address,
         (Kind::Fault | Kind::Trap, 1) => debug::record(cpu, event.address),
-        (Kind::Nmi, _) => cpu.arch.nmi_blocked = true,
         _ => {}
     }
+    through_idt(cpu, &event)
+}
+
+/// As [`attempt`], after what comes before.
+fn through_idt(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
+    cpu.set_activity(Activity::Active);
+    if event.kind == Kind::Nmi {
+        cpu.arch.nmi_blocked = true;
+    }
     let done = if !cpu.arch.cr0.contains(Cr0::PE) {
-        real::deliver(cpu, &event).map(|()| None)
+        real::deliver(cpu, event).map(|()| None)
     } else if cpu.long_mode() {
-        long::deliver(cpu, &event).map(|()| None)
+        long::deliver(cpu, event).map(|()| None)
     } else {
-        legacy::deliver(cpu, &event)
+        legacy::deliver(cpu, event)
     };
     if done.is_ok() {
         // The handler has cleared TF: no trap follows INT n.

@@ -94,6 +94,8 @@ impl Features {
             F::LZCNT | F::PREFETCHW | F::SYSCALL | F::RDTSCP => true,
             // CPUID.1 and CPUID.7.0, for instructions of the registers that XCR0.AVX enables.
             F::AVX | F::F16C | F::FMA | F::AVX2 => self.xcr0.contains(Xfeatures::AVX),
+            // CPUID.1.
+            F::VMX | F::INVEPT | F::INVVPID => self.vmx,
             // CPUID.12H.0. ENCLV is the owner's affair besides.
             F::SGX1 | F::OSS => self.has_sgx(SgxFeatures::SGX1),
             _ => false,

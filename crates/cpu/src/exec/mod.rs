@@ -12,6 +12,7 @@ pub(crate) mod sgx;
 pub(crate) mod system;
 mod table;
 pub(crate) mod vector;
+mod vmx;
 pub(crate) mod x87;
 
 use cloister_x86::Exception;

@@ -6,7 +6,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::{general, sgx, system, vector, x87};
+use super::{general, sgx, system, vector, vmx, x87};
 use crate::controls::Features;
 use crate::mode::Mode;
 use crate::op::{Handler, Op};
@@ -38,8 +38,7 @@ pub(crate) enum Flow {
 /// What the table says of an instruction.
 ///
 /// A column tells one thing of each instruction; the constructors [`always`], [`choose`] and
-/// [`rewrite`] fill all of them with what is usual, and the methods change one. The reason for
-/// which a VM exit intercepts the instruction (SDM Vol. 3C, 25.1) will be a column here.
+/// [`rewrite`] fill all of them with what is usual, and the methods change one.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::exec) struct Row {
     mnemonics: &'static [Mnemonic],
@@ -233,6 +232,7 @@ const FOLDERS: &[&[&[Row]]] = &[
     vector::avx::FAMILIES,
     vector::save::FAMILIES,
     &[sgx::ROWS],
+    vmx::FAMILIES,
 ];
 
 /// One more than the highest number of a mnemonic that has a row.

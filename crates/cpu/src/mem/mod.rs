@@ -3,8 +3,10 @@
 pub(crate) mod access;
 mod bytes;
 pub(crate) mod epc;
+pub(crate) mod ept;
 pub(crate) mod host;
 pub(crate) mod int;
+pub(crate) mod physical;
 pub(crate) mod tlb;
 pub(crate) mod translate;
 pub(crate) mod walk;

@@ -6,6 +6,7 @@ use cloister_x86::{Exception, Gpa, PageFaultCode};
 
 use super::PageBytes;
 use super::tlb::{AccessKind, MmuMode};
+use super::walk::WalkFault;
 use crate::cpu::Cpu;
 use crate::exit::Exec;
 use crate::phys::{PhysPage, RamPage, Tracker};
@@ -45,7 +46,8 @@ impl Cpu {
         self.check_canonical(la)?;
         let mapping = match self.walk(la, kind, mode) {
             Ok(mapping) => mapping,
-            Err(code) => return Err(self.page_fault(la, code)),
+            Err(WalkFault::Page(code)) => return Err(self.page_fault(la, code)),
+            Err(WalkFault::Exit(exit)) => return Err(self.vm_exit(exit)),
         };
         if kind != AccessKind::Execute && self.apic.claims(mapping.gpa) {
             return Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff))));
@@ -127,7 +129,7 @@ impl Cpu {
 }
 
 /// The memory of a page that this processor's physical map gave, from `offset` on.
-fn ram_bytes(ram: &RamPage, offset: u64) -> PageBytes {
+pub(super) fn ram_bytes(ram: &RamPage, offset: u64) -> PageBytes {
     // SAFETY: who implements `PhysMap` promises that both are valid as long as the map lives, which
     // the package keeps, and this processor the package.
     let page = unsafe { PageBytes::new(ram.host, Tracker::new(ram.track)) };

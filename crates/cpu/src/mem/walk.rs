@@ -4,18 +4,41 @@ use cloister_x86::paging::{PTE_ADDRESS, Pte};
 use cloister_x86::regs::{Cr0, Cr4, Efer};
 use cloister_x86::{Gpa, PageFaultCode};
 
+use super::ept::Purpose;
 use super::tlb::{AccessKind, MmuMode};
 use crate::cpu::Cpu;
+use crate::vmx::VmExit;
 
 /// What a linear address maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
-    /// Physical address of the 4 KiB page.
+    /// Physical address of the 4 KiB page, after extended page tables where there are any.
     pub(crate) gpa: Gpa,
     /// Size in bytes of the page that maps it.
     pub(crate) page_size: u64,
     /// Whether the translation is global.
     pub(crate) global: bool,
+}
+
+/// Why a walk yields no mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalkFault {
+    /// A page fault with this error code (SDM Vol. 3A, 4.7).
+    Page(PageFaultCode),
+    /// Extended page tables do not let it go on.
+    Exit(VmExit),
+}
+
+impl From<PageFaultCode> for WalkFault {
+    fn from(code: PageFaultCode) -> Self {
+        Self::Page(code)
+    }
+}
+
+impl From<VmExit> for WalkFault {
+    fn from(exit: VmExit) -> Self {
+        Self::Exit(exit)
+    }
 }
 
 /// Where a walk begins.
@@ -37,13 +60,26 @@ impl Cpu {
     ///
     /// # Errors
     ///
-    /// The page-fault error code (SDM Vol. 3A, 4.7).
+    /// A page fault, or an exit to the guest hypervisor.
     pub(crate) fn walk(
         &mut self,
         la: u64,
         kind: AccessKind,
         mode: MmuMode,
-    ) -> Result<Mapping, PageFaultCode> {
+    ) -> Result<Mapping, WalkFault> {
+        let mapping = self.walk_guest(la, kind, mode)?;
+        // Pages beyond 4 KiB may be made of others.
+        let gpa = self.nested(mapping.gpa.0 | la & 0xfff, Purpose::Translation(la, kind))?;
+        Ok(Mapping { gpa: Gpa(gpa.0 & !0xfff), ..mapping })
+    }
+
+    /// The part of [`Cpu::walk`] that the guest's own paging structures decide.
+    fn walk_guest(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        mode: MmuMode,
+    ) -> Result<Mapping, WalkFault> {
         if !self.arch.cr0.contains(Cr0::PG) {
             return Ok(Mapping { gpa: Gpa(la & 0xffff_f000), page_size: 4096, global: false });
         }
@@ -58,7 +94,7 @@ impl Cpu {
         // The PDPTE registers were checked when they were loaded; they carry no rights.
         let pdpte = Pte::from_bits_retain(self.arch.pdptes[(la >> 30) as usize & 3]);
         if !pdpte.contains(Pte::PRESENT) {
-            return Err(self.fault_code(kind, mode));
+            return Err(self.fault_code(kind, mode).into());
         }
         let table = pdpte.bits() & PTE_ADDRESS;
         self.walk_entries(la, Table { address: table, level: 2 }, kind, mode)
@@ -85,7 +121,7 @@ impl Cpu {
         table: Table,
         kind: AccessKind,
         mode: MmuMode,
-    ) -> Result<Mapping, PageFaultCode> {
+    ) -> Result<Mapping, WalkFault> {
         let code = self.fault_code(kind, mode);
         let no_execute = self.arch.efer.contains(Efer::NXE);
         // Rights are the AND of all levels, so start with all of them.
@@ -94,21 +130,21 @@ impl Cpu {
         let Table { address: mut table, mut level } = table;
         loop {
             let shift = 12 + 9 * (level - 1);
-            let at = Gpa(table + (la >> shift & 0x1ff) * 8);
+            let guest = table + (la >> shift & 0x1ff) * 8;
+            let at = self.nested(guest, Purpose::Entry(la, false))?;
             let entry = Pte::from_bits_retain(self.physical_read(at));
             if !entry.contains(Pte::PRESENT) {
-                return Err(code);
+                return Err(code.into());
             }
             let leaf = level == 1 || (level <= 3 && entry.contains(Pte::PAGE_SIZE));
             if entry.bits() & self.reserved_bits(level, leaf) != 0 {
-                return Err(code | PageFaultCode::PRESENT | PageFaultCode::RESERVED);
+                return Err((code | PageFaultCode::PRESENT | PageFaultCode::RESERVED).into());
             }
             rights &= entry;
             forbid_execute |= entry.contains(Pte::NO_EXECUTE);
             if !leaf {
-                if !entry.contains(Pte::ACCESSED)
-                    && !self.physical_update(at, entry.bits(), (entry | Pte::ACCESSED).bits())
-                {
+                let wanted = entry | Pte::ACCESSED;
+                if wanted != entry && !self.update_entry(la, guest, entry.bits(), wanted.bits())? {
                     // Someone changed the entry since it was read: read it again.
                     continue;
                 }
@@ -118,10 +154,10 @@ impl Cpu {
             }
 
             if !self.allows(rights, forbid_execute && no_execute, kind, mode) {
-                return Err(code | PageFaultCode::PRESENT);
+                return Err((code | PageFaultCode::PRESENT).into());
             }
             let wanted = used(entry, kind);
-            if wanted != entry && !self.physical_update(at, entry.bits(), wanted.bits()) {
+            if wanted != entry && !self.update_entry(la, guest, entry.bits(), wanted.bits())? {
                 // As above; rights of the upper levels stay as they were read.
                 continue;
             }
@@ -136,39 +172,35 @@ impl Cpu {
     }
 
     /// 32-bit paging: entries of 4 bytes (SDM Vol. 3A, 4.3).
-    fn walk_32(
-        &mut self,
-        la: u64,
-        kind: AccessKind,
-        mode: MmuMode,
-    ) -> Result<Mapping, PageFaultCode> {
+    fn walk_32(&mut self, la: u64, kind: AccessKind, mode: MmuMode) -> Result<Mapping, WalkFault> {
         let code = self.fault_code(kind, mode);
         let mut rights = Pte::WRITE | Pte::USER;
         let mut table = self.arch.cr3 & 0xffff_f000;
         let mut level = 2;
         loop {
             let shift = 12 + 10 * (level - 1);
-            let at = Gpa(table + (la >> shift & 0x3ff) * 4);
+            let guest = table + (la >> shift & 0x3ff) * 4;
+            let at = self.nested(guest, Purpose::Entry(la, false))?;
             // Entries come in pairs, as memory is read and updated by 8 bytes.
             let pair = self.physical_read(at);
-            let half = (at.0 & 4) * 8;
+            let half = (guest & 4) * 8;
             let entry = Pte::from_bits_retain(pair >> half & 0xffff_ffff);
             if !entry.contains(Pte::PRESENT) {
-                return Err(code);
+                return Err(code.into());
             }
             let large =
                 level == 2 && entry.contains(Pte::PAGE_SIZE) && self.arch.cr4.contains(Cr4::PSE);
             if large && entry.bits() & self.reserved_bits_4m() != 0 {
-                return Err(code | PageFaultCode::PRESENT | PageFaultCode::RESERVED);
+                return Err((code | PageFaultCode::PRESENT | PageFaultCode::RESERVED).into());
             }
             rights &= entry;
             let leaf = large || level == 1;
             if leaf && !self.allows(rights, false, kind, mode) {
-                return Err(code | PageFaultCode::PRESENT);
+                return Err((code | PageFaultCode::PRESENT).into());
             }
             let wanted = if leaf { used(entry, kind) } else { entry | Pte::ACCESSED };
             let new_pair = pair | wanted.bits() << half;
-            if new_pair != pair && !self.physical_update(at, pair, new_pair) {
+            if new_pair != pair && !self.update_entry(la, guest & !7, pair, new_pair)? {
                 // Someone changed the entry, or its neighbour: read it again.
                 continue;
             }
@@ -190,6 +222,13 @@ impl Cpu {
                 global: entry.contains(Pte::GLOBAL) && self.arch.cr4.contains(Cr4::PGE),
             });
         }
+    }
+
+    /// Sets accessed and dirty bits in the 8 bytes at a guest-physical address, if they still are
+    /// `old`; `false` if they are not.
+    fn update_entry(&self, la: u64, guest: u64, old: u64, new: u64) -> Result<bool, VmExit> {
+        let at = self.nested(guest, Purpose::Entry(la, true))?;
+        Ok(self.physical_update(at, old, new))
     }
 
     /// Access rights (SDM Vol. 3A, 4.6.1).

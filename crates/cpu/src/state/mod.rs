@@ -8,6 +8,7 @@
 mod msr;
 mod reset;
 pub(crate) mod vector;
+mod vmx;
 pub(crate) mod x87;
 
 use std::ops::{Deref, DerefMut, Index, IndexMut};
@@ -17,6 +18,7 @@ use cloister_x86::{Gpr, Segment, TableRegister};
 
 pub use msr::Msrs;
 pub use vector::VectorState;
+pub use vmx::VmxState;
 pub use x87::Fpu;
 
 use crate::flags::Flags;
@@ -188,6 +190,8 @@ pub struct ArchState {
     pub fpu: Fpu,
     /// XMM/YMM registers and MXCSR.
     pub vector: VectorState,
+    /// VMX operation.
+    pub vmx: VmxState,
 }
 
 impl ArchState {

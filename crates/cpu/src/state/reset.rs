@@ -4,7 +4,7 @@ use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags, Xfeatures};
 use cloister_x86::segment::seg;
 use cloister_x86::{Gpr, Rights, Segment, TableRegister};
 
-use super::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState};
+use super::{Activity, ArchState, Fpu, Gprs, Msrs, Shadow, VectorState, VmxState};
 use crate::flags::Flags;
 
 /// What RDX holds: family 6, model 6AH, stepping 6 (Ice Lake server).
@@ -50,6 +50,7 @@ impl ArchState {
             msrs: Msrs::default(),
             fpu: Fpu::default(),
             vector: VectorState::default(),
+            vmx: VmxState::default(),
         }
     }
 
@@ -85,6 +86,8 @@ impl ArchState {
             shadow: _,
             nmi_blocked: _,
             activity: _,
+            // It blocks INIT.
+            vmx: _,
         } = self;
         let fresh = Self::at_reset(bootstrap);
         let caches = Cr0::CD | Cr0::NW;

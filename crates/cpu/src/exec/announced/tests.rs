@@ -170,7 +170,7 @@ fn every_encoding_is_announced_and_executes_or_is_what_it_was_before_its_extensi
 
 #[test]
 fn the_mnemonics_with_a_row_are_those_that_the_processor_has() {
-    let features = Features { sgx: Capabilities::default(), ..Features::default() };
+    let features = Features { sgx: Capabilities::default(), vmx: true, ..Features::default() };
 
     let announced = |code: &Code| outcome(*code, &features) == Outcome::Executes;
     let claimed: BTreeSet<Mnemonic> = table::mnemonics().collect();

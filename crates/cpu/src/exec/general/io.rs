@@ -8,6 +8,7 @@ use crate::exec::table::{choose, rows};
 use crate::exit::{Exec, Exit};
 use crate::mem::Int;
 use crate::op::{Handler, Op};
+use crate::vmx::intercept::IoAccess;
 
 rows! {
     In => choose(input_form).ends_block().illegal_in_enclave(),
@@ -43,9 +44,14 @@ fn port<const BY_DX: bool>(cpu: &Cpu, op: &Op) -> u16 {
     if BY_DX { cpu.arch.gpr[Gpr::Rdx] as u16 } else { op.imm as u8 as u16 }
 }
 
+fn access(port: u16, size: usize, input: bool, immediate: bool) -> IoAccess {
+    IoAccess { port, size: size as u8, input, string: None, immediate }
+}
+
 extern "C" fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let port = port::<BY_DX>(cpu, op);
     cpu.io_permission(port, T::SIZE as u8)?;
+    cpu.intercept_io(op, access(port, T::SIZE, true, !BY_DX))?;
     let value = cpu.device(Exit::IoIn { port, size: T::SIZE as u8 })?;
     cpu.set_reg(0, false, T::trunc(value));
     Ok(())
@@ -54,6 +60,7 @@ extern "C" fn input_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> E
 extern "C" fn output_port<T: Int, const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let port = port::<BY_DX>(cpu, op);
     cpu.io_permission(port, T::SIZE as u8)?;
+    cpu.intercept_io(op, access(port, T::SIZE, false, !BY_DX))?;
     let value = cpu.reg::<T>(0, false).zext() as u32;
     cpu.device(Exit::IoOut { port, size: T::SIZE as u8, value }).map(drop)
 }

@@ -2,17 +2,25 @@
 
 use std::cell::RefCell;
 
+use cloister_x86::vmx::{ExitReason, SecondaryControls};
+
 use crate::cpu::Cpu;
 use crate::exec::table::{choose, rows};
 use crate::exit::Exec;
 use crate::mem::Int;
 use crate::op::{Handler, Op};
+use crate::vmx::info;
 
 rows! {
-    Rdrand | Rdseed => choose(|_, op| match op.size {
-        2 => random::<u16> as Handler,
-        4 => random::<u32>,
-        _ => random::<u64>,
+    Rdrand => choose(|_, op| match op.size {
+        2 => random::<u16, false> as Handler,
+        4 => random::<u32, false>,
+        _ => random::<u64, false>,
+    }),
+    Rdseed => choose(|_, op| match op.size {
+        2 => random::<u16, true> as Handler,
+        4 => random::<u32, true>,
+        _ => random::<u64, true>,
     }),
 }
 
@@ -53,7 +61,13 @@ fn number<T: Int>() -> Option<T> {
 }
 
 /// CF tells success, the other flags are cleared (SDM Vol. 2B, RDRAND).
-extern "C" fn random<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+extern "C" fn random<T: Int, const SEED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (reason, control) = if SEED {
+        (ExitReason::Rdseed, SecondaryControls::RDSEED)
+    } else {
+        (ExitReason::Rdrand, SecondaryControls::RDRAND)
+    };
+    cpu.intercept_operand(op, reason, info::random(op), |c| c.secondary.contains(control))?;
     let number = number::<T>();
     cpu.arch.flags.set_bits(u64::from(number.is_some()));
     cpu.set_dst(op, number.unwrap_or(T::trunc(0)));

@@ -22,6 +22,7 @@ use crate::mem::tlb::AccessKind;
 use crate::mode::Mode;
 use crate::op::{MEM_SEGMENT, Op, REPE, REPNE};
 use crate::run_state::attention;
+use crate::vmx::intercept::IoAccess;
 
 /// Elements done one by one before events are looked at.
 const ELEMENTS_PER_LOOK: u32 = 1024;
@@ -170,6 +171,26 @@ impl Element for Cmps {
     }
 }
 
+/// INS, whose operand is in ES, or OUTS, in VMX non-root operation.
+fn intercept<T: Int, const INPUT: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+    port: u16,
+    segment: usize,
+    offset: u64,
+) -> Exec {
+    if cpu.guest_controls().is_none() {
+        return Ok(());
+    }
+    let flat = cpu.run.mode.is_64() && !matches!(segment, seg::FS | seg::GS);
+    let base = if flat { 0 } else { cpu.arch.segs[segment & 7].base };
+    let string = Some(cpu.wrap_la(base.wrapping_add(offset)));
+    cpu.intercept_io(
+        op,
+        IoAccess { port, size: T::SIZE as u8, input: INPUT, string, immediate: false },
+    )
+}
+
 struct Ins;
 impl Element for Ins {
     const SOURCE: bool = false;
@@ -178,9 +199,10 @@ impl Element for Ins {
     fn check<T: Int>(cpu: &mut Cpu) -> Exec {
         cpu.may_access_ports(cpu.arch.gpr[Gpr::Rdx] as u16, T::SIZE as u8)
     }
-    fn step<T: Int>(cpu: &mut Cpu, _op: &Op, _source: u64, destination: u64) -> Exec {
+    fn step<T: Int>(cpu: &mut Cpu, op: &Op, _source: u64, destination: u64) -> Exec {
         let port = cpu.arch.gpr[Gpr::Rdx] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
+        intercept::<T, true>(cpu, op, port, seg::ES, destination)?;
         let to = destination_linear::<T>(cpu, destination, AccessKind::Write)?;
         // The destination must take the value before the port gives it up.
         let (_, place) = cpu.open::<T>(to)?;
@@ -200,6 +222,7 @@ impl Element for Outs {
     fn step<T: Int>(cpu: &mut Cpu, op: &Op, source: u64, _destination: u64) -> Exec {
         let port = cpu.arch.gpr[Gpr::Rdx] as u16;
         cpu.io_permission(port, T::SIZE as u8)?;
+        intercept::<T, false>(cpu, op, port, usize::from(op.seg), source)?;
         let from = source_linear::<T>(cpu, op, source)?;
         let value = cpu.load::<T>(from)?.zext() as u32;
         cpu.device(Exit::IoOut { port, size: T::SIZE as u8, value }).map(drop)

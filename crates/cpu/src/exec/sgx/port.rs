@@ -8,6 +8,7 @@ use cloister_x86::{Exception, La};
 use crate::cpu::Cpu;
 use crate::exit::{Exec, Exit, Stop};
 use crate::mem::tlb::{AccessKind, MmuMode};
+use crate::mem::walk::WalkFault;
 use crate::phys::PhysPage;
 
 /// EPC operands of a leaf at most: a page, its SECS and a version array.
@@ -132,10 +133,16 @@ impl LeafPort for Port<'_> {
             EpcAccess::Read => AccessKind::Read,
             EpcAccess::Write => AccessKind::Write,
         };
-        let mapping = self
-            .cpu
-            .walk(la.0, kind, self.mode)
-            .map_err(|code| LeafStop::Fault(Exception::pf(la.0, code)))?;
+        let mapping = match self.cpu.walk(la.0, kind, self.mode) {
+            Ok(mapping) => mapping,
+            Err(WalkFault::Page(code)) => {
+                return Err(LeafStop::Fault(Exception::pf(la.0, code)));
+            }
+            Err(WalkFault::Exit(exit)) => {
+                self.other = Some(self.cpu.vm_exit(exit));
+                return Err(LeafStop::Conflict);
+            }
+        };
         match self.cpu.package.memory.page(mapping.gpa) {
             PhysPage::Epc(index) => {
                 let (start, len) = self.operand;

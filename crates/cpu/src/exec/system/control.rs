@@ -5,12 +5,14 @@ use cloister_x86::Gpr;
 use cloister_x86::paging::PTE_ADDRESS;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Xfeatures};
 use cloister_x86::segment::seg;
+use cloister_x86::vmx::ExitReason;
 use iced_x86::Register;
 
 use super::descriptor::system_type;
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
+use crate::mem::ept::Purpose;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
 
 rows! {
@@ -41,8 +43,8 @@ pub(super) fn mov(to: Register, op: &Op) -> Option<Handler> {
 }
 
 /// CR4 bits of a processor without virtual-8086 extensions, protection keys, CET, VMX, SMX and
-/// 5-level paging.
-const CR4_ALLOWED: Cr4 = Cr4::TSD
+/// 5-level paging. VMXE is there with VMX.
+pub(crate) const CR4_ALLOWED: Cr4 = Cr4::TSD
     .union(Cr4::DE)
     .union(Cr4::PSE)
     .union(Cr4::PAE)
@@ -82,16 +84,21 @@ impl Cpu {
     ///
     /// #GP(0).
     pub(crate) fn read_pdptes(&mut self, cr3: u64) -> Exec<[u64; 4]> {
-        let table = cr3 & 0xffff_ffe0;
+        let table = match self.nested(cr3 & 0xffff_ffe0, Purpose::Pdptes) {
+            Ok(table) => table.0,
+            Err(exit) => return Err(self.vm_exit(exit)),
+        };
         let entries =
             std::array::from_fn(|n| self.physical_read(cloister_x86::Gpa(table + n as u64 * 8)));
+        if self.are_pdptes_valid(&entries) { Ok(entries) } else { Err(self.gp(0)) }
+    }
+
+    /// Whether no PDPTE that is present has a reserved bit set.
+    pub(crate) fn are_pdptes_valid(&self, entries: &[u64; 4]) -> bool {
         let address = PTE_ADDRESS & ((1 << self.ctl.features.physical_bits) - 1);
         // P, PWT, PCD, the ignored bits 11:9 and the address.
         let allowed = 1 | 0x18 | 0xe00 | address;
-        if entries.iter().any(|entry| entry & 1 != 0 && entry & !allowed != 0) {
-            return Err(self.gp(0));
-        }
-        Ok(entries)
+        entries.iter().all(|entry| entry & 1 == 0 || entry & !allowed == 0)
     }
 
     /// Sets CR0 and IA32_EFER.LMA as MOV to CR0 does (SDM Vol. 3A, 2.5 and 9.8.5).
@@ -108,6 +115,7 @@ impl Cpu {
         let old = self.arch.cr0;
         if (new.contains(Cr0::PG) && !new.contains(Cr0::PE))
             || (new.contains(Cr0::NW) && !new.contains(Cr0::CD))
+            || !self.vmx_allows_cr0(new)
         {
             return Err(self.gp(0));
         }
@@ -179,7 +187,11 @@ impl Cpu {
     ///
     /// #GP(0).
     pub(crate) fn write_cr4(&mut self, value: u64) -> Exec {
-        let Some(new) = Cr4::from_bits(value).filter(|new| CR4_ALLOWED.contains(*new)) else {
+        let vmx = if self.ctl.features.vmx { Cr4::VMXE } else { Cr4::empty() };
+        let allowed = CR4_ALLOWED | vmx;
+        let Some(new) =
+            Cr4::from_bits(value).filter(|new| allowed.contains(*new) && self.vmx_allows_cr4(*new))
+        else {
             return Err(self.gp(0));
         };
         let old = self.arch.cr4;
@@ -221,7 +233,8 @@ fn wide_source(cpu: &Cpu, number: u8) -> u64 {
 
 extern "C" fn mov_to_cr0(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.write_cr0(wide_source(cpu, op.src))
+    let value = cpu.intercept_cr0(op, wide_source(cpu, op.src))?;
+    cpu.write_cr0(value)
 }
 
 extern "C" fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -232,12 +245,15 @@ extern "C" fn mov_to_cr2(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn mov_to_cr3(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.write_cr3(wide_source(cpu, op.src))
+    let value = wide_source(cpu, op.src);
+    cpu.intercept_cr3(op, value)?;
+    cpu.write_cr3(value)
 }
 
 extern "C" fn mov_to_cr4(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.write_cr4(wide_source(cpu, op.src))
+    let value = cpu.intercept_cr4(op, wide_source(cpu, op.src))?;
+    cpu.write_cr4(value)
 }
 
 extern "C" fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -246,17 +262,22 @@ extern "C" fn mov_to_cr8(cpu: &mut Cpu, op: &Op) -> Exec {
     if value > 0xf {
         return Err(cpu.gp(0));
     }
+    if cpu.intercept_cr8(op, value)? {
+        return Ok(());
+    }
     cpu.set_task_priority((value as u8) << 4);
     Ok(())
 }
 
 extern "C" fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
+    let shadowed = cpu.intercept_cr_read(op, op.src)?;
     let value = match op.src {
-        0 => cpu.arch.cr0.bits(),
+        0 => cpu.visible_cr0(),
         2 => cpu.arch.cr2,
         3 => cpu.arch.cr3,
-        4 => cpu.arch.cr4.bits(),
+        4 => cpu.visible_cr4(),
+        _ if let Some(value) = shadowed => value,
         _ => u64::from(cpu.apic.task_priority() >> 4),
     };
     let value = if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff };
@@ -264,15 +285,18 @@ extern "C" fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-extern "C" fn clts(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn clts(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
-    cpu.arch.cr0.remove(Cr0::TS);
+    if cpu.intercept_clts(op)? {
+        cpu.arch.cr0.remove(Cr0::TS);
+    }
     Ok(())
 }
 
 extern "C" fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let source: u16 = if op.mem_operand == NO_MEMORY { cpu.dst(op) } else { cpu.load_operand(op)? };
+    let source = cpu.intercept_lmsw(op, source)?;
     let loaded = Cr0::MP | Cr0::EM | Cr0::TS;
     let source = Cr0::from_bits_truncate(u64::from(source));
     // LMSW can set PE but not clear it.
@@ -282,7 +306,7 @@ extern "C" fn lmsw(cpu: &mut Cpu, op: &Op) -> Exec {
 
 extern "C" fn smsw(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_umip()?;
-    let value = cpu.arch.cr0.bits();
+    let value = cpu.visible_cr0();
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, value as u16);
     }
@@ -310,9 +334,10 @@ extern "C" fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-extern "C" fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn xsetbv(cpu: &mut Cpu, op: &Op) -> Exec {
     require_osxsave(cpu)?;
     cpu.require_cpl0()?;
+    cpu.intercept_always(op, ExitReason::Xsetbv)?;
     let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;
     let valid = Xfeatures::from_bits(value).filter(|value| {
         cpu.ctl.features.xcr0.contains(*value)

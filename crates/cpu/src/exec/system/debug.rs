@@ -21,14 +21,17 @@ pub(super) fn mov(to: Register) -> Handler {
     if to.is_dr() { mov_to } else { mov_from }
 }
 
-/// Checks an access to debug register `number` and returns the register it names.
-fn access(cpu: &mut Cpu, number: u8) -> Exec<u8> {
+/// Checks an access to debug register `number`, by way of a general-purpose one, and returns the
+/// register it names.
+fn access(cpu: &mut Cpu, op: &Op, number: u8, gpr: u8, from: bool) -> Exec<u8> {
+    let written = number;
     let number = match number {
         4 | 5 if !cpu.arch.cr4.contains(Cr4::DE) => number + 2,
         0..4 | 6 | 7 => number,
         _ => return Err(cpu.ud()),
     };
     cpu.require_cpl0()?;
+    cpu.intercept_dr(op, written, gpr, from)?;
     if cpu.arch.dr7 & DR7_GD != 0 {
         let fault = Exception { vector: Vector::Db, error_code: 0, address: DR6_BD };
         return Err(cpu.raise(fault));
@@ -37,7 +40,7 @@ fn access(cpu: &mut Cpu, number: u8) -> Exec<u8> {
 }
 
 extern "C" fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
-    let number = access(cpu, op.dst)?;
+    let number = access(cpu, op, op.dst, op.src, false)?;
     let value = cpu.reg::<u64>(op.src, false);
     let value = if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff };
     match number {
@@ -50,7 +53,7 @@ extern "C" fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 extern "C" fn mov_from(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = match access(cpu, op.src)? {
+    let value = match access(cpu, op, op.src, op.dst, true)? {
         number @ 0..4 => cpu.arch.dr[usize::from(number)],
         6 => cpu.arch.dr6,
         _ => cpu.arch.dr7,

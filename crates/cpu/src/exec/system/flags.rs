@@ -1,6 +1,7 @@
 //! CLI, STI, CLAC, STAC and HLT (SDM Vol. 2).
 
 use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::vmx::{ExitReason, ProcControls};
 
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
@@ -52,6 +53,7 @@ extern "C" fn set_ac<const ON: bool>(cpu: &mut Cpu, _op: &Op) -> Exec {
 
 extern "C" fn hlt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
+    cpu.intercept_if(op, ExitReason::Hlt, ProcControls::HLT)?;
     cpu.arch.rip = cpu.next_rip(op);
     cpu.set_activity(Activity::Halted);
     Ok(())

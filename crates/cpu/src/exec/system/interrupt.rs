@@ -5,8 +5,10 @@ use cloister_x86::{Exception, Vector};
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind, attempt, debug, deliver_exception};
 use crate::exec::table::{always, rows};
-use crate::exit::Exec;
+use crate::exit::{Exec, Stop};
 use crate::op::Op;
+use crate::vmx::event::Vectoring;
+use crate::vmx::{self, VmExit};
 
 rows! {
     Int => always(int).leaves().illegal_in_enclave(),
@@ -17,8 +19,19 @@ rows! {
 
 /// On an error the engine puts `rip` back to this instruction, as the fault of INT n reports it.
 fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
+    let event = Event::plain(vector, kind);
+    if let Some(exit) = vmx::event::intercepted(cpu, &event) {
+        return Err(cpu.vm_exit(VmExit { length: op.len.into(), ..exit }));
+    }
     cpu.arch.rip = cpu.next_rip(op);
-    match attempt(cpu, Event::plain(vector, kind))? {
+    if cpu.guest_controls().is_some() {
+        cpu.run.vectoring = Some(Vectoring::of(cpu, &event, op.len.into()));
+    }
+    let outcome = attempt(cpu, event);
+    if !matches!(outcome, Err(Stop::FAULT | Stop::VM_EXIT)) {
+        cpu.run.vectoring = None;
+    }
+    match outcome? {
         None => Ok(()),
         // The instruction is over: what faults is the task that it switched to.
         Some(fault) => deliver_exception(cpu, fault).map_err(|exit| cpu.exit_with(exit)),

@@ -3,6 +3,7 @@
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Rflags;
 use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::vmx::PinControls;
 use cloister_x86::{Gpr, Vector};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
@@ -127,7 +128,11 @@ pub(crate) fn finish(cpu: &mut Cpu, flags: u64, mask: u64) {
 
 /// IRET ends the handling of an NMI (SDM Vol. 3A, 6.7.1).
 pub(crate) fn unblock_nmi(cpu: &mut Cpu) {
-    if cpu.arch.nmi_blocked {
+    // In a guest whose NMIs exit and are not virtual, IRET leaves them blocked (SDM Vol. 3C, 25.3).
+    let kept = cpu.guest_controls().is_some_and(|c| {
+        c.pin & (PinControls::NMI | PinControls::VIRTUAL_NMIS) == PinControls::NMI
+    });
+    if cpu.arch.nmi_blocked && !kept {
         cpu.arch.nmi_blocked = false;
         cpu.run.attention |= attention::INTERRUPTS;
     }

@@ -24,8 +24,8 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::exec::table::Row;
 use crate::op::{Handler, Op};
 
-/// The rows of system instructions, by family. VMX, SMX, MONITOR, MWAIT, RSM and SERIALIZE have
-/// none: the processor does not enumerate them, and they are #UD.
+/// The rows of system instructions, by family. SMX, MONITOR, MWAIT, RSM and SERIALIZE have none: the
+/// processor does not enumerate them, and they are #UD. VMX instructions are in [`super::vmx`].
 pub(super) const FAMILIES: &[&[Row]] = &[
     flags::ROWS,
     segments::ROWS,

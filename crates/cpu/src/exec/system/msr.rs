@@ -10,9 +10,10 @@ use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::{Exec, Exit};
 use crate::op::Op;
+use crate::vmx::capability;
 
 /// Whether each byte of an IA32_PAT value is a memory type (SDM Vol. 3A, table 11-10).
-fn are_pat_types(value: u64) -> bool {
+pub(crate) fn are_pat_types(value: u64) -> bool {
     value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
@@ -21,9 +22,10 @@ rows! {
     Wrmsr => always(wrmsr).ends_block(),
 }
 
-extern "C" fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
+    cpu.intercept_msr(op, index, false)?;
     let value = match cpu.read_msr(index)? {
         Some(value) => value,
         None => return Err(cpu.exit_with(Exit::Rdmsr { index })),
@@ -33,9 +35,10 @@ extern "C" fn rdmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-extern "C" fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Exec {
+extern "C" fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
+    cpu.intercept_msr(op, index, true)?;
     let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;
     if cpu.write_msr(index, value)? {
         Ok(())
@@ -71,7 +74,7 @@ impl Cpu {
             msr::TSC_AUX => self.arch.msrs.tsc_aux,
             // No supervisor state component is supported.
             msr::XSS => 0,
-            msr::TSC => self.tsc(),
+            msr::TSC => self.guest_tsc(),
             msr::TSC_ADJUST => self.arch.msrs.tsc_offset,
             msr::TSC_DEADLINE => self.tsc_deadline(),
             msr::APIC_BASE => self.apic.base(),
@@ -80,6 +83,7 @@ impl Cpu {
             msr::SYSENTER_EIP => self.arch.msrs.sysenter_eip,
             msr::PAT => self.arch.msrs.pat,
             msr::DEBUGCTL => self.arch.msrs.debugctl,
+            _ if self.ctl.features.vmx => return Ok(capability::read(index)),
             _ => return Ok(None),
         }))
     }

@@ -3,6 +3,7 @@
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
 use cloister_x86::segment::{Rights, Segment, TableRegister, seg};
+use cloister_x86::vmx::ExitReason;
 use iced_x86::{Code, Instruction};
 
 use super::descriptor::{is_null, selector_code, system_type};
@@ -75,8 +76,15 @@ impl Cpu {
     }
 }
 
-fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
+/// LGDT and SGDT, LIDT and SIDT in instruction information: which, and the operand size.
+fn intercept_table(cpu: &mut Cpu, op: &Op, identity: u32) -> Exec {
+    let size = if base_size(op) == 2 { 0 } else { 1 << 11 };
+    cpu.intercept_descriptor(op, ExitReason::GdtrOrIdtr, identity, size)
+}
+
+fn load_table(cpu: &mut Cpu, op: &Op, identity: u32) -> Exec<TableRegister> {
     cpu.require_cpl0()?;
+    intercept_table(cpu, op, identity)?;
     let wide = base_size(op) == 8;
     let la = cpu.linear(op, if wide { 10 } else { 6 }, AccessKind::Read)?;
     let limit = cpu.load::<u16>(la)?;
@@ -93,17 +101,18 @@ fn load_table(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
 }
 
 extern "C" fn lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.arch.gdtr = load_table(cpu, op)?;
+    cpu.arch.gdtr = load_table(cpu, op, 2)?;
     Ok(())
 }
 
 extern "C" fn lidt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.arch.idtr = load_table(cpu, op)?;
+    cpu.arch.idtr = load_table(cpu, op, 3)?;
     Ok(())
 }
 
-fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
+fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister, identity: u32) -> Exec {
     cpu.check_umip()?;
+    intercept_table(cpu, op, identity)?;
     let size = if base_size(op) == 8 { 10 } else { 6 };
     let la = cpu.linear(op, size, AccessKind::Write)?;
     // Limit and base are aligned each for itself (SDM Vol. 3A, 3.5.1).
@@ -116,11 +125,11 @@ fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
 }
 
 extern "C" fn sgdt(cpu: &mut Cpu, op: &Op) -> Exec {
-    store_table(cpu, op, cpu.arch.gdtr)
+    store_table(cpu, op, cpu.arch.gdtr, 0)
 }
 
 extern "C" fn sidt(cpu: &mut Cpu, op: &Op) -> Exec {
-    store_table(cpu, op, cpu.arch.idtr)
+    store_table(cpu, op, cpu.arch.idtr, 1)
 }
 
 fn selector_operand(cpu: &mut Cpu, op: &Op) -> Exec<u16> {
@@ -161,6 +170,7 @@ fn system_segment(
 extern "C" fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.require_cpl0()?;
+    cpu.intercept_descriptor(op, ExitReason::LdtrOrTr, 2, 0)?;
     let selector = selector_operand(cpu, op)?;
     cpu.arch.segs[seg::LDTR] = if is_null(selector) {
         Segment { selector, base: 0, limit: 0, rights: Rights(Rights::UNUSABLE) }
@@ -173,6 +183,7 @@ extern "C" fn lldt(cpu: &mut Cpu, op: &Op) -> Exec {
 extern "C" fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.require_cpl0()?;
+    cpu.intercept_descriptor(op, ExitReason::LdtrOrTr, 3, 0)?;
     let selector = selector_operand(cpu, op)?;
     if is_null(selector) {
         return Err(cpu.gp(0));
@@ -192,6 +203,8 @@ extern "C" fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
 extern "C" fn store_selector<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     cpu.check_umip()?;
+    let identity = if SEGMENT == seg::LDTR { 0 } else { 1 };
+    cpu.intercept_descriptor(op, ExitReason::LdtrOrTr, identity, 0)?;
     let selector = cpu.arch.segs[SEGMENT].selector;
     if op.mem_operand != NO_MEMORY {
         return cpu.store_operand(op, selector);

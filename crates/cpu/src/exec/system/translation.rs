@@ -3,36 +3,41 @@
 
 use cloister_x86::addr::is_canonical;
 use cloister_x86::regs::Cr4;
+use cloister_x86::vmx::{ExitReason, ProcControls, SecondaryControls};
 
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::tlb::AccessKind;
 use crate::op::Op;
+use crate::vmx::{VmExit, info};
 
 rows! {
     Invlpg => always(invlpg).ends_block(),
     Invpcid => always(invpcid).ends_block(),
     // Memory is always coherent: the caches have nothing to write back or lose.
-    Invd => always(cache).ends_block(),
-    Wbinvd => always(cache).ends_block(),
+    Invd => always(invd).ends_block(),
+    Wbinvd => always(wbinvd).ends_block(),
 }
 
 extern "C" fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     // The operand is an address only: no limit, no canonicality (a non-canonical one is a NOP).
-    let offset = cpu.effective(op);
-    let la = if cpu.run.mode.is_64() && op.special & crate::op::MEM_SEGMENT == 0 {
-        offset
-    } else {
-        cpu.system_linear(cpu.arch.segs[usize::from(op.seg & 7)].base.wrapping_add(offset))
-    };
+    let la = cpu.operand_address(op);
+    if cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::INVLPG)) {
+        return Err(cpu.vm_exit(VmExit::of(ExitReason::Invlpg, op).qualified(la)));
+    }
     cpu.run.tlb.flush_page(la);
     Ok(())
 }
 
 extern "C" fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_enabled(SecondaryControls::INVPCID)?;
     cpu.require_cpl0()?;
+    let information = info::operand_and_register(op, op.dst);
+    cpu.intercept_operand(op, ExitReason::Invpcid, information, |c| {
+        c.proc.contains(ProcControls::INVLPG)
+    })?;
     let kind = cpu.dst::<u64>(op);
     let kind = if cpu.run.mode.is_64() { kind } else { kind & 0xffff_ffff };
     let la = cpu.linear(op, 16, AccessKind::Read)?;
@@ -56,6 +61,12 @@ extern "C" fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-extern "C" fn cache(cpu: &mut Cpu, _op: &Op) -> Exec {
-    cpu.require_cpl0()
+extern "C" fn invd(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.intercept_always(op, ExitReason::Invd)
+}
+
+extern "C" fn wbinvd(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    cpu.intercept(op, ExitReason::Wbinvd, |c| c.secondary.contains(SecondaryControls::WBINVD))
 }

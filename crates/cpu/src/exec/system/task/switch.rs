@@ -2,6 +2,7 @@
 
 use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::segment::{Rights, seg};
+use cloister_x86::vmx::ExitReason;
 use cloister_x86::{Exception, Gpr};
 
 use super::busy::{self, as_supervisor};
@@ -17,6 +18,7 @@ use crate::exit::{Exec, Exit, Stop};
 use crate::mem::tlb::MmuMode;
 use crate::op::Op;
 use crate::run_state::attention;
+use crate::vmx::VmExit;
 
 /// L0 to L3 and LE of DR7, which a task switch clears (SDM Vol. 3B, 17.2.4).
 const DR7_LOCAL: u64 = 0x155;
@@ -42,6 +44,10 @@ struct Switch {
     ext: u32,
     /// What the new task finds on its stack.
     error_code: Option<u32>,
+    /// It delivers an event.
+    event: bool,
+    /// Bytes of the instruction, if it is one's.
+    length: u32,
 }
 
 /// JMP to a task.
@@ -76,7 +82,15 @@ pub(crate) extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn instruction(cpu: &mut Cpu, op: &Op, cause: Cause, flags: u64, target: Target) -> Exec {
-    let switch = Switch { cause, rip: cpu.next_rip(op), flags, ext: 0, error_code: None };
+    let switch = Switch {
+        cause,
+        rip: cpu.next_rip(op),
+        flags,
+        ext: 0,
+        error_code: None,
+        event: false,
+        length: op.len.into(),
+    };
     let fault = perform(cpu, target, &switch)?;
     if cause == Cause::Return {
         iret::unblock_nmi(cpu);
@@ -102,6 +116,8 @@ pub(crate) fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Op
         flags: pushed_flags(cpu, event),
         ext,
         error_code: event.error_code,
+        event: true,
+        length: 0,
     };
     perform(cpu, target, &switch)
 }
@@ -109,6 +125,17 @@ pub(crate) fn deliver(cpu: &mut Cpu, gate: Descriptor, event: &Event) -> Exec<Op
 /// Switches to another task. `Ok(Some(exception))`: the switch is done, and the new task meets an
 /// exception before its first instruction.
 fn perform(cpu: &mut Cpu, target: Target, switch: &Switch) -> Exec<Option<Exception>> {
+    if cpu.guest_controls().is_some() {
+        let source = match switch.cause {
+            Cause::Call if switch.event => 3,
+            Cause::Call => 0,
+            Cause::Return => 1,
+            Cause::Jump => 2,
+        };
+        let qualification = u64::from(target.selector) | source << 30;
+        let exit = VmExit { length: switch.length, ..VmExit::new(ExitReason::TaskSwitch) };
+        return Err(cpu.vm_exit(exit.qualified(qualification)));
+    }
     // It is the last thing that a block does: any of its stores may be to code.
     let alone = std::mem::replace(&mut cpu.run.alone, true);
     let outcome = match prepare(cpu, target, switch) {

@@ -4,6 +4,7 @@
 //! the manual leaves both open.
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
+use cloister_x86::vmx::SecondaryControls;
 use cloister_x86::{Exception, Gpr, Vector};
 
 use super::area::{
@@ -40,6 +41,9 @@ impl Cpu {
     /// What the XSAVE and XRSTOR instructions check first: CR4.OSXSAVE, CR0.TS, and for those
     /// that handle supervisor state the CPL.
     pub(super) fn check_xsave(&mut self, supervisor: bool) -> Exec {
+        if supervisor {
+            self.require_enabled(SecondaryControls::XSAVES)?;
+        }
         if !self.arch.cr4.contains(Cr4::OSXSAVE) {
             return Err(self.ud());
         }

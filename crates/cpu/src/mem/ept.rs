@@ -1,0 +1,138 @@
+//! Extended page tables: from guest-physical to physical addresses in VMX non-root operation
+//! (SDM Vol. 3C, 28.3).
+
+use cloister_x86::Gpa;
+use cloister_x86::vmx::ExitReason;
+
+use super::tlb::AccessKind;
+use crate::cpu::Cpu;
+use crate::vmx::VmExit;
+
+/// Reads are allowed, or a read.
+const READ: u64 = 1 << 0;
+/// Writes are allowed, or a write.
+const WRITE: u64 = 1 << 1;
+/// Fetches are allowed, or a fetch.
+const EXECUTE: u64 = 1 << 2;
+const RIGHTS: u64 = READ | WRITE | EXECUTE;
+/// The entry maps a page.
+const LARGE: u64 = 1 << 7;
+const ACCESSED: u64 = 1 << 8;
+const DIRTY: u64 = 1 << 9;
+/// Address of a table or page.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// EPTP: accessed and dirty flags are kept.
+const EPTP_ACCESSED_DIRTY: u64 = 1 << 6;
+
+/// Bits of the exit qualification (SDM Vol. 3C, table 27-7).
+mod qualification {
+    /// Where the rights of the guest-physical address are.
+    pub(super) const RIGHTS_SHIFT: u32 = 3;
+    /// The guest-linear-address field is valid.
+    pub(super) const LINEAR: u64 = 1 << 7;
+    /// The access was to the translation of the linear address, not to a paging structure.
+    pub(super) const TRANSLATION: u64 = 1 << 8;
+}
+
+/// Why a guest-physical address is accessed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// It is what a linear address translates to.
+    Translation(u64, AccessKind),
+    /// A paging-structure entry on the way from a linear address: to be written, or only read.
+    Entry(u64, bool),
+    /// The PDPTEs, which MOV to CR0, CR3 and CR4 load.
+    Pdptes,
+}
+
+impl Cpu {
+    /// The physical address that a guest-physical one is: the same outside VMX non-root operation and
+    /// without EPT.
+    ///
+    /// # Errors
+    ///
+    /// An EPT violation or misconfiguration.
+    #[inline]
+    pub(crate) fn nested(&self, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
+        match self.guest_controls() {
+            Some(controls) if controls.has_ept() => self.walk_ept(controls.eptp, guest, purpose),
+            _ => Ok(Gpa(guest)),
+        }
+    }
+
+    fn walk_ept(&self, eptp: u64, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
+        let keeps_flags = eptp & EPTP_ACCESSED_DIRTY != 0;
+        let access = match purpose {
+            Purpose::Translation(_, AccessKind::Read) | Purpose::Pdptes => READ,
+            Purpose::Translation(_, AccessKind::Write) => WRITE,
+            Purpose::Translation(_, AccessKind::Execute) => EXECUTE,
+            // With accessed and dirty flags, walks are writes (SDM Vol. 3C, 28.3.3.2).
+            Purpose::Entry(_, write) if write || keeps_flags => READ | WRITE,
+            Purpose::Entry(..) => READ,
+        };
+        let (mut table, mut level, mut rights) = (eptp & ADDRESS, 4, RIGHTS);
+        loop {
+            let shift = 12 + 9 * (level - 1);
+            let at = Gpa(table + (guest >> shift & 0x1ff) * 8);
+            let entry = self.physical_read(at);
+            rights &= entry;
+            if entry & RIGHTS == 0 {
+                return Err(violation(guest, purpose, access, 0));
+            }
+            let leaf = level == 1 || (level <= 3 && entry & LARGE != 0);
+            if self.is_misconfigured(entry, level, leaf) {
+                return Err(misconfiguration(guest));
+            }
+            if leaf && rights & access != access {
+                return Err(violation(guest, purpose, access, rights));
+            }
+            let dirty = if leaf && access & WRITE != 0 { DIRTY } else { 0 };
+            let used = entry | if keeps_flags { ACCESSED | dirty } else { 0 };
+            if used != entry && !self.physical_update(at, entry, used) {
+                // Someone changed the entry since it was read: read it again.
+                (table, level, rights) = (eptp & ADDRESS, 4, RIGHTS);
+                continue;
+            }
+            if leaf {
+                let within = (1 << shift) - 1;
+                return Ok(Gpa(entry & ADDRESS & !within | guest & within));
+            }
+            table = entry & ADDRESS;
+            level -= 1;
+        }
+    }
+
+    /// SDM Vol. 3C, 28.3.3.1.
+    fn is_misconfigured(&self, entry: u64, level: u32, leaf: bool) -> bool {
+        let beyond = ADDRESS & !((1 << self.ctl.features.physical_bits) - 1);
+        let reserved = match (level, leaf) {
+            (4, _) => 0xf8,
+            (_, false) => 0x78,
+            (3, true) => 0x3fff_f000,
+            (2, true) => 0x001f_f000,
+            _ => 0,
+        };
+        let memory_type = entry >> 3 & 7;
+        entry & (READ | WRITE) == WRITE
+            || entry & (beyond | reserved) != 0
+            || (leaf && matches!(memory_type, 2 | 3 | 7))
+    }
+}
+
+fn violation(guest: u64, purpose: Purpose, access: u64, rights: u64) -> VmExit {
+    let (linear, how) = match purpose {
+        Purpose::Translation(la, _) => (la, qualification::LINEAR | qualification::TRANSLATION),
+        Purpose::Entry(la, _) => (la, qualification::LINEAR),
+        Purpose::Pdptes => (0, 0),
+    };
+    VmExit {
+        qualification: access | (rights & RIGHTS) << qualification::RIGHTS_SHIFT | how,
+        linear,
+        physical: guest,
+        ..VmExit::new(ExitReason::EptViolation)
+    }
+}
+
+fn misconfiguration(guest: u64) -> VmExit {
+    VmExit { physical: guest, ..VmExit::new(ExitReason::EptMisconfiguration) }
+}

@@ -1,0 +1,175 @@
+//! VM entry (SDM Vol. 3C, chapter 26).
+
+use cloister_x86::vmx::{
+    ExitReason, ProcControls, VmInstructionError, entry_failure, interruption,
+};
+
+use super::controls::{EntryEvent, ExecutionControls};
+use super::guest::GuestState;
+use super::host::HostState;
+use super::{NonRoot, exit, msr_list, window};
+use crate::cpu::Cpu;
+use crate::event::{self, Event, Kind};
+use crate::exit::Exit;
+use crate::state::Shadow;
+
+/// Why a VM entry ends with a flag and not with an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// There is no current VMCS: VMfailInvalid.
+    NoVmcs,
+    /// VMfailValid.
+    Error(VmInstructionError),
+}
+
+impl From<VmInstructionError> for Refusal {
+    fn from(error: VmInstructionError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// What ends a VM entry in an exit.
+struct Failure {
+    reason: ExitReason,
+    qualification: u64,
+}
+
+/// VMLAUNCH, or VMRESUME, in VMX root operation at CPL 0. Afterwards the processor is in the guest, or
+/// at the host's RIP after an exit.
+///
+/// # Errors
+///
+/// A refusal, which changes nothing.
+pub(crate) fn enter(cpu: &mut Cpu, launch: bool) -> Result<Result<(), Exit>, Refusal> {
+    let address = cpu.arch.vmx.current.ok_or(Refusal::NoVmcs)?;
+    if cpu.run.shadowed == Shadow::MovSs {
+        return Err(VmInstructionError::EntryUnderMovSs.into());
+    }
+    let vmcs = cpu.vmcs(address);
+    match (launch, vmcs.is_launched()) {
+        (true, true) => return Err(VmInstructionError::VmlaunchNotClear.into()),
+        (false, false) => return Err(VmInstructionError::VmresumeNotLaunched.into()),
+        _ => {}
+    }
+    let controls = ExecutionControls::read(vmcs);
+    let guest = GuestState::read(vmcs);
+    let host = HostState::read(vmcs);
+    if !controls.are_valid(cpu, guest.cr0 & 1 != 0) {
+        return Err(VmInstructionError::InvalidControls.into());
+    }
+    if !host.is_valid(cpu, &controls) {
+        return Err(VmInstructionError::InvalidHostState.into());
+    }
+    // Whatever comes is an exit. No trap follows the instruction.
+    cpu.run.single_step = false;
+    let event = controls.event;
+    let timer = guest.preemption_timer;
+    Ok(match load(cpu, guest, controls, host) {
+        Ok(()) => {
+            if launch {
+                cpu.vmcs(address).set_launched(true);
+            }
+            begin(cpu, event, timer)
+        }
+        Err(failure) => exit::fail_entry(cpu, failure.reason, failure.qualification),
+    })
+}
+
+/// Checks and loads guest state. The processor is in VMX non-root operation afterwards, whatever
+/// comes of it: where the entry fails, host state is loaded as by an exit.
+fn load(
+    cpu: &mut Cpu,
+    guest: GuestState,
+    controls: ExecutionControls,
+    host: HostState,
+) -> Result<(), Failure> {
+    let checked = guest.check(cpu, &controls).and_then(|()| pdptes(cpu, &guest, &controls));
+    if let Ok(pdptes) = &checked {
+        guest.load(cpu, &controls);
+        if let Some(pdptes) = pdptes {
+            cpu.arch.pdptes = *pdptes;
+        }
+    }
+    let list = controls.entry_load;
+    let non_root = NonRoot { controls, host, pending: None, deadline: None };
+    cpu.arch.vmx.guest = Some(Box::new(non_root));
+    if let Err(qualification) = checked {
+        return Err(Failure { reason: ExitReason::InvalidGuestState, qualification });
+    }
+    cpu.derive();
+    msr_list::load(cpu, list)
+        .map_err(|entry| Failure { reason: ExitReason::MsrLoading, qualification: entry.into() })
+}
+
+/// The PDPTEs of a guest with PAE paging.
+///
+/// # Errors
+///
+/// The exit qualification.
+fn pdptes(
+    cpu: &Cpu,
+    guest: &GuestState,
+    controls: &ExecutionControls,
+) -> Result<Option<[u64; 4]>, u64> {
+    if !guest.has_pae_paging(controls) {
+        return Ok(None);
+    }
+    let pdptes = if controls.has_ept() {
+        guest.pdptes
+    } else {
+        let page = cpu.physical_page(guest.cr3);
+        let first = (guest.cr3 & 0xfe0) as usize;
+        std::array::from_fn(|n| page.read(first + 8 * n))
+    };
+    if cpu.are_pdptes_valid(&pdptes) { Ok(Some(pdptes)) } else { Err(entry_failure::PDPTE) }
+}
+
+/// What comes between guest state and the guest's first instruction (SDM Vol. 3C, 26.6 and 26.7).
+fn begin(cpu: &mut Cpu, event: EntryEvent, timer: u32) -> Result<(), Exit> {
+    cpu.unblock_init();
+    window::start_timer(cpu, timer);
+    if event.information & interruption::VALID == 0 {
+        window::check_task_priority(cpu);
+        window::update_attention(cpu);
+        return Ok(());
+    }
+    if event.information >> 8 & 7 == interruption::OTHER {
+        window::pend(cpu, ExitReason::MonitorTrap);
+        return Ok(());
+    }
+    // Neither a shadow nor a debug trap survives what is injected (26.6.1 and 26.6.3).
+    let kind = kind(event.information);
+    if kind != Kind::External && kind != Kind::Nmi {
+        event::debug::overtake(cpu);
+    }
+    cpu.set_shadow(Shadow::None);
+    let injected = Event {
+        error_code: (event.information & interruption::ERROR_CODE != 0).then_some(event.error_code),
+        ..Event::plain(event.information as u8, kind)
+    };
+    let software = matches!(
+        kind,
+        Kind::SoftwareInterrupt | Kind::PrivilegedSoftware | Kind::SoftwareException
+    );
+    let length = if software { event.length } else { 0 };
+    event::inject(cpu, injected, length)?;
+    if let Some(controls) = cpu.guest_controls()
+        && controls.proc.contains(ProcControls::MONITOR_TRAP)
+    {
+        window::pend(cpu, ExitReason::MonitorTrap);
+    }
+    window::update_attention(cpu);
+    Ok(())
+}
+
+/// What an event is, by interruption information.
+fn kind(information: u32) -> Kind {
+    match information >> 8 & 7 {
+        interruption::EXTERNAL => Kind::External,
+        interruption::NMI => Kind::Nmi,
+        interruption::SOFTWARE_INTERRUPT => Kind::SoftwareInterrupt,
+        interruption::PRIVILEGED_SOFTWARE => Kind::PrivilegedSoftware,
+        interruption::SOFTWARE_EXCEPTION => Kind::SoftwareException,
+        _ => Kind::Fault,
+    }
+}

@@ -1,0 +1,185 @@
+//! Instructions that exit, and what the exit says of them.
+
+use cloister_x86::regs::Cr0;
+use cloister_x86::vmcs::Field;
+use cloister_x86::vmx::{PinControls, ProcControls, SecondaryControls};
+use cloister_x86::{Gpr, msr};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+use super::machine::{End, GUEST, Machine, PAGE};
+
+type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+#[test]
+fn instructions_exit_always_or_where_a_control_says_so() {
+    use ProcControls as P;
+    // Name, control, code, reason, length, qualification.
+    let table: [(&str, ProcControls, Code, u32, u64, u64); 24] = [
+        ("CPUID", P::empty(), |a| a.cpuid(), 10, 2, 0),
+        ("INVD", P::empty(), |a| a.invd(), 13, 2, 0),
+        ("VMCALL", P::empty(), |a| a.vmcall(), 18, 3, 0),
+        ("VMXOFF", P::empty(), |a| a.vmxoff(), 26, 3, 0),
+        ("VMLAUNCH", P::empty(), |a| a.vmlaunch(), 20, 3, 0),
+        ("XSETBV", P::empty(), |a| a.xsetbv(), 55, 3, 0),
+        ("HLT", P::HLT, |a| a.hlt(), 12, 1, 0),
+        ("PAUSE", P::PAUSE, |a| a.pause(), 40, 2, 0),
+        ("RDTSC", P::RDTSC, |a| a.rdtsc(), 16, 2, 0),
+        ("RDPMC", P::RDPMC, |a| a.rdpmc(), 15, 2, 0),
+        ("INVLPG", P::INVLPG, |a| a.invlpg(byte_ptr(0x1234)), 14, 8, 0x1234),
+        ("RDMSR", P::empty(), |a| a.rdmsr(), 31, 2, 0),
+        ("WRMSR", P::empty(), |a| a.wrmsr(), 32, 2, 0),
+        ("MOV to CR3", P::CR3_LOAD, |a| a.mov(cr3, rdx), 28, 3, 0x203),
+        ("MOV from CR3", P::CR3_STORE, |a| a.mov(rdi, cr3), 28, 3, 0x713),
+        ("MOV to CR8", P::CR8_LOAD, |a| a.mov(cr8, rcx), 28, 4, 0x108),
+        ("MOV from CR8", P::CR8_STORE, |a| a.mov(rcx, cr8), 28, 4, 0x118),
+        ("MOV to DR7", P::MOV_DR, |a| a.mov(dr7, rax), 29, 3, 7),
+        ("MOV from DR0", P::MOV_DR, |a| a.mov(rbx, dr0), 29, 3, 0x310),
+        ("IN", P::UNCONDITIONAL_IO, |a| a.in_(al, 0x70), 30, 2, 0x0070_0048),
+        ("OUT DX", P::UNCONDITIONAL_IO, |a| a.out(dx, eax), 30, 1, 3),
+        ("REP OUTSB", P::UNCONDITIONAL_IO, |a| a.rep().outsb(), 30, 2, 0x30),
+        ("VMPTRLD", P::empty(), |a| a.vmptrld(qword_ptr(rax + 0x40)), 21, 4, 0x40),
+        ("VMREAD", P::empty(), |a| a.vmread(rdx, rbx), 23, 3, 0),
+    ];
+    for (name, control, code, reason, length, qualification) in table {
+        let mut machine = Machine::new();
+        machine.control(control);
+        machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = 1;
+        assert_eq!(machine.run(code), End::Host(reason), "{name}");
+        assert_eq!(machine.read(Field::EXIT_INSTRUCTION_LENGTH), length, "{name}");
+        assert_eq!(machine.read(Field::EXIT_QUALIFICATION), qualification, "{name}");
+        assert_eq!(machine.read(Field::GUEST_RIP), GUEST, "{name}");
+    }
+}
+
+#[test]
+fn without_their_controls_instructions_do_not_exit() {
+    let table: [(&str, Code); 6] = [
+        ("RDTSC", |a| a.rdtsc()),
+        ("PAUSE", |a| a.pause()),
+        ("INVLPG", |a| a.invlpg(byte_ptr(0x1234))),
+        ("MOV CR3", |a| {
+            a.mov(rdx, cr3)?;
+            a.mov(cr3, rdx)
+        }),
+        ("MOV CR8", |a| a.mov(rcx, cr8)),
+        ("WBINVD", |a| a.wbinvd()),
+    ];
+    for (name, code) in table {
+        assert_eq!(Machine::new().run(code), End::Guest, "{name}");
+    }
+}
+
+#[test]
+fn secondary_controls_intercept_or_enable() {
+    use SecondaryControls as S;
+    let exits: [(&str, SecondaryControls, Code, u32); 6] = [
+        ("WBINVD", S::WBINVD, |a| a.wbinvd(), 54),
+        ("RDRAND", S::RDRAND, |a| a.rdrand(rax), 57),
+        ("RDSEED", S::RDSEED, |a| a.rdseed(rax), 61),
+        ("SGDT", S::DESCRIPTOR_TABLE, |a| a.sgdt(fword_ptr(0x2_0000)), 46),
+        ("SLDT", S::DESCRIPTOR_TABLE, |a| a.sldt(ax), 47),
+        ("STR", S::DESCRIPTOR_TABLE, |a| a.str(ax), 47),
+    ];
+    for (name, control, code, reason) in exits {
+        let mut machine = Machine::new();
+        machine.second(control);
+        assert_eq!(machine.run(code), End::Host(reason), "{name}");
+    }
+    let enabled: [(&str, SecondaryControls, Code); 2] =
+        [("RDTSCP", S::RDTSCP, |a| a.rdtscp()), ("RDPID", S::RDTSCP, |a| a.rdpid(rax))];
+    for (name, control, code) in enabled {
+        let mut machine = Machine::new();
+        machine.second(control);
+        assert_eq!(machine.run(code), End::Guest, "{name}");
+        let mut machine = Machine::new();
+        machine.write(Field::EXCEPTION_BITMAP, 1 << 6);
+        assert_eq!(machine.run(code), End::Host(0), "{name} is #UD");
+        assert_eq!(machine.read(Field::EXIT_INTERRUPTION), 1 << 31 | 3 << 8 | 6, "{name}");
+    }
+}
+
+#[test]
+fn masks_and_shadows_of_cr0_decide_what_is_read_and_what_exits() {
+    let ts = Cr0::TS.bits();
+    let shadowed = |machine: &mut Machine| {
+        machine.write(Field::CR0_MASK, ts);
+        machine.write(Field::CR0_SHADOW, ts);
+    };
+    let mut machine = Machine::new();
+    shadowed(&mut machine);
+    assert_eq!(machine.run(|a| a.mov(rax, cr0)), End::Guest);
+    let arch = &machine.guest.vcpu.cpu.arch;
+    assert_eq!((arch.gpr[Gpr::Rax] & ts, arch.cr0.bits() & ts), (ts, 0));
+
+    let exits: [(&str, Code, u64); 3] = [
+        ("CLTS", |a| a.clts(), 2 << 4),
+        (
+            "MOV",
+            |a| {
+                a.mov(rax, cr0)?;
+                a.btr(rax, 3)?;
+                a.mov(cr0, rax)
+            },
+            0,
+        ),
+        (
+            "LMSW",
+            |a| {
+                a.mov(eax, 1)?;
+                a.lmsw(ax)
+            },
+            3 << 4 | 1 << 16,
+        ),
+    ];
+    for (name, code, qualification) in exits {
+        let mut machine = Machine::new();
+        shadowed(&mut machine);
+        assert_eq!(machine.run(code), End::Host(28), "{name}");
+        assert_eq!(machine.read(Field::EXIT_QUALIFICATION), qualification, "{name}");
+    }
+}
+
+#[test]
+fn bitmaps_choose_ports_and_msrs() {
+    for (bit, expected) in [(0x70, End::Host(30)), (0x71, End::Guest)] {
+        let mut machine = Machine::new();
+        machine.control(ProcControls::IO_BITMAPS);
+        machine.write(Field::IO_BITMAP_A, PAGE);
+        machine.write(Field::IO_BITMAP_B, PAGE + 0x1000);
+        machine.guest.write(PAGE + bit / 8, &[1 << (bit % 8)]);
+        let end = machine.run(|a| a.out(0x70, al));
+        let owner = matches!(end, End::Other(_));
+        assert!(end == expected || (owner && expected == End::Guest), "{bit:#x}: {end:?}");
+    }
+    for (at, expected) in [(0x100, End::Guest), (1024 + 0x100 / 8, End::Host(31))] {
+        let mut machine = Machine::new();
+        machine.control(ProcControls::MSR_BITMAP);
+        machine.write(Field::MSR_BITMAP, PAGE);
+        machine.guest.write(PAGE + at, &[1]);
+        machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = msr::FS_BASE.into();
+        assert_eq!(machine.run(|a| a.rdmsr()), expected, "{at}");
+    }
+}
+
+#[test]
+fn the_preemption_timer_and_the_monitor_trap_flag_exit_between_instructions() {
+    let mut machine = Machine::new();
+    machine.set(Field::PIN_CONTROLS, PinControls::PREEMPTION_TIMER.bits());
+    assert_eq!(machine.run(|a| a.nop()), End::Host(52));
+    assert_eq!(machine.read(Field::GUEST_RIP), GUEST);
+
+    let mut machine = Machine::new();
+    machine.control(ProcControls::MONITOR_TRAP);
+    assert_eq!(machine.run(|a| a.nop()), End::Host(37));
+    assert_eq!(machine.read(Field::GUEST_RIP), GUEST + 1);
+}
+
+#[test]
+fn tsc_offset_is_added() {
+    let mut machine = Machine::new();
+    machine.control(ProcControls::TSC_OFFSETTING);
+    machine.write(Field::TSC_OFFSET, 1 << 60);
+    assert_eq!(machine.run(|a| a.rdtsc()), End::Guest);
+    assert_eq!(machine.guest.vcpu.cpu.arch.gpr[Gpr::Rdx] >> 28, 1);
+}

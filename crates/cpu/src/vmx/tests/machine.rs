@@ -1,0 +1,186 @@
+//! A processor in VMX root operation with a VMCS that VM entry takes.
+
+use cloister_x86::Gpr;
+use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::segment::{Rights, Segment, seg};
+use cloister_x86::vmcs::Field;
+use cloister_x86::vmx::{EntryControls, ExitControls, ProcControls, SecondaryControls};
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
+
+use crate::Exit;
+use crate::state::VmxState;
+use crate::testing::{CODE, Ending, Guest, Start};
+use crate::vmx::guest::{self, Saved};
+use crate::vmx::region::REVISION;
+use crate::vmx::{ExecutionControls, capability};
+
+pub(super) const VMXON: u64 = 0x10_0000;
+pub(super) const VMCS: u64 = 0x10_1000;
+/// Where the guest begins, and where exits lead.
+pub(super) const GUEST: u64 = 0x10_2000;
+pub(super) const HOST: u64 = 0x10_3000;
+/// A page for bitmaps and lists.
+pub(super) const PAGE: u64 = 0x10_4000;
+
+/// Ports that tell where a run ended.
+const AT_HOST: u32 = 0x80;
+const AFTER_ENTRY: u32 = 0x81;
+const IN_GUEST: u32 = 0x82;
+
+/// Where a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// At the host's RIP: an exit, by the exit reason.
+    Host(u32),
+    /// After VMLAUNCH: VMfail, by the instruction error; `None` for VMfailInvalid.
+    Refused(Option<u32>),
+    /// The guest ended the run.
+    Guest,
+    /// Anything else.
+    Other(Ending),
+}
+
+pub(super) struct Machine {
+    pub(super) guest: Guest,
+}
+
+impl Machine {
+    /// The VMCS's guest state is the processor's own, at [`GUEST`]; the host's too, at [`HOST`].
+    pub(super) fn new() -> Self {
+        let mut guest = Guest::new(Start::Kernel64);
+        guest.vcpu.catch_exceptions(false);
+        let cpu = &mut guest.vcpu.cpu;
+        cpu.ctl.features.vmx = true;
+        cpu.ctl.vmx_enabled = true;
+        cpu.arch.cr0 |= Cr0::NE;
+        cpu.arch.cr4 |= Cr4::VMXE;
+        for number in [seg::ES, seg::SS, seg::DS, seg::FS, seg::GS] {
+            cpu.arch.segs[number] = Segment::flat(0x10, Rights(0xc093));
+        }
+        cpu.arch.segs[seg::CS] = Segment::flat(8, Rights(0xa09b));
+        let tr = Segment { selector: 0x18, base: 0, limit: 0x67, rights: Rights(0x8b) };
+        cpu.arch.segs[seg::TR] = tr;
+        cpu.arch.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
+        cpu.arch.vmx = VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: None };
+        cpu.derive();
+        let mut machine = Self { guest };
+        for region in [VMXON, VMCS] {
+            machine.guest.write_u64(region, REVISION.into());
+        }
+        machine.fill();
+        machine.code(HOST, |a| a.out(AT_HOST, iced_x86::code_asm::al));
+        machine
+    }
+
+    fn fill(&mut self) {
+        let required = |index| capability::read(index).unwrap_or(0) & 0xffff_ffff;
+        let cpu = &self.guest.vcpu.cpu;
+        let arch = &cpu.arch;
+        let vmcs = cpu.vmcs(VMCS);
+        for (field, index) in [
+            (Field::PIN_CONTROLS, cloister_x86::msr::VMX_TRUE_PINBASED_CTLS),
+            (Field::PROC_CONTROLS, cloister_x86::msr::VMX_TRUE_PROCBASED_CTLS),
+            (Field::EXIT_CONTROLS, cloister_x86::msr::VMX_TRUE_EXIT_CTLS),
+            (Field::ENTRY_CONTROLS, cloister_x86::msr::VMX_TRUE_ENTRY_CTLS),
+        ] {
+            vmcs.write(field, required(index));
+        }
+        let exit = vmcs.read(Field::EXIT_CONTROLS) | u64::from(ExitControls::HOST_64.bits());
+        vmcs.write(Field::EXIT_CONTROLS, exit);
+        let saved =
+            Saved { rflags: 2, pending_debug: 0, preemption_timer: None, from_enclave: false };
+        guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
+        vmcs.write(Field::LINK_POINTER, u64::MAX);
+        vmcs.write(Field::GUEST_RIP, GUEST);
+        vmcs.write(Field::GUEST_EFER, arch.efer.bits());
+        for (field, value) in [
+            (Field::HOST_CR0, arch.cr0.bits()),
+            (Field::HOST_CR3, arch.cr3),
+            (Field::HOST_CR4, arch.cr4.bits()),
+            (Field::HOST_CS_SELECTOR, 8),
+            (Field::HOST_SS_SELECTOR, 0x10),
+            (Field::HOST_TR_SELECTOR, 0x18),
+            (Field::HOST_RSP, arch.gpr[Gpr::Rsp]),
+            (Field::HOST_RIP, HOST),
+            (Field::HOST_EFER, arch.efer.bits()),
+        ] {
+            vmcs.write(field, value);
+        }
+    }
+
+    pub(super) fn write(&mut self, field: Field, value: u64) {
+        self.guest.vcpu.cpu.vmcs(VMCS).write(field, value);
+    }
+
+    pub(super) fn read(&self, field: Field) -> u64 {
+        self.guest.vcpu.cpu.vmcs(VMCS).read(field)
+    }
+
+    /// Sets bits of a field.
+    pub(super) fn set(&mut self, field: Field, bits: u32) {
+        let value = self.read(field) | u64::from(bits);
+        self.write(field, value);
+    }
+
+    /// Sets a primary control.
+    pub(super) fn control(&mut self, control: ProcControls) {
+        self.set(Field::PROC_CONTROLS, control.bits());
+    }
+
+    /// Sets a secondary control.
+    pub(super) fn second(&mut self, control: SecondaryControls) {
+        self.control(ProcControls::SECONDARY);
+        self.set(Field::SECONDARY_CONTROLS, control.bits());
+    }
+
+    /// Clears an entry control.
+    pub(super) fn clear_entry(&mut self, control: EntryControls) {
+        let value = self.read(Field::ENTRY_CONTROLS) & !u64::from(control.bits());
+        self.write(Field::ENTRY_CONTROLS, value);
+    }
+
+    pub(super) fn code(
+        &mut self,
+        at: u64,
+        code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) {
+        self.guest.assemble_at(at, 64, code);
+    }
+
+    /// Enters the guest, whose code is at [`GUEST`], and runs until something ends it.
+    pub(super) fn launch(&mut self) -> End {
+        use iced_x86::code_asm::al;
+        self.code(CODE, |a| {
+            a.vmlaunch()?;
+            a.out(AFTER_ENTRY, al)
+        });
+        self.go()
+    }
+
+    /// Runs until something ends it.
+    pub(super) fn go(&mut self) -> End {
+        let ending = self.guest.run();
+        let Ending::Exit(Exit::IoOut { port, .. }) = ending else { return End::Other(ending) };
+        let flags = self.guest.vcpu.cpu.rflags();
+        match u32::from(port) {
+            AT_HOST => End::Host(self.read(Field::EXIT_REASON) as u32),
+            IN_GUEST => End::Guest,
+            AFTER_ENTRY if flags & 1 != 0 => End::Refused(None),
+            AFTER_ENTRY => End::Refused(Some(self.read(Field::INSTRUCTION_ERROR) as u32)),
+            _ => End::Other(ending),
+        }
+    }
+
+    /// Runs the guest with this code.
+    pub(super) fn run(
+        &mut self,
+        code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> End {
+        self.code(GUEST, |a| {
+            code(a)?;
+            a.out(IN_GUEST, iced_x86::code_asm::al)
+        });
+        self.launch()
+    }
+}

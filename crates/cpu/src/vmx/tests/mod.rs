@@ -1,0 +1,8 @@
+//! VMX operation on bare metal: a hypervisor whose guest runs beside it.
+
+mod entry;
+mod ept;
+mod event;
+mod exit;
+mod instruction;
+mod machine;

@@ -1,0 +1,164 @@
+//! What VMX non-root operation looks at between two instructions: the monitor trap flag, windows for
+//! interrupts and NMIs, the VMX-preemption timer and the TPR threshold (SDM Vol. 3C, 25.2, 25.5.1, 25.5.2
+//! and 26.6), and interrupts and NMIs that exit.
+
+use std::time::Duration;
+
+use cloister_x86::regs::Rflags;
+use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, interruption};
+
+use super::capability::PREEMPTION_RATE;
+use super::{NonRoot, VmExit, event, exit};
+use crate::cpu::Cpu;
+use crate::event::{Event, Kind};
+use crate::exit::Exit;
+use crate::run_state::attention;
+use crate::state::{Activity, Shadow};
+
+/// Controls that are looked at before each instruction.
+const WINDOWS: ProcControls = ProcControls::INTERRUPT_WINDOW
+    .union(ProcControls::NMI_WINDOW)
+    .union(ProcControls::MONITOR_TRAP);
+
+impl NonRoot {
+    /// NMI blocking is the guest's own.
+    pub(super) const fn has_virtual_nmis(&self) -> bool {
+        self.controls.pin.contains(PinControls::VIRTUAL_NMIS)
+    }
+}
+
+/// Has the engine come here before each block, or not.
+pub(crate) fn update_attention(cpu: &mut Cpu) {
+    let on =
+        cpu.arch.vmx.guest.as_ref().is_some_and(|guest| {
+            guest.pending.is_some() || guest.controls.proc.intersects(WINDOWS)
+        });
+    cpu.run.set_attention(attention::GUEST, on);
+    let traps = cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP));
+    cpu.run.set_attention(attention::MONITOR_TRAP, traps);
+}
+
+/// Has an exit come before the next instruction.
+pub(super) fn pend(cpu: &mut Cpu, reason: ExitReason) {
+    if let Some(guest) = &mut cpu.arch.vmx.guest {
+        guest.pending = Some(reason);
+        cpu.run.attention |= attention::GUEST;
+    }
+}
+
+/// After an instruction that ran on its own.
+pub(crate) fn after_instruction(cpu: &mut Cpu) {
+    if cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP)) {
+        pend(cpu, ExitReason::MonitorTrap);
+    }
+}
+
+/// Starts the VMX-preemption timer.
+pub(super) fn start_timer(cpu: &mut Cpu, value: u32) {
+    let now = cpu.package.tsc();
+    if let Some(guest) = &mut cpu.arch.vmx.guest {
+        let counts = guest.controls.pin.contains(PinControls::PREEMPTION_TIMER);
+        guest.deadline = counts.then(|| now + (u64::from(value) << PREEMPTION_RATE));
+        if value == 0 && counts {
+            cpu.run.attention |= attention::GUEST;
+        }
+    }
+}
+
+/// What is left of the timer at an exit.
+pub(super) fn timer_left(cpu: &Cpu, guest: &NonRoot, reason: ExitReason) -> Option<u32> {
+    let left = guest.deadline?.saturating_sub(cpu.package.tsc()) >> PREEMPTION_RATE;
+    let expired = reason == ExitReason::PreemptionTimer;
+    guest.controls.exit.contains(ExitControls::SAVE_PREEMPTION_TIMER).then_some(if expired {
+        0
+    } else {
+        left as u32
+    })
+}
+
+/// Time until the VMX-preemption timer expires; it counts in HLT too.
+pub(crate) fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
+    let deadline = cpu.arch.vmx.guest.as_ref()?.deadline?;
+    let counts = u128::from(deadline.saturating_sub(cpu.package.tsc()));
+    let nanos = counts * 1_000_000_000 / u128::from(cpu.package.tsc_hz.max(1)) + 1;
+    Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+}
+
+/// Pends the exit of a virtual task priority below the threshold (SDM Vol. 3C, 26.7.7 and 29.1.2).
+pub(crate) fn check_task_priority(cpu: &mut Cpu) {
+    let Some(controls) = cpu.guest_controls() else { return };
+    if controls.proc.contains(ProcControls::TPR_SHADOW)
+        && u32::from(cpu.virtual_task_priority(controls.virtual_apic) >> 4) < controls.tpr_threshold
+    {
+        pend(cpu, ExitReason::TprBelowThreshold);
+    }
+}
+
+/// Exits that come before debug traps.
+///
+/// # Errors
+///
+/// As [`exit::leave`].
+pub(crate) fn attend_first(cpu: &mut Cpu) -> Result<(), Exit> {
+    let Some(guest) = &mut cpu.arch.vmx.guest else { return Ok(()) };
+    match guest.pending.take() {
+        Some(reason) => exit::leave(cpu, VmExit::new(reason), None),
+        None => Ok(()),
+    }
+}
+
+/// Exits that come after debug traps: of the timer, windows, NMIs and interrupts.
+///
+/// # Errors
+///
+/// As [`exit::leave`].
+pub(crate) fn attend_last(cpu: &mut Cpu) -> Result<(), Exit> {
+    let Some(guest) = &cpu.arch.vmx.guest else { return Ok(()) };
+    let (pin, proc) = (guest.controls.pin, guest.controls.proc);
+    let shadow = cpu.arch.shadow;
+    let asleep = cpu.arch.activity == Activity::WaitForSipi;
+    let expired = guest.deadline.is_some_and(|deadline| cpu.package.tsc() >= deadline);
+    if expired && !asleep {
+        return exit::leave(cpu, VmExit::new(ExitReason::PreemptionTimer), None);
+    }
+    if proc.contains(ProcControls::NMI_WINDOW)
+        && !cpu.arch.nmi_blocked
+        && shadow == Shadow::None
+        && !asleep
+    {
+        return exit::leave(cpu, VmExit::new(ExitReason::NmiWindow), None);
+    }
+    let nmi_open = shadow == Shadow::None
+        && !asleep
+        && (!cpu.arch.nmi_blocked || pin.contains(PinControls::VIRTUAL_NMIS));
+    if pin.contains(PinControls::NMI) && cpu.apic.nmis != 0 && nmi_open {
+        cpu.apic.nmis -= 1;
+        let nmi = event::exit(cpu, &Event::plain(2, Kind::Nmi));
+        return exit::leave(cpu, nmi, None);
+    }
+    if proc.contains(ProcControls::INTERRUPT_WINDOW)
+        && cpu.arch.system_flags.contains(Rflags::IF)
+        && shadow == Shadow::None
+        && !asleep
+    {
+        return exit::leave(cpu, VmExit::new(ExitReason::InterruptWindow), None);
+    }
+    if pin.contains(PinControls::EXTERNAL_INTERRUPT) && shadow == Shadow::None && !asleep {
+        return external_interrupt(cpu);
+    }
+    Ok(())
+}
+
+/// An external interrupt that exits, whatever IF is.
+fn external_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
+    let (Some(vector), Some(controls)) = (cpu.apic.deliverable(), cpu.guest_controls()) else {
+        return Ok(());
+    };
+    let mut interrupt = VmExit::new(ExitReason::ExternalInterrupt);
+    if controls.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT) {
+        interrupt.interruption =
+            u32::from(vector) | interruption::EXTERNAL << 8 | interruption::VALID;
+        cpu.apic_acknowledge(vector);
+    }
+    exit::leave(cpu, interrupt, None)
+}
