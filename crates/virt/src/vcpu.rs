@@ -34,6 +34,18 @@ impl SgxVcpu {
         Self { vm, msrs }
     }
 
+    /// The same on a processor with VMX. See [`SgxMsrs::with_vmx`].
+    #[must_use]
+    pub fn with_vmx(self) -> Self {
+        Self { msrs: self.msrs.with_vmx(), ..self }
+    }
+
+    /// Whether FEATURE_CONTROL lets VMXON run outside SMX (SDM Vol. 3C, 23.7).
+    #[must_use]
+    pub const fn vmx_enabled(&self) -> bool {
+        self.msrs.vmx_enabled()
+    }
+
     /// The virtual machine.
     #[must_use]
     pub const fn vm(&self) -> &Arc<SgxVm> {
@@ -59,7 +71,7 @@ impl SgxVcpu {
     }
 
     /// WRMSR. After [`WrmsrOutcome::Handled`] the processor is to be told anew what it has of this
-    /// value: [`Self::sgx_enabled`], [`Self::le_hash`], [`Self::encls_exiting`].
+    /// value: [`Self::sgx_enabled`], [`Self::vmx_enabled`], [`Self::le_hash`], [`Self::encls_exiting`].
     pub fn wrmsr(&mut self, index: u32, value: u64) -> WrmsrOutcome {
         self.msrs.wrmsr(self.vm.cpuid(), index, value)
     }

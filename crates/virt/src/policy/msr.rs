@@ -3,7 +3,8 @@
 use cloister_sgx::SgxFeatures;
 use cloister_x86::msr::{
     FEATURE_CONTROL, FEATURE_CONTROL_LOCK, FEATURE_CONTROL_SGX, FEATURE_CONTROL_SGX_LC,
-    SGX_SVN_STATUS, SGXLEPUBKEYHASH0, SGXLEPUBKEYHASH3, SGXOWNEREPOCH0, SGXOWNEREPOCH1,
+    FEATURE_CONTROL_VMX, SGX_SVN_STATUS, SGXLEPUBKEYHASH0, SGXLEPUBKEYHASH3, SGXOWNEREPOCH0,
+    SGXOWNEREPOCH1,
 };
 
 use super::cpuid::SgxCpuid;
@@ -34,6 +35,8 @@ pub enum WrmsrOutcome {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SgxMsrs {
     feature_control: u64,
+    /// FEATURE_CONTROL has the bit of VMX outside SMX.
+    vmx: bool,
     le_hash: [u64; 4],
 }
 
@@ -47,7 +50,7 @@ impl SgxMsrs {
         for (value, bytes) in hash.iter_mut().zip(quads) {
             *value = u64::from_le_bytes(*bytes);
         }
-        Self { feature_control: 0, le_hash: hash }
+        Self { feature_control: 0, vmx: false, le_hash: hash }
     }
 
     /// Those of a processor after reset and firmware, which opts in to SGX, and to launch control
@@ -59,6 +62,22 @@ impl SgxMsrs {
             feature_control |= FEATURE_CONTROL_SGX_LC;
         }
         Self { feature_control, ..Self::after_reset(le_hash) }
+    }
+
+    /// The same on a processor with VMX, which firmware that locked FEATURE_CONTROL has opted in to as
+    /// well.
+    #[must_use]
+    pub const fn with_vmx(self) -> Self {
+        let locked = self.feature_control & FEATURE_CONTROL_LOCK != 0;
+        let enabled = if locked { FEATURE_CONTROL_VMX } else { 0 };
+        Self { feature_control: self.feature_control | enabled, vmx: true, ..self }
+    }
+
+    /// Whether FEATURE_CONTROL lets VMXON run outside SMX (SDM Vol. 3C, 23.7).
+    #[must_use]
+    pub const fn vmx_enabled(&self) -> bool {
+        let needed = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX;
+        self.feature_control & needed == needed
     }
 
     /// Whether FEATURE_CONTROL lets ENCLS run (SDM Vol. 3D, 34.7.1).
@@ -103,10 +122,13 @@ impl SgxMsrs {
         match index {
             FEATURE_CONTROL => {
                 // SDM Vol. 4, table 2-2, IA32_FEATURE_CONTROL: #GP(0) once locked, and for bits
-                // of what the processor does not have. VMX, SMX and LMCE are not there.
+                // of what the processor does not have. SMX and LMCE are not there.
                 let mut valid = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_SGX;
                 if cpuid.launch_control {
                     valid |= FEATURE_CONTROL_SGX_LC;
+                }
+                if self.vmx {
+                    valid |= FEATURE_CONTROL_VMX;
                 }
                 if self.feature_control & FEATURE_CONTROL_LOCK != 0 || value & !valid != 0 {
                     return WrmsrOutcome::GeneralProtection;

@@ -12,6 +12,7 @@ use cloister_x86::msr::{
 use crate::host;
 
 const LOCK: u64 = 1 << 0;
+const VMX: u64 = 1 << 2;
 const LC: u64 = 1 << 17;
 const SGX: u64 = 1 << 18;
 
@@ -38,6 +39,21 @@ fn firmware_leaves_sgx_on_and_launch_control_as_cpuid_says() {
         assert_eq!(vcpu.rdmsr(FEATURE_CONTROL), RdmsrOutcome::Value(expected));
         assert!(vcpu.sgx_enabled());
     }
+}
+
+#[test]
+fn vmx_has_its_bit_on_a_processor_with_vmx() {
+    let vm = host::vm(host::everything());
+    let (with, without) = (SgxVcpu::new(vm.clone()).with_vmx(), SgxVcpu::new(vm.clone()));
+    let enabled = RdmsrOutcome::Value(LOCK | VMX | LC | SGX);
+    assert_eq!((with.rdmsr(FEATURE_CONTROL), with.vmx_enabled()), (enabled, true));
+    assert!(!without.vmx_enabled());
+
+    let (mut with, mut without) = (unlocked(&vm).with_vmx(), unlocked(&vm));
+    assert_eq!(with.rdmsr(FEATURE_CONTROL), RdmsrOutcome::Value(0));
+    assert_eq!(without.wrmsr(FEATURE_CONTROL, LOCK | VMX), WrmsrOutcome::GeneralProtection);
+    assert_eq!(with.wrmsr(FEATURE_CONTROL, LOCK | VMX), WrmsrOutcome::Handled);
+    assert!(with.vmx_enabled() && !with.sgx_enabled());
 }
 
 #[test]
