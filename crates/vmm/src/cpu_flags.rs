@@ -1,4 +1,4 @@
-//! `--cpu`: what the guest's CPUID says of SGX, by the names that QEMU gives the bits.
+//! `--cpu`: what the guest's CPUID says of SGX and VMX, by the names that QEMU gives the bits.
 //!
 //! `host` is all that this machine's processors do by default; `sgx-provisionkey` has to be asked for,
 //! as in QEMU, and takes a right (see docs/platform.md). Flags after it add (`+`) or take
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// The model that every value of `--cpu` begins with.
 const MODEL: &str = "host";
 
-/// SGX as the guest's CPUID tells it.
+/// SGX and VMX as the guest's CPUID tells them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CpuConfig {
     /// CPUID.7.0:EBX.SGX.
@@ -20,16 +20,19 @@ pub struct CpuConfig {
     pub launch_control: bool,
     /// CPUID.12H.
     pub capabilities: Capabilities,
-    /// The first flag that was asked for with `+`: the guest must have SGX at all.
+    /// CPUID.1:ECX.VMX.
+    pub vmx: bool,
+    /// The first flag of SGX that was asked for with `+`: the guest must have SGX at all.
     pub wanted: Option<&'static str>,
 }
 
 impl Default for CpuConfig {
-    /// All that a platform has by default, but for the provisioning key, which takes a right.
+    /// All that a platform has by default, but for the provisioning key, which takes a right, and
+    /// without VMX.
     fn default() -> Self {
         let mut capabilities = Capabilities::default();
         capabilities.attributes.remove(AttributeFlags::PROVISIONKEY);
-        Self { sgx: true, launch_control: true, capabilities, wanted: None }
+        Self { sgx: true, launch_control: true, capabilities, vmx: false, wanted: None }
     }
 }
 
@@ -78,6 +81,8 @@ enum Bit {
     Misc(u32),
     /// CPUID.12H.1:EAX.
     Attribute(AttributeFlags),
+    /// CPUID.1:ECX.VMX.
+    Vmx,
 }
 
 struct Flag {
@@ -97,7 +102,7 @@ const SGX1: Option<&str> = Some("sgx1");
 const OVERSUBSCRIPTION: SgxFeatures = SgxFeatures::OVERSUB_ENCLV.union(SgxFeatures::OVERSUB_ENCLS);
 
 /// Every flag.
-const FLAGS: [Flag; 13] = [
+const FLAGS: [Flag; 14] = [
     flag("sgx", None, Bit::Sgx),
     flag("sgx1", Some("sgx"), Bit::Feature(SgxFeatures::SGX1)),
     flag("sgx2", SGX1, Bit::Feature(SgxFeatures::SGX2)),
@@ -111,6 +116,8 @@ const FLAGS: [Flag; 13] = [
     flag("sgx-edeccssa", SGX1, Bit::Feature(SgxFeatures::EDECCSSA)),
     flag("sgx-aex-notify", SGX1, Bit::Attribute(AttributeFlags::AEXNOTIFY)),
     flag("sgx-exinfo", SGX1, Bit::Misc(MISCSELECT_EXINFO)),
+    // As in QEMU, the name says that it may change: see docs/vmx.md.
+    flag("x-vmx", None, Bit::Vmx),
 ];
 
 /// Names of all flags.
@@ -144,7 +151,7 @@ impl CpuConfig {
             if asked[index].replace(on).is_some() {
                 return Err(CpuFlagError::Twice(name));
             }
-            if on && wanted.is_none() {
+            if on && wanted.is_none() && !matches!(FLAGS[index].bit, Bit::Vmx) {
                 wanted = Some(name);
             }
         }
@@ -169,6 +176,7 @@ impl CpuConfig {
         match bit {
             Bit::Sgx => self.sgx,
             Bit::LaunchControl => self.launch_control,
+            Bit::Vmx => self.vmx,
             Bit::Feature(bit) => self.capabilities.features.contains(bit),
             Bit::Misc(bit) => self.capabilities.miscselect & bit != 0,
             Bit::Attribute(bit) => self.capabilities.attributes.contains(bit),
@@ -179,6 +187,7 @@ impl CpuConfig {
         match bit {
             Bit::Sgx => self.sgx = on,
             Bit::LaunchControl => self.launch_control = on,
+            Bit::Vmx => self.vmx = on,
             Bit::Feature(bit) => self.capabilities.features.set(bit, on),
             Bit::Misc(bit) if on => self.capabilities.miscselect |= bit,
             Bit::Misc(bit) => self.capabilities.miscselect &= !bit,
@@ -308,6 +317,13 @@ mod tests {
     }
 
     #[test]
+    fn vmx_is_off_by_default_and_asks_for_no_sgx() {
+        assert!(!CpuConfig::default().vmx);
+        let config = CpuConfig::parse("host,+x-vmx,-sgx").unwrap();
+        assert_eq!((config.vmx, config.wanted), (true, None));
+    }
+
+    #[test]
     fn each_mistake_is_one_line_with_its_fix() {
         for (text, line) in [
             ("", r#""" is not a CPU model: write host, then flags such as +sgx-kss or -sgx2"#),
@@ -327,7 +343,7 @@ mod tests {
                 "host,+avx512f",
                 "there is no flag avx512f: the flags are sgx, sgx1, sgx2, sgxlc, sgx-debug, \
                  sgx-mode64, sgx-provisionkey, sgx-tokenkey, sgx-kss, sgx-oversub, \
-                 sgx-edeccssa, sgx-aex-notify, sgx-exinfo",
+                 sgx-edeccssa, sgx-aex-notify, sgx-exinfo, x-vmx",
             ),
             ("host,+sgx2,-sgx2", "the flag sgx2 is given twice: leave one out"),
             ("host,-sgx-kss,-sgx_kss", "the flag sgx-kss is given twice: leave one out"),

@@ -25,6 +25,8 @@ pub struct VmConfig {
     pub ram: GuestMemoryMmap,
     /// Number of processors.
     pub cpus: u32,
+    /// Whether they have VMX.
+    pub vmx: bool,
     /// SGX, if the guest has it.
     pub sgx: Option<Arc<SgxVm>>,
     /// Translators of its code.

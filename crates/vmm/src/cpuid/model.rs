@@ -36,6 +36,8 @@ macro_rules! bits {
 /// Leaf 1, ECX: SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, PCID, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT,
 /// TSC-deadline, AES, XSAVE, RDRAND, hypervisor.
 const LEAF_1_ECX: u32 = bits!(0, 1, 9, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 30, 31);
+/// Leaf 1, ECX, where the processor has VMX.
+const LEAF_1_ECX_VMX: u32 = bits!(5);
 /// Leaf 1, EDX: FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE-36,
 /// CLFSH, MMX, FXSR, SSE, SSE2, SS.
 const LEAF_1_EDX: u32 =
@@ -145,6 +147,13 @@ impl CpuModel {
             leaves.insert((leaf, 0), regs(at(0), at(1), at(2), at(3)));
         }
         Self { leaves }
+    }
+
+    /// The same with VMX.
+    #[must_use]
+    pub fn with_vmx(mut self) -> Self {
+        self.leaves.entry((0x01, 0)).or_default().ecx |= LEAF_1_ECX_VMX;
+        self
     }
 
     /// What the model says of `leaf` and `subleaf`: all zero for one that it does not have.

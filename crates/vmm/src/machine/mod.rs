@@ -194,6 +194,7 @@ impl Machine {
 
     fn processors(&self) -> VmConfig {
         VmConfig {
+            vmx: self.config.cpu.vmx,
             ram: self.ram.clone(),
             cpus: self.config.cpus,
             sgx: self.sgx.clone(),

@@ -43,6 +43,8 @@ pub(super) struct MsrBank {
     mtrr_def_type: u64,
     mtrr_variable: [u64; 2 * VARIABLE_MTRRS],
     mtrr_fixed: [u64; 11],
+    /// IA32_FEATURE_CONTROL of a processor without SGX, if it has one.
+    feature_control: Option<u64>,
 }
 
 impl Default for MsrBank {
@@ -55,11 +57,19 @@ impl Default for MsrBank {
             mtrr_variable: [0; 2 * VARIABLE_MTRRS],
             // Write-back, eight ranges a register.
             mtrr_fixed: [0x0606_0606_0606_0606; 11],
+            feature_control: None,
         }
     }
 }
 
 impl MsrBank {
+    /// Those of a processor after reset and firmware. That opts in to VMX where there is VMX, and locks
+    /// IA32_FEATURE_CONTROL; where there is SGX, the register is [`cloister_virt::SgxVcpu`]'s.
+    pub(super) fn new(vmx: bool) -> Self {
+        let enabled = msr::FEATURE_CONTROL_LOCK | msr::FEATURE_CONTROL_VMX;
+        Self { feature_control: vmx.then_some(enabled), ..Self::default() }
+    }
+
     /// Whether CPUID ends with leaf 2.
     pub(super) const fn limits_cpuid(&self) -> bool {
         self.misc_enable & MISC_ENABLE_LIMIT_CPUID != 0
@@ -76,6 +86,7 @@ impl MsrBank {
             // XSS: no supervisor state component is supported.
             msr::PLATFORM_ID | msr::MCG_CAP | msr::MCG_STATUS | msr::XSS => 0,
             msr::SPEC_CTRL => self.spec_ctrl,
+            msr::FEATURE_CONTROL => return self.feature_control,
             msr::BIOS_SIGN_ID => self.microcode,
             msr::PLATFORM_INFO => (TSC_HZ / 100_000_000) << 8,
             msr::MTRRCAP => MTRRCAP,
@@ -166,6 +177,15 @@ mod tests {
             (Some(0xc000_0000), Some(0x3fff_c000_0800))
         );
         assert_eq!(bank.read(0x26f), Some(0x0404_0404_0404_0404));
+    }
+
+    #[test]
+    fn feature_control_is_locked_with_vmx_where_there_is_vmx() {
+        let index = msr::FEATURE_CONTROL;
+        let mut bank = MsrBank::new(true);
+
+        assert_eq!((bank.read(index), bank.write(index, 5)), (Some(5), false));
+        assert_eq!(MsrBank::new(false).read(index), None);
     }
 
     #[test]

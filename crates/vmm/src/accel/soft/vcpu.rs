@@ -69,9 +69,11 @@ impl SoftVcpu {
             vcpu.cpu.set_state(at_entry(entry));
         }
         vcpu.cpu.ctl.enclv_exiting = sgx.as_ref().and_then(|vm| vm.enclv_exiting());
-        let sgx = sgx.map(SgxVcpu::new);
+        let vmx = vcpu.cpu.ctl.features.vmx;
+        let sgx = sgx.map(SgxVcpu::new).map(|sgx| if vmx { sgx.with_vmx() } else { sgx });
+        vcpu.cpu.ctl.vmx_enabled = vmx;
         let (pending, data) = (Pending::Nothing, [0; 8]);
-        let (msrs, translators) = (MsrBank::default(), Translators::default());
+        let (msrs, translators) = (MsrBank::new(vmx), Translators::default());
         let mut this = Self { vcpu, id, msrs, cpuid, sgx, pending, data, translators };
         this.update_sgx();
         this
@@ -180,13 +182,14 @@ impl SoftVcpu {
         );
     }
 
-    /// Tells the processor what follows from its SGX MSRs: the launch-control hash, and from
-    /// policy and FEATURE_CONTROL, which ENCLS leaves exit.
+    /// Tells the processor what follows from its SGX MSRs: the launch-control hash, from policy and
+    /// FEATURE_CONTROL which ENCLS leaves exit, and whether VMXON runs.
     fn update_sgx(&mut self) {
         if let Some(sgx) = &self.sgx {
             let ctl = &mut self.vcpu.cpu.ctl;
             ctl.encls_exiting = sgx.encls_exiting();
             ctl.sgx_enabled = sgx.sgx_enabled();
+            ctl.vmx_enabled = sgx.vmx_enabled();
             ctl.le_pubkey_hash = sgx.le_hash();
         }
     }

@@ -19,6 +19,7 @@ use crate::layout::PHYS_BITS;
 /// What CPUID says on software processors.
 pub(in crate::accel) fn cpuid(config: &VmConfig) -> GuestCpuid {
     let model = CpuModel::software(Features::default().xcr0);
+    let model = if config.vmx { model.with_vmx() } else { model };
     GuestCpuid::new(CpuidTable::new(model, config.cpus), config.sgx.clone())
 }
 
@@ -48,6 +49,7 @@ impl SoftVm {
         let announced = config.sgx.as_ref().map(|sgx| sgx.cpuid().capabilities);
         let features = Features {
             physical_bits: PHYS_BITS,
+            vmx: config.vmx,
             sgx: announced.unwrap_or(Capabilities::NONE),
             ..Features::default()
         };
