@@ -1,6 +1,5 @@
 //! Translators of guest code, one for each processor of a machine.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_cpu::native::Translator;
@@ -15,8 +14,9 @@ use crate::config::Translate;
 pub struct Translators {
     slots: Arc<[Slot]>,
     hot_from: u32,
-    /// What the processors since the last reset say of their translators, by APIC ID.
-    statistics: Arc<Mutex<BTreeMap<u32, Arc<Statistics>>>>,
+    /// What the processors since the last reset say of their translators, by APIC ID; nothing
+    /// before they are made.
+    statistics: Arc<[Mutex<Arc<Statistics>>]>,
 }
 
 /// A translator that no processor has at the moment, by APIC ID.
@@ -37,8 +37,10 @@ impl Translators {
     /// interpreted.
     #[must_use]
     pub fn new(cpus: u32, translate: Translate) -> Self {
+        let statistics = (0..cpus).map(|_| Mutex::default()).collect();
+        let without = Self { statistics, ..Self::default() };
         let hot_from = match translate {
-            Translate::Off => return Self::default(),
+            Translate::Off => return without,
             Translate::On => HOT,
             Translate::Always => 1,
             Translate::From(runs) => runs,
@@ -47,11 +49,11 @@ impl Translators {
         match made {
             Ok(made) => {
                 let slots = made.into_iter().map(|one| Mutex::new(Some(one))).collect();
-                Self { slots, hot_from, ..Self::default() }
+                Self { slots, hot_from, ..without }
             }
             Err(error) => {
                 tracing::info!(%error, "guest code is interpreted: the host runs no translated code");
-                Self::default()
+                without
             }
         }
     }
@@ -64,14 +66,17 @@ impl Translators {
     /// What each processor has counted since the last reset, by APIC ID.
     #[must_use]
     pub fn counts(&self) -> Vec<(u32, Counts)> {
-        let statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        statistics.iter().map(|(&id, of)| (id, of.counts())).collect()
+        let counts = |of: &Mutex<Arc<Statistics>>| {
+            of.lock().unwrap_or_else(PoisonError::into_inner).counts()
+        };
+        (0..).zip(self.statistics.iter().map(counts)).collect()
     }
 
     /// Has processor `id`'s statistics shown from now on, in place of those before a reset.
     pub(super) fn show(&self, id: u32, statistics: Arc<Statistics>) {
-        let mut all = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(id, statistics);
+        if let Some(place) = self.statistics.get(id as usize) {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
+        }
     }
 
     /// The translator of processor `id`, until it is put back.
