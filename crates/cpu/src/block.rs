@@ -30,7 +30,8 @@ pub(crate) struct Run {
     pub(crate) phys: u64,
     /// Translated code to run in place of the ops.
     pub(crate) code: Option<NonNull<u8>>,
-    /// How often the ops have run, this run included.
+    /// How often the ops have run before, as far as is known: by a jump of the cache, and by the block
+    /// where others took the jump's place.
     pub(crate) heat: u32,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Block {
     pub(crate) second: Option<Source>,
     /// Translated code.
     code: Option<NonNull<u8>>,
+    /// How often it was found by its place, the first time not included.
+    heat: u32,
 }
 
 // SAFETY: the place of translated code is that of the processor's translator, which is `Send` and
@@ -232,7 +235,7 @@ impl Blocks {
     #[must_use]
     pub(crate) fn run(&self, block: &Block) -> Run {
         let ops = NonNull::slice_from_raw_parts(self.place(block.start), block.count as usize);
-        Run { ops, phys: block.source.phys, code: block.code, heat: 0 }
+        Run { ops, phys: block.source.phys, code: block.code, heat: block.heat }
     }
 
     /// Where the store has an op.
@@ -262,7 +265,7 @@ impl Blocks {
     pub(crate) fn remember(&mut self, la: u64, key: u64, block: &Block, changes: u32) {
         let ops = self.run(block).ops.cast();
         let slot = &mut self.jumps[Self::slot(la)];
-        let heat = if (slot.la, slot.ops) == (la, ops) { slot.heat } else { 0 };
+        let heat = if (slot.la, slot.ops) == (la, ops) { slot.heat } else { block.heat };
         *slot = Jump {
             la,
             key,
@@ -298,7 +301,7 @@ impl Blocks {
 
     /// Drops all places of translated code.
     pub(crate) fn forget_translations(&mut self) {
-        self.by_phys.values_mut().for_each(|block| block.code = None);
+        self.by_phys.values_mut().for_each(|block| (block.code, block.heat) = (None, 0));
         self.jumps.iter_mut().for_each(|jump| (jump.code, jump.heat) = (None, 0));
     }
 
@@ -306,6 +309,13 @@ impl Blocks {
     #[must_use]
     pub(crate) fn find(&self, key: u64) -> Option<Block> {
         self.by_phys.get(&key).filter(|block| block.is_fresh()).copied()
+    }
+
+    /// As [`Blocks::find`], to run it.
+    pub(crate) fn find_to_run(&mut self, key: u64) -> Option<Block> {
+        let block = self.by_phys.get_mut(&key).filter(|block| block.is_fresh())?;
+        block.heat = block.heat.wrapping_add(1);
+        Some(*block)
     }
 
     /// Adds a block, in place of a stale one with the same key. A stale block's ops stay where they
@@ -324,7 +334,7 @@ impl Blocks {
             expect(clippy::cast_possible_truncation, reason = "the store has 2^20 ops")
         )]
         let (start, count) = (start as u32, ops.len() as u32);
-        let block = Block { start, count, len, source, second, code: None };
+        let block = Block { start, count, len, source, second, code: None, heat: 0 };
         self.pieces[start as usize / PIECE].push(key);
         self.by_phys.insert(key, block);
         block

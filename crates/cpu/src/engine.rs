@@ -140,8 +140,8 @@ impl Vcpu {
         }
     }
 
-    /// Has blocks translated when they are found for the `hot_from`-th time in the cache of places
-    /// where blocks begin; with 0 when they run for the first time.
+    /// Has blocks translated when they are found for the `hot_from`-th time after the first; with 0
+    /// when they run for the first time.
     pub fn set_translator(&mut self, mut translator: Box<dyn Translator>, hot_from: u32) {
         // What it has translated was another processor's, of other memory.
         translator.forget();

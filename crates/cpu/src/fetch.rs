@@ -86,7 +86,7 @@ impl Vcpu {
         };
         let key = phys_key(phys, start & 0xfff, self.cpu.run.mode);
         let page = Code { bytes, phys };
-        let block = match self.blocks.find(key) {
+        let block = match self.blocks.find_to_run(key) {
             Some(block) => block,
             None => match self.decode(key, page) {
                 Some(block) => block,
