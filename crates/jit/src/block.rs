@@ -21,9 +21,9 @@ use crate::registers::{ADDRESS, TEMP, TEMP2, field};
 use crate::stubs::Stubs;
 
 /// Bytes of code that one processor has room for.
-const ARENA: usize = 16 << 20;
+const ARENA: usize = 64 << 20;
 /// Links that it has room for.
-const LINKS: usize = 1 << 17;
+const LINKS: usize = 1 << 19;
 /// More than one block's code takes: some 40 ops, of some 200 bytes each with the way to the
 /// interpreter.
 const MOST: usize = 64 << 10;
