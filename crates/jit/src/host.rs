@@ -8,51 +8,43 @@ use iced_x86::CpuidFeature;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HostFeatures(u32);
 
-/// What translated code makes use of: a feature's bit is its place here.
-const KNOWN: [CpuidFeature; 17] = [
-    CpuidFeature::SSE3,
-    CpuidFeature::SSSE3,
-    CpuidFeature::SSE4_1,
-    CpuidFeature::SSE4_2,
-    CpuidFeature::POPCNT,
-    CpuidFeature::AES,
-    CpuidFeature::PCLMULQDQ,
-    CpuidFeature::SHA,
-    CpuidFeature::AVX,
-    CpuidFeature::AVX2,
-    CpuidFeature::FMA,
-    CpuidFeature::F16C,
-    CpuidFeature::BMI1,
-    CpuidFeature::BMI2,
-    CpuidFeature::ADX,
-    CpuidFeature::LZCNT,
-    CpuidFeature::MOVBE,
-];
+/// Features by the decoder's name and by the compiler's.
+macro_rules! features {
+    ($($feature:ident = $name:tt,)*) => {
+        /// What translated code makes use of: a feature's bit is its place here.
+        pub(crate) const KNOWN: &[CpuidFeature] = &[$(CpuidFeature::$feature),*];
+
+        /// Whether this host has each of [`KNOWN`], and its operating system lets programs use it.
+        fn detected() -> impl Iterator<Item = bool> {
+            [$(is_x86_feature_detected!($name)),*].into_iter()
+        }
+    };
+}
+
+features! {
+    SSE3 = "sse3",
+    SSSE3 = "ssse3",
+    SSE4_1 = "sse4.1",
+    SSE4_2 = "sse4.2",
+    POPCNT = "popcnt",
+    AES = "aes",
+    PCLMULQDQ = "pclmulqdq",
+    SHA = "sha",
+    AVX = "avx",
+    AVX2 = "avx2",
+    FMA = "fma",
+    F16C = "f16c",
+    BMI1 = "bmi1",
+    BMI2 = "bmi2",
+    ADX = "adx",
+    LZCNT = "lzcnt",
+    MOVBE = "movbe",
+}
 
 impl HostFeatures {
     /// What this host has, and its operating system lets programs use.
     pub(crate) fn detect() -> Self {
-        let detected = [
-            is_x86_feature_detected!("sse3"),
-            is_x86_feature_detected!("ssse3"),
-            is_x86_feature_detected!("sse4.1"),
-            is_x86_feature_detected!("sse4.2"),
-            is_x86_feature_detected!("popcnt"),
-            is_x86_feature_detected!("aes"),
-            is_x86_feature_detected!("pclmulqdq"),
-            is_x86_feature_detected!("sha"),
-            is_x86_feature_detected!("avx"),
-            is_x86_feature_detected!("avx2"),
-            is_x86_feature_detected!("fma"),
-            is_x86_feature_detected!("f16c"),
-            is_x86_feature_detected!("bmi1"),
-            is_x86_feature_detected!("bmi2"),
-            is_x86_feature_detected!("adx"),
-            is_x86_feature_detected!("lzcnt"),
-            is_x86_feature_detected!("movbe"),
-        ];
-        let bit = |(n, &has): (usize, &bool)| u32::from(has) << n;
-        Self(detected.iter().enumerate().map(bit).sum())
+        Self(detected().enumerate().map(|(n, has)| u32::from(has) << n).sum())
     }
 
     /// Whether the host has a feature: never one that translated code makes no use of.
