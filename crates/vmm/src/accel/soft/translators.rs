@@ -86,8 +86,7 @@ impl Translators {
     }
 
     /// Takes back the translator of processor `id`, which has ended.
-    pub(super) fn put_back(&self, id: u32, mut translator: Box<dyn Translator>) {
-        translator.forget();
+    pub(super) fn put_back(&self, id: u32, translator: Box<dyn Translator>) {
         if let Some(slot) = self.slots.get(id as usize) {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(translator);
         }
