@@ -108,10 +108,7 @@ impl Cpu {
 
     /// Reads 8 aligned bytes of physical memory, as the page walk does; all ones where no RAM is.
     pub(crate) fn physical_read(&self, gpa: Gpa) -> u64 {
-        match self.package.memory.page(gpa) {
-            PhysPage::Ram(ram) => ram_bytes(&ram, gpa.0 & 0xff8).load(),
-            _ => u64::MAX,
-        }
+        self.physical_page(gpa.0).read((gpa.0 & 0xff8) as usize)
     }
 
     /// Replaces 8 aligned bytes of physical memory if they still are `old`, as the page walk does

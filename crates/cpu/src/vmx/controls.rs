@@ -29,6 +29,28 @@ pub(crate) struct EntryEvent {
     pub(crate) length: u32,
 }
 
+/// What a guest hypervisor has of CR0 or CR4: guest/host mask and read shadow (SDM Vol. 3C, 24.6.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Guard {
+    pub(crate) mask: u64,
+    pub(crate) shadow: u64,
+}
+
+impl Guard {
+    /// The register as the guest reads it.
+    pub(crate) const fn read(self, register: u64) -> u64 {
+        register & !self.mask | self.shadow & self.mask
+    }
+
+    /// What the guest's write of `value` makes of the register; `None` where it exits.
+    pub(crate) const fn write(self, register: u64, value: u64) -> Option<u64> {
+        if (value ^ self.shadow) & self.mask != 0 {
+            return None;
+        }
+        Some(value & !self.mask | register & self.mask)
+    }
+}
+
 /// The controls of a VMCS.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ExecutionControls {
@@ -50,10 +72,8 @@ pub(crate) struct ExecutionControls {
     pub(crate) tpr_threshold: u32,
     pub(crate) vpid: u16,
     pub(crate) eptp: u64,
-    pub(crate) cr0_mask: u64,
-    pub(crate) cr0_shadow: u64,
-    pub(crate) cr4_mask: u64,
-    pub(crate) cr4_shadow: u64,
+    pub(crate) cr0: Guard,
+    pub(crate) cr4: Guard,
     pub(crate) cr3_target_count: u32,
     pub(crate) cr3_targets: [u64; CR3_TARGETS as usize],
     pub(crate) exit_store: MsrList,
@@ -66,16 +86,19 @@ impl ExecutionControls {
     /// Reads them.
     pub(crate) fn read(vmcs: Region<'_>) -> Self {
         let word = |field| vmcs.read_32(field);
-        let proc = ProcControls::from_bits_truncate(word(Field::PROC_CONTROLS));
+        // Once, as each field is: what is judged is what is used.
+        let primary = word(Field::PROC_CONTROLS);
+        let proc = ProcControls::from_bits_truncate(primary);
         let secondary = if proc.contains(ProcControls::SECONDARY) {
             word(Field::SECONDARY_CONTROLS)
         } else {
             0
         };
+        let guard = |mask, shadow| Guard { mask: vmcs.read(mask), shadow: vmcs.read(shadow) };
         let list = |address, count| MsrList { address: vmcs.read(address), count: word(count) };
         let words = [
             word(Field::PIN_CONTROLS),
-            word(Field::PROC_CONTROLS),
+            primary,
             secondary,
             word(Field::EXIT_CONTROLS),
             word(Field::ENTRY_CONTROLS),
@@ -97,10 +120,8 @@ impl ExecutionControls {
             tpr_threshold: word(Field::TPR_THRESHOLD),
             vpid: vmcs.read(Field::VPID) as u16,
             eptp: vmcs.read(Field::EPTP),
-            cr0_mask: vmcs.read(Field::CR0_MASK),
-            cr0_shadow: vmcs.read(Field::CR0_SHADOW),
-            cr4_mask: vmcs.read(Field::CR4_MASK),
-            cr4_shadow: vmcs.read(Field::CR4_SHADOW),
+            cr0: guard(Field::CR0_MASK, Field::CR0_SHADOW),
+            cr4: guard(Field::CR4_MASK, Field::CR4_SHADOW),
             cr3_target_count: word(Field::CR3_TARGET_COUNT),
             cr3_targets: std::array::from_fn(|n| vmcs.read(Field::CR3_TARGET0.plus(n as u32))),
             exit_store: list(Field::EXIT_MSR_STORE_ADDRESS, Field::EXIT_MSR_STORE_COUNT),

@@ -114,14 +114,8 @@ fn pdptes(
     if !guest.has_pae_paging(controls) {
         return Ok(None);
     }
-    let pdptes = if controls.has_ept() {
-        guest.pdptes
-    } else {
-        let page = cpu.physical_page(guest.cr3);
-        let first = (guest.cr3 & 0xfe0) as usize;
-        std::array::from_fn(|n| page.read(first + 8 * n))
-    };
-    if cpu.are_pdptes_valid(&pdptes) { Ok(Some(pdptes)) } else { Err(entry_failure::PDPTE) }
+    let pdptes = if controls.has_ept() { guest.pdptes } else { cpu.pdptes_at(guest.cr3) };
+    cpu.valid_pdptes(pdptes).map(Some).ok_or(entry_failure::PDPTE)
 }
 
 /// What comes between guest state and the guest's first instruction (SDM Vol. 3C, 26.6 and 26.7).

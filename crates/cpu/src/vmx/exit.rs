@@ -112,12 +112,9 @@ fn load_host(cpu: &mut Cpu, guest: &NonRoot, nmi_blocked: bool) -> Result<(), Ex
     }
     guest.host.load(cpu, &guest.controls);
     if cpu.pae_paging() {
-        let page = cpu.physical_page(cpu.arch.cr3);
-        let first = (cpu.arch.cr3 & 0xfe0) as usize;
-        let pdptes = std::array::from_fn(|n| page.read(first + 8 * n));
-        if !cpu.are_pdptes_valid(&pdptes) {
+        let Some(pdptes) = cpu.valid_pdptes(cpu.pdptes_at(cpu.arch.cr3)) else {
             return abort(cpu, Abort::HostPdptes);
-        }
+        };
         cpu.arch.pdptes = pdptes;
     }
     cpu.arch.activity = Activity::Active;

@@ -7,6 +7,7 @@ use cloister_x86::vmx::{EntryControls, ExitControls, Interruptibility, activity}
 use cloister_x86::{Gpr, Segment, TableRegister};
 
 use super::controls::ExecutionControls;
+use super::host::loaded_cr0;
 use super::region::Region;
 use super::segment;
 use crate::cpu::Cpu;
@@ -85,9 +86,7 @@ impl GuestState {
     pub(super) fn load(&self, cpu: &mut Cpu, controls: &ExecutionControls) {
         let ia32e = controls.entry.contains(EntryControls::IA32E);
         let arch = &mut cpu.arch;
-        // ET, CD and NW stay.
-        let kept = Cr0::ET | Cr0::CD | Cr0::NW;
-        arch.cr0 = (Cr0::from_bits_truncate(self.cr0) - kept) | (arch.cr0 & kept);
+        arch.cr0 = loaded_cr0(arch.cr0, self.cr0);
         arch.cr3 = self.cr3;
         arch.cr4 = Cr4::from_bits_truncate(self.cr4);
         if controls.entry.contains(EntryControls::LOAD_DEBUG) {
@@ -139,7 +138,7 @@ pub(super) struct Saved {
     pub(super) rflags: u64,
     /// Pending debug exceptions, as DR6 has them.
     pub(super) pending_debug: u64,
-    /// The VMX-preemption timer, if it counts.
+    /// The VMX-preemption timer, if it counts and is saved.
     pub(super) preemption_timer: Option<u32>,
     pub(super) from_enclave: bool,
 }
@@ -178,9 +177,7 @@ pub(super) fn save(vmcs: Region<'_>, cpu: &Cpu, controls: &ExecutionControls, sa
         }
     }
     save_blocking(vmcs, cpu, saved);
-    if let Some(timer) = saved.preemption_timer
-        && exit.contains(ExitControls::SAVE_PREEMPTION_TIMER)
-    {
+    if let Some(timer) = saved.preemption_timer {
         vmcs.write(Field::PREEMPTION_TIMER, timer.into());
     }
     // The IA-32e-mode-guest control follows EFER.LMA (SDM Vol. 3C, 27.2).

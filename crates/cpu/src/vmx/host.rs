@@ -113,9 +113,7 @@ impl HostState {
     pub(super) fn load(&self, cpu: &mut Cpu, controls: &ExecutionControls) {
         let host_64 = controls.exit.contains(ExitControls::HOST_64);
         let arch = &mut cpu.arch;
-        // ET, CD and NW stay.
-        let kept = Cr0::ET | Cr0::CD | Cr0::NW;
-        arch.cr0 = (Cr0::from_bits_truncate(self.cr0) - kept) | (arch.cr0 & kept);
+        arch.cr0 = loaded_cr0(arch.cr0, self.cr0);
         arch.cr3 = self.cr3;
         arch.cr4 = Cr4::from_bits_truncate(self.cr4);
         arch.dr7 = 0x400;
@@ -160,6 +158,13 @@ impl HostState {
         segs[seg::TR] = Segment { selector, base: self.tr_base, limit: 0x67, rights };
         segs[seg::LDTR] = Segment { rights: Rights(Rights::UNUSABLE), ..Segment::default() };
     }
+}
+
+/// CR0 after a VM entry or exit has loaded `value`: ET, CD and NW stay (SDM Vol. 3C, 26.3.2.1 and
+/// 27.5.1).
+pub(super) fn loaded_cr0(now: Cr0, value: u64) -> Cr0 {
+    let kept = Cr0::ET | Cr0::CD | Cr0::NW;
+    (Cr0::from_bits_truncate(value) - kept) | (now & kept)
 }
 
 /// Whether CR0 may be loaded in VMX operation, with the bits `fixed` set.

@@ -130,13 +130,13 @@ impl Cpu {
     /// CR0 as software reads it.
     pub(crate) fn visible_cr0(&self) -> u64 {
         let cr0 = self.arch.cr0.bits();
-        self.guest_controls().map_or(cr0, |c| cr0 & !c.cr0_mask | c.cr0_shadow & c.cr0_mask)
+        self.guest_controls().map_or(cr0, |controls| controls.cr0.read(cr0))
     }
 
     /// CR4 as software reads it.
     pub(crate) fn visible_cr4(&self) -> u64 {
         let cr4 = self.arch.cr4.bits();
-        self.guest_controls().map_or(cr4, |c| cr4 & !c.cr4_mask | c.cr4_shadow & c.cr4_mask)
+        self.guest_controls().map_or(cr4, |controls| controls.cr4.read(cr4))
     }
 
     /// MOV to CR0: the value that is written.
@@ -145,13 +145,9 @@ impl Cpu {
     ///
     /// The exit.
     pub(crate) fn intercept_cr0(&mut self, op: &Op, value: u64) -> Exec<u64> {
-        let cr0 = self.arch.cr0.bits();
-        let Some(c) = self.guest_controls() else { return Ok(value) };
-        let (mask, shadow) = (c.cr0_mask, c.cr0_shadow);
-        if (value ^ shadow) & mask != 0 {
-            return Err(self.mov_cr_exit(op, 0, op.src, 0));
-        }
-        Ok(value & !mask | cr0 & mask)
+        let Some(controls) = self.guest_controls() else { return Ok(value) };
+        let written = controls.cr0.write(self.arch.cr0.bits(), value);
+        written.ok_or_else(|| self.mov_cr_exit(op, 0, op.src, 0))
     }
 
     /// MOV to CR4: the value that is written.
@@ -160,13 +156,9 @@ impl Cpu {
     ///
     /// The exit.
     pub(crate) fn intercept_cr4(&mut self, op: &Op, value: u64) -> Exec<u64> {
-        let cr4 = self.arch.cr4.bits();
-        let Some(c) = self.guest_controls() else { return Ok(value) };
-        let (mask, shadow) = (c.cr4_mask, c.cr4_shadow);
-        if (value ^ shadow) & mask != 0 {
-            return Err(self.mov_cr_exit(op, 4, op.src, 0));
-        }
-        Ok(value & !mask | cr4 & mask)
+        let Some(controls) = self.guest_controls() else { return Ok(value) };
+        let written = controls.cr4.write(self.arch.cr4.bits(), value);
+        written.ok_or_else(|| self.mov_cr_exit(op, 4, op.src, 0))
     }
 
     /// MOV to CR3.
@@ -241,10 +233,10 @@ impl Cpu {
     pub(crate) fn intercept_clts(&mut self, op: &Op) -> Exec<bool> {
         let Some(c) = self.guest_controls() else { return Ok(true) };
         let ts = Cr0::TS.bits();
-        if c.cr0_mask & ts == 0 {
+        if c.cr0.mask & ts == 0 {
             return Ok(true);
         }
-        if c.cr0_shadow & ts == 0 {
+        if c.cr0.shadow & ts == 0 {
             return Ok(false);
         }
         Err(self.mov_cr_exit(op, 0, 0, cr_access::CLTS))
@@ -258,8 +250,8 @@ impl Cpu {
     pub(crate) fn intercept_lmsw(&mut self, op: &Op, source: u16) -> Exec<u16> {
         let cr0 = self.arch.cr0.bits();
         let Some(c) = self.guest_controls() else { return Ok(source) };
-        let (mask, wanted) = (c.cr0_mask & 0xf, u64::from(source));
-        let changed = (wanted ^ c.cr0_shadow) & mask;
+        let (mask, wanted) = (c.cr0.mask & 0xf, u64::from(source));
+        let changed = (wanted ^ c.cr0.shadow) & mask;
         // PE can be set and not cleared.
         if changed & 0xe != 0 || changed & wanted & 1 != 0 {
             let mut exit = VmExit::of(ExitReason::ControlRegister, op);

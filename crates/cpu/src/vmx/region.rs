@@ -21,29 +21,20 @@ const PLACES: usize = 28;
 /// Widths and kinds.
 const GROUPS: usize = 16;
 
-const _: () = assert!(FIELDS + 8 * PLACES * GROUPS <= SIZE);
-
-/// The number of a field's width and kind.
-const fn group(encoding: u32) -> usize {
-    (encoding >> 11 & 0xc | encoding >> 10 & 3) as usize
-}
-
-/// The fields that there are: a bit for each index, by group.
-static EXISTING: [u32; GROUPS] = {
-    let mut groups = [0; GROUPS];
+const _: () = {
+    assert!(FIELDS + 8 * PLACES * GROUPS <= SIZE);
     let mut n = 0;
     while n < Field::ALL.len() {
-        let field = Field::ALL[n];
-        assert!((field.index() as usize) < PLACES);
-        groups[group(field.encoding())] |= 1 << field.index();
+        assert!((Field::ALL[n].index() as usize) < PLACES);
         n += 1;
     }
-    groups
 };
 
 /// Where a field is.
 const fn place(field: Field) -> usize {
-    FIELDS + 8 * (group(field.encoding()) * PLACES + field.index() as usize)
+    let encoding = field.encoding();
+    let group = (encoding >> 11 & 0xc | encoding >> 10 & 3) as usize;
+    FIELDS + 8 * (group * PLACES + field.index() as usize)
 }
 
 /// What VMREAD and VMWRITE access.
@@ -57,12 +48,10 @@ pub(crate) struct Component {
 impl Component {
     /// What an encoding, the operand of VMREAD and VMWRITE, names.
     pub(crate) fn of(encoding: u64) -> Option<Self> {
-        let encoding =
-            u32::try_from(encoding).ok().filter(|encoding| encoding & 0xffff_9000 == 0)?;
+        let encoding = u32::try_from(encoding).ok()?;
         let high = encoding & 1 != 0;
-        let exists = EXISTING[group(encoding)].checked_shr(encoding >> 1 & 0x1ff)? & 1 != 0;
-        let field = Field::ALL.binary_search_by_key(&(encoding & !1), |field| field.encoding());
-        let field = Field::ALL[field.ok().filter(|_| exists)?];
+        let known = Field::ALL.binary_search_by_key(&(encoding & !1), |field| field.encoding());
+        let field = Field::ALL[known.ok()?];
         (!high || field.width() == Width::Bits64).then_some(Self { field, high })
     }
 }

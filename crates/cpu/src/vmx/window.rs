@@ -65,7 +65,7 @@ pub(super) fn start_timer(cpu: &mut Cpu, value: u32) {
     }
 }
 
-/// What is left of the timer at an exit.
+/// What is left of the timer at an exit, if that is saved.
 pub(super) fn timer_left(cpu: &Cpu, guest: &NonRoot, reason: ExitReason) -> Option<u32> {
     let left = guest.deadline?.saturating_sub(cpu.package.tsc()) >> PREEMPTION_RATE;
     let expired = reason == ExitReason::PreemptionTimer;
@@ -115,35 +115,28 @@ pub(crate) fn attend_first(cpu: &mut Cpu) -> Result<(), Exit> {
 pub(crate) fn attend_last(cpu: &mut Cpu) -> Result<(), Exit> {
     let Some(guest) = &cpu.arch.vmx.guest else { return Ok(()) };
     let (pin, proc) = (guest.controls.pin, guest.controls.proc);
-    let shadow = cpu.arch.shadow;
-    let asleep = cpu.arch.activity == Activity::WaitForSipi;
-    let expired = guest.deadline.is_some_and(|deadline| cpu.package.tsc() >= deadline);
-    if expired && !asleep {
+    if cpu.arch.activity == Activity::WaitForSipi {
+        return Ok(());
+    }
+    if guest.deadline.is_some_and(|deadline| cpu.package.tsc() >= deadline) {
         return exit::leave(cpu, VmExit::new(ExitReason::PreemptionTimer), None);
     }
-    if proc.contains(ProcControls::NMI_WINDOW)
-        && !cpu.arch.nmi_blocked
-        && shadow == Shadow::None
-        && !asleep
-    {
+    if cpu.arch.shadow != Shadow::None {
+        return Ok(());
+    }
+    if proc.contains(ProcControls::NMI_WINDOW) && !cpu.arch.nmi_blocked {
         return exit::leave(cpu, VmExit::new(ExitReason::NmiWindow), None);
     }
-    let nmi_open = shadow == Shadow::None
-        && !asleep
-        && (!cpu.arch.nmi_blocked || pin.contains(PinControls::VIRTUAL_NMIS));
+    let nmi_open = !cpu.arch.nmi_blocked || pin.contains(PinControls::VIRTUAL_NMIS);
     if pin.contains(PinControls::NMI) && cpu.apic.nmis != 0 && nmi_open {
         cpu.apic.nmis -= 1;
         let nmi = event::exit(cpu, &Event::plain(2, Kind::Nmi));
         return exit::leave(cpu, nmi, None);
     }
-    if proc.contains(ProcControls::INTERRUPT_WINDOW)
-        && cpu.arch.system_flags.contains(Rflags::IF)
-        && shadow == Shadow::None
-        && !asleep
-    {
+    if proc.contains(ProcControls::INTERRUPT_WINDOW) && cpu.arch.system_flags.contains(Rflags::IF) {
         return exit::leave(cpu, VmExit::new(ExitReason::InterruptWindow), None);
     }
-    if pin.contains(PinControls::EXTERNAL_INTERRUPT) && shadow == Shadow::None && !asleep {
+    if pin.contains(PinControls::EXTERNAL_INTERRUPT) {
         return external_interrupt(cpu);
     }
     Ok(())

@@ -88,17 +88,22 @@ impl Cpu {
             Ok(table) => table.0,
             Err(exit) => return Err(self.vm_exit(exit)),
         };
-        let entries =
-            std::array::from_fn(|n| self.physical_read(cloister_x86::Gpa(table + n as u64 * 8)));
-        if self.are_pdptes_valid(&entries) { Ok(entries) } else { Err(self.gp(0)) }
+        self.valid_pdptes(self.pdptes_at(table)).ok_or_else(|| self.gp(0))
     }
 
-    /// Whether no PDPTE that is present has a reserved bit set.
-    pub(crate) fn are_pdptes_valid(&self, entries: &[u64; 4]) -> bool {
+    /// The four PDPTEs at a physical address, of which the low 5 bits do not count.
+    pub(crate) fn pdptes_at(&self, address: u64) -> [u64; 4] {
+        let table = self.physical_page(address);
+        std::array::from_fn(|n| table.read((address & 0xfe0) as usize + 8 * n))
+    }
+
+    /// PDPTEs of which no present one has a reserved bit set.
+    pub(crate) fn valid_pdptes(&self, entries: [u64; 4]) -> Option<[u64; 4]> {
         let address = PTE_ADDRESS & ((1 << self.ctl.features.physical_bits) - 1);
         // P, PWT, PCD, the ignored bits 11:9 and the address.
         let allowed = 1 | 0x18 | 0xe00 | address;
-        entries.iter().all(|entry| entry & 1 == 0 || entry & !allowed == 0)
+        let valid = entries.iter().all(|entry| entry & 1 == 0 || entry & !allowed == 0);
+        valid.then_some(entries)
     }
 
     /// Sets CR0 and IA32_EFER.LMA as MOV to CR0 does (SDM Vol. 3A, 2.5 and 9.8.5).
