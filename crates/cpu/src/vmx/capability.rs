@@ -19,8 +19,11 @@ pub(crate) const CR4_FIXED: Cr4 = Cr4::VMXE;
 pub(crate) const CR3_TARGETS: u32 = 4;
 /// log2 of the TSC's counts to one of the VMX-preemption timer.
 pub(crate) const PREEMPTION_RATE: u32 = 5;
-/// Most entries of an MSR list that software may rely on; more are taken (SDM Vol. 3C, A.6).
+/// IA32_VMX_MISC's word for [`MOST_MSRS`].
 const MSR_LIST: u64 = 0;
+/// Most entries of an MSR list. What more do is left to the processor (SDM Vol. 3C, A.6): here they
+/// cannot be loaded or stored, so that no list keeps the processor from its owner.
+pub(super) const MOST_MSRS: u32 = 512 * (MSR_LIST as u32 + 1);
 
 /// Settings that a word of controls may have.
 #[derive(Clone, Copy, Debug)]

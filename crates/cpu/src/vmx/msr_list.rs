@@ -3,6 +3,7 @@
 
 use cloister_x86::msr;
 
+use super::capability::MOST_MSRS;
 use super::controls::MsrList;
 use crate::cpu::Cpu;
 
@@ -16,9 +17,9 @@ const fn entry(list: MsrList, n: u32) -> u64 {
     list.address + 16 * n as u64
 }
 
-/// The MSR number of an entry; `None` if reserved bits are set.
-fn number(cpu: &Cpu, at: u64) -> Option<u32> {
-    u32::try_from(cpu.physical_page(at).read(at as usize)).ok()
+/// The MSR number of entry `n`, at `at`; `None` if reserved bits are set, or of one too many.
+fn number(cpu: &Cpu, n: u32, at: u64) -> Option<u32> {
+    u32::try_from(cpu.physical_page(at).read(at as usize)).ok().filter(|_| n < MOST_MSRS)
 }
 
 /// Whether an MSR is the x2APIC's, in x2APIC mode.
@@ -34,7 +35,7 @@ fn is_x2apic(cpu: &Cpu, index: u32) -> bool {
 pub(super) fn load(cpu: &mut Cpu, list: MsrList) -> Result<(), u32> {
     for n in 0..list.count {
         let at = entry(list, n);
-        let index = number(cpu, at).filter(|&index| {
+        let index = number(cpu, n, at).filter(|&index| {
             !matches!(index, msr::FS_BASE | msr::GS_BASE | SMM_MONITOR_CTL)
                 && !is_x2apic(cpu, index)
         });
@@ -56,7 +57,7 @@ pub(super) fn load(cpu: &mut Cpu, list: MsrList) -> Result<(), u32> {
 pub(super) fn store(cpu: &mut Cpu, list: MsrList) -> Result<(), ()> {
     for n in 0..list.count {
         let at = entry(list, n);
-        let index = number(cpu, at).filter(|&index| index != SMBASE && !is_x2apic(cpu, index));
+        let index = number(cpu, n, at).filter(|&index| index != SMBASE && !is_x2apic(cpu, index));
         match index.map(|index| cpu.read_msr(index)) {
             Some(Ok(Some(value))) => cpu.physical_page(at).write(at as usize + 8, value),
             _ => {

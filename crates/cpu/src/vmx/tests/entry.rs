@@ -10,6 +10,7 @@ use crate::state::Shadow;
 type Change = fn(&mut Machine);
 
 const INVALID_GUEST: End = End::Host(1 << 31 | 33);
+const INVALID_MSR: End = End::Host(1 << 31 | 34);
 
 #[test]
 fn the_state_of_the_machine_of_these_tests_is_entered() {
@@ -170,9 +171,30 @@ fn an_msr_that_cannot_be_loaded_fails_the_entry_by_its_number() {
     machine.guest.write_u64(PAGE + 8, 0x1234);
     machine.guest.write_u64(PAGE + 16, cloister_x86::msr::FS_BASE.into());
 
-    assert_eq!(machine.run(|_| Ok(())), End::Host(1 << 31 | 34));
+    assert_eq!(machine.run(|_| Ok(())), INVALID_MSR);
     assert_eq!(machine.read(Field::EXIT_QUALIFICATION), 2);
     assert_eq!(machine.guest.vcpu.cpu.arch.msrs.kernel_gs_base, 0x1234);
+}
+
+#[test]
+fn an_msr_list_has_at_most_512_entries() {
+    // As many as there is RAM for.
+    const LIST: u64 = 0x20_0000;
+    for (count, end) in [(512, End::Guest), (513, INVALID_MSR), (0x1_0000, INVALID_MSR)] {
+        let mut machine = Machine::new();
+        machine.write(Field::ENTRY_MSR_LOAD_ADDRESS, LIST);
+        machine.write(Field::ENTRY_MSR_LOAD_COUNT, count);
+        for n in 0..count {
+            machine.guest.write_u64(LIST + 16 * n, cloister_x86::msr::KERNEL_GS_BASE.into());
+            machine.guest.write_u64(LIST + 16 * n + 8, n);
+        }
+
+        assert_eq!(machine.run(|_| Ok(())), end, "{count}");
+        assert_eq!(machine.guest.vcpu.cpu.arch.msrs.kernel_gs_base, 511, "{count}");
+        if end == INVALID_MSR {
+            assert_eq!(machine.read(Field::EXIT_QUALIFICATION), 513, "{count}");
+        }
+    }
 }
 
 #[test]
