@@ -8,6 +8,7 @@ use iced_x86::{
 use super::super::case::{Case, Fault, RETIRED};
 use super::super::encodings::is_tested;
 use super::super::soft::Soft;
+use super::super::variance::is_approximate;
 use super::undefined::Undefined;
 
 /// Instructions, or iterations of one, after which a block counts as endless.
@@ -109,6 +110,7 @@ fn is_defined(instruction: &Instruction, information: &mut InstructionInfoFactor
         && !instruction.is_string_instruction()
         && !instruction.is_vsib()
         && !instruction.has_lock_prefix()
+        && !is_approximate(instruction.mnemonic())
         && !matches!(
             instruction.mnemonic(),
             M::Shld
@@ -120,14 +122,6 @@ fn is_defined(instruction: &Instruction, information: &mut InstructionInfoFactor
                 | M::Pushad
                 | M::Popa
                 | M::Popad
-                | M::Rcpps
-                | M::Rcpss
-                | M::Rsqrtps
-                | M::Rsqrtss
-                | M::Vrcpps
-                | M::Vrcpss
-                | M::Vrsqrtps
-                | M::Vrsqrtss
                 | M::Dpps
                 | M::Dppd
                 | M::Vdpps

@@ -9,6 +9,7 @@ mod open;
 mod processor;
 mod row;
 
+pub(crate) use numeric::is_approximate;
 pub(crate) use processor::{Processor, Vendor};
 pub(crate) use row::{Part, Row, Trial, excuse};
 

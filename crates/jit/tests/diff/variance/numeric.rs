@@ -51,7 +51,7 @@ pub(crate) const APPROXIMATION: Row = Row {
     hosts: Hosts::Any,
     allows: |trial, part| {
         let (native, soft) = (&trial.native.state, &trial.soft.state);
-        is_approximate(trial)
+        is_approximate(trial.instruction.mnemonic())
             && match part {
                 Part::Xmm(n) => is_near(&native.fx.xmm[n], &soft.fx.xmm[n]),
                 Part::High(n) => is_near(&native.high[n], &soft.high[n]),
@@ -139,9 +139,10 @@ fn is_border(trial: &Trial<'_>, n: usize, flag: u16) -> bool {
     }
 }
 
-fn is_approximate(trial: &Trial<'_>) -> bool {
+/// Whether a result is an approximation, of which processors have their own.
+pub(crate) const fn is_approximate(mnemonic: M) -> bool {
     matches!(
-        trial.instruction.mnemonic(),
+        mnemonic,
         M::Rcpps
             | M::Rcpss
             | M::Rsqrtps
