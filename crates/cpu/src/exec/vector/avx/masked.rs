@@ -44,9 +44,10 @@ extern "C" fn load<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
         }
         return Ok(());
     }
-    // The segment is checked to the end before a page is looked at.
+    // Segment and canonicality are checked to the end before a page is looked at.
     if let Some(last) = (0..count).rfind(|&i| chosen::<T>(&mask, i)) {
-        linear::<T>(cpu, op, last, AccessKind::Read)?;
+        let la = linear::<T>(cpu, op, last, AccessKind::Read)?;
+        cpu.check_canonical(cpu.wrap_la(la.wrapping_add(T::SIZE as u64 - 1)))?;
     }
     let mut result = [0; 4];
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {
@@ -70,6 +71,7 @@ extern "C" fn store<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let start = linear::<T>(cpu, op, first, AccessKind::Write)?;
     let end = linear::<T>(cpu, op, last, AccessKind::Write)?;
     let end = cpu.wrap_la(end.wrapping_add(T::SIZE as u64 - 1));
+    cpu.check_canonical(end)?;
     cpu.probe_write(start, 1)?;
     cpu.probe_write(end, 1)?;
     for i in (0..count).filter(|&i| chosen::<T>(&mask, i)) {

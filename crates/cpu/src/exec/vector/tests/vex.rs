@@ -1,7 +1,7 @@
 //! When an instruction with a VEX prefix is one (SDM Vol. 2A, 2.4 and tables 2-18 and following).
 
 use cloister_x86::regs::{Cr0, Cr4, Xfeatures};
-use cloister_x86::{Exception, Gpr, Vector};
+use cloister_x86::{Exception, Gpr, PageFaultCode, Vector};
 use iced_x86::code_asm::*;
 
 use crate::cpu::Cpu;
@@ -148,4 +148,30 @@ fn masked_moves_are_exempt_from_alignment_checks() {
     assert_eq!(ending, UD, "UD2 behind them");
     assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0x0807_0605_0000_0000, 0, 0, 0]);
     assert_eq!(guest.read::<12>(DATA + 0x21), [0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0]);
+}
+
+#[test]
+fn masked_moves_look_at_the_whole_address_before_they_look_at_a_page() {
+    let codes: [&[u8]; 4] = [
+        &[0xc4, 0xe2, 0x75, 0x2c, 0x03], // VMASKMOVPS ymm0, ymm1, [rbx]
+        &[0xc4, 0xe2, 0x75, 0x2e, 0x03], // VMASKMOVPS [rbx], ymm1, ymm0
+        &[0xc4, 0xe2, 0xf5, 0x8c, 0x03], // VPMASKMOVQ ymm0, ymm1, [rbx]
+        &[0xc4, 0xe2, 0xf5, 0x8e, 0x03], // VPMASKMOVQ [rbx], ymm1, ymm0
+    ];
+    let start = (1 << 47) - 16;
+    // The first and the last element, of which the last is beyond; the first two.
+    let masks = [[1 << 63 | 1 << 31, 0, 0, 1 << 63], [1 << 63 | 1 << 31, 1 << 63, 0, 0]];
+    for (code, mask) in codes.iter().flat_map(|code| masks.map(|mask| (code, mask))) {
+        let mut guest = Guest::new(Start::Kernel64);
+        guest.load_code(code);
+        guest.vcpu.cpu.arch.gpr[Gpr::Rbx] = start;
+        guest.vcpu.cpu.arch.vector.ymm[1] = mask;
+
+        let ending = guest.run();
+
+        let write = if code[3] & 2 != 0 { 2 } else { 0 };
+        let absent = Exception::pf(start, PageFaultCode::from_bits_retain(write));
+        let expected = if mask[3] != 0 { Exception::gp(0) } else { absent };
+        assert_eq!(ending, Ending::Exception(expected), "{code:x?} {mask:x?}");
+    }
 }
