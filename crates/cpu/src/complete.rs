@@ -12,7 +12,8 @@ use crate::event::{self, debug};
 use crate::exit::Exit;
 use crate::run_state::attention;
 use crate::state::Shadow;
-use crate::vmx::window;
+use crate::vmx::event::Vectoring;
+use crate::vmx::{self, window};
 
 impl Vcpu {
     /// Answers a device access: `value` is what was read (ignored for writes).
@@ -51,6 +52,19 @@ impl Vcpu {
         self.cpu.arch.gpr[Gpr::Rax] = value & 0xffff_ffff;
         self.cpu.arch.gpr[Gpr::Rdx] = value >> 32;
         self.skip();
+    }
+
+    /// After a leaf that exited ([`Exit::Encls`]) and that is to run again: leaves for the guest's own
+    /// hypervisor, if an access to the leaf's operands said so.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::TripleFault`] if that cannot be reached.
+    pub fn leave_guest(&mut self) -> Result<(), Exit> {
+        match self.cpu.run.vm_exit.take() {
+            Some(exit) => vmx::exit::leave(&mut self.cpu, exit, Vectoring::default()),
+            None => Ok(()),
+        }
     }
 
     /// Makes the instruction that exited fault instead.

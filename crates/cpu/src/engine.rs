@@ -373,7 +373,7 @@ impl Vcpu {
                 delivery::deliver_exception(&mut self.cpu, fault).err()
             }
             Stop::VM_EXIT => {
-                let vectoring = self.cpu.run.vectoring.take();
+                let vectoring = std::mem::take(&mut self.cpu.run.vectoring);
                 let exit = self.cpu.run.vm_exit.take()?;
                 vmx::exit::leave(&mut self.cpu, exit, vectoring).err()
             }

@@ -73,7 +73,7 @@ pub(crate) struct RunState {
     /// The exit that [`Stop::VM_EXIT`](crate::Stop::VM_EXIT) stands for.
     pub(crate) vm_exit: Option<VmExit>,
     /// In VMX non-root operation: the software event whose delivery by the running instruction stopped.
-    pub(crate) vectoring: Option<Vectoring>,
+    pub(crate) vectoring: Vectoring,
     /// The exit that [`Stop::EXIT`](crate::Stop::EXIT) stands for.
     pub(crate) exit: Option<Exit>,
     /// Values of the device accesses that the instruction under way has made, in order.
@@ -111,7 +111,7 @@ impl Default for RunState {
             fault: None,
             non_canonical_fault: false,
             vm_exit: None,
-            vectoring: None,
+            vectoring: Vectoring::default(),
             exit: None,
             device_log: Vec::new(),
             device_next: 0,

@@ -141,6 +141,10 @@ fields! {
     EPTP = 0x201a;
     /// XSS-exiting bitmap.
     XSS_EXITING = 0x202c;
+    /// ENCLS-exiting bitmap.
+    ENCLS_EXITING = 0x202e;
+    /// ENCLV-exiting bitmap.
+    ENCLV_EXITING = 0x2036;
     /// Guest-physical address of an EPT violation or misconfiguration.
     GUEST_PHYSICAL_ADDRESS = 0x2400;
     /// VMCS link pointer.

@@ -83,10 +83,14 @@ bitflags! {
         const RDRAND = 1 << 11;
         /// INVPCID; without it #UD.
         const INVPCID = 1 << 12;
+        /// ENCLS as the bitmap says.
+        const ENCLS = 1 << 15;
         /// RDSEED.
         const RDSEED = 1 << 16;
         /// XSAVES and XRSTORS; without it #UD.
         const XSAVES = 1 << 20;
+        /// ENCLV as the bitmap says; without it #UD.
+        const ENCLV = 1 << 28;
     }
 
     /// VM-exit controls (SDM Vol. 3C, table 24-10).
@@ -230,7 +234,9 @@ pub enum ExitReason {
     Xsetbv = 55,
     Rdrand = 57,
     Invpcid = 58,
+    Encls = 60,
     Rdseed = 61,
+    Enclv = 70,
 }
 
 /// Exit reason: the exit came from an enclave.

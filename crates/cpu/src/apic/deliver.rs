@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::kicker;
 use crate::run_state::attention;
 use crate::state::Activity;
+use crate::vmx::event::Vectoring;
 use crate::vmx::{self, VmExit};
 
 /// Takes what other threads have posted: interrupts into IRR, NMI, INIT and start-up IPIs.
@@ -27,7 +28,7 @@ pub(crate) fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
         kicker.inbox.post_init();
     }
     if init && guest {
-        vmx::exit::leave(cpu, VmExit::new(ExitReason::Init), None)?;
+        vmx::exit::leave(cpu, VmExit::new(ExitReason::Init), Vectoring::default())?;
     } else if init {
         cpu.init();
     }
@@ -36,7 +37,7 @@ pub(crate) fn take_inbox(cpu: &mut Cpu) -> Result<(), Exit> {
     {
         if guest {
             let exit = VmExit::new(ExitReason::Sipi).qualified(vector.into());
-            vmx::exit::leave(cpu, exit, None)?;
+            vmx::exit::leave(cpu, exit, Vectoring::default())?;
         } else {
             start_up(cpu, vector);
         }

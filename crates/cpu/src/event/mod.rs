@@ -18,7 +18,7 @@ use crate::exec::system::descriptor::{Descriptor, is_null, selector_code};
 use crate::exit::{Exec, Exit, Stop};
 use crate::run_state::attention;
 use crate::state::{Activity, Shadow};
-use crate::vmx::event::Vectoring;
+use crate::vmx::event::{Origin, Vectoring};
 use crate::vmx::{self, VmExit};
 
 /// What an event is.
@@ -138,7 +138,16 @@ pub(crate) fn deliver_exception(cpu: &mut Cpu, exception: Exception) -> Result<(
 /// [`Exit::TripleFault`].
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
     // An exception of INT n may be one of its delivery.
-    let mut next = Some((event, cpu.run.vectoring.take()));
+    let mut vectoring = std::mem::take(&mut cpu.run.vectoring);
+    if cpu.enclave.in_enclave() {
+        vectoring.origin = Origin::Enclave;
+    }
+    deliver_under(cpu, event, vectoring)
+}
+
+/// Delivers `event`, which came under the delivery of another one, or of none.
+fn deliver_under(cpu: &mut Cpu, event: Event, vectoring: Vectoring) -> Result<(), Exit> {
+    let mut next = Some((event, vectoring));
     while let Some((event, vectoring)) = next {
         if let Some(exit) = vmx::event::intercepted(cpu, &event) {
             return vmx::exit::leave(cpu, exit, vectoring);
@@ -147,7 +156,7 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) -> Result<(), Exit> {
         cpu.run.alone = true;
         let outcome = attempt(cpu, event);
         cpu.run.alone = false;
-        next = follow(cpu, &event, 0, outcome)?;
+        next = follow(cpu, &event, 0, vectoring.origin, outcome)?;
     }
     Ok(())
 }
@@ -167,11 +176,10 @@ pub(crate) fn inject(cpu: &mut Cpu, event: Event, length: u32) -> Result<(), Exi
     if outcome.is_err() {
         cpu.arch.rip = rip;
     }
-    if let Some((event, vectoring)) = follow(cpu, &event, length, outcome)? {
-        cpu.run.vectoring = vectoring;
-        return deliver(cpu, event);
+    match follow(cpu, &event, length, Origin::Host, outcome)? {
+        Some((event, vectoring)) => deliver_under(cpu, event, vectoring),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What comes after an attempt to deliver `event`: nothing, or another event, with the one whose
@@ -180,17 +188,18 @@ fn follow(
     cpu: &mut Cpu,
     event: &Event,
     length: u32,
+    origin: Origin,
     outcome: Exec<Option<Exception>>,
-) -> Result<Option<(Event, Option<Vectoring>)>, Exit> {
+) -> Result<Option<(Event, Vectoring)>, Exit> {
     if outcome == Ok(None) {
         return Ok(None);
     }
-    let vectoring = Vectoring::of(cpu, event, length);
+    let vectoring = Vectoring::of(cpu, event, length, origin);
     let second = match outcome {
         Ok(fault) => fault,
         Err(Stop::FAULT) => cpu.run.fault.take(),
         Err(Stop::VM_EXIT) if let Some(exit) = cpu.run.vm_exit.take() => {
-            vmx::exit::leave(cpu, exit, Some(vectoring))?;
+            vmx::exit::leave(cpu, exit, vectoring)?;
             return Ok(None);
         }
         // An IDT, TSS or stack in device registers: a real processor would get a machine check
@@ -205,21 +214,23 @@ fn follow(
     let raised = Event::fault(second);
     let combined = combine(event, second);
     if combined == Some(raised) {
-        return Ok(Some((raised, Some(vectoring))));
+        return Ok(Some((raised, vectoring)));
     }
     // An exception that exits does so before it makes a double fault (SDM Vol. 3C, 25.2).
     if let Some(exit) = vmx::event::intercepted(cpu, &raised) {
-        vmx::exit::leave(cpu, exit, Some(vectoring))?;
+        vmx::exit::leave(cpu, exit, vectoring)?;
         return Ok(None);
     }
     if second.vector == Vector::Pf {
         // Also where #DF takes its place (SDM Vol. 3A, 6.15, interrupt 14).
         cpu.arch.cr2 = second.address;
     }
+    // Neither #DF nor a triple fault names what it comes of.
+    let nothing = Vectoring { origin, ..Vectoring::default() };
     match combined {
-        Some(double_fault) => Ok(Some((double_fault, None))),
+        Some(double_fault) => Ok(Some((double_fault, nothing))),
         None if cpu.guest_controls().is_some() => {
-            vmx::exit::leave(cpu, VmExit::new(ExitReason::TripleFault), None)?;
+            vmx::exit::leave(cpu, VmExit::new(ExitReason::TripleFault), nothing)?;
             Ok(None)
         }
         None => Err(Exit::TripleFault),

@@ -1,5 +1,6 @@
 //! What the processor can do in VMX operation: the capability MSRs (SDM Vol. 3C, appendix A).
 
+use cloister_sgx::SgxFeatures;
 use cloister_x86::msr;
 use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::vmcs::Field;
@@ -9,6 +10,7 @@ use cloister_x86::vmx::{
 };
 
 use super::region::{REVISION, SIZE};
+use crate::controls::Features;
 use crate::exec::system::control::CR4_ALLOWED;
 
 /// CR0 bits that are 1 in VMX operation; PE and PG not in an unrestricted guest.
@@ -63,9 +65,18 @@ pub(crate) const PROC: Settings = Settings {
     relaxed: ProcControls::CR3_LOAD.union(ProcControls::CR3_STORE).bits(),
     optional: ProcControls::all().bits(),
 };
-/// Secondary processor-based controls.
-pub(crate) const SECONDARY: Settings =
-    Settings { default1: 0, relaxed: 0, optional: SecondaryControls::all().bits() };
+/// Secondary processor-based controls of a processor with these features.
+pub(crate) const fn secondary(features: &Features) -> Settings {
+    let mut missing = SecondaryControls::empty();
+    if !features.has_sgx(SgxFeatures::SGX1) {
+        missing = missing.union(SecondaryControls::ENCLS);
+    }
+    if !features.has_sgx(SgxFeatures::OVERSUB_ENCLV) {
+        missing = missing.union(SecondaryControls::ENCLV);
+    }
+    let optional = SecondaryControls::all().difference(missing).bits();
+    Settings { default1: 0, relaxed: 0, optional }
+}
 /// VM-exit controls.
 pub(crate) const EXIT: Settings = Settings {
     default1: 0x0003_6dff,
@@ -108,7 +119,7 @@ const HIGHEST_INDEX: u64 = {
 };
 
 /// The value of a capability MSR of VMX.
-pub(crate) const fn read(index: u32) -> Option<u64> {
+pub(crate) const fn read(index: u32, features: &Features) -> Option<u64> {
     const WRITE_BACK: u64 = 6;
     Some(match index {
         msr::VMX_BASIC => {
@@ -137,7 +148,7 @@ pub(crate) const fn read(index: u32) -> Option<u64> {
         msr::VMX_CR4_FIXED0 => CR4_FIXED.bits(),
         msr::VMX_CR4_FIXED1 => CR4_ALLOWED.union(Cr4::VMXE).bits(),
         msr::VMX_VMCS_ENUM => HIGHEST_INDEX,
-        msr::VMX_PROCBASED_CTLS2 => SECONDARY.msr(),
+        msr::VMX_PROCBASED_CTLS2 => secondary(features).msr(),
         msr::VMX_EPT_VPID_CAP => EPT_VPID,
         msr::VMX_TRUE_PINBASED_CTLS => PIN.true_msr(),
         msr::VMX_TRUE_PROCBASED_CTLS => PROC.true_msr(),

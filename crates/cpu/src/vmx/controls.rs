@@ -72,6 +72,8 @@ pub(crate) struct ExecutionControls {
     pub(crate) tpr_threshold: u32,
     pub(crate) vpid: u16,
     pub(crate) eptp: u64,
+    pub(crate) encls_exiting: u64,
+    pub(crate) enclv_exiting: u64,
     pub(crate) cr0: Guard,
     pub(crate) cr4: Guard,
     pub(crate) cr3_target_count: u32,
@@ -120,6 +122,8 @@ impl ExecutionControls {
             tpr_threshold: word(Field::TPR_THRESHOLD),
             vpid: vmcs.read(Field::VPID) as u16,
             eptp: vmcs.read(Field::EPTP),
+            encls_exiting: vmcs.read(Field::ENCLS_EXITING),
+            enclv_exiting: vmcs.read(Field::ENCLV_EXITING),
             cr0: guard(Field::CR0_MASK, Field::CR0_SHADOW),
             cr4: guard(Field::CR4_MASK, Field::CR4_SHADOW),
             cr3_target_count: word(Field::CR3_TARGET_COUNT),
@@ -160,7 +164,7 @@ impl ExecutionControls {
         let has_second = |control| self.secondary.contains(control);
         capability::PIN.permit(pin)
             && capability::PROC.permit(proc)
-            && capability::SECONDARY.permit(secondary)
+            && capability::secondary(&cpu.ctl.features).permit(secondary)
             && self.cr3_target_count <= CR3_TARGETS
             && (!has(ProcControls::IO_BITMAPS) || self.io_bitmaps.iter().all(|&at| address(at)))
             && (!has(ProcControls::MSR_BITMAP) || address(self.msr_bitmap))

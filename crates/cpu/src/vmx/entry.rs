@@ -1,7 +1,7 @@
 //! VM entry (SDM Vol. 3C, chapter 26).
 
 use cloister_x86::vmx::{
-    ExitReason, ProcControls, VmInstructionError, entry_failure, interruption,
+    ExitReason, Interruptibility, ProcControls, VmInstructionError, entry_failure, interruption,
 };
 
 use super::controls::{EntryEvent, ExecutionControls};
@@ -91,7 +91,8 @@ fn load(
         }
     }
     let list = controls.entry_load;
-    let non_root = NonRoot { controls, host, pending: None, deadline: None };
+    let enclave_interruption = guest.interruptibility & Interruptibility::ENCLAVE.bits() != 0;
+    let non_root = NonRoot { controls, host, pending: None, deadline: None, enclave_interruption };
     cpu.arch.vmx.guest = Some(Box::new(non_root));
     if let Err(qualification) = checked {
         return Err(Failure { reason: ExitReason::InvalidGuestState, qualification });

@@ -14,20 +14,34 @@ const PAGE_FAULT: u8 = 14;
 /// Vector of #DB.
 const DEBUG: u8 = 1;
 
-/// IDT-vectoring information: an event that was under delivery.
+/// Where the processor was when an event came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Outside enclaves.
+    #[default]
+    Outside,
+    /// In an enclave, which it has left since.
+    Enclave,
+    /// In VMX root operation: VM entry injected the event.
+    Host,
+}
+
+/// An event under delivery when an exit came, as IDT-vectoring information has it. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Vectoring {
     pub(crate) information: u32,
     pub(crate) error_code: u32,
     /// Instruction length, of software events.
     pub(crate) length: u32,
+    /// Where it came, or the one whose delivery raised it.
+    pub(crate) origin: Origin,
 }
 
 impl Vectoring {
     /// That of `event`.
-    pub(crate) fn of(cpu: &Cpu, event: &Event, length: u32) -> Self {
+    pub(crate) fn of(cpu: &Cpu, event: &Event, length: u32, origin: Origin) -> Self {
         let (information, error_code) = describe(cpu, event);
-        Self { information, error_code, length }
+        Self { information, error_code, length, origin }
     }
 }
 

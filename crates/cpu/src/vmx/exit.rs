@@ -6,7 +6,7 @@ use cloister_x86::vmx::{
     EXIT_REASON_ENCLAVE, EXIT_REASON_ENTRY_FAILURE, ExitControls, ExitReason, interruption,
 };
 
-use super::event::{Vectoring, aex_cause};
+use super::event::{Origin, Vectoring, aex_cause};
 use super::guest::{self, Saved, with_resume_flag};
 use super::region::Region;
 use super::{NonRoot, VmExit, msr_list, window};
@@ -30,14 +30,16 @@ enum Abort {
 /// # Errors
 ///
 /// [`Exit::TripleFault`] for a VMX abort, which is a shutdown.
-pub(crate) fn leave(cpu: &mut Cpu, exit: VmExit, vectoring: Option<Vectoring>) -> Result<(), Exit> {
+pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Result<(), Exit> {
     let Some(guest) = cpu.arch.vmx.guest.take() else { return Ok(()) };
-    let from_enclave = cpu.enclave.in_enclave();
+    let mut origin = vectoring.origin;
     let mut rflags = with_resume_flag(cpu.rflags(), exit.resume_flag);
-    if from_enclave {
+    if cpu.enclave.in_enclave() {
+        origin = Origin::Enclave;
         // RF went into the SSA frame.
         before_event(cpu, &mut aex_cause(&exit));
         rflags = cpu.rflags();
+        conceal(&mut exit);
     }
     let shadowed = cpu.arch.shadow == Shadow::MovSs && !is_debug_exception(&exit);
     let keeps_pending = shadowed
@@ -49,10 +51,14 @@ pub(crate) fn leave(cpu: &mut Cpu, exit: VmExit, vectoring: Option<Vectoring>) -
         rflags,
         pending_debug: if keeps_pending { cpu.arch.debug_pending } else { 0 },
         preemption_timer: window::timer_left(cpu, &guest, exit.reason),
-        from_enclave,
+        enclave_interruption: match origin {
+            Origin::Outside => false,
+            Origin::Enclave => true,
+            Origin::Host => guest.enclave_interruption,
+        },
     };
     let vmcs = cpu.vmcs(cpu.arch.vmx.current.unwrap_or(u64::MAX));
-    report(vmcs, &exit, vectoring, from_enclave);
+    report(vmcs, &exit, vectoring, saved.enclave_interruption);
     guest::save(vmcs, cpu, &guest.controls, saved);
     if msr_list::store(cpu, guest.controls.exit_store).is_err() {
         return abort(cpu, Abort::SavingMsrs);
@@ -61,6 +67,18 @@ pub(crate) fn leave(cpu: &mut Cpu, exit: VmExit, vectoring: Option<Vectoring>) -
         && exit.interruption >> 8 & 7 == interruption::NMI;
     let virtual_nmis = guest.has_virtual_nmis();
     load_host(cpu, &guest, nmi || (cpu.arch.nmi_blocked && !virtual_nmis))
+}
+
+/// What an exit of an instruction in an enclave does not say: the place in a page, and the length
+/// (SDM Vol. 3C, 27.2.1).
+fn conceal(exit: &mut VmExit) {
+    const PAGE_FAULT: u32 = 14;
+    exit.linear &= !0xfff;
+    exit.physical &= !0xfff;
+    exit.length = 0;
+    if exit.reason == ExitReason::ExceptionOrNmi && exit.interruption & 0xff == PAGE_FAULT {
+        exit.qualification &= !0xfff;
+    }
 }
 
 fn is_debug_exception(exit: &VmExit) -> bool {
@@ -86,9 +104,8 @@ pub(super) fn fail_entry(
 }
 
 /// Writes what the VMCS says of an exit (SDM Vol. 3C, 27.2).
-fn report(vmcs: Region<'_>, exit: &VmExit, vectoring: Option<Vectoring>, from_enclave: bool) {
+fn report(vmcs: Region<'_>, exit: &VmExit, event: Vectoring, from_enclave: bool) {
     let enclave = if from_enclave { EXIT_REASON_ENCLAVE } else { 0 };
-    let event = vectoring.unwrap_or_default();
     let length = if exit.length == 0 { event.length } else { exit.length };
     vmcs.write(Field::EXIT_REASON, (exit.reason as u32 | enclave).into());
     vmcs.write(Field::EXIT_QUALIFICATION, exit.qualification);

@@ -140,7 +140,7 @@ pub(super) struct Saved {
     pub(super) pending_debug: u64,
     /// The VMX-preemption timer, if it counts and is saved.
     pub(super) preemption_timer: Option<u32>,
-    pub(super) from_enclave: bool,
+    pub(super) enclave_interruption: bool,
 }
 
 /// Saves guest state.
@@ -195,7 +195,7 @@ fn save_blocking(vmcs: Region<'_>, cpu: &Cpu, saved: Saved) {
         Shadow::MovSs => Interruptibility::MOV_SS,
     };
     blocking.set(Interruptibility::NMI, arch.nmi_blocked);
-    blocking.set(Interruptibility::ENCLAVE, saved.from_enclave);
+    blocking.set(Interruptibility::ENCLAVE, saved.enclave_interruption);
     vmcs.write(Field::GUEST_INTERRUPTIBILITY, blocking.bits().into());
     let activity = match arch.activity {
         Activity::Active => activity::ACTIVE,

@@ -45,6 +45,9 @@ pub(crate) struct NonRoot {
     pub(crate) pending: Option<ExitReason>,
     /// When the VMX-preemption timer expires, on the machine's time stamp counter.
     pub(crate) deadline: Option<u64>,
+    /// Whether VM entry found an event of an enclave in the interruptibility state, which stays while what it
+    /// injects is delivered.
+    pub(crate) enclave_interruption: bool,
 }
 
 /// A VM exit: what its VMCS fields say.
@@ -123,4 +126,4 @@ impl Cpu {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,8 @@ use cloister_x86::regs::Rflags;
 use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, interruption};
 
 use super::capability::PREEMPTION_RATE;
-use super::{NonRoot, VmExit, event, exit};
+use super::event::{self, Vectoring};
+use super::{NonRoot, VmExit, exit};
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -102,7 +103,7 @@ pub(crate) fn check_task_priority(cpu: &mut Cpu) {
 pub(crate) fn attend_first(cpu: &mut Cpu) -> Result<(), Exit> {
     let Some(guest) = &mut cpu.arch.vmx.guest else { return Ok(()) };
     match guest.pending.take() {
-        Some(reason) => exit::leave(cpu, VmExit::new(reason), None),
+        Some(reason) => exit::leave(cpu, VmExit::new(reason), Vectoring::default()),
         None => Ok(()),
     }
 }
@@ -119,22 +120,22 @@ pub(crate) fn attend_last(cpu: &mut Cpu) -> Result<(), Exit> {
         return Ok(());
     }
     if guest.deadline.is_some_and(|deadline| cpu.package.tsc() >= deadline) {
-        return exit::leave(cpu, VmExit::new(ExitReason::PreemptionTimer), None);
+        return exit::leave(cpu, VmExit::new(ExitReason::PreemptionTimer), Vectoring::default());
     }
     if cpu.arch.shadow != Shadow::None {
         return Ok(());
     }
     if proc.contains(ProcControls::NMI_WINDOW) && !cpu.arch.nmi_blocked {
-        return exit::leave(cpu, VmExit::new(ExitReason::NmiWindow), None);
+        return exit::leave(cpu, VmExit::new(ExitReason::NmiWindow), Vectoring::default());
     }
     let nmi_open = !cpu.arch.nmi_blocked || pin.contains(PinControls::VIRTUAL_NMIS);
     if pin.contains(PinControls::NMI) && cpu.apic.nmis != 0 && nmi_open {
         cpu.apic.nmis -= 1;
         let nmi = event::exit(cpu, &Event::plain(2, Kind::Nmi));
-        return exit::leave(cpu, nmi, None);
+        return exit::leave(cpu, nmi, Vectoring::default());
     }
     if proc.contains(ProcControls::INTERRUPT_WINDOW) && cpu.arch.system_flags.contains(Rflags::IF) {
-        return exit::leave(cpu, VmExit::new(ExitReason::InterruptWindow), None);
+        return exit::leave(cpu, VmExit::new(ExitReason::InterruptWindow), Vectoring::default());
     }
     if pin.contains(PinControls::EXTERNAL_INTERRUPT) {
         return external_interrupt(cpu);
@@ -153,5 +154,5 @@ fn external_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
             u32::from(vector) | interruption::EXTERNAL << 8 | interruption::VALID;
         cpu.apic_acknowledge(vector);
     }
-    exit::leave(cpu, interrupt, None)
+    exit::leave(cpu, interrupt, Vectoring::default())
 }

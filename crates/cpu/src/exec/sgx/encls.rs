@@ -4,6 +4,7 @@ use cloister_sgx::{EnclsRegs, LeafOutcome, SgxFeatures, encls};
 use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::segment::seg;
+use cloister_x86::vmx::{ExitReason, SecondaryControls};
 
 use super::port::Port;
 use crate::cpu::Cpu;
@@ -13,8 +14,8 @@ use crate::op::Op;
 /// ENCLS: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 ///
 /// IA32_FEATURE_CONTROL belongs to the owner: while it does not enable SGX, every leaf is in the
-/// exiting bitmap, whose check comes first.
-pub(super) extern "C" fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
+/// owner's exiting bitmap. The guest's own hypervisor comes first.
+pub(super) extern "C" fn encls(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.cr0.contains(Cr0::PE)
         || cpu.arch.system_flags.contains(Rflags::VM)
         || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1)
@@ -23,8 +24,11 @@ pub(super) extern "C" fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
         return Err(cpu.ud());
     }
     let leaf = cpu.arch.gpr[Gpr::Rax] as u32;
-    // SDM Vol. 3C, 25.1.3: bit 63 stands for all leaves from 63 on.
-    if cpu.ctl.encls_exiting >> leaf.min(63) & 1 != 0 {
+    cpu.intercept(op, ExitReason::Encls, |controls| {
+        controls.secondary.contains(SecondaryControls::ENCLS)
+            && is_in_bitmap(controls.encls_exiting, leaf)
+    })?;
+    if is_in_bitmap(cpu.ctl.encls_exiting, leaf) {
         return Err(cpu.exit_with(Exit::Encls { leaf }));
     }
     if !cpu.reaches_operands() {
@@ -43,6 +47,11 @@ pub(super) extern "C" fn encls(cpu: &mut Cpu, _op: &Op) -> Exec {
         }
         Err(stop) => Err(port.stop(stop)),
     }
+}
+
+/// Whether an exiting bitmap has a leaf; bit 63 stands for all from 63 on (SDM Vol. 3C, 25.1.3).
+pub(super) fn is_in_bitmap(bitmap: u64, leaf: u32) -> bool {
+    bitmap >> leaf.min(63) & 1 != 0
 }
 
 impl Cpu {

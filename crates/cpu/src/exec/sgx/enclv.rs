@@ -3,7 +3,9 @@
 use cloister_sgx::{SgxFeatures, enclv};
 use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Efer, Rflags};
+use cloister_x86::vmx::{ExitReason, SecondaryControls};
 
+use super::encls::is_in_bitmap;
 use super::port::Port;
 use crate::cpu::Cpu;
 use crate::exit::{Exec, Exit};
@@ -11,8 +13,9 @@ use crate::op::Op;
 
 /// ENCLV: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 ///
-/// The processor counts as one in VMX non-root operation, whose VMM is the owner.
-pub(super) extern "C" fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
+/// The processor counts as one in VMX non-root operation, whose VMM is the owner. The guest's own
+/// hypervisor comes first.
+pub(super) extern "C" fn enclv(cpu: &mut Cpu, op: &Op) -> Exec {
     if !cpu.arch.cr0.contains(Cr0::PE)
         || cpu.arch.system_flags.contains(Rflags::VM)
         || !cpu.ctl.features.has_sgx(SgxFeatures::SGX1 | SgxFeatures::OVERSUB_ENCLV)
@@ -24,10 +27,11 @@ pub(super) extern "C" fn enclv(cpu: &mut Cpu, _op: &Op) -> Exec {
         return Err(cpu.ud());
     }
     let leaf = cpu.arch.gpr[Gpr::Rax] as u32;
+    cpu.require_enabled(SecondaryControls::ENCLV)?;
+    cpu.intercept(op, ExitReason::Enclv, |controls| is_in_bitmap(controls.enclv_exiting, leaf))?;
     match cpu.ctl.enclv_exiting {
         None => return Err(cpu.ud()),
-        // Bit 63 stands for all leaves from 63 on.
-        Some(bitmap) if bitmap >> leaf.min(63) & 1 != 0 => {
+        Some(bitmap) if is_in_bitmap(bitmap, leaf) => {
             return Err(cpu.exit_with(Exit::Enclv { leaf }));
         }
         Some(_) => {}

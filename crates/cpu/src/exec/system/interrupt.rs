@@ -7,7 +7,7 @@ use crate::event::{Event, Kind, attempt, debug, deliver_exception};
 use crate::exec::table::{always, rows};
 use crate::exit::{Exec, Stop};
 use crate::op::Op;
-use crate::vmx::event::Vectoring;
+use crate::vmx::event::{Origin, Vectoring};
 use crate::vmx::{self, VmExit};
 
 rows! {
@@ -25,11 +25,11 @@ fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
     }
     cpu.arch.rip = cpu.next_rip(op);
     if cpu.guest_controls().is_some() {
-        cpu.run.vectoring = Some(Vectoring::of(cpu, &event, op.len.into()));
+        cpu.run.vectoring = Vectoring::of(cpu, &event, op.len.into(), Origin::Outside);
     }
     let outcome = attempt(cpu, event);
     if !matches!(outcome, Err(Stop::FAULT | Stop::VM_EXIT)) {
-        cpu.run.vectoring = None;
+        cpu.run.vectoring = Vectoring::default();
     }
     match outcome? {
         None => Ok(()),

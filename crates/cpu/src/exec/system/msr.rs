@@ -83,7 +83,7 @@ impl Cpu {
             msr::SYSENTER_EIP => self.arch.msrs.sysenter_eip,
             msr::PAT => self.arch.msrs.pat,
             msr::DEBUGCTL => self.arch.msrs.debugctl,
-            _ if self.ctl.features.vmx => return Ok(capability::read(index)),
+            _ if self.ctl.features.vmx => return Ok(capability::read(index, &self.ctl.features)),
             _ => return Ok(None),
         }))
     }

@@ -1,25 +1,26 @@
 //! A processor in VMX root operation with a VMCS that VM entry takes.
 
-use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::segment::{Rights, Segment, seg};
 use cloister_x86::vmcs::Field;
 use cloister_x86::vmx::{EntryControls, ExitControls, ProcControls, SecondaryControls};
+use cloister_x86::{Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 
 use crate::Exit;
+use crate::cpu::Cpu;
 use crate::state::VmxState;
 use crate::testing::{CODE, Ending, Guest, Start};
 use crate::vmx::guest::{self, Saved};
 use crate::vmx::region::REVISION;
-use crate::vmx::{ExecutionControls, capability};
+use crate::vmx::{ExecutionControls, HostState, NonRoot, capability};
 
 pub(super) const VMXON: u64 = 0x10_0000;
-pub(super) const VMCS: u64 = 0x10_1000;
+pub(crate) const VMCS: u64 = 0x10_1000;
 /// Where the guest begins, and where exits lead.
 pub(super) const GUEST: u64 = 0x10_2000;
-pub(super) const HOST: u64 = 0x10_3000;
+pub(crate) const HOST: u64 = 0x10_3000;
 /// A page for bitmaps and lists.
 pub(super) const PAGE: u64 = 0x10_4000;
 
@@ -39,6 +40,60 @@ pub(super) enum End {
     Guest,
     /// Anything else.
     Other(Ending),
+}
+
+/// Makes a VMCS at [`VMCS`] that lets the processor go on as it is, and whose exits lead to [`HOST`].
+pub(crate) fn fill(guest: &mut Guest) {
+    guest.write_u64(VMCS, REVISION.into());
+    guest.assemble_at(HOST, 64, |a| a.out(AT_HOST, iced_x86::code_asm::al));
+    let cpu = &guest.vcpu.cpu;
+    let required = |index| capability::read(index, &cpu.ctl.features).unwrap_or(0) & 0xffff_ffff;
+    let arch = &cpu.arch;
+    let vmcs = cpu.vmcs(VMCS);
+    for (field, index) in [
+        (Field::PIN_CONTROLS, msr::VMX_TRUE_PINBASED_CTLS),
+        (Field::PROC_CONTROLS, msr::VMX_TRUE_PROCBASED_CTLS),
+        (Field::EXIT_CONTROLS, msr::VMX_TRUE_EXIT_CTLS),
+        (Field::ENTRY_CONTROLS, msr::VMX_TRUE_ENTRY_CTLS),
+    ] {
+        vmcs.write(field, required(index));
+    }
+    let exit = vmcs.read(Field::EXIT_CONTROLS) | u64::from(ExitControls::HOST_64.bits());
+    vmcs.write(Field::EXIT_CONTROLS, exit);
+    let saved =
+        Saved { rflags: 2, pending_debug: 0, preemption_timer: None, enclave_interruption: false };
+    guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
+    vmcs.write(Field::LINK_POINTER, u64::MAX);
+    vmcs.write(Field::GUEST_RIP, GUEST);
+    vmcs.write(Field::GUEST_EFER, arch.efer.bits());
+    for (field, value) in [
+        (Field::HOST_CR0, arch.cr0.bits()),
+        (Field::HOST_CR3, arch.cr3),
+        (Field::HOST_CR4, arch.cr4.bits()),
+        (Field::HOST_CS_SELECTOR, 8),
+        (Field::HOST_SS_SELECTOR, 0x10),
+        (Field::HOST_TR_SELECTOR, 0x18),
+        (Field::HOST_RSP, arch.gpr[Gpr::Rsp]),
+        (Field::HOST_RIP, HOST),
+        (Field::HOST_EFER, arch.efer.bits()),
+    ] {
+        vmcs.write(field, value);
+    }
+}
+
+/// Puts a processor into VMX non-root operation, as VM entry does by the VMCS at [`VMCS`], with its state
+/// as it is.
+pub(crate) fn become_guest(cpu: &mut Cpu) {
+    let vmcs = cpu.vmcs(VMCS);
+    let guest = NonRoot {
+        controls: ExecutionControls::read(vmcs),
+        host: HostState::read(vmcs),
+        pending: None,
+        deadline: None,
+        enclave_interruption: false,
+    };
+    cpu.arch.vmx =
+        VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: Some(Box::new(guest)) };
 }
 
 pub(super) struct Machine {
@@ -65,48 +120,9 @@ impl Machine {
         cpu.arch.vmx = VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: None };
         cpu.derive();
         let mut machine = Self { guest };
-        for region in [VMXON, VMCS] {
-            machine.guest.write_u64(region, REVISION.into());
-        }
-        machine.fill();
-        machine.code(HOST, |a| a.out(AT_HOST, iced_x86::code_asm::al));
+        machine.guest.write_u64(VMXON, REVISION.into());
+        fill(&mut machine.guest);
         machine
-    }
-
-    fn fill(&mut self) {
-        let required = |index| capability::read(index).unwrap_or(0) & 0xffff_ffff;
-        let cpu = &self.guest.vcpu.cpu;
-        let arch = &cpu.arch;
-        let vmcs = cpu.vmcs(VMCS);
-        for (field, index) in [
-            (Field::PIN_CONTROLS, cloister_x86::msr::VMX_TRUE_PINBASED_CTLS),
-            (Field::PROC_CONTROLS, cloister_x86::msr::VMX_TRUE_PROCBASED_CTLS),
-            (Field::EXIT_CONTROLS, cloister_x86::msr::VMX_TRUE_EXIT_CTLS),
-            (Field::ENTRY_CONTROLS, cloister_x86::msr::VMX_TRUE_ENTRY_CTLS),
-        ] {
-            vmcs.write(field, required(index));
-        }
-        let exit = vmcs.read(Field::EXIT_CONTROLS) | u64::from(ExitControls::HOST_64.bits());
-        vmcs.write(Field::EXIT_CONTROLS, exit);
-        let saved =
-            Saved { rflags: 2, pending_debug: 0, preemption_timer: None, from_enclave: false };
-        guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
-        vmcs.write(Field::LINK_POINTER, u64::MAX);
-        vmcs.write(Field::GUEST_RIP, GUEST);
-        vmcs.write(Field::GUEST_EFER, arch.efer.bits());
-        for (field, value) in [
-            (Field::HOST_CR0, arch.cr0.bits()),
-            (Field::HOST_CR3, arch.cr3),
-            (Field::HOST_CR4, arch.cr4.bits()),
-            (Field::HOST_CS_SELECTOR, 8),
-            (Field::HOST_SS_SELECTOR, 0x10),
-            (Field::HOST_TR_SELECTOR, 0x18),
-            (Field::HOST_RSP, arch.gpr[Gpr::Rsp]),
-            (Field::HOST_RIP, HOST),
-            (Field::HOST_EFER, arch.efer.bits()),
-        ] {
-            vmcs.write(field, value);
-        }
     }
 
     pub(super) fn write(&mut self, field: Field, value: u64) {

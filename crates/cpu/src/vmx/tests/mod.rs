@@ -5,4 +5,5 @@ mod ept;
 mod event;
 mod exit;
 mod instruction;
-mod machine;
+pub(crate) mod machine;
+mod sgx;

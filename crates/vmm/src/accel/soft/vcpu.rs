@@ -214,7 +214,7 @@ impl SoftVcpu {
                 Ok(Ok(()))
             }
             Action::Inject(exception) => Ok(self.vcpu.inject(exception)),
-            Action::Retry => Ok(Ok(())),
+            Action::Retry => Ok(self.vcpu.leave_guest()),
             Action::Exhausted(gpa, reason) => Err(VcpuError::EpcExhausted { gpa, reason }),
         }
     }

@@ -8,6 +8,7 @@ mod entry;
 mod exited;
 mod host;
 mod memory;
+mod non_root;
 mod patching;
 mod pending;
 mod restricted;
