@@ -116,8 +116,7 @@ const FLAGS: [Flag; 14] = [
     flag("sgx-edeccssa", SGX1, Bit::Feature(SgxFeatures::EDECCSSA)),
     flag("sgx-aex-notify", SGX1, Bit::Attribute(AttributeFlags::AEXNOTIFY)),
     flag("sgx-exinfo", SGX1, Bit::Misc(MISCSELECT_EXINFO)),
-    // As in QEMU, the name says that it may change: see docs/vmx.md.
-    flag("x-vmx", None, Bit::Vmx),
+    flag("vmx", None, Bit::Vmx),
 ];
 
 /// Names of all flags.
@@ -319,7 +318,7 @@ mod tests {
     #[test]
     fn vmx_is_off_by_default_and_asks_for_no_sgx() {
         assert!(!CpuConfig::default().vmx);
-        let config = CpuConfig::parse("host,+x-vmx,-sgx").unwrap();
+        let config = CpuConfig::parse("host,+vmx,-sgx").unwrap();
         assert_eq!((config.vmx, config.wanted), (true, None));
     }
 
@@ -343,7 +342,7 @@ mod tests {
                 "host,+avx512f",
                 "there is no flag avx512f: the flags are sgx, sgx1, sgx2, sgxlc, sgx-debug, \
                  sgx-mode64, sgx-provisionkey, sgx-tokenkey, sgx-kss, sgx-oversub, \
-                 sgx-edeccssa, sgx-aex-notify, sgx-exinfo, x-vmx",
+                 sgx-edeccssa, sgx-aex-notify, sgx-exinfo, vmx",
             ),
             ("host,+sgx2,-sgx2", "the flag sgx2 is given twice: leave one out"),
             ("host,-sgx-kss,-sgx_kss", "the flag sgx-kss is given twice: leave one out"),
