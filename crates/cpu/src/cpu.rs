@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cloister_sgx::EnclaveState;
 use cloister_x86::Exception;
-use cloister_x86::regs::{Cr0, Cr4, Rflags};
+use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::segment::seg;
 
 use crate::apic::LocalApic;
@@ -88,9 +88,14 @@ impl Cpu {
 
     /// Makes anew what follows from the architectural state, and drops all translations.
     pub(crate) fn derive(&mut self) {
-        self.run.tlb.flush_all();
-        let pcid = if self.arch.cr4.contains(Cr4::PCIDE) { self.arch.cr3 } else { 0 };
-        self.run.tlb.switch_to_flushed((pcid & 0xfff) as u16);
+        self.run.tlb.flush_worlds();
+        self.run.guest_pages.drop_all();
+        self.run.tlb.switch_to_flushed(self.paging().pcid());
+        self.update_derived();
+    }
+
+    /// Makes anew what follows from the architectural state, but for translations.
+    pub(crate) fn update_derived(&mut self) {
         self.update_mode();
         self.update_attention();
     }

@@ -195,7 +195,8 @@ impl Vcpu {
         if cpu.kicker.events.load(Ordering::Relaxed) != 0 {
             let events = cpu.kicker.events.swap(0, Ordering::SeqCst);
             if events & event::FLUSH_TLB != 0 {
-                cpu.run.tlb.flush_all();
+                cpu.run.tlb.flush_worlds();
+                cpu.run.guest_pages.drop_all();
             }
             if events & event::APIC != 0
                 && let Err(exit) = apic::take_inbox(cpu)

@@ -277,7 +277,7 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn jump_keys(&self) -> [u64; 2] {
         let (tlb, fetch) = (&self.run.tlb, self.run.fetch_key);
-        [tlb.epoch, tlb.code_epoch | 1 << 55].map(|epoch| epoch << 8 | fetch)
+        [tlb.epoch, tlb.code_epoch() | 1 << 55].map(|epoch| epoch << 8 | fetch)
     }
 
     /// Whose rights instruction fetches have.

@@ -4,6 +4,7 @@ use cloister_x86::Exception;
 
 use crate::crowd::Patience;
 use crate::exit::Exit;
+use crate::mem::ept::GuestPages;
 use crate::mem::tlb::{MmuMode, Tlb};
 use crate::mode::Mode;
 use crate::native::NativeState;
@@ -52,6 +53,8 @@ pub(crate) struct RunState {
     pub(crate) fetch_key: u64,
     /// Translations.
     pub(crate) tlb: Tlb,
+    /// Translations of guest-physical addresses.
+    pub(crate) guest_pages: GuestPages,
     /// Physical page of the running block: see [`crate::mem::tlb::Entry::phys`].
     pub(crate) block_phys: u64,
     /// What translated code uses.
@@ -101,6 +104,7 @@ impl Default for RunState {
             mmu_mode: MmuMode::Supervisor,
             fetch_key: 0,
             tlb: Tlb::default(),
+            guest_pages: GuestPages::default(),
             block_phys: u64::MAX,
             native: NativeState::default(),
             alone: false,

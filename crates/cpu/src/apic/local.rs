@@ -242,7 +242,7 @@ impl Cpu {
         }
         self.apic.base = value;
         // The register page may have moved over or away from memory.
-        self.run.tlb.flush_all();
+        self.run.tlb.flush_worlds();
         self.publish_apic();
         self.run.attention |= attention::INTERRUPTS;
         true

@@ -1,5 +1,5 @@
 //! Extended page tables: from guest-physical to physical addresses in VMX non-root operation
-//! (SDM Vol. 3C, 28.3).
+//! (SDM Vol. 3C, 28.3 and 28.4).
 
 use cloister_x86::Gpa;
 use cloister_x86::vmx::ExitReason;
@@ -45,6 +45,74 @@ pub(crate) enum Purpose {
     Pdptes,
 }
 
+/// Entries of [`GuestPages`].
+const PAGES: usize = 512;
+
+/// A guest-physical mapping (SDM Vol. 3C, 28.4.2): a page of 4 KiB under an EPT pointer.
+#[derive(Clone, Copy, Debug)]
+struct GuestPage {
+    /// Guest-physical address; [`NO_PAGE`] in an empty entry.
+    guest: u64,
+    eptp: u64,
+    /// Physical address.
+    page: u64,
+    /// Accesses that need no walk: they are allowed, and their flags are set.
+    rights: u64,
+}
+
+/// No page's address.
+const NO_PAGE: u64 = u64::MAX;
+
+/// What walks of extended page tables found: a direct-mapped cache.
+#[derive(Debug)]
+pub(crate) struct GuestPages(Box<[GuestPage]>);
+
+impl Default for GuestPages {
+    fn default() -> Self {
+        let empty = GuestPage { guest: NO_PAGE, eptp: 0, page: 0, rights: 0 };
+        Self(vec![empty; PAGES].into_boxed_slice())
+    }
+}
+
+impl GuestPages {
+    fn slot(&mut self, guest: u64) -> &mut GuestPage {
+        &mut self.0[(guest >> 12) as usize % PAGES]
+    }
+
+    fn find(&mut self, eptp: u64, guest: u64, access: u64) -> Option<Gpa> {
+        let entry = self.slot(guest);
+        (entry.guest == guest & !0xfff && entry.eptp == eptp && entry.rights & access == access)
+            .then_some(Gpa(entry.page | guest & 0xfff))
+    }
+
+    /// Drops what translates a guest-physical address, as an EPT violation does.
+    fn drop_page(&mut self, guest: u64) {
+        let entry = self.slot(guest);
+        if entry.guest == guest & !0xfff {
+            entry.guest = NO_PAGE;
+        }
+    }
+
+    /// Drops what was found under `eptp`: INVEPT.
+    pub(crate) fn drop_context(&mut self, eptp: u64) {
+        for entry in self.0.iter_mut().filter(|entry| is_same_context(entry.eptp, eptp)) {
+            entry.guest = NO_PAGE;
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn drop_all(&mut self) {
+        for entry in &mut self.0 {
+            entry.guest = NO_PAGE;
+        }
+    }
+}
+
+/// Whether two EPT pointers name the same tables: EP4TA (SDM Vol. 3C, 28.4.1).
+pub(crate) const fn is_same_context(a: u64, b: u64) -> bool {
+    (a ^ b) & ADDRESS == 0
+}
+
 impl Cpu {
     /// The physical address that a guest-physical one is: the same outside VMX non-root operation and
     /// without EPT.
@@ -53,14 +121,17 @@ impl Cpu {
     ///
     /// An EPT violation or misconfiguration.
     #[inline]
-    pub(crate) fn nested(&self, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
+    pub(crate) fn nested(&mut self, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
         match self.guest_controls() {
-            Some(controls) if controls.has_ept() => self.walk_ept(controls.eptp, guest, purpose),
+            Some(controls) if controls.has_ept() => {
+                let eptp = controls.eptp;
+                self.guest_physical(eptp, guest, purpose)
+            }
             _ => Ok(Gpa(guest)),
         }
     }
 
-    fn walk_ept(&self, eptp: u64, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
+    fn guest_physical(&mut self, eptp: u64, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
         let keeps_flags = eptp & EPTP_ACCESSED_DIRTY != 0;
         let access = match purpose {
             Purpose::Translation(_, AccessKind::Read) | Purpose::Pdptes => READ,
@@ -70,6 +141,35 @@ impl Cpu {
             Purpose::Entry(_, write) if write || keeps_flags => READ | WRITE,
             Purpose::Entry(..) => READ,
         };
+        if let Some(found) = self.run.guest_pages.find(eptp, guest, access) {
+            return Ok(found);
+        }
+        let walked = self.walk_ept(eptp, guest, purpose, access);
+        match walked {
+            Ok((gpa, rights)) => {
+                // A write that is still to set the dirty flag walks again.
+                let rights =
+                    if keeps_flags && access & WRITE == 0 { rights & !WRITE } else { rights };
+                *self.run.guest_pages.slot(guest) =
+                    GuestPage { guest: guest & !0xfff, eptp, page: gpa.0 & !0xfff, rights };
+                Ok(gpa)
+            }
+            Err(exit) => {
+                self.run.guest_pages.drop_page(guest);
+                Err(exit)
+            }
+        }
+    }
+
+    /// Walks the extended page tables; the physical address comes with the rights to its page.
+    fn walk_ept(
+        &self,
+        eptp: u64,
+        guest: u64,
+        purpose: Purpose,
+        access: u64,
+    ) -> Result<(Gpa, u64), VmExit> {
+        let keeps_flags = eptp & EPTP_ACCESSED_DIRTY != 0;
         let (mut table, mut level, mut rights) = (eptp & ADDRESS, 4, RIGHTS);
         loop {
             let shift = 12 + 9 * (level - 1);
@@ -95,7 +195,7 @@ impl Cpu {
             }
             if leaf {
                 let within = (1 << shift) - 1;
-                return Ok(Gpa(entry & ADDRESS & !within | guest & within));
+                return Ok((Gpa(entry & ADDRESS & !within | guest & within), rights));
             }
             table = entry & ADDRESS;
             level -= 1;

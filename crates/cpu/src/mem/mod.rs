@@ -10,6 +10,7 @@ pub(crate) mod physical;
 pub(crate) mod tlb;
 pub(crate) mod translate;
 pub(crate) mod walk;
+pub(crate) mod world;
 
 pub(crate) use bytes::PageBytes;
 pub(crate) use int::{Int, Plain};

@@ -3,7 +3,8 @@
 //! Three direct-mapped TLBs (read, write, execute) for each [`MmuMode`]. An entry's tag is the
 //! page's linear address with, in the low 12 bits, the number of the *context* it was made in. A
 //! context stands for a PCID; loading CR3 changes the current context, and dropping a context's
-//! translations is giving it a new number. Entries of global pages outlive their context: the slow
+//! translations is giving it a new number. A hypervisor and its guests have contexts each of their own
+//! ([`World`]). Entries of global pages outlive their context: the slow
 //! path takes them over into the current one. The entry that another one replaced is kept beside it for
 //! the slow path, which exchanges the two and saves a walk.
 #![cfg_attr(
@@ -15,6 +16,7 @@
 use std::ptr::NonNull;
 
 use super::PageBytes;
+use super::world::{Paging, World, WorldKey};
 use crate::phys::{CodeTrack, Tracker};
 
 /// Entries in each TLB.
@@ -24,42 +26,13 @@ const NO_CONTEXT: u64 = 0;
 /// The context number of empty entries, which is never current.
 const EMPTY_CONTEXT: u64 = 0xfff;
 const LAST_CONTEXT: u64 = 0xffe;
+/// Worlds that are kept besides the current one.
+const MOST_PARKED: usize = 16;
 /// From how many entries on all those of enclaves are emptied together.
 const ENCLAVE_SLOTS: usize = 256;
 
 // A slot's number fits in 16 bits.
 const _: () = assert!(ENTRIES * 12 <= 1 << 16);
-
-/// A set of page numbers that may have more members than were put in.
-#[derive(Debug)]
-struct PageFilter(Box<[u64; Self::BITS / 64]>);
-
-impl PageFilter {
-    const BITS: usize = 1 << 13;
-
-    fn new() -> Self {
-        Self(Box::new([0; Self::BITS / 64]))
-    }
-
-    fn place(page: u64) -> (usize, u64) {
-        let hash = (page ^ page >> 13) as usize & (Self::BITS - 1);
-        (hash / 64, 1 << (hash % 64))
-    }
-
-    fn insert(&mut self, page: u64) {
-        let (word, bit) = Self::place(page);
-        self.0[word] |= bit;
-    }
-
-    fn contains(&self, page: u64) -> bool {
-        let (word, bit) = Self::place(page);
-        self.0[word] & bit != 0
-    }
-
-    fn clear(&mut self) {
-        self.0.fill(0);
-    }
-}
 
 /// Whose rights an access has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,58 +104,40 @@ pub(crate) struct Tlb {
     replaced: Box<[Entry; ENTRIES * 12]>,
     /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
     context: u64,
-    /// Number of the current context, always.
-    real_context: u64,
     /// Entries made inside an enclave since the last flush of those: all, if there are fewer than
     /// [`ENCLAVE_SLOTS`]. An enclave that is left soon, as by an interrupt, made only a few.
     enclave_slots: Vec<u16>,
-    /// Context of each PCID; 0: none yet.
-    contexts: Box<[u16]>,
+    /// What the entries of the current context belong to.
+    world: World,
+    /// Other worlds, the one that was left last at the end.
+    parked: Vec<World>,
     next_context: u64,
-    pcid: u16,
-    /// Distinguishes global translations made before and after global flushes: 1 to FFFH.
-    global_epoch: u64,
-    /// Large pages that entries were filled from: by la >> 21, and for pages beyond 2 MiB (which
-    /// are of 1 GiB, or of 4 MiB in 32-bit paging) also by la >> 30.
-    large: PageFilter,
-    huge: PageFilter,
+    last_global_epoch: u64,
+    /// Numbers for [`World::code_epoch`] and [`World::code_flushes`].
+    last_change: u64,
     /// Stands for the translations in force, as far as code was found through them: lookups of
     /// decoded code by linear address depend on it. Below 2^48.
     pub(crate) epoch: u64,
-    /// Changes when translations of global pages in the upper half that code was found through may
-    /// have been dropped: lookups of code in such pages depend on this alone. Below 2^48.
-    pub(crate) code_epoch: u64,
-    /// Counts flushes of pages that code was found through.
-    code_flushes: u64,
-    /// Pages that code was found through.
-    code_pages: PageFilter,
     slow_only: bool,
 }
 
 impl Default for Tlb {
     fn default() -> Self {
-        Self {
+        let mut tlb = Self {
             entries: empty_entries(),
             replaced: empty_entries(),
-            context: 1,
-            real_context: 1,
+            context: NO_CONTEXT,
             enclave_slots: Vec::with_capacity(ENCLAVE_SLOTS),
-            contexts: {
-                let mut contexts = vec![0; 4096].into_boxed_slice();
-                contexts[0] = 1;
-                contexts
-            },
-            next_context: 2,
-            pcid: 0,
-            global_epoch: 1,
-            large: PageFilter::new(),
-            huge: PageFilter::new(),
-            epoch: 1,
-            code_epoch: 1,
-            code_flushes: 0,
-            code_pages: PageFilter::new(),
+            world: World::new(WorldKey::default()),
+            parked: Vec::new(),
+            next_context: 1,
+            last_global_epoch: 0,
+            last_change: 0,
+            epoch: 0,
             slow_only: false,
-        }
+        };
+        tlb.flush_all();
+        tlb
     }
 }
 
@@ -254,7 +209,7 @@ impl Tlb {
         la: u64,
     ) -> Option<(PageBytes, u64)> {
         let page = la & !0xfff;
-        let (context, epoch) = (self.real_context, self.global_epoch);
+        let (context, epoch) = (self.world.context, self.world.global_epoch);
         let translates = |entry: &mut Entry| {
             if entry.tag & !0xfff == page && entry.global() == epoch {
                 entry.tag = page | context;
@@ -287,9 +242,9 @@ impl Tlb {
     ) {
         let page = la & !0xfff;
         if page_size > 4096 {
-            self.large.insert(la >> 21);
+            self.world.large.insert(la >> 21);
             if page_size > 1 << 21 {
-                self.huge.insert(la >> 30);
+                self.world.huge.insert(la >> 30);
             }
         }
         let slot = Self::slot(kind, mode, la);
@@ -297,12 +252,13 @@ impl Tlb {
             self.enclave_slots.push(slot as u16);
         }
         let entry = Entry {
-            tag: page | self.real_context,
+            tag: page | self.world.context,
             // Of the page's first byte: an access to the page stays in it whatever `bytes` began
             // at.
             addend: (bytes.host().as_ptr() as u64 & !0xfff).wrapping_sub(page),
             track: bytes.track(),
-            page: phys | if global && mode != MmuMode::Enclave { self.global_epoch } else { 0 },
+            page: phys
+                | if global && mode != MmuMode::Enclave { self.world.global_epoch } else { 0 },
         };
         let old = std::mem::replace(&mut self.entries[slot], entry);
         if old.tag & !0xfff != page {
@@ -313,7 +269,7 @@ impl Tlb {
     /// Makes every access take the slow path (data breakpoints, alignment checks), or ends that.
     pub(crate) fn set_slow_only(&mut self, on: bool) {
         self.slow_only = on;
-        self.context = if on { NO_CONTEXT } else { self.real_context };
+        self.context = if on { NO_CONTEXT } else { self.world.context };
     }
 
     /// Whether every access takes the slow path.
@@ -327,15 +283,22 @@ impl Tlb {
         self.replaced.fill(EMPTY);
     }
 
+    /// A number for code that may be found through other translations from now on.
+    fn new_change(&mut self) -> u64 {
+        self.last_change = (self.last_change + 1) & 0xf_ffff_ffff;
+        self.last_change
+    }
+
     fn new_context(&mut self) -> u64 {
         if self.next_context > LAST_CONTEXT {
             self.empty();
-            self.contexts.fill(0);
+            self.parked.clear();
+            self.world.contexts.fill(0);
             self.next_context = 1;
-            self.large.clear();
-            self.huge.clear();
+            self.world.large.clear();
+            self.world.huge.clear();
             // Numbers come again: what was found under them before must not.
-            self.code_flushes += 1;
+            self.world.code_flushes = self.new_change();
         }
         let context = self.next_context;
         self.next_context += 1;
@@ -343,25 +306,31 @@ impl Tlb {
     }
 
     fn enter(&mut self, context: u64) {
-        self.contexts[usize::from(self.pcid)] = context as u16;
-        self.real_context = context;
+        self.world.contexts[usize::from(self.world.pcid)] = context as u16;
+        self.world.context = context;
         self.context = if self.slow_only { NO_CONTEXT } else { context };
         self.set_epoch();
     }
 
+    /// [`World::code_epoch`].
+    #[inline(always)]
+    pub(crate) fn code_epoch(&self) -> u64 {
+        self.world.code_epoch
+    }
+
     fn set_epoch(&mut self) {
-        self.epoch = (self.code_flushes << 12 | self.real_context) & 0xffff_ffff_ffff;
+        self.epoch = self.world.code_flushes << 12 | self.world.context;
     }
 
     /// Remembers that code was found through the translation of `la`.
     pub(crate) fn note_code(&mut self, la: u64) {
-        self.code_pages.insert(la >> 12);
+        self.world.code_pages.insert(la >> 12);
     }
 
     /// Makes `pcid` (0 to 4095) current, keeping its translations. For MOV to CR3 with bit 63 set.
     pub(crate) fn switch_to(&mut self, pcid: u16) {
-        self.pcid = pcid & 0xfff;
-        let mut context = u64::from(self.contexts[usize::from(self.pcid)]);
+        self.world.pcid = pcid & 0xfff;
+        let mut context = u64::from(self.world.contexts[usize::from(self.world.pcid)]);
         if context == 0 {
             context = self.new_context();
         }
@@ -370,50 +339,93 @@ impl Tlb {
 
     /// Makes `pcid` current and drops its non-global translations: MOV to CR3.
     pub(crate) fn switch_to_flushed(&mut self, pcid: u16) {
-        self.pcid = pcid & 0xfff;
+        self.world.pcid = pcid & 0xfff;
         let context = self.new_context();
         self.enter(context);
     }
 
     /// Drops the non-global translations of `pcid`: INVPCID type 1.
     pub(crate) fn flush_pcid(&mut self, pcid: u16) {
-        if pcid == self.pcid {
+        if pcid == self.world.pcid {
             self.switch_to_flushed(pcid);
         } else {
-            self.contexts[usize::from(pcid & 0xfff)] = 0;
+            self.world.contexts[usize::from(pcid & 0xfff)] = 0;
         }
     }
 
     /// Drops the non-global translations of all PCIDs: INVPCID type 3.
     pub(crate) fn flush_non_global(&mut self) {
-        self.contexts.fill(0);
-        self.switch_to_flushed(self.pcid);
+        self.world.contexts.fill(0);
+        self.switch_to_flushed(self.world.pcid);
     }
 
-    /// Drops everything: INVPCID type 2, changes of CR0, CR4, EFER, A20, physical map.
+    /// Drops everything of the current world: INVPCID type 2, changes of CR0, CR4 and EFER.
     pub(crate) fn flush_all(&mut self) {
-        self.global_epoch += 1;
-        if self.global_epoch > 0xfff {
+        self.last_global_epoch += 1;
+        if self.last_global_epoch > 0xfff {
             self.empty();
-            self.global_epoch = 1;
+            self.parked.clear();
+            self.last_global_epoch = 1;
         }
-        self.code_epoch = (self.code_epoch + 1) & 0xffff_ffff_ffff;
-        self.code_flushes += 1;
-        self.code_pages.clear();
-        self.large.clear();
-        self.huge.clear();
+        self.world.global_epoch = self.last_global_epoch;
+        self.world.code_epoch = self.new_change();
+        self.world.code_flushes = self.new_change();
+        self.world.code_pages.clear();
+        self.world.large.clear();
+        self.world.huge.clear();
         self.flush_non_global();
+    }
+
+    /// Drops everything of all worlds: the physical map, A20.
+    pub(crate) fn flush_worlds(&mut self) {
+        self.parked.clear();
+        self.flush_all();
+    }
+
+    /// Goes from one world, whose translations were made under `left`, to another, whose are made under
+    /// `entered`: VM entry and VM exit.
+    pub(crate) fn change_world(&mut self, key: WorldKey, left: Paging, entered: Paging) {
+        self.world.paging = Some(left);
+        // A VM entry that fails goes from a world to itself.
+        if key != self.world.key {
+            let parked = self.parked.iter().position(|world| world.key == key);
+            let next = parked.map_or_else(|| World::new(key), |n| self.parked.remove(n));
+            if self.parked.len() == MOST_PARKED {
+                self.parked.remove(0);
+            }
+            self.parked.push(std::mem::replace(&mut self.world, next));
+        }
+        match self.world.paging {
+            Some(paging) if paging == entered => self.enter(self.world.context),
+            Some(paging) if (Paging { cr3: entered.cr3, ..paging }) == entered => {
+                self.switch_to_flushed(entered.pcid());
+            }
+            _ => {
+                self.flush_all();
+                self.switch_to_flushed(entered.pcid());
+            }
+        }
+    }
+
+    /// Drops the worlds that `which` names: INVEPT and INVVPID.
+    pub(crate) fn drop_worlds(&mut self, which: impl Fn(WorldKey) -> bool) {
+        self.parked.retain(|world| !which(world.key));
     }
 
     /// Drops the translations of the page at `la`, global ones too, of the current PCID (and, as
     /// the SDM allows, of others): INVLPG, INVPCID type 0.
     pub(crate) fn flush_page(&mut self, la: u64) {
-        let page = la & !0xfff;
-        if self.large.contains(la >> 21) || self.huge.contains(la >> 30) {
+        if self.world.large.contains(la >> 21) || self.world.huge.contains(la >> 30) {
             // Part of a large page may lie in any slot.
             self.flush_all();
             return;
         }
+        self.drop_page(la);
+    }
+
+    /// Drops what translates `la`, and nothing else that its page may be part of.
+    pub(crate) fn drop_page(&mut self, la: u64) {
+        let page = la & !0xfff;
         let slot = (la >> 12) as usize & (ENTRIES - 1);
         let tables = self.entries.chunks_exact_mut(ENTRIES);
         for table in tables.chain(self.replaced.chunks_exact_mut(ENTRIES)) {
@@ -421,11 +433,11 @@ impl Tlb {
                 table[slot] = EMPTY;
             }
         }
-        if self.code_pages.contains(la >> 12) {
-            self.code_flushes += 1;
+        if self.world.code_pages.contains(la >> 12) {
+            self.world.code_flushes = self.new_change();
             self.set_epoch();
             if la >> 63 != 0 {
-                self.code_epoch = (self.code_epoch + 1) & 0xffff_ffff_ffff;
+                self.world.code_epoch = self.new_change();
             }
         }
     }
@@ -434,7 +446,8 @@ impl Tlb {
     /// upper half.
     #[must_use]
     pub(crate) fn is_global_code(&self, la: u64, mode: MmuMode) -> bool {
-        la >> 63 != 0 && self.entry(AccessKind::Execute, mode, la).global() == self.global_epoch
+        la >> 63 != 0
+            && self.entry(AccessKind::Execute, mode, la).global() == self.world.global_epoch
     }
 
     /// Drops all translations made inside an enclave: enclave entry and exit.
@@ -450,7 +463,7 @@ impl Tlb {
             self.replaced[first..].fill(EMPTY);
         }
         self.enclave_slots.clear();
-        self.code_flushes += 1;
+        self.world.code_flushes = self.new_change();
         self.set_epoch();
     }
 }
@@ -503,5 +516,42 @@ mod tests {
             assert!(!pages().any(|la| holds(&tlb, MmuMode::Enclave, la)));
             assert!(holds(&tlb, MmuMode::User, 0x1000));
         }
+    }
+
+    #[test]
+    fn worlds_keep_their_translations_and_have_none_in_common() {
+        use cloister_x86::regs::{Cr0, Cr4, Efer};
+        let paging =
+            |cr3| Paging { cr0: Cr0::PG, cr3, cr4: Cr4::PAE, efer: Efer::LMA, pdptes: [0; 4] };
+        let key = |vpid| WorldKey { vpid, eptp: 0x1000 };
+        let [host, guest] = [WorldKey::default(), key(1)];
+        let mut tlb = Tlb::default();
+        let finds = |tlb: &mut Tlb| tlb.find(AccessKind::Read, MmuMode::User, 0x1008).is_some();
+        fill(&mut tlb, MmuMode::User, 0x1000);
+        let code = (tlb.epoch, tlb.code_epoch());
+
+        tlb.change_world(guest, paging(1), paging(2));
+        assert!(!finds(&mut tlb));
+        assert_ne!(tlb.epoch, code.0);
+        assert_ne!(tlb.code_epoch(), code.1);
+        tlb.change_world(host, paging(2), paging(1));
+        assert!(finds(&mut tlb));
+        assert_eq!((tlb.epoch, tlb.code_epoch()), code);
+
+        // Not where the hypervisor's registers have changed.
+        tlb.change_world(guest, paging(1), paging(2));
+        tlb.change_world(host, paging(2), paging(3));
+        assert!(!finds(&mut tlb));
+
+        // The one that was not used for the longest gives way.
+        fill(&mut tlb, MmuMode::User, 0x1000);
+        for vpid in 1..=MOST_PARKED as u16 + 1 {
+            tlb.change_world(key(vpid), paging(3), paging(3));
+        }
+        tlb.change_world(host, paging(3), paging(3));
+        assert!(!finds(&mut tlb));
+        assert_eq!(tlb.parked.len(), MOST_PARKED);
+        tlb.drop_worlds(|key| key.vpid != 0);
+        assert!(tlb.parked.is_empty());
     }
 }

@@ -226,7 +226,7 @@ impl Cpu {
 
     /// Sets accessed and dirty bits in the 8 bytes at a guest-physical address, if they still are
     /// `old`; `false` if they are not.
-    fn update_entry(&self, la: u64, guest: u64, old: u64, new: u64) -> Result<bool, VmExit> {
+    fn update_entry(&mut self, la: u64, guest: u64, old: u64, new: u64) -> Result<bool, VmExit> {
         let at = self.nested(guest, Purpose::Entry(la, true))?;
         Ok(self.physical_update(at, old, new))
     }

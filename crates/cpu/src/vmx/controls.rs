@@ -8,6 +8,7 @@ use cloister_x86::vmx::{
 use super::capability::{self, CR3_TARGETS};
 use super::region::Region;
 use crate::cpu::Cpu;
+use crate::mem::world::WorldKey;
 
 /// A list of MSRs in memory: 16 bytes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +148,13 @@ impl ExecutionControls {
     /// Whether extended page tables translate guest-physical addresses.
     pub(crate) const fn has_ept(&self) -> bool {
         self.secondary.contains(SecondaryControls::EPT)
+    }
+
+    /// What the guest's translations are tagged with; `None` where they last from entry to exit.
+    pub(crate) fn world(&self) -> Option<WorldKey> {
+        let eptp = if self.has_ept() { self.eptp } else { 0 };
+        let tagged = self.secondary.contains(SecondaryControls::VPID);
+        tagged.then_some(WorldKey { vpid: self.vpid, eptp })
     }
 
     /// The checks of VM entry on its controls. What may be injected depends on whether the guest will

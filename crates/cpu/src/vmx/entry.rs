@@ -83,6 +83,8 @@ fn load(
     controls: ExecutionControls,
     host: HostState,
 ) -> Result<(), Failure> {
+    let left = cpu.paging();
+    let world = controls.world();
     let checked = guest.check(cpu, &controls).and_then(|()| pdptes(cpu, &guest, &controls));
     if let Ok(pdptes) = &checked {
         guest.load(cpu, &controls);
@@ -97,7 +99,7 @@ fn load(
     if let Err(qualification) = checked {
         return Err(Failure { reason: ExitReason::InvalidGuestState, qualification });
     }
-    cpu.derive();
+    cpu.enter_world(world, left);
     msr_list::load(cpu, list)
         .map_err(|entry| Failure { reason: ExitReason::MsrLoading, qualification: entry.into() })
 }

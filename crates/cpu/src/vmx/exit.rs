@@ -13,6 +13,7 @@ use super::{NonRoot, VmExit, msr_list, window};
 use crate::cpu::Cpu;
 use crate::event::before_event;
 use crate::exit::Exit;
+use crate::mem::world::WorldKey;
 use crate::state::{Activity, Shadow};
 
 /// Why a VMX abort (SDM Vol. 3C, 27.7).
@@ -47,6 +48,10 @@ pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Re
             exit.reason,
             ExitReason::Init | ExitReason::MonitorTrap | ExitReason::TprBelowThreshold
         );
+    if matches!(exit.reason, ExitReason::EptViolation | ExitReason::EptMisconfiguration) {
+        // SDM Vol. 3C, 28.4.3.1.
+        cpu.run.tlb.drop_page(exit.linear);
+    }
     let saved = Saved {
         rflags,
         pending_debug: if keeps_pending { cpu.arch.debug_pending } else { 0 },
@@ -124,6 +129,7 @@ fn report(vmcs: Region<'_>, exit: &VmExit, event: Vectoring, from_enclave: bool)
 /// Loads host state and MSRs (SDM Vol. 3C, 27.5 and 27.6).
 fn load_host(cpu: &mut Cpu, guest: &NonRoot, nmi_blocked: bool) -> Result<(), Exit> {
     let host_64 = guest.controls.exit.contains(ExitControls::HOST_64);
+    let left = cpu.paging();
     if cpu.long_mode() && !host_64 {
         return abort(cpu, Abort::HostAddressSpace);
     }
@@ -140,7 +146,8 @@ fn load_host(cpu: &mut Cpu, guest: &NonRoot, nmi_blocked: bool) -> Result<(), Ex
     cpu.arch.debug_pending = 0;
     cpu.arch.system_flags.remove(Rflags::RF);
     cpu.run.single_step = false;
-    cpu.derive();
+    // Without a VPID the guest's translations were the hypervisor's, and are gone on both ways.
+    cpu.enter_world(guest.controls.world().map(|_| WorldKey::default()), left);
     if msr_list::load(cpu, guest.controls.exit_load).is_err() {
         return abort(cpu, Abort::LoadingMsrs);
     }

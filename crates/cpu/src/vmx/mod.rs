@@ -32,6 +32,7 @@ pub(crate) use host::HostState;
 
 use crate::cpu::Cpu;
 use crate::exit::Stop;
+use crate::mem::world::{Paging, WorldKey};
 use crate::op::Op;
 
 /// What a processor keeps in VMX non-root operation.
@@ -115,6 +116,20 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn guest_controls(&self) -> Option<&ExecutionControls> {
         self.arch.vmx.guest.as_ref().map(|guest| &guest.controls)
+    }
+
+    /// Goes to the translations of `world`, from those that were made under `left`; without one, drops
+    /// what there are (SDM Vol. 3C, 28.4.3.1). Other derived state follows the architectural one.
+    pub(crate) fn enter_world(&mut self, world: Option<WorldKey>, left: Paging) {
+        let entered = self.paging();
+        match world {
+            Some(key) => self.run.tlb.change_world(key, left, entered),
+            None => {
+                self.run.tlb.flush_all();
+                self.run.tlb.switch_to_flushed(entered.pcid());
+            }
+        }
+        self.update_derived();
     }
 
     /// Records a VM exit; the caller returns the result as its error.

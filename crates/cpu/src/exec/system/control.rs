@@ -13,6 +13,7 @@ use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::mem::ept::Purpose;
+use crate::mem::world::Paging;
 use crate::op::{Handler, LOCK, NO_MEMORY, Op};
 
 rows! {
@@ -72,6 +73,18 @@ const CR3_NO_FLUSH: u64 = 1 << 63;
 const CR3_PCID: u64 = 0xfff;
 
 impl Cpu {
+    /// What translations depend on besides the paging structures.
+    pub(crate) fn paging(&self) -> Paging {
+        let arch = &self.arch;
+        Paging {
+            cr0: arch.cr0 & CR0_PAGING,
+            cr3: arch.cr3,
+            cr4: arch.cr4 & CR4_PAGING,
+            efer: arch.efer & (Efer::LMA | Efer::NXE),
+            pdptes: if self.pae_paging() { arch.pdptes } else { [0; 4] },
+        }
+    }
+
     /// PAE paging is in force: the PDPTE registers matter.
     #[must_use]
     pub(crate) fn pae_paging(&self) -> bool {

@@ -1,5 +1,5 @@
-//! INVEPT and INVVPID. VM entries and exits drop all translations, so that there is nothing left that
-//! these would have to drop besides.
+//! INVEPT and INVVPID. What they name is dropped as a whole: more than asked for, as the SDM allows
+//! (Vol. 3C, 28.4.3.2).
 
 use cloister_x86::addr::is_canonical;
 use cloister_x86::vmx::{ExitReason, VmInstructionError};
@@ -7,6 +7,7 @@ use cloister_x86::vmx::{ExitReason, VmInstructionError};
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
+use crate::mem::ept::is_same_context;
 use crate::mem::tlb::AccessKind;
 use crate::op::Op;
 use crate::vmx::controls::is_eptp;
@@ -45,6 +46,13 @@ extern "C" fn invept(cpu: &mut Cpu, op: &Op) -> Exec {
         ALL_CONTEXT => reserved == 0,
         _ => false,
     };
+    if valid && kind == SINGLE_CONTEXT {
+        cpu.run.tlb.drop_worlds(|key| key.eptp != 0 && is_same_context(key.eptp, eptp));
+        cpu.run.guest_pages.drop_context(eptp);
+    } else if valid {
+        cpu.run.tlb.drop_worlds(|key| key.eptp != 0);
+        cpu.run.guest_pages.drop_all();
+    }
     finish(cpu, valid);
     Ok(())
 }
@@ -63,6 +71,11 @@ extern "C" fn invvpid(cpu: &mut Cpu, op: &Op) -> Exec {
         ALL_CONTEXT => vpid >> 16 == 0,
         _ => false,
     };
+    if valid {
+        cpu.run.tlb.drop_worlds(|key| {
+            key.vpid != 0 && (kind == ALL_CONTEXT || u64::from(key.vpid) == vpid)
+        });
+    }
     finish(cpu, valid);
     Ok(())
 }

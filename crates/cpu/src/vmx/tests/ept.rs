@@ -8,19 +8,19 @@ use iced_x86::code_asm::*;
 use super::machine::{End, GUEST, Machine};
 use crate::testing::DATA;
 
-const PML4: u64 = 0x20_0000;
+pub(super) const PML4: u64 = 0x20_0000;
 const PDPT: u64 = 0x20_1000;
 const PD: u64 = 0x20_2000;
-const TABLE: u64 = 0x20_3000;
+pub(super) const TABLE: u64 = 0x20_3000;
 /// The walk reads [`DATA`] here.
-const ELSEWHERE: u64 = 0x20_4000;
-const ALL: u64 = 7;
-const WRITE_BACK: u64 = 6 << 3;
+pub(super) const ELSEWHERE: u64 = 0x20_4000;
+pub(super) const ALL: u64 = 7;
+pub(super) const WRITE_BACK: u64 = 6 << 3;
 const ACCESSED: u64 = 1 << 8;
 const DIRTY: u64 = 1 << 9;
 
 /// Extended page tables that map all to itself: the first 2 MiB by pages of 4 KiB.
-fn with_ept(accessed_dirty: bool) -> Machine {
+pub(super) fn with_ept(accessed_dirty: bool) -> Machine {
     let mut machine = Machine::new();
     machine.second(SecondaryControls::EPT);
     let flags = if accessed_dirty { 1 << 6 } else { 0 };
@@ -36,7 +36,7 @@ fn with_ept(accessed_dirty: bool) -> Machine {
 }
 
 /// The entry of the page at [`DATA`].
-const ENTRY: u64 = TABLE + 8 * (DATA >> 12);
+pub(super) const ENTRY: u64 = TABLE + 8 * (DATA >> 12);
 
 type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 const READ: Code = |a| a.mov(rax, qword_ptr(DATA));

@@ -25,7 +25,7 @@ pub(crate) const HOST: u64 = 0x10_3000;
 pub(super) const PAGE: u64 = 0x10_4000;
 
 /// Ports that tell where a run ended.
-const AT_HOST: u32 = 0x80;
+pub(super) const AT_HOST: u32 = 0x80;
 const AFTER_ENTRY: u32 = 0x81;
 const IN_GUEST: u32 = 0x82;
 

@@ -7,3 +7,4 @@ mod exit;
 mod instruction;
 pub(crate) mod machine;
 mod sgx;
+mod world;
