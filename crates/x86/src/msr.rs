@@ -45,6 +45,8 @@ pub const MCG_STATUS: u32 = 0x17a;
 pub const MISC_ENABLE: u32 = 0x1a0;
 /// IA32_DEBUGCTL.
 pub const DEBUGCTL: u32 = 0x1d9;
+/// IA32_DEBUGCTL: record branches.
+pub const DEBUGCTL_LBR: u64 = 1 << 0;
 /// IA32_MTRR_PHYSBASE0; base and mask pairs follow.
 pub const MTRR_PHYSBASE0: u32 = 0x200;
 /// IA32_MTRR_FIX64K_00000.

@@ -1,7 +1,7 @@
 //! Debug exceptions (SDM Vol. 3B, chapter 17) and alignment checks.
 
 use cloister_x86::regs::{Cr0, Cr4, Rflags};
-use cloister_x86::{Exception, Vector};
+use cloister_x86::{Exception, Vector, msr};
 
 use super::{Event, Kind, deliver};
 use crate::cpu::Cpu;
@@ -235,8 +235,9 @@ pub(crate) fn deliver_trap(cpu: &mut Cpu) -> Result<(), Exit> {
     deliver(cpu, trap)
 }
 
-/// What a debug exception leaves in the debug registers (SDM Vol. 3B, 17.2.3 and 17.2.4).
+/// What a debug exception leaves in the debug registers (SDM Vol. 3B, 17.2.3, 17.2.4 and 17.4.4).
 pub(crate) fn record(cpu: &mut Cpu, dr6: u64) {
     cpu.arch.dr6 = (cpu.arch.dr6 & !DR6_B) | dr6;
     cpu.arch.dr7 &= !DR7_GD;
+    cpu.arch.msrs.debugctl &= !msr::DEBUGCTL_LBR;
 }

@@ -1,6 +1,7 @@
 //! The checks of VM entry on guest state (SDM Vol. 3C, 26.3.1).
 
 use cloister_x86::addr::is_canonical;
+use cloister_x86::msr;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
 use cloister_x86::segment::seg;
 use cloister_x86::vmx::{
@@ -70,7 +71,7 @@ impl GuestState {
         is_valid_cr0(self.cr0, fixed)
             && (!paging || cr0.contains(Cr0::PE))
             && is_valid_cr4(self.cr4)
-            && (!debug || self.debugctl == 0)
+            && (!debug || self.debugctl & !msr::DEBUGCTL_LBR == 0)
             && (if ia32e { paging && cr4.contains(Cr4::PAE) } else { !cr4.contains(Cr4::PCIDE) })
             && cpu.is_physical(self.cr3)
             && (!debug || self.dr7 >> 32 == 0)

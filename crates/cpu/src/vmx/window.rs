@@ -77,6 +77,16 @@ pub(super) fn timer_left(cpu: &Cpu, guest: &NonRoot, reason: ExitReason) -> Opti
     })
 }
 
+/// Whether the VMX-preemption timer has expired.
+pub(crate) fn timer_expired(cpu: &Cpu) -> bool {
+    cpu.arch
+        .vmx
+        .guest
+        .as_ref()
+        .and_then(|guest| guest.deadline)
+        .is_some_and(|deadline| cpu.package.tsc() >= deadline)
+}
+
 /// Time until the VMX-preemption timer expires; it counts in HLT too.
 pub(crate) fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
     let deadline = cpu.arch.vmx.guest.as_ref()?.deadline?;
@@ -119,7 +129,7 @@ pub(crate) fn attend_last(cpu: &mut Cpu) -> Result<(), Exit> {
     if cpu.arch.activity == Activity::WaitForSipi {
         return Ok(());
     }
-    if guest.deadline.is_some_and(|deadline| cpu.package.tsc() >= deadline) {
+    if timer_expired(cpu) {
         return exit::leave(cpu, VmExit::new(ExitReason::PreemptionTimer), Vectoring::default());
     }
     if cpu.arch.shadow != Shadow::None {

@@ -141,7 +141,7 @@ impl Cpu {
             msr::SYSENTER_EIP => store(&mut self.arch.msrs.sysenter_eip, value, u64::MAX),
             msr::PAT => are_pat_types(value) && store(&mut self.arch.msrs.pat, value, u64::MAX),
             // LBR and BTF are not there to be enabled.
-            msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, 0),
+            msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, msr::DEBUGCTL_LBR),
             _ => return Ok(false),
         };
         if accepted { Ok(true) } else { Err(self.gp(0)) }

@@ -6,8 +6,9 @@ use cloister_x86::vmx::{ExitReason, ProcControls, SecondaryControls};
 
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
-use crate::exit::{Exec, Exit};
+use crate::exit::{Exec, Exit, Stop};
 use crate::op::Op;
+use crate::vmx::window;
 
 rows! {
     Rdtsc => always(rdtsc),
@@ -36,6 +37,10 @@ fn read_tsc(cpu: &mut Cpu, op: &Op, reason: ExitReason) -> Exec {
     }
     cpu.intercept_if(op, reason, ProcControls::RDTSC)?;
     let tsc = cpu.guest_tsc();
+    if window::timer_expired(cpu) {
+        // No guest sees a time after its VMX-preemption timer has expired: the exit comes first.
+        return Err(Stop::ALONE);
+    }
     cpu.arch.gpr[Gpr::Rax] = tsc & 0xffff_ffff;
     cpu.arch.gpr[Gpr::Rdx] = tsc >> 32;
     Ok(())

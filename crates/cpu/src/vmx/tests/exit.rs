@@ -7,7 +7,9 @@ use cloister_x86::{Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::machine::{End, GUEST, Machine, PAGE};
+use super::machine::{End, GUEST, Machine, PAGE, become_guest};
+use crate::exit::Stop;
+use crate::testing::CODE;
 
 type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -182,4 +184,18 @@ fn tsc_offset_is_added() {
     machine.write(Field::TSC_OFFSET, 1 << 60);
     assert_eq!(machine.run(|a| a.rdtsc()), End::Guest);
     assert_eq!(machine.guest.vcpu.cpu.arch.gpr[Gpr::Rdx] >> 28, 1);
+}
+
+#[test]
+fn no_guest_reads_a_time_after_its_preemption_timer_has_expired() {
+    for (deadline, outcome) in [(u64::MAX, Ok(())), (0, Err(Stop::ALONE))] {
+        let mut machine = Machine::new();
+        machine.code(CODE, |a| a.rdtsc());
+        let vcpu = &mut machine.guest.vcpu;
+        become_guest(&mut vcpu.cpu);
+        if let Some(guest) = &mut vcpu.cpu.arch.vmx.guest {
+            guest.deadline = Some(deadline);
+        }
+        assert_eq!(vcpu.execute_one(), outcome);
+    }
 }

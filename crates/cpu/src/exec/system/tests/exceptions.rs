@@ -1,7 +1,7 @@
 //! Exceptions and their frames: SDM Vol. 3A, chapter 6.
 
-use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
+use cloister_x86::{Gpr, msr};
 use iced_x86::code_asm::*;
 
 use super::kernel::{
@@ -320,4 +320,24 @@ fn a_non_canonical_handler_or_stack_faults() {
     let frame = kernel.run_to_handler();
     // The frame itself lies below the boundary, but the stack pointer does not.
     assert_eq!((frame.vector, frame.error_code), (12, Some(0)));
+}
+
+#[test]
+fn a_debug_exception_ends_the_recording_of_branches() {
+    let mut kernel = Kernel::new();
+    kernel.assemble(|a| {
+        a.mov(ecx, msr::DEBUGCTL)?;
+        a.mov(eax, 1)?;
+        a.xor(edx, edx)?;
+        a.wrmsr()?;
+        a.rdmsr()?;
+        a.mov(ebx, eax)?;
+        a.int1()
+    });
+
+    let frame = kernel.run_to_handler();
+
+    assert_eq!(frame.vector, 1);
+    let arch = &kernel.vcpu().cpu.arch;
+    assert_eq!((arch.gpr[Gpr::Rbx], arch.msrs.debugctl), (1, 0));
 }
