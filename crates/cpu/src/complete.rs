@@ -7,6 +7,7 @@ use cloister_x86::regs::Rflags;
 use cloister_x86::{Exception, Gpr};
 
 use crate::apic;
+use crate::debugger;
 use crate::engine::Vcpu;
 use crate::event::{self, debug};
 use crate::exit::Exit;
@@ -36,6 +37,7 @@ impl Vcpu {
             debug::pend_single_step(cpu);
         }
         window::after_instruction(cpu);
+        debugger::after_instruction(cpu);
     }
 
     /// Answers CPUID.
@@ -74,7 +76,9 @@ impl Vcpu {
     /// [`Exit::TripleFault`] if the exception cannot be delivered.
     pub fn inject(&mut self, exception: Exception) -> Result<(), Exit> {
         self.cpu.device_commit();
-        event::deliver_exception(&mut self.cpu, exception)
+        event::deliver_exception(&mut self.cpu, exception)?;
+        debugger::after_instruction(&mut self.cpu);
+        Ok(())
     }
 
     /// Sleeps after [`Exit::Hlt`] until an event or the APIC timer wakes the processor.

@@ -10,6 +10,7 @@ use cloister_x86::segment::seg;
 
 use crate::apic::LocalApic;
 use crate::controls::{Controls, Features};
+use crate::debugger::Debugger;
 use crate::exit::{Exit, Stop};
 use crate::kicker::Kicker;
 use crate::mem::Int;
@@ -37,6 +38,8 @@ pub struct Cpu {
     pub(crate) package: Arc<Package>,
     /// Its own kicker.
     pub(crate) kicker: Arc<Kicker>,
+    /// The owner's debugger.
+    pub(crate) debugger: Debugger,
 }
 
 impl fmt::Debug for Cpu {
@@ -64,6 +67,7 @@ impl Cpu {
             ctl: Controls::new(features, le_pubkey_hash),
             kicker: package.kickers[id as usize].clone(),
             package,
+            debugger: Debugger::default(),
         };
         cpu.publish_apic();
         cpu.update_mode();
@@ -224,8 +228,8 @@ impl Cpu {
         self.run.set_attention(attention::HALTED, activity != Activity::Active);
     }
 
-    /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, DR7, EFLAGS.AC and VM, and enclave
-    /// mode: the decoding mode and the rights of data accesses. To be called after each change of
+    /// Recomputes what is derived from CR0, EFER, CS, SS, CPL, DR7, EFLAGS.AC and VM, enclave mode, and
+    /// watchpoints: the decoding mode and the rights of data accesses. To be called after each change of
     /// these.
     pub(crate) fn update_mode(&mut self) {
         let arch = &self.arch;
@@ -249,6 +253,7 @@ impl Cpu {
         let dr7 = arch.dr7;
         let watching = dr7 & 0xff != 0
             && (0..4).any(|n| dr7 >> (2 * n) & 3 != 0 && dr7 >> (16 + 4 * n) & 3 != 0);
+        let watching = watching || self.debugger.watches();
         self.run.tlb.set_slow_only(self.alignment_checked() || watching);
         self.run.native.point_at(&self.run.tlb, self.run.mmu_mode);
     }
@@ -256,7 +261,7 @@ impl Cpu {
     /// Recomputes [`RunState::attention`] from the architectural state.
     fn update_attention(&mut self) {
         let (arch, run) = (&self.arch, &mut self.run);
-        run.attention = attention::INTERRUPTS;
+        run.attention = attention::INTERRUPTS | run.attention & attention::DEBUGGER;
         run.set_attention(attention::TRACE, arch.system_flags.contains(Rflags::TF));
         run.set_attention(attention::BREAKPOINTS, arch.dr7 & 0xff != 0);
         run.set_attention(attention::DEBUG_TRAP, arch.debug_pending != 0);

@@ -12,6 +12,7 @@ use crate::apic;
 use crate::block::{Blocks, Run};
 use crate::controls::Features;
 use crate::cpu::Cpu;
+use crate::debugger;
 use crate::event::{self as delivery, debug};
 use crate::exit::{Exec, Exit, Stop};
 use crate::kicker::event;
@@ -209,6 +210,11 @@ impl Vcpu {
                 return Err(Exit::Requested);
             }
         }
+        if cpu.run.attention & attention::DEBUGGER_STOP != 0
+            && let Some(exit) = debugger::take_due(cpu)
+        {
+            return Err(exit);
+        }
         apic::poll_timer(cpu);
         if cpu.run.attention & attention::DEVICE != 0 {
             // The instruction is half done: nothing comes between.
@@ -222,7 +228,8 @@ impl Vcpu {
         }
         window::attend_last(cpu)?;
         let shadow = cpu.run.attention & attention::SHADOW != 0;
-        if cpu.run.attention & attention::INTERRUPTS != 0 && !shadow {
+        let held = shadow || debugger::holds_interrupts(cpu);
+        if cpu.run.attention & attention::INTERRUPTS != 0 && !held {
             apic::deliver_interrupt(cpu)?;
         }
         if cpu.run.attention & attention::HALTED != 0 {
@@ -233,7 +240,8 @@ impl Vcpu {
                 | attention::SHADOW
                 | attention::BREAKPOINTS
                 | attention::ALONE
-                | attention::MONITOR_TRAP)
+                | attention::MONITOR_TRAP
+                | attention::DEBUGGER)
             != 0)
     }
 
@@ -241,11 +249,15 @@ impl Vcpu {
     /// single-step trap after.
     fn step(&mut self) -> Option<Exit> {
         let resumed = self.cpu.run.attention & attention::DEVICE != 0;
+        if !resumed && let Some(exit) = debugger::before_instruction(&mut self.cpu) {
+            return Some(exit);
+        }
         if !resumed && let Err(exit) = debug::check_instruction_breakpoint(&mut self.cpu) {
-            return match exit {
-                Stop::FAULT => self.handle(Stop::FAULT),
-                _ => None,
-            };
+            let exit = if exit == Stop::FAULT { self.handle(Stop::FAULT) } else { None };
+            if exit.is_none() {
+                debugger::after_instruction(&mut self.cpu);
+            }
+            return exit;
         }
         // Instructions that enter a handler clear it: no trap follows them.
         self.cpu.run.single_step = self.cpu.arch.system_flags.contains(Rflags::TF);
@@ -276,9 +288,11 @@ impl Vcpu {
                 if self.cpu.run.single_step {
                     debug::pend_single_step(&mut self.cpu);
                 }
+                debugger::after_instruction(&mut self.cpu);
                 None
             }
             Err(stop) => {
+                debugger::cancel(&mut self.cpu);
                 self.cpu.arch.system_flags |= resume;
                 debug::cancel(&mut self.cpu, debug_pending);
                 if matches!(stop, Stop::EXIT | Stop::VM_EXIT) {
@@ -288,7 +302,11 @@ impl Vcpu {
                 if stop == Stop::FAULT {
                     self.cpu.device_commit();
                 }
-                self.handle(stop)
+                let exit = self.handle(stop);
+                if exit.is_none() {
+                    debugger::after_instruction(&mut self.cpu);
+                }
+                exit
             }
         };
         if traps && outcome != Err(Stop::EXIT) {

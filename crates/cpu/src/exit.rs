@@ -5,6 +5,8 @@ use std::num::NonZeroU8;
 
 use cloister_x86::Gpa;
 
+use crate::debugger::DebugStop;
+
 /// What executing an instruction yields.
 ///
 /// Of a handler, whose `T` is `()`, that is one byte: 0 where the instruction retired, else the
@@ -162,6 +164,9 @@ pub enum Exit {
     TripleFault,
     /// Someone called [`Kicker::request_exit`](crate::Kicker::request_exit).
     Requested,
+    /// The owner's debugger has the processor stop here: see
+    /// [`Vcpu::set_debug_points`](crate::Vcpu::set_debug_points).
+    Debug(DebugStop),
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use cloister_x86::segment::seg;
 
 use crate::block::{Block, Run, Source, may_translate, phys_key};
 use crate::cpu::Cpu;
+use crate::debugger;
 use crate::engine::Vcpu;
 use crate::exit::{Exec, Stop};
 use crate::lower::{MAX_LEN, lower};
@@ -137,9 +138,13 @@ impl Vcpu {
             return None;
         }
         #[expect(unsafe_code, reason = "runs and translations belong to their makers")]
+        // SAFETY: the caller just got the run from `self.blocks`.
+        let ops = unsafe { self.blocks.ops(run) };
+        if debugger::has_checks(ops) {
+            return None;
+        }
         let view = BlockView {
-            // SAFETY: the caller just got the run from `self.blocks`.
-            ops: unsafe { self.blocks.ops(run) },
+            ops,
             bytes,
             phys: run.phys,
             key,
@@ -180,6 +185,8 @@ impl Vcpu {
             if self.decoded.is_empty() {
                 return None;
             }
+            // Offsets in the page are all that counts.
+            self.cpu.debugger.add_checks(key, &mut self.decoded);
             let generation = code.mark(len, several);
             if code.still_reads(&bytes[..len]) {
                 let source = code.source(generation);
@@ -208,6 +215,7 @@ impl Vcpu {
             second.read(&mut bytes[have..]);
             self.decoded.clear();
             lower(&bytes, self.cpu.run.mode, &self.cpu.ctl.features, true, &mut self.decoded);
+            self.cpu.debugger.add_checks(start, &mut self.decoded);
             let generations = (first.mark(have, several), second.mark(MAX_LEN - have, several));
             if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
                 let (one, two) = (first.source(generations.0), second.source(generations.1));

@@ -50,6 +50,7 @@ mod complete;
 mod controls;
 mod cpu;
 mod crowd;
+mod debugger;
 mod engine;
 mod event;
 #[cfg_attr(
@@ -95,6 +96,7 @@ mod vmx;
 
 pub use controls::{Controls, Features};
 pub use cpu::Cpu;
+pub use debugger::{DebugPoints, DebugStop, Watchpoint};
 pub use engine::Vcpu;
 pub use exec::sgx::port::Port as SgxPort;
 pub use exit::{Exec, Exit, Stop};

@@ -106,7 +106,7 @@ fn is_too_long(bytes: &[u8], mode: Mode, features: &Features) -> bool {
 }
 
 /// An op without operands.
-fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
+pub(crate) fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
     Op {
         mnemonic: Mnemonic::INVALID,
         run,

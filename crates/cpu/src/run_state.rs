@@ -36,6 +36,14 @@ pub(crate) mod attention {
     pub(crate) const GUEST: u32 = 1 << 9;
     /// In VMX non-root operation with the monitor trap flag: an exit follows each instruction.
     pub(crate) const MONITOR_TRAP: u32 = 1 << 10;
+    /// A stop for the owner's debugger follows the next instruction.
+    pub(crate) const DEBUGGER_STEP: u32 = 1 << 11;
+    /// A stop for the owner's debugger is due before the next instruction.
+    pub(crate) const DEBUGGER_STOP: u32 = 1 << 12;
+    /// The owner's debugger watches data accesses.
+    pub(crate) const WATCHPOINTS: u32 = 1 << 13;
+    /// What does not follow from the architectural state.
+    pub(crate) const DEBUGGER: u32 = DEBUGGER_STEP | DEBUGGER_STOP | WATCHPOINTS;
 }
 
 /// What a processor keeps while it runs. Nothing of it has to be saved: it follows from the

@@ -2,7 +2,7 @@
 
 use cloister_x86::{La, Segment};
 
-use crate::attributes::Attributes;
+use crate::attributes::{AttributeFlags, Attributes};
 use crate::epc::EpcIndex;
 use crate::platform::Platform;
 
@@ -104,6 +104,13 @@ impl EnclaveState {
     #[must_use]
     pub fn debug_opt_out(&self) -> bool {
         self.active.as_ref().is_some_and(|enclave| !enclave.dbgoptin)
+    }
+
+    /// Whether the enclave's contents are nobody's to see: its DEBUG attribute is clear. False outside
+    /// enclave mode.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        self.active.as_ref().is_some_and(|enclave| !enclave.attributes.has(AttributeFlags::DEBUG))
     }
 
     /// The pages of the SSA frame that an AEX writes to.

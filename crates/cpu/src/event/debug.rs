@@ -92,6 +92,9 @@ impl Cpu {
         if user && matches!(len, 2 | 4 | 8) {
             self.check_alignment(la, len as u64)?;
         }
+        if self.debugger.watches() {
+            self.check_watchpoints(la, len as u64, kind);
+        }
         let (la, len) = self.outside_suppression(la, len as u64);
         if self.arch.dr7 & 0xff != 0 && len != 0 {
             let hits = self
@@ -111,10 +114,14 @@ impl Cpu {
     /// The part of an access that may trigger data breakpoints: after an entry that is opted out of
     /// debugging, what lies outside ELRANGE (SDM Vol. 3D, 40.3.1).
     fn outside_suppression(&self, la: u64, len: u64) -> (u64, u64) {
-        let Some((base, size)) = self.enclave.elrange() else { return (la, len) };
-        if !self.enclave.debug_opt_out() || len == 0 {
+        if self.enclave.debug_opt_out() { self.outside_elrange(la, len) } else { (la, len) }
+    }
+
+    /// The part of an access that lies outside the ELRANGE of the enclave that runs.
+    pub(crate) fn outside_elrange(&self, la: u64, len: u64) -> (u64, u64) {
+        let Some((base, size)) = self.enclave.elrange().filter(|_| len != 0) else {
             return (la, len);
-        }
+        };
         let inside = la.wrapping_sub(base.0);
         if inside < size {
             let hidden = len.min(size - inside);

@@ -3,7 +3,7 @@
 use super::enclave_exit::before_event;
 use super::{Event, Kind};
 use crate::cpu::Cpu;
-use crate::run_state::RunState;
+use crate::run_state::{RunState, attention};
 
 impl Cpu {
     /// INIT. The bootstrap processor runs from the reset vector, others wait for a start-up IPI.
@@ -14,7 +14,8 @@ impl Cpu {
         self.publish_apic();
         // Decoded code is remembered by what the translations counted.
         let tlb = std::mem::take(&mut self.run.tlb);
-        self.run = RunState { tlb, ..RunState::default() };
+        let attention = self.run.attention & attention::DEBUGGER;
+        self.run = RunState { tlb, attention, ..RunState::default() };
         let bootstrap = self.apic.is_bootstrap();
         self.set_state(self.arch.clone().after_init(bootstrap));
     }

@@ -6,6 +6,7 @@ pub(crate) mod epc;
 pub(crate) mod ept;
 pub(crate) mod host;
 pub(crate) mod int;
+mod peek;
 pub(crate) mod physical;
 pub(crate) mod tlb;
 pub(crate) mod translate;

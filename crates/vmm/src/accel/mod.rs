@@ -2,13 +2,13 @@
 
 mod soft;
 
+pub use cloister_cpu::{Activity, ArchState, DebugPoints, DebugStop, Watchpoint};
 pub use soft::Translators;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_boot::EntryState;
-use cloister_cpu::ArchState;
 use cloister_devices::{DmaObserver, MsiSink};
 use cloister_virt::{EpcExhausted, SgxVm};
 use cloister_x86::Gpa;
@@ -86,8 +86,30 @@ pub trait VcpuState {
     fn set_state(&mut self, state: ArchState);
 }
 
+/// A processor under a debugger of the owner's, which the guest does not notice. All of it is called while
+/// the processor does not run.
+pub trait VcpuDebug {
+    /// Sets where it stops with [`VmEvent::Debug`], for `None` nowhere any more. One that goes on at a
+    /// breakpoint stops at it again, unless by a step.
+    fn set_debug_points(&mut self, points: Option<&DebugPoints>);
+
+    /// Has it stop after one instruction. Interrupts wait until then.
+    fn debug_step(&mut self);
+
+    /// Makes its state fit to be shown: takes back a step that was not made, and leaves an enclave whose
+    /// contents are nobody's to see.
+    fn debug_pause(&mut self);
+
+    /// Reads memory at linear address `la`, and returns how many bytes came before the first that is not
+    /// memory. The EPC reads as ones.
+    fn debug_read(&self, la: u64, data: &mut [u8]) -> usize;
+
+    /// Writes RAM at linear address `la`. Returns whether it did: all of it or nothing.
+    fn debug_write(&mut self, la: u64, data: &[u8]) -> bool;
+}
+
 /// One processor.
-pub trait Vcpu: VcpuState + Send {
+pub trait Vcpu: VcpuState + VcpuDebug + Send {
     /// Runs until the machine has to act. What an event asks to be filled in is taken when the
     /// processor runs again.
     ///
@@ -140,6 +162,8 @@ pub enum VmEvent<'a> {
     Init,
     /// [`Vm::interrupt_all`] was called.
     Interrupted,
+    /// The debugger has the processor stop here.
+    Debug(DebugStop),
 }
 
 /// The host failed a processor. [`VcpuError::complaint`] says what to do.

@@ -1,6 +1,6 @@
 //! The handle on a machine that runs: input for its console, and the way to stop, reset and end it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::ops::Range;
@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use thiserror::Error;
 
 use super::console::{ConsoleInputs, Screen};
+use super::debug::Debugging;
 use super::event::{MachineEvent, RunState, ShutdownCause};
 use super::gate::{Gate, Job, NoAnswer};
 use super::run::Stop;
@@ -37,6 +38,7 @@ struct Shared {
     /// The machine is to be reset.
     reset: AtomicBool,
     gate: Arc<Gate>,
+    debugging: Arc<Debugging>,
     /// Locked over each transition, so that events come in the order of what they tell.
     state: Mutex<RunState>,
     boot: Mutex<Option<Boot>>,
@@ -95,6 +97,7 @@ impl Control {
             signal: AtomicI32::new(0),
             reset: AtomicBool::new(false),
             gate: Arc::default(),
+            debugging: Arc::default(),
             state: Mutex::new(RunState::Running),
             boot: Mutex::new(None),
             watchers: Mutex::new(Vec::new()),
@@ -108,6 +111,10 @@ impl Control {
 
     pub(super) fn gate(&self) -> Arc<Gate> {
         self.0.gate.clone()
+    }
+
+    pub(super) fn debugging(&self) -> Arc<Debugging> {
+        self.0.debugging.clone()
     }
 
     /// Calls `watcher` for each event from now on, on the thread where it happens. It must return
@@ -185,12 +192,28 @@ impl Control {
         self.tell(MachineEvent::Stop);
     }
 
+    /// Has the machine stand at its beginning when it boots, until [`Control::resume`]. To be called
+    /// before it runs.
+    pub fn begin_stopped(&self) {
+        *self.lock_state() = RunState::Prelaunch;
+        self.0.gate.close();
+    }
+
     /// Lets the processors go on after [`Control::stop`]. For the guest no time has passed.
     ///
     /// # Errors
     ///
     /// [`Ended`].
     pub fn resume(&self) -> Result<(), Ended> {
+        self.resume_but(BTreeSet::new())
+    }
+
+    /// As [`Control::resume`], but for processors `held`, which stay until the machine is resumed again.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`].
+    pub fn resume_but(&self, held: BTreeSet<u32>) -> Result<(), Ended> {
         let mut state = self.lock_state();
         match *state {
             RunState::Running => return Ok(()),
@@ -198,6 +221,7 @@ impl Control {
             RunState::Paused | RunState::Prelaunch => {}
         }
         *state = RunState::Running;
+        self.0.gate.release(held);
         self.tell(MachineEvent::Resume);
         // Under the lock, so that the time is taken back from the clock that stood still.
         let boot = self.boot();

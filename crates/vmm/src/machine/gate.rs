@@ -24,6 +24,10 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct State {
     closed: bool,
+    /// A processor stopped for its debugger: closed for that reason too, until a release.
+    trapped: bool,
+    /// Processors that stay while the gate is open.
+    held: BTreeSet<u32>,
     /// The host's threads of the processors, by APIC ID.
     threads: BTreeMap<u32, Pid>,
     /// How many of them wait.
@@ -36,10 +40,19 @@ struct State {
     at_work: BTreeSet<u32>,
 }
 
+impl State {
+    /// Whether a processor that comes to the gate stays there.
+    fn stays(&self, cpu: u32) -> bool {
+        self.closed || self.trapped || self.held.contains(&cpu)
+    }
+}
+
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("closed", &self.closed)
+            .field("trapped", &self.trapped)
+            .field("held", &self.held)
             .field("threads", &self.threads)
             .field("waiting", &self.waiting)
             .field("jobs", &self.jobs.keys())
@@ -64,6 +77,17 @@ impl Gate {
         if state.waiting != 0 && state.still_since.is_none() {
             state.still_since = Some(Instant::now());
         }
+    }
+
+    /// Closes the gate for a debugger: what opens it for others leaves it closed.
+    pub(super) fn trap(&self) {
+        self.lock().trapped = true;
+    }
+
+    /// Takes [`Gate::trap`] back. Processors `held` stay when the gate is opened.
+    pub(super) fn release(&self, held: BTreeSet<u32>) {
+        let mut state = self.lock();
+        (state.trapped, state.held) = (false, held);
     }
 
     /// Waits until every processor waits at the gate, `limit` at most or until the machine is
@@ -113,9 +137,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Forgets for how long nothing moved: the processors begin anew.
+    /// Forgets for how long nothing moved, and what held the processors of another boot.
     pub(super) fn renew(&self) {
-        self.lock().still_since = None;
+        let mut state = self.lock();
+        (state.still_since, state.trapped) = (None, false);
+        state.held.clear();
     }
 
     /// Makes every thread at the gate look again whether it is to end.
@@ -167,13 +193,13 @@ impl Passage<'_> {
     /// asked.
     pub(super) fn pass(&self, vcpu: &mut dyn Vcpu, ending: impl Fn() -> bool) {
         let mut state = self.gate.lock();
-        if !state.closed || ending() {
+        if !state.stays(self.cpu) || ending() {
             return;
         }
         state.waiting += 1;
         state.still_since = Some(Instant::now());
         self.gate.changed.notify_all();
-        while state.closed && !ending() {
+        while state.stays(self.cpu) && !ending() {
             let Some(job) = state.jobs.remove(&self.cpu) else {
                 state = self.gate.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;

@@ -3,6 +3,7 @@
 mod board;
 mod console;
 mod control;
+mod debug;
 mod epc;
 mod error;
 mod event;

@@ -10,6 +10,7 @@ use cloister_devices::{Halt, IoHandle, IoLoop, Node, PowerEvent, PowerSwitch};
 
 use super::board::Board;
 use super::control::{Boot, Control};
+use super::debug::Debugging;
 use super::error::RunError;
 use super::event::ShutdownCause;
 use super::gate::Gate;
@@ -26,6 +27,7 @@ pub(super) struct Stop {
     triple_fault: AtomicBool,
     vm: Arc<dyn Vm>,
     gate: Arc<Gate>,
+    debugging: Arc<Debugging>,
 }
 
 impl Stop {
@@ -82,6 +84,7 @@ impl Machine {
             triple_fault: AtomicBool::new(false),
             vm: vm.clone(),
             gate: control.gate(),
+            debugging: control.debugging(),
         });
         let power = Arc::new(PowerSwitch::new({
             let stop = stop.clone();
@@ -177,6 +180,7 @@ fn run_all(
 fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Result<(), RunError> {
     let passage = stop.gate.enter(cpu);
     let _ends_with_this_thread = StopOnDrop(stop);
+    stop.debugging.prepare(&mut *vcpu);
     passage.pass(&mut *vcpu, || stop.requested());
     while !stop.requested() {
         match vcpu.run()? {
@@ -208,6 +212,12 @@ fn run_vcpu(cpu: u32, mut vcpu: Box<dyn Vcpu>, board: &Board, stop: &Stop) -> Re
             VmEvent::Init => board.power.request(PowerEvent::Reset),
             // To end, which the loop's condition looks at, or to wait while the machine is stopped.
             VmEvent::Interrupted => passage.pass(&mut *vcpu, || stop.requested()),
+            VmEvent::Debug(why) => {
+                stop.gate.trap();
+                stop.vm.interrupt_all();
+                stop.debugging.stopped(cpu, why);
+                passage.pass(&mut *vcpu, || stop.requested());
+            }
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloister_boot::EntryState;
-use cloister_cpu::{ArchState, Exit, SgxPort};
+use cloister_cpu::{ArchState, DebugPoints, Exit, SgxPort};
 use cloister_virt::encls::Action;
 use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome};
 use cloister_x86::segment::seg;
@@ -11,7 +11,7 @@ use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
 
 use super::msr::MsrBank;
 use super::translators::Translators;
-use crate::accel::{Vcpu, VcpuError, VcpuState, VmEvent};
+use crate::accel::{Vcpu, VcpuDebug, VcpuError, VcpuState, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
 
 /// The last event, if the processor waits for the machine to have dealt with it.
@@ -243,6 +243,28 @@ impl VcpuState for SoftVcpu {
     }
 }
 
+impl VcpuDebug for SoftVcpu {
+    fn set_debug_points(&mut self, points: Option<&DebugPoints>) {
+        self.vcpu.set_debug_points(points);
+    }
+
+    fn debug_step(&mut self) {
+        self.vcpu.debug_step();
+    }
+
+    fn debug_pause(&mut self) {
+        self.vcpu.debug_pause();
+    }
+
+    fn debug_read(&self, la: u64, data: &mut [u8]) -> usize {
+        self.vcpu.cpu.debug_read(la, data)
+    }
+
+    fn debug_write(&mut self, la: u64, data: &[u8]) -> bool {
+        self.vcpu.cpu.debug_write(la, data)
+    }
+}
+
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<VmEvent<'_>, VcpuError> {
         self.resume();
@@ -271,6 +293,7 @@ impl Vcpu for SoftVcpu {
                 }
                 Exit::Init => return Ok(VmEvent::Init),
                 Exit::Requested => return Ok(VmEvent::Interrupted),
+                Exit::Debug(stop) => return Ok(VmEvent::Debug(stop)),
                 Exit::Cpuid { leaf, subleaf } => {
                     self.answer_cpuid(leaf, subleaf);
                     Ok(())

@@ -4,6 +4,7 @@
 mod bits;
 mod breakpoints;
 mod checks;
+mod debugger;
 mod entry;
 mod exited;
 mod host;
