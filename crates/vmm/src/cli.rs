@@ -24,6 +24,7 @@ use crate::config::{
 };
 use crate::cpu_flags::CpuConfig;
 use crate::epc_command::EpcArgs;
+use crate::gdb;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
@@ -116,6 +117,14 @@ pub struct RunArgs {
     /// Socket of a QMP monitor, through which programs control the machine
     #[arg(long, value_name = "unix:PATH[,wait=on|off]", allow_hyphen_values = true)]
     qmp: Vec<String>,
+    /// Socket of a debugger, GDB's remote protocol; with wait=on the machine waits for it at its first
+    /// instruction
+    #[arg(
+        long,
+        value_name = "tcp:127.0.0.1:PORT|unix:PATH[,wait=on|off]",
+        allow_hyphen_values = true
+    )]
+    gdb: Option<String>,
     /// Name of the machine, and of its process
     #[arg(long, value_name = "NAME[,process=NAME]", allow_hyphen_values = true)]
     name: Option<String>,
@@ -165,9 +174,13 @@ impl RunArgs {
         let name = RunWording.name(Setting::Name);
         let names = self.name.as_deref().map(|text| qemu::names(name, text)).transpose();
         let (name, process_name) = names?.unwrap_or_default();
+        let gdb = self.gdb.as_deref().map(gdb::Address::parse).transpose();
+        let (gdb, stopped) = gdb.map_err(ValueError::Gdb)?.unzip();
         Ok(Invocation {
             serial: serial?,
             monitors: monitors.map_err(ValueError::Qmp)?,
+            gdb,
+            stopped: stopped.unwrap_or(false),
             sandbox,
             process_name,
             pidfile: self.pidfile.clone(),
@@ -430,6 +443,9 @@ mod tests {
         );
         assert_eq!(daemon.monitors, [Listen { path: "q".into(), wait: true }]);
         assert_eq!(file.serial, Chardev::File("log".into()));
+        let debugged = invocation("cloister run --kernel k --gdb tcp::1234,wait=on").unwrap();
+        let address = Some(gdb::Address::Tcp(([127, 0, 0, 1], 1234).into()));
+        assert_eq!((debugged.gdb, debugged.stopped, plain.stopped), (address, true, false));
         for (line, expected) in [
             (
                 "cloister run --kernel k --daemonize --serial stdio",

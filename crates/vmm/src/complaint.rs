@@ -46,6 +46,8 @@ pub enum Setting {
     NoReboot,
     /// QMP monitors.
     Monitor,
+    /// Where a debugger connects to.
+    Gdb,
     /// What the console is on.
     Console,
     /// Names of the machine and of its process.
@@ -60,7 +62,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -77,6 +79,7 @@ impl Setting {
         Self::Platform,
         Self::NoReboot,
         Self::Monitor,
+        Self::Gdb,
         Self::Console,
         Self::Name,
         Self::PidFile,
@@ -103,6 +106,7 @@ impl Setting {
             Self::Platform => "the SGX platform",
             Self::NoReboot => "what a reset does",
             Self::Monitor => "the monitor",
+            Self::Gdb => "the debugger",
             Self::Console => "the console",
             Self::Name => "the name",
             Self::PidFile => "the file of the process's number",

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::chardev::Chardev;
 use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::BootConfig;
+use crate::gdb;
 use crate::invocation::Invocation;
 
 /// One file is given for two settings, or twice for one.
@@ -126,7 +127,11 @@ impl Invocation {
             Chardev::Stdio | Chardev::Null => None,
         };
         let console = console.map(|path| (Setting::Console, path.as_path()));
+        let gdb = match &self.gdb {
+            Some(gdb::Address::Unix(listen)) => Some((Setting::Gdb, listen.path.as_path())),
+            Some(gdb::Address::Tcp(_)) | None => None,
+        };
         let pidfile = self.pidfile.as_ref().map(|path| (Setting::PidFile, path.as_path()));
-        monitors.chain(console).chain(pidfile)
+        monitors.chain(console).chain(gdb).chain(pidfile)
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::chardev::Chardev;
 use crate::complaint::{Complaint, Setting};
 use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
+use crate::gdb;
 use crate::qmp::Listen;
 
 /// A machine, and how it is run.
@@ -16,6 +17,10 @@ pub struct Invocation {
     pub serial: Chardev,
     /// Where its QMP monitors listen.
     pub monitors: Vec<Listen>,
+    /// Where a debugger connects to.
+    pub gdb: Option<gdb::Address>,
+    /// The machine stands at its beginning until a monitor or a debugger has it go on.
+    pub stopped: bool,
     /// Confine the process to the system calls it needs.
     pub sandbox: bool,
     /// The name that the process takes.
@@ -30,7 +35,8 @@ impl Invocation {
     /// Whether the process makes files that go with it.
     #[must_use]
     pub fn has_own_files(&self) -> bool {
-        let socket = matches!(self.serial, Chardev::Unix(_));
+        let socket = matches!(self.serial, Chardev::Unix(_))
+            || matches!(self.gdb, Some(gdb::Address::Unix(_)));
         socket || self.pidfile.is_some() || !self.monitors.is_empty()
     }
 

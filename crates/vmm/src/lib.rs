@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod epc_command;
 pub mod epc_report;
 pub mod files;
+pub mod gdb;
 mod host_file;
 pub mod image_format;
 mod image_lock;

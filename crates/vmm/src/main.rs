@@ -13,6 +13,7 @@ use cloister_vmm::cli::{self, Command, Refusal, RunArgs, RunWording};
 use cloister_vmm::complaint::{Complaint, Setting, Wording};
 use cloister_vmm::daemon::{self, Daemon, Side};
 use cloister_vmm::epc_command::{self, EpcArgs};
+use cloister_vmm::gdb;
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
 use cloister_vmm::own_file::start_keeper;
@@ -147,23 +148,26 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     let refused = refused(None, "the host does not let signals wait");
     terminal::hold_stop_signals().map_err(refused)?;
     let monitors = bind(&invocation.monitors)?;
+    let gdb = invocation.gdb.as_ref().map(gdb::Socket::bind).transpose();
+    let gdb = gdb.map_err(|error| Complaint::about(Setting::Gdb, &error))?;
     let pidfile = invocation.pidfile.map(|path| PidFile::write(&path)).transpose();
     let pidfile = pidfile.map_err(|error| Complaint::about(Setting::PidFile, &error))?;
     // Last, since it may cut a file to nothing.
     let console = invocation.serial.open();
     let console = console.map_err(|error| Complaint::about(Setting::Console, &error))?;
-    let files = Files { monitors, console, pidfile };
+    let files = Files { monitors, gdb, console, pidfile };
     inherited.close_named();
     if let Some(complaint) = silent_kernel {
         tracing::warn!("{}", wording.line(&complaint));
     }
     let sandbox = invocation.sandbox.then_some(wording);
-    run_machine(Arc::new(machine), files, sandbox, daemon)
+    run_machine(Arc::new(machine), files, invocation.stopped, sandbox, daemon)
 }
 
 /// What the process opened besides what the guest sees.
 struct Files {
     monitors: Vec<Socket>,
+    gdb: Option<gdb::Socket>,
     console: Backend,
     pidfile: Option<PidFile>,
 }
@@ -176,14 +180,16 @@ fn sleep_exactly() {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
-/// Runs a machine to its end. Every file is open. A `sandbox` is worded like this.
+/// Runs a machine to its end, `stopped` at first or at once. Every file is open. A `sandbox` is worded like
+/// this.
 fn run_machine(
     machine: Arc<Machine>,
     files: Files,
+    stopped: bool,
     sandbox: Option<&'static dyn Wording>,
     daemon: Option<Daemon>,
 ) -> Result<u8, Complaint> {
-    let Files { monitors, console, pidfile: _pidfile } = files;
+    let Files { monitors, gdb, console, pidfile: _pidfile } = files;
     if let Some(daemon) = &daemon {
         let refused = refused(Setting::Daemon, "cannot leave the directory");
         daemon.leave_directory().map_err(refused)?;
@@ -196,6 +202,9 @@ fn run_machine(
     let sandbox = sandbox.map_err(|error| error.complaint())?.unwrap_or_default();
     sandbox.enter(ThreadKind::Main).map_err(|error| error.complaint())?;
     let control = Control::new(console.output().map_err(refused_by_host)?);
+    if stopped {
+        control.begin_stopped();
+    }
     terminal::on_stop_signal(sandbox.clone(), {
         let control = control.clone();
         move |signal| control.quit_for(signal)
@@ -203,6 +212,9 @@ fn run_machine(
     .map_err(refused_by_host)?;
     let given_up =
         || control.quit_cause().is_some() || daemon.as_ref().is_some_and(Daemon::is_abandoned);
+    let cpus = machine.config().cpus;
+    let gdb = gdb.map(|socket| gdb::Server::start(socket, &control, cpus, sandbox.clone()));
+    let gdb = gdb.transpose().map_err(|error| Complaint::about(Setting::Gdb, &error))?;
     // Dropped last of all, when the terminal is as it was.
     let monitors = start_monitors(monitors, &machine, &control, &sandbox, given_up)?;
     let raw = console.start(&control, &sandbox, given_up).map_err(refused_by_host)?;
@@ -216,6 +228,7 @@ fn run_machine(
     let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);
     monitors.iter().for_each(Server::bid_farewell);
+    drop(gdb);
     drop(monitors);
     // The end of the process frees it faster, and whatever thread still holds it.
     std::mem::forget(machine);

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate, is_identifier};
 use crate::cpu_flags::CpuFlagError;
+use crate::gdb::AddressError;
 use crate::qmp::ListenError;
 use crate::size::{SizeError, parse_ram_size, parse_size};
 
@@ -61,6 +62,9 @@ pub enum ValueError {
     /// `--qmp` does not name a socket.
     #[error("--qmp: {0}")]
     Qmp(ListenError),
+    /// `--gdb` does not name a socket.
+    #[error("--gdb: {0}")]
+    Gdb(AddressError),
 }
 
 /// Reads the value of `--memory`.

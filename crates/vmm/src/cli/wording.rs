@@ -25,6 +25,7 @@ impl Wording for RunWording {
             Setting::Platform => "--platform",
             Setting::NoReboot => "--no-reboot",
             Setting::Monitor => "--qmp",
+            Setting::Gdb => "--gdb",
             Setting::Console => "--serial",
             Setting::Name => "--name",
             Setting::PidFile => "--pidfile",

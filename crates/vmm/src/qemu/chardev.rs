@@ -4,9 +4,11 @@ use super::QemuError;
 use super::list::OptionList;
 use crate::chardev::Chardev;
 use crate::complaint::{Setting, Wording};
+use crate::gdb::Address;
 use crate::qmp::Listen;
 
 const QMP: &str = "-qmp";
+const GDB: &str = "-gdb";
 const MONITOR: &str = "-monitor";
 const DISPLAY: &str = "-display";
 
@@ -115,6 +117,43 @@ impl Chardevs {
             None if daemonize || self.nodefaults => Ok(Chardev::Null),
             None => Ok(Chardev::Stdio),
         }
+    }
+}
+
+/// What `-gdb` says.
+#[derive(Default, Debug)]
+pub(super) struct Debugger {
+    pub(super) address: Option<Address>,
+    /// The machine waits for it.
+    pub(super) wait: bool,
+}
+
+impl Debugger {
+    /// What `-s` stands for.
+    pub(super) const SHORT: &str = "tcp::1234";
+
+    /// Reads a `-gdb`.
+    pub(super) fn parse(text: &str) -> Result<Self, QemuError> {
+        if text == "none" {
+            return Ok(Self::default());
+        }
+        if let Some(rest) = text.strip_prefix("unix:") {
+            let Listen { path, wait } = listen(GDB, rest)?;
+            let address = Some(Address::Unix(Listen { path, wait: false }));
+            return Ok(Self { address, wait });
+        }
+        let Some(rest) = text.strip_prefix("tcp:") else {
+            let fix = "write tcp:127.0.0.1:PORT, unix:PATH,server=on,wait=off or none";
+            return Err(refuse_backend(GDB, text, fix));
+        };
+        let (address, options) = rest.split_once(',').unwrap_or((rest, ""));
+        let address = Address::tcp(address).map_err(|error| QemuError::refused(GDB, error))?;
+        let mut list = OptionList::parse(GDB, None, options);
+        list.allow(&[("server", "on"), ("nodelay", "on")])?;
+        // QEMU does not wait here.
+        let wait = list.take_bool("wait")?.unwrap_or(false);
+        list.finish(SOCKET_IN_QEMU, &["server", "wait", "nodelay"])?;
+        Ok(Self { address: Some(address), wait })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::chardev::Chardevs;
+use super::chardev::{Chardevs, Debugger};
 use super::epc::{self, SgxEpc};
 use super::list::OptionList;
 use super::machine::MachineOptions;
@@ -31,6 +31,8 @@ pub(super) struct Line {
     pub(super) append: Option<String>,
     pub(super) drives: Vec<DiskConfig>,
     pub(super) chardevs: Chardevs,
+    pub(super) gdb: Option<Debugger>,
+    pub(super) stopped: bool,
     pub(super) no_reboot: bool,
     pub(super) name: Option<String>,
     pub(super) process_name: Option<String>,
@@ -100,6 +102,12 @@ impl Line {
         let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
         self.backends.finish()?;
         let serial = self.chardevs.console(self.daemonize, &QemuWording)?;
+        let gdb = self.gdb.unwrap_or_default();
+        let stopped = self.stopped || gdb.wait;
+        if stopped && gdb.address.is_none() && self.chardevs.monitors.is_empty() {
+            let why = "nothing could have the machine go on";
+            return Err(QemuError::value("-S", why, "add -qmp or -gdb, or leave it out"));
+        }
         let boot = BootConfig::from_options(self.kernel, self.initrd, self.append, "")?;
         let machine = MachineConfig {
             name: self.name,
@@ -122,6 +130,8 @@ impl Line {
             machine,
             serial,
             monitors: self.chardevs.monitors,
+            gdb: gdb.address,
+            stopped,
             sandbox: self.sandbox.unwrap_or(true),
             process_name: self.process_name,
             pidfile: self.pidfile,

@@ -32,6 +32,7 @@ use crate::chardev::Chardev;
 use crate::complaint::{Setting, Wording};
 use crate::config::parse_launch_key;
 use crate::invocation::Invocation;
+use chardev::Debugger;
 use epc::SgxEpc;
 use line::{Line, once};
 
@@ -126,6 +127,16 @@ const OPTIONS: &[Known] = &[
         |line, text| line.chardevs.serial("-serial", text),
     ),
     with("qmp", "unix:PATH,server=on[,wait=off]", |line, text| line.chardevs.qmp(text)),
+    with("gdb", "tcp:127.0.0.1:PORT|unix:PATH,server=on[,wait=off]|none", |line, text| {
+        once("-gdb", &mut line.gdb, Debugger::parse(text)?)
+    }),
+    alone("s", "the same as -gdb tcp::1234", |line| {
+        once("-s", &mut line.gdb, Debugger::parse(Debugger::SHORT)?)
+    }),
+    alone("S", "stand at the first instruction until a monitor or debugger says go on", |line| {
+        line.stopped = true;
+        Ok(())
+    }),
     alone("nographic", "put the console on the terminal", |line| {
         line.chardevs.nographic = true;
         Ok(())

@@ -1,3 +1,5 @@
+mod debugger;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -74,6 +76,8 @@ fn the_line_of_the_2021_series_is_a_machine() {
             },
             serial: Chardev::Stdio,
             monitors: vec![],
+            gdb: None,
+            stopped: false,
             sandbox: true,
             process_name: None,
             pidfile: None,
@@ -123,6 +127,8 @@ fn a_line_of_upstream_qemu_is_a_machine() {
             },
             serial: Chardev::Unix(Listen { path: "/s,1".into(), wait: false }),
             monitors: vec![Listen { path: "/q".into(), wait: true }],
+            gdb: None,
+            stopped: false,
             sandbox: false,
             process_name: Some("three".into()),
             pidfile: Some("p".into()),

@@ -25,6 +25,7 @@ impl Wording for QemuWording {
             Setting::Platform => "-sgx-platform",
             Setting::NoReboot => "-no-reboot",
             Setting::Monitor => "-qmp",
+            Setting::Gdb => "-gdb",
             Setting::Console => "-serial",
             Setting::Name => "-name",
             Setting::PidFile => "-pidfile",

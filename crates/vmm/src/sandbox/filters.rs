@@ -31,12 +31,14 @@ pub enum ThreadKind {
     Signals,
     /// Serves a client of the monitor.
     Qmp,
+    /// Serves a debugger.
+    Gdb,
 }
 
 impl ThreadKind {
     /// Those of every process.
-    const ALWAYS: [Self; 6] =
-        [Self::Main, Self::Vcpu, Self::Io, Self::Console, Self::Signals, Self::Qmp];
+    const ALWAYS: [Self; 7] =
+        [Self::Main, Self::Vcpu, Self::Io, Self::Console, Self::Signals, Self::Qmp, Self::Gdb];
 
     /// Its name in messages.
     pub(super) const fn name(self) -> &'static str {
@@ -48,6 +50,7 @@ impl ThreadKind {
             Self::Console => "console",
             Self::Signals => "signals",
             Self::Qmp => "qmp",
+            Self::Gdb => "gdb",
         }
     }
 
@@ -62,7 +65,7 @@ impl ThreadKind {
             Self::Device(_) => vec![NOTIFY],
             Self::Console => vec![READ, NOTIFY, CLIENTS],
             Self::Signals => vec![READ, NOTIFY],
-            Self::Qmp => vec![READ, NOTIFY, CLIENTS],
+            Self::Qmp | Self::Gdb => vec![READ, NOTIFY, CLIENTS],
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::cli::RunWording;
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
 
 /// The kinds of threads of a machine with a clock and a disk.
-const KINDS: [ThreadKind; 7] = [
+const KINDS: [ThreadKind; 8] = [
     ThreadKind::Main,
     ThreadKind::Vcpu,
     ThreadKind::Io,
@@ -31,6 +31,7 @@ const KINDS: [ThreadKind; 7] = [
     ThreadKind::Console,
     ThreadKind::Signals,
     ThreadKind::Qmp,
+    ThreadKind::Gdb,
 ];
 
 /// [`confined_process`] with a task.
