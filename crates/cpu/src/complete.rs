@@ -33,7 +33,7 @@ impl Vcpu {
         // As `step` does after an instruction that retired by itself.
         cpu.set_shadow(Shadow::None);
         cpu.arch.system_flags.remove(Rflags::RF);
-        if cpu.arch.system_flags.contains(Rflags::TF) {
+        if debug::steps(cpu, false) {
             debug::pend_single_step(cpu);
         }
         window::after_instruction(cpu);

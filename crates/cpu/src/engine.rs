@@ -261,6 +261,8 @@ impl Vcpu {
         }
         // Instructions that enter a handler clear it: no trap follows them.
         self.cpu.run.single_step = self.cpu.arch.system_flags.contains(Rflags::TF);
+        let branches_only = self.cpu.run.single_step && !debug::steps(&self.cpu, false);
+        let rip = self.cpu.arch.rip;
         let debug_pending = self.cpu.arch.debug_pending;
         let shadow = self.cpu.arch.shadow;
         let traps = self.cpu.run.attention & attention::MONITOR_TRAP != 0;
@@ -285,7 +287,7 @@ impl Vcpu {
                     self.cpu.arch.system_flags.insert(Rflags::RF);
                 }
                 self.cpu.device_commit();
-                if self.cpu.run.single_step {
+                if self.cpu.run.single_step && (!branches_only || self.branched_from(rip)) {
                     debug::pend_single_step(&mut self.cpu);
                 }
                 debugger::after_instruction(&mut self.cpu);
@@ -313,6 +315,13 @@ impl Vcpu {
             window::after_instruction(&mut self.cpu);
         }
         exit
+    }
+
+    /// Whether the instruction at `rip` that just ran alone went elsewhere than to the next one.
+    fn branched_from(&self, rip: u64) -> bool {
+        let length = self.decoded.first().map_or(0, |op| op.len);
+        let next = self.cpu.truncate_rip(rip.wrapping_add(length.into()));
+        !self.cpu.run.between_iterations && self.cpu.arch.rip != next
     }
 
     /// Executes one instruction and nothing around it: no event is looked at, none delivered. A

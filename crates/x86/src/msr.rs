@@ -47,6 +47,8 @@ pub const MISC_ENABLE: u32 = 0x1a0;
 pub const DEBUGCTL: u32 = 0x1d9;
 /// IA32_DEBUGCTL: record branches.
 pub const DEBUGCTL_LBR: u64 = 1 << 0;
+/// IA32_DEBUGCTL: TF traps after branches only.
+pub const DEBUGCTL_BTF: u64 = 1 << 1;
 /// IA32_MTRR_PHYSBASE0; base and mask pairs follow.
 pub const MTRR_PHYSBASE0: u32 = 0x200;
 /// IA32_MTRR_FIX64K_00000.

@@ -204,6 +204,12 @@ pub(crate) fn instruction_matches(cpu: &Cpu) -> u64 {
         .fold(0, |bits, point| bits | point.bit)
 }
 
+/// Whether a single-step trap follows an instruction, which branched or not (SDM Vol. 3B, 17.4.3).
+pub(crate) fn steps(cpu: &Cpu, branched: bool) -> bool {
+    cpu.arch.system_flags.contains(Rflags::TF)
+        && (branched || cpu.arch.msrs.debugctl & msr::DEBUGCTL_BTF == 0)
+}
+
 /// A single-step trap is due before the next instruction.
 pub(crate) fn pend_single_step(cpu: &mut Cpu) {
     cpu.pend_debug_trap(DR6_BS);
@@ -246,5 +252,5 @@ pub(crate) fn deliver_trap(cpu: &mut Cpu) -> Result<(), Exit> {
 pub(crate) fn record(cpu: &mut Cpu, dr6: u64) {
     cpu.arch.dr6 = (cpu.arch.dr6 & !DR6_B) | dr6;
     cpu.arch.dr7 &= !DR7_GD;
-    cpu.arch.msrs.debugctl &= !msr::DEBUGCTL_LBR;
+    cpu.arch.msrs.debugctl &= !(msr::DEBUGCTL_LBR | msr::DEBUGCTL_BTF);
 }

@@ -1,7 +1,7 @@
 //! The checks of VM entry on guest state (SDM Vol. 3C, 26.3.1).
 
 use cloister_x86::addr::is_canonical;
-use cloister_x86::msr;
+use cloister_x86::msr::DEBUGCTL_BTF;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
 use cloister_x86::segment::seg;
 use cloister_x86::vmx::{
@@ -15,7 +15,7 @@ use super::host::{is_valid_cr0, is_valid_cr4};
 use super::region::REVISION;
 use super::segment::{self, Setting};
 use crate::cpu::Cpu;
-use crate::exec::system::msr::are_pat_types;
+use crate::exec::system::msr::{DEBUGCTL, are_pat_types};
 
 /// Where there is no VMCS link.
 const NO_LINK: u64 = u64::MAX;
@@ -71,7 +71,7 @@ impl GuestState {
         is_valid_cr0(self.cr0, fixed)
             && (!paging || cr0.contains(Cr0::PE))
             && is_valid_cr4(self.cr4)
-            && (!debug || self.debugctl & !msr::DEBUGCTL_LBR == 0)
+            && (!debug || self.debugctl & !DEBUGCTL == 0)
             && (if ia32e { paging && cr4.contains(Cr4::PAE) } else { !cr4.contains(Cr4::PCIDE) })
             && cpu.is_physical(self.cr3)
             && (!debug || self.dr7 >> 32 == 0)
@@ -148,12 +148,12 @@ impl GuestState {
             && !state.contains(I::ENCLAVE | I::MOV_SS)
     }
 
-    /// 26.3.1.5, pending debug exceptions. IA32_DEBUGCTL.BTF is never set.
+    /// 26.3.1.5, pending debug exceptions.
     fn pending_debug_valid(&self) -> bool {
         let blocked = self.activity == activity::HLT
             || Interruptibility::from_bits_retain(self.interruptibility)
                 .intersects(Interruptibility::STI | Interruptibility::MOV_SS);
-        let stepping = self.rflags & Rflags::TF.bits() != 0;
+        let stepping = self.rflags & Rflags::TF.bits() != 0 && self.debugctl & DEBUGCTL_BTF == 0;
         self.pending_debug & PENDING_ZERO == 0
             && (!blocked || (self.pending_debug & PENDING_STEP != 0) == stepping)
     }

@@ -141,7 +141,7 @@ impl Cpu {
             msr::SYSENTER_EIP => store(&mut self.arch.msrs.sysenter_eip, value, u64::MAX),
             msr::PAT => are_pat_types(value) && store(&mut self.arch.msrs.pat, value, u64::MAX),
             // LBR and BTF are not there to be enabled.
-            msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, msr::DEBUGCTL_LBR),
+            msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, DEBUGCTL),
             _ => return Ok(false),
         };
         if accepted { Ok(true) } else { Err(self.gp(0)) }
@@ -167,6 +167,9 @@ impl Cpu {
         Ok(())
     }
 }
+
+/// Bits of IA32_DEBUGCTL that can be set. Nothing records branches.
+pub(crate) const DEBUGCTL: u64 = msr::DEBUGCTL_LBR | msr::DEBUGCTL_BTF;
 
 /// Stores a value that has no bits outside `allowed`.
 fn store(register: &mut u64, value: u64, allowed: u64) -> bool {

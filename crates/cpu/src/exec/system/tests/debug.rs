@@ -1,7 +1,7 @@
 //! Debug exceptions: SDM Vol. 3B, chapter 17.
 
-use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr0, Cr4, Rflags};
+use cloister_x86::{Gpr, msr};
 use iced_x86::code_asm::*;
 
 use super::kernel::{HANDLERS, KERNEL_DATA, Kernel};
@@ -47,6 +47,39 @@ fn single_step_traps_after_each_instruction_and_the_handler_runs_without() {
     kernel.wake();
     assert_eq!(traps_at(&mut kernel, BS), CODE + 3);
     assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
+}
+
+#[test]
+fn with_btf_single_step_traps_after_branches_alone_and_once() {
+    let mut kernel = Kernel::new();
+    // REP STOSB stays where it is between iterations, which is no branch.
+    kernel.assemble(|a| {
+        let [mut there, mut back] = [a.create_label(), a.create_label()];
+        a.nop()?;
+        a.rep().stosb()?;
+        a.cpuid()?;
+        a.cmp(eax, eax)?;
+        a.jne(there)?;
+        a.je(there)?;
+        a.set_label(&mut back)?;
+        a.nop()?;
+        a.set_label(&mut there)?;
+        a.hlt()?;
+        a.jmp(back)
+    });
+    let cpu = &mut kernel.vcpu().cpu;
+    cpu.arch.gpr[Gpr::Rcx] = 2;
+    cpu.arch.gpr[Gpr::Rdi] = DATA;
+    cpu.arch.msrs.debugctl = msr::DEBUGCTL_BTF;
+    cpu.set_rflags(2 | TF);
+
+    let exit = kernel.vcpu().run();
+    assert!(matches!(exit, Exit::Cpuid { .. }), "{exit:?}");
+    kernel.vcpu().skip();
+    let rip = traps_at(&mut kernel, BS);
+
+    assert_eq!(rip, CODE + 1 + 2 + 2 + 2 + 2 + 2 + 1);
+    assert_eq!(kernel.vcpu().cpu.arch.msrs.debugctl, 0);
 }
 
 #[test]
