@@ -105,6 +105,8 @@ fields! {
     GUEST_LDTR_SELECTOR = 0x080c;
     /// Guest TR selector.
     GUEST_TR_SELECTOR = 0x080e;
+    /// PML index: of the entry that is written next.
+    GUEST_PML_INDEX = 0x0812;
     /// Host ES selector.
     HOST_ES_SELECTOR = 0x0c00;
     /// Host CS selector.
@@ -133,6 +135,8 @@ fields! {
     ENTRY_MSR_LOAD_ADDRESS = 0x200a;
     /// Executive-VMCS pointer, which only SMM uses.
     EXECUTIVE_VMCS = 0x200c;
+    /// Physical address of the page-modification log.
+    PML_ADDRESS = 0x200e;
     /// TSC offset.
     TSC_OFFSET = 0x2010;
     /// Physical address of the virtual-APIC page.
@@ -143,6 +147,8 @@ fields! {
     XSS_EXITING = 0x202c;
     /// ENCLS-exiting bitmap.
     ENCLS_EXITING = 0x202e;
+    /// TSC multiplier: 16 bits before the point, 48 after it.
+    TSC_MULTIPLIER = 0x2032;
     /// ENCLV-exiting bitmap.
     ENCLV_EXITING = 0x2036;
     /// Guest-physical address of an EPT violation or misconfiguration.
@@ -199,6 +205,10 @@ fields! {
     TPR_THRESHOLD = 0x401c;
     /// Secondary processor-based VM-execution controls.
     SECONDARY_CONTROLS = 0x401e;
+    /// PLE gap: the time between two PAUSEs of one loop at most.
+    PLE_GAP = 0x4020;
+    /// PLE window: the time that a loop may take.
+    PLE_WINDOW = 0x4022;
     /// VM-instruction error.
     INSTRUCTION_ERROR = 0x4400;
     /// Exit reason.

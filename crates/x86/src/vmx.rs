@@ -79,6 +79,8 @@ bitflags! {
         const WBINVD = 1 << 6;
         /// The guest may run without paging, or in real-address mode.
         const UNRESTRICTED_GUEST = 1 << 7;
+        /// Loops of PAUSE at CPL 0.
+        const PAUSE_LOOP = 1 << 10;
         /// RDRAND.
         const RDRAND = 1 << 11;
         /// INVPCID; without it #UD.
@@ -87,8 +89,12 @@ bitflags! {
         const ENCLS = 1 << 15;
         /// RDSEED.
         const RDSEED = 1 << 16;
+        /// Guest-physical pages whose dirty flag is set are logged.
+        const PAGE_MODIFICATION_LOG = 1 << 17;
         /// XSAVES and XRSTORS; without it #UD.
         const XSAVES = 1 << 20;
+        /// The guest's time stamp counter is multiplied before the offset is added.
+        const TSC_SCALING = 1 << 25;
         /// ENCLV as the bitmap says; without it #UD.
         const ENCLV = 1 << 28;
     }
@@ -236,6 +242,7 @@ pub enum ExitReason {
     Invpcid = 58,
     Encls = 60,
     Rdseed = 61,
+    PageModificationLogFull = 62,
     Enclv = 70,
 }
 

@@ -45,6 +45,9 @@ pub(crate) enum Purpose {
     Pdptes,
 }
 
+/// Entries of the page-modification log.
+const LOG_ENTRIES: u16 = 512;
+
 /// Entries of [`GuestPages`].
 const PAGES: usize = 512;
 
@@ -163,7 +166,7 @@ impl Cpu {
 
     /// Walks the extended page tables; the physical address comes with the rights to its page.
     fn walk_ept(
-        &self,
+        &mut self,
         eptp: u64,
         guest: u64,
         purpose: Purpose,
@@ -188,10 +191,17 @@ impl Cpu {
             }
             let dirty = if leaf && access & WRITE != 0 { DIRTY } else { 0 };
             let used = entry | if keeps_flags { ACCESSED | dirty } else { 0 };
+            let logs = keeps_flags && dirty & !entry != 0;
+            if logs {
+                self.check_modification_log()?;
+            }
             if used != entry && !self.physical_update(at, entry, used) {
                 // Someone changed the entry since it was read: read it again.
                 (table, level, rights) = (eptp & ADDRESS, 4, RIGHTS);
                 continue;
+            }
+            if logs {
+                self.log_modification(guest);
             }
             if leaf {
                 let within = (1 << shift) - 1;
@@ -200,6 +210,31 @@ impl Cpu {
             table = entry & ADDRESS;
             level -= 1;
         }
+    }
+
+    /// Whether the page-modification log can take an entry (SDM Vol. 3C, 28.3.6).
+    ///
+    /// # Errors
+    ///
+    /// The exit: it is full.
+    fn check_modification_log(&self) -> Result<(), VmExit> {
+        match &self.arch.vmx.guest {
+            Some(guest) if guest.logs_modifications() && guest.pml_index >= LOG_ENTRIES => {
+                Err(VmExit::new(ExitReason::PageModificationLogFull))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs a guest-physical page whose dirty flag was set.
+    fn log_modification(&mut self, address: u64) {
+        let Some(guest) = &mut self.arch.vmx.guest else { return };
+        if !guest.logs_modifications() {
+            return;
+        }
+        let (log, index) = (guest.controls.pml_address, guest.pml_index);
+        guest.pml_index = index.wrapping_sub(1);
+        self.physical_page(log).write(8 * usize::from(index), address & !0xfff);
     }
 
     /// SDM Vol. 3C, 28.3.3.1.

@@ -69,6 +69,10 @@ pub(crate) struct ExecutionControls {
     pub(crate) io_bitmaps: [u64; 2],
     pub(crate) msr_bitmap: u64,
     pub(crate) tsc_offset: u64,
+    pub(crate) tsc_multiplier: u64,
+    pub(crate) ple_gap: u32,
+    pub(crate) ple_window: u32,
+    pub(crate) pml_address: u64,
     pub(crate) virtual_apic: u64,
     pub(crate) tpr_threshold: u32,
     pub(crate) vpid: u16,
@@ -119,6 +123,10 @@ impl ExecutionControls {
             io_bitmaps: [vmcs.read(Field::IO_BITMAP_A), vmcs.read(Field::IO_BITMAP_B)],
             msr_bitmap: vmcs.read(Field::MSR_BITMAP),
             tsc_offset: vmcs.read(Field::TSC_OFFSET),
+            tsc_multiplier: vmcs.read(Field::TSC_MULTIPLIER),
+            ple_gap: word(Field::PLE_GAP),
+            ple_window: word(Field::PLE_WINDOW),
+            pml_address: vmcs.read(Field::PML_ADDRESS),
             virtual_apic: vmcs.read(Field::VIRTUAL_APIC),
             tpr_threshold: word(Field::TPR_THRESHOLD),
             vpid: vmcs.read(Field::VPID) as u16,
@@ -183,6 +191,8 @@ impl ExecutionControls {
             && (!has_second(S::VPID) || self.vpid != 0)
             && (!has_second(S::EPT) || is_eptp(cpu, self.eptp))
             && (!has_second(S::UNRESTRICTED_GUEST) || has_second(S::EPT))
+            && (!has_second(S::PAGE_MODIFICATION_LOG)
+                || (has_second(S::EPT) && address(self.pml_address)))
     }
 
     fn tpr_shadow_valid(&self, cpu: &Cpu) -> bool {

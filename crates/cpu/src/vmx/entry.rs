@@ -94,7 +94,15 @@ fn load(
     }
     let list = controls.entry_load;
     let enclave_interruption = guest.interruptibility & Interruptibility::ENCLAVE.bits() != 0;
-    let non_root = NonRoot { controls, host, pending: None, deadline: None, enclave_interruption };
+    let non_root = NonRoot {
+        controls,
+        host,
+        pending: None,
+        deadline: None,
+        enclave_interruption,
+        pauses: None,
+        pml_index: guest.pml_index,
+    };
     cpu.arch.vmx.guest = Some(Box::new(non_root));
     if let Err(qualification) = checked {
         return Err(Failure { reason: ExitReason::InvalidGuestState, qualification });

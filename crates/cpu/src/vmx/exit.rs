@@ -61,6 +61,7 @@ pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Re
             Origin::Enclave => true,
             Origin::Host => guest.enclave_interruption,
         },
+        pml_index: guest.pml_index,
     };
     let vmcs = cpu.vmcs(cpu.arch.vmx.current.unwrap_or(u64::MAX));
     report(vmcs, &exit, vectoring, saved.enclave_interruption);

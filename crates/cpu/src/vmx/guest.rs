@@ -3,7 +3,9 @@
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
 use cloister_x86::segment::seg;
 use cloister_x86::vmcs::Field;
-use cloister_x86::vmx::{EntryControls, ExitControls, Interruptibility, activity};
+use cloister_x86::vmx::{
+    EntryControls, ExitControls, Interruptibility, SecondaryControls, activity,
+};
 use cloister_x86::{Gpr, Segment, TableRegister};
 
 use super::controls::ExecutionControls;
@@ -43,6 +45,7 @@ pub(super) struct GuestState {
     pub(super) link_pointer: u64,
     pub(super) pdptes: [u64; 4],
     pub(super) preemption_timer: u32,
+    pub(super) pml_index: u16,
 }
 
 impl GuestState {
@@ -72,6 +75,7 @@ impl GuestState {
             link_pointer: vmcs.read(Field::LINK_POINTER),
             pdptes: std::array::from_fn(|n| vmcs.read(Field::GUEST_PDPTE0.plus(n as u32))),
             preemption_timer: vmcs.read_32(Field::PREEMPTION_TIMER),
+            pml_index: vmcs.read(Field::GUEST_PML_INDEX) as u16,
         }
     }
 
@@ -141,6 +145,7 @@ pub(super) struct Saved {
     /// The VMX-preemption timer, if it counts and is saved.
     pub(super) preemption_timer: Option<u32>,
     pub(super) enclave_interruption: bool,
+    pub(super) pml_index: u16,
 }
 
 /// Saves guest state.
@@ -177,6 +182,9 @@ pub(super) fn save(vmcs: Region<'_>, cpu: &Cpu, controls: &ExecutionControls, sa
         }
     }
     save_blocking(vmcs, cpu, saved);
+    if controls.secondary.contains(SecondaryControls::PAGE_MODIFICATION_LOG) {
+        vmcs.write(Field::GUEST_PML_INDEX, saved.pml_index.into());
+    }
     if let Some(timer) = saved.preemption_timer {
         vmcs.write(Field::PREEMPTION_TIMER, timer.into());
     }

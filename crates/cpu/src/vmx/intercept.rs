@@ -6,7 +6,7 @@ use cloister_x86::vmx::{ExitReason, ProcControls, SecondaryControls};
 
 use super::capability::{CR0_FIXED, CR4_FIXED};
 use super::controls::ExecutionControls;
-use super::{VmExit, info, window};
+use super::{Pauses, VmExit, info, window};
 use crate::cpu::Cpu;
 use crate::exit::Exec;
 use crate::op::{NO_MEMORY, Op};
@@ -341,13 +341,46 @@ impl Cpu {
         Ok(())
     }
 
-    /// What is added to the time stamp counter for the guest.
+    /// The time stamp counter as the guest reads it (SDM Vol. 3C, 25.3).
     pub(crate) fn guest_tsc(&self) -> u64 {
-        let offset = self
-            .guest_controls()
-            .filter(|c| c.proc.contains(ProcControls::TSC_OFFSETTING))
-            .map_or(0, |c| c.tsc_offset);
-        self.tsc().wrapping_add(offset)
+        let tsc = self.tsc();
+        let controls = self.guest_controls();
+        let Some(c) = controls.filter(|c| c.proc.contains(ProcControls::TSC_OFFSETTING)) else {
+            return tsc;
+        };
+        let scaled = if c.secondary.contains(SecondaryControls::TSC_SCALING) {
+            ((u128::from(tsc) * u128::from(c.tsc_multiplier)) >> 48) as u64
+        } else {
+            tsc
+        };
+        scaled.wrapping_add(c.tsc_offset)
+    }
+
+    /// PAUSE: alone, or as one too many in a loop (SDM Vol. 3C, 25.1.3).
+    ///
+    /// # Errors
+    ///
+    /// The exit.
+    pub(crate) fn intercept_pause(&mut self, op: &Op) -> Exec {
+        self.intercept_if(op, ExitReason::Pause, ProcControls::PAUSE)?;
+        if self.arch.cpl > 0 {
+            return Ok(());
+        }
+        let now = self.tsc();
+        let Some(guest) = &mut self.arch.vmx.guest else { return Ok(()) };
+        let c = &guest.controls;
+        if !c.secondary.contains(SecondaryControls::PAUSE_LOOP) {
+            return Ok(());
+        }
+        let first = match guest.pauses {
+            Some(Pauses { first, last }) if now.wrapping_sub(last) <= c.ple_gap.into() => first,
+            _ => now,
+        };
+        guest.pauses = Some(Pauses { first, last: now });
+        if now.wrapping_sub(first) > c.ple_window.into() {
+            return Err(self.vm_exit(VmExit::of(ExitReason::Pause, op)));
+        }
+        Ok(())
     }
 
     /// Whether CR0 and CR4 are as VMX operation wants them.

@@ -49,6 +49,17 @@ pub(crate) struct NonRoot {
     /// Whether VM entry found an event of an enclave in the interruptibility state, which stays while what it
     /// injects is delivered.
     pub(crate) enclave_interruption: bool,
+    /// PAUSEs at CPL 0 since VM entry.
+    pub(crate) pauses: Option<Pauses>,
+    /// PML index.
+    pub(crate) pml_index: u16,
+}
+
+/// When PAUSE ran in a loop, for the first and for the last time, on the machine's time stamp counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pauses {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 /// A VM exit: what its VMCS fields say.
@@ -127,6 +138,9 @@ impl Cpu {
             None => {
                 self.run.tlb.flush_all();
                 self.run.tlb.switch_to_flushed(entered.pcid());
+                // These could stay. But kvm-unit-tests, which does without VPIDs, expects to see dirty
+                // flags that it has cleared set again, without INVEPT.
+                self.run.guest_pages.drop_all();
             }
         }
         self.update_derived();

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use cloister_x86::regs::Rflags;
-use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, interruption};
+use cloister_x86::vmx::{
+    ExitControls, ExitReason, PinControls, ProcControls, SecondaryControls, interruption,
+};
 
 use super::capability::PREEMPTION_RATE;
 use super::event::{self, Vectoring};
@@ -22,6 +24,11 @@ const WINDOWS: ProcControls = ProcControls::INTERRUPT_WINDOW
     .union(ProcControls::MONITOR_TRAP);
 
 impl NonRoot {
+    /// Guest-physical pages whose dirty flag is set are logged.
+    pub(crate) fn logs_modifications(&self) -> bool {
+        self.controls.secondary.contains(SecondaryControls::PAGE_MODIFICATION_LOG)
+    }
+
     /// NMI blocking is the guest's own.
     pub(super) const fn has_virtual_nmis(&self) -> bool {
         self.controls.pin.contains(PinControls::VIRTUAL_NMIS)

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use cloister_x86::vmx::{ExitReason, ProcControls};
-
 use crate::cpu::Cpu;
 use crate::exec::invalid;
 use crate::exec::table::{always, rows};
@@ -27,7 +25,7 @@ extern "C" fn no_operation(_cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// PAUSE: the guest waits for another processor, whose thread may need this one's core.
 extern "C" fn pause(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.intercept_if(op, ExitReason::Pause, ProcControls::PAUSE)?;
+    cpu.intercept_pause(op)?;
     cpu.package.crowd.pause(&mut cpu.run.patience);
     Ok(())
 }

@@ -5,7 +5,7 @@ use cloister_x86::vmx::SecondaryControls;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::machine::{End, GUEST, Machine};
+use super::machine::{End, GUEST, Machine, PAGE};
 use crate::testing::DATA;
 
 pub(super) const PML4: u64 = 0x20_0000;
@@ -136,4 +136,32 @@ fn an_unrestricted_guest_runs_in_real_address_mode() {
     assert_eq!(machine.launch(), End::Host(12));
     assert_eq!(machine.guest.vcpu.cpu.arch.gpr[0] & 0xffff, 0x1234);
     assert_eq!(machine.read(Field::GUEST_RIP), 0x2003);
+}
+
+#[test]
+fn pages_that_become_dirty_are_logged_until_the_log_is_full() {
+    let code: Code = |a| {
+        a.mov(qword_ptr(DATA), rax)?;
+        a.mov(qword_ptr(DATA + 8), rax)?;
+        a.mov(qword_ptr(DATA + 0x1000), rax)
+    };
+    let logging = |index| {
+        let mut machine = with_ept(true);
+        machine.second(SecondaryControls::PAGE_MODIFICATION_LOG);
+        machine.write(Field::PML_ADDRESS, PAGE);
+        machine.write(Field::GUEST_PML_INDEX, index);
+        machine
+    };
+    let mut machine = logging(511);
+    assert_eq!(machine.run(code), End::Guest);
+    // With the flags, the walk of the guest's paging structures writes them.
+    let logged: Vec<u64> = (0..6).map(|n| machine.guest.read_u64(PAGE + 8 * (511 - n))).collect();
+    assert_eq!(logged, [0x1000, 0x2000, 0x3000, 0x4000, DATA, DATA + 0x1000]);
+
+    // PML index, and the index at the exit.
+    for (index, left) in [(0, 0xffff), (512, 512)] {
+        let mut machine = logging(index);
+        assert_eq!(machine.run(code), End::Host(62), "{index}");
+        assert_eq!(machine.read(Field::GUEST_PML_INDEX), left, "{index}");
+    }
 }

@@ -187,6 +187,50 @@ fn tsc_offset_is_added() {
 }
 
 #[test]
+fn the_time_stamp_counter_is_multiplied_before_the_offset_is_added() {
+    let mut machine = Machine::new();
+    machine.control(ProcControls::TSC_OFFSETTING);
+    machine.second(SecondaryControls::TSC_SCALING);
+    machine.write(Field::TSC_OFFSET, 5);
+    for (multiplier, low) in [(0, 5), (1, 5)] {
+        machine.write(Field::TSC_MULTIPLIER, multiplier);
+        become_guest(&mut machine.guest.vcpu.cpu);
+        assert_eq!(machine.guest.vcpu.cpu.guest_tsc(), low);
+    }
+    machine.write(Field::TSC_MULTIPLIER, 3 << 47);
+    become_guest(&mut machine.guest.vcpu.cpu);
+    let cpu = &machine.guest.vcpu.cpu;
+    let (before, scaled, after) = (cpu.tsc(), cpu.guest_tsc(), cpu.tsc());
+    assert!((before * 3 / 2 + 5..=after * 3 / 2 + 5).contains(&scaled));
+}
+
+#[test]
+fn a_loop_of_pauses_exits_after_its_window() {
+    let exits = |gap: u64, window: u64, level: u8| {
+        let mut machine = Machine::new();
+        machine.second(SecondaryControls::PAUSE_LOOP);
+        machine.write(Field::PLE_GAP, gap);
+        machine.write(Field::PLE_WINDOW, window);
+        machine.code(CODE, |a| a.pause());
+        let vcpu = &mut machine.guest.vcpu;
+        become_guest(&mut vcpu.cpu);
+        vcpu.cpu.arch.cpl = level;
+        [0, 1].map(|_| {
+            vcpu.cpu.arch.rip = CODE;
+            let outcome = vcpu.execute_one();
+            std::thread::sleep(std::time::Duration::from_micros(1));
+            outcome == Err(Stop::VM_EXIT)
+        })
+    };
+    let forever = 0xffff_ffff;
+    assert_eq!(exits(forever, 0, 0), [false, true]);
+    assert_eq!(exits(forever, forever, 0), [false, false]);
+    // Each PAUSE begins a loop, and user code has none.
+    assert_eq!(exits(0, 0, 0), [false, false]);
+    assert_eq!(exits(forever, 0, 3), [false, false]);
+}
+
+#[test]
 fn no_guest_reads_a_time_after_its_preemption_timer_has_expired() {
     for (deadline, outcome) in [(u64::MAX, Ok(())), (0, Err(Stop::ALONE))] {
         let mut machine = Machine::new();

@@ -60,8 +60,13 @@ pub(crate) fn fill(guest: &mut Guest) {
     }
     let exit = vmcs.read(Field::EXIT_CONTROLS) | u64::from(ExitControls::HOST_64.bits());
     vmcs.write(Field::EXIT_CONTROLS, exit);
-    let saved =
-        Saved { rflags: 2, pending_debug: 0, preemption_timer: None, enclave_interruption: false };
+    let saved = Saved {
+        rflags: 2,
+        pending_debug: 0,
+        preemption_timer: None,
+        enclave_interruption: false,
+        pml_index: 0,
+    };
     guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
     vmcs.write(Field::LINK_POINTER, u64::MAX);
     vmcs.write(Field::GUEST_RIP, GUEST);
@@ -91,6 +96,8 @@ pub(crate) fn become_guest(cpu: &mut Cpu) {
         pending: None,
         deadline: None,
         enclave_interruption: false,
+        pauses: None,
+        pml_index: 0,
     };
     cpu.arch.vmx =
         VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: Some(Box::new(guest)) };
