@@ -225,12 +225,14 @@ impl Vcpu {
             && cpu.run.attention & attention::MOV_SS == 0
         {
             debug::deliver_trap(cpu)?;
+            window::attend_first(cpu)?;
         }
         window::attend_last(cpu)?;
         let shadow = cpu.run.attention & attention::SHADOW != 0;
         let held = shadow || debugger::holds_interrupts(cpu);
         if cpu.run.attention & attention::INTERRUPTS != 0 && !held {
             apic::deliver_interrupt(cpu)?;
+            window::attend_first(cpu)?;
         }
         if cpu.run.attention & attention::HALTED != 0 {
             return Err(Exit::Hlt);

@@ -44,6 +44,8 @@ pub(crate) struct Arena {
     used: usize,
     links: usize,
     links_used: usize,
+    /// Links that were ever in use: what noted one's place before [`Arena::truncate`] may still write it.
+    links_touched: usize,
 }
 
 // SAFETY: the memory is the arena's alone.
@@ -72,7 +74,7 @@ impl Arena {
         // SAFETY: nothing is written by this mapping.
         unsafe { mprotect(run, len, MprotectFlags::READ | MprotectFlags::EXEC) }?;
         let (write, run) = (first.keep()?, second.keep()?);
-        Ok(Self { write, run, len, used: 0, links, links_used: 0 })
+        Ok(Self { write, run, len, used: 0, links, links_used: 0, links_touched: 0 })
     }
 
     fn start(&self) -> u64 {
@@ -121,6 +123,7 @@ impl Arena {
         let number = self.links_used;
         (number < self.links).then(|| {
             self.links_used += 1;
+            self.links_touched = self.links_touched.max(self.links_used);
             number as u32
         })
     }
@@ -137,7 +140,7 @@ impl Arena {
 
     /// Forgets all code and links from [`Arena::used`] on. No link leads anywhere any more.
     pub(crate) fn truncate(&mut self, used: (usize, usize)) {
-        let bytes = self.links_used * size_of::<Link>();
+        let bytes = self.links_touched * size_of::<Link>();
         // SAFETY: the links are there, and zeros are links.
         unsafe { self.run.as_ptr().add(self.len).write_bytes(0, bytes) };
         (self.used, self.links_used) = used;
@@ -150,5 +153,23 @@ impl Drop for Arena {
         let all = self.len + self.links * size_of::<Link>();
         drop(Mapping { at: self.write.as_ptr(), len: self.len });
         drop(Mapping { at: self.run.as_ptr(), len: all });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_survives_that_was_written_by_what_remembers_its_place() {
+        let mut arena = Arena::new(4096, 128).expect("memory");
+        let links: Vec<_> = (0..3).map(|_| arena.take_link()).collect();
+        assert_eq!(links, [Some(0), Some(1), Some(2)]);
+        arena.truncate((0, 1));
+        // SAFETY: the links are the arena's, and nobody else uses them.
+        let last = unsafe { &mut *(arena.links() as *mut Link).add(2) };
+        (last.la, last.key, last.code) = (1, 2, 3);
+        arena.truncate((0, 1));
+        assert_eq!((last.la, last.key, last.code), (0, 0, 0));
     }
 }

@@ -158,6 +158,8 @@ fn deliver_under(cpu: &mut Cpu, event: Event, vectoring: Vectoring) -> Result<()
         cpu.run.alone = false;
         next = follow(cpu, &event, 0, vectoring.origin, outcome)?;
     }
+    // The monitor trap flag counts what was delivered as an instruction (SDM Vol. 3C, 25.5.2).
+    vmx::window::after_instruction(cpu);
     Ok(())
 }
 
@@ -206,7 +208,8 @@ fn follow(
         // at best.
         Err(_) => {
             cpu.run.exit = None;
-            return Err(Exit::TripleFault);
+            shut_down(cpu, origin)?;
+            return Ok(None);
         }
     };
     let second = second.unwrap_or(Exception::new(Vector::Df));
@@ -229,12 +232,21 @@ fn follow(
     let nothing = Vectoring { origin, ..Vectoring::default() };
     match combined {
         Some(double_fault) => Ok(Some((double_fault, nothing))),
-        None if cpu.guest_controls().is_some() => {
-            vmx::exit::leave(cpu, VmExit::new(ExitReason::TripleFault), nothing)?;
-            Ok(None)
-        }
-        None => Err(Exit::TripleFault),
+        None => shut_down(cpu, origin).map(|()| None),
     }
+}
+
+/// A triple fault, of an event that came at `origin`: a guest's is its hypervisor's.
+///
+/// # Errors
+///
+/// [`Exit::TripleFault`].
+fn shut_down(cpu: &mut Cpu, origin: Origin) -> Result<(), Exit> {
+    if cpu.guest_controls().is_none() {
+        return Err(Exit::TripleFault);
+    }
+    let nothing = Vectoring { origin, ..Vectoring::default() };
+    vmx::exit::leave(cpu, VmExit::new(ExitReason::TripleFault), nothing)
 }
 
 /// Delivers an event, or raises what delivery raises and commits nothing of it. `Some`: it was

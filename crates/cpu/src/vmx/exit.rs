@@ -33,6 +33,8 @@ enum Abort {
 /// [`Exit::TripleFault`] for a VMX abort, which is a shutdown.
 pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Result<(), Exit> {
     let Some(guest) = cpu.arch.vmx.guest.take() else { return Ok(()) };
+    // What an instruction that does not go on has read of devices is not the next one's.
+    cpu.device_commit();
     let mut origin = vectoring.origin;
     let mut rflags = with_resume_flag(cpu.rflags(), exit.resume_flag);
     if cpu.enclave.in_enclave() {

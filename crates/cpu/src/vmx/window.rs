@@ -94,8 +94,12 @@ pub(crate) fn timer_expired(cpu: &Cpu) -> bool {
         .is_some_and(|deadline| cpu.package.tsc() >= deadline)
 }
 
-/// Time until the VMX-preemption timer expires; it counts in HLT too.
+/// Time until the VMX-preemption timer expires; it wakes from HLT, and not
+/// from wait-for-SIPI.
 pub(crate) fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
+    if cpu.arch.activity == Activity::WaitForSipi {
+        return None;
+    }
     let deadline = cpu.arch.vmx.guest.as_ref()?.deadline?;
     let counts = u128::from(deadline.saturating_sub(cpu.package.tsc()));
     let nanos = counts * 1_000_000_000 / u128::from(cpu.package.tsc_hz.max(1)) + 1;

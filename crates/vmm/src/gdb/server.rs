@@ -249,17 +249,20 @@ impl Client {
     }
 }
 
+/// Bytes that wait for the debugger at most, but for one piece of an answer.
+const MOST_OUTPUT: usize = 1 << 16;
+
 impl Connection for Client {
     type Error = io::Error;
 
     fn write(&mut self, byte: u8) -> io::Result<()> {
-        self.output.push(byte);
-        Ok(())
+        self.write_all(&[byte])
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.output.extend_from_slice(bytes);
-        Ok(())
+        // An answer can be as long as the debugger asks for.
+        if self.output.len() > MOST_OUTPUT { self.flush() } else { Ok(()) }
     }
 
     /// Waits for a debugger that does not read, as long as there is a machine.

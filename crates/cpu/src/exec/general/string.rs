@@ -314,7 +314,8 @@ extern "C" fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     let until_equal = op.prefix & REPNE != 0;
     // Debug traps come after each iteration.
-    let trace = cpu.run.attention & (attention::TRACE | attention::BREAKPOINTS) != 0;
+    let alone = attention::TRACE | attention::BREAKPOINTS | attention::MONITOR_TRAP;
+    let trace = cpu.run.attention & alone != 0;
     let runs = op.addr_size == 8
         && cpu.run.mode.is_64()
         && !trace

@@ -9,7 +9,7 @@ use iced_x86::code_asm::*;
 
 use super::machine::{End, GUEST, Machine, PAGE, become_guest};
 use crate::exit::Stop;
-use crate::testing::CODE;
+use crate::testing::{CODE, DATA};
 
 type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -175,6 +175,17 @@ fn the_preemption_timer_and_the_monitor_trap_flag_exit_between_instructions() {
     machine.control(ProcControls::MONITOR_TRAP);
     assert_eq!(machine.run(|a| a.nop()), End::Host(37));
     assert_eq!(machine.read(Field::GUEST_RIP), GUEST + 1);
+}
+
+#[test]
+fn the_monitor_trap_flag_counts_iterations() {
+    let mut machine = Machine::new();
+    machine.control(ProcControls::MONITOR_TRAP);
+    let gpr = &mut machine.guest.vcpu.cpu.arch.gpr;
+    (gpr[Gpr::Rcx], gpr[Gpr::Rdi]) = (4, DATA);
+    assert_eq!(machine.run(|a| a.rep().stosb()), End::Host(37));
+    assert_eq!(machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx], 3);
+    assert_eq!(machine.read(Field::GUEST_RIP), GUEST);
 }
 
 #[test]
