@@ -1,7 +1,7 @@
 //! The I/O thread: what devices do for the guest that takes longer than an access to registers, such as
 //! reads and writes of a disk. One thread of a boot does it for all of its devices, one after the other.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
@@ -15,6 +15,11 @@ pub(crate) trait IoWork: Send + Sync {
     /// Does what has been asked for until now, as much of it as leaves the others their turn. Who is asked
     /// for more, or has something left, calls [`IoHandle::wake`].
     fn work(&self);
+
+    /// What is readable when the host has something for the device, if it may now have.
+    fn events(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn IoWork {
@@ -71,8 +76,22 @@ impl IoLoop {
                 return;
             }
             self.work_once();
-            self.handle.wait();
+            self.wait();
         }
+    }
+
+    /// Waits until there may be something to do.
+    fn wait(&self) {
+        let event = &self.handle.0.event;
+        let of_host = self.work.iter().filter_map(|work| work.events());
+        let mut events: Vec<PollFd<'_>> = std::iter::once(event.as_fd())
+            .chain(of_host)
+            .map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN))
+            .collect();
+        // An error is an interruption: the caller looks again.
+        let _ = poll(&mut events, None);
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(event, &mut counter);
     }
 }
 
@@ -139,14 +158,6 @@ impl IoHandle {
     fn enter(&self) -> Thread<'_> {
         self.lock().running = true;
         Thread(self)
-    }
-
-    /// Waits until there may be something to do.
-    fn wait(&self) {
-        // An error is an interruption: the caller looks again.
-        let _ = poll(&mut [PollFd::new(&self.0.event, PollFlags::IN)], None);
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.0.event, &mut counter);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -40,6 +40,8 @@ pub struct Work {
     /// The host's files that the device reads, writes, flushes and punches holes in there. What a
     /// console prints to is not among them: any thread may print.
     pub files: Vec<RawFd>,
+    /// It moves data on stream sockets: those that are open, and those that are accepted or handed to it.
+    pub sockets: bool,
 }
 
 /// A device of a machine.
@@ -91,7 +93,16 @@ impl Node {
     /// The device with work on `thread`.
     #[must_use]
     pub(crate) fn working_on(self, thread: WorkThread) -> Self {
-        Self { work: Some(Work { thread, files: Vec::new() }), ..self }
+        Self { work: Some(Work { thread, files: Vec::new(), sockets: false }), ..self }
+    }
+
+    /// The device, whose work is on stream sockets too. One without work has none on them.
+    #[must_use]
+    pub fn with_sockets(mut self) -> Self {
+        if let Some(work) = &mut self.work {
+            work.sockets = true;
+        }
+        self
     }
 
     /// The device, whose work is on the open file `file` too. One without work has none on files.

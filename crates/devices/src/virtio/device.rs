@@ -1,6 +1,8 @@
 //! What a virtio device is to its transport.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
@@ -87,6 +89,17 @@ pub trait VirtioDevice: Send {
         queue: &mut Virtqueue,
         ram: &GuestRam,
     ) -> Result<(), DeviceFault>;
+
+    /// The queue that is to be served next because of what was just served, if one is.
+    fn follow_up(&mut self) -> Option<usize> {
+        None
+    }
+
+    /// What is readable, as long as it is, when the host has something for a queue, and that queue. Asked
+    /// once.
+    fn host_events(&self) -> Option<(usize, Arc<OwnedFd>)> {
+        None
+    }
 
     /// Back to the state before [`VirtioDevice::activate`].
     fn reset(&mut self);

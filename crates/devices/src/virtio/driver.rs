@@ -327,6 +327,11 @@ impl Driver {
         self.next_buffer = BUFFERS;
     }
 
+    /// Lets the next requests have memory from `gpa` on.
+    pub(crate) fn place_buffers(&mut self, gpa: u64) {
+        self.next_buffer = gpa;
+    }
+
     pub(crate) fn notify(&self, index: usize) {
         self.put(0x050, index as u32);
     }

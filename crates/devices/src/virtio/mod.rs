@@ -11,6 +11,7 @@ mod mmio;
 mod service;
 mod signals;
 mod virtqueue;
+mod vsock;
 
 pub use block::{Block, BlockError};
 pub use chain::Chain;
@@ -19,3 +20,4 @@ pub use device::{DeviceFault, VirtioDevice};
 pub use entropy::Entropy;
 pub use mmio::MmioTransport;
 pub use virtqueue::Virtqueue;
+pub use vsock::{Vsock, VsockHost};

@@ -5,9 +5,11 @@
 //! told that nothing is in flight any more: at a reset, and where it stops a queue. The service is asked to
 //! stop then, so that this takes as long as a piece of a request.
 
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_NEEDS_RESET,
 };
@@ -29,6 +31,8 @@ pub(super) struct Service {
     queues: Vec<ServedQueue>,
     signals: Arc<Signals>,
     io: IoHandle,
+    /// The queue that the host has something for when this is readable.
+    events: Option<(usize, Arc<OwnedFd>)>,
 }
 
 #[derive(Debug)]
@@ -63,7 +67,8 @@ impl Service {
             }
         };
         let queues = device.queue_sizes().iter().map(queue).collect();
-        Self { device_id: device.device_id(), device: Mutex::new(device), queues, signals, io }
+        let (device_id, events) = (device.device_id(), device.host_events());
+        Self { device_id, device: Mutex::new(device), queues, signals, io, events }
     }
 
     /// Device status and interrupt status.
@@ -156,17 +161,38 @@ impl Service {
             Ok(()) | Err(DeviceFault::Halted) => {}
             Err(fault) => self.fail(&fault),
         }
+        if let Some(next) = device.follow_up() {
+            self.request(next);
+        }
     }
 }
 
 impl IoWork for Service {
+    fn events(&self) -> Option<BorrowedFd<'_>> {
+        // While its queue is not served nobody takes what is there, and it would be readable for ever.
+        let (queue, events) = self.events.as_ref().filter(|_| self.is_live())?;
+        let served = self.queues.get(*queue)?;
+        lock(&served.queue).is_ready().then_some(events.as_fd())
+    }
+
     fn work(&self) {
+        if let Some((queue, events)) = &self.events
+            && is_readable(events)
+            && let Some(served) = self.queues.get(*queue)
+        {
+            served.requested.store(true, Ordering::SeqCst);
+        }
         for (index, served) in self.queues.iter().enumerate() {
             if served.requested.swap(false, Ordering::SeqCst) {
                 self.serve(index, served);
             }
         }
     }
+}
+
+fn is_readable(file: &OwnedFd) -> bool {
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&NOW)), Ok(1))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

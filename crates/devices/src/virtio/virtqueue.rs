@@ -134,6 +134,11 @@ impl Virtqueue {
         self.cut_short = true;
     }
 
+    /// Gives a chain back that there is no use for yet: [`Virtqueue::pop`] has it first.
+    pub fn keep(&mut self, chain: Chain) {
+        self.put_back = Some(chain);
+    }
+
     /// Gives a chain back with the first `len` of its writable bytes written, and interrupts if the driver
     /// wants to hear of it.
     ///
