@@ -51,6 +51,9 @@ pub enum DeviceFault {
     /// of the driver.
     #[error("The device is to stop")]
     Halted,
+    /// What does the device's work is gone.
+    #[error("The process that serves the device is gone")]
+    NoServer,
     /// Guest memory went away under a buffer that was there.
     #[error("A buffer cannot be reached")]
     Memory(#[from] GuestMemoryError),

@@ -7,6 +7,7 @@ mod device;
 #[cfg(test)]
 mod driver;
 mod entropy;
+mod fs;
 mod mmio;
 mod service;
 mod signals;
@@ -18,6 +19,7 @@ pub use chain::Chain;
 pub use console::{Console, ConsoleInput};
 pub use device::{DeviceFault, VirtioDevice};
 pub use entropy::Entropy;
+pub use fs::FileSystem;
 pub use mmio::MmioTransport;
 pub use virtqueue::Virtqueue;
 pub use vsock::{Vsock, VsockHost};

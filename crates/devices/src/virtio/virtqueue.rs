@@ -32,6 +32,8 @@ pub struct Virtqueue {
     put_back: Option<Chain>,
     /// Chains that may still be taken in this turn.
     turn: u32,
+    /// How often it was stopped.
+    run: u64,
     /// The turn ended before the ring was empty.
     cut_short: bool,
 }
@@ -48,7 +50,7 @@ impl Virtqueue {
     /// `max_size` is not a power of two up to 32768: the device's own mistake.
     pub(super) fn new(max_size: u16, signals: Arc<Signals>, pause: Halt) -> Self {
         let ring = Queue::new(max_size).expect("a queue's size is a power of two up to 32768");
-        Self { ring, signals, pause, put_back: None, turn: 0, cut_short: false }
+        Self { ring, signals, pause, put_back: None, turn: 0, run: 0, cut_short: false }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -77,7 +79,13 @@ impl Virtqueue {
         self.ring.reset();
         self.put_back = None;
         self.turn = 0;
+        self.run += 1;
         self.cut_short = false;
+    }
+
+    /// The time between two stops that it is in: a chain of another one is not the device's any more.
+    pub(super) fn run(&self) -> u64 {
+        self.run
     }
 
     pub(super) fn begin_turn(&mut self) {
