@@ -26,7 +26,7 @@ pub(crate) struct Options {
 }
 
 /// Which crates of the workspace each crate may depend on, in any way.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("cloister-x86", &[]),
     ("cloister-float", &[]),
     ("cloister-sgx", &["cloister-x86"]),
@@ -36,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("cloister-boot", &["cloister-x86"]),
     ("cloister-devices", &[]),
     ("cloister-epc-view", &[]),
+    ("cloister-fs", &[]),
     (
         "cloister-vmm",
         &[
@@ -47,6 +48,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "cloister-boot",
             "cloister-devices",
             "cloister-epc-view",
+            "cloister-fs",
         ],
     ),
     (
@@ -60,13 +62,14 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "cloister-boot",
             "cloister-devices",
             "cloister-epc-view",
+            "cloister-fs",
             "cloister-vmm",
         ],
     ),
 ];
 
 /// Crates without a line of unsafe code.
-const SAFE_CRATES: [&str; 7] = [
+const SAFE_CRATES: [&str; 8] = [
     "crates/x86",
     "crates/float",
     "crates/sgx",
@@ -74,6 +77,7 @@ const SAFE_CRATES: [&str; 7] = [
     "crates/boot",
     "crates/devices",
     "crates/epc-view",
+    "crates/fs",
 ];
 
 /// Lines that no source file exceeds.

@@ -7,13 +7,14 @@ use std::path::Path;
 /// The front ends' names of settings.
 const WORDINGS: [&str; 2] = ["crates/vmm/src/cli/wording.rs", "crates/vmm/src/qemu/wording.rs"];
 /// Libraries under them.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
     "crates/sgx",
     "crates/cpu",
     "crates/virt",
     "crates/boot",
     "crates/devices",
     "crates/epc-view",
+    "crates/fs",
     "crates/vmm",
 ];
 /// Those of them in which any text may be shown to the user. Others have texts in other languages.
