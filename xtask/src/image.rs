@@ -174,7 +174,8 @@ pub(crate) fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
 fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
     let virtio = ["virtio_mmio", "virtio_blk", "virtio_rng", "virtio_console"];
     let power_button = ["button", "evdev"];
-    let modules = kernel.modules(&[&virtio[..], &power_button].concat())?;
+    let host = ["vmw_vsock_virtio_transport", "virtiofs"];
+    let modules = kernel.modules(&[&virtio[..], &power_button, &host].concat())?;
     for (index, path) in modules.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         root.file(&format!("modules/{index:02}-{name}"), 0o644, process::read(path)?);

@@ -28,6 +28,8 @@ use crate::gdb;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
+use crate::shares::ShareConfig;
+use crate::vsock::VsockConfig;
 use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox, parse_translate};
 
 /// A virtual machine monitor that gives its guests Intel SGX.
@@ -79,6 +81,13 @@ pub struct RunArgs {
     /// Disk image; can be given up to eight times
     #[arg(long, value_name = "FILE[,readonly]")]
     disk: Vec<String>,
+    /// Folder of the host, which the guest mounts by its tag (mount -t virtiofs TAG PLACE)
+    #[arg(long, value_name = "TAG=DIR[,readonly]", allow_hyphen_values = true)]
+    share: Vec<String>,
+    /// CID of the guest's sockets, and the host's Unix socket for them: SOCK reaches the guest's ports,
+    /// SOCK_PORT is the host's
+    #[arg(long, value_name = "cid=CID,path=SOCK", allow_hyphen_values = true)]
+    vsock: Option<String>,
     /// Section of virtual EPC; can be given up to eight times
     #[arg(long, value_name = "id=ID,size=SIZE[,prealloc]")]
     sgx_epc: Vec<String>,
@@ -176,11 +185,15 @@ impl RunArgs {
         let (name, process_name) = names?.unwrap_or_default();
         let gdb = self.gdb.as_deref().map(gdb::Address::parse).transpose();
         let (gdb, stopped) = gdb.map_err(ValueError::Gdb)?.unzip();
+        let shares = ShareConfig::parse_all(&self.share).map_err(ValueError::Share)?;
+        let vsock = self.vsock.as_deref().map(VsockConfig::parse).transpose();
         Ok(Invocation {
             serial: serial?,
             monitors: monitors.map_err(ValueError::Qmp)?,
             gdb,
             stopped: stopped.unwrap_or(false),
+            shares,
+            vsock: vsock.map_err(ValueError::Vsock)?,
             sandbox,
             process_name,
             pidfile: self.pidfile.clone(),

@@ -32,6 +32,10 @@ pub enum Setting {
     Nodes,
     /// Disks.
     Disk,
+    /// Folders of the host.
+    Share,
+    /// The vsock device.
+    Vsock,
     /// Sections of virtual EPC.
     Epc,
     /// How much EPC of the platform the machine can have.
@@ -62,7 +66,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -72,6 +76,8 @@ impl Setting {
         Self::Cpu,
         Self::Nodes,
         Self::Disk,
+        Self::Share,
+        Self::Vsock,
         Self::Epc,
         Self::EpcQuota,
         Self::EpcReserve,
@@ -99,6 +105,8 @@ impl Setting {
             Self::Cpu => "the processors",
             Self::Nodes => "the NUMA nodes",
             Self::Disk => "the disk",
+            Self::Share => "the shared folder",
+            Self::Vsock => "the vsock device",
             Self::Epc => "the EPC",
             Self::EpcQuota => "the quota of EPC",
             Self::EpcReserve => "the reservation of EPC",

@@ -132,6 +132,7 @@ impl Invocation {
             Some(gdb::Address::Tcp(_)) | None => None,
         };
         let pidfile = self.pidfile.as_ref().map(|path| (Setting::PidFile, path.as_path()));
-        monitors.chain(console).chain(gdb).chain(pidfile)
+        let vsock = self.vsock.as_ref().map(|vsock| (Setting::Vsock, vsock.path.as_path()));
+        monitors.chain(vsock).chain(console).chain(gdb).chain(pidfile)
     }
 }

@@ -7,6 +7,8 @@ use crate::complaint::{Complaint, Setting};
 use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
 use crate::gdb;
 use crate::qmp::Listen;
+use crate::shares::ShareConfig;
+use crate::vsock::VsockConfig;
 
 /// A machine, and how it is run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +23,10 @@ pub struct Invocation {
     pub gdb: Option<gdb::Address>,
     /// The machine stands at its beginning until a monitor or a debugger has it go on.
     pub stopped: bool,
+    /// Folders of the host.
+    pub shares: Vec<ShareConfig>,
+    /// The vsock device, if there is one.
+    pub vsock: Option<VsockConfig>,
     /// Confine the process to the system calls it needs.
     pub sandbox: bool,
     /// The name that the process takes.
@@ -37,7 +43,8 @@ impl Invocation {
     pub fn has_own_files(&self) -> bool {
         let socket = matches!(self.serial, Chardev::Unix(_))
             || matches!(self.gdb, Some(gdb::Address::Unix(_)));
-        socket || self.pidfile.is_some() || !self.monitors.is_empty()
+        let socket = socket || self.vsock.is_some() || !self.monitors.is_empty();
+        socket || self.pidfile.is_some()
     }
 
     /// What a kernel that is told of no console will not do, if its line is the user's: print.

@@ -21,8 +21,10 @@ use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, QemuWording, Request};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
 use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment, turn_off};
+use cloister_vmm::shares::{FileServer, Folder, ShareConfig};
 use cloister_vmm::standard::{complain, print};
 use cloister_vmm::terminal::{self, SIGNALLED};
+use cloister_vmm::vsock::{Dialer, HostSockets};
 use cloister_vmm::{info, log};
 
 /// The guest powered off, or the user quit.
@@ -142,14 +144,33 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
         let refused = refused(Setting::Name, "the host refuses the process's name");
         daemon::name_process(name).map_err(refused)?;
     }
+    let dialer = match &invocation.vsock {
+        // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
+        Some(vsock) => Some(unsafe { Dialer::start(&vsock.path, invocation.sandbox) }),
+        None => None,
+    };
+    let no_process = refused(Setting::Vsock, "the host gives no process");
+    let dialer = dialer.transpose().map_err(no_process)?;
+    let servers = invocation.shares.iter().map(|share| start_server(share, invocation.sandbox));
+    let servers: Vec<FileServer> = servers.collect::<Result<_, _>>()?;
     let silent_kernel = invocation.silent_kernel();
-    let machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
+    let mut machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
+    for (share, server) in invocation.shares.iter().zip(servers) {
+        let attached = machine.attach_file_system(share.tag.clone(), server.socket());
+        attached.map_err(|error| error.complaint())?;
+    }
     // From here on there are files that go with the process.
     let refused = refused(None, "the host does not let signals wait");
     terminal::hold_stop_signals().map_err(refused)?;
     let monitors = bind(&invocation.monitors)?;
     let gdb = invocation.gdb.as_ref().map(gdb::Socket::bind).transpose();
     let gdb = gdb.map_err(|error| Complaint::about(Setting::Gdb, &error))?;
+    if let (Some(vsock), Some(dialer)) = (&invocation.vsock, dialer) {
+        let host = HostSockets::bind(vsock, dialer);
+        let host = host.map_err(|error| Complaint::about(Setting::Vsock, &error))?;
+        let attached = machine.attach_vsock(vsock.cid, Arc::new(host));
+        attached.map_err(|error| error.complaint())?;
+    }
     let pidfile = invocation.pidfile.map(|path| PidFile::write(&path)).transpose();
     let pidfile = pidfile.map_err(|error| Complaint::about(Setting::PidFile, &error))?;
     // Last, since it may cut a file to nothing.
@@ -162,6 +183,17 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     }
     let sandbox = invocation.sandbox.then_some(wording);
     run_machine(Arc::new(machine), files, invocation.stopped, sandbox, daemon)
+}
+
+/// Starts what serves a folder to the guest.
+fn start_server(share: &ShareConfig, confined: bool) -> Result<FileServer, Complaint> {
+    let folder = Folder::open(&share.tag, &share.path, !share.readonly);
+    let folder = folder.map_err(|error| {
+        Complaint::new(Setting::Share, error.to_string(), "name a folder that is there")
+    })?;
+    // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
+    let server = unsafe { FileServer::start(vec![folder], false, confined) };
+    server.map_err(refused(Setting::Share, "the host gives no process"))
 }
 
 /// What the process opened besides what the guest sees.

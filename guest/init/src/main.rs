@@ -12,6 +12,7 @@
 mod button;
 mod system;
 mod tasks;
+mod vsock;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -14,18 +14,21 @@ pub(crate) fn mount_all() {
     for (kind, target) in
         [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")]
     {
-        if let Err(error) = mount(kind, target) {
+        if let Err(error) = mount_by(kind, kind, target) {
             println!("init: cannot mount {kind} on {target}: {error}");
         }
     }
 }
 
-fn mount(kind: &str, target: &str) -> Result<()> {
+/// Mounts a file system of this kind, with what it calls its source, at a folder that is made for it.
+pub(crate) fn mount_by(kind: &str, source: &str, target: &str) -> Result<()> {
     std::fs::create_dir_all(target)?;
-    let (kind, target) = (CString::new(kind)?, CString::new(target)?);
+    let (kind, source) = (CString::new(kind)?, CString::new(source)?);
+    let target = CString::new(target)?;
     // SAFETY: the strings are NUL-terminated and outlive the call.
-    let status =
-        unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    let status = unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null())
+    };
     check(status.into())
 }
 

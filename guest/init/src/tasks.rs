@@ -10,13 +10,13 @@ use std::thread;
 
 use guest_sha256::Sha256;
 
-use crate::{button, system};
+use crate::{button, system, vsock};
 
 /// A task: gets its arguments, prints what it finds.
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 12] = [
+pub(crate) const TASKS: [(&str, Task); 14] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
@@ -27,6 +27,8 @@ pub(crate) const TASKS: [(&str, Task); 12] = [
     ("disk", disk),
     ("entropy", entropy),
     ("hvc", hvc),
+    ("vsock", vsock::echo),
+    ("share", share),
     ("cpuid", cpuid),
     ("button", button::wait),
 ];
@@ -226,6 +228,31 @@ fn entropy(_: &[&str]) -> Result<(), String> {
 fn hvc(_: &[&str]) -> Result<(), String> {
     fs::write("/dev/hvc0", "hvc: a line through virtio-console\n")
         .map_err(|error| format!("cannot write to /dev/hvc0: {error}"))
+}
+
+/// Mounts the folder of a tag at a place of that name, shows what is in it, and makes `folder/new` there.
+fn share(arguments: &[&str]) -> Result<(), String> {
+    let [tag, place] = arguments else { return Err("no tag or no place".to_owned()) };
+    let place = format!("/{place}");
+    system::mount_by("virtiofs", tag, &place).map_err(|error| format!("cannot mount: {error}"))?;
+    let entries = fs::read_dir(&place).map_err(|error| format!("cannot list: {error}"))?;
+    for entry in entries.filter_map(|entry| entry.ok()) {
+        let name = entry.file_name().display().to_string();
+        // A link is followed, as programs do.
+        match fs::metadata(entry.path()) {
+            Ok(found) if found.is_dir() => println!("share: {tag}: folder {name}"),
+            Ok(_) => {
+                let contents = fs::read_to_string(entry.path()).unwrap_or_default();
+                println!("share: {tag}: file {name} {contents}");
+            }
+            Err(error) => println!("share: {tag}: {name}: {error}"),
+        }
+    }
+    match fs::write(format!("{place}/folder/new"), "written by the guest") {
+        Ok(()) => println!("share: {tag}: written"),
+        Err(error) => println!("share: {tag}: not written: {error}"),
+    }
+    Ok(())
 }
 
 /// What CPUID says of SGX: `cpuid: LEAF SUBLEAF EAX EBX ECX EDX`, each in decimal.

@@ -196,6 +196,33 @@ pub(super) fn monitors(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn shares(setup: &Setup) -> Result<()> {
+    let long = format!("{}=/", "t".repeat(37));
+    let file = format!("tag={}", setup.file("share-file", b"")?);
+    for value in ["", "/", "=/", "tag=", "tag=/nonexistent", &long, &file] {
+        refused_after_kernel(setup, "--share", &["--share", value])?;
+    }
+    refused_after_kernel(setup, "--share", &["--share", "a=/", "--share", "a=/tmp"])
+}
+
+pub(super) fn vsock(setup: &Setup) -> Result<()> {
+    let long = format!("cid=3,path={}", "x".repeat(100));
+    let file = format!("cid=3,path={}", setup.file("vsock-file", b"")?);
+    for value in [
+        "",
+        "path=v",
+        "cid=3",
+        "cid=2,path=v",
+        "cid=3,path=",
+        "cid=3,path=/nonexistent/v",
+        &long,
+        &file,
+    ] {
+        refused_after_kernel(setup, "--vsock", &["--vsock", value])?;
+    }
+    Ok(())
+}
+
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])

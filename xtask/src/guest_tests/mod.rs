@@ -13,7 +13,9 @@ mod qemu;
 mod race;
 mod setup;
 mod sgx;
+mod shares;
 mod translate;
+mod vsock;
 mod x86;
 
 use anyhow::Result;
@@ -66,6 +68,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("without_the_provision_file_its_key_is_refused", bad_input::provisioning),
     test("wrong_sandbox_values_are_refused", bad_input::sandbox),
     test("wrong_monitor_sockets_are_refused", bad_input::monitors),
+    test("wrong_vsock_devices_are_refused", bad_input::vsock),
+    test("wrong_shares_are_refused", bad_input::shares),
     test("unknown_options_are_refused", bad_input::unknown_options),
     test("wrong_options_of_qemu_are_refused", bad_input::qemu_options),
     test("info_names_the_accelerator_and_why", bad_input::info),
@@ -80,6 +84,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_readonly_disk_refuses_writes", devices::disk_readonly),
     test("virtio_rng_gives_entropy", devices::entropy),
     test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
+    test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
+    test("a_guest_reads_and_changes_a_shared_folder_and_leaves_it_by_no_name", shares::folder),
     test("one_epc_section_has_its_size", epc::one_section),
     test("two_epc_sections_have_their_sizes", epc::two_sections),
     test("eight_epc_sections_have_their_sizes", epc::eight_sections),

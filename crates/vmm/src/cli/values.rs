@@ -6,7 +6,9 @@ use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate,
 use crate::cpu_flags::CpuFlagError;
 use crate::gdb::AddressError;
 use crate::qmp::ListenError;
+use crate::shares::ShareConfigError;
 use crate::size::{SizeError, parse_ram_size, parse_size};
+use crate::vsock::VsockConfigError;
 
 /// A value that cannot be used. The message names the option and the fix.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -59,6 +61,12 @@ pub enum ValueError {
     /// `--translate` is neither on nor off, nor always.
     #[error("--translate: it is on, off or always, not {0:?}: leave it out, and it is on")]
     Translate(String),
+    /// `--share` is not a tag and a folder.
+    #[error("--share: {0}")]
+    Share(ShareConfigError),
+    /// `--vsock` is not a CID and a socket.
+    #[error("--vsock: {0}")]
+    Vsock(VsockConfigError),
     /// `--qmp` does not name a socket.
     #[error("--qmp: {0}")]
     Qmp(ListenError),

@@ -18,6 +18,8 @@ impl Wording for RunWording {
             Setting::Cpus => "--cpus",
             Setting::Cpu => "--cpu",
             Setting::Disk => "--disk",
+            Setting::Share => "--share",
+            Setting::Vsock => "--vsock",
             Setting::Epc => "--sgx-epc",
             Setting::EpcQuota => "--epc-quota",
             Setting::EpcReserve => "--epc-reserve",

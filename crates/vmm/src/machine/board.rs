@@ -1,9 +1,12 @@
 //! Which devices a machine has, and what a boot gives to them.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use cloister_devices::virtio::{Console, ConsoleInput, Entropy, MmioTransport, VirtioDevice};
+use cloister_devices::virtio::{
+    Console, ConsoleInput, Entropy, FileSystem, MmioTransport, VirtioDevice, Vsock, VsockHost,
+};
 use cloister_devices::{
     Device, GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, PowerButton,
     PowerControl, PowerSwitch, ResetControl, Rtc, RtcTimer, SerialInput, SerialPort, SystemControl,
@@ -14,12 +17,53 @@ use super::console::{ConsoleInputs, ConsoleOutput, LastPrinted, Screen};
 use super::inventory::{Buses, Inventory, InventoryError, Made};
 use super::{Disk, Machine};
 use crate::accel::Vm;
-use crate::layout::{IOAPIC_BASE, POWER_PORT, virtio_slot};
+use crate::layout::{IOAPIC_BASE, MAX_VIRTIO_SLOTS, POWER_PORT, virtio_slot};
 use crate::sandbox::Sandbox;
 
+/// The list of a machine's devices.
+#[derive(Debug)]
+pub(super) struct Devices {
+    pub(super) list: Inventory<Wiring>,
+    /// Virtio slots that are taken.
+    slots: u32,
+}
+
+impl Devices {
+    /// Describes a virtio device in the next slot.
+    fn slot(&mut self, kind: &str) -> Node {
+        let (base, gsi) = virtio_slot(self.slots);
+        let node = MmioTransport::node(self.slots, kind, base, gsi);
+        self.slots += 1;
+        node
+    }
+
+    /// Whether another virtio device fits.
+    pub(super) const fn has_slot(&self) -> bool {
+        (self.slots as usize) < MAX_VIRTIO_SLOTS
+    }
+
+    /// Adds a file system that the guest mounts by `tag`, which the other end of `server` serves.
+    pub(super) fn add_file_system(&mut self, tag: String, server: Arc<OwnedFd>) {
+        let node = self.slot("fs").with_sockets();
+        self.list.add(node, move |node, boot| {
+            boot.virtio(node, Box::new(FileSystem::new(&tag, server.clone())))
+        });
+    }
+
+    /// Adds a vsock device of the guest with this CID, whose streams lead to `host`.
+    pub(super) fn add_vsock(&mut self, cid: u32, host: Arc<dyn VsockHost>) {
+        let node = self.slot("vsock").with_sockets();
+        self.list.add(node, move |node, boot| {
+            let failed = |source| InventoryError::Descriptor { id: node.id.clone(), source };
+            let device = Vsock::new(cid, host.clone()).map_err(failed)?;
+            boot.virtio(node, Box::new(device))
+        });
+    }
+}
+
 /// The devices of a machine with these disks. A new device gets its line here; disks come last, so that
-/// adding one moves nothing.
-pub(super) fn devices(disks: &[Disk]) -> Inventory<Wiring> {
+/// adding one moves nothing but what is added to the machine later.
+pub(super) fn devices(disks: &[Disk]) -> Devices {
     let mut list = Inventory::new();
     list.add(IoApic::node(IOAPIC_BASE), |_, boot: &mut Wiring| on_bus(boot.ioapic.clone()));
     list.add(PowerControl::node(POWER_PORT), |_, boot| {
@@ -46,26 +90,22 @@ pub(super) fn devices(disks: &[Disk]) -> Inventory<Wiring> {
         boot.serial = Some(SerialInput::new(port.clone()));
         Ok(Some(port))
     });
-    let mut slots = 0;
-    let mut slot = |kind| {
-        let (base, gsi) = virtio_slot(slots);
-        let node = MmioTransport::node(slots, kind, base, gsi);
-        slots += 1;
-        node
-    };
-    list.add(slot("rng"), |node, boot| boot.virtio(node, Box::new(Entropy)));
-    list.add(slot("console"), |node, boot| {
+    let mut devices = Devices { list, slots: 0 };
+    let node = devices.slot("rng");
+    devices.list.add(node, |node, boot| boot.virtio(node, Box::new(Entropy)));
+    let node = devices.slot("console");
+    devices.list.add(node, |node, boot| {
         let (line, output) = (boot.line(node), boot.output(true));
         let (transport, input) = Console::attach(&boot.ram, line, output, None, &mut boot.io);
         boot.virtio = Some(input);
         Ok(Some(transport))
     });
     for (index, disk) in disks.iter().enumerate() {
-        let node = slot("blk").with_file(disk.descriptor());
+        let node = devices.slot("blk").with_file(disk.descriptor());
         let disk = disk.clone();
-        list.add(node, move |node, boot| boot.virtio(node, Box::new(disk.device(index)?)));
+        devices.list.add(node, move |node, boot| boot.virtio(node, Box::new(disk.device(index)?)));
     }
-    list
+    devices
 }
 
 fn on_bus(device: impl Device + 'static) -> Made {
@@ -157,7 +197,7 @@ impl Board {
             button: None,
             threads: Vec::new(),
         };
-        let buses = machine.devices.make(&mut wiring)?;
+        let buses = machine.devices.list.make(&mut wiring)?;
         let Wiring { ioapic, io, power, last_printed, serial, virtio, button, threads, .. } =
             wiring;
         let inputs = ConsoleInputs { serial, virtio, last_printed };

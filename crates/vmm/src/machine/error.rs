@@ -14,6 +14,7 @@ use crate::accel::VcpuError;
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::ConfigError;
+use crate::layout::MAX_VIRTIO_SLOTS;
 use crate::memory::RamError;
 use crate::platform_dir::{PlatformDirError, ProvisionError};
 
@@ -71,6 +72,11 @@ pub enum MachineError {
         /// Its format.
         format: &'static str,
     },
+    /// More virtio devices than the board has room for.
+    #[error(
+        "the machine has room for {MAX_VIRTIO_SLOTS} virtio devices, of which it has two by itself"
+    )]
+    TooManyDevices(Setting),
     /// A file that is not a disk image.
     #[error("{path}: {reason}", path = .path.display())]
     Disk {
@@ -113,6 +119,9 @@ impl MachineError {
             Self::DiskTwice(_) => read_only("leave one out", "both"),
             Self::DiskFormat { format, .. } => {
                 disk(format!("convert it with qemu-img convert -f {format} -O raw").into())
+            }
+            Self::TooManyDevices(setting) => {
+                Complaint::new(*setting, self.to_string(), "leave some out")
             }
             Self::Disk { .. } => disk("name a raw image of at least 512 bytes".into()),
         }

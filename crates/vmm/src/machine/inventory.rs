@@ -22,6 +22,14 @@ pub enum InventoryError {
     /// A disk image that was fine when the machine was made.
     #[error("cannot open a disk image again")]
     Disk(#[from] BlockError),
+    /// The host has no further descriptor for it.
+    #[error("cannot make the device {id}: raise the limit of open files (ulimit -n)")]
+    Descriptor {
+        /// The device.
+        id: String,
+        /// What the host says.
+        source: io::Error,
+    },
     /// The host has no thread for it.
     #[error("cannot start the thread of the device {id}")]
     Thread {

@@ -19,19 +19,19 @@ pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use cloister_devices::Node;
-use cloister_devices::virtio::{Block, BlockError};
+use cloister_devices::virtio::{Block, BlockError, VsockHost};
 use cloister_virt::{EpcPool, SgxVm};
 use vm_memory::GuestMemoryMmap;
 
-use self::board::Wiring;
-use self::inventory::Inventory;
+use self::board::Devices;
 use self::source::Source;
 use crate::accel::{Translators, VmConfig};
+use crate::complaint::Setting;
 use crate::config::{DiskConfig, MachineConfig};
 use crate::cpuid::GuestCpuid;
 use crate::image_lock::LockError;
@@ -69,7 +69,7 @@ pub struct Machine {
     ram: GuestMemoryMmap,
     source: Source,
     disks: Vec<Disk>,
-    devices: Inventory<Wiring>,
+    devices: Devices,
     sgx: Option<Arc<SgxVm>>,
     translators: Translators,
 }
@@ -124,6 +124,36 @@ impl Machine {
         Ok(Self { config, layout, ram, source, disks, devices, sgx, translators })
     }
 
+    /// Gives the guest a vsock device with this CID, whose streams lead to `host`.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::TooManyDevices`].
+    pub fn attach_vsock(&mut self, cid: u32, host: Arc<dyn VsockHost>) -> Result<(), MachineError> {
+        self.check_slot(Setting::Vsock)?;
+        self.devices.add_vsock(cid, host);
+        Ok(())
+    }
+
+    /// Gives the guest a file system that it mounts by `tag`, which the other end of `server` serves.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::TooManyDevices`].
+    pub fn attach_file_system(
+        &mut self,
+        tag: String,
+        server: Arc<OwnedFd>,
+    ) -> Result<(), MachineError> {
+        self.check_slot(Setting::Share)?;
+        self.devices.add_file_system(tag, server);
+        Ok(())
+    }
+
+    fn check_slot(&self, setting: Setting) -> Result<(), MachineError> {
+        if self.devices.has_slot() { Ok(()) } else { Err(MachineError::TooManyDevices(setting)) }
+    }
+
     /// Boots, and boots again after each reset, until the machine ends. `control` has its consoles
     /// and ends it; `sandbox` confines its threads.
     ///
@@ -171,7 +201,7 @@ impl Machine {
 
     /// What its devices are.
     pub fn devices(&self) -> impl Iterator<Item = &Node> {
-        self.devices.nodes()
+        self.devices.list.nodes()
     }
 
     /// The translators of its processors.

@@ -132,6 +132,8 @@ impl Line {
             monitors: self.chardevs.monitors,
             gdb: gdb.address,
             stopped,
+            shares: Vec::new(),
+            vsock: None,
             sandbox: self.sandbox.unwrap_or(true),
             process_name: self.process_name,
             pidfile: self.pidfile,

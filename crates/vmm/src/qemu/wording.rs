@@ -19,8 +19,10 @@ impl Wording for QemuWording {
             Setting::Nodes => "-numa",
             Setting::Disk => "-drive",
             Setting::Epc => "-object memory-backend-epc",
-            // QEMU has none, and what is not set is not complained of.
-            Setting::EpcQuota | Setting::EpcReserve => return None,
+            // There is none here, and what is not set is not complained of.
+            Setting::EpcQuota | Setting::EpcReserve | Setting::Share | Setting::Vsock => {
+                return None;
+            }
             Setting::LaunchKey => "-sgx-launch-key",
             Setting::Platform => "-sgx-platform",
             Setting::NoReboot => "-no-reboot",

@@ -13,7 +13,7 @@ use super::server::ServeError;
 use crate::own_file::OwnFile;
 
 /// Longest path of a Unix socket in bytes: `sun_path` of unix(7) without its NUL.
-const MAX_PATH: usize = 107;
+pub(crate) const MAX_PATH: usize = 107;
 
 /// Where to listen for clients.
 #[derive(Clone, PartialEq, Eq, Debug)]

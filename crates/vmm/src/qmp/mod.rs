@@ -21,5 +21,6 @@ mod server;
 mod session;
 
 pub use context::Context;
+pub(crate) use listen::MAX_PATH;
 pub use listen::{Listen, ListenError, Socket};
 pub use server::{ServeError, Server};

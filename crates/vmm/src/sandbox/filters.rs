@@ -58,7 +58,7 @@ impl ThreadKind {
     fn calls(self) -> Vec<&'static [c_long]> {
         match self {
             Self::Main => {
-                vec![START_THREADS, DISKS, FILES, READ, NOTIFY, CLIENTS, LEAVE_TERMINAL]
+                vec![START_THREADS, DISKS, FILES, READ, NOTIFY, CLIENTS, HALVES, LEAVE_TERMINAL]
             }
             Self::Vcpu => vec![BARRIER],
             Self::Io => vec![READ],
@@ -137,8 +137,22 @@ const NOTIFY: &[c_long] = &[libc::SYS_eventfd2, libc::SYS_membarrier];
 /// Code that other processors may change while it is decoded.
 const BARRIER: &[c_long] = &[libc::SYS_membarrier];
 
+/// The end of a half of a stream.
+const HALVES: &[c_long] = &[libc::SYS_shutdown];
+
 /// Of a socket that listens already.
 const CLIENTS: &[c_long] = &[libc::SYS_accept4];
+
+/// Data on stream sockets that are connected, when they are ready, and connections that come from another
+/// process. What is made for that is made by the thread that makes the devices, and no other needs to.
+const SOCKETS: &[c_long] = &[
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+];
 
 /// Beside the clone(2) of a thread.
 const START_THREADS: &[c_long] = &[libc::SYS_set_tid_address];
@@ -192,6 +206,24 @@ pub(super) fn opaque(architecture: TargetArch) -> Result<BpfProgram, SandboxErro
     program(architecture, rules, SeccompAction::Allow, missing).map_err(failed(ThreadKind::Main))
 }
 
+/// utimensat(2), of which a process beside the machine's may only have the form without a path.
+pub(crate) const TIMES_OF_OPEN_FILES: c_long = libc::SYS_utimensat;
+
+/// For a process beside the machine's, with one thread that works on no device's files: allows `calls` and
+/// what every thread needs; anything else ends it.
+pub(super) fn of_process(
+    architecture: TargetArch,
+    calls: &[c_long],
+) -> Result<BpfProgram, BackendError> {
+    let mut rules = conditional(&Files::default())?;
+    rules.extend(calls.iter().chain(EVERY_THREAD).map(|&call| (call, Vec::new())));
+    if let Some(times) = rules.get_mut(&TIMES_OF_OPEN_FILES) {
+        let without_path = Condition::new(1, Len::Qword, Op::Eq, 0)?;
+        times.push(SeccompRule::new(vec![without_path])?);
+    }
+    program(architecture, rules, SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
 /// For each kind of thread of a process whose machine has `devices`, allows what it needs; anything else
 /// raises SIGSYS.
 pub(super) fn by_kind<'a>(
@@ -200,8 +232,11 @@ pub(super) fn by_kind<'a>(
 ) -> Result<Vec<(ThreadKind, BpfProgram)>, SandboxError> {
     let threads = threads(devices);
     let files = Files::of_all(&threads);
+    let sockets = threads.iter().any(|(_, reach)| reach.sockets);
     let mut programs = Vec::with_capacity(threads.len());
-    for (kind, own) in threads {
+    for (kind, mut own) in threads {
+        // What it may not do, none of them may.
+        own.sockets |= sockets && kind == ThreadKind::Main;
         let rules = rules(kind, &own, &files).map_err(failed(kind))?;
         let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
         programs.push((kind, program.map_err(failed(kind))?));
@@ -209,17 +244,27 @@ pub(super) fn by_kind<'a>(
     Ok(programs)
 }
 
-/// The kinds of threads, and the files of devices that each works on.
-fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, Files)> {
-    let mut threads = Vec::from(ThreadKind::ALWAYS.map(|kind| (kind, Files::default())));
+/// What of the host the devices' work is on.
+#[derive(Default)]
+struct Reach {
+    files: Files,
+    /// Stream sockets.
+    sockets: bool,
+}
+
+/// The kinds of threads, and what of the host the devices reach there.
+fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, Reach)> {
+    let mut threads = Vec::from(ThreadKind::ALWAYS.map(|kind| (kind, Reach::default())));
     for work in devices.into_iter().filter_map(|node| node.work.as_ref()) {
         let kind = work.thread.into();
         let known = threads.iter().position(|&(known, _)| known == kind);
         let at = known.unwrap_or_else(|| {
-            threads.push((kind, Files::default()));
+            threads.push((kind, Reach::default()));
             threads.len() - 1
         });
-        threads[at].1.0.extend(&work.files);
+        let reach = &mut threads[at].1;
+        reach.files.0.extend(&work.files);
+        reach.sockets |= work.sockets;
     }
     threads
 }
@@ -229,8 +274,8 @@ fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, 
 struct Files(Vec<RawFd>);
 
 impl Files {
-    fn of_all(threads: &[(ThreadKind, Self)]) -> Self {
-        Self(threads.iter().flat_map(|(_, files)| &files.0).copied().collect())
+    fn of_all(threads: &[(ThreadKind, Reach)]) -> Self {
+        Self(threads.iter().flat_map(|(_, reach)| &reach.files.0).copied().collect())
     }
 
     /// A rule for each file: that argument `number` is its descriptor.
@@ -274,17 +319,23 @@ fn program(
 }
 
 /// What a kind of thread may do that works on `own` of the devices' `files`.
-fn rules(kind: ThreadKind, own: &Files, files: &Files) -> Result<Rules, BackendError> {
+fn rules(kind: ThreadKind, own: &Reach, files: &Files) -> Result<Rules, BackendError> {
     // The main thread reads the disk that is booted, in any way.
     let guarded = if kind == ThreadKind::Main { &Files::default() } else { files };
     let mut rules = conditional(guarded)?;
     if kind == ThreadKind::Main {
         rules.extend(start_threads()?);
     }
-    if !own.0.is_empty() {
+    if !own.files.0.is_empty() {
         for &call in DISKS {
-            rules.insert(call, own.named_by(0)?);
+            rules.insert(call, own.files.named_by(0)?);
         }
+    }
+    if own.sockets {
+        rules.extend(SOCKETS.iter().chain(CLIENTS).chain(HALVES).map(|&call| (call, Vec::new())));
+        // To the other end of a connection alone, and never to a name.
+        let connected = Condition::new(4, Len::Qword, Op::Eq, 0)?;
+        rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![connected])?]);
     }
     let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
@@ -394,7 +445,7 @@ mod tests {
         let of = |devices: &[Node], kind| {
             let threads = threads(devices);
             let found = threads.into_iter().find(|&(known, _)| known == kind);
-            found.map(|(_, files)| rules(kind, &files, &files).unwrap())
+            found.map(|(_, reach)| rules(kind, &reach, &reach.files).unwrap())
         };
 
         let (without, with) = (of(&bare, ThreadKind::Io), of(&full, ThreadKind::Io));
@@ -402,6 +453,11 @@ mod tests {
         assert!(!without.unwrap().contains_key(&libc::SYS_pread64));
         // A rule for each of them.
         assert_eq!(with.unwrap()[&libc::SYS_pread64].len(), 2);
+        let connected = [slot(0).with_sockets()];
+        for (kind, calls) in [(ThreadKind::Io, true), (ThreadKind::Vcpu, false)] {
+            assert!(!of(&bare, kind).unwrap().contains_key(&libc::SYS_recvmsg));
+            assert_eq!(of(&connected, kind).unwrap().contains_key(&libc::SYS_recvmsg), calls);
+        }
         assert!(of(&bare, ThreadKind::Device("rtc")).is_none());
         assert!(of(&full, ThreadKind::Device("rtc")).is_some());
     }

@@ -2,9 +2,11 @@
 #![expect(unsafe_code, reason = "the system calls have no safe wrapper")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
-use libc::{SYS_landlock_create_ruleset, SYS_landlock_restrict_self, c_long, syscall};
+use libc::{
+    SYS_landlock_add_rule, SYS_landlock_create_ruleset, SYS_landlock_restrict_self, c_long, syscall,
+};
 use rustix::thread::set_no_new_privs;
 
 /// `struct landlock_ruleset_attr` (include/uapi/linux/landlock.h).
@@ -37,10 +39,40 @@ const fn rights(version: c_long) -> RulesetAttributes {
     }
 }
 
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// `LANDLOCK_RULE_PATH_BENEATH`.
+const PATH_BENEATH: u32 = 1;
+/// To open files for reading, and to list folders.
+const READ: u64 = 0b1100;
+
 /// Takes from the calling thread, and from those that it will start, every right that Landlock knows:
 /// no file can be opened, made or removed by its name. What is open stays open. Returns the version of
 /// the kernel's interface; `None` where there is none.
 pub(super) fn restrict() -> io::Result<Option<c_long>> {
+    restrict_to([].into_iter())
+}
+
+/// As the machine's process is restricted, but below these folders, each of which may be written or only
+/// read.
+///
+/// # Errors
+///
+/// The kernel has Landlock, and refuses it.
+pub(crate) fn confine_to_folders<'a>(
+    folders: impl Iterator<Item = (BorrowedFd<'a>, bool)>,
+) -> io::Result<()> {
+    restrict_to(folders).map(drop)
+}
+
+fn restrict_to<'a>(
+    folders: impl Iterator<Item = (BorrowedFd<'a>, bool)>,
+) -> io::Result<Option<c_long>> {
     let none = std::ptr::null::<RulesetAttributes>();
     // SAFETY: a null pointer of no length asks for the version.
     let version = unsafe { syscall(SYS_landlock_create_ruleset, none, 0_usize, ASK_VERSION) };
@@ -58,6 +90,15 @@ pub(super) fn restrict() -> io::Result<Option<c_long>> {
         Ok(descriptor @ 0..) => unsafe { OwnedFd::from_raw_fd(descriptor) },
         _ => return Err(io::Error::last_os_error()),
     };
+    for (folder, writable) in folders {
+        let allowed_access = if writable { attributes.handled_access_fs } else { READ };
+        let rule = PathBeneath { allowed_access, parent_fd: folder.as_raw_fd() };
+        let (at, rule) = (ruleset.as_raw_fd(), &raw const rule);
+        // SAFETY: the kernel reads one structure of its own type.
+        if unsafe { syscall(SYS_landlock_add_rule, at, PATH_BENEATH, rule, 0_u32) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     set_no_new_privs(true)?;
     // SAFETY: it takes integers alone.
     match unsafe { syscall(SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) } {

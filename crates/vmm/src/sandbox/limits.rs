@@ -15,12 +15,17 @@ pub(super) fn set(largest: u64) -> io::Result<()> {
     // Writing past the limit then fails, and ends nothing.
     register_signal_handler(SIGXFSZ, ignore)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    forbid_dumps()?;
+    let size = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    set_for_good(Resource::Fsize, size.min(largest.saturating_add(GROWTH)))
+}
+
+/// Forbids core dumps.
+pub(super) fn forbid_dumps() -> io::Result<()> {
     // Not 0, with which a dump still goes to the program of core_pattern: 1 is the kernel's word for
     // none at all (core(5), "Piping core dumps to a program").
     let core = getrlimit(Resource::Core).maximum.map_or(1, |maximum| maximum.min(1));
-    set_for_good(Resource::Core, core)?;
-    let size = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-    set_for_good(Resource::Fsize, size.min(largest.saturating_add(GROWTH)))
+    set_for_good(Resource::Core, core)
 }
 
 fn set_for_good(resource: Resource, limit: u64) -> io::Result<()> {

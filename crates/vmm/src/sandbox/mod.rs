@@ -22,7 +22,9 @@ use thiserror::Error;
 pub use descriptors::Inherited;
 pub(crate) use descriptors::close_all_but;
 pub use environment::forget as forget_environment;
+pub(crate) use filters::TIMES_OF_OPEN_FILES;
 pub use filters::ThreadKind;
+pub(crate) use landlock::confine_to_folders;
 
 use crate::complaint::{Complaint, Phrase, Setting, Wording};
 use crate::{own_file, terminal};
@@ -177,6 +179,21 @@ impl Sandbox {
             process::exit(1);
         }
     }
+}
+
+/// Confines a process beside the machine's, which has one thread, to `calls` and what every thread needs. It
+/// has no capability, writes no core dump, and a call that is not listed ends it.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub(crate) fn confine_process(calls: &[libc::c_long]) -> Result<(), SandboxError> {
+    let filter = filters::of_process(filters::architecture()?, calls);
+    let failed = |reason| SandboxError::Filter { kind: ThreadKind::Main, reason };
+    let filter = filter.map_err(failed)?;
+    limits::forbid_dumps().map_err(SandboxError::Limits)?;
+    drop_capabilities().map_err(SandboxError::Capabilities)?;
+    seccompiler::apply_filter(&filter).map_err(SandboxError::Refused)
 }
 
 fn drop_capabilities() -> io::Result<()> {
