@@ -40,11 +40,28 @@ fn send_back(stream: OwnedFd) -> Result<usize> {
     loop {
         let count = stream.read(&mut piece)?;
         if count == 0 {
-            return Ok(bytes);
+            return linger(&stream).map(|()| bytes);
         }
         stream.write_all(&piece[..count])?;
         bytes += count;
     }
+}
+
+/// Has the end of the stream wait until the host has read all of it: the machine may end then.
+fn linger(stream: &File) -> Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 60 };
+    let size = size_of_val(&linger) as libc::socklen_t;
+    // SAFETY: the kernel reads a structure of that size.
+    let status = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
 fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
