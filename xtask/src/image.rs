@@ -30,6 +30,10 @@ pub(crate) struct Image {
     pub(crate) initrd: PathBuf,
     /// MRENCLAVE of the demo's enclave, in hexadecimal.
     pub(crate) mrenclave: String,
+    /// The demo's program.
+    pub(crate) demo: PathBuf,
+    /// The files of its enclave.
+    pub(crate) enclave: [(&'static str, Vec<u8>); 3],
     /// The bench program, to run on the host too.
     pub(crate) bench: PathBuf,
 }
@@ -49,9 +53,14 @@ impl Image {
         root.file("init", 0o755, process::read(&programs.init)?);
         root.file("bin/enclave-demo", 0o755, process::read(&programs.enclave_demo)?);
         root.file("bin/bench", 0o755, process::read(&programs.bench)?);
-        root.file("enclave/demo.sgxs", 0o644, signed.stream);
-        root.file("enclave/demo.sig", 0o644, signed.sigstruct);
-        root.file("enclave/demo.mrenclave", 0o644, signed.mrenclave.to_vec());
+        let enclave = [
+            ("demo.sgxs", signed.stream),
+            ("demo.sig", signed.sigstruct),
+            ("demo.mrenclave", signed.mrenclave.to_vec()),
+        ];
+        for (name, contents) in &enclave {
+            root.file(&format!("enclave/{name}"), 0o644, contents.clone());
+        }
         add_mount_points(&mut root);
         let name = match contents {
             Contents::Demo => "demo",
@@ -73,6 +82,8 @@ impl Image {
             release: kernel.release,
             initrd,
             mrenclave: hex(&signed.mrenclave),
+            demo: programs.enclave_demo,
+            enclave,
             bench: programs.bench,
         })
     }

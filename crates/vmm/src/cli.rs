@@ -3,11 +3,13 @@
 //! Option values are read as text and judged by [`values`] and [`config`](crate::config), so that
 //! every wrong value is one line that names the option and the fix.
 
+mod exec;
 mod values;
 mod wording;
 
+pub use exec::{ExecArgs, ExecArgsError, ShellArgs};
 pub use values::ValueError;
-pub use wording::RunWording;
+pub use wording::{ExecWording, RunWording};
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -46,6 +48,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a virtual machine with its serial console on this terminal (Ctrl-A x quits)
     Run(Box<RunArgs>),
+    /// Run a program of this host in a machine with SGX
+    Exec(Box<ExecArgs>),
+    /// Run a shell in a machine with SGX
+    Shell(Box<ShellArgs>),
     /// Run a virtual machine described by QEMU's options (cloister qemu -help lists them)
     #[command(disable_help_flag = true)]
     Qemu {

@@ -15,6 +15,7 @@ pub mod cpuid;
 pub mod daemon;
 pub mod epc_command;
 pub mod epc_report;
+pub mod exec;
 pub mod files;
 pub mod gdb;
 mod host_file;

@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cloister_vmm::chardev::Backend;
-use cloister_vmm::cli::{self, Command, Refusal, RunArgs, RunWording};
+use cloister_vmm::cli::{self, Command, ExecArgsError, ExecWording, Refusal, RunArgs, RunWording};
 use cloister_vmm::complaint::{Complaint, Setting, Wording};
 use cloister_vmm::daemon::{self, Daemon, Side};
 use cloister_vmm::epc_command::{self, EpcArgs};
+use cloister_vmm::exec::{self, ExecConfig};
 use cloister_vmm::gdb;
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     }
     let ended = match cli::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => run(*args),
+        Ok(Command::Exec(args)) => return exec(args.into_config()),
+        Ok(Command::Shell(args)) => return exec(args.into_config()),
         Ok(Command::Qemu { words }) => qemu(words),
         Ok(Command::Epc(args)) => epc(&args),
         Ok(Command::Info) => tell(&info::HostInfo::gather().to_string()),
@@ -53,7 +56,10 @@ fn main() -> ExitCode {
     };
     ExitCode::from(ended.unwrap_or_else(|line| {
         complain(&line);
-        FAILURE
+        // A line of options that cannot be read is a failure as others are.
+        let runs_a_command =
+            std::env::args_os().nth(1).is_some_and(|word| word == "exec" || word == "shell");
+        if runs_a_command { exec::FAILURE } else { FAILURE }
     }))
 }
 
@@ -78,6 +84,28 @@ fn epc(args: &EpcArgs) -> Ended {
 fn run(args: RunArgs) -> Ended {
     let invocation = args.into_invocation().map_err(|error| error.to_string())?;
     start(invocation, &RunWording).map_err(|complaint| RunWording.line(&complaint))
+}
+
+/// Runs a command in a machine. Failures that are not the command's have a code of their own.
+fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
+    let ended = config.map_err(|error| error.to_string()).and_then(|config| {
+        if config.sandbox {
+            // SAFETY: main has started no thread; what does, the machine, comes later.
+            unsafe { forget_environment() };
+            let words: Vec<OsString> = std::env::args_os().collect();
+            let closed = Inherited::close(words.iter().map(OsString::as_os_str));
+            let closed = closed.map_err(unconfined("the host does not close open files"));
+            closed.map_err(|complaint| ExecWording.line(&complaint))?;
+        }
+        sleep_exactly();
+        // SAFETY: as above.
+        let ended = unsafe { exec::run(config, &ExecWording) };
+        ended.map_err(|complaint| ExecWording.line(&complaint))
+    });
+    ExitCode::from(ended.unwrap_or_else(|line| {
+        complain(&line);
+        exec::FAILURE
+    }))
 }
 
 fn qemu(words: Vec<OsString>) -> Ended {

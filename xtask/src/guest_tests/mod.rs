@@ -5,6 +5,7 @@ mod devices;
 mod disk_boot;
 mod epc;
 mod epc_view;
+mod exec;
 mod kernels;
 mod monitor;
 mod policy;
@@ -86,6 +87,13 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
     test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
     test("a_guest_reads_and_changes_a_shared_folder_and_leaves_it_by_no_name", shares::folder),
+    test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),
+    test("exec_says_what_is_wrong_in_a_line_that_names_the_option", exec::failures),
+    test("exec_carries_every_byte_and_the_end_of_each_stream", exec::streams),
+    test("exec_changes_only_the_folders_that_it_may", exec::folders),
+    test("exec_takes_words_and_variables_as_they_are", exec::words),
+    test("exec_passes_signals_on", exec::signals),
+    test("exec_runs_an_enclave_of_the_host", exec::enclave),
     test("one_epc_section_has_its_size", epc::one_section),
     test("two_epc_sections_have_their_sizes", epc::two_sections),
     test("eight_epc_sections_have_their_sizes", epc::eight_sections),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -155,14 +155,23 @@ impl Setup {
         Ok((transcript, found.map_err(|_| anyhow!("the watching thread panicked"))??))
     }
 
+    /// The program under test.
+    ///
+    /// # Errors
+    /// It is not `cloister`.
+    pub(crate) fn program(&self) -> Result<&Path> {
+        match &self.machine {
+            Machine::Cloister(program) => Ok(program),
+            Machine::Qemu(_) => bail!("the machine under test is not cloister"),
+        }
+    }
+
     /// Runs `cloister` with arguments that boot nothing.
     ///
     /// # Errors
     /// The program cannot be started.
     pub(crate) fn cloister(&self, arguments: &[&str]) -> Result<Output> {
-        let Machine::Cloister(program) = &self.machine else {
-            bail!("the machine under test is not cloister");
-        };
+        let program = self.program()?;
         process::finish(Command::new(program).args(arguments).stdin(std::process::Stdio::null()))
     }
 
@@ -171,10 +180,7 @@ impl Setup {
     /// # Errors
     /// The program cannot be started.
     pub(crate) fn session(&self, arguments: &[&str]) -> Result<Session> {
-        let Machine::Cloister(program) = &self.machine else {
-            bail!("the machine under test is not cloister");
-        };
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.program()?);
         command.args(arguments);
         if let Some(translate) = &self.translate
             && arguments.first() == Some(&"run")

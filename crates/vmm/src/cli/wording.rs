@@ -48,6 +48,37 @@ impl Wording for RunWording {
     }
 }
 
+/// The options of `cloister exec`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecWording;
+
+impl Wording for ExecWording {
+    fn option(&self, setting: Setting) -> Option<&'static str> {
+        Some(match setting {
+            Setting::Kernel => "--kernel",
+            Setting::Memory => "--memory",
+            Setting::Cpus => "--cpus",
+            Setting::Cpu => "--cpu",
+            Setting::Share => "--root",
+            Setting::Epc => "--epc",
+            Setting::Platform => "--platform",
+            Setting::Console => "--console",
+            Setting::Sandbox => "--sandbox",
+            // There is none here, and what is not set is not complained of.
+            _ => return None,
+        })
+    }
+
+    fn fix(&self, fix: &Fix) -> String {
+        match fix {
+            Fix::Do(phrase) => phrase.in_words_of(self),
+            Fix::NameBoot => "add --kernel FILE".to_owned(),
+            // There are no images here.
+            other => RunWording.fix(other),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,8 @@ pub enum ThreadKind {
     Device(&'static str),
     /// Reads what is typed, or what the client of the console's socket sends.
     Console,
+    /// Copies a stream of a command.
+    Stream,
     /// Waits for signals.
     Signals,
     /// Serves a client of the monitor.
@@ -37,8 +39,16 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// Those of every process.
-    const ALWAYS: [Self; 7] =
-        [Self::Main, Self::Vcpu, Self::Io, Self::Console, Self::Signals, Self::Qmp, Self::Gdb];
+    const ALWAYS: [Self; 8] = [
+        Self::Main,
+        Self::Vcpu,
+        Self::Io,
+        Self::Console,
+        Self::Stream,
+        Self::Signals,
+        Self::Qmp,
+        Self::Gdb,
+    ];
 
     /// Its name in messages.
     pub(super) const fn name(self) -> &'static str {
@@ -48,6 +58,7 @@ impl ThreadKind {
             Self::Io => "io",
             Self::Device(name) => name,
             Self::Console => "console",
+            Self::Stream => "stream",
             Self::Signals => "signals",
             Self::Qmp => "qmp",
             Self::Gdb => "gdb",
@@ -64,6 +75,7 @@ impl ThreadKind {
             Self::Io => vec![READ],
             Self::Device(_) => vec![NOTIFY],
             Self::Console => vec![READ, NOTIFY, CLIENTS],
+            Self::Stream => vec![READ, HALVES],
             Self::Signals => vec![READ, NOTIFY],
             Self::Qmp | Self::Gdb => vec![READ, NOTIFY, CLIENTS],
         }

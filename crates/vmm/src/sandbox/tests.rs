@@ -23,12 +23,13 @@ use crate::cli::RunWording;
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
 
 /// The kinds of threads of a machine with a clock and a disk.
-const KINDS: [ThreadKind; 8] = [
+const KINDS: [ThreadKind; 9] = [
     ThreadKind::Main,
     ThreadKind::Vcpu,
     ThreadKind::Io,
     ThreadKind::Device("rtc"),
     ThreadKind::Console,
+    ThreadKind::Stream,
     ThreadKind::Signals,
     ThreadKind::Qmp,
     ThreadKind::Gdb,

@@ -1,0 +1,79 @@
+//! `cloister exec`: a program of the host in a machine with SGX.
+//!
+//! The machine boots a stock kernel with a PID 1 of our own (`guest/exec-init`), whose root is the host's,
+//! read-only under an overlay in RAM. The command's streams are streams of vsock, and a further one carries
+//! signals, the terminal's size and the command's end.
+
+mod console;
+mod initramfs;
+mod kernel;
+mod run;
+mod session;
+mod settings;
+mod streams;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use kernel::Kernel;
+pub use run::run;
+
+use crate::config::MachineConfig;
+
+/// The exit code of a failure that is not the command's.
+pub const FAILURE: u8 = 125;
+/// The exit code of a command that was not given more time, as timeout(1) has it.
+const TIMED_OUT: u8 = 124;
+/// The exit codes of a command that cannot be run and of one that is not there, as shells have them.
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// A folder of the host that the command sees at its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VisibleFolder {
+    /// Its place, on the host and for the command.
+    pub path: PathBuf,
+    /// The command can change it.
+    pub writable: bool,
+}
+
+/// Where the kernel's console goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KernelConsole {
+    /// Nowhere, but for the last lines of a machine that fails.
+    Kept,
+    /// Standard error.
+    Errors,
+    /// A file that is made anew.
+    File(PathBuf),
+}
+
+/// What is to be run, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExecConfig {
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// The machine; what it boots is not looked at.
+    pub machine: MachineConfig,
+    /// The kernel, if there is one.
+    pub kernel: Option<Kernel>,
+    /// The folder that is the root.
+    pub root: PathBuf,
+    /// Folders beside the root.
+    pub folders: Vec<VisibleFolder>,
+    /// The working directory of the command.
+    pub directory: PathBuf,
+    /// Variables of the command.
+    pub environment: Vec<(OsString, OsString)>,
+    /// User and group of the command, or those of this process.
+    pub user: Option<(u32, u32)>,
+    /// Whether the command has a terminal, or just as this process has.
+    pub terminal: Option<bool>,
+    /// Where the kernel's console goes.
+    pub console: KernelConsole,
+    /// How long the machine may run.
+    pub timeout: Option<Duration>,
+    /// Confine the processes.
+    pub sandbox: bool,
+}

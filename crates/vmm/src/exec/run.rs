@@ -1,0 +1,228 @@
+//! The machine and what connects the command with this process.
+
+use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_sgx::AttributeFlags;
+use rustix::fs::Mode;
+use rustix::process::{getegid, geteuid, getgroups, umask};
+use rustix::termios::{isatty, tcgetwinsize};
+
+use super::console::LastLines;
+use super::kernel::CACHED;
+use super::session::Session;
+use super::settings::Settings;
+use super::{ExecConfig, KernelConsole, initramfs, streams};
+use crate::complaint::{Complaint, Setting, Wording};
+use crate::config::{BootConfig, MachineConfig};
+use crate::host_file::open_for_writing;
+use crate::machine::{Control, Machine};
+use crate::sandbox::{Sandbox, ThreadKind};
+use crate::shares::{FileServer, Folder};
+use crate::standard::{PolledOutput, complain};
+use crate::terminal::{self, RawMode, SIGNALLED};
+
+/// PID 1 of the machine; nothing, where it could not be built.
+const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+/// The guest's CID: no other machine of the host sees it.
+const CID: u32 = 3;
+/// The tag of the shares, and the root among them (`guest/exec-init`, `root.rs`).
+const TAG: &str = "cloister";
+const ROOT: &str = "root";
+/// How long the guest may take what it has seen of the root for granted.
+const ROOT_IS_STEADY: Duration = Duration::from_secs(3600);
+
+/// The kernel's command line: nothing of it is the user's. A panic ends the machine at once.
+const QUIET: &str = "console=ttyS0 loglevel=3 panic=-1";
+const LOUD: &str = "console=ttyS0 panic=-1";
+
+/// Runs the command to its end and returns its exit code. `wording` names options.
+///
+/// # Errors
+///
+/// What is wrong with an option, a file or the host. The command was not run, or its end is not known.
+///
+/// # Safety
+///
+/// The process has one thread, as for [`crate::daemon::detach`].
+#[expect(unsafe_code, reason = "hands the promise of one thread on")]
+pub unsafe fn run(config: ExecConfig, wording: &'static dyn Wording) -> Result<u8, Complaint> {
+    if INIT.is_empty() {
+        let why = "this cloister was built without the program that is PID 1 of the machine";
+        let fix = "install a static C library (libc6-dev, glibc-static) and build it again";
+        return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
+    }
+    let terminal = has_terminal(config.terminal)?;
+    let kernel = config.kernel.clone().ok_or_else(no_kernel)?;
+    let folders = open_folders(&config)?;
+    let settings = settings(&config, terminal);
+    let archive = initramfs::make(INIT, &kernel.modules, &settings);
+    let archive = archive.map_err(|error| Complaint::about(Setting::Kernel, &error))?;
+    // SAFETY: the caller says that there is one thread.
+    let server = unsafe { FileServer::start(folders, true, config.sandbox) };
+    let server = server.map_err(refused("the host gives no process"))?;
+    let archive = initramfs::in_memory(&archive).map_err(refused("the host gives no memory"))?;
+    let quiet = config.console == KernelConsole::Kept;
+    let boot = BootConfig::Kernel {
+        kernel: kernel.image,
+        initrd: Some(format!("/proc/self/fd/{}", archive.as_raw_fd()).into()),
+        cmdline: if quiet { QUIET } else { LOUD }.to_owned(),
+    };
+    let machine = MachineConfig { boot, no_reboot: true, ..config.machine.clone() };
+    let mut machine = Machine::new(machine).map_err(|error| error.complaint())?;
+    drop(archive);
+    let (streams, offered) = streams::pairs().map_err(refused("the host gives no sockets"))?;
+    let offered = Arc::new(offered);
+    machine.attach_vsock(CID, offered.clone()).map_err(|error| error.complaint())?;
+    let attached = machine.attach_file_system(TAG.to_owned(), server.socket());
+    attached.map_err(|error| error.complaint())?;
+    let last_lines = LastLines::default();
+    let output = console(&config.console, &last_lines)?;
+
+    // From here on signals are the command's.
+    terminal::hold_stop_signals().map_err(refused("the host does not let signals wait"))?;
+    // What the command writes to this process's output is as long as it likes.
+    let largest = u64::MAX;
+    let sandbox = config.sandbox.then(|| Sandbox::new(largest, machine.devices(), wording));
+    let sandbox = sandbox.transpose().map_err(|error| error.complaint())?.unwrap_or_default();
+    sandbox.enter(ThreadKind::Main).map_err(|error| error.complaint())?;
+    let control = Control::new(output);
+    let name = config.command[0].to_string_lossy().into_owned();
+    let started = Session::start(&control, &sandbox, streams, offered, terminal, name);
+    let session = started.map_err(refused("the host gives no thread"))?;
+    if let Some(limit) = config.timeout {
+        session.limit(limit, &sandbox).map_err(refused("the host gives no thread"))?;
+    }
+    let raw = if terminal { RawMode::enter() } else { Ok(None) };
+    let raw = raw.map_err(refused("the terminal refuses raw mode"))?;
+    let machine = Arc::new(machine);
+    let outcome = machine.run_supervised(&control, &sandbox);
+    drop(raw);
+    // The end of the process frees it faster, and whatever thread still holds it.
+    std::mem::forget(machine);
+    if let Some(code) = session.code() {
+        return Ok(code);
+    }
+    if let Some(signal) = control.signal() {
+        return Ok(u8::try_from(SIGNALLED + signal).unwrap_or(super::FAILURE));
+    }
+    outcome.map_err(|error| error.complaint())?;
+    for line in last_lines.text().lines() {
+        complain(line);
+    }
+    let why = "the machine ended before the command did: the lines above are its last";
+    let fix = "if it had too little memory, give it more";
+    Err(Complaint::new(Setting::Memory, why, fix))
+}
+
+/// What the host refuses that nothing was set for.
+fn refused(what: &'static str) -> impl FnOnce(io::Error) -> Complaint {
+    move |error| Complaint { setting: None, why: format!("{what}: {error}").into(), fix: None }
+}
+
+fn no_kernel() -> Complaint {
+    let why =
+        format!("there is no kernel with its modules, neither in ~/.cache/{CACHED} nor in /boot");
+    let fix = "name one, such as that of Debian's package linux-image-cloud-amd64, unpacked: \
+               its modules are found beside it, in ../lib/modules";
+    Complaint::new(Setting::Kernel, why, fix)
+}
+
+/// Whether the command has a terminal: as it was asked for, or where this process has one for both.
+fn has_terminal(wanted: Option<bool>) -> Result<bool, Complaint> {
+    let (input, output) = (isatty(rustix::stdio::stdin()), isatty(rustix::stdio::stdout()));
+    if wanted == Some(true) && !input {
+        let why = "a terminal is asked for, and standard input is none";
+        return Err(Complaint { setting: None, why: why.into(), fix: None });
+    }
+    Ok(wanted.unwrap_or(input && output))
+}
+
+/// Opens the root and the folders beside it, each by the name that [`share`] gives it.
+fn open_folders(config: &ExecConfig) -> Result<Vec<Folder>, Complaint> {
+    let complaint = |error: &dyn std::error::Error| {
+        Complaint::new(Setting::Share, error.to_string(), "name a folder that is there")
+    };
+    let root = Folder::open(ROOT, &config.root, false).map_err(|error| complaint(&error))?;
+    let mut folders = vec![root.valid_for(ROOT_IS_STEADY)];
+    for (index, folder) in config.folders.iter().enumerate() {
+        let opened = Folder::open(&share(index), &folder.path, folder.writable);
+        folders.push(opened.map_err(|error| complaint(&error))?);
+    }
+    Ok(folders)
+}
+
+/// The name of a folder beside the root.
+fn share(index: usize) -> String {
+    format!("folder{index}")
+}
+
+/// What PID 1 is told.
+fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
+    let mut settings = Settings::default();
+    for word in &config.command {
+        settings.put(b'A', word.as_bytes());
+    }
+    for (name, value) in &config.environment {
+        settings.put_pair(b'E', name, value);
+    }
+    settings.put(b'D', config.directory.as_os_str().as_bytes());
+    for (index, folder) in config.folders.iter().enumerate() {
+        settings.put_pair(b'M', share(index).as_ref(), folder.path.as_os_str());
+    }
+    settings.put_numbers(b'I', ids(config.user));
+    let mask = umask(Mode::empty());
+    umask(mask);
+    settings.put_numbers(b'K', [mask.as_raw_mode()]);
+    if terminal {
+        let (rows, columns) = terminal_size();
+        settings.put_numbers(b'T', [rows, columns]);
+    }
+    let attributes = &config.machine.cpu.capabilities.attributes;
+    if attributes.contains(AttributeFlags::PROVISIONKEY) {
+        settings.put(b'P', b"");
+    }
+    settings.into_bytes()
+}
+
+/// User, group and further groups.
+fn ids(user: Option<(u32, u32)>) -> Vec<u32> {
+    if let Some((user, group)) = user {
+        return vec![user, group];
+    }
+    let groups = getgroups().unwrap_or_default();
+    let own = [geteuid().as_raw(), getegid().as_raw()];
+    own.into_iter().chain(groups.into_iter().map(rustix::process::Gid::as_raw)).collect()
+}
+
+/// Rows and columns of the terminal; the customary ones of one that does not tell.
+pub(super) fn terminal_size() -> (u32, u32) {
+    match tcgetwinsize(rustix::stdio::stdin()) {
+        Ok(size) if size.ws_row != 0 && size.ws_col != 0 => {
+            (size.ws_row.into(), size.ws_col.into())
+        }
+        _ => (24, 80),
+    }
+}
+
+/// Where the kernel's console goes.
+fn console(
+    console: &KernelConsole,
+    last_lines: &LastLines,
+) -> Result<Box<dyn Write + Send>, Complaint> {
+    Ok(match console {
+        KernelConsole::Kept => Box::new(last_lines.clone()),
+        KernelConsole::Errors => Box::new(PolledOutput::new(io::stderr())),
+        KernelConsole::File(path) => {
+            let file = open_for_writing(path, 0o666, true).map_err(|error| {
+                let why = format!("cannot make {}: {error}", path.display());
+                let fix = "name a file in a directory that can be written";
+                Complaint::new(Setting::Console, why, fix)
+            })?;
+            Box::new(PolledOutput::new(file))
+        }
+    })
+}

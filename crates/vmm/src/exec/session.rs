@@ -1,0 +1,250 @@
+//! The threads between the command and this process: its streams, its signals, its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use libc::{ENOENT, SIGINT, SIGWINCH, c_int, c_void, siginfo_t};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdin, stdout};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+use vmm_sys_util::signal::register_signal_handler;
+
+use super::run::terminal_size;
+use super::streams::{Offered, Streams, copy, write_all};
+use super::{CANNOT_RUN, FAILURE, NOT_FOUND, TIMED_OUT};
+use crate::machine::Control;
+use crate::sandbox::{Sandbox, ThreadKind};
+use crate::standard::complain;
+use crate::terminal::{self, SIGNALLED};
+
+/// A second SIGINT within this time ends the machine.
+const IMPATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a frame: a letter and two numbers (`guest/exec-init`, `host.rs`).
+const FRAME: usize = 9;
+
+/// The command of a machine.
+pub(super) struct Session {
+    control: Control,
+    /// The command's exit code, once it is known.
+    code: Arc<Mutex<Option<u8>>>,
+}
+
+impl Session {
+    /// Starts all threads. `name` is the command's, for messages.
+    pub(super) fn start(
+        control: &Control,
+        sandbox: &Sandbox,
+        streams: Streams,
+        offered: Arc<Offered>,
+        terminal: bool,
+        name: String,
+    ) -> io::Result<Self> {
+        let Streams { control: guest, input, output, errors } = streams;
+        let (guest, code) = (Arc::new(guest), Arc::new(Mutex::new(None)));
+        let stream = |name, body| spawn(name, ThreadKind::Stream, sandbox, body);
+        stream("input", Box::new(move || copy(&stdin(), &input)))?;
+        let mut written = vec![stream("output", Box::new(move || copy(&output, &stdout())))?];
+        if !terminal {
+            written.push(stream("errors", Box::new(move || copy(&errors, &stderr())))?);
+        }
+        let ending = {
+            let (control, guest, code) = (control.clone(), guest.clone(), code.clone());
+            move || {
+                let Some(ended) = await_ending(&guest) else { return };
+                // The code counts when all is written that came before it.
+                for stream in written {
+                    let _ = stream.join();
+                }
+                set(&code, ended.code(&name));
+                control.quit();
+            }
+        };
+        stream("ending", Box::new(ending))?;
+        pass_signals_on(control, sandbox, &guest, offered)?;
+        if terminal {
+            pass_sizes_on(sandbox, guest)?;
+        }
+        Ok(Self { control: control.clone(), code })
+    }
+
+    /// Ends the machine after this time.
+    pub(super) fn limit(&self, limit: Duration, sandbox: &Sandbox) -> io::Result<()> {
+        let (control, code) = (self.control.clone(), self.code.clone());
+        let wait = move || {
+            thread::sleep(limit);
+            set(&code, TIMED_OUT);
+            control.quit();
+        };
+        spawn("timeout", ThreadKind::Signals, sandbox, Box::new(wait)).map(drop)
+    }
+
+    /// The command's exit code, if it is known.
+    pub(super) fn code(&self) -> Option<u8> {
+        *self.code.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first that is set stands.
+fn set(code: &Mutex<Option<u8>>, value: u8) {
+    code.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(value);
+}
+
+fn spawn(
+    name: &str,
+    kind: ThreadKind,
+    sandbox: &Sandbox,
+    body: Box<dyn FnOnce() + Send>,
+) -> io::Result<JoinHandle<()>> {
+    let sandbox = sandbox.clone();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        sandbox.confine(kind);
+        body();
+    })
+}
+
+/// How the command ended, as the guest says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    Exited(u32),
+    Killed(u32),
+    /// By an error of execve(2).
+    NotStarted(u32),
+}
+
+impl Ended {
+    fn code(self, name: &str) -> u8 {
+        match self {
+            Self::Exited(code) => (code & 0xff) as u8,
+            Self::Killed(signal) => {
+                u8::try_from(SIGNALLED.unsigned_abs().saturating_add(signal)).unwrap_or(FAILURE)
+            }
+            Self::NotStarted(number) => {
+                let number = c_int::try_from(number).unwrap_or(0);
+                complain(&format!("{name}: {}", io::Error::from_raw_os_error(number)));
+                if number == ENOENT { NOT_FOUND } else { CANNOT_RUN }
+            }
+        }
+    }
+}
+
+/// Reads the guest's frame; none from a guest that is gone, or says what has no meaning.
+fn await_ending(guest: &OwnedFd) -> Option<Ended> {
+    let mut frame = [0; FRAME];
+    let mut filled = 0;
+    while filled < FRAME {
+        match rustix::io::read(guest, &mut frame[filled..]) {
+            Ok(0) => return None,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    let number = u32::from_le_bytes(std::array::from_fn(|at| frame[1 + at]));
+    Some(match frame[0] {
+        b'X' => Ended::Exited(number),
+        b'K' => Ended::Killed(number),
+        b'N' => Ended::NotStarted(number),
+        _ => return None,
+    })
+}
+
+fn tell(guest: &OwnedFd, letter: u8, numbers: [u32; 2]) {
+    let mut frame = [letter; FRAME];
+    frame[1..5].copy_from_slice(&numbers[0].to_le_bytes());
+    frame[5..9].copy_from_slice(&numbers[1].to_le_bytes());
+    // A guest that is gone needs no orders.
+    let _ = write_all(guest, &frame);
+}
+
+/// Passes signals that would end this process on to the command. One that comes before there is a command
+/// ends the machine, as a SIGINT does that soon follows another.
+fn pass_signals_on(
+    control: &Control,
+    sandbox: &Sandbox,
+    guest: &Arc<OwnedFd>,
+    offered: Arc<Offered>,
+) -> io::Result<()> {
+    let (control, guest) = (control.clone(), guest.clone());
+    let last = Mutex::new(None::<Instant>);
+    terminal::on_stop_signal(sandbox.clone(), move |signal| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let soon = last.is_some_and(|last| last.elapsed() < IMPATIENCE);
+        if signal == SIGINT {
+            *last = Some(Instant::now());
+        }
+        if !offered.is_reached() || (soon && signal == SIGINT) {
+            control.quit_for(signal);
+        } else {
+            tell(&guest, b'S', [signal.unsigned_abs(), 0]);
+        }
+    })
+}
+
+static RESIZED: OnceLock<EventFd> = OnceLock::new();
+
+/// Tells the guest whenever the terminal has another size.
+fn pass_sizes_on(sandbox: &Sandbox, guest: Arc<OwnedFd>) -> io::Result<()> {
+    let event = EventFd::new(EFD_CLOEXEC)?;
+    // Err: it is there already.
+    let _ = RESIZED.set(event);
+    register_signal_handler(SIGWINCH, note)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    let pass = move || {
+        while let Some(Ok(_)) = RESIZED.get().map(EventFd::read) {
+            let (rows, columns) = terminal_size();
+            tell(&guest, b'W', [rows, columns]);
+        }
+    };
+    spawn("resize", ThreadKind::Signals, sandbox, Box::new(pass)).map(drop)
+}
+
+/// Does nothing but a write: all that a signal handler may.
+extern "C" fn note(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
+    if let Some(event) = RESIZED.get() {
+        // It can only fail when the counter is full, and then it is readable already.
+        let _ = event.write(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        for (ended, code) in [
+            (Ended::Exited(0), 0),
+            (Ended::Exited(255), 255),
+            (Ended::Killed(9), 137),
+            (Ended::Killed(u32::MAX - 200), FAILURE),
+            (Ended::NotStarted(2), 127),
+            (Ended::NotStarted(13), 126),
+            (Ended::NotStarted(u32::MAX), 126),
+        ] {
+            assert_eq!(ended.code("program"), code, "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_is_read_whole_or_not_at_all() {
+        for (bytes, ended) in [
+            (&b"X\x07\0\0\0\0\0\0\0"[..], Some(Ended::Exited(7))),
+            (b"K\x0f\0\0\0\0\0\0\0", Some(Ended::Killed(15))),
+            (b"?\0\0\0\0\0\0\0\0", None),
+            (b"X\x07\0", None),
+            (b"", None),
+        ] {
+            let (mut guest, host) = UnixStream::pair().unwrap();
+            guest.write_all(bytes).unwrap();
+            drop(guest);
+
+            assert_eq!(await_ending(&host.into()), ended, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The host's ends of the command's streams and of the control connection, each a pair of sockets that are
+//! made before the machine: the guest can reach these four and nothing else of the host.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cloister_devices::virtio::VsockHost;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+
+/// The host's ports (`guest/exec-init`, `host.rs`).
+const CONTROL: u32 = 1024;
+const INPUT: u32 = 1025;
+const OUTPUT: u32 = 1026;
+const ERRORS: u32 = 1027;
+
+/// The host's ends.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) control: OwnedFd,
+    pub(super) input: OwnedFd,
+    pub(super) output: OwnedFd,
+    pub(super) errors: OwnedFd,
+}
+
+/// The other ends, until the guest connects to them: each once.
+#[derive(Debug)]
+pub(super) struct Offered(Mutex<BTreeMap<u32, OwnedFd>>);
+
+impl Offered {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the guest has connected to take orders for the command.
+    pub(super) fn is_reached(&self) -> bool {
+        !self.lock().contains_key(&CONTROL)
+    }
+}
+
+/// Makes all pairs.
+pub(super) fn pairs() -> io::Result<(Streams, Offered)> {
+    let mut offered = BTreeMap::new();
+    let mut pair = |port| -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC;
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        offered.insert(port, other);
+        Ok(own)
+    };
+    let streams = Streams {
+        control: pair(CONTROL)?,
+        input: pair(INPUT)?,
+        output: pair(OUTPUT)?,
+        errors: pair(ERRORS)?,
+    };
+    Ok((streams, Offered(Mutex::new(offered))))
+}
+
+impl VsockHost for Offered {
+    fn connect(&self, port: u32) -> io::Result<OwnedFd> {
+        self.lock().remove(&port).ok_or_else(|| ErrorKind::ConnectionRefused.into())
+    }
+
+    fn listener(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Copies to the end of `from`. Where `to` takes no more, `from` is told so.
+pub(super) fn copy(from: &impl AsFd, to: &impl AsFd) {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = match rustix::io::read(from, &mut piece[..]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        };
+        if write_all(to, &piece[..count]).is_err() {
+            break;
+        }
+    }
+    // Sockets only: files and pipes have no halves.
+    let _ = shutdown(from, Shutdown::Read);
+    let _ = shutdown(to, Shutdown::Write);
+}
+
+/// Writes all of it, also to what takes only a part at a time.
+pub(super) fn write_all(to: &impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_for_room(to),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_room(to: &impl AsFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    // An error is for the write to find.
+    let _ = poll(&mut [PollFd::new(to, PollFlags::OUT)], None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn each_stream_is_the_guests_once() {
+        let (streams, offered) = pairs().unwrap();
+
+        let mut guest = UnixStream::from(offered.connect(OUTPUT).unwrap());
+        guest.write_all(b"output").unwrap();
+        drop(guest);
+        let mut heard = String::new();
+        UnixStream::from(streams.output).read_to_string(&mut heard).unwrap();
+
+        assert_eq!(heard, "output");
+        for port in [OUTPUT, 22, 0] {
+            assert_eq!(offered.connect(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_told_to_the_writer() {
+        let (mut guest, from) = UnixStream::pair().unwrap();
+        let (to, reader) = UnixStream::pair().unwrap();
+        drop(reader);
+        guest.write_all(b"x").unwrap();
+
+        copy(&from, &to);
+
+        assert_eq!(guest.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+}

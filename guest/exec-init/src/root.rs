@@ -1,0 +1,84 @@
+//! The root that the command sees: the host's, under an overlay in RAM, with folders of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::settings::Settings;
+use crate::{doing, system};
+
+/// The tag of the file system with all shares.
+const TAG: &str = "cloister";
+/// The share that is the root.
+const ROOT: &str = "root";
+
+/// Loads the modules of the initramfs in the order of their names.
+pub(crate) fn load_modules() -> Result<(), String> {
+    let Ok(folder) = fs::read_dir("/modules") else { return Ok(()) };
+    let mut files: Vec<PathBuf> = folder.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    for file in files {
+        doing(&format!("load {}", file.display()), system::load_module(&file))?;
+    }
+    Ok(())
+}
+
+/// Makes the root and goes there.
+pub(crate) fn make(settings: &Settings) -> Result<(), String> {
+    // Not all of RAM, so that a command that fills it can still be ended.
+    mount("tmpfs", "tmpfs", "/ram", "mode=755,size=75%", 0)?;
+    mount(TAG, "virtiofs", "/shares", "", 0)?;
+    for folder in ["/ram/upper", "/ram/work", "/new"] {
+        doing(&format!("make {folder}"), fs::create_dir_all(folder))?;
+    }
+    let layers = format!(
+        "lowerdir=/shares/{ROOT},upperdir=/ram/upper,workdir=/ram/work,xino=off,index=off,metacopy=off"
+    );
+    mount("overlay", "overlay", "/new", &layers, 0)?;
+    for (kind, place, options, flags) in [
+        ("proc", "proc", "", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+        ("sysfs", "sys", "", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+        // With execution: enclaves are mapped from a device.
+        ("devtmpfs", "dev", "mode=755", libc::MS_NOSUID),
+        ("devpts", "dev/pts", "gid=5,mode=620,ptmxmode=666", libc::MS_NOSUID | libc::MS_NOEXEC),
+        ("tmpfs", "dev/shm", "mode=1777", libc::MS_NOSUID | libc::MS_NODEV),
+        ("tmpfs", "tmp", "mode=1777", libc::MS_NOSUID | libc::MS_NODEV),
+        ("tmpfs", "run", "mode=755", libc::MS_NOSUID | libc::MS_NODEV),
+        ("cgroup2", "sys/fs/cgroup", "", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+    ] {
+        mount(kind, kind, &format!("/new/{place}"), options, flags)?;
+    }
+    for (name, target) in
+        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        // A kernel that makes them by itself has them as well.
+        let _ = std::os::unix::fs::symlink(target, format!("/new/dev/{name}"));
+    }
+    for share in &settings.mounts {
+        let place = Path::new("/new").join(share.place.strip_prefix("/").unwrap_or(&share.place));
+        let source = format!("/shares/{}", share.share);
+        doing(&format!("make {}", share.place.display()), fs::create_dir_all(&place))?;
+        doing(&format!("bind {}", share.place.display()), system::bind(&source, &place))?;
+    }
+    open_enclave_devices(settings);
+    system::bring_loopback_up();
+    system::set_host_name("cloister");
+    doing("go to the new root", system::move_root("/new"))
+}
+
+/// Lets every user have enclaves, and the provisioning key where the machine has it.
+fn open_enclave_devices(settings: &Settings) {
+    for (name, open) in [("sgx_enclave", true), ("sgx_provision", settings.provisioning)] {
+        if open {
+            // A machine without SGX has none.
+            let _ =
+                fs::set_permissions(format!("/new/dev/{name}"), fs::Permissions::from_mode(0o666));
+        }
+    }
+}
+
+fn mount(source: &str, kind: &str, place: &str, options: &str, flags: u64) -> Result<(), String> {
+    doing(&format!("make {place}"), fs::create_dir_all(place))?;
+    let what = format!("mount {kind} at {place}");
+    doing(&what, system::mount(source, place, kind, flags, options))
+}

@@ -1,0 +1,80 @@
+//! What the host asks for.
+//!
+//! A file of records: a letter, the length of what follows in 4 bytes, little endian, and that many bytes.
+//! Lists are several records of one letter.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// A folder of the host and where it is to be.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// Its name among the shares.
+    pub(crate) share: String,
+    pub(crate) place: PathBuf,
+}
+
+/// All settings.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// The command and its arguments (`A`).
+    pub(crate) command: Vec<OsString>,
+    /// Name and value of each variable (`E`, `NAME=VALUE`).
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// The working directory (`D`).
+    pub(crate) directory: PathBuf,
+    /// Beside the root (`M`, `SHARE=PLACE`).
+    pub(crate) mounts: Vec<Mount>,
+    /// User, group and further groups (`I`, numbers of 4 bytes).
+    pub(crate) ids: Vec<u32>,
+    /// The mask of new files' modes (`K`, 4 bytes).
+    pub(crate) umask: u32,
+    /// Rows and columns of the terminal, if there is one (`T`, 4 bytes each).
+    pub(crate) terminal: Option<(u32, u32)>,
+    /// The machine has the right to the provisioning key (`P`, nothing).
+    pub(crate) provisioning: bool,
+}
+
+impl Settings {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let mut settings = Self::default();
+        while let Some((&letter, rest)) = bytes.split_first() {
+            let (length, rest) = rest.split_first_chunk()?;
+            let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            bytes = rest;
+            let text = OsString::from_vec(value.to_vec());
+            let numbers: Vec<u32> = value
+                .chunks_exact(4)
+                .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
+                .collect();
+            match letter {
+                b'A' => settings.command.push(text),
+                b'E' => {
+                    let (name, value) = split(value)?;
+                    settings.environment.push((name, value));
+                }
+                b'D' => settings.directory = text.into(),
+                b'M' => {
+                    let (share, place) = split(value)?;
+                    let share = share.into_string().ok()?;
+                    settings.mounts.push(Mount { share, place: place.into() });
+                }
+                b'I' => settings.ids = numbers,
+                b'K' => settings.umask = *numbers.first()?,
+                b'T' => settings.terminal = Some((*numbers.first()?, *numbers.get(1)?)),
+                b'P' => settings.provisioning = true,
+                _ => return None,
+            }
+        }
+        let complete = !settings.command.is_empty() && settings.ids.len() >= 2;
+        complete.then_some(settings)
+    }
+}
+
+/// Both sides of the first `=`.
+fn split(value: &[u8]) -> Option<(OsString, OsString)> {
+    let at = value.iter().position(|&byte| byte == b'=')?;
+    let side = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    Some((side(&value[..at]), side(&value[at + 1..])))
+}
