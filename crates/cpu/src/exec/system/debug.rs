@@ -24,14 +24,17 @@ pub(super) fn mov(to: Register) -> Handler {
 /// Checks an access to debug register `number`, by way of a general-purpose one, and returns the
 /// register it names.
 fn access(cpu: &mut Cpu, op: &Op, number: u8, gpr: u8, from: bool) -> Exec<u8> {
-    let written = number;
+    if number > 7 {
+        return Err(cpu.ud());
+    }
+    // The exit comes before faults by CR4.DE and by privilege (SDM Vol. 3C, 25.1.3).
+    cpu.intercept_dr(op, number, gpr, from)?;
     let number = match number {
-        4 | 5 if !cpu.arch.cr4.contains(Cr4::DE) => number + 2,
-        0..4 | 6 | 7 => number,
-        _ => return Err(cpu.ud()),
+        4 | 5 if cpu.arch.cr4.contains(Cr4::DE) => return Err(cpu.ud()),
+        4 | 5 => number + 2,
+        _ => number,
     };
     cpu.require_cpl0()?;
-    cpu.intercept_dr(op, written, gpr, from)?;
     if cpu.arch.dr7 & DR7_GD != 0 {
         let fault = Exception { vector: Vector::Db, error_code: 0, address: DR6_BD };
         return Err(cpu.raise(fault));

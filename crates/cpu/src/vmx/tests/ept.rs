@@ -25,6 +25,12 @@ pub(super) fn with_ept(accessed_dirty: bool) -> Machine {
     machine.second(SecondaryControls::EPT);
     let flags = if accessed_dirty { 1 << 6 } else { 0 };
     machine.write(Field::EPTP, PML4 | 3 << 3 | 6 | flags);
+    map_all(&mut machine);
+    machine
+}
+
+/// Writes the tables of [`with_ept`].
+pub(super) fn map_all(machine: &mut Machine) {
     machine.guest.write_u64(PML4, PDPT | ALL);
     machine.guest.write_u64(PDPT, PD | ALL);
     machine.guest.write_u64(PD, TABLE | ALL);
@@ -32,7 +38,6 @@ pub(super) fn with_ept(accessed_dirty: bool) -> Machine {
     for page in 0..512 {
         machine.guest.write_u64(TABLE + 8 * page, page << 12 | WRITE_BACK | ALL);
     }
-    machine
 }
 
 /// The entry of the page at [`DATA`].

@@ -1,13 +1,13 @@
 //! Instructions that exit, and what the exit says of them.
 
-use cloister_x86::regs::Cr0;
+use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::vmcs::Field;
-use cloister_x86::vmx::{PinControls, ProcControls, SecondaryControls};
+use cloister_x86::vmx::{EntryControls, PinControls, ProcControls, SecondaryControls};
 use cloister_x86::{Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::machine::{End, GUEST, Machine, PAGE, become_guest};
+use super::machine::{End, GUEST, HOST, Machine, PAGE, become_guest};
 use crate::exit::Stop;
 use crate::testing::{CODE, DATA};
 
@@ -17,7 +17,7 @@ type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 fn instructions_exit_always_or_where_a_control_says_so() {
     use ProcControls as P;
     // Name, control, code, reason, length, qualification.
-    let table: [(&str, ProcControls, Code, u32, u64, u64); 24] = [
+    let table: [(&str, ProcControls, Code, u32, u64, u64); 32] = [
         ("CPUID", P::empty(), |a| a.cpuid(), 10, 2, 0),
         ("INVD", P::empty(), |a| a.invd(), 13, 2, 0),
         ("VMCALL", P::empty(), |a| a.vmcall(), 18, 3, 0),
@@ -42,6 +42,14 @@ fn instructions_exit_always_or_where_a_control_says_so() {
         ("REP OUTSB", P::UNCONDITIONAL_IO, |a| a.rep().outsb(), 30, 2, 0x30),
         ("VMPTRLD", P::empty(), |a| a.vmptrld(qword_ptr(rax + 0x40)), 21, 4, 0x40),
         ("VMREAD", P::empty(), |a| a.vmread(rdx, rbx), 23, 3, 0),
+        ("VMCLEAR", P::empty(), |a| a.vmclear(qword_ptr(rax + 0x40)), 19, 5, 0x40),
+        ("VMPTRST", P::empty(), |a| a.vmptrst(qword_ptr(rax + 0x40)), 22, 4, 0x40),
+        ("VMRESUME", P::empty(), |a| a.vmresume(), 24, 3, 0),
+        ("VMWRITE", P::empty(), |a| a.vmwrite(rdx, rbx), 25, 3, 0),
+        ("VMXON", P::empty(), |a| a.vmxon(qword_ptr(rax + 0x40)), 27, 5, 0x40),
+        ("INVEPT", P::empty(), |a| a.invept(rax, xmmword_ptr(rbx + 0x40)), 50, 6, 0x40),
+        ("INVVPID", P::empty(), |a| a.invvpid(rax, xmmword_ptr(rbx + 0x40)), 53, 6, 0x40),
+        ("REP INSB", P::UNCONDITIONAL_IO, |a| a.rep().insb(), 30, 2, 0x38),
     ];
     for (name, control, code, reason, length, qualification) in table {
         let mut machine = Machine::new();
@@ -75,11 +83,16 @@ fn without_their_controls_instructions_do_not_exit() {
 #[test]
 fn secondary_controls_intercept_or_enable() {
     use SecondaryControls as S;
-    let exits: [(&str, SecondaryControls, Code, u32); 6] = [
+    let exits: [(&str, SecondaryControls, Code, u32); 11] = [
         ("WBINVD", S::WBINVD, |a| a.wbinvd(), 54),
         ("RDRAND", S::RDRAND, |a| a.rdrand(rax), 57),
         ("RDSEED", S::RDSEED, |a| a.rdseed(rax), 61),
         ("SGDT", S::DESCRIPTOR_TABLE, |a| a.sgdt(fword_ptr(0x2_0000)), 46),
+        ("SIDT", S::DESCRIPTOR_TABLE, |a| a.sidt(fword_ptr(0x2_0000)), 46),
+        ("LGDT", S::DESCRIPTOR_TABLE, |a| a.lgdt(fword_ptr(0x2_0000)), 46),
+        ("LIDT", S::DESCRIPTOR_TABLE, |a| a.lidt(fword_ptr(0x2_0000)), 46),
+        ("LLDT", S::DESCRIPTOR_TABLE, |a| a.lldt(ax), 47),
+        ("LTR", S::DESCRIPTOR_TABLE, |a| a.ltr(ax), 47),
         ("SLDT", S::DESCRIPTOR_TABLE, |a| a.sldt(ax), 47),
         ("STR", S::DESCRIPTOR_TABLE, |a| a.str(ax), 47),
     ];
@@ -143,6 +156,126 @@ fn masks_and_shadows_of_cr0_decide_what_is_read_and_what_exits() {
 }
 
 #[test]
+fn a_mask_of_cr4_decides_what_is_read_and_what_exits() {
+    let vmxe = Cr4::VMXE.bits();
+    let masked = || {
+        let mut machine = Machine::new();
+        machine.write(Field::CR4_MASK, vmxe);
+        machine
+    };
+    let mut machine = masked();
+    assert_eq!(machine.run(|a| a.mov(rax, cr4)), End::Guest);
+    assert_eq!(machine.guest.vcpu.cpu.arch.gpr[Gpr::Rax] & vmxe, 0);
+    // What it has read it may write, and CR4 keeps what is the host's.
+    let mut machine = masked();
+    let end = machine.run(|a| {
+        a.mov(rax, cr4)?;
+        a.mov(cr4, rax)
+    });
+    assert_eq!(end, End::Guest);
+    assert_eq!(machine.guest.vcpu.cpu.arch.cr4.bits() & vmxe, vmxe);
+    let mut machine = masked();
+    let end = machine.run(|a| {
+        a.mov(rax, cr4)?;
+        a.bts(rax, 13)?;
+        a.mov(cr4, rax)
+    });
+    assert_eq!(end, End::Host(28));
+    assert_eq!(machine.read(Field::EXIT_QUALIFICATION), 4);
+}
+
+#[test]
+fn cr3_targets_do_not_exit() {
+    for (count, end) in [(0, End::Host(28)), (1, End::Host(28)), (2, End::Guest)] {
+        let mut machine = Machine::new();
+        machine.control(ProcControls::CR3_LOAD);
+        machine.write(Field::CR3_TARGET_COUNT, count);
+        machine.write(Field::CR3_TARGET0.plus(1), machine.read(Field::GUEST_CR3));
+        let end_of_run = machine.run(|a| {
+            a.mov(rdx, cr3)?;
+            a.mov(cr3, rdx)
+        });
+        assert_eq!(end_of_run, end, "{count}");
+    }
+}
+
+#[test]
+fn rdtscp_and_invpcid_exit_by_two_controls() {
+    let table: [(SecondaryControls, ProcControls, Code, u32); 2] = [
+        (SecondaryControls::RDTSCP, ProcControls::RDTSC, |a| a.rdtscp(), 51),
+        (
+            SecondaryControls::INVPCID,
+            ProcControls::INVLPG,
+            |a| a.invpcid(rax, xmmword_ptr(0x2_0000)),
+            58,
+        ),
+    ];
+    for (second, primary, code, reason) in table {
+        let mut machine = Machine::new();
+        machine.second(second);
+        assert_eq!(machine.run(code), End::Guest, "{reason}");
+        let mut machine = Machine::new();
+        machine.second(second);
+        machine.control(primary);
+        assert_eq!(machine.run(code), End::Host(reason));
+    }
+}
+
+#[test]
+fn faults_of_privilege_come_before_exits_but_of_what_exits_at_any() {
+    let table: [(&str, Code, u32); 5] = [
+        ("RDMSR", |a| a.rdmsr(), 0),
+        ("HLT", |a| a.hlt(), 0),
+        ("CPUID", |a| a.cpuid(), 10),
+        ("VMCALL", |a| a.vmcall(), 18),
+        ("MOV DR", |a| a.mov(rbx, dr0), 29),
+    ];
+    for (name, code, reason) in table {
+        let mut machine = Machine::new();
+        machine.control(ProcControls::HLT | ProcControls::MOV_DR);
+        machine.write(Field::EXCEPTION_BITMAP, 1 << 13);
+        machine.write(Field::GUEST_CS_SELECTOR, 0xb);
+        machine.write(Field::GUEST_SS_SELECTOR, 0x13);
+        machine.write(Field::GUEST_CS_RIGHTS, 0xa0fb);
+        machine.write(Field::GUEST_SS_RIGHTS, 0xc0f3);
+        machine.write(Field::GUEST_DS_RIGHTS, 0xc0f3);
+        machine.write(Field::GUEST_ES_RIGHTS, 0xc0f3);
+        assert_eq!(machine.run(code), End::Host(reason), "{name}");
+        if reason == 0 {
+            assert_eq!(machine.read(Field::EXIT_INTERRUPTION) & 0xff, 13, "{name}");
+        }
+    }
+    // Likewise #UD by CR4.DE.
+    for (control, reason) in [(ProcControls::empty(), 0), (ProcControls::MOV_DR, 29)] {
+        let mut machine = Machine::new();
+        machine.control(control);
+        machine.set(Field::GUEST_CR4, Cr4::DE.bits() as u32);
+        machine.write(Field::EXCEPTION_BITMAP, 1 << 6);
+        assert_eq!(machine.run(|a| a.mov(rbx, dr4)), End::Host(reason));
+    }
+}
+
+#[test]
+fn a_task_switch_exits_before_it_begins() {
+    let mut machine = Machine::new();
+    machine.clear_entry(EntryControls::IA32E);
+    machine.write(Field::GUEST_CS_RIGHTS, 0xc09b);
+    machine.write(Field::GUEST_EFER, 0);
+    machine.write(Field::GUEST_CR3, PAGE);
+    machine.guest.write_u64(PAGE, 0x3000 | 1);
+    machine.write(Field::GUEST_GDTR_BASE, DATA);
+    machine.write(Field::GUEST_GDTR_LIMIT, 0x27);
+    // An available 32-bit TSS.
+    machine.guest.write_u64(DATA + 0x20, 0x67 | (DATA + 0x100) << 16 | 0x89 << 40);
+    // JMP 20H:0
+    assert_eq!(machine.run(|a| a.db(&[0xea, 0, 0, 0, 0, 0x20, 0])), End::Host(9));
+    assert_eq!(machine.read(Field::EXIT_QUALIFICATION), 2 << 30 | 0x20);
+    assert_eq!(machine.read(Field::EXIT_INSTRUCTION_LENGTH), 7);
+    assert_eq!(machine.read(Field::GUEST_RIP), GUEST);
+    assert_eq!(machine.read(Field::GUEST_TR_SELECTOR), 0x18);
+}
+
+#[test]
 fn bitmaps_choose_ports_and_msrs() {
     for (bit, expected) in [(0x70, End::Host(30)), (0x71, End::Guest)] {
         let mut machine = Machine::new();
@@ -162,6 +295,33 @@ fn bitmaps_choose_ports_and_msrs() {
         machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = msr::FS_BASE.into();
         assert_eq!(machine.run(|a| a.rdmsr()), expected, "{at}");
     }
+    // Where the bit is, for read and write.
+    for (index, bit) in [(msr::SYSENTER_CS, 0x174), (msr::KERNEL_GS_BASE, 8 * 1024 + 0x102)] {
+        for (code, at, reason) in [(0x32, bit, 31), (0x30, 8 * 2048 + bit, 32)] {
+            for (set, exits) in [(false, false), (true, true)] {
+                let mut machine = Machine::new();
+                machine.control(ProcControls::MSR_BITMAP);
+                machine.write(Field::MSR_BITMAP, PAGE);
+                machine.guest.write(PAGE + at / 8, &[if set { 1 << (at % 8) } else { 0 }]);
+                machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = index.into();
+                let end = machine.run(|a| a.db(&[0x0f, code]));
+                assert_eq!(end == End::Host(reason), exits, "{index:#x} {reason}");
+            }
+        }
+    }
+    // MSRs and ports that no bitmap has.
+    let mut machine = Machine::new();
+    machine.control(ProcControls::MSR_BITMAP | ProcControls::IO_BITMAPS);
+    for field in [Field::MSR_BITMAP, Field::IO_BITMAP_A, Field::IO_BITMAP_B] {
+        machine.write(field, PAGE);
+    }
+    machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = 0x4000_0000;
+    machine.guest.vcpu.cpu.arch.gpr[Gpr::Rdx] = 0xffff;
+    assert_eq!(machine.run(|a| a.rdmsr()), End::Host(31));
+    machine.guest.vcpu.complete(0);
+    machine.code(GUEST, |a| a.out(dx, eax));
+    machine.code(HOST + 2, |a| a.vmresume());
+    assert_eq!(machine.go(), End::Host(30), "ports FFFFH and 0");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! VMX instructions in root operation: their errors, in the order of the manual.
 
 use cloister_x86::regs::{Cr0, Cr4};
+use cloister_x86::segment::{Rights, seg};
 use cloister_x86::vmcs::Field;
 use cloister_x86::{Exception, Gpr, Vector};
 use iced_x86::IcedError;
@@ -142,6 +143,28 @@ fn each_error_of_an_instruction_has_its_number() {
         machine.guest.vcpu.cpu.arch.gpr[Gpr::Rax] = accumulator;
         machine.guest.vcpu.cpu.arch.gpr[Gpr::Rcx] = counter;
         assert_eq!(outcome(&mut machine, code), FAIL_INVALID, "{name}");
+    }
+}
+
+#[test]
+fn a_shadow_vmcs_cannot_become_current() {
+    let mut machine = Machine::new();
+    machine.guest.write_u64(PAGE, 0x8000_0001);
+    machine.guest.write_u64(DATA, PAGE);
+    assert_eq!(outcome(&mut machine, |a| a.vmptrld(qword_ptr(rbx))), FAIL_VALID);
+    assert_eq!(machine.read(Field::INSTRUCTION_ERROR), 11);
+    assert_eq!(machine.guest.vcpu.cpu.arch.vmx.current, Some(VMCS));
+}
+
+#[test]
+fn vmx_instructions_are_undefined_in_compatibility_mode() {
+    let table: [Code; 4] =
+        [|a| a.vmlaunch(), |a| a.vmresume(), |a| a.vmxoff(), |a| a.vmptrld(qword_ptr(ebx))];
+    for (n, code) in table.into_iter().enumerate() {
+        let mut machine = Machine::new();
+        machine.guest.vcpu.cpu.arch.segs[seg::CS].rights = Rights(0xc09b);
+        machine.guest.vcpu.cpu.update_mode();
+        assert_eq!(outcome(&mut machine, code), Err(Vector::Ud), "{n}");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) const PAGE: u64 = 0x10_4000;
 /// Ports that tell where a run ended.
 pub(super) const AT_HOST: u32 = 0x80;
 const AFTER_ENTRY: u32 = 0x81;
-const IN_GUEST: u32 = 0x82;
+pub(super) const IN_GUEST: u32 = 0x82;
 
 /// Where a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +44,16 @@ pub(super) enum End {
 
 /// Makes a VMCS at [`VMCS`] that lets the processor go on as it is, and whose exits lead to [`HOST`].
 pub(crate) fn fill(guest: &mut Guest) {
-    guest.write_u64(VMCS, REVISION.into());
     guest.assemble_at(HOST, 64, |a| a.out(AT_HOST, iced_x86::code_asm::al));
-    let cpu = &guest.vcpu.cpu;
+    fill_region(&guest.vcpu.cpu, VMCS);
+}
+
+/// As [`fill`], of the region at `address` alone.
+pub(super) fn fill_region(cpu: &Cpu, address: u64) {
+    cpu.physical_page(address).write(0, REVISION.into());
     let required = |index| capability::read(index, &cpu.ctl.features).unwrap_or(0) & 0xffff_ffff;
     let arch = &cpu.arch;
-    let vmcs = cpu.vmcs(VMCS);
+    let vmcs = cpu.vmcs(address);
     for (field, index) in [
         (Field::PIN_CONTROLS, msr::VMX_TRUE_PINBASED_CTLS),
         (Field::PROC_CONTROLS, msr::VMX_TRUE_PROCBASED_CTLS),
@@ -110,7 +114,12 @@ pub(super) struct Machine {
 impl Machine {
     /// The VMCS's guest state is the processor's own, at [`GUEST`]; the host's too, at [`HOST`].
     pub(super) fn new() -> Self {
-        let mut guest = Guest::new(Start::Kernel64);
+        Self::with_cpus(1)
+    }
+
+    /// As [`Machine::new`], in a machine with `cpus` processors.
+    pub(super) fn with_cpus(cpus: usize) -> Self {
+        let mut guest = Guest::with_cpus(Start::Kernel64, cpus);
         guest.vcpu.catch_exceptions(false);
         let cpu = &mut guest.vcpu.cpu;
         cpu.ctl.features.vmx = true;
@@ -161,6 +170,12 @@ impl Machine {
     pub(super) fn clear_entry(&mut self, control: EntryControls) {
         let value = self.read(Field::ENTRY_CONTROLS) & !u64::from(control.bits());
         self.write(Field::ENTRY_CONTROLS, value);
+    }
+
+    /// Clears an exit control.
+    pub(super) fn clear_exit(&mut self, control: ExitControls) {
+        let value = self.read(Field::EXIT_CONTROLS) & !u64::from(control.bits());
+        self.write(Field::EXIT_CONTROLS, value);
     }
 
     pub(super) fn code(

@@ -1,10 +1,14 @@
 //! VMX operation on bare metal: a hypervisor whose guest runs beside it.
 
+mod controls;
 mod entry;
 mod ept;
 mod event;
 mod exit;
+mod guest_state;
+mod host;
 mod instruction;
 pub(crate) mod machine;
 mod sgx;
+mod window;
 mod world;
