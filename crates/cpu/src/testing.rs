@@ -2,6 +2,8 @@
 //! a given mode that runs assembled code until something stops it.
 #![expect(unsafe_code, reason = "a physical map hands out pointers to its pages")]
 
+mod numbers;
+
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ptr::NonNull;
@@ -18,6 +20,8 @@ use crate::lower::{decoder, lower};
 use crate::mem::host;
 use crate::mode::Mode;
 use crate::{CodeTrack, Cpu, Exit, Features, Package, PhysMap, PhysPage, RamPage, Vcpu};
+
+pub use numbers::Numbers;
 
 /// Where [`Guest::load_code`] puts code, and where the processor starts.
 pub const CODE: u64 = 0x8000;

@@ -16,6 +16,7 @@ mod setup;
 mod sgx;
 mod shares;
 mod translate;
+mod vmx;
 mod vsock;
 mod x86;
 
@@ -121,6 +122,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("two_hundred_boots_under_random_heats_end_well", translate::random_heats),
     long("ten_thousand_wild_guests_end_with_all_code_translated", translate::wild_guests),
     long("processors_that_patch_each_other_for_ten_minutes_agree", translate::patching),
+    long("a_million_entries_by_random_vmcs_are_refused_fail_or_exit", vmx::random_vmcs),
     test("linux_6_12_passes_its_sgx_selftests_on_one_processor", kernels::newer),
     long(
         "linux_6_12_passes_its_sgx_selftests_on_four_processors",

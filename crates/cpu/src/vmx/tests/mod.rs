@@ -9,6 +9,7 @@ mod guest_state;
 mod host;
 mod instruction;
 pub(crate) mod machine;
+mod random;
 mod sgx;
 mod window;
 mod world;

@@ -5,42 +5,26 @@ use cloister_x86::regs::{Cr0, Cr4, Rflags};
 use cloister_x86::segment::seg;
 
 use super::machine::*;
-use crate::testing::{CODE, RAM_SIZE, STACK};
+use crate::testing::{CODE, Numbers, RAM_SIZE, STACK};
 use crate::{Exit, Stop};
 
-/// Numbers that look random and are the same in each run (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.next() as usize % choices.len()]
-    }
-
-    /// A descriptor of a kind that task switches look at.
-    fn descriptor(&mut self) -> u64 {
-        let access = self.one_of(&[0x89, 0x8b, 0x81, 0x83, 0x82, 0x85, 0x9b, 0x93, 0xfb, 0xf3]);
-        let access = if self.next().is_multiple_of(8) { self.next() & 0xff } else { access };
-        let base = self.one_of(&[0, OLD_TSS, NEW_TSS, NEW_TSS + 0xfd0, RAM_SIZE - 8, 0xffff_fff0]);
-        let limit = self.one_of(&[0x67, 0x2b, 0x66, 0, 0xffff]);
-        system(access, base, limit) | self.one_of(&[0, 0xcf << 48]) | (self.next() & 0xf8) << 16
-    }
+/// A descriptor of a kind that task switches look at.
+fn descriptor(numbers: &mut Numbers) -> u64 {
+    let access = numbers.one_of(&[0x89, 0x8b, 0x81, 0x83, 0x82, 0x85, 0x9b, 0x93, 0xfb, 0xf3]);
+    let access = if numbers.draw().is_multiple_of(8) { numbers.draw() & 0xff } else { access };
+    let base = numbers.one_of(&[0, OLD_TSS, NEW_TSS, NEW_TSS + 0xfd0, RAM_SIZE - 8, 0xffff_fff0]);
+    let limit = numbers.one_of(&[0x67, 0x2b, 0x66, 0, 0xffff]);
+    system(access, base, limit) | numbers.one_of(&[0, 0xcf << 48]) | (numbers.draw() & 0xf8) << 16
 }
 
 #[test]
 fn random_tables_and_tasks_fault_before_the_switch_or_after_it() {
     let mut machine = Machine::new();
-    let mut numbers = Numbers(0x1234_5678_9abc_def1);
+    let mut numbers = Numbers::new(0x1234_5678_9abc_def1);
     let (mut refused, mut switched) = (0, 0);
     for _ in 0..20_000 {
-        let selector = (numbers.next() as u16 & 0xf8) | numbers.one_of(&[0, 0, 0, 3, 4]);
-        let code = match numbers.next() % 4 {
+        let selector = (numbers.draw() as u16 & 0xf8) | numbers.one_of(&[0, 0, 0, 3, 4]);
+        let code = match numbers.draw() % 4 {
             0 => far(JMP, selector),
             1 => far(CALL, selector),
             2 => [IRET; 7],
@@ -48,14 +32,14 @@ fn random_tables_and_tasks_fault_before_the_switch_or_after_it() {
         };
         machine.guest.write(CODE, &code);
         for at in (0..0x100).step_by(8) {
-            let descriptor = numbers.descriptor();
+            let descriptor = descriptor(&mut numbers);
             machine.guest.write_u64(GDT + at, descriptor);
         }
         let entry = IDT + 0x40 * 8;
-        machine.guest.write_u64(entry, gate(TASK_GATE, numbers.next() as u16 & 0xfb));
+        machine.guest.write_u64(entry, gate(TASK_GATE, numbers.draw() as u16 & 0xfb));
         for tss in [OLD_TSS, NEW_TSS] {
             for at in (0..104).step_by(8) {
-                let word = numbers.next() & numbers.one_of(&[u64::MAX, 0x00ff_00ff_00ff_00ff]);
+                let word = numbers.draw() & numbers.one_of(&[u64::MAX, 0x00ff_00ff_00ff_00ff]);
                 machine.guest.write_u64(tss + at, word);
             }
         }

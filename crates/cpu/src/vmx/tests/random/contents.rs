@@ -1,0 +1,259 @@
+//! What a VMCS and the memory around it contain: something valid, changed in places.
+
+use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::vmcs::{Field, Width};
+use cloister_x86::vmx::{EntryControls, ProcControls, SecondaryControls, interruption};
+use cloister_x86::{Gpr, msr};
+
+use super::super::ept::{PML4, map_all};
+use super::super::machine::{GUEST, Machine, PAGE, fill_region};
+use crate::cpu::Cpu;
+use crate::state::ArchState;
+use crate::testing::{CODE, DATA, DEVICE, Numbers, RAM_SIZE};
+use crate::vmx::capability;
+
+/// The guest's gates, which lead to [`GUEST`], and its descriptors.
+const IDT: u64 = 0x10_7000;
+const GDT: u64 = 0x10_8000;
+/// VMLAUNCH and VMRESUME, one behind the other.
+const ENTER: [u8; 6] = [0x0f, 0x01, 0xc2, 0x0f, 0x01, 0xc3];
+pub(super) const ENTER_LENGTH: u64 = 3;
+/// Bytes of guest code for each instruction of [`INSTRUCTION_BYTES`], the rest NOPs, and their number.
+const SLOT: u64 = 8;
+const SLOTS: u64 = 64;
+
+/// Instructions that exit, change what exits, or fault.
+const INSTRUCTION_BYTES: [&[u8]; 47] = [
+    &[0x0f, 0xa2],                   // CPUID
+    &[0xf4],                         // HLT
+    &[0x0f, 0x31],                   // RDTSC
+    &[0x0f, 0x01, 0xf9],             // RDTSCP
+    &[0x0f, 0x32],                   // RDMSR
+    &[0x0f, 0x30],                   // WRMSR
+    &[0x0f, 0x20, 0xc0],             // MOV RAX, CR0
+    &[0x0f, 0x22, 0xc0],             // MOV CR0, RAX
+    &[0x0f, 0x22, 0xd8],             // MOV CR3, RAX
+    &[0x0f, 0x22, 0xe0],             // MOV CR4, RAX
+    &[0x44, 0x0f, 0x22, 0xc0],       // MOV CR8, RAX
+    &[0x44, 0x0f, 0x20, 0xc0],       // MOV RAX, CR8
+    &[0x0f, 0x23, 0xf8],             // MOV DR7, RAX
+    &[0xe4, 0x70],                   // IN AL, 70H
+    &[0xef],                         // OUT DX, EAX
+    &[0xf3, 0x6e],                   // REP OUTSB
+    &[0xf3, 0x6c],                   // REP INSB
+    &[0xcd, 0x80],                   // INT 80H
+    &[0xcc],                         // INT3
+    &[0xf1],                         // INT1
+    &[0x0f, 0x0b],                   // UD2
+    &[0xfb],                         // STI
+    &[0x8e, 0xd0],                   // MOV SS, AX
+    &[0x9d],                         // POPF
+    &[0x48, 0xcf],                   // IRETQ
+    &[0x0f, 0x01, 0xc1],             // VMCALL
+    &[0x0f, 0x01, 0xc2],             // VMLAUNCH
+    &[0x0f, 0xc7, 0x30],             // VMPTRLD [RAX]
+    &[0x0f, 0x78, 0xc8],             // VMREAD RAX, RCX
+    &[0xf3, 0x90],                   // PAUSE
+    &[0x0f, 0x01, 0x38],             // INVLPG [RAX]
+    &[0x66, 0x0f, 0x38, 0x82, 0x00], // INVPCID RAX, [RAX]
+    &[0x66, 0x0f, 0x38, 0x80, 0x00], // INVEPT RAX, [RAX]
+    &[0x0f, 0x01, 0x10],             // LGDT [RAX]
+    &[0x0f, 0x01, 0x08],             // SIDT [RAX]
+    &[0x0f, 0x00, 0xd8],             // LTR AX
+    &[0x0f, 0x00, 0xc8],             // STR AX
+    &[0x0f, 0x09],                   // WBINVD
+    &[0x0f, 0xc7, 0xf0],             // RDRAND EAX
+    &[0x0f, 0x01, 0xd1],             // XSETBV
+    &[0x0f, 0x06],                   // CLTS
+    &[0x0f, 0x01, 0xf0],             // LMSW AX
+    &[0x48, 0x89, 0x00],             // MOV [RAX], RAX
+    &[0x48, 0x8b, 0x00],             // MOV RAX, [RAX]
+    &[0xff, 0xe0],                   // JMP RAX
+    &[0x0f, 0x34],                   // SYSENTER
+    &[0x90],                         // NOP
+];
+
+/// A number that may be on one side or the other of a check.
+fn value(numbers: &mut Numbers, field: Field, now: u64) -> u64 {
+    let bits = match field.width() {
+        Width::Bits16 => 16,
+        Width::Bits32 => 32,
+        Width::Bits64 | Width::Natural => 64,
+    };
+    match numbers.below(8) {
+        0 => numbers.one_of(&[0, 0xfff, 0xffff, 0xffff_ffff, u64::MAX, 1 << 47, !0 << 47, 1 << 52]),
+        1 => address(numbers) | numbers.one_of(&[0, 0, 0, 8, 0xfff]),
+        2 | 3 => now ^ 1 << numbers.below(bits),
+        4 => now.wrapping_add(numbers.one_of(&[1, u64::MAX])),
+        5 => numbers.below(16),
+        6 => numbers.draw() & 0xfff | u64::from(interruption::VALID),
+        _ => numbers.draw() >> numbers.below(64),
+    }
+}
+
+/// Somewhere in memory, at its end or where there is none.
+fn address(numbers: &mut Numbers) -> u64 {
+    numbers.one_of(&[PAGE, DATA, GUEST, DEVICE, PML4, RAM_SIZE - 8, RAM_SIZE, 0xfee0_0000])
+}
+
+/// Fills the region at `at`: guest and host as the processor is, any controls that are allowed, and
+/// now and then a guest in real-address mode or with PAE paging, an event, or lists of MSRs.
+fn fill(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
+    let vmcs = cpu.vmcs(at);
+    // Nothing stays of what was there.
+    for &field in Field::ALL {
+        vmcs.write(field, 0);
+    }
+    fill_region(cpu, at);
+    let set = |field, bits: u32| vmcs.write(field, vmcs.read(field) | u64::from(bits));
+    for (field, index) in [
+        (Field::PIN_CONTROLS, msr::VMX_TRUE_PINBASED_CTLS),
+        (Field::PROC_CONTROLS, msr::VMX_TRUE_PROCBASED_CTLS),
+        (Field::SECONDARY_CONTROLS, msr::VMX_PROCBASED_CTLS2),
+        (Field::EXIT_CONTROLS, msr::VMX_TRUE_EXIT_CTLS),
+        (Field::ENTRY_CONTROLS, msr::VMX_TRUE_ENTRY_CTLS),
+    ] {
+        let permitted = capability::read(index, &cpu.ctl.features).unwrap_or(0) >> 32;
+        set(field, (permitted & numbers.draw() & numbers.draw()) as u32);
+    }
+    let ia32e = EntryControls::IA32E.bits();
+    set(Field::ENTRY_CONTROLS, ia32e);
+    let second = SecondaryControls::from_bits_truncate(vmcs.read_32(Field::SECONDARY_CONTROLS));
+    if second.contains(SecondaryControls::UNRESTRICTED_GUEST) {
+        set(Field::SECONDARY_CONTROLS, SecondaryControls::EPT.bits());
+    }
+    let timer = numbers.one_of(&[0, 1, u64::from(u32::MAX)]);
+    let pat = cpu.arch.msrs.pat;
+    for (field, value) in [
+        (Field::IO_BITMAP_A, PAGE),
+        (Field::IO_BITMAP_B, PAGE + 0x1000),
+        (Field::MSR_BITMAP, PAGE),
+        (Field::VIRTUAL_APIC, PAGE),
+        (Field::VPID, 1),
+        (Field::EPTP, PML4 | numbers.below(2) << 6 | 3 << 3 | 6),
+        (Field::PREEMPTION_TIMER, timer),
+        (Field::EXCEPTION_BITMAP, numbers.draw() & numbers.draw()),
+        (Field::GUEST_PAT, pat),
+        (Field::HOST_PAT, pat),
+        (Field::GUEST_RIP, GUEST + SLOT * numbers.below(SLOTS)),
+        (Field::GUEST_GDTR_BASE, GDT),
+        (Field::GUEST_GDTR_LIMIT, 0x1f),
+        (Field::GUEST_IDTR_BASE, IDT),
+        (Field::GUEST_IDTR_LIMIT, 0xfff),
+    ] {
+        vmcs.write(field, value);
+    }
+    match numbers.below(8) {
+        0 => real_address_mode(cpu, at),
+        1 => {
+            vmcs.write(Field::ENTRY_CONTROLS, vmcs.read(Field::ENTRY_CONTROLS) & !u64::from(ia32e));
+            vmcs.write(Field::GUEST_EFER, 0);
+            vmcs.write(Field::GUEST_CS_RIGHTS, 0xc09b);
+            vmcs.write(Field::GUEST_CR3, PAGE);
+        }
+        2 => {
+            let kind = numbers.one_of(&[0, 2, 3, 4, 5, 6]);
+            let vector = if kind == 2 { 2 } else { numbers.one_of(&[1, 3, 6, 13, 14, 0x80]) };
+            let code = u64::from(kind == 3 && matches!(vector, 13 | 14)) << 11;
+            let valid = u64::from(interruption::VALID);
+            vmcs.write(Field::ENTRY_INTERRUPTION, valid | kind << 8 | code | vector);
+            set(Field::GUEST_RFLAGS, Rflags::IF.bits() as u32);
+        }
+        3 => {
+            for (address, count) in [
+                (Field::EXIT_MSR_STORE_ADDRESS, Field::EXIT_MSR_STORE_COUNT),
+                (Field::EXIT_MSR_LOAD_ADDRESS, Field::EXIT_MSR_LOAD_COUNT),
+                (Field::ENTRY_MSR_LOAD_ADDRESS, Field::ENTRY_MSR_LOAD_COUNT),
+            ] {
+                vmcs.write(address, PAGE + 0x800 + 16 * numbers.below(8));
+                vmcs.write(count, numbers.below(3));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Makes the guest of the region at `at` one in real-address mode.
+fn real_address_mode(cpu: &Cpu, at: u64) {
+    let vmcs = cpu.vmcs(at);
+    let set = |field, bits: u32| vmcs.write(field, vmcs.read(field) | u64::from(bits));
+    set(Field::PROC_CONTROLS, ProcControls::SECONDARY.bits());
+    let unrestricted = SecondaryControls::EPT | SecondaryControls::UNRESTRICTED_GUEST;
+    set(Field::SECONDARY_CONTROLS, unrestricted.bits());
+    let entry = vmcs.read(Field::ENTRY_CONTROLS) & !u64::from(EntryControls::IA32E.bits());
+    vmcs.write(Field::ENTRY_CONTROLS, entry);
+    vmcs.write(Field::GUEST_EFER, 0);
+    vmcs.write(Field::GUEST_CR0, (Cr0::ET | Cr0::NE).bits());
+    for n in 0..6 {
+        vmcs.write(Field::GUEST_ES_RIGHTS.plus(n), if n == 1 { 0x9b } else { 0x93 });
+        vmcs.write(Field::GUEST_ES_LIMIT.plus(n), 0xffff);
+    }
+    vmcs.write(Field::GUEST_CS_BASE, GUEST);
+    vmcs.write(Field::GUEST_RIP, vmcs.read(Field::GUEST_RIP) - GUEST);
+}
+
+/// Writes other values into one to six fields, seldom into all.
+fn change(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
+    let vmcs = cpu.vmcs(at);
+    if numbers.below(64) == 0 {
+        for &field in Field::ALL {
+            vmcs.write(field, value(numbers, field, vmcs.read(field)));
+        }
+        return;
+    }
+    for _ in 0..numbers.below(7) {
+        let field = numbers.one_of(Field::ALL);
+        vmcs.write(field, value(numbers, field, vmcs.read(field)));
+    }
+}
+
+/// A machine of `cpus` processors whose memory has the guest's code and tables, random bitmaps and lists.
+pub(super) fn machine(cpus: usize, numbers: &mut Numbers) -> Machine {
+    let mut machine = Machine::with_cpus(cpus);
+    map_all(&mut machine);
+    let guest = &mut machine.guest;
+    guest.write(CODE, &ENTER);
+    for slot in 0..SLOTS {
+        let mut code = [0x90; SLOT as usize];
+        let instruction = numbers.one_of(&INSTRUCTION_BYTES);
+        code[..instruction.len()].copy_from_slice(instruction);
+        guest.write(GUEST + SLOT * slot, &code);
+    }
+    for at in (PAGE..PAGE + 0x800).step_by(8) {
+        guest.write_u64(at, numbers.draw() & numbers.draw());
+    }
+    for at in (PAGE + 0x800..PAGE + 0x900).step_by(16) {
+        let known = [msr::STAR, msr::LSTAR, msr::KERNEL_GS_BASE, msr::PAT, msr::EFER, msr::FS_BASE];
+        guest.write_u64(at, numbers.one_of(&known).into());
+        guest.write_u64(at + 8, numbers.draw() >> numbers.below(64));
+    }
+    let gate = GUEST & 0xffff | 8 << 16 | 0x8e00 << 32 | GUEST >> 16 << 48;
+    for vector in 0..256 {
+        guest.write_u64(IDT + 16 * vector, gate);
+        guest.write_u64(IDT + 16 * vector + 8, 0);
+    }
+    for (n, descriptor) in (0..).zip([0, 0x00af_9b00_0000_ffff_u64, 0x00cf_9300_0000_ffff, 0]) {
+        guest.write_u64(GDT + 8 * n, descriptor);
+    }
+    machine
+}
+
+/// Puts a processor in VMX root operation before VMLAUNCH or VMRESUME of the region at `at`, which it
+/// fills.
+pub(super) fn prepare(cpu: &mut Cpu, start: &ArchState, at: u64, numbers: &mut Numbers) {
+    let mut state = start.clone();
+    state.vmx.current = Some(at);
+    cpu.set_state(state);
+    fill(cpu, at, numbers);
+    change(cpu, at, numbers);
+    let launched = numbers.below(2) == 1;
+    cpu.vmcs(at).set_launched(launched);
+    cpu.arch.rip = CODE + if launched { ENTER_LENGTH } else { 0 };
+    for register in [Gpr::Rax, Gpr::Rcx, Gpr::Rdx, Gpr::Rbx, Gpr::Rsi, Gpr::Rdi] {
+        cpu.arch.gpr[register] = if numbers.below(2) == 0 {
+            address(numbers)
+        } else {
+            numbers.draw() >> numbers.below(64)
+        };
+    }
+}
