@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// The rules that cargo knows nothing of.
 fn architecture() -> Result<Vec<String>> {
     process::step(
-        "Architecture: arrows, file sizes, names, options in errors, the map of the SDM, \
+        "Architecture: arrows, file sizes, names, options in errors, the maps of the SDM, \
          the rules of virtualization",
     );
     let text = process::capture(process::cargo().args([

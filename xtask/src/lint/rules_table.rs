@@ -15,10 +15,18 @@ pub(super) struct Document {
 /// A `###` section of a document.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Section<'a> {
-    pub(super) title: &'a str,
+    title: &'a str,
     /// Line of the heading, from 1.
     line: usize,
     rows: Vec<Row<'a>>,
+}
+
+impl Section<'_> {
+    /// Whether its title, or what one of its rows has between the number and a comma, is `subject`.
+    pub(super) fn is_about(&self, subject: &str) -> bool {
+        let mut rows = self.rows.iter().filter_map(|row| row.cells.get(1)?.split(',').next());
+        self.title.split('/').any(|name| name == subject) || rows.any(|name| name == subject)
+    }
 }
 
 /// A row of a section's table.

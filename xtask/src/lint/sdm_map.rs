@@ -1,5 +1,5 @@
-//! The rule over docs/sdm-map.md: each leaf of the SGX model has its conditions there, in order, and
-//! each condition names tests that exist.
+//! The rules over the maps of the SDM: each subject of a map, a leaf of the SGX model or a reason of VM
+//! exits, has its conditions there, in order, and each condition names tests that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,18 +9,45 @@ use anyhow::Result;
 
 use super::rules_table::{self, Document};
 
-/// The map.
-const MAP: Document =
-    Document { path: "docs/sdm-map.md", cells: 4, tests: "crates/sgx/tests/model" };
+/// A map of the SDM, and what has to be in it.
+struct Map {
+    document: Document,
+    /// What a section, or the first words of a condition up to a comma, has to name.
+    subjects: fn(&Path) -> Result<BTreeSet<String>>,
+}
+
+/// The maps.
+const MAPS: [Map; 2] = [
+    Map {
+        document: Document { path: "docs/sdm-map.md", cells: 4, tests: "crates/sgx/tests/model" },
+        subjects: leaves,
+    },
+    Map {
+        document: Document { path: "docs/vmx-map.md", cells: 4, tests: "crates/cpu/src/vmx/tests" },
+        subjects: exit_reasons,
+    },
+];
 
 /// Where the leaves of each instruction are.
 const LEAVES: [&str; 3] = ["encls", "enclu", "enclv"];
+/// Where the reasons of VM exits are.
+const EXIT_REASONS: &str = "crates/x86/src/vmx.rs";
 
-/// Every way in which the map breaks the rule.
+/// Every way in which the maps break the rule.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
-    let Ok(map) = fs::read_to_string(root.join(MAP.path)) else {
-        return Ok(vec![format!("{} is missing", MAP.path)]);
-    };
+    let read = |file: &Path| fs::read_to_string(root.join(file)).ok();
+    let mut broken = Vec::new();
+    for Map { document, subjects } in &MAPS {
+        match read(Path::new(document.path)) {
+            Some(map) => broken.extend(judge(document, &map, &subjects(root)?, read)),
+            None => broken.push(format!("{} is missing", document.path)),
+        }
+    }
+    Ok(broken)
+}
+
+/// The leaves of the SGX model.
+fn leaves(root: &Path) -> Result<BTreeSet<String>> {
     let mut leaves = BTreeSet::new();
     for instruction in LEAVES {
         let mut files = vec![root.join(format!("crates/sgx/src/{instruction}.rs"))];
@@ -29,8 +56,22 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
             leaves.extend(leaves_of(&fs::read_to_string(file).unwrap_or_default()));
         }
     }
-    let read = |file: &Path| fs::read_to_string(root.join(file)).ok();
-    Ok(judge(&map, &leaves, read))
+    Ok(leaves)
+}
+
+/// The reasons that VM exits of the processor can have.
+fn exit_reasons(root: &Path) -> Result<BTreeSet<String>> {
+    Ok(reasons_of(&fs::read_to_string(root.join(EXIT_REASONS))?))
+}
+
+/// The numbers of an enumeration of exit reasons.
+fn reasons_of(text: &str) -> BTreeSet<String> {
+    let variants = text.lines().skip_while(|line| !line.starts_with("pub enum ExitReason"));
+    let numbers = variants.take_while(|line| *line != "}").filter_map(|line| {
+        let (_, number) = line.trim().trim_end_matches(',').split_once(" = ")?;
+        Some(format!("exit {number}"))
+    });
+    numbers.collect()
 }
 
 /// The leaves that a source file announces: by the constant of a leaf number, or by its first line,
@@ -48,19 +89,20 @@ fn leaves_of(text: &str) -> Vec<String> {
     constants.chain(titles).collect()
 }
 
-/// The map against the model's leaves and against the tests, which `read` finds.
+/// A map against its subjects and against the tests, which `read` finds.
 fn judge(
+    document: &Document,
     map: &str,
-    leaves: &BTreeSet<String>,
+    subjects: &BTreeSet<String>,
     read: impl Fn(&Path) -> Option<String>,
 ) -> Vec<String> {
     let sections = rules_table::sections(map);
-    let unmapped = leaves.iter().filter(|&leaf| {
-        !sections.iter().any(|section| section.title.split('/').any(|name| name == leaf))
-    });
-    let mut broken: Vec<String> =
-        unmapped.map(|leaf| format!("{}: no section for {leaf}", MAP.path)).collect();
-    broken.extend(MAP.judge(&sections, read));
+    let unmapped =
+        subjects.iter().filter(|subject| !sections.iter().any(|section| section.is_about(subject)));
+    let mut broken: Vec<String> = unmapped
+        .map(|subject| format!("{}: no section or condition for {subject}", document.path))
+        .collect();
+    broken.extend(document.judge(&sections, read));
     broken
 }
 
@@ -68,7 +110,7 @@ fn judge(
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{judge, leaves_of};
+    use super::{MAPS, judge, leaves_of, reasons_of};
 
     #[test]
     fn a_leaf_is_known_by_its_number_and_by_its_files_first_line() {
@@ -88,8 +130,24 @@ mod tests {
                    | 1 | x | #GP(0) | `build::it_faults` |\n";
         let read = |_: &std::path::Path| Some("#[test]\nfn it_faults() {}\n".to_owned());
 
-        let broken = judge(&format!("### ELDU/ELDB\n\n{row}"), &leaves, read);
+        let map = format!("### ELDU/ELDB\n\n{row}");
+        let broken = judge(&MAPS[0].document, &map, &leaves, read);
 
-        assert_eq!(broken, ["docs/sdm-map.md: no section for EADD"]);
+        assert_eq!(broken, ["docs/sdm-map.md: no section or condition for EADD"]);
+    }
+
+    #[test]
+    fn exit_reasons_are_known_by_their_numbers_and_named_in_conditions() {
+        let text = "pub enum ExitReason {\n    Init = 3,\n    Hlt = 12,\n}\nconst X: u8 = 4;\n";
+        let reasons = reasons_of(text);
+        assert_eq!(reasons, ["exit 12", "exit 3"].map(str::to_owned).into());
+
+        let map = "### Signals\n\n| # | condition | outcome | test |\n|---|---|---|---|\n\
+                   | 1 | exit 3, INIT | as a trap | `window::it_exits` |\n";
+        let read = |_: &std::path::Path| Some("#[test]\nfn it_exits() {}\n".to_owned());
+
+        let broken = judge(&MAPS[1].document, map, &reasons, read);
+
+        assert_eq!(broken, ["docs/vmx-map.md: no section or condition for exit 12"]);
     }
 }
