@@ -63,6 +63,14 @@ impl Archive {
         }
     }
 
+    /// The program `xz`, which a small system has not.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked`].
+    pub(crate) fn xz(&self) -> Result<PathBuf> {
+        Ok(self.unpacked("xz-utils")?.join("usr/bin/xz"))
+    }
+
     /// The directory of a package that was unpacked before.
     pub(crate) fn cached(&self, name: &str) -> Option<PathBuf> {
         let directory = self.folder("packages").join(name);

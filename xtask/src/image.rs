@@ -23,6 +23,19 @@ pub(crate) enum Contents {
     Tests,
 }
 
+/// Drivers of what the tests' machines have: virtio devices, folders of the host among them, and the
+/// power button.
+const TEST_MODULES: [&str; 8] = [
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_rng",
+    "virtio_console",
+    "button",
+    "evdev",
+    "vmw_vsock_virtio_transport",
+    "virtiofs",
+];
+
 /// A bootable pair and what it will print.
 pub(crate) struct Image {
     pub(crate) kernel: PathBuf,
@@ -65,10 +78,8 @@ impl Image {
         let name = match contents {
             Contents::Demo => "demo",
             Contents::Tests => {
-                add_modules(&mut root, &kernel)?;
-                let busybox = archive.unpacked("busybox-static")?.join("bin/busybox");
-                root.file("bin/busybox", 0o755, process::read(&busybox)?);
-                root.link("bin/sh", "busybox");
+                add_modules(&mut root, &archive, &kernel, &TEST_MODULES)?;
+                add_shell(&mut root, &archive)?;
                 let built = selftests::build(&archive)?;
                 root.file("bin/test_sgx", 0o755, process::read(&built.program)?);
                 // The program opens it relative to its working directory.
@@ -76,7 +87,7 @@ impl Image {
                 "tests"
             }
         };
-        let initrd = write(&root, name)?;
+        let initrd = write(&root.finish(), name)?;
         Ok(Self {
             kernel: kernel.image,
             release: kernel.release,
@@ -135,7 +146,11 @@ impl Small {
         Self::new(&archive, line, &root, "sgx-6.12", Vec::new())
     }
 
-    fn new(
+    /// What an initramfs holds, with a kernel.
+    ///
+    /// # Errors
+    /// The kernel cannot be fetched, the initramfs not be written.
+    pub(crate) fn new(
         archive: &Archive,
         line: &Line,
         root: &cpio::Archive,
@@ -143,7 +158,7 @@ impl Small {
         programs: Vec<String>,
     ) -> Result<Self> {
         let kernel = Kernel::get(archive, line)?;
-        let initrd = write(root, name)?;
+        let initrd = write(&root.finish(), name)?;
         Ok(Self { kernel: kernel.image, release: kernel.release, initrd, programs })
     }
 }
@@ -158,6 +173,17 @@ fn init_of_32_bits(sysroot: &Sysroot) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Adds busybox, and `/bin/sh`.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub(crate) fn add_shell(root: &mut cpio::Archive, archive: &Archive) -> Result<()> {
+    let busybox = archive.unpacked("busybox-static")?.join("bin/busybox");
+    root.file("bin/busybox", 0o755, process::read(&busybox)?);
+    root.link("bin/sh", "busybox");
+    Ok(())
+}
+
 /// Folders on which init mounts file systems.
 pub(crate) fn add_mount_points(root: &mut cpio::Archive) {
     for directory in ["proc", "sys", "tmp"] {
@@ -169,9 +195,8 @@ pub(crate) fn add_mount_points(root: &mut cpio::Archive) {
 ///
 /// # Errors
 /// It cannot be written.
-pub(crate) fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
+pub(crate) fn write(bytes: &[u8], name: &str) -> Result<PathBuf> {
     let path = repository::cache().join(format!("initramfs-{name}.cpio"));
-    let bytes = root.finish();
     if fs::read(&path).is_ok_and(|there| there == bytes) {
         return Ok(path);
     }
@@ -182,14 +207,19 @@ pub(crate) fn write(root: &cpio::Archive, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn add_modules(root: &mut cpio::Archive, kernel: &Kernel) -> Result<()> {
-    let virtio = ["virtio_mmio", "virtio_blk", "virtio_rng", "virtio_console"];
-    let power_button = ["button", "evdev"];
-    let host = ["vmw_vsock_virtio_transport", "virtiofs"];
-    let modules = kernel.modules(&[&virtio[..], &power_button, &host].concat())?;
-    for (index, path) in modules.iter().enumerate() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        root.file(&format!("modules/{index:02}-{name}"), 0o644, process::read(path)?);
+/// Adds modules with all that they need to `/modules`, from which init's task of that name loads them in
+/// the order of their names.
+///
+/// # Errors
+/// As [`Kernel::modules`].
+pub(crate) fn add_modules(
+    root: &mut cpio::Archive,
+    archive: &Archive,
+    kernel: &Kernel,
+    names: &[&str],
+) -> Result<()> {
+    for (index, module) in kernel.modules(archive, names)?.into_iter().enumerate() {
+        root.file(&format!("modules/{index:02}-{}", module.name), 0o644, module.contents);
     }
     Ok(())
 }

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::apt::Archive;
 use crate::{process, repository};
+
+/// How the names of modules end in packages that have them compressed.
+const COMPRESSED: &str = ".xz";
 
 /// A line of kernels that Debian maintains.
 pub(crate) struct Line {
@@ -53,6 +57,13 @@ pub(crate) struct Kernel {
     modules: PathBuf,
 }
 
+/// A module as the kernel loads it.
+pub(crate) struct Module {
+    /// Its file's name, which ends in `.ko`.
+    pub(crate) name: String,
+    pub(crate) contents: Vec<u8>,
+}
+
 impl Kernel {
     /// The kernel that was fetched before, else the newest one.
     ///
@@ -74,17 +85,16 @@ impl Kernel {
         Ok(Self { release, image, modules })
     }
 
-    /// The files of modules and of all that they need, in the order in which they
-    /// can be loaded.
+    /// Modules and all that they need, in the order in which they can be loaded.
     ///
     /// # Errors
-    /// A module that the package does not have.
-    pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+    /// A module that the package does not have, or that cannot be decompressed.
+    pub(crate) fn modules(&self, archive: &Archive, names: &[&str]) -> Result<Vec<Module>> {
         let mut files = Vec::new();
         collect(&self.modules, &mut files)?;
         let mut ordered = Vec::new();
         for name in names {
-            require(name, &files, &mut ordered)?;
+            require(name, archive, &files, &mut ordered)?;
         }
         Ok(ordered)
     }
@@ -92,22 +102,43 @@ impl Kernel {
 
 /// Puts a module behind those that its `depends=` names. The package is unpacked
 /// without its post-installation script, so there is no `modules.dep`.
-fn require(name: &str, files: &[PathBuf], ordered: &mut Vec<PathBuf>) -> Result<()> {
-    let normal = |name: &str| name.replace('-', "_");
-    let file = files
-        .iter()
-        .find(|file| {
-            file.file_stem().is_some_and(|stem| normal(&stem.to_string_lossy()) == normal(name))
-        })
-        .with_context(|| format!("the kernel package has no module {name}"))?;
-    if ordered.contains(file) {
+fn require(
+    name: &str,
+    archive: &Archive,
+    files: &[PathBuf],
+    ordered: &mut Vec<Module>,
+) -> Result<()> {
+    let wanted = format!("{}.ko", name.replace('-', "_"));
+    let is_wanted = |file: &str| file.replace('-', "_") == wanted;
+    if ordered.iter().any(|module| is_wanted(&module.name)) {
         return Ok(());
     }
-    for needed in depends(&process::read(file)?) {
-        require(&needed, files, ordered)?;
+    let named = files.iter().find_map(|file| {
+        let name = file.file_name()?.to_str()?.trim_end_matches(COMPRESSED);
+        is_wanted(name).then_some((file, name))
+    });
+    let (file, name) = named.with_context(|| format!("the kernel package has no module {name}"))?;
+    let contents = if file.to_string_lossy().ends_with(COMPRESSED) {
+        decompressed(archive, file)?
+    } else {
+        process::read(file)?
+    };
+    for needed in depends(&contents) {
+        require(&needed, archive, files, ordered)?;
     }
-    ordered.push(file.clone());
+    ordered.push(Module { name: name.to_owned(), contents });
     Ok(())
+}
+
+fn decompressed(archive: &Archive, file: &Path) -> Result<Vec<u8>> {
+    let output = process::finish(
+        Command::new(archive.xz()?)
+            .args(["--decompress", "--stdout"])
+            .arg(file)
+            .stdin(Stdio::null()),
+    )?;
+    ensure!(output.status.success(), "xz cannot decompress {}", file.display());
+    Ok(output.stdout)
 }
 
 /// The `depends=` entry of a module's .modinfo section.
@@ -132,7 +163,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "ko") {
+        } else if path.to_string_lossy().trim_end_matches(COMPRESSED).ends_with(".ko") {
             files.push(path);
         }
     }

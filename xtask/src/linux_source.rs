@@ -21,8 +21,7 @@ const MEMBERS: [&str; 7] = [
     "arch/x86/include/uapi/asm",
 ];
 
-/// The folder with the parts of a version. The package holds a compressed archive; xz comes from
-/// its own package, since a small system has none.
+/// The folder with the parts of a version. The package holds a compressed archive.
 ///
 /// # Errors
 /// Packages that cannot be fetched; tar's own.
@@ -36,7 +35,7 @@ pub(crate) fn unpacked(archive: &Archive, version: &str) -> Result<PathBuf> {
         return Ok(root);
     }
     let package = archive.unpacked(&name)?;
-    let xz = archive.unpacked("xz-utils")?.join("usr/bin/xz");
+    let xz = archive.xz()?;
     process::step(&format!("Unpacking the selftests' source of Linux {version}"));
     let start = Instant::now();
     let _ = fs::remove_dir_all(&destination);

@@ -22,6 +22,7 @@ mod lint;
 mod linux_source;
 mod machine;
 mod miri;
+mod nested;
 mod process;
 mod python;
 mod repository;

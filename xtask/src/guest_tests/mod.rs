@@ -8,6 +8,7 @@ mod epc_view;
 mod exec;
 mod kernels;
 mod monitor;
+mod nested;
 mod policy;
 mod power;
 mod qemu;
@@ -131,6 +132,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("the_free_race_test_always_passes_on_one_processor", race::on_one_processor),
     long("the_free_race_test_is_counted_on_two_processors", race::on_two_processors),
     long("the_free_race_test_is_counted_on_four_processors", race::on_four_processors),
+    alone("kvm_intel_of_linux_6_1_loads_without_a_warning", nested::kvm_of_linux_6_1),
+    alone("kvm_intel_of_linux_6_12_loads_without_a_warning", nested::kvm_of_linux_6_12),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

@@ -89,7 +89,7 @@ impl Image {
         root.file("init", 0o755, process::read(&programs.init)?);
         root.file("bin/programs", 0o755, process::read(&programs.programs)?);
         add_mount_points(&mut root);
-        let initrd = write(&root, "programs")?;
+        let initrd = write(&root.finish(), "programs")?;
         Ok(Self { kernel: kernel.image, initrd, root: packages, runner: programs.programs })
     }
 
