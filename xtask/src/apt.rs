@@ -114,6 +114,18 @@ impl Archive {
         self.fetch(&name, &wanted)
     }
 
+    /// Unpacks a package with all that it needs, which a guest has not.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked`].
+    pub(crate) fn unpacked_for_a_guest(&self, package: &str) -> Result<PathBuf> {
+        let name = format!("{package}-for-a-guest");
+        match self.cached(&name) {
+            Some(root) => Ok(root),
+            None => self.fetch(&name, &self.closure(package)?),
+        }
+    }
+
     fn fetch(&self, name: &str, packages: &[String]) -> Result<PathBuf> {
         let start = Instant::now();
         match packages {

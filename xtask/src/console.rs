@@ -35,6 +35,11 @@ impl Transcript {
         self.lines.iter().map(String::as_str).find(|line| line.contains(text))
     }
 
+    /// The lines that begin with a text, without it.
+    pub(crate) fn marked(&self, mark: &str) -> Vec<String> {
+        self.lines.iter().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect()
+    }
+
     /// The last lines of both outputs, for a failure's message.
     pub(crate) fn tail(&self) -> String {
         let start = self.lines.len().saturating_sub(8);

@@ -9,11 +9,15 @@ use clap::Args;
 use crate::console::Transcript;
 use crate::image::{Contents, Image};
 use crate::machine::{Boot, Machine};
+use crate::nested::{self, L2};
 use crate::process;
 
 /// Options of `cargo xtask demo`.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// The enclave runs in a guest of the guest, by Linux's KVM and QEMU
+    #[arg(long)]
+    nested: bool,
     /// Seconds until a guest that hangs is ended
     #[arg(long, default_value_t = 180)]
     timeout: u64,
@@ -30,17 +34,31 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let image = Image::get(Contents::Demo)?;
     let machine = Machine::build("release")?;
+    let boot = if options.nested { nested(&image)? } else { plain(&image) };
+    let boot = Boot { limit: Duration::from_secs(options.timeout), ..boot };
     process::step(&format!("Booting Linux {} with 64 MiB of virtual EPC", image.release));
-    let mut boot = Boot::new(&image.kernel, &image.initrd, "cloister.run=sgx,enclave-demo")
-        .option("--sgx-epc", "id=epc0,size=64M");
-    boot.limit = Duration::from_secs(options.timeout);
     let transcript = machine.boot(&boot, |line, _| {
-        println!("{line}");
+        let mark = if options.nested && !line.starts_with(L2) { "L1: " } else { "" };
+        println!("{mark}{line}");
         ControlFlow::Continue(())
     })?;
-    check(&transcript, &expectations(&image), options.timeout)?;
+    check(&transcript, &expectations(&image), options)?;
     println!("==> Everything appeared, in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn plain(image: &Image) -> Boot {
+    Boot::new(&image.kernel, &image.initrd, "cloister.run=sgx,enclave-demo")
+        .option("--sgx-epc", "id=epc0,size=64M")
+}
+
+/// A machine with VMX, in which QEMU boots the image.
+fn nested(image: &Image) -> Result<Boot> {
+    let initrd = nested::initrd(image, "nested-demo")?;
+    let append = format!("cloister.run=modules,kvm,l2 l2.run={}", nested::DEMO);
+    let boot = Boot::new(&image.kernel, &initrd, &append);
+    let boot = Boot { memory: nested::MEMORY.to_owned(), ..boot };
+    Ok(boot.option(nested::EPC.0, nested::EPC.1).option(nested::CPU.0, nested::CPU.1))
 }
 
 pub(crate) fn expectations(image: &Image) -> Vec<Expectation<'static>> {
@@ -67,11 +85,12 @@ pub(crate) fn expectations(image: &Image) -> Vec<Expectation<'static>> {
     ]
 }
 
-fn check(transcript: &Transcript, expected: &[Expectation<'_>], limit: u64) -> Result<()> {
+fn check(transcript: &Transcript, expected: &[Expectation<'_>], options: &Options) -> Result<()> {
     process::step("What was to be shown");
     let mut missing = Vec::new();
     for (name, text) in expected {
-        let found = transcript.find(text).is_some();
+        let says = |line: &String| line.contains(text) && (!options.nested || line.starts_with(L2));
+        let found = transcript.lines.iter().any(says);
         println!("    {} {name}", if found { "yes" } else { "NO " });
         if !found {
             missing.push(*name);
@@ -79,7 +98,8 @@ fn check(transcript: &Transcript, expected: &[Expectation<'_>], limit: u64) -> R
     }
     if transcript.timed_out {
         bail!(
-            "the guest was ended after {limit} s (see --timeout); its last lines:\n{}",
+            "the guest was ended after {} s (see --timeout); its last lines:\n{}",
+            options.timeout,
             transcript.tail()
         );
     }

@@ -12,7 +12,7 @@ use crate::guest::Programs;
 use crate::kernel::{self, Kernel, Line};
 use crate::sysroot::{Bits, Sysroot};
 use crate::x86_selftests::Programs as X86Programs;
-use crate::{cpio, enclave, process, repository, selftests};
+use crate::{cpio, enclave, nested, process, repository, selftests};
 
 /// What the initramfs holds besides init, the demo and the bench program.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,6 +246,7 @@ pub(crate) fn everything() -> Result<Image> {
     Small::x86_selftests(Bits::B32)?;
     Small::newer_sgx_selftests(&kernel::NEWER)?;
     Debian::get()?;
+    nested::fetch()?;
     Ok(image)
 }
 

@@ -1,20 +1,52 @@
-//! What a guest with guests of its own boots: Linux with KVM.
+//! What L1 boots, a guest with guests of its own: what L2, its guest, boots, and KVM and QEMU besides.
+//!
+//! The kernel takes an initramfs of several archives, one behind the other, so L1's begins with L2's.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
 
 use crate::apt::Archive;
 use crate::kernel::{Kernel, Line};
 use crate::{cpio, image, process, repository};
 
-/// What Cloister is told: VMX, and the provisioning key, which a guest of the guest may have then.
+/// What the lines of the console that L2 prints begin with.
+pub(crate) const L2: &str = "L2: ";
+/// What Cloister is told for L1: VMX, and the provisioning key, which QEMU hands on to L2.
 pub(crate) const CPU: (&str, &str) = ("--cpu", "host,+sgx-provisionkey,+vmx");
-/// Its EPC.
+/// L1's EPC. L2's is of the same size and backed by all of it.
 pub(crate) const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
+/// Room for L2's RAM of 512 MiB, QEMU and the initramfs.
+pub(crate) const MEMORY: &str = "1G";
+
+/// What L2's init does for the demo. Its kernel is quiet, so it is asked for its log.
+pub(crate) const DEMO: &str = "sgx,dmesg:sgx,enclave-demo";
 
 /// Loaded by init's task `modules`.
 const MODULES: [&str; 1] = ["kvm-intel"];
-/// Programs of `/bin`, from `guest/nested`.
-const SCRIPTS: [&str; 1] = ["kvm"];
+/// Programs of `/bin` in L1, from `guest/nested`.
+const SCRIPTS: [&str; 3] = ["kvm", "l2", "l2-monitor"];
+/// The package of QEMU and its program.
+const PACKAGE: &str = "qemu-system-x86";
+const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
+/// What QEMU loads for a `pc` that boots a kernel of its command line under KVM.
+const FIRMWARE: [&str; 3] = [
+    "usr/share/seabios/bios-256k.bin",
+    "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/qemu/kvmvapic.bin",
+];
+/// Where packages have libraries and the loader of programs.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+/// Fetches QEMU.
+///
+/// # Errors
+/// As [`Archive::unpacked`].
+pub(crate) fn fetch() -> Result<()> {
+    Archive::open()?.unpacked_for_a_guest(PACKAGE).map(drop)
+}
 
 /// An initramfs of init and KVM's modules alone, for a kernel of this line.
 ///
@@ -37,4 +69,80 @@ fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Resu
         root.file(&format!("bin/{name}"), 0o755, process::read(&source)?);
     }
     Ok(())
+}
+
+/// The initramfs of L1 whose L2 boots the image.
+///
+/// # Errors
+/// Packages that cannot be fetched; a library that QEMU lacks.
+pub(crate) fn initrd(l2: &image::Image, name: &str) -> Result<PathBuf> {
+    let archive = Archive::open()?;
+    let kernel = Kernel::get(&archive, &crate::kernel::STOCK)?;
+    let qemu = archive.unpacked_for_a_guest(PACKAGE)?;
+    let l2_initrd = process::read(&l2.initrd)?;
+    let mut root = cpio::Archive::default();
+    add_kvm(&mut root, &archive, &kernel)?;
+    add_qemu(&mut root, &qemu)?;
+    root.file("l2/vmlinuz", 0o644, process::read(&l2.kernel)?);
+    root.file("l2/initrd", 0o644, l2_initrd.clone());
+    image::write(&[l2_initrd, root.finish()].concat(), name)
+}
+
+/// QEMU with its firmware and the libraries that the loader finds for it.
+fn add_qemu(root: &mut cpio::Archive, packages: &Path) -> Result<()> {
+    let program = packages.join(PROGRAM);
+    root.file(PROGRAM, 0o755, process::read(&program)?);
+    for file in FIRMWARE {
+        root.file(file, 0o644, process::read(&packages.join(file))?);
+    }
+    let folders = LIBRARIES.map(|folder| packages.join(folder).display().to_string());
+    let mut loader = Command::new(packages.join(LOADER));
+    loader.args(["--library-path", &folders.join(":"), "--list"]).arg(&program);
+    for line in process::capture(&mut loader)?.lines() {
+        if let Some(Library { name, file }) = library(line)? {
+            // The loader's own name is a path.
+            let path = Path::new("/lib/x86_64-linux-gnu").join(name);
+            root.file(&path.display().to_string(), 0o755, process::read(Path::new(file))?);
+        }
+    }
+    Ok(())
+}
+
+/// A library by the name that a program has for it.
+#[derive(Debug, PartialEq, Eq)]
+struct Library<'a> {
+    name: &'a str,
+    file: &'a str,
+}
+
+/// Reads a line of the loader's list: `NAME => FILE (ADDRESS)`, or of the vDSO, which is no file.
+fn library(line: &str) -> Result<Option<Library<'_>>> {
+    match line.trim().split_once(" => ") {
+        Some((name, "not found")) => bail!("{PACKAGE} needs {name}, which no package of its has"),
+        Some((name, found)) => {
+            let file = found.rsplit_once(" (").map_or(found, |(file, _)| file);
+            Ok(Some(Library { name, file }))
+        }
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Library, library};
+
+    #[test]
+    fn lines_of_the_loaders_list_name_libraries_and_their_files() {
+        let vdso = "\tlinux-vdso.so.1 (0x00007ffd1a9f2000)";
+        let libm = "\tlibm.so.6 => /root/lib/libm.so.6 (0x00007f0000000000)";
+
+        assert_eq!(library(vdso).unwrap(), None);
+        let expected = Library { name: "libm.so.6", file: "/root/lib/libm.so.6" };
+        assert_eq!(library(libm).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn a_library_that_is_missing_is_an_error() {
+        assert!(library("\tlibaio.so.1 => not found").is_err());
+    }
 }

@@ -1,14 +1,21 @@
-//! Guests with VMX: Linux's KVM in them.
+//! Guests with VMX: Linux's KVM in them (L1), and guests of their own (L2) that have SGX.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::Setup;
 use super::setup::expect;
+use super::sgx::{BOUND, check_passed};
 use crate::console::Transcript;
 use crate::kernel::{self, Line};
 use crate::machine::Boot;
-use crate::nested::{self, CPU, EPC};
+use crate::nested::{self, CPU, EPC, L2, MEMORY};
+use crate::{demo, selftests};
 
+/// For L1 and few L2s in it.
+const LIMIT: Duration = Duration::from_secs(600);
 /// Words of the kernel's complaints about VMX, SGX and KVM.
 const SUBJECTS: [&str; 5] = ["x86/cpu", "vmx", "VMX", "sgx", "kvm"];
 
@@ -45,7 +52,7 @@ fn kvm_loads(setup: &Setup, line: &Line, name: &str) -> Result<()> {
 /// with what is tested.
 fn nothing_is_wrong(transcript: &Transcript) -> Result<()> {
     let mut booted = false;
-    for line in transcript.lines.iter().filter_map(|line| line.strip_prefix("dmesg: ")) {
+    for line in transcript.marked("dmesg: ") {
         let (level, text) = line.split_once(' ').context("a line without a level")?;
         booted |= text.contains("Run /init as init process");
         // Linux's levels: 4 is a warning, lower is worse.
@@ -54,4 +61,153 @@ fn nothing_is_wrong(transcript: &Transcript) -> Result<()> {
     }
     ensure!(booted, "the log has no start of init");
     Ok(())
+}
+
+/// A machine for L1 whose init runs `tasks`. `l2` is what L1's command line has for its scripts.
+fn l1(setup: &Setup, cpus: u32, tasks: &str, l2: &str) -> Result<Boot> {
+    let initrd = nested::initrd(&setup.image, "nested-tests")?;
+    let append = format!("quiet cloister.run=modules,{tasks} {l2}");
+    let boot = Boot::new(&setup.image.kernel, &initrd, &append);
+    let boot = Boot { cpus, memory: MEMORY.to_owned(), limit: LIMIT, ..boot };
+    Ok(boot.option(EPC.0, EPC.1))
+}
+
+/// Boots L1 to its power-off. Returns its console and, of it, what L2 printed.
+fn run(setup: &Setup, boot: Boot) -> Result<(Transcript, Vec<String>)> {
+    let transcript = setup.boot_to_power_off(&boot.option(CPU.0, CPU.1))?;
+    let l2 = transcript.marked(L2);
+    Ok((transcript, l2))
+}
+
+/// Fails with the console's end unless L2 printed the text.
+fn expect_in(l2: &[String], text: &str, transcript: &Transcript) -> Result<()> {
+    ensure!(
+        l2.iter().any(|line| line.contains(text)),
+        "no line of L2 says {text:?}; last lines:\n{}",
+        transcript.tail()
+    );
+    Ok(())
+}
+
+pub(super) fn demo_enclave(setup: &Setup) -> Result<()> {
+    let (transcript, l2) = run(setup, l1(setup, 1, "l2", &format!("l2.run={}", nested::DEMO))?)?;
+
+    for (_, text) in demo::expectations(&setup.image) {
+        expect_in(&l2, &text, &transcript)?;
+    }
+    expect(&transcript, "init: end l2 0")
+}
+
+/// On one processor each.
+pub(super) fn selftests(setup: &Setup) -> Result<()> {
+    selftests_pass(setup, 1, "test_sgx")
+}
+
+/// On four processors each. The test that races with the reclaimer is bound to its processor.
+pub(super) fn selftests_on_four_processors(setup: &Setup) -> Result<()> {
+    selftests_pass(setup, 4, &format!("test_sgx:{}", selftests::binding(&BOUND)?))
+}
+
+fn selftests_pass(setup: &Setup, cpus: u32, task: &str) -> Result<()> {
+    let l2 = format!("l2.run=reclaimer,{task} l2.cpus={cpus}");
+    let (transcript, l2) = run(setup, l1(setup, cpus, "l2", &l2)?)?;
+
+    check_passed(&selftests::parse(&l2)?, &transcript)
+}
+
+/// QEMU gets the key for L2 by opening `/dev/sgx_provision`.
+pub(super) fn provisioning(setup: &Setup) -> Result<()> {
+    let tasks = "l2,busybox:rm:/dev/sgx_provision,l2";
+    let (transcript, l2) = run(setup, l1(setup, 1, tasks, "l2.run=enclave-demo:provision")?)?;
+
+    let key = "enclave-demo: provisioning key with SHA-256 ";
+    let refused = "no enclave with the attribute: SGX_IOC_ENCLAVE_CREATE: Input/output error";
+    let answers: Vec<bool> = l2
+        .iter()
+        .filter(|line| line.contains(key) || line.contains(refused))
+        .map(|line| line.contains(key))
+        .collect();
+    ensure!(
+        answers == [true, false],
+        "with and without the device, the key was given: {answers:?}; last lines:\n{}",
+        transcript.tail()
+    );
+    Ok(())
+}
+
+/// On a processor that is locked to a launch key Linux leaves enclaves of its own alone, and has
+/// virtual EPC all the same.
+pub(super) fn launch_control_locked(setup: &Setup) -> Result<()> {
+    let boot = l1(setup, 1, "sgx,l2", "l2.run=cpuid")?
+        .option(CPU.0, "host,-sgxlc,+sgx-provisionkey,+vmx")
+        .option("--launch-key", &"5a".repeat(32));
+
+    let transcript = setup.boot_to_power_off(&boot)?;
+
+    expect(&transcript, "sgx: /dev/sgx_enclave is missing")?;
+    expect(&transcript, "sgx: /dev/sgx_vepc is ")?;
+    let cpuid = Cpuid::read(&transcript.marked(L2))?;
+    ensure!(cpuid.sgx, "L2 has no SGX");
+    ensure!(!cpuid.launch_control, "L2 has launch control");
+    ensure!(cpuid.sections == [64 << 20], "L2 has sections of {:?} bytes", cpuid.sections);
+    Ok(())
+}
+
+/// QEMU's `query-sgx` against the CPUID of its guest.
+pub(super) fn query_sgx(setup: &Setup) -> Result<()> {
+    let (transcript, l2) = run(setup, l1(setup, 1, "l2-monitor:query-sgx", "l2.run=cpuid")?)?;
+
+    let answer = transcript.find("monitor: ").context("the monitor did not answer")?;
+    let answer: Value = serde_json::from_str(answer.trim_start_matches("monitor: "))?;
+    let told = &answer["return"];
+    let cpuid = Cpuid::read(&l2)?;
+    let flags = [("sgx", cpuid.sgx), ("sgx1", cpuid.sgx1), ("sgx2", cpuid.sgx2)];
+    for (name, bit) in flags.into_iter().chain([("flc", cpuid.launch_control)]) {
+        ensure!(told[name] == bit, "{name} is {bit} in CPUID: {told}");
+    }
+    let sections = told["sections"].as_array().context("no sections")?;
+    let sizes: Option<Vec<u64>> = sections.iter().map(|section| section["size"].as_u64()).collect();
+    ensure!(sizes.as_ref() == Some(&cpuid.sections), "{:?} in CPUID: {told}", cpuid.sections);
+    Ok(())
+}
+
+/// What CPUID says of SGX in a guest, by init's task `cpuid` (SDM vol. 3D, 33.7).
+struct Cpuid {
+    sgx: bool,
+    launch_control: bool,
+    sgx1: bool,
+    sgx2: bool,
+    /// In bytes.
+    sections: Vec<u64>,
+}
+
+impl Cpuid {
+    fn read(lines: &[String]) -> Result<Self> {
+        let leaves: Vec<[u64; 6]> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("cpuid: "))
+            .map(|line| {
+                let words: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
+                words.ok().and_then(|words| words.try_into().ok()).context("a leaf in other words")
+            })
+            .collect::<Result<_>>()?;
+        let leaf = |leaf, subleaf| {
+            let is_it = |words: &&[u64; 6]| words[0] == leaf && words[1] == subleaf;
+            leaves.iter().find(is_it).with_context(|| format!("no CPUID leaf {leaf}.{subleaf}"))
+        };
+        let &[_, _, _, features_b, features_c, _] = leaf(7, 0)?;
+        let &[_, _, sgx_a, ..] = leaf(0x12, 0)?;
+        let sections = leaves
+            .iter()
+            .filter(|&&[leaf, subleaf, a, ..]| leaf == 0x12 && subleaf >= 2 && a & 0xf == 1)
+            .map(|&[_, _, _, _, c, d]| (c & 0xffff_f000) | (d & 0xf_ffff) << 32)
+            .collect();
+        Ok(Self {
+            sgx: features_b >> 2 & 1 != 0,
+            launch_control: features_c >> 30 & 1 != 0,
+            sgx1: sgx_a & 1 != 0,
+            sgx2: sgx_a >> 1 & 1 != 0,
+            sections,
+        })
+    }
 }
