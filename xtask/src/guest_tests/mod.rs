@@ -137,6 +137,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("the_demo_enclave_runs_in_l2", nested::demo_enclave),
     alone("without_its_device_the_provisioning_key_is_refused_in_l2", nested::provisioning),
     alone("with_launch_control_locked_l2_still_has_sgx", nested::launch_control_locked),
+    alone("enclaves_run_in_l1_and_l2_at_once", nested::at_once),
     alone("query_sgx_of_qemu_in_l1_says_what_cpuid_in_l2_says", nested::query_sgx),
     alone("linux_sgx_selftests_pass_in_l2", nested::selftests),
     alone(

@@ -153,6 +153,18 @@ pub(super) fn launch_control_locked(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// Half of the EPC for L2, and enclaves in both for as long as L2 runs.
+pub(super) fn at_once(setup: &Setup) -> Result<()> {
+    let work = "enclave-demo:oversubscribed:8:4:8";
+    let l2 = format!("l2.epc=32M l2.run={work}");
+    let (transcript, l2) = run(setup, l1(setup, 2, &format!("l2-beside:{work}"), &l2)?)?;
+
+    let done = "enclave-demo: 2048 pages of enclaves in 4 threads, 8 sweeps: ";
+    expect(&transcript, done)?;
+    expect_in(&l2, done, &transcript)?;
+    expect(&transcript, "l2-beside: enclave-demo ended well ")
+}
+
 /// QEMU's `query-sgx` against the CPUID of its guest.
 pub(super) fn query_sgx(setup: &Setup) -> Result<()> {
     let (transcript, l2) = run(setup, l1(setup, 1, "l2-monitor:query-sgx", "l2.run=cpuid")?)?;
