@@ -26,7 +26,7 @@ pub(crate) const DEMO: &str = "sgx,dmesg:sgx,enclave-demo";
 /// Loaded by init's task `modules`.
 const MODULES: [&str; 1] = ["kvm-intel"];
 /// Programs of `/bin` in L1, from `guest/nested`.
-const SCRIPTS: [&str; 4] = ["kvm", "l2", "l2-beside", "l2-monitor"];
+const SCRIPTS: [&str; 6] = ["kvm", "l2", "l2-beside", "l2-kill", "l2-monitor", "memory"];
 /// The package of QEMU and its program.
 const PACKAGE: &str = "qemu-system-x86";
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";

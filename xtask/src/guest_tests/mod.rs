@@ -144,6 +144,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
         "linux_sgx_selftests_pass_in_l2_on_four_processors",
         nested::selftests_on_four_processors,
     ),
+    alone("l2_resets_20_times_without_a_leak_in_l1", nested::reboots),
+    long("l2_resets_100_times_without_a_leak_in_l1", nested::many_reboots),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

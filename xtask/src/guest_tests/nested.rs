@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::Setup;
@@ -16,6 +16,13 @@ use crate::{demo, selftests};
 
 /// For L1 and few L2s in it.
 const LIMIT: Duration = Duration::from_secs(600);
+/// How often L2 is reset, and then with `--all`.
+const REBOOTS: u32 = 20;
+const MANY_REBOOTS: u32 = 100;
+/// What L1 may have less of after the resets than before, in KiB: a page for each would be 80 or 400,
+/// and L2's RAM, its EPC's metadata or a page table of it are far more.
+const LEAK: u64 = 4096;
+
 /// Words of the kernel's complaints about VMX, SGX and KVM.
 const SUBJECTS: [&str; 5] = ["x86/cpu", "vmx", "VMX", "sgx", "kvm"];
 
@@ -222,4 +229,39 @@ impl Cpuid {
             sections,
         })
     }
+}
+
+pub(super) fn reboots(setup: &Setup) -> Result<()> {
+    reboot(setup, REBOOTS)
+}
+
+pub(super) fn many_reboots(setup: &Setup) -> Result<()> {
+    reboot(setup, MANY_REBOOTS)
+}
+
+/// L2 is reset, each time after an enclave has run, and L1 has as much memory and EPC as before. The
+/// first L2 is there since what the kernel keeps for the next one is no leak.
+fn reboot(setup: &Setup, times: u32) -> Result<()> {
+    let boots = times + 1;
+    let tasks = format!(
+        "l2-kill:up?after:2:0,memory,l2-kill:up?after:{boots}:0,memory,l2-kill:up?after:1:0"
+    );
+    let boot = l1(setup, 1, &tasks, "l2.run=enclave-demo l2.end=reboot")?;
+    let boot = Boot { limit: LIMIT + Duration::from_secs(60) * times, ..boot };
+
+    let (transcript, l2) = run(setup, boot)?;
+
+    let count = |text: &str| l2.iter().filter(|line| line.contains(text)).count() as u32;
+    let (started, ended) = (count("init: up after"), count("init: end enclave-demo 0"));
+    ensure!(started == boots + 3, "L2 came up {started} times; last lines:\n{}", transcript.tail());
+    ensure!(ended > times, "L2's enclave ran {ended} times");
+    let memory: Vec<u64> = transcript
+        .marked("memory: ")
+        .iter()
+        .filter_map(|line| line.strip_suffix(" KiB")?.parse().ok())
+        .collect();
+    let [before, after] = memory[..] else { bail!("L1 told its memory {} times", memory.len()) };
+    let lost = before.saturating_sub(after);
+    ensure!(lost < LEAK, "L1 has {lost} KiB less of {before} after {times} resets of L2");
+    Ok(())
 }
