@@ -140,11 +140,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("enclaves_run_in_l1_and_l2_at_once", nested::at_once),
     alone("query_sgx_of_qemu_in_l1_says_what_cpuid_in_l2_says", nested::query_sgx),
     alone("linux_sgx_selftests_pass_in_l2", nested::selftests),
-    alone(
-        "linux_sgx_selftests_pass_in_l2_on_four_processors",
-        nested::selftests_on_four_processors,
-    ),
-    alone("l2_resets_20_times_without_a_leak_in_l1", nested::reboots),
+    long("linux_sgx_selftests_pass_in_l2_on_four_processors", nested::selftests_on_four_processors),
+    alone("l2_resets_5_times_without_a_leak_in_l1", nested::reboots),
     long("l2_resets_100_times_without_a_leak_in_l1", nested::many_reboots),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),

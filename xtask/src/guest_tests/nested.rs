@@ -17,9 +17,9 @@ use crate::{demo, selftests};
 /// For L1 and few L2s in it.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How often L2 is reset, and then with `--all`.
-const REBOOTS: u32 = 20;
+const REBOOTS: u32 = 5;
 const MANY_REBOOTS: u32 = 100;
-/// What L1 may have less of after the resets than before, in KiB: a page for each would be 80 or 400,
+/// What L1 may have less of after the resets than before, in KiB: a page for each would be 20 or 400,
 /// and L2's RAM, its EPC's metadata or a page table of it are far more.
 const LEAK: u64 = 4096;
 

@@ -35,6 +35,7 @@ impl Numbers {
     ///
     /// If there are none.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.draw() as usize % choices.len()]
+        let drawn = self.draw() % choices.len() as u64;
+        choices[usize::try_from(drawn).unwrap_or_default()]
     }
 }

@@ -21,7 +21,7 @@ fn ept(machine: &mut Machine, eptp: u64) {
 
 #[test]
 fn invalid_controls_are_refused() {
-    let table: [(&str, Change); 34] = [
+    let table: [(&str, Change); 37] = [
         ("pin, required", |m| m.write(Field::PIN_CONTROLS, 0)),
         ("pin, reserved", |m| m.set(Field::PIN_CONTROLS, 1 << 31)),
         ("primary, required", |m| m.write(Field::PROC_CONTROLS, 0)),
@@ -74,6 +74,17 @@ fn invalid_controls_are_refused() {
             m.write(Field::VIRTUAL_APIC, PAGE);
             m.guest.write(PAGE + 0x80, &[0xff]);
             m.write(Field::TPR_THRESHOLD, 0x10);
+        }),
+        ("PML without EPT", |m| m.second(SecondaryControls::PAGE_MODIFICATION_LOG)),
+        ("PML, unaligned", |m| {
+            ept(m, PML4 | 3 << 3 | 6);
+            m.second(SecondaryControls::PAGE_MODIFICATION_LOG);
+            m.write(Field::PML_ADDRESS, 8);
+        }),
+        ("PML, too high", |m| {
+            ept(m, PML4 | 3 << 3 | 6);
+            m.second(SecondaryControls::PAGE_MODIFICATION_LOG);
+            m.write(Field::PML_ADDRESS, 1 << 51);
         }),
         ("EPTP, uncacheable", |m| ept(m, PML4 | 3 << 3)),
         ("EPTP, five levels", |m| ept(m, PML4 | 4 << 3 | 6)),

@@ -334,7 +334,9 @@ fn processors_whose_regions_and_tables_change_under_them_go_on() {
             .collect();
         let ended: Vec<_> = entering.into_iter().map(ScopedJoinHandle::join).collect();
         kicker.request_exit();
-        assert_eq!(writing.join().expect("the writer does not panic"), Exit::Requested);
+        // Its own code and tables lie where MSR lists, logs of modified pages and guests may write.
+        let end = writing.join().expect("the writer does not panic");
+        assert!(matches!(end, Exit::Requested | Exit::TripleFault), "{end:?}");
         assert!(ended.iter().all(Result::is_ok), "a processor panicked");
     });
 }
