@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are kept.
 const KEPT: usize = 64 << 10;
-/// Lines that are shown.
-const SHOWN: usize = 40;
+/// Lines that are shown: the panic of a kernel with its trace.
+const SHOWN: usize = 100;
 
 /// The last of what was printed. A clone is the same.
 #[derive(Clone, Debug, Default)]
