@@ -1,7 +1,7 @@
 //! Which flags instructions have left undefined. Translated code leaves them as the host's processor
 //! does, the interpreter as it likes.
 
-use iced_x86::{Instruction, Mnemonic as M, Register, RflagsBits};
+use iced_x86::{Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
 
 /// Flags that are undefined.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,8 +31,19 @@ impl Undefined {
             // OF by more than 1, and the others by more than the operand is wide.
             self.flags |= bits(instruction.rflags_modified());
         }
+        // To the decoder, a rotation through CF by all bits modifies nothing.
+        let rotates = matches!(instruction.mnemonic(), M::Rcl | M::Rcr);
+        if rotates
+            && instruction.op1_kind() == OpKind::Immediate8
+            && instruction.immediate8() & 0x1f > 1
+        {
+            self.flags |= OF;
+        }
     }
 }
+
+/// RFLAGS.OF.
+const OF: u64 = 0x800;
 
 fn is_shift(mnemonic: M) -> bool {
     matches!(
