@@ -170,8 +170,6 @@ impl VirtioDevice for Console {
         &self.config
     }
 
-    fn activate(&mut self, _features: u64) {}
-
     fn serve(
         &mut self,
         index: usize,

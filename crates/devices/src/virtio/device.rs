@@ -69,17 +69,21 @@ pub trait VirtioDevice: Send {
     /// The device type (virtio 1.2, section 5).
     fn device_id(&self) -> u32;
 
-    /// The device's own feature bits. The transport adds those that are its own.
-    fn features(&self) -> u64;
+    /// The device's own feature bits, if it has any. The transport adds those that are its own.
+    fn features(&self) -> u64 {
+        0
+    }
 
     /// The largest size of each queue: powers of two, at most 32768.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// The device-specific configuration space, in which drivers can write nothing.
-    fn config(&self) -> &[u8];
+    /// The device-specific configuration space, if there is one, in which drivers can write nothing.
+    fn config(&self) -> &[u8] {
+        &[]
+    }
 
     /// The features are agreed: a subset of what was offered.
-    fn activate(&mut self, features: u64);
+    fn activate(&mut self, _features: u64) {}
 
     /// Handles what is in queue `index`, chain by chain until there is none left for this turn. Never
     /// waits for the guest; what the host does not take now is put back.

@@ -35,19 +35,9 @@ where
         43
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> &'static [u16] {
         &[8]
     }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
-
-    fn activate(&mut self, _features: u64) {}
 
     fn serve(
         &mut self,

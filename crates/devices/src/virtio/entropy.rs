@@ -40,19 +40,9 @@ impl VirtioDevice for Entropy {
         VIRTIO_ID_RNG
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> &'static [u16] {
         &[64]
     }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
-
-    fn activate(&mut self, _features: u64) {}
 
     fn serve(
         &mut self,

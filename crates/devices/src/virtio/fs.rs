@@ -136,10 +136,6 @@ impl VirtioDevice for FileSystem {
         VIRTIO_ID_FS
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> &'static [u16] {
         &[QUEUE_SIZE, QUEUE_SIZE]
     }
@@ -147,8 +143,6 @@ impl VirtioDevice for FileSystem {
     fn config(&self) -> &[u8] {
         &self.config
     }
-
-    fn activate(&mut self, _features: u64) {}
 
     fn serve(
         &mut self,

@@ -32,10 +32,6 @@ impl VirtioDevice for Slow {
         42
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> &'static [u16] {
         &[8, 8]
     }
@@ -43,8 +39,6 @@ impl VirtioDevice for Slow {
     fn config(&self) -> &[u8] {
         &[7]
     }
-
-    fn activate(&mut self, _features: u64) {}
 
     fn serve(
         &mut self,

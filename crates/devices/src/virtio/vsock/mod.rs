@@ -458,8 +458,6 @@ impl VirtioDevice for Vsock {
         &self.config
     }
 
-    fn activate(&mut self, _features: u64) {}
-
     fn serve(
         &mut self,
         index: usize,
