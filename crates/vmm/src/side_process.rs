@@ -41,19 +41,26 @@ pub(crate) unsafe fn start(
             // Closed below with all others.
             std::mem::forget(own);
             // Nobody is left to tell: the machine finds its end closed.
-            let _ = prepare(name, kept, &other).and_then(|()| serve(&other));
+            let _ =
+                prepare(name, &[kept, &[other.as_raw_fd()]].concat()).and_then(|()| serve(&other));
             child.end()
         }
     }
 }
 
-fn prepare(name: &CStr, kept: &[RawFd], socket: &OwnedFd) -> io::Result<()> {
+/// Makes the process, just forked, one beside the machine's: of this name, with the open files `kept` and no
+/// folder.
+///
+/// # Errors
+///
+/// What the host says.
+pub(crate) fn prepare(name: &CStr, kept: &[RawFd]) -> io::Result<()> {
     // What ends the machine from the keyboard goes to its whole group. This process ends after it.
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         register_signal_handler(signal, ignore)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
-    close_all_but(&[kept, &[socket.as_raw_fd()]].concat())?;
+    close_all_but(kept)?;
     set_name(name)?;
     Ok(chdir("/")?)
 }

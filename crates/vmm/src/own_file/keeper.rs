@@ -12,15 +12,11 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, c_void, siginfo_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::chdir;
-use rustix::thread::set_name;
-use vmm_sys_util::signal::register_signal_handler;
 
 use super::NamedFile;
 use crate::daemon::{Fork, fork};
-use crate::sandbox::close_all_but;
+use crate::side_process;
 
 /// Length of a path, at most (PATH_MAX).
 const MAX_PATH: usize = 4096;
@@ -107,21 +103,12 @@ pub(super) fn remove(number: u8) -> io::Result<()> {
 
 /// The keeper's life: it has nothing open but the two pipes, and no directory.
 fn serve(mut asked: PipeReader, mut answered: PipeWriter) -> io::Result<()> {
-    // What ends the machine from the keyboard goes to its whole group. The keeper ends after it.
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        register_signal_handler(signal, ignore)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
-    }
-    close_all_but(&[asked.as_raw_fd(), answered.as_raw_fd()])?;
-    set_name(c"cloister-keeper")?;
-    chdir("/")?;
+    side_process::prepare(c"cloister-keeper", &[asked.as_raw_fd(), answered.as_raw_fd()])?;
     let mut files = Vec::new();
     // Err: the machine's process has ended, or said what has no meaning.
     let _ = obey(&mut asked, &mut answered, &mut files);
     files.iter().try_for_each(NamedFile::remove)
 }
-
-extern "C" fn ignore(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {}
 
 /// Does what is asked until there is nobody to ask.
 fn obey(
