@@ -34,6 +34,7 @@ pub mod platform_dir;
 pub mod qemu;
 pub mod qmp;
 pub mod sandbox;
+mod serving;
 pub mod shares;
 mod side_process;
 pub mod size;

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gdbstub::conn::Connection;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use thiserror::Error;
@@ -24,11 +24,10 @@ use super::target::Debugged;
 use crate::machine::{Control, MachineEvent};
 use crate::own_file::OwnFile;
 use crate::sandbox::{Sandbox, ThreadKind};
+use crate::serving::{Bell, wait_for_end};
 
 /// How long the thread has at the machine's end to tell the debugger.
 const FAREWELL: Duration = Duration::from_millis(250);
-/// How often one that waits for the thread looks.
-const LOOK: Duration = Duration::from_millis(2);
 /// Pause after the host had no descriptor for a debugger.
 const RETRY: Duration = Duration::from_millis(100);
 /// Bytes taken from the debugger at a time.
@@ -50,8 +49,8 @@ pub struct Server {
 /// What the thread and others share.
 #[derive(Debug)]
 struct Shared {
-    /// Readable when the machine may have stopped.
-    wake: OwnedFd,
+    /// Rung when the machine may have stopped.
+    bell: Bell,
     ending: AtomicBool,
 }
 
@@ -69,18 +68,17 @@ impl Server {
         sandbox: Sandbox,
     ) -> Result<Self, StartError> {
         let Socket { listener, file } = socket;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let wake = wake.map_err(|error| StartError(error.into()))?;
-        let shared = Arc::new(Shared { wake, ending: AtomicBool::new(false) });
+        let bell = Bell::new().map_err(StartError)?;
+        let shared = Arc::new(Shared { bell, ending: AtomicBool::new(false) });
         control.on_debug_stop({
             let shared = shared.clone();
-            move || shared.wake()
+            move || shared.bell.ring()
         });
         control.watch({
             let shared = shared.clone();
             move |event| {
                 if matches!(event, MachineEvent::Stop | MachineEvent::Shutdown(_)) {
-                    shared.wake();
+                    shared.bell.ring();
                 }
             }
         });
@@ -99,34 +97,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.bell.ring();
         // Not joined: the debugger may not read.
-        let end = Instant::now() + FAREWELL;
-        while !self.thread.is_finished() && Instant::now() < end {
-            thread::sleep(LOOK);
-        }
+        wait_for_end(&self.thread, FAREWELL);
     }
 }
 
 impl Shared {
-    fn wake(&self) {
-        // It can only fail when the counter is full, and then it is readable already.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-    }
-
-    /// Waits until `fd` is ready, and says whether it is, or until the thread was woken.
+    /// Waits until `fd` is ready, and says whether it is, or until the bell is rung.
     fn wait(&self, fd: &OwnedFd, interest: PollFlags) -> bool {
-        let wake = PollFd::new(&self.wake, PollFlags::IN);
-        let mut both = [wake, PollFd::from_borrowed_fd(fd.as_fd(), interest)];
-        // Interrupted: the caller looks again.
-        let _ = poll(&mut both, None);
-        let [woken, ready] = both.map(|fd| !fd.revents().is_empty());
-        if woken {
-            let mut counter = [0; 8];
-            // WouldBlock: another look took it.
-            let _ = rustix::io::read(&self.wake, &mut counter);
-        }
-        ready
+        self.bell.wait(fd.as_fd(), interest, None)
     }
 
     fn ends(&self) -> bool {
@@ -227,7 +207,7 @@ struct Client {
 }
 
 impl Client {
-    /// Waits for bytes, or until the thread was woken.
+    /// Waits for bytes, or until the bell is rung.
     ///
     /// # Errors
     ///

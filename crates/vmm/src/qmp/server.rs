@@ -5,14 +5,14 @@
 //! socket's file is removed by whoever drops the [`Server`].
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use thiserror::Error;
@@ -23,13 +23,12 @@ use super::listen::Socket;
 use super::session::Session;
 use crate::own_file::OwnFile;
 use crate::sandbox::{Sandbox, ThreadKind};
+use crate::serving::{Bell, wait_for_end};
 
 /// How long a client has at the machine's end to read what is left for it.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the thread may take beyond that, in the middle of a command.
 const LAST_COMMAND: Duration = Duration::from_millis(250);
-/// How often one that waits for the thread looks.
-const END_LOOK: Duration = Duration::from_millis(2);
 /// How often one that waits for a client looks whether it is still to wait.
 const LOOK: Duration = Duration::from_millis(50);
 /// Pause after the host had no descriptor for a client.
@@ -79,8 +78,8 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     events: EventQueue,
-    /// Readable when there is something new here.
-    wake: OwnedFd,
+    /// Rung when there is something new here.
+    bell: Bell,
     ending: AtomicBool,
     connected: Mutex<bool>,
     connection: Condvar,
@@ -94,11 +93,10 @@ impl Server {
     /// [`ServeError::Host`].
     pub fn start(socket: Socket, context: Context, sandbox: Sandbox) -> Result<Self, ServeError> {
         let Socket { listener, file, wait } = socket;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| ServeError::Host(error.into()))?;
+        let bell = Bell::new().map_err(ServeError::Host)?;
         let shared = Arc::new(Shared {
             events: EventQueue::default(),
-            wake,
+            bell,
             ending: AtomicBool::new(false),
             connected: Mutex::new(false),
             connection: Condvar::new(),
@@ -107,7 +105,7 @@ impl Server {
             let shared = shared.clone();
             move |event| {
                 shared.events.push(event);
-                shared.wake();
+                shared.bell.ring();
             }
         });
         let thread = thread::Builder::new().name("qmp".into()).spawn({
@@ -139,7 +137,7 @@ impl Server {
     /// farewell at the same time.
     pub fn bid_farewell(&self) {
         self.shared.ending.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.bell.ring();
     }
 }
 
@@ -148,17 +146,7 @@ impl Drop for Server {
         self.bid_farewell();
         let Some(thread) = self.thread.take() else { return };
         // Not joined: it may be in a command that the host holds up.
-        let end = Instant::now() + FAREWELL + LAST_COMMAND;
-        while !thread.is_finished() && Instant::now() < end {
-            thread::sleep(END_LOOK);
-        }
-    }
-}
-
-impl Shared {
-    fn wake(&self) {
-        // It can only fail when the counter is full, and then it is readable already.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        wait_for_end(&thread, FAREWELL + LAST_COMMAND);
     }
 }
 
@@ -208,14 +196,7 @@ impl Monitor {
             None => (self.listener.as_fd(), PollFlags::IN),
         };
         let timeout = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let [woken, ready] =
-            poll_both((self.shared.wake.as_fd(), PollFlags::IN), (socket, interest), timeout);
-        if woken {
-            let mut counter = [0; 8];
-            // WouldBlock: another look took it.
-            let _ = rustix::io::read(&self.shared.wake, &mut counter);
-        }
-        if !ready {
+        if !self.shared.bell.wait(socket, interest, timeout) {
             return;
         }
         if let Some(client) = &mut self.client {
@@ -282,24 +263,5 @@ impl Client {
             }
         }
         true
-    }
-}
-
-/// Waits until one of two descriptors has what it is waited for, or until `timeout` is over.
-fn poll_both(
-    first: (BorrowedFd<'_>, PollFlags),
-    second: (BorrowedFd<'_>, PollFlags),
-    timeout: Option<Duration>,
-) -> [bool; 2] {
-    let mut descriptors =
-        [first, second].map(|(descriptor, flags)| PollFd::from_borrowed_fd(descriptor, flags));
-    let timeout = timeout.map(|timeout| Timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
-    match poll(&mut descriptors, timeout.as_ref()) {
-        Ok(_) => descriptors.map(|descriptor| !descriptor.revents().is_empty()),
-        // Interrupted: the caller looks again.
-        Err(_) => [false; 2],
     }
 }
