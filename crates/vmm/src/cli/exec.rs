@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use thiserror::Error;
 
+use super::values::on_or_off;
 use super::wording::ExecWording;
 use crate::complaint::Wording as _;
 use crate::config::{
@@ -226,11 +227,8 @@ impl MachineArgs {
                 Some(path) => KernelConsole::File(path),
             },
             timeout: self.timeout.as_deref().map(parse_timeout).transpose()?,
-            sandbox: match self.sandbox.as_str() {
-                "on" => true,
-                "off" => false,
-                _ => return Err(ExecArgsError::Sandbox(self.sandbox)),
-            },
+            sandbox: on_or_off(&self.sandbox)
+                .ok_or_else(|| ExecArgsError::Sandbox(self.sandbox.clone()))?,
             kernel: self.kernel.as_deref().map(Kernel::at).or_else(Kernel::find),
             root: self.root,
             directory,

@@ -92,10 +92,15 @@ pub(super) fn parse_epc_reserve(text: &str) -> Result<u64, ValueError> {
 
 /// Reads the value of `--sandbox`.
 pub(super) fn parse_sandbox(text: &str) -> Result<bool, ValueError> {
+    on_or_off(text).ok_or_else(|| ValueError::Sandbox(text.to_owned()))
+}
+
+/// Reads what is on or off.
+pub(super) fn on_or_off(text: &str) -> Option<bool> {
     match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(ValueError::Sandbox(text.to_owned())),
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
     }
 }
 
