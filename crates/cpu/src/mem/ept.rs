@@ -2,7 +2,7 @@
 //! (SDM Vol. 3C, 28.3 and 28.4).
 
 use cloister_x86::Gpa;
-use cloister_x86::vmx::ExitReason;
+use cloister_x86::vmx::{ExitReason, SecondaryControls};
 
 use super::tlb::AccessKind;
 use crate::cpu::Cpu;
@@ -191,7 +191,7 @@ impl Cpu {
             }
             let dirty = if leaf && access & WRITE != 0 { DIRTY } else { 0 };
             let used = entry | if keeps_flags { ACCESSED | dirty } else { 0 };
-            let logs = keeps_flags && dirty & !entry != 0;
+            let logs = keeps_flags && dirty & !entry != 0 && self.logs_modifications();
             if logs {
                 self.check_modification_log()?;
             }
@@ -212,26 +212,27 @@ impl Cpu {
         }
     }
 
-    /// Whether the page-modification log can take an entry (SDM Vol. 3C, 28.3.6).
-    ///
+    /// Guest-physical pages whose dirty flag is set are logged (SDM Vol. 3C, 28.3.6).
+    fn logs_modifications(&self) -> bool {
+        self.guest_controls()
+            .is_some_and(|c| c.secondary.contains(SecondaryControls::PAGE_MODIFICATION_LOG))
+    }
+
     /// # Errors
     ///
-    /// The exit: it is full.
+    /// The exit of a full page-modification log.
     fn check_modification_log(&self) -> Result<(), VmExit> {
         match &self.arch.vmx.guest {
-            Some(guest) if guest.logs_modifications() && guest.pml_index >= LOG_ENTRIES => {
+            Some(guest) if guest.pml_index >= LOG_ENTRIES => {
                 Err(VmExit::new(ExitReason::PageModificationLogFull))
             }
             _ => Ok(()),
         }
     }
 
-    /// Logs a guest-physical page whose dirty flag was set.
+    /// Logs a guest-physical page.
     fn log_modification(&mut self, address: u64) {
         let Some(guest) = &mut self.arch.vmx.guest else { return };
-        if !guest.logs_modifications() {
-            return;
-        }
         let (log, index) = (guest.controls.pml_address, guest.pml_index);
         guest.pml_index = index.wrapping_sub(1);
         self.physical_page(log).write(8 * usize::from(index), address & !0xfff);

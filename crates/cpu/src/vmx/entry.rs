@@ -1,7 +1,7 @@
 //! VM entry (SDM Vol. 3C, chapter 26).
 
 use cloister_x86::vmx::{
-    ExitReason, Interruptibility, ProcControls, VmInstructionError, entry_failure, interruption,
+    ExitReason, Interruptibility, VmInstructionError, entry_failure, interruption,
 };
 
 use super::controls::{EntryEvent, ExecutionControls};
@@ -158,11 +158,7 @@ fn begin(cpu: &mut Cpu, event: EntryEvent, timer: u32) -> Result<(), Exit> {
     );
     let length = if software { event.length } else { 0 };
     event::inject(cpu, injected, length)?;
-    if let Some(controls) = cpu.guest_controls()
-        && controls.proc.contains(ProcControls::MONITOR_TRAP)
-    {
-        window::pend(cpu, ExitReason::MonitorTrap);
-    }
+    window::after_instruction(cpu);
     window::update_attention(cpu);
     Ok(())
 }

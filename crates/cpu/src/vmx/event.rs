@@ -10,7 +10,7 @@ use crate::cpu::Cpu;
 use crate::event::{Event, Kind};
 
 /// Vector of #PF.
-const PAGE_FAULT: u8 = 14;
+pub(super) const PAGE_FAULT: u8 = 14;
 /// Vector of #DB.
 const DEBUG: u8 = 1;
 

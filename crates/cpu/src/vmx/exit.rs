@@ -6,7 +6,7 @@ use cloister_x86::vmx::{
     EXIT_REASON_ENCLAVE, EXIT_REASON_ENTRY_FAILURE, ExitControls, ExitReason, interruption,
 };
 
-use super::event::{Origin, Vectoring, aex_cause};
+use super::event::{Origin, PAGE_FAULT, Vectoring, aex_cause};
 use super::guest::{self, Saved, with_resume_flag};
 use super::region::Region;
 use super::{NonRoot, VmExit, msr_list, window};
@@ -80,11 +80,12 @@ pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Re
 /// What an exit of an instruction in an enclave does not say: the place in a page, and the length
 /// (SDM Vol. 3C, 27.2.1).
 fn conceal(exit: &mut VmExit) {
-    const PAGE_FAULT: u32 = 14;
     exit.linear &= !0xfff;
     exit.physical &= !0xfff;
     exit.length = 0;
-    if exit.reason == ExitReason::ExceptionOrNmi && exit.interruption & 0xff == PAGE_FAULT {
+    if exit.reason == ExitReason::ExceptionOrNmi
+        && exit.interruption & 0xff == u32::from(PAGE_FAULT)
+    {
         exit.qualification &= !0xfff;
     }
 }

@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use cloister_x86::regs::Rflags;
-use cloister_x86::vmx::{
-    ExitControls, ExitReason, PinControls, ProcControls, SecondaryControls, interruption,
-};
+use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, interruption};
 
 use super::capability::PREEMPTION_RATE;
 use super::event::{self, Vectoring};
@@ -24,11 +22,6 @@ const WINDOWS: ProcControls = ProcControls::INTERRUPT_WINDOW
     .union(ProcControls::MONITOR_TRAP);
 
 impl NonRoot {
-    /// Guest-physical pages whose dirty flag is set are logged.
-    pub(crate) fn logs_modifications(&self) -> bool {
-        self.controls.secondary.contains(SecondaryControls::PAGE_MODIFICATION_LOG)
-    }
-
     /// NMI blocking is the guest's own.
     pub(super) const fn has_virtual_nmis(&self) -> bool {
         self.controls.pin.contains(PinControls::VIRTUAL_NMIS)
@@ -54,7 +47,7 @@ pub(super) fn pend(cpu: &mut Cpu, reason: ExitReason) {
     }
 }
 
-/// After an instruction that ran on its own.
+/// After an instruction that ran on its own, or an event that was delivered or injected.
 pub(crate) fn after_instruction(cpu: &mut Cpu) {
     if cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP)) {
         pend(cpu, ExitReason::MonitorTrap);
