@@ -14,7 +14,7 @@ use crate::{image, process};
 
 /// The profile of everything under test: optimised, with overflow checks and
 /// debug assertions.
-pub(crate) const PROFILE: &str = "checked";
+const PROFILE: &str = "checked";
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Default)]
@@ -113,6 +113,16 @@ fn units() -> Result<Count> {
     add(&mut count, cargo.args(["--workspace", "--locked"]), "the documentation's examples")?;
     process::done(start);
     Ok(count)
+}
+
+/// Runs a test of a crate at another length than usual, which variables say.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn test_at_length(test: [&str; 4], length: &[(&str, &str)]) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--quiet", "--locked", "--profile", PROFILE]).args(test);
+    process::capture(cargo.envs(length.iter().copied())).map(drop)
 }
 
 /// Runs a test command and adds what it reports.

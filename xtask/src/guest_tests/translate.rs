@@ -7,8 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::Setup;
 use super::setup::{TRANSLATE, expect};
 use crate::machine::Boot;
-use crate::process;
-use crate::testing::PROFILE;
+use crate::testing::test_at_length;
 
 const BOOTS: u64 = 200;
 const WILD_GUESTS: &str = "10000";
@@ -43,17 +42,11 @@ fn boot(setup: &Setup, translate: &str, cpus: u32) -> Result<()> {
 }
 
 pub(super) fn wild_guests(_: &Setup) -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["test", "--quiet", "--locked", "--profile", PROFILE]);
-    command.args(["--package", "cloister-vmm", "--test", "wild_guest"]);
-    command.env("CLOISTER_WILD_SEEDS", WILD_GUESTS).env("CLOISTER_WILD_TRANSLATE", "always");
-    process::capture(&mut command).map(drop)
+    let at_length = [("CLOISTER_WILD_SEEDS", WILD_GUESTS), ("CLOISTER_WILD_TRANSLATE", "always")];
+    test_at_length(["--package", "cloister-vmm", "--test", "wild_guest"], &at_length)
 }
 
 pub(super) fn patching(_: &Setup) -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["test", "--quiet", "--locked", "--profile", PROFILE]);
-    command.args(["--package", "cloister-jit", "--lib", "patching"]);
-    command.env("CLOISTER_PATCHING_SECONDS", PATCHING_SECONDS);
-    process::capture(&mut command).map(drop)
+    let at_length = [("CLOISTER_PATCHING_SECONDS", PATCHING_SECONDS)];
+    test_at_length(["--package", "cloister-jit", "--lib", "patching"], &at_length)
 }

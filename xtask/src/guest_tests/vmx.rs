@@ -3,16 +3,12 @@
 use anyhow::Result;
 
 use super::Setup;
-use crate::process;
-use crate::testing::PROFILE;
+use crate::testing::test_at_length;
 
 const ENTRIES: &str = "1000000";
 
 /// VM entries by VMCSs of random contents.
 pub(super) fn random_vmcs(_: &Setup) -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["test", "--quiet", "--locked", "--profile", PROFILE]);
-    command.args(["--package", "cloister-cpu", "--lib", "vmx::tests::random"]);
-    command.env("CLOISTER_VMCS_ENTRIES", ENTRIES);
-    process::capture(&mut command).map(drop)
+    let at_length = [("CLOISTER_VMCS_ENTRIES", ENTRIES)];
+    test_at_length(["--package", "cloister-cpu", "--lib", "vmx::tests::random"], &at_length)
 }
