@@ -259,15 +259,27 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
             return Refusal::Asked(text);
         }
         let line = in_words_of_qemu(&args, &error)
-            .or_else(|| bundle.map(|word| format!("unexpected argument '{word}' found: {HELP}")))
             .or_else(|| not_utf8(&args, &error))
-            .unwrap_or_else(|| one_line(&text));
+            .unwrap_or_else(|| {
+                let help = see_help(&args);
+                match bundle {
+                    Some(word) => format!("unexpected argument '{word}' found: {help}"),
+                    None => one_line(&text, &help),
+                }
+            });
         Refusal::Wrong(line)
     })
 }
 
-/// The fix of a line that cannot be read.
-const HELP: &str = "see cloister --help";
+/// The fix of a line that cannot be read: the help of the command that it names, or of all.
+fn see_help(args: &[OsString]) -> String {
+    let cli = Cli::command();
+    let command = args.get(1).and_then(|word| cli.find_subcommand(word));
+    match command {
+        Some(command) => format!("see cloister {} --help", command.get_name()),
+        None => "see cloister --help".to_owned(),
+    }
+}
 
 /// The word, such as -hda, that clap reads as options of one letter each, of which it did the first.
 /// There are no such bundles here.
@@ -337,8 +349,9 @@ fn in_words_of_qemu(args: &[OsString], error: &clap::Error) -> Option<String> {
     Some(format!("{dash}{name}: it is an option of QEMU: write cloister qemu -{name} ...{here}"))
 }
 
-/// Folds clap's message, which lists values on lines of their own and ends in usage, to one line.
-fn one_line(message: &str) -> String {
+/// Folds clap's message, which lists values on lines of their own and ends in usage, to one line,
+/// which ends in `help`.
+fn one_line(message: &str, help: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let first: Vec<&str> =
         message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -347,7 +360,7 @@ fn one_line(message: &str) -> String {
             line.trim().strip_prefix("tip: ")?.split_once("similar argument exists: ")?;
         Some(format!("write {}, or ", meant.trim_matches('\'')))
     });
-    format!("{}: {}{HELP}", first.join(" "), meant.unwrap_or_default())
+    format!("{}: {}{help}", first.join(" "), meant.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -387,9 +400,9 @@ mod tests {
             ),
             ("cloister -hda x", "-hda: it is an option of QEMU: write cloister qemu -hda ..."),
             ("cloister -m 512", "-m: it is an option of QEMU: write cloister qemu -m ..."),
-            ("cloister run -hd x", "unexpected argument '-hd' found: see cloister --help"),
-            ("cloister run -h5", "unexpected argument '-h5' found: see cloister --help"),
-            ("cloister info -hda", "unexpected argument '-hda' found: see cloister --help"),
+            ("cloister run -hd x", "unexpected argument '-hd' found: see cloister run --help"),
+            ("cloister run -h5", "unexpected argument '-h5' found: see cloister run --help"),
+            ("cloister info -hda", "unexpected argument '-hda' found: see cloister info --help"),
             ("cloister -Version", "unexpected argument '-Version' found: see cloister --help"),
             ("cloister run -nonsense", "unexpected argument '-nonsense' found: see cloister"),
             (
@@ -406,9 +419,9 @@ mod tests {
             ),
             (
                 "cloister run --memroy 1G",
-                "unexpected argument '--memroy' found: write --memory, or see cloister --help",
+                "unexpected argument '--memroy' found: write --memory, or see cloister run --help",
             ),
-            ("cloister run -Q", "unexpected argument '-Q' found: see cloister --help"),
+            ("cloister run -Q", "unexpected argument '-Q' found: see cloister run --help"),
         ] {
             let Err(Refusal::Wrong(text)) = parse_line(line) else { panic!("{line}") };
             assert!(text.starts_with(expected), "{text}");
@@ -539,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn words_behind_qemu_are_kept_as_they_are() {
+    fn words_after_qemu_are_kept_as_they_are() {
         for words in ["-help", "--help -version", "-m 2G --smp 4 disk -- -h", ""] {
             let Ok(Command::Qemu { words: kept }) = parse_line(&format!("cloister qemu {words}"))
             else {
@@ -589,13 +602,13 @@ mod tests {
         for (line, expected) in [
             (
                 "cloister run --kernel k --frobnicate",
-                "unexpected argument '--frobnicate' found: see cloister --help",
+                "unexpected argument '--frobnicate' found: see cloister run --help",
             ),
             ("cloister walk", "unrecognized subcommand 'walk': see cloister --help"),
             (
                 "cloister run --kernel",
                 "a value is required for '--kernel <FILE>' but none was supplied: \
-                 see cloister --help",
+                 see cloister run --help",
             ),
         ] {
             assert_eq!(parse_line(line).unwrap_err(), Refusal::Wrong(expected.into()), "{line}");

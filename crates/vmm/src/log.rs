@@ -65,6 +65,10 @@ fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
 
 /// Writes a field of a line, which may quote what a disk or a client wrote.
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    // Where a library's source lay when it was built.
+    if field.name().starts_with("log.") {
+        return Ok(());
+    }
     let value = one_line(&format!("{value:?}"));
     match field.name() {
         "message" => out.write_str(&value),

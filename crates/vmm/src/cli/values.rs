@@ -58,8 +58,11 @@ pub enum ValueError {
     /// `--sandbox` is neither on nor off.
     #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
     Sandbox(String),
-    /// `--translate` is neither on nor off, nor always.
-    #[error("--translate: it is on, off or always, not {0:?}: leave it out, and it is on")]
+    /// `--translate` is neither on nor off, nor always, nor a number of runs.
+    #[error(
+        "--translate: it is on, off, always or a number of runs from 1 on, not {0:?}: \
+         leave it out, and it is on"
+    )]
     Translate(String),
     /// `--share` is not a tag and a folder.
     #[error("--share: {0}")]

@@ -131,6 +131,10 @@ const OPTIONS: &[Known] = &[
         once("-gdb", &mut line.gdb, Debugger::parse(text)?)
     }),
     alone("s", "the same as -gdb tcp::1234", |line| {
+        if line.gdb.is_some() {
+            let why = "it stands for -gdb tcp::1234, and the debugger has its address";
+            return Err(QemuError::value("-s", why, "leave one of them out"));
+        }
         once("-s", &mut line.gdb, Debugger::parse(Debugger::SHORT)?)
     }),
     alone("S", "stand at the first instruction until a monitor or debugger says go on", |line| {

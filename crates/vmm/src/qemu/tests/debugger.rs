@@ -25,6 +25,11 @@ fn a_debugger_and_the_beginning_are_as_in_qemu() {
         ("-S", "-S: nothing could have the machine go on: add -qmp or -gdb, or leave it out"),
         ("-s -gdb tcp::1", "-gdb: it is given twice: leave one out"),
         (
+            "-gdb tcp::1 -s",
+            "-s: it stands for -gdb tcp::1234, and the debugger has its address: \
+             leave one of them out",
+        ),
+        (
             "-gdb stdio",
             "-gdb: QEMU has stdio here and Cloister does not: \
              write tcp:127.0.0.1:PORT, unix:PATH,server=on,wait=off or none",
