@@ -6,6 +6,13 @@
 //! [`cloister_cpu::native`].
 
 #![cfg(target_arch = "x86_64")]
+#![warn(
+    missing_debug_implementations,
+    clippy::allow_attributes,
+    clippy::semicolon_if_nothing_returned,
+    clippy::tests_outside_test_module
+)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod arena;
 mod asm;
