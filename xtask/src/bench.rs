@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
 //! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
 //! SGX model, guests with more enclave memory than EPC, and the host's EPC. Whatever the figures
-//! are, they are printed: how fast a host is, is no fault.
+//! are, they are printed: how fast a host is, is not an error.
 
 mod leaves;
 mod login;

@@ -76,7 +76,7 @@ fn check(options: &Options) -> Result<u64> {
     };
     let number = number.parse::<u64>().ok().filter(|_| shift < 64);
     let Some(number) = number else {
-        bail!("--size {text:?} is no size: write a number with M, G or T, such as 4G");
+        bail!("--size {text:?} is not a size: write a number with M, G or T, such as 4G");
     };
     match number.checked_mul(1 << shift) {
         Some(size) if size < debian::SIZE => {
@@ -113,7 +113,7 @@ mod tests {
         for size in ["", "G", "4", "-1G", "1.5G", "4X", "4é", "99999999999999999999G"] {
             assert_eq!(
                 line("none.img", size),
-                format!("--size {size:?} is no size: write a number with M, G or T, such as 4G")
+                format!("--size {size:?} is not a size: write a number with M, G or T, such as 4G")
             );
         }
         assert_eq!(

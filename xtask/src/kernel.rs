@@ -100,7 +100,7 @@ impl Kernel {
     }
 }
 
-/// Puts a module behind those that its `depends=` names. The package is unpacked
+/// Puts a module after those that its `depends=` names. The package is unpacked
 /// without its post-installation script, so there is no `modules.dep`.
 fn require(
     name: &str,

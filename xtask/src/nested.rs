@@ -1,6 +1,6 @@
 //! What L1 boots, a guest with guests of its own: what L2, its guest, boots, and KVM and QEMU besides.
 //!
-//! The kernel takes an initramfs of several archives, one behind the other, so L1's begins with L2's.
+//! The kernel takes an initramfs of several archives, one after the other, so L1's begins with L2's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,7 +115,7 @@ struct Library<'a> {
     file: &'a str,
 }
 
-/// Reads a line of the loader's list: `NAME => FILE (ADDRESS)`, or of the vDSO, which is no file.
+/// Reads a line of the loader's list: `NAME => FILE (ADDRESS)`, or of the vDSO, which is not a file.
 fn library(line: &str) -> Result<Option<Library<'_>>> {
     match line.trim().split_once(" => ") {
         Some((name, "not found")) => bail!("{PACKAGE} needs {name}, which no package of its has"),

@@ -142,7 +142,7 @@ fn add(count: &mut Count, command: &mut std::process::Command, what: &str) -> Re
 fn tally(lines: &[String]) -> Count {
     let mut count = Count::default();
     for line in lines {
-        // A failed test's own output, which nextest shows indented, is no summary.
+        // A failed test's own output, which nextest shows indented, is not a summary.
         let summary =
             line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
         if !summary {

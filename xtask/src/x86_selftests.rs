@@ -101,7 +101,9 @@ fn suffix(bits: Bits) -> &'static str {
 }
 
 fn compile(sysroot: &Sysroot, source: &Path, name: &str, program: &Path) -> Result<()> {
-    let Some((test, kind)) = name.rsplit_once('_') else { bail!("{name} is no selftest's name") };
+    let Some((test, kind)) = name.rsplit_once('_') else {
+        bail!("{name} is not a selftest's name")
+    };
     let bits = if kind == suffix(Bits::B32) { Bits::B32 } else { Bits::B64 };
     let mut compiler = sysroot.compiler(bits);
     compiler.current_dir(source).args(FLAGS).arg("-o").arg(program).arg(format!("{test}.c"));

@@ -62,7 +62,7 @@ pub enum Remedy {
     MoreMemory,
     /// Name a kernel instead of booting the disk.
     NameKernel,
-    /// The same, behind a message that says that there is no kernel.
+    /// The same, after a message that says that there is no kernel.
     NameOne,
     /// Check the disk's file systems, or name a kernel.
     CheckOrNameOne,

@@ -91,9 +91,9 @@ fn is_too_long(bytes: &[u8], mode: Mode, features: &Features) -> bool {
     let first: [u8; MAX_LEN] = std::array::from_fn(|n| bytes.get(n).copied().unwrap_or(0));
     let run = first.iter().take_while(|byte| is_prefix(byte)).count();
     let idle = (0..run).find(|&n| {
-        let behind = &first[n + 1..run];
+        let after = &first[n + 1..run];
         let byte = first[n];
-        is_segment(byte) || behind.contains(&byte) || is_rex(byte) && !behind.is_empty()
+        is_segment(byte) || after.contains(&byte) || is_rex(byte) && !after.is_empty()
     });
     // Where every prefix counts, so many bytes are the beginning of a defined instruction.
     let Some(idle) = idle else { return true };

@@ -149,7 +149,7 @@ impl Exporter {
                 }
                 let spawned =
                     thread::Builder::new().name("scrape".into()).spawn_scoped(scope, move || {
-                        // A client that goes away is no business of the others.
+                        // A client that goes away does not concern the others.
                         let _ = connection.serve(scrape);
                         active.fetch_sub(1, Ordering::SeqCst);
                     });

@@ -57,7 +57,7 @@ pub enum QmpError {
         /// What the host said.
         reason: io::Error,
     },
-    /// What the peer says is no QMP.
+    /// What the peer says is not QMP.
     #[error("{}: {what}: name the socket of a QMP monitor", .path.display())]
     NotQmp {
         /// The socket.
@@ -203,7 +203,7 @@ impl QmpClient {
             let line = self.parse(&line)?;
             let ours = line.id.as_ref() == Some(&id);
             if let Some(Refusal { desc }) = line.error {
-                // Without an id it answers what was no command; then that was ours.
+                // Without an id it answers what was not a command; then that was ours.
                 if line.id.is_none() || ours {
                     let reason = printable(&desc, 200);
                     return Err(QmpError::Refused { path: self.path.clone(), command, reason });

@@ -22,7 +22,7 @@
 //! let share = Share::new("tmp", File::open(std::env::temp_dir())?.into(), true);
 //! let mut server = Server::new(vec![share], false, File::open("/proc/self/fd")?.into());
 //! let mut reply = Vec::new();
-//! // A request that is no request gets no answer.
+//! // What is not a request gets no answer.
 //! server.answer(&[], 0, &mut reply);
 //! assert!(reply.is_empty());
 //! # Ok::<(), std::io::Error>(())

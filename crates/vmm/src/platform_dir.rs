@@ -48,14 +48,14 @@ pub enum PlatformDirError {
     #[error("{path} is not a directory: name one, or a path where it can be made", path = .0.display())]
     NotADirectory(PathBuf),
     /// Others may look into the directory of a platform or at its file.
-    #[error("{path} is open to others (mode {mode:03o}): name one that is not, or run chmod {mend} {path}", path = .path.display())]
+    #[error("{path} is open to others (mode {mode:03o}): name one that is not, or run chmod {fix} {path}", path = .path.display())]
     Open {
         /// The directory or the file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
         /// What to make of them.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// Others may look into a directory that does not hold a platform, and whose mode has its reasons.
     #[error("{path} is not a platform, and open to others (mode {mode:03o}): name a directory of its own, such as {path}/platform", path = .path.display())]
@@ -208,11 +208,11 @@ fn remove_drafts(path: &Path) {
     }
 }
 
-fn check_mode(path: &Path, mode: u32, mend: &'static str) -> Result<(), PlatformDirError> {
+fn check_mode(path: &Path, mode: u32, fix: &'static str) -> Result<(), PlatformDirError> {
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    Err(PlatformDirError::Open { path: path.to_owned(), mode: mode & 0o777, mend })
+    Err(PlatformDirError::Open { path: path.to_owned(), mode: mode & 0o777, fix })
 }
 
 fn read(path: &Path) -> Result<PlatformFuses, PlatformDirError> {

@@ -72,18 +72,18 @@ fn mend_a_fault(thread: &Thread<'_>, memory: &Memory) -> Result<(), String> {
     let mut request = Request::new(OP_FAULT, 0, 0);
     let run = thread.enter(EENTER, &mut request)?;
     ensure(run.function == ERESUME && run.exception_vector == VECTOR_UD, "no #UD")?;
-    let mended = || -> IoResult<u64> {
+    let fixed = || -> IoResult<u64> {
         let rip = memory.read(GPRSGX0 + GPRSGX_RIP)?;
         memory.write(GPRSGX0 + GPRSGX_RIP, rip + 2)?;
         memory.write(GPRSGX0, MENDED)?;
         Ok(rip)
     };
-    let rip = mended().map_err(|error| format!("cannot mend the SSA frame: {error}"))?;
+    let rip = fixed().map_err(|error| format!("cannot fix the SSA frame: {error}"))?;
     let resumed = thread.enter(ERESUME, &mut request)?;
     ensure(resumed.function == EEXIT, "ERESUME did not lead to EEXIT")?;
     let offset = rip.wrapping_sub(thread.enclave.base());
     println!(
-        "enclave-demo: the debugger mended #UD at {offset:#x}, the enclave returned {:#x}",
+        "enclave-demo: the debugger fixed #UD at {offset:#x}, the enclave returned {:#x}",
         request.result
     );
     ensure(request.result == MENDED, "the resumed enclave lost the debugger's change")

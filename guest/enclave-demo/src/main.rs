@@ -66,7 +66,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["debug"] => debugger::run(&image),
         ["threads"] => threads::run(&image, threads::EXITS),
         ["threads", exits] => {
-            let exits = exits.parse().map_err(|_| format!("{exits} is no number of AEXs"))?;
+            let exits = exits.parse().map_err(|_| format!("{exits} is not a number of AEXs"))?;
             threads::run(&image, exits)
         }
         ["vectors"] => vectors::run(&image),

@@ -25,7 +25,7 @@ struct Share {
 
 /// Grows enclaves of `mib` MiB together, and goes through their pages with `threads` threads.
 pub(crate) fn run(image: &Image, mib: u64, threads: u64, sweeps: u64) -> Result<(), String> {
-    ensure(threads != 0, "no thread is no work")?;
+    ensure(threads != 0, "without a thread nothing works")?;
     let pages = mib * MIB / threads;
     let room = (image.size - HEAP) / PAGE as u64 / THREADS;
     ensure(pages <= room, &format!("a thread has room for {} MiB", room / MIB))?;

@@ -77,7 +77,7 @@ const OP_OPEN: u64 = 7;
 /// have happened; the result is the number of rounds.
 const OP_WORK: u64 = 8;
 /// Fill the AVX registers, wait until `input_len` AEXs have happened, and raise #UD;
-/// the result is how many registers are unchanged behind it.
+/// the result is how many registers are unchanged after it.
 const OP_VECTORS: u64 = 9;
 /// Ask for the provisioning key; the result is EGETKEY's error code, or 0 and the key's
 /// SHA-256 goes to the output.
@@ -252,14 +252,14 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
         },
         OP_WORK => {
             work::wait_for(input);
-            // SAFETY: the thread runs on its frame 0, which is no Rust object.
+            // SAFETY: the thread runs on its frame 0, which is not a Rust object.
             let mut exits = unsafe { work::Exits::of_frame(tcs + GPRSGX0) };
             let (rounds, digest) = work::until((tcs - base) / THREAD_SIZE, &mut exits, input_len);
             give(output, &digest);
             rounds
         }
         OP_VECTORS => {
-            // SAFETY: the thread runs on its frame 0, which is no Rust object.
+            // SAFETY: the thread runs on its frame 0, which is not a Rust object.
             unsafe { vectors::kept(tcs + GPRSGX0, input_len) }
         }
         _ => REFUSED,

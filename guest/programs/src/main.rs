@@ -65,7 +65,7 @@ fn run_all() -> ExitCode {
 fn say(line: &str) {
     println!("{line}");
     let _ = io::stdout().flush();
-    // SAFETY: no pointers; a descriptor that is no terminal is an error that changes nothing.
+    // SAFETY: no pointers; a descriptor that is not a terminal is an error that changes nothing.
     unsafe { libc::tcdrain(1) };
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 /// Bytes of the image that the tests have. Most are zeros, which take no room.
 pub(crate) const SIZE: u64 = 1 << 30;
-/// Where the partition begins, and what is left behind it for the second table.
+/// Where the partition begins, and what is left after it for the second table.
 const START: u64 = 1 << 20;
 const BEHIND: u64 = 1 << 20;
 const SECTOR: u64 = 512;

@@ -33,7 +33,7 @@ fn command_refused(setup: &Setup, option: &str, line: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// As [`refused`], behind a kernel that is good.
+/// As [`refused`], after a kernel that is good.
 fn refused_after_kernel(setup: &Setup, option: &str, arguments: &[&str]) -> Result<()> {
     let kernel = setup.kernel();
     let mut line = vec!["--kernel", &kernel];

@@ -108,7 +108,7 @@ fn epc(setup: &Setup, socket: &str) -> Result<Value> {
     let output = setup.cloister(&["epc", socket, "--once", "--json"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cloister epc: {stderr}");
-    serde_json::from_slice(&output.stdout).context("the report is no JSON")
+    serde_json::from_slice(&output.stdout).context("the report is not JSON")
 }
 
 /// Pages of the section in a state.

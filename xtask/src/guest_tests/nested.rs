@@ -240,7 +240,7 @@ pub(super) fn many_reboots(setup: &Setup) -> Result<()> {
 }
 
 /// L2 is reset, each time after an enclave has run, and L1 has as much memory and EPC as before. The
-/// first L2 is there since what the kernel keeps for the next one is no leak.
+/// first L2 is there since what the kernel keeps for the next one is not a leak.
 fn reboot(setup: &Setup, times: u32) -> Result<()> {
     let boots = times + 1;
     let tasks = format!(

@@ -70,7 +70,7 @@ pub(super) fn sealing(setup: &Setup) -> Result<()> {
     let made = setup.boot_to_power_off(&on(&one, "enclave-demo:seal"))?;
     let line = made.find("enclave-demo: sealed ").context("nothing was sealed")?;
     let sealed = line.rsplit(' ').next().unwrap_or_default();
-    ensure!(sealed.len() == 192, "{sealed:?} is no sealed message");
+    ensure!(sealed.len() == 192, "{sealed:?} is not a sealed message");
     // Another first digit of the ciphertext, which follows 32 bytes of KEYID.
     let digit = if sealed[64..].starts_with('0') { "1" } else { "0" };
     let changed = format!("{}{digit}{}", &sealed[..64], &sealed[65..]);
@@ -123,7 +123,7 @@ pub(super) fn debugger(setup: &Setup) -> Result<()> {
     for text in [
         "the debugger read 0x5ec2e75ec2e75ec2, and wrote what the enclave reads as 0x89abcdefc2e75ec2",
         "the debugger set TCS.FLAGS to 0x1, and OENTRY stays 0x10000",
-        "the debugger mended #UD at 0x",
+        "the debugger fixed #UD at 0x",
         "the enclave returned 0xdeb6dead",
         "an enclave without DEBUG gives the debugger EIO",
         "init: end enclave-demo 0",

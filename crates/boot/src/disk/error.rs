@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::error::{BootError, KernelError, Remedy};
 
 /// Why nothing on a disk can be booted. The caller names the image before it, and what
-/// [`DiskBootError::remedy`] says behind it.
+/// [`DiskBootError::remedy`] says after it.
 #[derive(Debug, Error)]
 pub enum DiskBootError {
     /// The host cannot tell the image's size.

@@ -51,7 +51,7 @@ pub(super) fn compare(a: &str, b: &str) -> Ordering {
 }
 
 /// If either begins with the separator: the one that does is before the other; if both do, they
-/// are equal so far and go on behind it.
+/// are equal so far and go on after it.
 fn order_by(a: &mut &[u8], b: &mut &[u8], separator: u8) -> Option<Ordering> {
     let (in_a, in_b) = (a.first() == Some(&separator), b.first() == Some(&separator));
     if in_a && in_b {

@@ -50,7 +50,7 @@ fn a_loop_that_changes_its_own_block_runs_what_it_wrote() {
         a.mov(ecx, ROUNDS)?;
         a.lea(rsi, qword_ptr(changed))?;
         a.set_label(&mut top)?;
-        // The immediate of the instruction behind.
+        // The immediate of the instruction after it.
         a.mov(dword_ptr(rsi + 1), ecx)?;
         a.set_label(&mut changed)?;
         a.mov(eax, 0)?;
@@ -250,7 +250,7 @@ fn a_breakpoint_that_a_linked_loop_sets_stops_it() {
     assert_eq!(state.gpr[Gpr::Rcx], 3);
 }
 
-/// Makes a second set of page tables at 2 MiB that maps [`OTHER`] to the page behind it: their CR3.
+/// Makes a second set of page tables at 2 MiB that maps [`OTHER`] to the page after it: their CR3.
 fn other_tables(a: &mut CodeAssembler) -> Result<u64, IcedError> {
     const TABLES: u64 = 0x20_0000;
     a.cld()?;

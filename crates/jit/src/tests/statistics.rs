@@ -32,7 +32,7 @@ fn a_loop_is_one_block_that_runs_translated() {
     run(&mut guest);
 
     let counts = guest.vcpu.statistics().counts();
-    // ADD, DEC, JNE and, since a block goes on behind a branch, UD2.
+    // ADD, DEC, JNE and, since a block goes on after a branch, UD2.
     assert_eq!((counts.blocks, counts.instructions, counts.guest_bytes), (1, 4, 9));
     assert!(counts.code_bytes > counts.guest_bytes && counts.nanoseconds > 0, "{counts:?}");
     assert_eq!(counts.evictions, 0);

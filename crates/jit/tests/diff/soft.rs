@@ -183,7 +183,7 @@ impl Soft {
     }
 
     /// Runs a case to its end, block by block, and replaces its state by the one that it led to: that
-    /// of the breakpoint behind its code, of a fault, or of a branch to where there is no code.
+    /// of the breakpoint after its code, of a fault, or of a branch to where there is no code.
     pub(crate) fn run_blocks(&mut self, case: &mut Case) {
         self.load(case);
         let exit = self.vcpu.run();

@@ -152,7 +152,7 @@ fn build_pages() {
     let mut processor = processor(PAGES + 1);
     ecreate(&mut processor, 1 << 26);
     processor.put(SOURCE, &[0x5a_u8; 4096]);
-    // The blocks of EADD and of the EEXTENDs, and the 256 bytes behind each of these.
+    // The blocks of EADD and of the EEXTENDs, and the 256 bytes after each of these.
     let block = [0x5a_u8; 64 + 16 * (64 + 256)];
     let (mut model, mut hash) = ((f64::INFINITY, 0.0), (f64::INFINITY, 0.0));
     let quicker = |one: (f64, f64), other: (f64, f64)| if other.0 < one.0 { other } else { one };

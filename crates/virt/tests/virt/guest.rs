@@ -50,7 +50,7 @@ impl Ram {
         }
     }
 
-    /// Reads within a page. What is no RAM is EPC, and reads as ones.
+    /// Reads within a page. What is not RAM is EPC, and reads as ones.
     fn read(&self, gpa: Gpa, out: &mut [u8]) {
         let cells = self.0.get(gpa.0 as usize..).unwrap_or_default();
         for (n, byte) in out.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! EPC that is no software platform: a store as a mapping of `/dev/sgx_vepc` would be, whose pages
+//! EPC that is not a software platform: a store as a mapping of `/dev/sgx_vepc` would be, whose pages
 //! nobody can look at and that are removed all at once.
 
 use std::collections::BTreeSet;

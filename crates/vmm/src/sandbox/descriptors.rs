@@ -40,12 +40,12 @@ impl Inherited {
 
 /// The descriptors that a word names.
 fn named(word: &str) -> Vec<RawFd> {
-    let behind = NAMED_BY.iter().flat_map(|start| word.split(start).skip(1));
+    let after = NAMED_BY.iter().flat_map(|start| word.split(start).skip(1));
     let number = |rest: &str| {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().ok().filter(|number| !STANDARD.contains(number))
     };
-    behind.filter_map(number).collect()
+    after.filter_map(number).collect()
 }
 
 /// Closes every descriptor of the process but these. No other may be in use.

@@ -23,7 +23,7 @@ fn malformed(rng: &mut ChaCha8Rng) -> Vec<u8> {
         r#"{"execute":"query-status","arguments":{"a":[1,2,{"b":"c"}]},"id":"x"}"#.as_bytes();
     let length = rng.next_u32() as usize % 60 + 1;
     match rng.next_u32() % 12 {
-        // Random bytes, of which the first is no white space.
+        // Random bytes, of which the first is not white space.
         0 => {
             let mut bytes = vec![0; length];
             rng.fill_bytes(&mut bytes);

@@ -20,7 +20,7 @@ const COUNTS: &[u8] = &[
     0xeb, 0xed, // jmp to the beginning
 ];
 
-/// The kernel of it, whose entry in 64-bit mode is 512 bytes behind its beginning.
+/// The kernel of it, whose entry in 64-bit mode is 512 bytes past its beginning.
 fn kernel() -> Vec<u8> {
     testing::bzimage(&[&[0xf4; 0x200], COUNTS].concat())
 }

@@ -118,7 +118,7 @@ struct Runs<'a> {
     /// Blocks of the file.
     blocks: u32,
     found: Vec<Run>,
-    /// The first block behind those that were found.
+    /// The first block after those that were found.
     end: u32,
     nodes: u32,
 }

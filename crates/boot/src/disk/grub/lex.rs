@@ -79,7 +79,7 @@ impl<'a> Lines<'a> {
             };
             self.rest = rest;
             self.number = self.number.saturating_add(1);
-            // The text after a file's last line's end is no line.
+            // The text after a file's last line's end is not a line.
             if self.file && (line.starts_with('#') || (line.is_empty() && rest.is_none())) {
                 continue;
             }
@@ -174,7 +174,7 @@ impl<'a, 'b> Lexer<'a, 'b> {
             };
             self.next();
             if kind == TokenKind::Semicolon && self.peek() == Some(';') {
-                return Err(self.bad("two semicolons are no command's end", start));
+                return Err(self.bad("two semicolons do not end a command", start));
             }
             return Ok(Some(Token { kind, line, start, end: self.at }));
         }

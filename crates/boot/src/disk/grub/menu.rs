@@ -244,7 +244,7 @@ fn take_fallback(run: &mut Run<'_>) -> Option<usize> {
         }
         Err(_) => {
             run.environment.unset("fallback");
-            run.warn(&value, "is no number of an entry to fall back to");
+            run.warn(&value, "is not the number of an entry to fall back to");
             None
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn whole(text: &str) -> Result<u32, Status> {
     }
 }
 
-/// What `test` takes a word for: a word that is no number is zero, one that is too large is the
+/// What `test` takes a word for: a word that is not a number is zero, one that is too large is the
 /// largest.
 pub(super) fn unsigned(text: &str) -> u32 {
     match parse(text, 0) {

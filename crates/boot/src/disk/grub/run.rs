@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
             ("root", device.to_owned()),
             ("prefix", format!("({device}){folder}")),
             ("cmdpath", format!("({device})")),
-            // As installed for BIOS: there is no EFI firmware behind the kernel either.
+            // As installed for BIOS: the kernel has no EFI firmware either.
             ("grub_cpu", "i386".into()),
             ("grub_platform", "pc".into()),
         ];

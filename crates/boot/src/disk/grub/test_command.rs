@@ -154,7 +154,7 @@ impl<'a> Expression<'a> {
     }
 }
 
-/// Compares the numbers behind what two words have in common: `vmlinuz-9` is before `vmlinuz-10`.
+/// Compares the numbers after what two words have in common: `vmlinuz-9` is before `vmlinuz-10`.
 fn compare_ends(left: &str, right: &str) -> Ordering {
     let pairs = left.bytes().zip(right.bytes());
     let common = pairs.take_while(|(left, right)| left == right).count();

@@ -33,7 +33,7 @@ const SESSION: u64 = 64;
 /// Instructions of a guest before it is made to exit.
 const INSTRUCTIONS: usize = 6;
 
-/// Regions of processors that share memory, one page each, behind the extended page tables.
+/// Regions of processors that share memory, one page each, after the extended page tables.
 const REGIONS: u64 = 0x20_8000;
 
 /// What came of a VM entry.
@@ -283,7 +283,7 @@ fn processors_whose_regions_and_tables_change_under_them_go_on() {
     let mut numbers = Numbers::new(0x0123_4567_89ab_cdef);
     let machine = machine(4, &mut numbers);
     let mut guest = machine.guest;
-    // Stores of any size of number, all over the extended page tables and the regions behind them.
+    // Stores of any size of number, all over the extended page tables and the regions after them.
     guest.assemble_at(PAGE + 0x1000, 64, |a| {
         let mut again = a.create_label();
         a.set_label(&mut again)?;

@@ -273,7 +273,7 @@ impl Vsock {
             }
             let Some(chain) = queue.pop(ram)? else { break };
             let mut header = [0; HEADER];
-            // One that is too short is no packet, and says nothing.
+            // One that is too short is not a packet, and says nothing.
             if chain.read(ram, 0, &mut header)? == HEADER {
                 self.take(&Header::parse(&header), &chain, ram)?;
             }

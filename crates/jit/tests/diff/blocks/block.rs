@@ -79,7 +79,7 @@ const ALWAYS: [Code; 3] = [Code::Jmp_rel8_64, Code::Jmp_rel8_32, Code::Jmp_rel8_
 const LABELS: u64 = 0x9000;
 
 /// Some instructions with the state that they begin in. Each is its own label; one more, a NOP,
-/// is behind the last.
+/// is after the last.
 #[derive(Clone)]
 pub(super) struct Block {
     mode: Mode,

@@ -100,7 +100,7 @@ fn is_zero(register: &[u8; 16]) -> bool {
 pub(crate) const SMALL_SINE: Row = Row {
     name: "amd small sine",
     instructions: "FSIN, FSINCOS, FPTAN",
-    differs: "UE, which a nonzero argument below 2^-5461 (its cube is no normal number) may set; where UE is unmasked also ES, B and the scaled result",
+    differs: "UE, which a nonzero argument below 2^-5461 (its cube is not a normal number) may set; where UE is unmasked also ES, B and the scaled result",
     why: "left open (APM Vol. 1, 6.8.5: whether an intermediate result underflows)",
     hosts: Hosts::Amd,
     allows: |trial, part| {
@@ -181,7 +181,7 @@ pub(crate) const GATHER: Row = Row {
     name: "amd gather",
     instructions: "VPGATHERDD, VPGATHERDQ, VPGATHERQD, VPGATHERQQ, VGATHERDPS, VGATHERDPD, VGATHERQPS, VGATHERQPD",
     differs: "after a fault: which elements of destination and mask are done, what is zero above them, and which of several faulting elements CR2 names",
-    why: "SDM Vol. 2C, VPGATHERQQ: elements behind the faulting one may or may not be complete; APM Vol. 4 says less",
+    why: "SDM Vol. 2C, VPGATHERQQ: elements after the faulting one may or may not be complete; APM Vol. 4 says less",
     hosts: Hosts::Amd,
     allows: |trial, part| {
         if !trial.instruction.is_vsib() || !trial.access_faults() {

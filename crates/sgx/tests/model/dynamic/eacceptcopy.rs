@@ -27,7 +27,7 @@ fn good() -> Scenario {
     scenario
 }
 
-/// The page tables lead RCX to EPC page `page`, which is no page to fill.
+/// The page tables lead RCX to EPC page `page`, which is not a page to fill.
 fn mismatch(
     name: &'static str,
     page: u32,

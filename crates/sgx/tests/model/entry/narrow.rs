@@ -180,7 +180,7 @@ fn an_aep_of_a_32_bit_thread_has_32_bits() {
     let mut scenario = ready();
     scenario.rcx = 1 << 47 | AEP;
 
-    assert_eq!(scenario.enclu(user::EENTER), Ok(0), "the upper half is no part of ECX");
+    assert_eq!(scenario.enclu(user::EENTER), Ok(0), "the upper half does not belong to ECX");
     assert_eq!(scenario.machine.platform.page(EpcIndex(1)).load(40), AEP);
 }
 

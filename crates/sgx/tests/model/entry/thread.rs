@@ -180,7 +180,7 @@ pub(super) fn frame(frame: u64) -> Vec<Condition<Scenario>> {
     conditions
 }
 
-/// OSSA puts the frame, number `number` of two pages each, where its first page is no regular one.
+/// OSSA puts the frame, number `number` of two pages each, where its first page is not a regular one.
 pub(super) fn frame_in_a_thread(number: u64) -> Condition<Scenario> {
     let at = TCS_2;
     let ossa = (at - TCS).wrapping_sub(number * 0x2000);

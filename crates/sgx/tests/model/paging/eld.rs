@@ -47,7 +47,7 @@ fn conditions(conflict: Outcome) -> Vec<Condition> {
             &[
                 "the version array is in use",
                 "the version array is not valid",
-                "the slot's page is no version array",
+                "the slot's page is not a version array",
             ],
         ),
         condition(
@@ -101,10 +101,10 @@ fn conditions(conflict: Outcome) -> Vec<Condition> {
             "the version array is not valid",
             Pf(Operand::Rdx),
             |bench| bench.rdx = Machine::window(FREE + 1),
-            &["the slot's page is no version array"],
+            &["the slot's page is not a version array"],
         ),
         condition(
-            "the slot's page is no version array",
+            "the slot's page is not a version array",
             Pf(Operand::Rdx),
             |bench| bench.rdx = Machine::window(LONELY),
             // The same page.

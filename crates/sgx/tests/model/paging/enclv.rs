@@ -100,7 +100,7 @@ fn of_esetcontext() -> Vec<Condition> {
             "the SECS is not in the EPC",
             PfRead(Operand::Rcx),
             |bench| bench.rcx = RAM,
-            &["the SECS is in use", "the page is not valid", "the page is no SECS"],
+            &["the SECS is in use", "the page is not valid", "the page is not a SECS"],
         ),
         condition("the context is not aligned", Gp, |bench| bench.rdx |= 4, &[]),
         condition(
@@ -124,10 +124,10 @@ fn of_esetcontext() -> Vec<Condition> {
             "the page is not valid",
             PfRead(Operand::Rcx),
             |bench| bench.rcx = Machine::window(FREE),
-            &["the page is no SECS"],
+            &["the page is not a SECS"],
         ),
         condition(
-            "the page is no SECS",
+            "the page is not a SECS",
             PfRead(Operand::Rcx),
             |bench| bench.rcx = Machine::window(PAGES[0]),
             &[],

@@ -50,7 +50,7 @@ fn of_etrack() -> Vec<Condition> {
                 "the page is in use",
                 "the facility is in use",
                 "the page is not valid",
-                "the page is no SECS",
+                "the page is not a SECS",
                 "the previous cycle is not finished",
             ],
         ),
@@ -71,16 +71,16 @@ fn of_etrack() -> Vec<Condition> {
             Gp,
             |bench| bench.other = Some(Other::Evicts(6)),
             // The facility is the SECS's.
-            &["the page is not valid", "the page is no SECS"],
+            &["the page is not valid", "the page is not a SECS"],
         ),
         condition(
             "the page is not valid",
             Pf(Operand::Rcx),
             |bench| bench.rcx = Machine::window(FREE),
-            &["the page is no SECS", "the previous cycle is not finished"],
+            &["the page is not a SECS", "the previous cycle is not finished"],
         ),
         condition(
-            "the page is no SECS",
+            "the page is not a SECS",
             Pf(Operand::Rcx),
             |bench| bench.rcx = Machine::window(4),
             &["the previous cycle is not finished"],

@@ -61,7 +61,7 @@ fn conditions() -> Vec<Condition> {
                 "the slot is in the page",
                 "the version array is in use",
                 "the version array is not valid",
-                "the slot's page is no version array",
+                "the slot's page is not a version array",
                 "the slot is occupied",
             ],
         ),
@@ -72,7 +72,7 @@ fn conditions() -> Vec<Condition> {
             &[
                 "the version array is in use",
                 "the version array is not valid",
-                "the slot's page is no version array",
+                "the slot's page is not a version array",
                 "the slot is occupied",
             ],
         ),
@@ -131,13 +131,13 @@ fn conditions() -> Vec<Condition> {
             "the version array is not valid",
             Pf(Operand::Rdx),
             |bench| bench.rdx = Machine::window(FREE + 1),
-            &["the slot's page is no version array", "the slot is occupied"],
+            &["the slot's page is not a version array", "the slot is occupied"],
         ),
         condition(
-            "the slot's page is no version array",
+            "the slot's page is not a version array",
             Pf(Operand::Rdx),
             |bench| bench.rdx = Machine::window(PAGES[1]) + 8,
-            // The same page; and what it holds there is no version.
+            // The same page; and what it holds there is not a version.
             &["the page is not blocked", "the slot is occupied"],
         ),
         condition(

@@ -1,4 +1,4 @@
-//! What all operands have in common: addresses that are no addresses, or lead nowhere.
+//! What all operands have in common: addresses that are not canonical, or lead nowhere.
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::{SgxStatus, Stop};

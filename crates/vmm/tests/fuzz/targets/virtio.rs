@@ -116,7 +116,7 @@ impl Driver {
                 self.put(0x064, self.get(0x060));
             }
             7 => {
-                // The header of a disk's request, and a range to discard behind it.
+                // The header of a disk's request, and a range to discard after it.
                 let at = BUFFERS + (u64::from(bytes.u8()) << 4);
                 self.write(at, &u32::from(bytes.u8() & 15).to_le_bytes());
                 self.write(at + 8, &u64::from(bytes.u8()).to_le_bytes());

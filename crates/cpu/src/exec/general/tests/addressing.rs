@@ -89,7 +89,7 @@ fn an_fs_or_gs_prefix_makes_a_stack_address_no_stack_reference() {
 }
 
 #[test]
-fn the_last_of_fs_and_gs_counts_whatever_comes_behind() {
+fn the_last_of_fs_and_gs_counts_whatever_comes_after() {
     let cases: [(&[u8], u64); 4] = [
         (&[0x65, 0x64], 0x100),
         (&[0x64, 0x65], 0x200),
@@ -120,7 +120,7 @@ fn at_the_end_of_4_gib(code: &[u8]) -> Guest {
 }
 
 #[test]
-fn the_upper_bound_behind_4_gib_is_at_0() {
+fn the_upper_bound_beyond_4_gib_is_at_0() {
     // BOUND EAX, [3CH]: -1 and 5.
     let mut guest = at_the_end_of_4_gib(&[0x62, 0x05, 0x3c, 0, 0, 0]);
     guest.write(0, &5_u32.to_le_bytes());
@@ -132,7 +132,7 @@ fn the_upper_bound_behind_4_gib_is_at_0() {
 }
 
 #[test]
-fn what_maskmovdqu_stores_behind_4_gib_is_at_0() {
+fn what_maskmovdqu_stores_beyond_4_gib_is_at_0() {
     // PCMPEQD XMM0, XMM0; MASKMOVDQU XMM0, XMM0
     let mut guest = at_the_end_of_4_gib(&[0x66, 0x0f, 0x76, 0xc0, 0x66, 0x0f, 0xf7, 0xc0]);
     guest.vcpu.cpu.arch.gpr[Gpr::Rdi] = 0x38;
@@ -144,7 +144,7 @@ fn what_maskmovdqu_stores_behind_4_gib_is_at_0() {
 }
 
 #[test]
-fn the_part_of_a_save_area_behind_4_gib_is_at_0() {
+fn the_part_of_a_save_area_beyond_4_gib_is_at_0() {
     // VPCMPEQD YMM0, YMM0, YMM0; XSAVEC [0]; VZEROALL; XRSTOR [0]
     let mut guest = at_the_end_of_4_gib(&[
         0xc5, 0xfd, 0x76, 0xc0, 0x0f, 0xc7, 0x25, 0, 0, 0, 0, 0xc5, 0xfc, 0x77, 0x0f, 0xae, 0x2d,

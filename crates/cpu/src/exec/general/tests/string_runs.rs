@@ -5,7 +5,7 @@ use cloister_x86::{Exception, Gpr};
 use crate::state::ArchState;
 use crate::testing::{CODE, DATA, Ending, Guest, Numbers, Start};
 
-/// The end of the readable data: the page behind is not there.
+/// The end of the readable data: the page after it is not there.
 const END: u64 = DATA + 0x4000;
 
 /// Runs one instruction from a state.

@@ -40,7 +40,7 @@ fn step_in(
 }
 
 #[test]
-fn encls_traps_behind_it() {
+fn encls_traps_after_it() {
     let mut host = Host::new();
     let cpu = &mut host.kernel.vcpu().cpu;
     (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =

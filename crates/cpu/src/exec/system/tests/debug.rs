@@ -52,7 +52,7 @@ fn single_step_traps_after_each_instruction_and_the_handler_runs_without() {
 #[test]
 fn with_btf_single_step_traps_after_branches_alone_and_once() {
     let mut kernel = Kernel::new();
-    // REP STOSB stays where it is between iterations, which is no branch.
+    // REP STOSB stays where it is between iterations, which is not a branch.
     kernel.assemble(|a| {
         let [mut there, mut back] = [a.create_label(), a.create_label()];
         a.nop()?;

@@ -61,7 +61,7 @@ fn sti_with_if_set_already_has_no_shadow() {
 }
 
 #[test]
-fn sti_hlt_wakes_behind_the_hlt() {
+fn sti_hlt_wakes_after_the_hlt() {
     let mut kernel = kernel();
     kernel.assemble(|a| {
         a.sti()?;

@@ -58,7 +58,7 @@ const FAULTS: [(Code, u8); 6] = [
 ];
 
 #[test]
-fn a_fault_behind_mov_ss_loses_the_single_step() {
+fn a_fault_after_mov_ss_loses_the_single_step() {
     for (next, vector) in FAULTS {
         let mut kernel = user(next);
         kernel.vcpu().cpu.set_rflags(2 | TF);
@@ -72,7 +72,7 @@ fn a_fault_behind_mov_ss_loses_the_single_step() {
 }
 
 #[test]
-fn a_fault_behind_mov_ss_loses_the_watchpoint() {
+fn a_fault_after_mov_ss_loses_the_watchpoint() {
     for (next, vector) in FAULTS {
         let mut kernel = user(next);
         kernel.vcpu().cpu.arch.dr[0] = DATA;
@@ -87,7 +87,7 @@ fn a_fault_behind_mov_ss_loses_the_watchpoint() {
 }
 
 #[test]
-fn a_fault_that_the_owner_injects_behind_mov_ss_loses_the_single_step() {
+fn a_fault_that_the_owner_injects_after_mov_ss_loses_the_single_step() {
     let mut kernel = user(|a| a.cpuid());
     kernel.vcpu().cpu.set_rflags(2 | TF);
     assert_eq!(kernel.vcpu().run(), crate::Exit::Cpuid { leaf: 0, subleaf: 0 });
@@ -100,7 +100,7 @@ fn a_fault_that_the_owner_injects_behind_mov_ss_loses_the_single_step() {
 }
 
 #[test]
-fn int1_behind_mov_ss_is_one_debug_exception_without_the_single_step() {
+fn int1_after_mov_ss_is_one_debug_exception_without_the_single_step() {
     let mut kernel = user(|a| a.int1());
     kernel.vcpu().cpu.set_rflags(2 | TF);
 
@@ -125,7 +125,7 @@ fn a_second_mov_ss_in_a_row_holds_off_nothing() {
 }
 
 #[test]
-fn int1_behind_mov_ss_takes_the_watchpoint_along() {
+fn int1_after_mov_ss_takes_the_watchpoint_along() {
     let mut kernel = user(|a| a.int1());
     kernel.vcpu().cpu.set_rflags(2 | TF);
     kernel.vcpu().cpu.arch.dr[0] = DATA;
@@ -138,7 +138,7 @@ fn int1_behind_mov_ss_takes_the_watchpoint_along() {
 }
 
 #[test]
-fn general_detect_behind_mov_ss_takes_the_watchpoint_along_and_not_the_single_step() {
+fn general_detect_after_mov_ss_takes_the_watchpoint_along_and_not_the_single_step() {
     let mut kernel = user(|a| a.mov(rax, dr0));
     kernel.guest.write_u64(DATA, super::kernel::KERNEL_DATA.into());
     kernel.set_level(0);
@@ -156,7 +156,7 @@ fn general_detect_behind_mov_ss_takes_the_watchpoint_along_and_not_the_single_st
 }
 
 #[test]
-fn an_instruction_behind_mov_ss_that_enters_the_kernel_meets_the_trap_there() {
+fn an_instruction_after_mov_ss_that_enters_the_kernel_meets_the_trap_there() {
     let entries: [(Code, u64); 3] = [
         (|a| a.int3(), handler(3)),
         (|a| a.int(0x80), handler(0x80)),

@@ -29,7 +29,7 @@ fn avx_instructions_need_the_operating_system_to_save_their_state() {
     let nm = Ending::Exception(Exception::new(Vector::Nm));
     let x87_sse = Xfeatures::X87 | Xfeatures::SSE;
 
-    assert_eq!(vpaddd(|_| ()), (UD, 4), "UD2 behind it");
+    assert_eq!(vpaddd(|_| ()), (UD, 4), "UD2 after it");
     assert_eq!(vpaddd(|cpu| cpu.arch.cr4.remove(Cr4::OSXSAVE)), (UD, 0));
     assert_eq!(vpaddd(|cpu| cpu.arch.xcr0 = x87_sse), (UD, 0));
     assert_eq!(vpaddd(|cpu| cpu.arch.xcr0 = Xfeatures::X87), (UD, 0));
@@ -145,7 +145,7 @@ fn masked_moves_are_exempt_from_alignment_checks() {
 
     let ending = guest.run();
 
-    assert_eq!(ending, UD, "UD2 behind them");
+    assert_eq!(ending, UD, "UD2 after them");
     assert_eq!(guest.vcpu.cpu.arch.vector.ymm[0], [0x0807_0605_0000_0000, 0, 0, 0]);
     assert_eq!(guest.read::<12>(DATA + 0x21), [0, 0, 0, 0, 5, 6, 7, 8, 0, 0, 0, 0]);
 }

@@ -15,7 +15,7 @@ use crate::vmx::capability;
 /// The guest's gates, which lead to [`GUEST`], and its descriptors.
 const IDT: u64 = 0x10_7000;
 const GDT: u64 = 0x10_8000;
-/// VMLAUNCH and VMRESUME, one behind the other.
+/// VMLAUNCH and VMRESUME, one after the other.
 const ENTER: [u8; 6] = [0x0f, 0x01, 0xc2, 0x0f, 0x01, 0xc3];
 pub(super) const ENTER_LENGTH: u64 = 3;
 /// Bytes of guest code for each instruction of [`INSTRUCTION_BYTES`], the rest NOPs, and their number.

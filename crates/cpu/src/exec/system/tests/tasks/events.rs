@@ -14,7 +14,7 @@ const NT: u64 = Rflags::NT.bits();
 const IF: u64 = Rflags::IF.bits();
 
 #[test]
-fn int_n_through_a_task_gate_nests_the_task_and_iret_returns_behind_it() {
+fn int_n_through_a_task_gate_nests_the_task_and_iret_returns_after_it() {
     let mut machine = Machine::with_code(&[0xcd, 0x40]);
     machine.set_task_gate(0x40);
     machine.guest.write(TASK, &[HLT, IRET]);

@@ -85,7 +85,7 @@ fn call_nests_the_new_task_and_iret_returns_from_it() {
 }
 
 #[test]
-fn a_task_that_was_left_by_iret_goes_on_behind_it() {
+fn a_task_that_was_left_by_iret_goes_on_after_it() {
     let code = [far(CALL, NEW), far(CALL, NEW)].concat();
     let mut machine = Machine::with_code(&code);
     machine.guest.write(TASK, &[0x40, IRET, 0x43, IRET]); // INC EAX; IRET; INC EBX; IRET
@@ -125,7 +125,7 @@ fn a_task_gate_in_the_ldt_leads_to_its_task() {
 }
 
 #[test]
-fn iret_to_the_task_itself_goes_on_behind_the_iret() {
+fn iret_to_the_task_itself_goes_on_after_the_iret() {
     let mut machine = Machine::with_code(&[IRET]);
     machine.guest.write(OLD_TSS, &OLD.to_le_bytes());
     machine.cpu().set_rflags(u64::from(2 | NT));
