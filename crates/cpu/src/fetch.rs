@@ -109,7 +109,7 @@ impl Vcpu {
         if self.cpu.run.mode.is_64() {
             let global = self.cpu.run.tlb.is_global_code(start, mode);
             let key = self.cpu.jump_keys()[usize::from(global)];
-            self.cpu.run.tlb.note_code(start);
+            self.cpu.run.tlb.note_code(start, phys);
             self.blocks.remember(start, key, &block, changes);
         }
         Ok(self.blocks.run(&block))

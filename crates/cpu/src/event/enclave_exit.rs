@@ -32,7 +32,7 @@ pub(crate) fn before_event(cpu: &mut Cpu, event: &mut Event) {
     for page in frame.into_iter().flatten() {
         cpu.epc_written(page);
     }
-    cpu.run.tlb.flush_enclave();
+    cpu.run.tlb.leave_enclave();
     cpu.set_leaf_state(&state);
     cpu.initialize_xstate(Xfeatures::from_bits_truncate(synthetic.init));
     cpu.arch.fpu.control = synthetic.fcw;

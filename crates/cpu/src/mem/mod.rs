@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod bytes;
+pub(crate) mod enclave_code;
 pub(crate) mod epc;
 pub(crate) mod ept;
 pub(crate) mod host;

@@ -61,7 +61,7 @@ impl Cpu {
             return Some(la & 0xffff_ffff);
         }
         let nested = |guest| self.debug_nested(guest);
-        let present = Pte::PRESENT.bits();
+        let present = |entry, _, _| entry & Pte::PRESENT.bits() != 0;
         if self.long_mode() {
             let table = self.arch.cr3 & PTE_ADDRESS;
             return is_canonical(la).then(|| self.descend(la, table, 4, present, nested))?;
@@ -70,7 +70,8 @@ impl Cpu {
         if self.arch.cr4.contains(Cr4::PAE) {
             let pdpte = self.arch.pdptes[(la >> 30) as usize & 3];
             let table = pdpte & PTE_ADDRESS;
-            return (pdpte & present != 0).then(|| self.descend(la, table, 2, present, nested))?;
+            return (pdpte & Pte::PRESENT.bits() != 0)
+                .then(|| self.descend(la, table, 2, present, nested))?;
         }
         self.debug_walk_32(la)
     }
@@ -98,30 +99,32 @@ impl Cpu {
         const RIGHTS: u64 = 7;
         match self.guest_controls() {
             Some(controls) if controls.has_ept() => {
-                self.descend(guest, controls.eptp & PTE_ADDRESS, 4, RIGHTS, Some)
+                let present = |entry, _, _| entry & RIGHTS != 0;
+                self.descend(guest, controls.eptp & PTE_ADDRESS, 4, present, Some)
             }
             _ => Some(guest),
         }
     }
 
-    /// Descends tables of 512 entries, of which those are present that have one of the bits `present`, to
-    /// where `address` leads. `nested` says where a table's entry is.
-    fn descend(
+    /// Descends tables of 512 entries to where `address` leads. `goes_on` says, of an entry, its level and
+    /// whether it maps a page, whether it leads on; `nested` where a table's entry is.
+    pub(super) fn descend(
         &self,
         address: u64,
         mut table: u64,
         mut level: u32,
-        present: u64,
+        goes_on: impl Fn(u64, u32, bool) -> bool,
         nested: impl Fn(u64) -> Option<u64>,
     ) -> Option<u64> {
         loop {
             let shift = 12 + 9 * (level - 1);
             let at = nested(table + (address >> shift & 0x1ff) * 8)?;
             let entry = self.physical_read(Gpa(at));
-            if entry & present == 0 {
+            let leaf = level == 1 || level <= 3 && entry & Pte::PAGE_SIZE.bits() != 0;
+            if !goes_on(entry, level, leaf) {
                 return None;
             }
-            if level == 1 || level <= 3 && entry & Pte::PAGE_SIZE.bits() != 0 {
+            if leaf {
                 let within = (1 << shift) - 1;
                 return Some(entry & PTE_ADDRESS & !within | address & within);
             }

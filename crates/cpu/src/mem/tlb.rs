@@ -16,6 +16,7 @@
 use std::ptr::NonNull;
 
 use super::PageBytes;
+use super::enclave_code::EnclaveCode;
 use super::world::{Paging, World, WorldKey};
 use crate::phys::{CodeTrack, Tracker};
 
@@ -109,6 +110,8 @@ pub(crate) struct Tlb {
     enclave_slots: Vec<u16>,
     /// What the entries of the current context belong to.
     world: World,
+    /// Translations of enclave code.
+    enclave: EnclaveCode,
     /// Other worlds, the one that was left last at the end.
     parked: Vec<World>,
     next_context: u64,
@@ -129,6 +132,7 @@ impl Default for Tlb {
             context: NO_CONTEXT,
             enclave_slots: Vec::with_capacity(ENCLAVE_SLOTS),
             world: World::new(WorldKey::default()),
+            enclave: EnclaveCode::default(),
             parked: Vec::new(),
             next_context: 1,
             last_global_epoch: 0,
@@ -299,6 +303,7 @@ impl Tlb {
             self.world.huge.clear();
             // Numbers come again: what was found under them before must not.
             self.world.code_flushes = self.new_change();
+            self.enclave.forget(self.last_change);
         }
         let context = self.next_context;
         self.next_context += 1;
@@ -319,12 +324,15 @@ impl Tlb {
     }
 
     fn set_epoch(&mut self) {
-        self.epoch = self.world.code_flushes << 12 | self.world.context;
+        let flushes = self.enclave.flushes_inside().unwrap_or(self.world.code_flushes);
+        self.epoch = flushes << 12 | self.world.context;
     }
 
-    /// Remembers that code was found through the translation of `la`.
-    pub(crate) fn note_code(&mut self, la: u64) {
+    /// Remembers that code was found through the translation of `la` to the page whose identity is
+    /// `phys`.
+    pub(crate) fn note_code(&mut self, la: u64, phys: u64) {
         self.world.code_pages.insert(la >> 12);
+        self.enclave.note(la & !0xfff, phys);
     }
 
     /// Makes `pcid` (0 to 4095) current, keeping its translations. For MOV to CR3 with bit 63 set.
@@ -435,6 +443,7 @@ impl Tlb {
         }
         if self.world.code_pages.contains(la >> 12) {
             self.world.code_flushes = self.new_change();
+            self.enclave.forget(self.last_change);
             self.set_epoch();
             if la >> 63 != 0 {
                 self.world.code_epoch = self.new_change();
@@ -450,8 +459,31 @@ impl Tlb {
             && self.entry(AccessKind::Execute, mode, la).global() == self.world.global_epoch
     }
 
-    /// Drops all translations made inside an enclave: enclave entry and exit.
-    pub(crate) fn flush_enclave(&mut self) {
+    /// Enclave code that was found when the processor was last inside.
+    pub(crate) fn enclave_code(&self) -> &EnclaveCode {
+        &self.enclave
+    }
+
+    /// Drops all translations made inside an enclave: enclave entry. Where `code_stays`, lookups of
+    /// the code in [`Tlb::enclave_code`] are kept.
+    pub(crate) fn enter_enclave(&mut self, code_stays: bool) {
+        self.drop_enclave_entries();
+        if !code_stays {
+            let change = self.new_change();
+            self.enclave.forget(change);
+        }
+        self.enclave.set_inside(true);
+        self.set_epoch();
+    }
+
+    /// Drops all translations made inside an enclave: enclave exit.
+    pub(crate) fn leave_enclave(&mut self) {
+        self.drop_enclave_entries();
+        self.enclave.set_inside(false);
+        self.set_epoch();
+    }
+
+    fn drop_enclave_entries(&mut self) {
         if self.enclave_slots.len() < ENCLAVE_SLOTS {
             for &slot in &self.enclave_slots {
                 self.entries[usize::from(slot)] = EMPTY;
@@ -463,8 +495,6 @@ impl Tlb {
             self.replaced[first..].fill(EMPTY);
         }
         self.enclave_slots.clear();
-        self.world.code_flushes = self.new_change();
-        self.set_epoch();
     }
 }
 
@@ -511,7 +541,7 @@ mod tests {
             pages().for_each(|la| fill(&mut tlb, MmuMode::Enclave, la));
             assert!(pages().all(|la| holds(&tlb, MmuMode::Enclave, la)));
 
-            tlb.flush_enclave();
+            tlb.leave_enclave();
 
             assert!(!pages().any(|la| holds(&tlb, MmuMode::Enclave, la)));
             assert!(holds(&tlb, MmuMode::User, 0x1000));

@@ -254,7 +254,7 @@ impl Cpu {
     }
 
     /// Bits that must be clear in a present entry (SDM Vol. 3A, 4.5.4, tables 4-14 to 4-19).
-    fn reserved_bits(&self, level: u32, leaf: bool) -> u64 {
+    pub(super) fn reserved_bits(&self, level: u32, leaf: bool) -> u64 {
         let mut reserved = PTE_ADDRESS & !((1 << self.ctl.features.physical_bits) - 1);
         if !self.arch.efer.contains(Efer::NXE) {
             reserved |= Pte::NO_EXECUTE.bits();

@@ -65,7 +65,12 @@ pub(super) extern "C" fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
         debug_assert!(loaded.is_ok(), "ERESUME checked the image");
     }
     if outcome.flush {
-        cpu.run.tlb.flush_enclave();
+        if cpu.enclave.in_enclave() {
+            let code_stays = cpu.enclave_code_stays();
+            cpu.run.tlb.enter_enclave(code_stays);
+        } else {
+            cpu.run.tlb.leave_enclave();
+        }
     }
     match outcome.stepping {
         Stepping::Usual => {}

@@ -141,9 +141,13 @@ impl Host {
     /// these flags.
     pub(super) fn map(&mut self, la: u64, page: Option<u32>, flags: u64) {
         let gpa = page.map_or(SHARED, |page| crate::testing::EPC + u64::from(page) * 0x1000);
-        let entry = TABLES + ((la - WINDOW) >> 12) * 8;
-        self.kernel.guest.write_u64(entry, gpa | flags);
+        self.kernel.guest.write_u64(Self::entry(la), gpa | flags);
         self.kernel.vcpu().cpu.run.tlb.flush_all();
+    }
+
+    /// Where the entry of the page tables is that maps `la`, of the window or ELRANGE.
+    pub(super) const fn entry(la: u64) -> u64 {
+        TABLES + ((la - WINDOW) >> 12) * 8
     }
 
     /// Executes an ENCLS leaf at CPL 0.

@@ -8,6 +8,7 @@ mod debugger;
 mod entry;
 mod exited;
 mod host;
+mod lookups;
 mod memory;
 mod non_root;
 mod patching;
