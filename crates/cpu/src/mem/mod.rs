@@ -9,6 +9,7 @@ pub(crate) mod host;
 pub(crate) mod int;
 mod peek;
 pub(crate) mod physical;
+mod table_cache;
 pub(crate) mod tlb;
 pub(crate) mod translate;
 pub(crate) mod walk;

@@ -17,6 +17,7 @@ use std::ptr::NonNull;
 
 use super::PageBytes;
 use super::enclave_code::EnclaveCode;
+use super::table_cache::{PageTable, TableCache};
 use super::world::{Paging, World, WorldKey};
 use crate::phys::{CodeTrack, Tracker};
 
@@ -103,6 +104,8 @@ pub(crate) struct Tlb {
     entries: Box<[Entry; ENTRIES * 12]>,
     /// What was last replaced in each slot: a second way, looked at where more has to be done anyway.
     replaced: Box<[Entry; ENTRIES * 12]>,
+    /// Page tables that walks found.
+    tables: TableCache,
     /// Number of the current context, or [`NO_CONTEXT`] while every access must take the slow path.
     context: u64,
     /// Entries made inside an enclave since the last flush of those: all, if there are fewer than
@@ -129,6 +132,7 @@ impl Default for Tlb {
         let mut tlb = Self {
             entries: empty_entries(),
             replaced: empty_entries(),
+            tables: TableCache::default(),
             context: NO_CONTEXT,
             enclave_slots: Vec::with_capacity(ENCLAVE_SLOTS),
             world: World::new(WorldKey::default()),
@@ -285,6 +289,22 @@ impl Tlb {
     fn empty(&mut self) {
         self.entries.fill(EMPTY);
         self.replaced.fill(EMPTY);
+        self.tables.clear();
+    }
+
+    /// The page table that maps `la`, if a walk has found it (SDM Vol. 3A, 4.10.3).
+    pub(super) fn find_table(&mut self, la: u64) -> Option<PageTable> {
+        self.tables.find(la, self.world.context)
+    }
+
+    /// Enters the page table that maps `la`.
+    pub(super) fn fill_table(&mut self, la: u64, table: PageTable) {
+        self.tables.fill(la, self.world.context, table);
+    }
+
+    /// Drops what is known of the page table that maps `la`.
+    pub(super) fn drop_table(&mut self, la: u64) {
+        self.tables.drop_one(la);
     }
 
     /// A number for code that may be found through other translations from now on.
@@ -431,8 +451,9 @@ impl Tlb {
         self.drop_page(la);
     }
 
-    /// Drops what translates `la`, and nothing else that its page may be part of.
+    /// Drops what translates `la`, nothing else that its page may be part of, and all page tables.
     pub(crate) fn drop_page(&mut self, la: u64) {
+        self.tables.clear();
         let page = la & !0xfff;
         let slot = (la >> 12) as usize & (ENTRIES - 1);
         let tables = self.entries.chunks_exact_mut(ENTRIES);

@@ -5,6 +5,7 @@ use cloister_x86::regs::{Cr0, Cr4, Efer};
 use cloister_x86::{Gpa, PageFaultCode};
 
 use super::ept::Purpose;
+use super::table_cache::PageTable;
 use super::tlb::{AccessKind, MmuMode};
 use crate::cpu::Cpu;
 use crate::vmx::VmExit;
@@ -41,11 +42,21 @@ impl From<VmExit> for WalkFault {
     }
 }
 
-/// Where a walk begins.
+/// Where a walk is: at a table, with what the levels above say.
 #[derive(Clone, Copy)]
 struct Table {
     address: u64,
     level: u32,
+    /// The AND of all levels.
+    rights: Pte,
+    /// The OR of all levels.
+    no_execute: bool,
+}
+
+impl Table {
+    fn root(address: u64, level: u32) -> Self {
+        Self { address, level, rights: Pte::WRITE | Pte::USER, no_execute: false }
+    }
 }
 
 /// A leaf entry after an access of `kind`.
@@ -84,8 +95,7 @@ impl Cpu {
             return Ok(Mapping { gpa: Gpa(la & 0xffff_f000), page_size: 4096, global: false });
         }
         if self.long_mode() {
-            let table = self.arch.cr3 & PTE_ADDRESS;
-            return self.walk_entries(la, Table { address: table, level: 4 }, kind, mode);
+            return self.walk_4_levels(la, kind, mode);
         }
         let la = la & 0xffff_ffff;
         if !self.arch.cr4.contains(Cr4::PAE) {
@@ -97,7 +107,25 @@ impl Cpu {
             return Err(self.fault_code(kind, mode).into());
         }
         let table = pdpte.bits() & PTE_ADDRESS;
-        self.walk_entries(la, Table { address: table, level: 2 }, kind, mode)
+        self.walk_entries(la, Table::root(table, 2), kind, mode)
+    }
+
+    /// 4-level paging: from the page table on, if that is known, else from the root.
+    fn walk_4_levels(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        mode: MmuMode,
+    ) -> Result<Mapping, WalkFault> {
+        if let Some(PageTable { address, rights, no_execute }) = self.run.tlb.find_table(la) {
+            let table = Table { address, level: 1, rights, no_execute };
+            match self.walk_entries(la, table, kind, mode) {
+                Err(WalkFault::Page(_)) => self.run.tlb.drop_table(la),
+                outcome => return outcome,
+            }
+        }
+        let root = self.arch.cr3 & PTE_ADDRESS;
+        self.walk_entries(la, Table::root(root, 4), kind, mode)
     }
 
     /// The bits of an error code that tell of the access (SDM Vol. 3A, 4.7).
@@ -123,11 +151,8 @@ impl Cpu {
         mode: MmuMode,
     ) -> Result<Mapping, WalkFault> {
         let code = self.fault_code(kind, mode);
-        let no_execute = self.arch.efer.contains(Efer::NXE);
-        // Rights are the AND of all levels, so start with all of them.
-        let mut rights = Pte::WRITE | Pte::USER;
-        let mut forbid_execute = false;
-        let Table { address: mut table, mut level } = table;
+        let long_mode = self.long_mode();
+        let Table { address: mut table, mut level, mut rights, mut no_execute } = table;
         loop {
             let shift = 12 + 9 * (level - 1);
             let guest = table + (la >> shift & 0x1ff) * 8;
@@ -141,7 +166,7 @@ impl Cpu {
                 return Err((code | PageFaultCode::PRESENT | PageFaultCode::RESERVED).into());
             }
             rights &= entry;
-            forbid_execute |= entry.contains(Pte::NO_EXECUTE);
+            no_execute |= entry.contains(Pte::NO_EXECUTE);
             if !leaf {
                 let wanted = entry | Pte::ACCESSED;
                 if wanted != entry && !self.update_entry(la, guest, entry.bits(), wanted.bits())? {
@@ -150,10 +175,14 @@ impl Cpu {
                 }
                 table = entry.bits() & PTE_ADDRESS;
                 level -= 1;
+                if level == 1 && long_mode {
+                    self.run.tlb.fill_table(la, PageTable { address: table, rights, no_execute });
+                }
                 continue;
             }
 
-            if !self.allows(rights, forbid_execute && no_execute, kind, mode) {
+            let no_execute = no_execute && self.arch.efer.contains(Efer::NXE);
+            if !self.allows(rights, no_execute, kind, mode) {
                 return Err((code | PageFaultCode::PRESENT).into());
             }
             let wanted = used(entry, kind);

@@ -52,10 +52,13 @@ fn lookups_are_kept_while_the_code_is_where_it_was() {
     assert_eq!(*host.kernel.vcpu().cpu.run.tlb.enclave_code(), before);
 }
 
+/// What becomes of an entry of the page tables.
+type Change = fn(Pte) -> Pte;
+
 #[test]
 fn code_that_cannot_be_fetched_any_more_does_not_run_though_nothing_was_flushed() {
     let other = epc_page(DATA);
-    let changes: [(&str, fn(Pte) -> Pte, u64); 5] = [
+    let changes: [(&str, Change, u64); 5] = [
         ("not present", |pte| pte - Pte::PRESENT, 0x14),
         ("the kernel's", |pte| pte - Pte::USER, 0x15),
         ("not executable", |pte| pte | Pte::NO_EXECUTE, 0x15),

@@ -125,6 +125,66 @@ fn invpcid_drops_what_its_type_says() {
     }
 }
 
+/// Entry of the page directory for the first 2 MiB, and another page table for it.
+const DIRECTORY_ENTRY: u64 = 0x3000;
+const SECOND_TABLE: u64 = 0x20_1000;
+
+/// Code that reads [`DATA`], has the page directory lead to [`SECOND_TABLE`] with all rights, does
+/// `between`, and accesses [`OTHER`], which that table maps to the page of [`DATA`]; RBX is what it read.
+/// The first table has `entry` for [`OTHER`].
+fn through_the_second_table(
+    entry: u64,
+    between: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> u64 {
+    let mut kernel = kernel();
+    kernel.guest.write_u64(DATA, 1);
+    kernel.guest.write_u64(OTHER, 2);
+    for n in 0..512 {
+        let entry = kernel.guest.read_u64(0x4000 + n * 8);
+        kernel.guest.write_u64(SECOND_TABLE + n * 8, entry);
+    }
+    kernel.guest.write_u64(SECOND_TABLE + (OTHER >> 12) * 8, DATA | FLAGS);
+    kernel.guest.write_u64(0x4000 + (OTHER >> 12) * 8, entry);
+    kernel.assemble(|a| {
+        a.mov(rdi, DATA)?;
+        a.mov(r9, OTHER)?;
+        a.mov(r8, 0x4000 | FLAGS)?;
+        a.mov(qword_ptr(DIRECTORY_ENTRY), r8)?;
+        a.invlpg(byte_ptr(rdi))?;
+        a.mov(rax, qword_ptr(rdi))?;
+        a.mov(r8, SECOND_TABLE | FLAGS)?;
+        a.mov(qword_ptr(DIRECTORY_ENTRY), r8)?;
+        between(a)?;
+        a.mov(rbx, qword_ptr(r9))?;
+        a.mov(qword_ptr(r9), 3)
+    });
+    assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rax], 1);
+    let seen = kernel.vcpu().cpu.arch.gpr[Gpr::Rbx];
+    // Where it read, it could write.
+    let page = if seen == 1 { DATA } else { OTHER };
+    assert_eq!(kernel.guest.read_u64(page), 3);
+    seen
+}
+
+#[test]
+fn a_page_table_that_was_exchanged_is_seen_once_anything_is_dropped() {
+    let reload = |a: &mut CodeAssembler| {
+        a.mov(rcx, cr3)?;
+        a.mov(cr3, rcx)
+    };
+    assert_eq!(through_the_second_table(OTHER | FLAGS, reload), 1);
+    // INVLPG drops the page tables of all addresses (SDM Vol. 3A, 4.10.4.1).
+    let elsewhere = |a: &mut CodeAssembler| a.invlpg(byte_ptr(0x7f_0000));
+    assert_eq!(through_the_second_table(OTHER | FLAGS, elsewhere), 1);
+    assert_eq!(through_the_second_table(OTHER | FLAGS, |a| a.nop()), 2);
+}
+
+#[test]
+fn no_fault_comes_from_a_page_table_that_was_exchanged() {
+    assert_eq!(through_the_second_table(0, |a| a.nop()), 1);
+}
+
 #[test]
 fn invpcid_faults_on_descriptors_that_mean_nothing() {
     for (kind, pcid, address, pcide) in
