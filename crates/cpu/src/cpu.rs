@@ -200,9 +200,10 @@ impl Cpu {
 
     /// Sets all of RFLAGS, without any privilege check, and what follows from it.
     pub(crate) fn set_rflags(&mut self, value: u64) {
+        let was_enabled = self.arch.system_flags.contains(Rflags::IF);
         self.arch.set_rflags(value);
         self.run.set_attention(attention::TRACE, self.arch.system_flags.contains(Rflags::TF));
-        if self.arch.system_flags.contains(Rflags::IF) {
+        if self.arch.system_flags.contains(Rflags::IF) && !was_enabled {
             self.run.attention |= attention::INTERRUPTS;
         }
         self.update_mode();

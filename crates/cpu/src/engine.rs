@@ -25,7 +25,7 @@ use crate::state::Shadow;
 use crate::statistics::{Counts, Statistics};
 use crate::vmx::{self, window};
 
-/// Blocks between two looks at the clock.
+/// Blocks between two looks at the clock, at most.
 const BLOCKS_PER_LOOK: u32 = 256;
 
 /// A logical processor: its state and its decoded code.
@@ -189,11 +189,16 @@ impl Vcpu {
     /// Looks at everything that can come between two instructions, in the order of SDM Vol. 3A,
     /// table 6-2. `Ok(true)`: the next instruction has to run on its own.
     fn attend(&mut self) -> Result<bool, Exit> {
-        self.statistics.publish(&self.counts);
         let cpu = &mut self.cpu;
-        self.look_in = BLOCKS_PER_LOOK;
-        cpu.run.native.looks = LOOKS;
-        if cpu.kicker.events.load(Ordering::Relaxed) != 0 {
+        let posted = cpu.kicker.events.load(Ordering::Relaxed) != 0;
+        // Most looks are for an interrupt after IF was set, and find none: the clock can wait.
+        let at_clock = posted || self.look_in == 0 || cpu.run.attention & attention::HALTED != 0;
+        if at_clock {
+            self.statistics.publish(&self.counts);
+            self.look_in = BLOCKS_PER_LOOK;
+            cpu.run.native.looks = LOOKS;
+        }
+        if posted {
             let events = cpu.kicker.events.swap(0, Ordering::SeqCst);
             if events & event::FLUSH_TLB != 0 {
                 cpu.run.tlb.flush_worlds();
@@ -215,7 +220,9 @@ impl Vcpu {
         {
             return Err(exit);
         }
-        apic::poll_timer(cpu);
+        if at_clock {
+            apic::poll_timer(cpu);
+        }
         if cpu.run.attention & attention::DEVICE != 0 {
             // The instruction is half done: nothing comes between.
             return Ok(true);
