@@ -3,6 +3,7 @@
 //! SGX model, guests with more enclave memory than EPC, and the host's EPC. Whatever the figures
 //! are, they are printed: how fast a host is, is not an error.
 
+mod enclaves;
 mod leaves;
 mod login;
 mod paging;
@@ -40,8 +41,11 @@ pub(crate) struct Options {
     /// Only programs of Debian packages
     #[arg(long, conflicts_with_all = ["leaves", "pool", "paging"])]
     programs: bool,
-    /// Only boots
+    /// Only enclaves as their guest sees them, after the leaves of the SGX model
     #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs"])]
+    enclaves: bool,
+    /// Only boots
+    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs", "enclaves"])]
     boots: bool,
     /// Boots of each machine, of which the median counts, and runs of the programs, of which the best does
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -54,7 +58,7 @@ pub(crate) struct Options {
 /// Machines that do not boot, or loops that compute something else.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.leaves {
-        return leaves::run();
+        return leaves::run().map(drop);
     }
     if options.pool {
         return pool::run();
@@ -63,6 +67,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cloister = Machine::build("release")?;
     if options.paging {
         return paging::run(&image, &cloister);
+    }
+    if options.enclaves {
+        return enclaves::run(&image, &cloister, leaves::run()?);
     }
     let qemu = Machine::Qemu(qemu()?);
     if options.programs {
@@ -78,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     programs::run(&cloister, &qemu, options.repeat)?;
     paging::run(&image, &cloister)?;
     pool::start(&image, &cloister)?;
-    leaves::run()?;
+    enclaves::run(&image, &cloister, leaves::run()?)?;
     pool::run()?;
     println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (wanted: at most {WANTED_BOOT_RATIO})");
     Ok(())

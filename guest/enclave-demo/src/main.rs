@@ -11,6 +11,8 @@
 //! - `vectors`: AVX registers in the enclave;
 //! - `oversubscribed MIB THREADS [SWEEPS]`: enclaves of that many MiB together, whose pages that many
 //!   threads go through that often;
+//! - `times`: how long it takes to compute in the enclave and outside, to enter and leave it, and to
+//!   have a fault handled in it;
 //! - `policy`: create enclaves while another thread adds attributes to their SECS;
 //! - `provision`: ask for the provisioning key, without and with the right to it.
 //!
@@ -25,6 +27,7 @@ mod provisioning;
 mod sealing;
 mod thread;
 mod threads;
+mod times;
 mod tour;
 mod vdso;
 mod vectors;
@@ -80,6 +83,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 _ => Err("oversubscribed takes MIB THREADS [SWEEPS]".to_owned()),
             }
         }
+        ["times"] => times::run(&image),
         ["policy"] => policy::run(&image),
         ["provision"] => provisioning::run(&image),
         _ => Err(format!("there is no task {}", words.join(" "))),

@@ -1,7 +1,7 @@
 //! Threads of the enclave and what they are asked for.
 
 use crate::driver::Enclave;
-use crate::vdso::{EENTER, EEXIT, EnterEnclave, Registers, Run};
+use crate::vdso::{EENTER, EEXIT, EnterEnclave, Registers, Run, enter_and_leave};
 
 /// How many threads the enclave has.
 pub(crate) const THREADS: u64 = 4;
@@ -30,6 +30,8 @@ pub(crate) const OP_VECTORS: u64 = 9;
 pub(crate) const OP_PROVISION: u64 = 10;
 pub(crate) const OP_GROW: u64 = 11;
 pub(crate) const OP_SWEEP: u64 = 12;
+pub(crate) const OP_COMPRESS: u64 = 13;
+pub(crate) const OP_FAULTS: u64 = 14;
 
 /// A thread of the enclave.
 pub(crate) struct Thread<'a> {
@@ -44,6 +46,11 @@ impl<'a> Thread<'a> {
     pub(crate) fn new(enclave: &'a Enclave, number: u64) -> Result<Self, String> {
         let enter = EnterEnclave::find().ok_or("the vDSO has no __vdso_sgx_enter_enclave")?;
         Ok(Self { enclave, enter, tcs: enclave.base() + number * THREAD_SIZE })
+    }
+
+    /// Enters the enclave so often, which leaves at once.
+    pub(crate) fn enter_and_leave(&self, times: u64) {
+        enter_and_leave(self.tcs, times);
     }
 
     /// Enters the enclave for one operation that must end in EEXIT.

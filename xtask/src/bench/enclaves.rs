@@ -1,0 +1,114 @@
+//! What enclaves cost a guest: computing in one, entering and leaving it, and Linux's selftests as a whole.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Measured, parse};
+use crate::image::{Contents, Image};
+use crate::machine::{Boot, Machine};
+use crate::process;
+use crate::selftests::{self, TESTS, Verdict};
+
+/// Computing in an enclave is to take at most this many times what it takes outside.
+const WANTED_COMPUTE: f64 = 1.2;
+/// EENTER and EEXIT, and AEX and ERESUME, are to take at most so many cycles of the host's TSC.
+const WANTED_ENTRY: f64 = 2_000.0;
+const WANTED_AEX: f64 = 8_000.0;
+/// The selftests are to take at most this part of what they take interpreted.
+const WANTED_SELFTESTS: f64 = 0.5;
+const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
+
+/// Runs a guest's own measurements and the selftests. `cycles` is how many the host's TSC counts in a
+/// nanosecond.
+///
+/// # Errors
+/// A guest that does not come to the end, or a selftest that fails.
+pub(super) fn run(image: &Image, cloister: &Machine, cycles: f64) -> Result<()> {
+    process::step("Enclaves, as their guest sees them");
+    let boot = Boot::new(&image.kernel, &image.initrd, "cloister.run=enclave-demo:times")
+        .option(EPC.0, EPC.1);
+    let transcript = cloister.boot(&boot, |_, _| ControlFlow::Continue(()))?;
+    let measured = parse(transcript.lines.iter().map(String::as_str));
+    let find = |name: &str| -> Result<&Measured> {
+        let found = measured.iter().find(|one| one.name == name);
+        found.with_context(|| format!("{name} was not measured:\n{}", transcript.tail()))
+    };
+    let (inside, outside) = (find("hashes-inside")?, find("hashes-outside")?);
+    ensure!(inside.checksum == outside.checksum, "the enclave computed something else");
+    println!(
+        "    hashes inside {:.1} ms, outside {:.1} ms: {:.2} (wanted: at most {WANTED_COMPUTE})",
+        inside.nanoseconds as f64 / 1e6,
+        outside.nanoseconds as f64 / 1e6,
+        inside.nanoseconds as f64 / outside.nanoseconds as f64
+    );
+    let entry = each(find("EENTER+EEXIT")?)? * cycles;
+    println!("    EENTER+EEXIT: {entry:.0} cycles (wanted: at most {WANTED_ENTRY})");
+    let call = each(find("call")?)? * cycles;
+    println!("    a call through the vDSO: {call:.0} cycles");
+    let fault = each(find("fault-and-handler")?)? * cycles;
+    println!(
+        "    AEX+ERESUME and the kernel between, without the call of the handler: {:.0} cycles \
+         (wanted: at most {WANTED_AEX})",
+        fault - call
+    );
+    selftests_whole(cloister)
+}
+
+/// Nanoseconds of one of as many as the checksum says.
+fn each(measured: &Measured) -> Result<f64> {
+    let digits = measured.checksum.trim_start_matches("0x");
+    let count = u64::from_str_radix(digits, 16).context("it does not say how often")?;
+    Ok(measured.nanoseconds as f64 / count as f64)
+}
+
+/// The selftests translated and interpreted.
+fn selftests_whole(cloister: &Machine) -> Result<()> {
+    let image = Image::get(Contents::Tests)?;
+    let seconds = |translate: &str| -> Result<f64> {
+        let mut boot = Boot::new(&image.kernel, &image.initrd, "cloister.run=reclaimer,test_sgx")
+            .option(EPC.0, EPC.1)
+            .option("--translate", translate);
+        boot.limit = Duration::from_secs(900);
+        let (mut begun, mut ended) = (None, None);
+        let transcript = cloister.boot(&boot, |line, since| {
+            if line.starts_with("init: begin test_sgx") {
+                begun = Some(since);
+            }
+            if line.starts_with("init: end test_sgx") {
+                ended = Some(since);
+            }
+            ControlFlow::Continue(())
+        })?;
+        let verdicts = selftests::parse(&transcript.lines)?;
+        let passed = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Passed).count();
+        ensure!(passed == TESTS.len(), "{verdicts:?}; last lines:\n{}", transcript.tail());
+        let (begun, ended) = begun.zip(ended).context("init does not say when they ran")?;
+        Ok((ended - begun).as_secs_f64())
+    };
+    let (translated, interpreted) = (seconds("on")?, seconds("off")?);
+    println!(
+        "    Linux's SGX selftests {translated:.1} s, interpreted {interpreted:.1} s: {:.2} (wanted: at \
+         most {WANTED_SELFTESTS})",
+        translated / interpreted
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Measured, each};
+
+    #[test]
+    fn the_checksum_says_how_often_something_was_done() {
+        let measured = |checksum: &str| Measured {
+            name: String::new(),
+            nanoseconds: 3200,
+            checksum: checksum.into(),
+        };
+
+        assert_eq!(each(&measured("0x20")).unwrap(), 100.0);
+        assert!(each(&measured("-")).is_err());
+    }
+}
