@@ -105,6 +105,8 @@ pub const VMX_TRUE_PROCBASED_CTLS: u32 = 0x48e;
 pub const VMX_TRUE_EXIT_CTLS: u32 = 0x48f;
 /// IA32_VMX_TRUE_ENTRY_CTLS.
 pub const VMX_TRUE_ENTRY_CTLS: u32 = 0x490;
+/// IA32_VMX_VMFUNC.
+pub const VMX_VMFUNC: u32 = 0x491;
 /// IA32_TSC_DEADLINE.
 pub const TSC_DEADLINE: u32 = 0x6e0;
 /// First x2APIC register: the MSR of the APIC register at offset `n * 16` is `X2APIC + n`.

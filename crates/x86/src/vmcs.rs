@@ -141,8 +141,16 @@ fields! {
     TSC_OFFSET = 0x2010;
     /// Physical address of the virtual-APIC page.
     VIRTUAL_APIC = 0x2012;
+    /// VM-function controls.
+    VM_FUNCTION_CONTROLS = 0x2018;
     /// EPT pointer.
     EPTP = 0x201a;
+    /// Physical address of the list of EPT pointers.
+    EPTP_LIST = 0x2024;
+    /// Physical address of the VMREAD bitmap.
+    VMREAD_BITMAP = 0x2026;
+    /// Physical address of the VMWRITE bitmap.
+    VMWRITE_BITMAP = 0x2028;
     /// XSS-exiting bitmap.
     XSS_EXITING = 0x202c;
     /// ENCLS-exiting bitmap.

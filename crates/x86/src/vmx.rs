@@ -85,6 +85,10 @@ bitflags! {
         const RDRAND = 1 << 11;
         /// INVPCID; without it #UD.
         const INVPCID = 1 << 12;
+        /// VM functions; without it VMFUNC is #UD.
+        const VM_FUNCTIONS = 1 << 13;
+        /// VMREAD and VMWRITE of the guest access the VMCS of the link pointer as the bitmaps say.
+        const VMCS_SHADOWING = 1 << 14;
         /// ENCLS as the bitmap says.
         const ENCLS = 1 << 15;
         /// RDSEED.
@@ -240,6 +244,7 @@ pub enum ExitReason {
     Xsetbv = 55,
     Rdrand = 57,
     Invpcid = 58,
+    Vmfunc = 59,
     Encls = 60,
     Rdseed = 61,
     PageModificationLogFull = 62,
@@ -281,6 +286,13 @@ pub enum VmInstructionError {
     VmxonInRoot = 15,
     EntryUnderMovSs = 26,
     InvalidInvalidation = 28,
+}
+
+/// VM-function controls, and IA32_VMX_VMFUNC (SDM Vol. 3C, table 24-10 and appendix A.11). The number of a
+/// function is that of its bit.
+pub mod function {
+    /// The guest chooses an EPT pointer from a list.
+    pub const EPTP_SWITCHING: u64 = 1 << 0;
 }
 
 /// IA32_VMX_BASIC (SDM Vol. 3C, appendix A.1).

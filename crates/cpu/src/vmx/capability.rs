@@ -6,7 +6,7 @@ use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::vmcs::Field;
 use cloister_x86::vmx::{
     EntryControls, ExitControls, PinControls, ProcControls, SecondaryControls, basic, ept_vpid,
-    misc,
+    function, misc,
 };
 
 use super::region::{REVISION, SIZE};
@@ -104,6 +104,9 @@ pub(crate) const EPT_VPID: u64 = ept_vpid::EXECUTE_ONLY
     | ept_vpid::INVVPID
     | ept_vpid::INVVPID_TYPES;
 
+/// IA32_VMX_VMFUNC.
+pub(crate) const FUNCTIONS: u64 = function::EPTP_SWITCHING;
+
 /// The highest index of a field, as IA32_VMX_VMCS_ENUM has it.
 const HIGHEST_INDEX: u64 = {
     let mut highest = 0;
@@ -154,6 +157,7 @@ pub(crate) const fn read(index: u32, features: &Features) -> Option<u64> {
         msr::VMX_TRUE_PROCBASED_CTLS => PROC.true_msr(),
         msr::VMX_TRUE_EXIT_CTLS => EXIT.true_msr(),
         msr::VMX_TRUE_ENTRY_CTLS => ENTRY.true_msr(),
+        msr::VMX_VMFUNC => FUNCTIONS,
         _ => return None,
     })
 }

@@ -2,7 +2,8 @@
 
 use cloister_x86::vmcs::Field;
 use cloister_x86::vmx::{
-    EntryControls, ExitControls, PinControls, ProcControls, SecondaryControls, interruption,
+    EntryControls, ExitControls, PinControls, ProcControls, SecondaryControls, function,
+    interruption,
 };
 
 use super::capability::{self, CR3_TARGETS};
@@ -76,7 +77,13 @@ pub(crate) struct ExecutionControls {
     pub(crate) virtual_apic: u64,
     pub(crate) tpr_threshold: u32,
     pub(crate) vpid: u16,
+    /// VM-function controls.
+    pub(crate) functions: u64,
+    /// EPT pointer; EPTP switching replaces it.
     pub(crate) eptp: u64,
+    pub(crate) eptp_list: u64,
+    pub(crate) vmread_bitmap: u64,
+    pub(crate) vmwrite_bitmap: u64,
     pub(crate) encls_exiting: u64,
     pub(crate) enclv_exiting: u64,
     pub(crate) cr0: Guard,
@@ -130,7 +137,11 @@ impl ExecutionControls {
             virtual_apic: vmcs.read(Field::VIRTUAL_APIC),
             tpr_threshold: word(Field::TPR_THRESHOLD),
             vpid: vmcs.read(Field::VPID) as u16,
+            functions: vmcs.read(Field::VM_FUNCTION_CONTROLS),
             eptp: vmcs.read(Field::EPTP),
+            eptp_list: vmcs.read(Field::EPTP_LIST),
+            vmread_bitmap: vmcs.read(Field::VMREAD_BITMAP),
+            vmwrite_bitmap: vmcs.read(Field::VMWRITE_BITMAP),
             encls_exiting: vmcs.read(Field::ENCLS_EXITING),
             enclv_exiting: vmcs.read(Field::ENCLV_EXITING),
             cr0: guard(Field::CR0_MASK, Field::CR0_SHADOW),
@@ -193,6 +204,9 @@ impl ExecutionControls {
             && (!has_second(S::UNRESTRICTED_GUEST) || has_second(S::EPT))
             && (!has_second(S::PAGE_MODIFICATION_LOG)
                 || (has_second(S::EPT) && address(self.pml_address)))
+            && (!has_second(S::VM_FUNCTIONS) || self.functions_valid(cpu))
+            && (!has_second(S::VMCS_SHADOWING)
+                || (address(self.vmread_bitmap) && address(self.vmwrite_bitmap)))
     }
 
     fn tpr_shadow_valid(&self, cpu: &Cpu) -> bool {
@@ -203,6 +217,12 @@ impl ExecutionControls {
         is_page(cpu, self.virtual_apic)
             && self.tpr_threshold >> 4 == 0
             && self.tpr_threshold <= u32::from(task_priority())
+    }
+
+    fn functions_valid(&self, cpu: &Cpu) -> bool {
+        self.functions & !capability::FUNCTIONS == 0
+            && (self.functions & function::EPTP_SWITCHING == 0
+                || (self.has_ept() && is_page(cpu, self.eptp_list)))
     }
 
     /// SDM Vol. 3C, 26.2.1.2.

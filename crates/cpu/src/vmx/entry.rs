@@ -7,6 +7,7 @@ use cloister_x86::vmx::{
 use super::controls::{EntryEvent, ExecutionControls};
 use super::guest::GuestState;
 use super::host::HostState;
+use super::region::NO_LINK;
 use super::{NonRoot, exit, msr_list, window};
 use crate::cpu::Cpu;
 use crate::event::{self, Event, Kind};
@@ -16,7 +17,7 @@ use crate::state::Shadow;
 /// Why a VM entry ends with a flag and not with an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
-    /// There is no current VMCS: VMfailInvalid.
+    /// There is no current VMCS, or it is a shadow VMCS: VMfailInvalid.
     NoVmcs,
     /// VMfailValid.
     Error(VmInstructionError),
@@ -41,7 +42,8 @@ struct Failure {
 ///
 /// A refusal, which changes nothing.
 pub(crate) fn enter(cpu: &mut Cpu, launch: bool) -> Result<Result<(), Exit>, Refusal> {
-    let address = cpu.arch.vmx.current.ok_or(Refusal::NoVmcs)?;
+    let ordinary = |&address: &u64| !cpu.vmcs(address).is_shadow();
+    let address = cpu.arch.vmx.current.filter(ordinary).ok_or(Refusal::NoVmcs)?;
     if cpu.run.shadowed == Shadow::MovSs {
         return Err(VmInstructionError::EntryUnderMovSs.into());
     }
@@ -95,13 +97,10 @@ fn load(
     let list = controls.entry_load;
     let enclave_interruption = guest.interruptibility & Interruptibility::ENCLAVE.bits() != 0;
     let non_root = NonRoot {
-        controls,
-        host,
-        pending: None,
-        deadline: None,
         enclave_interruption,
-        pauses: None,
         pml_index: guest.pml_index,
+        link_pointer: (guest.link_pointer != NO_LINK).then_some(guest.link_pointer),
+        ..NonRoot::new(controls, host)
     };
     cpu.arch.vmx.guest = Some(Box::new(non_root));
     if let Err(qualification) = checked {

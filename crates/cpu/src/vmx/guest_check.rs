@@ -5,20 +5,19 @@ use cloister_x86::msr::DEBUGCTL_BTF;
 use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
 use cloister_x86::segment::seg;
 use cloister_x86::vmx::{
-    EntryControls, Interruptibility, PinControls, activity, entry_failure, interruption,
+    EntryControls, Interruptibility, PinControls, SecondaryControls, activity, entry_failure,
+    interruption,
 };
 
 use super::capability::CR0_FIXED;
 use super::controls::{ExecutionControls, is_page};
 use super::guest::GuestState;
 use super::host::{is_valid_cr0, is_valid_cr4};
-use super::region::REVISION;
+use super::region::{NO_LINK, REVISION, SHADOW};
 use super::segment::{self, Setting};
 use crate::cpu::Cpu;
 use crate::exec::system::msr::{DEBUGCTL, are_pat_types};
 
-/// Where there is no VMCS link.
-const NO_LINK: u64 = u64::MAX;
 /// RFLAGS bits that are 0: 63:22, 15, 5 and 3.
 const RFLAGS_ZERO: u64 = !0x3f_7fd7;
 /// Bits of pending debug exceptions that are 0, with RTM's, as there are no restricted
@@ -54,7 +53,7 @@ impl GuestState {
         if !valid {
             return Err(entry_failure::OTHER);
         }
-        if !self.link_valid(cpu) {
+        if !self.link_valid(cpu, controls) {
             return Err(entry_failure::LINK_POINTER);
         }
         Ok(())
@@ -159,10 +158,12 @@ impl GuestState {
     }
 
     /// 26.3.1.5, VMCS link pointer.
-    fn link_valid(&self, cpu: &Cpu) -> bool {
+    fn link_valid(&self, cpu: &Cpu, controls: &ExecutionControls) -> bool {
+        let shadowing = controls.secondary.contains(SecondaryControls::VMCS_SHADOWING);
+        let revision = if shadowing { REVISION | SHADOW } else { REVISION };
         self.link_pointer == NO_LINK
             || (is_page(cpu, self.link_pointer)
-                && cpu.vmcs(self.link_pointer).revision() == REVISION
+                && cpu.vmcs(self.link_pointer).revision() == revision
                 && cpu.arch.vmx.current != Some(self.link_pointer))
     }
 }

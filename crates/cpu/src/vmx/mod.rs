@@ -53,6 +53,24 @@ pub(crate) struct NonRoot {
     pub(crate) pauses: Option<Pauses>,
     /// PML index.
     pub(crate) pml_index: u16,
+    /// VMCS link pointer: the VMCS that VMREAD and VMWRITE of the guest access with VMCS shadowing.
+    pub(crate) link_pointer: Option<u64>,
+}
+
+impl NonRoot {
+    /// That of a VMCS whose guest state has zeros.
+    pub(crate) const fn new(controls: ExecutionControls, host: HostState) -> Self {
+        Self {
+            controls,
+            host,
+            pending: None,
+            deadline: None,
+            enclave_interruption: false,
+            pauses: None,
+            pml_index: 0,
+            link_pointer: None,
+        }
+    }
 }
 
 /// When PAUSE ran in a loop, for the first and for the last time, on the machine's time stamp counter.

@@ -8,8 +8,13 @@ use crate::mem::physical::PhysicalPage;
 
 /// VMCS revision identifier.
 pub(crate) const REVISION: u32 = 1;
+/// Shadow-VMCS indicator, beside the revision identifier.
+pub(crate) const SHADOW: u32 = 1 << 31;
 /// Bytes of a region.
 pub(crate) const SIZE: usize = 4096;
+
+/// VMCS link pointer where there is no link.
+pub(crate) const NO_LINK: u64 = u64::MAX;
 
 /// The second quadword: the launch state.
 const LAUNCH_STATE: usize = 8;
@@ -68,9 +73,14 @@ impl Cpu {
 }
 
 impl Region<'_> {
-    /// The first doubleword: revision identifier, and in bit 31 whether it is a shadow VMCS.
+    /// The first doubleword: revision identifier and [`SHADOW`].
     pub(crate) fn revision(self) -> u32 {
         self.0.read(0) as u32
+    }
+
+    /// Whether it is a shadow VMCS, which VM entry does not take.
+    pub(crate) fn is_shadow(self) -> bool {
+        self.revision() & SHADOW != 0
     }
 
     /// Reports a VMX abort.

@@ -129,7 +129,7 @@ fn sorted(names: &str) -> Vec<&str> {
 fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
     let segments = "Lds Les Lfs Lgs Lss";
     let control = "Clts Lgdt Lidt Lldt Lmsw Ltr Xsetbv Rdmsr Wrmsr Cpuid";
-    let translations = "Invd Invlpg Invpcid Wbinvd";
+    let translations = "Invd Invlpg Invpcid Wbinvd Vmfunc";
     let interrupts = "Sti Popf Popfd Popfq";
     let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
     let enclaves = "Encls Enclv";
@@ -141,7 +141,7 @@ fn blocks_end_at_what_changes_the_code_after_it_or_needs_a_look_at_events() {
 
 #[test]
 fn enclaves_forbid_what_exits_ports_and_changes_of_segments() {
-    let exiting = "Cpuid Rdpmc Sgdt Sidt Sldt Str Smsw Vmcall";
+    let exiting = "Cpuid Rdpmc Sgdt Sidt Sldt Str Smsw Vmcall Vmfunc";
     let ports = "In Insb Insd Insw Out Outsb Outsd Outsw";
     let transfers =
         "Retf Iret Iretd Iretq Int Into Syscall Sysenter Sysret Sysretq Sysexit Sysexitq";

@@ -1,13 +1,13 @@
 //! VMREAD and VMWRITE.
 
-use cloister_x86::vmx::{ExitReason, VmInstructionError};
+use cloister_x86::vmx::{ExitReason, SecondaryControls, VmInstructionError};
 
 use crate::cpu::Cpu;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::op::{NO_MEMORY, Op};
-use crate::vmx::info;
 use crate::vmx::region::Component;
+use crate::vmx::{ExecutionControls, info};
 
 rows! {
     Vmread => always(vmread),
@@ -20,13 +20,37 @@ fn register(cpu: &Cpu, number: u8) -> u64 {
     if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff }
 }
 
+impl Cpu {
+    /// Whether VMREAD or VMWRITE of an encoding in VMX non-root operation does not exit, but accesses the
+    /// VMCS of the link pointer: VMCS shadowing (SDM Vol. 3C, 24.6.15 and 25.1.3).
+    fn is_shadowed(&self, encoding: u64, bitmap: impl Fn(&ExecutionControls) -> u64) -> bool {
+        self.guest_controls().is_some_and(|controls| {
+            let byte = |at: u64| self.physical_page(bitmap(controls)).byte(at as usize);
+            controls.secondary.contains(SecondaryControls::VMCS_SHADOWING)
+                && encoding >> 15 == 0
+                && byte(encoding >> 3) >> (encoding & 7) & 1 == 0
+        })
+    }
+
+    /// The VMCS that VMREAD and VMWRITE access: the current one, or what it links to.
+    fn accessed_vmcs(&self) -> Option<u64> {
+        match &self.arch.vmx.guest {
+            Some(guest) => guest.link_pointer,
+            None => self.arch.vmx.current,
+        }
+    }
+}
+
 extern "C" fn vmread(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.check_vmx(op, ExitReason::Vmread, info::operand_and_register(op, op.src))?;
-    let Some(vmcs) = cpu.arch.vmx.current else {
+    let encoding = register(cpu, op.src);
+    let shadowed = cpu.is_shadowed(encoding, |controls| controls.vmread_bitmap);
+    let information = info::operand_and_register(op, op.src);
+    cpu.check_vmx_unless(op, ExitReason::Vmread, information, shadowed)?;
+    let Some(vmcs) = cpu.accessed_vmcs() else {
         cpu.vm_fail_invalid();
         return Ok(());
     };
-    let Some(component) = Component::of(register(cpu, op.src)) else {
+    let Some(component) = Component::of(encoding) else {
         cpu.vm_fail(VmInstructionError::UnsupportedField);
         return Ok(());
     };
@@ -47,8 +71,10 @@ extern "C" fn vmwrite(cpu: &mut Cpu, op: &Op) -> Exec {
         NO_MEMORY => 1 << 10 | u32::from(source) << 3 | u32::from(op.dst) << 28,
         _ => info::operand_and_register(op, op.dst),
     };
-    cpu.check_vmx(op, ExitReason::Vmwrite, information)?;
-    let Some(vmcs) = cpu.arch.vmx.current else {
+    let encoding = register(cpu, op.dst);
+    let shadowed = cpu.is_shadowed(encoding, |controls| controls.vmwrite_bitmap);
+    cpu.check_vmx_unless(op, ExitReason::Vmwrite, information, shadowed)?;
+    let Some(vmcs) = cpu.accessed_vmcs() else {
         cpu.vm_fail_invalid();
         return Ok(());
     };
@@ -58,7 +84,7 @@ extern "C" fn vmwrite(cpu: &mut Cpu, op: &Op) -> Exec {
         (false, true) => cpu.load_operand::<u64>(op)?,
         (false, false) => u64::from(cpu.load_operand::<u32>(op)?),
     };
-    let Some(component) = Component::of(register(cpu, op.dst)) else {
+    let Some(component) = Component::of(encoding) else {
         cpu.vm_fail(VmInstructionError::UnsupportedField);
         return Ok(());
     };

@@ -2,6 +2,7 @@
 
 mod access;
 mod enter;
+mod function;
 mod invalidate;
 mod operation;
 mod pointer;
@@ -18,7 +19,7 @@ use crate::op::Op;
 
 /// The rows of VMX instructions, by family.
 pub(super) const FAMILIES: &[&[Row]] =
-    &[operation::ROWS, pointer::ROWS, access::ROWS, enter::ROWS, invalidate::ROWS];
+    &[operation::ROWS, pointer::ROWS, access::ROWS, enter::ROWS, function::ROWS, invalidate::ROWS];
 
 impl Cpu {
     /// #UD where no VMX instruction is valid: outside protected mode, and in compatibility mode.
@@ -29,14 +30,25 @@ impl Cpu {
         Ok(())
     }
 
-    /// What the instructions but VMXON and VMCALL check first: VMX operation, the mode, an exit in
+    /// What the instructions but VMXON, VMCALL and VMFUNC check first: VMX operation, the mode, an exit in
     /// VMX non-root operation, CPL 0.
     fn check_vmx(&mut self, op: &Op, reason: ExitReason, information: u32) -> Exec {
+        self.check_vmx_unless(op, reason, information, false)
+    }
+
+    /// As [`Cpu::check_vmx`], without an exit of what is `shadowed`.
+    fn check_vmx_unless(
+        &mut self,
+        op: &Op,
+        reason: ExitReason,
+        information: u32,
+        shadowed: bool,
+    ) -> Exec {
         if !self.in_vmx() {
             return Err(self.ud());
         }
         self.check_vmx_mode()?;
-        self.intercept_operand(op, reason, information, |_| true)?;
+        self.intercept_operand(op, reason, information, |_| !shadowed)?;
         self.require_cpl0()
     }
 

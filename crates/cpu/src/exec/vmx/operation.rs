@@ -1,10 +1,9 @@
-//! VMXON, VMXOFF, VMCALL and VMFUNC.
+//! VMXON, VMXOFF and VMCALL.
 
 use cloister_x86::regs::Cr4;
 use cloister_x86::vmx::{ExitReason, VmInstructionError};
 
 use crate::cpu::Cpu;
-use crate::exec::invalid;
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::op::Op;
@@ -16,8 +15,6 @@ use crate::vmx::region::REVISION;
 rows! {
     Vmxon => always(vmxon),
     Vmxoff => always(vmxoff),
-    // No VM function can be enabled.
-    Vmfunc => always(invalid),
     Vmcall => always(vmcall).leaves().illegal_in_enclave(),
 }
 

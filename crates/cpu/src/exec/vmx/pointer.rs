@@ -8,7 +8,7 @@ use crate::exit::Exec;
 use crate::op::Op;
 use crate::vmx::controls::is_page;
 use crate::vmx::info;
-use crate::vmx::region::REVISION;
+use crate::vmx::region::{REVISION, SHADOW};
 
 rows! {
     Vmclear => always(vmclear),
@@ -40,8 +40,7 @@ extern "C" fn vmptrld(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.vm_fail(VmInstructionError::VmptrldInvalidAddress);
     } else if cpu.arch.vmx.vmxon == Some(address) {
         cpu.vm_fail(VmInstructionError::VmptrldVmxonPointer);
-    } else if cpu.vmcs(address).revision() != REVISION {
-        // There are no shadow VMCSs.
+    } else if cpu.vmcs(address).revision() & !SHADOW != REVISION {
         cpu.vm_fail(VmInstructionError::VmptrldWrongRevision);
     } else {
         cpu.arch.vmx.current = Some(address);

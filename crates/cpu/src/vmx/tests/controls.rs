@@ -21,7 +21,7 @@ fn ept(machine: &mut Machine, eptp: u64) {
 
 #[test]
 fn invalid_controls_are_refused() {
-    let table: [(&str, Change); 37] = [
+    let table: [(&str, Change); 39] = [
         ("pin, required", |m| m.write(Field::PIN_CONTROLS, 0)),
         ("pin, reserved", |m| m.set(Field::PIN_CONTROLS, 1 << 31)),
         ("primary, required", |m| m.write(Field::PROC_CONTROLS, 0)),
@@ -85,6 +85,14 @@ fn invalid_controls_are_refused() {
             ept(m, PML4 | 3 << 3 | 6);
             m.second(SecondaryControls::PAGE_MODIFICATION_LOG);
             m.write(Field::PML_ADDRESS, 1 << 51);
+        }),
+        ("VMREAD bitmap, unaligned", |m| {
+            m.second(SecondaryControls::VMCS_SHADOWING);
+            m.write(Field::VMREAD_BITMAP, 8);
+        }),
+        ("VMWRITE bitmap, too high", |m| {
+            m.second(SecondaryControls::VMCS_SHADOWING);
+            m.write(Field::VMWRITE_BITMAP, 1 << 51);
         }),
         ("EPTP, uncacheable", |m| ept(m, PML4 | 3 << 3)),
         ("EPTP, five levels", |m| ept(m, PML4 | 4 << 3 | 6)),

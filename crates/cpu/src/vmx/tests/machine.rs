@@ -94,15 +94,7 @@ pub(super) fn fill_region(cpu: &Cpu, address: u64) {
 /// as it is.
 pub(crate) fn become_guest(cpu: &mut Cpu) {
     let vmcs = cpu.vmcs(VMCS);
-    let guest = NonRoot {
-        controls: ExecutionControls::read(vmcs),
-        host: HostState::read(vmcs),
-        pending: None,
-        deadline: None,
-        enclave_interruption: false,
-        pauses: None,
-        pml_index: 0,
-    };
+    let guest = NonRoot::new(ExecutionControls::read(vmcs), HostState::read(vmcs));
     cpu.arch.vmx =
         VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: Some(Box::new(guest)) };
 }
