@@ -279,6 +279,7 @@ impl Vcpu {
         self.cpu.run.shadowed = shadow;
         self.cpu.run.attention &= !attention::ALONE;
         self.cpu.run.device_next = 0;
+        self.cpu.run.virtual_write = None;
         // RF holds for one instruction, unless that is one that loads it.
         let resume = self.cpu.arch.system_flags & Rflags::RF;
         self.cpu.arch.system_flags.remove(Rflags::RF);
@@ -296,6 +297,7 @@ impl Vcpu {
                     self.cpu.arch.system_flags.insert(Rflags::RF);
                 }
                 self.cpu.device_commit();
+                vmx::apic_access::finish_write(&mut self.cpu);
                 if self.cpu.run.single_step && (!branches_only || self.branched_from(rip)) {
                     debug::pend_single_step(&mut self.cpu);
                 }
@@ -457,6 +459,9 @@ fn run_ops(cpu: &mut Cpu, ops: &[Op], phys: u64) -> Exec {
 #[inline(never)]
 pub(crate) fn stopped(cpu: &mut Cpu, op: &Op, stop: Stop) {
     cpu.arch.rip = cpu.op_rip(op);
+    if stop == Stop::VM_EXIT {
+        vmx::apic_access::note_instruction(cpu, op);
+    }
     if stop == Stop::FAULT {
         stack_fault(cpu, op);
     }

@@ -58,7 +58,7 @@ impl Vcpu {
         let mode = self.cpu.fetch_mode();
         match self.cpu.translate(la, AccessKind::Execute, mode)? {
             Target::Memory { bytes, .. } => bytes.read_code(out),
-            Target::Void | Target::Device(_) => out.fill(0xff),
+            Target::Void | Target::Device(_) | Target::ApicAccess(_) => out.fill(0xff),
         }
         Ok(())
     }

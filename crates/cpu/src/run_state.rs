@@ -10,6 +10,7 @@ use crate::mode::Mode;
 use crate::native::NativeState;
 use crate::state::Shadow;
 use crate::vmx::VmExit;
+use crate::vmx::apic_access::VirtualWrite;
 use crate::vmx::event::Vectoring;
 
 /// Bits of [`RunState::attention`]: reasons to leave the fast path between blocks.
@@ -85,6 +86,8 @@ pub(crate) struct RunState {
     pub(crate) vm_exit: Option<VmExit>,
     /// In VMX non-root operation: the software event whose delivery by the running instruction stopped.
     pub(crate) vectoring: Vectoring,
+    /// The running instruction's write to the virtual-APIC page in place of the APIC-access page.
+    pub(crate) virtual_write: Option<VirtualWrite>,
     /// The exit that [`Stop::EXIT`](crate::Stop::EXIT) stands for.
     pub(crate) exit: Option<Exit>,
     /// Values of the device accesses that the instruction under way has made, in order.
@@ -124,6 +127,7 @@ impl Default for RunState {
             non_canonical_fault: false,
             vm_exit: None,
             vectoring: Vectoring::default(),
+            virtual_write: None,
             exit: None,
             device_log: Vec::new(),
             device_next: 0,

@@ -89,6 +89,8 @@ macro_rules! fields {
 fields! {
     /// Virtual-processor identifier.
     VPID = 0x0000;
+    /// Posted-interrupt notification vector.
+    POSTED_VECTOR = 0x0002;
     /// Guest ES selector.
     GUEST_ES_SELECTOR = 0x0800;
     /// Guest CS selector.
@@ -105,6 +107,8 @@ fields! {
     GUEST_LDTR_SELECTOR = 0x080c;
     /// Guest TR selector.
     GUEST_TR_SELECTOR = 0x080e;
+    /// Guest interrupt status: RVI, and in the high half SVI.
+    GUEST_INTERRUPT_STATUS = 0x0810;
     /// PML index: of the entry that is written next.
     GUEST_PML_INDEX = 0x0812;
     /// Host ES selector.
@@ -141,10 +145,22 @@ fields! {
     TSC_OFFSET = 0x2010;
     /// Physical address of the virtual-APIC page.
     VIRTUAL_APIC = 0x2012;
+    /// Physical address of the APIC-access page.
+    APIC_ACCESS = 0x2014;
+    /// Physical address of the posted-interrupt descriptor.
+    POSTED_DESCRIPTOR = 0x2016;
     /// VM-function controls.
     VM_FUNCTION_CONTROLS = 0x2018;
     /// EPT pointer.
     EPTP = 0x201a;
+    /// EOI-exit bitmap of vectors 0 to 63.
+    EOI_EXIT_BITMAP0 = 0x201c;
+    /// EOI-exit bitmap of vectors 64 to 127.
+    EOI_EXIT_BITMAP1 = 0x201e;
+    /// EOI-exit bitmap of vectors 128 to 191.
+    EOI_EXIT_BITMAP2 = 0x2020;
+    /// EOI-exit bitmap of vectors 192 to 255.
+    EOI_EXIT_BITMAP3 = 0x2022;
     /// Physical address of the list of EPT pointers.
     EPTP_LIST = 0x2024;
     /// Physical address of the VMREAD bitmap.

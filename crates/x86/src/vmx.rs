@@ -15,6 +15,8 @@ bitflags! {
         const VIRTUAL_NMIS = 1 << 5;
         /// The VMX-preemption timer counts down.
         const PREEMPTION_TIMER = 1 << 6;
+        /// An external interrupt with the notification vector tells of posted interrupts.
+        const POSTED_INTERRUPTS = 1 << 7;
     }
 
     /// Primary processor-based VM-execution controls (SDM Vol. 3C, table 24-6).
@@ -67,18 +69,26 @@ bitflags! {
     /// Secondary processor-based VM-execution controls (SDM Vol. 3C, table 24-7).
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct SecondaryControls: u32 {
+        /// Accesses to the APIC-access page are virtualized, or exit.
+        const APIC_ACCESSES = 1 << 0;
         /// Extended page tables.
         const EPT = 1 << 1;
         /// LGDT, LIDT, LLDT, LTR, SGDT, SIDT, SLDT and STR.
         const DESCRIPTOR_TABLE = 1 << 2;
         /// RDTSCP and RDPID; without it #UD.
         const RDTSCP = 1 << 3;
+        /// RDMSR and WRMSR of registers of the x2APIC are virtualized.
+        const X2APIC = 1 << 4;
         /// Translations are tagged with a VPID.
         const VPID = 1 << 5;
         /// WBINVD.
         const WBINVD = 1 << 6;
         /// The guest may run without paging, or in real-address mode.
         const UNRESTRICTED_GUEST = 1 << 7;
+        /// Most registers of the APIC are those of the virtual-APIC page.
+        const APIC_REGISTERS = 1 << 8;
+        /// Virtual interrupts are evaluated and delivered.
+        const VIRTUAL_INTERRUPTS = 1 << 9;
         /// Loops of PAUSE at CPL 0.
         const PAUSE_LOOP = 1 << 10;
         /// RDRAND.
@@ -232,6 +242,8 @@ pub enum ExitReason {
     MonitorTrap = 37,
     Pause = 40,
     TprBelowThreshold = 43,
+    ApicAccess = 44,
+    VirtualizedEoi = 45,
     GdtrOrIdtr = 46,
     LdtrOrTr = 47,
     EptViolation = 48,
@@ -242,6 +254,7 @@ pub enum ExitReason {
     Invvpid = 53,
     Wbinvd = 54,
     Xsetbv = 55,
+    ApicWrite = 56,
     Rdrand = 57,
     Invpcid = 58,
     Vmfunc = 59,

@@ -12,7 +12,7 @@ use crate::kicker;
 use crate::run_state::attention;
 use crate::state::Activity;
 use crate::vmx::event::Vectoring;
-use crate::vmx::{self, VmExit};
+use crate::vmx::{self, VmExit, virtual_apic};
 
 /// Takes what other threads have posted: interrupts into IRR, NMI, INIT and start-up IPIs.
 ///
@@ -86,14 +86,15 @@ impl Cpu {
     }
 
     /// Whether the processor would take an event before its next instruction: INIT, an NMI unless
-    /// one is being handled, or with RFLAGS.IF an interrupt above its priority. What other threads
-    /// have only posted counts.
+    /// one is being handled, or with RFLAGS.IF an interrupt above its priority or a virtual one. What
+    /// other threads have only posted counts.
     pub(crate) fn event_pending(&self) -> bool {
         let posted = self.kicker.inbox.peek();
         let nmi = posted.nmi || self.apic.nmis != 0;
         let interrupts = [posted.requests.highest(), self.apic.irr.highest()];
         (posted.init && self.takes_init())
             || (nmi && !self.arch.nmi_blocked)
+            || virtual_apic::is_deliverable(self)
             || (self.arch.system_flags.contains(Rflags::IF)
                 && interrupts.into_iter().flatten().any(|vector| self.apic.lets_through(vector)))
     }

@@ -203,7 +203,7 @@ impl Cpu {
     }
 
     /// End of interrupt (SDM Vol. 3A, 10.8.5).
-    pub(super) fn apic_eoi(&mut self) {
+    pub(crate) fn apic_eoi(&mut self) {
         let Some(vector) = self.apic.isr.highest() else { return };
         self.apic.isr.set(vector, false);
         if self.apic.tmr.contains(vector) && self.apic.svr & SVR_SUPPRESS_EOI == 0 {

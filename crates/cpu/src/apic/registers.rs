@@ -8,33 +8,33 @@ use super::message::{Destination, Message, delivery, post, send};
 use crate::cpu::Cpu;
 
 /// Register numbers: the xAPIC offset divided by 16, the x2APIC MSR minus 800H.
-mod register {
-    pub(super) const ID: u32 = 0x02;
-    pub(super) const VERSION: u32 = 0x03;
-    pub(super) const TPR: u32 = 0x08;
-    pub(super) const APR: u32 = 0x09;
-    pub(super) const PPR: u32 = 0x0a;
-    pub(super) const EOI: u32 = 0x0b;
-    pub(super) const RRD: u32 = 0x0c;
-    pub(super) const LDR: u32 = 0x0d;
-    pub(super) const DFR: u32 = 0x0e;
-    pub(super) const SVR: u32 = 0x0f;
-    pub(super) const ISR: u32 = 0x10;
-    pub(super) const TMR: u32 = 0x18;
-    pub(super) const IRR: u32 = 0x20;
-    pub(super) const ESR: u32 = 0x28;
-    pub(super) const ICR_LOW: u32 = 0x30;
-    pub(super) const ICR_HIGH: u32 = 0x31;
-    pub(super) const LVT_TIMER: u32 = 0x32;
-    pub(super) const LVT_THERMAL: u32 = 0x33;
-    pub(super) const LVT_PERFORMANCE: u32 = 0x34;
-    pub(super) const LVT_LINT0: u32 = 0x35;
-    pub(super) const LVT_LINT1: u32 = 0x36;
-    pub(super) const LVT_ERROR: u32 = 0x37;
-    pub(super) const INITIAL_COUNT: u32 = 0x38;
-    pub(super) const CURRENT_COUNT: u32 = 0x39;
-    pub(super) const DIVIDE: u32 = 0x3e;
-    pub(super) const SELF_IPI: u32 = 0x3f;
+pub(crate) mod register {
+    pub(crate) const ID: u32 = 0x02;
+    pub(crate) const VERSION: u32 = 0x03;
+    pub(crate) const TPR: u32 = 0x08;
+    pub(crate) const APR: u32 = 0x09;
+    pub(crate) const PPR: u32 = 0x0a;
+    pub(crate) const EOI: u32 = 0x0b;
+    pub(crate) const RRD: u32 = 0x0c;
+    pub(crate) const LDR: u32 = 0x0d;
+    pub(crate) const DFR: u32 = 0x0e;
+    pub(crate) const SVR: u32 = 0x0f;
+    pub(crate) const ISR: u32 = 0x10;
+    pub(crate) const TMR: u32 = 0x18;
+    pub(crate) const IRR: u32 = 0x20;
+    pub(crate) const ESR: u32 = 0x28;
+    pub(crate) const ICR_LOW: u32 = 0x30;
+    pub(crate) const ICR_HIGH: u32 = 0x31;
+    pub(crate) const LVT_TIMER: u32 = 0x32;
+    pub(crate) const LVT_THERMAL: u32 = 0x33;
+    pub(crate) const LVT_PERFORMANCE: u32 = 0x34;
+    pub(crate) const LVT_LINT0: u32 = 0x35;
+    pub(crate) const LVT_LINT1: u32 = 0x36;
+    pub(crate) const LVT_ERROR: u32 = 0x37;
+    pub(crate) const INITIAL_COUNT: u32 = 0x38;
+    pub(crate) const CURRENT_COUNT: u32 = 0x39;
+    pub(crate) const DIVIDE: u32 = 0x3e;
+    pub(crate) const SELF_IPI: u32 = 0x3f;
 }
 
 /// Version 14H, 6 LVT entries, EOI broadcasts can be suppressed.

@@ -271,6 +271,7 @@ pub(crate) fn attempt(cpu: &mut Cpu, event: Event) -> Exec<Option<Exception>> {
 
 /// As [`attempt`], after what comes before.
 fn through_idt(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
+    cpu.run.virtual_write = None;
     cpu.set_activity(Activity::Active);
     if event.kind == Kind::Nmi {
         cpu.arch.nmi_blocked = true;
@@ -286,6 +287,7 @@ fn through_idt(cpu: &mut Cpu, event: &Event) -> Exec<Option<Exception>> {
         // The handler has cleared TF: no trap follows INT n.
         cpu.run.single_step = false;
         cpu.set_shadow(Shadow::None);
+        vmx::apic_access::finish_write(cpu);
     }
     done
 }

@@ -298,17 +298,21 @@ impl Cpu {
             self.check_canonical(second_la)?;
         }
         let target = self.translate(la, AccessKind::Write, mode)?;
-        self.check_alone(target, la, first)?;
+        self.check_write(target, la, first)?;
         if first == len {
             return Ok([Some(target), None]);
         }
         let second = self.translate(second_la, AccessKind::Write, mode)?;
-        self.check_alone(second, second_la, len - first)?;
+        self.check_write(second, second_la, len - first)?;
         Ok([Some(target), Some(second)])
     }
 
-    /// A store into code of the running block's page must be the last thing the block does.
-    fn check_alone(&self, target: Target, la: u64, len: usize) -> Exec {
+    /// Checks what is written, before anything is. A store into code of the running block's page must be
+    /// the last thing the block does.
+    fn check_write(&mut self, target: Target, la: u64, len: usize) -> Exec {
+        if let Target::ApicAccess(offset) = target {
+            return self.check_apic_access_write(offset, len);
+        }
         if let Target::Memory { bytes, phys } = target
             && phys == self.run.block_phys
             && !self.run.alone
@@ -328,6 +332,7 @@ impl Cpu {
         match target {
             Target::Memory { bytes, .. } => bytes.read(out),
             Target::Void => out.fill(0xff),
+            Target::ApicAccess(offset) => return self.apic_access_read(offset, out),
             Target::Device(gpa) => {
                 for (i, chunk) in out.chunks_mut(8).enumerate() {
                     let value = self.device_read(gpa.wrapping_add(i as u64 * 8), chunk.len())?;
@@ -342,6 +347,7 @@ impl Cpu {
         match target {
             Target::Memory { bytes, .. } => bytes.write(data),
             Target::Void => {}
+            Target::ApicAccess(offset) => return self.apic_access_write(offset, data),
             Target::Device(gpa) => {
                 for (i, chunk) in data.chunks(8).enumerate() {
                     let mut value = [0; 8];

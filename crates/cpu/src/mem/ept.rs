@@ -6,7 +6,7 @@ use cloister_x86::vmx::{ExitReason, SecondaryControls};
 
 use super::tlb::AccessKind;
 use crate::cpu::Cpu;
-use crate::vmx::VmExit;
+use crate::vmx::{VmExit, apic_access};
 
 /// Reads are allowed, or a read.
 const READ: u64 = 1 << 0;
@@ -135,6 +135,20 @@ impl Cpu {
     }
 
     fn guest_physical(&mut self, eptp: u64, guest: u64, purpose: Purpose) -> Result<Gpa, VmExit> {
+        let gpa = self.find_guest_physical(eptp, guest, purpose)?;
+        let linear = matches!(purpose, Purpose::Translation(..));
+        if !linear && self.is_apic_access(gpa) {
+            return Err(apic_access::physical_exit(gpa));
+        }
+        Ok(gpa)
+    }
+
+    fn find_guest_physical(
+        &mut self,
+        eptp: u64,
+        guest: u64,
+        purpose: Purpose,
+    ) -> Result<Gpa, VmExit> {
         let keeps_flags = eptp & EPTP_ACCESSED_DIRTY != 0;
         let access = match purpose {
             Purpose::Translation(_, AccessKind::Read) | Purpose::Pdptes => READ,

@@ -33,6 +33,11 @@ impl PhysicalPage<'_> {
         self.ram.map_or(u64::MAX, |ram| ram_bytes(&ram, offset as u64 & 0xff8).load())
     }
 
+    /// Reads the 4 aligned bytes at `offset`, of which the low 12 bits count.
+    pub(crate) fn read_32(&self, offset: usize) -> u32 {
+        self.ram.map_or(u32::MAX, |ram| ram_bytes(&ram, offset as u64 & 0xffc).load())
+    }
+
     /// Reads the byte at `offset`, of which the low 12 bits count.
     pub(crate) fn byte(&self, offset: usize) -> u8 {
         self.read(offset).to_le_bytes()[offset & 7]
@@ -43,5 +48,20 @@ impl PhysicalPage<'_> {
         if let Some(ram) = self.ram.filter(|ram| ram.writable) {
             ram_bytes(&ram, offset as u64 & 0xff8).write(&value.to_le_bytes());
         }
+    }
+
+    /// Writes the 4 aligned bytes at `offset`, of which the low 12 bits count.
+    pub(crate) fn write_32(&self, offset: usize, value: u32) {
+        if let Some(ram) = self.ram.filter(|ram| ram.writable) {
+            ram_bytes(&ram, offset as u64 & 0xffc).write(&value.to_le_bytes());
+        }
+    }
+
+    /// Replaces the 8 aligned bytes at `offset`, of which the low 12 bits count, by `f` of them in one
+    /// atomic step, and returns the old ones.
+    pub(crate) fn update(&self, offset: usize, f: impl FnMut(u64) -> u64) -> u64 {
+        let ram = self.ram.filter(|ram| ram.writable);
+        let old = ram.and_then(|ram| ram_bytes(&ram, offset as u64 & 0xff8).update(f));
+        old.unwrap_or_else(|| self.read(offset))
     }
 }

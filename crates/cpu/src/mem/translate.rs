@@ -23,6 +23,8 @@ pub(crate) enum Target {
     },
     /// Device registers at this physical address.
     Device(Gpa),
+    /// The APIC-access page of a guest, at this offset: see [`crate::vmx::apic_access`].
+    ApicAccess(usize),
     /// Reads give all ones, writes are dropped: nothing there, a read-only page (writes), or EPC
     /// reached from outside an enclave (the abort page, SDM Vol. 3D, 35.3).
     Void,
@@ -49,10 +51,12 @@ impl Cpu {
             Err(WalkFault::Page(code)) => return Err(self.page_fault(la, code)),
             Err(WalkFault::Exit(exit)) => return Err(self.vm_exit(exit)),
         };
-        if kind != AccessKind::Execute && self.apic.claims(mapping.gpa) {
+        let apic_access = self.is_apic_access(mapping.gpa);
+        if kind != AccessKind::Execute && !apic_access && self.apic.claims(mapping.gpa) {
             return Ok(Target::Device(Gpa(mapping.gpa.0 | (la & 0xfff))));
         }
-        let page = self.package.memory.page(mapping.gpa);
+        // Whatever is there: enclaves have no page of theirs in it (SDM Vol. 3D, 39.5.3).
+        let page = if apic_access { PhysPage::None } else { self.package.memory.page(mapping.gpa) };
         let page = if mode == MmuMode::Enclave {
             match self.enclave_access(la, kind, page)? {
                 Some(page) => page,
@@ -61,6 +65,13 @@ impl Cpu {
         } else {
             page
         };
+        if apic_access {
+            let offset = (la & 0xfff) as usize;
+            return match kind {
+                AccessKind::Execute => Err(self.apic_access_exit(offset, kind)),
+                AccessKind::Read | AccessKind::Write => Ok(Target::ApicAccess(offset)),
+            };
+        }
         match page {
             PhysPage::Ram(ram) => {
                 if kind == AccessKind::Write && !ram.writable {

@@ -75,6 +75,10 @@ pub(crate) struct ExecutionControls {
     pub(crate) ple_window: u32,
     pub(crate) pml_address: u64,
     pub(crate) virtual_apic: u64,
+    pub(crate) apic_access: u64,
+    pub(crate) posted_vector: u16,
+    pub(crate) posted_descriptor: u64,
+    pub(crate) eoi_exit: [u64; 4],
     pub(crate) tpr_threshold: u32,
     pub(crate) vpid: u16,
     /// VM-function controls.
@@ -135,6 +139,10 @@ impl ExecutionControls {
             ple_window: word(Field::PLE_WINDOW),
             pml_address: vmcs.read(Field::PML_ADDRESS),
             virtual_apic: vmcs.read(Field::VIRTUAL_APIC),
+            apic_access: vmcs.read(Field::APIC_ACCESS),
+            posted_vector: vmcs.read(Field::POSTED_VECTOR) as u16,
+            posted_descriptor: vmcs.read(Field::POSTED_DESCRIPTOR),
+            eoi_exit: std::array::from_fn(|n| vmcs.read(Field::EOI_EXIT_BITMAP0.plus(n as u32))),
             tpr_threshold: word(Field::TPR_THRESHOLD),
             vpid: vmcs.read(Field::VPID) as u16,
             functions: vmcs.read(Field::VM_FUNCTION_CONTROLS),
@@ -169,6 +177,16 @@ impl ExecutionControls {
         self.secondary.contains(SecondaryControls::EPT)
     }
 
+    /// Whether virtual interrupts are evaluated and delivered.
+    pub(crate) const fn has_virtual_interrupts(&self) -> bool {
+        self.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPTS)
+    }
+
+    /// Whether an external interrupt tells of posted interrupts.
+    pub(crate) fn is_notification(&self, vector: u8) -> bool {
+        self.pin.contains(PinControls::POSTED_INTERRUPTS) && self.posted_vector == u16::from(vector)
+    }
+
     /// What the guest's translations are tagged with; `None` where they last from entry to exit.
     pub(crate) fn world(&self) -> Option<WorldKey> {
         let eptp = if self.has_ept() { self.eptp } else { 0 };
@@ -196,6 +214,7 @@ impl ExecutionControls {
             && (!has(ProcControls::IO_BITMAPS) || self.io_bitmaps.iter().all(|&at| address(at)))
             && (!has(ProcControls::MSR_BITMAP) || address(self.msr_bitmap))
             && self.tpr_shadow_valid(cpu)
+            && self.apic_valid(cpu)
             && (self.pin.contains(PinControls::NMI)
                 || !self.pin.contains(PinControls::VIRTUAL_NMIS))
             && (self.pin.contains(PinControls::VIRTUAL_NMIS) || !has(ProcControls::NMI_WINDOW))
@@ -210,13 +229,34 @@ impl ExecutionControls {
     }
 
     fn tpr_shadow_valid(&self, cpu: &Cpu) -> bool {
+        use SecondaryControls as S;
         if !self.proc.contains(ProcControls::TPR_SHADOW) {
-            return true;
+            return !self
+                .secondary
+                .intersects(S::X2APIC | S::APIC_REGISTERS | S::VIRTUAL_INTERRUPTS);
         }
-        let task_priority = || cpu.physical_page(self.virtual_apic).byte(0x80) >> 4;
+        let task_priority = || u32::from(cpu.virtual_task_priority(self.virtual_apic) >> 4);
         is_page(cpu, self.virtual_apic)
-            && self.tpr_threshold >> 4 == 0
-            && self.tpr_threshold <= u32::from(task_priority())
+            && (self.has_virtual_interrupts()
+                || (self.tpr_threshold >> 4 == 0
+                    && (self.secondary.contains(S::APIC_ACCESSES)
+                        || self.tpr_threshold <= task_priority())))
+    }
+
+    /// APIC accesses, virtual interrupts and posted interrupts.
+    fn apic_valid(&self, cpu: &Cpu) -> bool {
+        use SecondaryControls as S;
+        let accesses = self.secondary.contains(S::APIC_ACCESSES);
+        let external = self.pin.contains(PinControls::EXTERNAL_INTERRUPT);
+        let acknowledged = self.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT);
+        (!accesses || (is_page(cpu, self.apic_access) && !self.secondary.contains(S::X2APIC)))
+            && (external || !self.has_virtual_interrupts())
+            && (!self.pin.contains(PinControls::POSTED_INTERRUPTS)
+                || (self.has_virtual_interrupts()
+                    && acknowledged
+                    && self.posted_vector <= 0xff
+                    && self.posted_descriptor & 0x3f == 0
+                    && cpu.is_physical(self.posted_descriptor)))
     }
 
     fn functions_valid(&self, cpu: &Cpu) -> bool {

@@ -8,7 +8,8 @@ use super::controls::{EntryEvent, ExecutionControls};
 use super::guest::GuestState;
 use super::host::HostState;
 use super::region::NO_LINK;
-use super::{NonRoot, exit, msr_list, window};
+use super::virtual_apic::{self, VirtualInterrupts};
+use super::{NonRoot, VmExit, exit, msr_list, window};
 use crate::cpu::Cpu;
 use crate::event::{self, Event, Kind};
 use crate::exit::Exit;
@@ -99,6 +100,7 @@ fn load(
     let non_root = NonRoot {
         enclave_interruption,
         pml_index: guest.pml_index,
+        interrupts: VirtualInterrupts::new(guest.interrupt_status),
         link_pointer: (guest.link_pointer != NO_LINK).then_some(guest.link_pointer),
         ..NonRoot::new(controls, host)
     };
@@ -132,13 +134,13 @@ fn pdptes(
 fn begin(cpu: &mut Cpu, event: EntryEvent, timer: u32) -> Result<(), Exit> {
     cpu.unblock_init();
     window::start_timer(cpu, timer);
+    virtual_apic::task_priority_changed(cpu);
     if event.information & interruption::VALID == 0 {
-        window::check_task_priority(cpu);
         window::update_attention(cpu);
         return Ok(());
     }
     if event.information >> 8 & 7 == interruption::OTHER {
-        window::pend(cpu, ExitReason::MonitorTrap);
+        window::pend(cpu, VmExit::new(ExitReason::MonitorTrap));
         return Ok(());
     }
     // Neither a shadow nor a debug trap survives what is injected (26.6.1 and 26.6.3).

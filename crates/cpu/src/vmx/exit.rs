@@ -9,7 +9,7 @@ use cloister_x86::vmx::{
 use super::event::{Origin, PAGE_FAULT, Vectoring, aex_cause};
 use super::guest::{self, Saved, with_resume_flag};
 use super::region::Region;
-use super::{NonRoot, VmExit, msr_list, window};
+use super::{NonRoot, VmExit, apic_access, msr_list, window};
 use crate::cpu::Cpu;
 use crate::event::before_event;
 use crate::exit::Exit;
@@ -48,7 +48,11 @@ pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Re
     let keeps_pending = shadowed
         || matches!(
             exit.reason,
-            ExitReason::Init | ExitReason::MonitorTrap | ExitReason::TprBelowThreshold
+            ExitReason::Init
+                | ExitReason::MonitorTrap
+                | ExitReason::TprBelowThreshold
+                | ExitReason::VirtualizedEoi
+                | ExitReason::ApicWrite
         );
     if matches!(exit.reason, ExitReason::EptViolation | ExitReason::EptMisconfiguration) {
         // SDM Vol. 3C, 28.4.3.1.
@@ -64,7 +68,9 @@ pub(crate) fn leave(cpu: &mut Cpu, mut exit: VmExit, vectoring: Vectoring) -> Re
             Origin::Host => guest.enclave_interruption,
         },
         pml_index: guest.pml_index,
+        interrupt_status: guest.interrupts.status(),
     };
+    apic_access::note_delivery(&mut exit, &vectoring);
     let vmcs = cpu.vmcs(cpu.arch.vmx.current.unwrap_or(u64::MAX));
     report(vmcs, &exit, vectoring, saved.enclave_interruption);
     guest::save(vmcs, cpu, &guest.controls, saved);
@@ -83,9 +89,9 @@ fn conceal(exit: &mut VmExit) {
     exit.linear &= !0xfff;
     exit.physical &= !0xfff;
     exit.length = 0;
-    if exit.reason == ExitReason::ExceptionOrNmi
-        && exit.interruption & 0xff == u32::from(PAGE_FAULT)
-    {
+    let page_fault = exit.reason == ExitReason::ExceptionOrNmi
+        && exit.interruption & 0xff == u32::from(PAGE_FAULT);
+    if page_fault || exit.reason == ExitReason::ApicAccess {
         exit.qualification &= !0xfff;
     }
 }

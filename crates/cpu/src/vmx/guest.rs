@@ -46,6 +46,7 @@ pub(super) struct GuestState {
     pub(super) pdptes: [u64; 4],
     pub(super) preemption_timer: u32,
     pub(super) pml_index: u16,
+    pub(super) interrupt_status: u16,
 }
 
 impl GuestState {
@@ -76,6 +77,7 @@ impl GuestState {
             pdptes: std::array::from_fn(|n| vmcs.read(Field::GUEST_PDPTE0.plus(n as u32))),
             preemption_timer: vmcs.read_32(Field::PREEMPTION_TIMER),
             pml_index: vmcs.read(Field::GUEST_PML_INDEX) as u16,
+            interrupt_status: vmcs.read(Field::GUEST_INTERRUPT_STATUS) as u16,
         }
     }
 
@@ -146,6 +148,7 @@ pub(super) struct Saved {
     pub(super) preemption_timer: Option<u32>,
     pub(super) enclave_interruption: bool,
     pub(super) pml_index: u16,
+    pub(super) interrupt_status: u16,
 }
 
 /// Saves guest state.
@@ -184,6 +187,9 @@ pub(super) fn save(vmcs: Region<'_>, cpu: &Cpu, controls: &ExecutionControls, sa
     save_blocking(vmcs, cpu, saved);
     if controls.secondary.contains(SecondaryControls::PAGE_MODIFICATION_LOG) {
         vmcs.write(Field::GUEST_PML_INDEX, saved.pml_index.into());
+    }
+    if controls.has_virtual_interrupts() {
+        vmcs.write(Field::GUEST_INTERRUPT_STATUS, saved.interrupt_status.into());
     }
     if let Some(timer) = saved.preemption_timer {
         vmcs.write(Field::PREEMPTION_TIMER, timer.into());

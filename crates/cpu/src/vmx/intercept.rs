@@ -6,7 +6,8 @@ use cloister_x86::vmx::{ExitReason, ProcControls, SecondaryControls};
 
 use super::capability::{CR0_FIXED, CR4_FIXED};
 use super::controls::ExecutionControls;
-use super::{Pauses, VmExit, info, window};
+use super::{Pauses, VmExit, info, virtual_apic};
+use crate::apic::register;
 use crate::cpu::Cpu;
 use crate::exit::Exec;
 use crate::op::{NO_MEMORY, Op};
@@ -189,16 +190,9 @@ impl Cpu {
         if !proc.contains(ProcControls::TPR_SHADOW) {
             return Ok(false);
         }
-        let virtual_apic = self.physical_page(page);
-        let old = virtual_apic.read(0x80);
-        virtual_apic.write(0x80, old & !0xffff_ffff | value << 4);
-        window::check_task_priority(self);
+        self.virtual_apic(page).write(register::TPR, (value as u32) << 4);
+        virtual_apic::task_priority_changed(self);
         Ok(true)
-    }
-
-    /// The task priority in a virtual-APIC page.
-    pub(crate) fn virtual_task_priority(&self, page: u64) -> u8 {
-        self.physical_page(page).byte(0x80)
     }
 
     /// MOV from a control register: the value, where it is not the register's own.

@@ -10,6 +10,7 @@
 //! already, after the faults that come before an exit (SDM Vol. 3C, 25.1.1). Decoded and translated
 //! code is the same inside and outside.
 
+pub(crate) mod apic_access;
 pub(crate) mod capability;
 pub(crate) mod controls;
 pub(crate) mod entry;
@@ -23,12 +24,15 @@ pub(crate) mod intercept;
 mod msr_list;
 pub(crate) mod region;
 mod segment;
+pub(crate) mod virtual_apic;
 pub(crate) mod window;
+mod x2apic;
 
 use cloister_x86::vmx::ExitReason;
 
 pub(crate) use controls::ExecutionControls;
 pub(crate) use host::HostState;
+use virtual_apic::VirtualInterrupts;
 
 use crate::cpu::Cpu;
 use crate::exit::Stop;
@@ -42,8 +46,9 @@ pub(crate) struct NonRoot {
     pub(crate) controls: ExecutionControls,
     /// Its host state.
     pub(crate) host: HostState,
-    /// An exit that comes before the next instruction: of the monitor trap flag or the TPR threshold.
-    pub(crate) pending: Option<ExitReason>,
+    /// An exit that comes before the next instruction: of the monitor trap flag, the TPR threshold or
+    /// the virtual APIC.
+    pub(crate) pending: Option<VmExit>,
     /// When the VMX-preemption timer expires, on the machine's time stamp counter.
     pub(crate) deadline: Option<u64>,
     /// Whether VM entry found an event of an enclave in the interruptibility state, which stays while what it
@@ -53,13 +58,15 @@ pub(crate) struct NonRoot {
     pub(crate) pauses: Option<Pauses>,
     /// PML index.
     pub(crate) pml_index: u16,
+    /// Virtual interrupts, with virtual-interrupt delivery.
+    pub(crate) interrupts: VirtualInterrupts,
     /// VMCS link pointer: the VMCS that VMREAD and VMWRITE of the guest access with VMCS shadowing.
     pub(crate) link_pointer: Option<u64>,
 }
 
 impl NonRoot {
     /// That of a VMCS whose guest state has zeros.
-    pub(crate) const fn new(controls: ExecutionControls, host: HostState) -> Self {
+    pub(crate) fn new(controls: ExecutionControls, host: HostState) -> Self {
         Self {
             controls,
             host,
@@ -68,6 +75,7 @@ impl NonRoot {
             enclave_interruption: false,
             pauses: None,
             pml_index: 0,
+            interrupts: VirtualInterrupts::default(),
             link_pointer: None,
         }
     }

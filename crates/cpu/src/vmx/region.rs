@@ -159,7 +159,7 @@ mod tests {
             let high = of(u64::from(field.encoding() | 1));
             assert_eq!(high.is_some(), field.width() == Width::Bits64, "{field:?}");
         }
-        for encoding in [0x2, 0x810, 0x1000, 0x8000, 0x2034, 0x4830, 0x682a, 0x7000, 1 << 32] {
+        for encoding in [0x4, 0x814, 0x1000, 0x8000, 0x2034, 0x4830, 0x682a, 0x7000, 1 << 32] {
             assert_eq!(of(encoding), None, "{encoding:#x}");
         }
         let named = (0..0x1_0000).filter(|&encoding| of(encoding).is_some()).count();

@@ -9,7 +9,7 @@ use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, int
 
 use super::capability::PREEMPTION_RATE;
 use super::event::{self, Vectoring};
-use super::{NonRoot, VmExit, exit};
+use super::{NonRoot, VmExit, exit, virtual_apic};
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -40,9 +40,10 @@ pub(crate) fn update_attention(cpu: &mut Cpu) {
 }
 
 /// Has an exit come before the next instruction.
-pub(super) fn pend(cpu: &mut Cpu, reason: ExitReason) {
+pub(super) fn pend(cpu: &mut Cpu, exit: VmExit) {
     if let Some(guest) = &mut cpu.arch.vmx.guest {
-        guest.pending = Some(reason);
+        // What follows from an instruction comes before the monitor trap flag.
+        guest.pending.get_or_insert(exit);
         cpu.run.attention |= attention::GUEST;
     }
 }
@@ -50,7 +51,7 @@ pub(super) fn pend(cpu: &mut Cpu, reason: ExitReason) {
 /// After an instruction that ran on its own, or an event that was delivered or injected.
 pub(crate) fn after_instruction(cpu: &mut Cpu) {
     if cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP)) {
-        pend(cpu, ExitReason::MonitorTrap);
+        pend(cpu, VmExit::new(ExitReason::MonitorTrap));
     }
 }
 
@@ -99,16 +100,6 @@ pub(crate) fn time_to_timer(cpu: &Cpu) -> Option<Duration> {
     Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }
 
-/// Pends the exit of a virtual task priority below the threshold (SDM Vol. 3C, 26.7.7 and 29.1.2).
-pub(crate) fn check_task_priority(cpu: &mut Cpu) {
-    let Some(controls) = cpu.guest_controls() else { return };
-    if controls.proc.contains(ProcControls::TPR_SHADOW)
-        && u32::from(cpu.virtual_task_priority(controls.virtual_apic) >> 4) < controls.tpr_threshold
-    {
-        pend(cpu, ExitReason::TprBelowThreshold);
-    }
-}
-
 /// Exits that come before debug traps.
 ///
 /// # Errors
@@ -117,7 +108,7 @@ pub(crate) fn check_task_priority(cpu: &mut Cpu) {
 pub(crate) fn attend_first(cpu: &mut Cpu) -> Result<(), Exit> {
     let Some(guest) = &mut cpu.arch.vmx.guest else { return Ok(()) };
     match guest.pending.take() {
-        Some(reason) => exit::leave(cpu, VmExit::new(reason), Vectoring::default()),
+        Some(exit) => exit::leave(cpu, exit, Vectoring::default()),
         None => Ok(()),
     }
 }
@@ -151,22 +142,32 @@ pub(crate) fn attend_last(cpu: &mut Cpu) -> Result<(), Exit> {
     if proc.contains(ProcControls::INTERRUPT_WINDOW) && cpu.arch.system_flags.contains(Rflags::IF) {
         return exit::leave(cpu, VmExit::new(ExitReason::InterruptWindow), Vectoring::default());
     }
-    if pin.contains(PinControls::EXTERNAL_INTERRUPT) {
-        return external_interrupt(cpu);
+    loop {
+        virtual_apic::deliver(cpu)?;
+        if !external_interrupt(cpu)? {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
-/// An external interrupt that exits, whatever IF is.
-fn external_interrupt(cpu: &mut Cpu) -> Result<(), Exit> {
+/// An external interrupt that exits, whatever IF is; `true` if it told of posted interrupts instead.
+fn external_interrupt(cpu: &mut Cpu) -> Result<bool, Exit> {
     let (Some(vector), Some(controls)) = (cpu.apic.deliverable(), cpu.guest_controls()) else {
-        return Ok(());
+        return Ok(false);
     };
+    if !controls.pin.contains(PinControls::EXTERNAL_INTERRUPT) {
+        return Ok(false);
+    }
+    let acknowledges = controls.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT);
+    if virtual_apic::take_posted(cpu, vector) {
+        return Ok(true);
+    }
     let mut interrupt = VmExit::new(ExitReason::ExternalInterrupt);
-    if controls.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT) {
+    if acknowledges {
         interrupt.interruption =
             u32::from(vector) | interruption::EXTERNAL << 8 | interruption::VALID;
         cpu.apic_acknowledge(vector);
     }
-    exit::leave(cpu, interrupt, Vectoring::default())
+    exit::leave(cpu, interrupt, Vectoring::default())?;
+    Ok(false)
 }

@@ -353,7 +353,8 @@ extern "C" fn repeated<T: Int, E: Element>(cpu: &mut Cpu, op: &Op) -> Exec {
         if count == done || (E::COMPARES && cpu.arch.flags.zf() == until_equal) {
             return Ok(());
         }
-        if trace || elements >= ELEMENTS_PER_LOOK || pages >= RUNS_PER_LOOK + elements {
+        let apart = trace || cpu.run.virtual_write.is_some();
+        if apart || elements >= ELEMENTS_PER_LOOK || pages >= RUNS_PER_LOOK + elements {
             // Let the engine look at events, and come back.
             cpu.arch.rip = cpu.op_rip(op);
             cpu.run.between_iterations = true;

@@ -26,10 +26,11 @@ extern "C" fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
     cpu.intercept_msr(op, index, false)?;
-    let value = match cpu.read_msr(index)? {
-        Some(value) => value,
-        None => return Err(cpu.exit_with(Exit::Rdmsr { index })),
+    let value = match cpu.virtual_x2apic_read(index) {
+        Some(value) => Some(value),
+        None => cpu.read_msr(index)?,
     };
+    let Some(value) = value else { return Err(cpu.exit_with(Exit::Rdmsr { index })) };
     cpu.arch.gpr[Gpr::Rax] = value & 0xffff_ffff;
     cpu.arch.gpr[Gpr::Rdx] = value >> 32;
     Ok(())
@@ -40,7 +41,7 @@ extern "C" fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     let index = cpu.arch.gpr[Gpr::Rcx] as u32;
     cpu.intercept_msr(op, index, true)?;
     let value = cpu.arch.gpr[Gpr::Rax] & 0xffff_ffff | cpu.arch.gpr[Gpr::Rdx] << 32;
-    if cpu.write_msr(index, value)? {
+    if cpu.virtual_x2apic_write(index, value)? || cpu.write_msr(index, value)? {
         Ok(())
     } else {
         Err(cpu.exit_with(Exit::Wrmsr { index, value }))

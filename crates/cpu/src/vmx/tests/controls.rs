@@ -2,7 +2,7 @@
 
 use cloister_x86::msr;
 use cloister_x86::vmcs::Field;
-use cloister_x86::vmx::{PinControls, ProcControls, SecondaryControls};
+use cloister_x86::vmx::{ExitControls, PinControls, ProcControls, SecondaryControls};
 
 use super::ept::{PML4, with_ept};
 use super::machine::{End, Machine, PAGE};
@@ -123,6 +123,120 @@ fn invalid_controls_are_refused() {
     }
 }
 
+/// Virtual interrupts, posted by other processors.
+fn posted(machine: &mut Machine) {
+    machine.control(ProcControls::TPR_SHADOW);
+    machine.write(Field::VIRTUAL_APIC, PAGE);
+    machine.second(SecondaryControls::VIRTUAL_INTERRUPTS);
+    let pin = PinControls::EXTERNAL_INTERRUPT | PinControls::POSTED_INTERRUPTS;
+    machine.set(Field::PIN_CONTROLS, pin.bits());
+    machine.set(Field::EXIT_CONTROLS, ExitControls::ACKNOWLEDGE_INTERRUPT.bits());
+}
+
+#[test]
+fn controls_of_the_virtual_apic_are_checked() {
+    use SecondaryControls as S;
+    let table: [(&str, Change, End); 14] = [
+        ("x2APIC without TPR shadow", |m| m.second(S::X2APIC), REFUSED),
+        ("registers without TPR shadow", |m| m.second(S::APIC_REGISTERS), REFUSED),
+        (
+            "virtual interrupts without TPR shadow",
+            |m| {
+                m.set(Field::PIN_CONTROLS, PinControls::EXTERNAL_INTERRUPT.bits());
+                m.second(S::VIRTUAL_INTERRUPTS);
+            },
+            REFUSED,
+        ),
+        (
+            "virtual interrupts without external-interrupt exiting",
+            |m| {
+                m.control(ProcControls::TPR_SHADOW);
+                m.write(Field::VIRTUAL_APIC, PAGE);
+                m.second(S::VIRTUAL_INTERRUPTS);
+            },
+            REFUSED,
+        ),
+        (
+            "APIC-access page, unaligned",
+            |m| {
+                m.second(S::APIC_ACCESSES);
+                m.write(Field::APIC_ACCESS, PAGE + 8);
+            },
+            REFUSED,
+        ),
+        (
+            "APIC-access page, too high",
+            |m| {
+                m.second(S::APIC_ACCESSES);
+                m.write(Field::APIC_ACCESS, 1 << 51);
+            },
+            REFUSED,
+        ),
+        (
+            "APIC accesses with x2APIC",
+            |m| {
+                posted(m);
+                m.second(S::APIC_ACCESSES | S::X2APIC);
+            },
+            REFUSED,
+        ),
+        ("posted interrupts", posted, End::Guest),
+        (
+            "posted without virtual interrupts",
+            |m| {
+                posted(m);
+                m.write(Field::SECONDARY_CONTROLS, 0);
+            },
+            REFUSED,
+        ),
+        (
+            "posted without acknowledgement",
+            |m| {
+                posted(m);
+                m.clear_exit(ExitControls::ACKNOWLEDGE_INTERRUPT);
+            },
+            REFUSED,
+        ),
+        (
+            "notification vector",
+            |m| {
+                posted(m);
+                m.write(Field::POSTED_VECTOR, 0x100);
+            },
+            REFUSED,
+        ),
+        (
+            "descriptor, unaligned",
+            |m| {
+                posted(m);
+                m.write(Field::POSTED_DESCRIPTOR, PAGE + 0x20);
+            },
+            REFUSED,
+        ),
+        (
+            "descriptor, too high",
+            |m| {
+                posted(m);
+                m.write(Field::POSTED_DESCRIPTOR, 1 << 51);
+            },
+            REFUSED,
+        ),
+        (
+            "a threshold that virtual interrupts do not use",
+            |m| {
+                posted(m);
+                m.write(Field::TPR_THRESHOLD, 0x1f);
+            },
+            End::Guest,
+        ),
+    ];
+    for (name, change, end) in table {
+        let mut machine = Machine::new();
+        change(&mut machine);
+        assert_eq!(machine.run(|_| Ok(())), end, "{name}");
+    }
+}
+
 #[test]
 fn controls_have_the_settings_that_the_capability_msrs_announce() {
     for (field, index) in [
@@ -165,7 +279,12 @@ fn addresses_without_their_controls_and_lists_without_entries_are_not_looked_at(
         Field::IO_BITMAP_B,
         Field::MSR_BITMAP,
         Field::VIRTUAL_APIC,
+        Field::APIC_ACCESS,
+        Field::POSTED_DESCRIPTOR,
         Field::EPTP,
+        Field::EPTP_LIST,
+        Field::VMREAD_BITMAP,
+        Field::VMWRITE_BITMAP,
         Field::EXIT_MSR_STORE_ADDRESS,
         Field::EXIT_MSR_LOAD_ADDRESS,
         Field::ENTRY_MSR_LOAD_ADDRESS,

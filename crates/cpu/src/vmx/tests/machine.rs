@@ -70,6 +70,7 @@ pub(super) fn fill_region(cpu: &Cpu, address: u64) {
         preemption_timer: None,
         enclave_interruption: false,
         pml_index: 0,
+        interrupt_status: 0,
     };
     guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
     vmcs.write(Field::LINK_POINTER, u64::MAX);

@@ -1,5 +1,6 @@
 //! VMX operation on bare metal: a hypervisor whose guest runs beside it.
 
+mod apic_access;
 mod controls;
 mod entry;
 mod ept;
@@ -13,5 +14,6 @@ pub(crate) mod machine;
 mod random;
 mod sgx;
 mod shadow;
+mod virtual_interrupt;
 mod window;
 mod world;
