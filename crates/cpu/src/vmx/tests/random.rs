@@ -10,12 +10,14 @@ use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::segment::{Rights, seg};
 use cloister_x86::vmcs::{Field, Kind};
 use cloister_x86::vmx::{EXIT_REASON_ENTRY_FAILURE, EntryControls, ExitReason, interruption};
+use iced_x86::Mnemonic;
 use iced_x86::code_asm::*;
 
 use self::contents::{ENTER_LENGTH, machine, prepare};
 use super::ept::PML4;
 use super::machine::{PAGE, VMCS};
 use crate::cpu::Cpu;
+use crate::op::Op;
 use crate::run_state::attention;
 use crate::state::ArchState;
 use crate::testing::Numbers;
@@ -191,13 +193,19 @@ fn enter(vcpu: &mut Vcpu, numbers: &mut Numbers) -> Outcome {
     vmcs.write(Field::INSTRUCTION_ERROR, 0);
     vmcs.write(Field::EXIT_REASON, 0xffff);
     let before = Before::new(&vcpu.cpu);
-    match vcpu.execute_one() {
+    let executed = vcpu.execute_one();
+    let entry = |op: &Op| matches!(op.mnemonic, Mnemonic::Vmlaunch | Mnemonic::Vmresume);
+    if !vcpu.decoded.first().is_some_and(entry) {
+        // A guest of this memory overwrote the code.
+        return Outcome::Over;
+    }
+    match executed {
         Ok(()) | Err(Stop::JUMP) => {}
         Err(Stop::EXIT) => {
             assert_eq!(vcpu.cpu.take_exit(), Some(Exit::TripleFault));
             return Outcome::Over;
         }
-        // A guest of this memory overwrote the code or its translation.
+        // Or its translation.
         Err(_) => return Outcome::Over,
     }
     let cpu = &vcpu.cpu;

@@ -2,7 +2,9 @@
 
 use cloister_x86::regs::{Cr0, Rflags};
 use cloister_x86::vmcs::{Field, Width};
-use cloister_x86::vmx::{EntryControls, ProcControls, SecondaryControls, interruption};
+use cloister_x86::vmx::{
+    EntryControls, ExitControls, PinControls, ProcControls, SecondaryControls, interruption,
+};
 use cloister_x86::{Gpr, msr};
 
 use super::super::ept::{PML4, map_all};
@@ -11,10 +13,13 @@ use crate::cpu::Cpu;
 use crate::state::ArchState;
 use crate::testing::{CODE, DATA, DEVICE, Numbers, RAM_SIZE};
 use crate::vmx::capability;
+use crate::vmx::region::{REVISION, SHADOW};
 
 /// The guest's gates, which lead to [`GUEST`], and its descriptors.
 const IDT: u64 = 0x10_7000;
 const GDT: u64 = 0x10_8000;
+/// A shadow VMCS.
+const LINKED: u64 = 0x10_9000;
 /// VMLAUNCH and VMRESUME, one after the other.
 const ENTER: [u8; 6] = [0x0f, 0x01, 0xc2, 0x0f, 0x01, 0xc3];
 pub(super) const ENTER_LENGTH: u64 = 3;
@@ -23,7 +28,7 @@ const SLOT: u64 = 8;
 const SLOTS: u64 = 64;
 
 /// Instructions that exit, change what exits, or fault.
-const INSTRUCTION_BYTES: [&[u8]; 47] = [
+const INSTRUCTION_BYTES: [&[u8]; 54] = [
     &[0x0f, 0xa2],                   // CPUID
     &[0xf4],                         // HLT
     &[0x0f, 0x31],                   // RDTSC
@@ -53,6 +58,13 @@ const INSTRUCTION_BYTES: [&[u8]; 47] = [
     &[0x0f, 0x01, 0xc2],             // VMLAUNCH
     &[0x0f, 0xc7, 0x30],             // VMPTRLD [RAX]
     &[0x0f, 0x78, 0xc8],             // VMREAD RAX, RCX
+    &[0x0f, 0x79, 0xc8],             // VMWRITE RCX, RAX
+    &[0x0f, 0x01, 0xd4],             // VMFUNC
+    &[0x89, 0x80, 0x80, 0, 0, 0],    // MOV [RAX + 80H], EAX
+    &[0x09, 0x80, 0x80, 0, 0, 0],    // OR [RAX + 80H], EAX
+    &[0x89, 0x80, 0xb0, 0, 0, 0],    // MOV [RAX + 0B0H], EAX
+    &[0x89, 0x80, 0, 0x03, 0, 0],    // MOV [RAX + 300H], EAX
+    &[0x8b, 0x80, 0x70, 0x02, 0, 0], // MOV EAX, [RAX + 270H]
     &[0xf3, 0x90],                   // PAUSE
     &[0x0f, 0x01, 0x38],             // INVLPG [RAX]
     &[0x66, 0x0f, 0x38, 0x82, 0x00], // INVPCID RAX, [RAX]
@@ -122,13 +134,22 @@ fn fill(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
     if second.contains(SecondaryControls::UNRESTRICTED_GUEST) {
         set(Field::SECONDARY_CONTROLS, SecondaryControls::EPT.bits());
     }
+    virtual_apic(cpu, at, second, numbers);
+    let activated = vmcs.read_32(Field::PROC_CONTROLS) & ProcControls::SECONDARY.bits() != 0;
+    if activated && second.contains(SecondaryControls::VMCS_SHADOWING) {
+        cpu.physical_page(LINKED).write(0, (REVISION | SHADOW).into());
+        vmcs.write(Field::LINK_POINTER, LINKED);
+    }
     let timer = numbers.one_of(&[0, 1, u64::from(u32::MAX)]);
     let pat = cpu.arch.msrs.pat;
     for (field, value) in [
         (Field::IO_BITMAP_A, PAGE),
         (Field::IO_BITMAP_B, PAGE + 0x1000),
         (Field::MSR_BITMAP, PAGE),
-        (Field::VIRTUAL_APIC, PAGE),
+        (Field::VMREAD_BITMAP, PAGE),
+        (Field::VMWRITE_BITMAP, PAGE + 0x1000),
+        (Field::VM_FUNCTION_CONTROLS, u64::from(second.contains(SecondaryControls::EPT))),
+        (Field::EPTP_LIST, PAGE),
         (Field::VPID, 1),
         (Field::EPTP, PML4 | numbers.below(2) << 6 | 3 << 3 | 6),
         (Field::PREEMPTION_TIMER, timer),
@@ -170,6 +191,37 @@ fn fill(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
             }
         }
         _ => {}
+    }
+}
+
+/// The controls of the virtual APIC that go together with the secondary ones of the region at `at`.
+fn virtual_apic(cpu: &Cpu, at: u64, second: SecondaryControls, numbers: &mut Numbers) {
+    use SecondaryControls as S;
+    let vmcs = cpu.vmcs(at);
+    let set = |field, bits: u32| vmcs.write(field, vmcs.read(field) | u64::from(bits));
+    let clear = |field, bits: u32| vmcs.write(field, vmcs.read(field) & !u64::from(bits));
+    if second.intersects(S::X2APIC | S::APIC_REGISTERS | S::VIRTUAL_INTERRUPTS) {
+        set(Field::PROC_CONTROLS, ProcControls::TPR_SHADOW.bits());
+    }
+    if second.contains(S::X2APIC) {
+        clear(Field::SECONDARY_CONTROLS, S::APIC_ACCESSES.bits());
+    }
+    if second.contains(S::VIRTUAL_INTERRUPTS) {
+        set(Field::PIN_CONTROLS, PinControls::EXTERNAL_INTERRUPT.bits());
+        set(Field::EXIT_CONTROLS, ExitControls::ACKNOWLEDGE_INTERRUPT.bits());
+    } else {
+        clear(Field::PIN_CONTROLS, PinControls::POSTED_INTERRUPTS.bits());
+    }
+    for (field, value) in [
+        (Field::VIRTUAL_APIC, PAGE),
+        (Field::APIC_ACCESS, DATA),
+        (Field::POSTED_VECTOR, numbers.below(256)),
+        (Field::POSTED_DESCRIPTOR, PAGE + 0x40),
+        (Field::EOI_EXIT_BITMAP0, numbers.draw()),
+        (Field::EOI_EXIT_BITMAP3, numbers.draw()),
+        (Field::GUEST_INTERRUPT_STATUS, numbers.draw() & numbers.draw()),
+    ] {
+        vmcs.write(field, value);
     }
 }
 
