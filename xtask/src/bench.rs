@@ -1,11 +1,12 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
 //! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
-//! SGX model, guests with more enclave memory than EPC, and the host's EPC. Whatever the figures
-//! are, they are printed: how fast a host is, is not an error.
+//! SGX model, guests with more enclave memory than EPC, guests of guests, and the host's EPC. Whatever the
+//! figures are, they are printed: how fast a host is, is not an error.
 
 mod enclaves;
 mod leaves;
 mod login;
+mod nested;
 mod paging;
 mod pool;
 mod programs;
@@ -47,6 +48,9 @@ pub(crate) struct Options {
     /// Only boots
     #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs", "enclaves"])]
     boots: bool,
+    /// Only VM exits and boots of a guest's guest
+    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs", "enclaves", "boots"])]
+    nested: bool,
     /// Boots of each machine, of which the median counts, and runs of the programs, of which the best does
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
@@ -71,6 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.enclaves {
         return enclaves::run(&image, &cloister, leaves::run()?);
     }
+    if options.nested {
+        return nested::run(&image, &cloister, options.repeat);
+    }
     let qemu = Machine::Qemu(qemu()?);
     if options.programs {
         return programs::run(&cloister, &qemu, options.repeat);
@@ -86,6 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     paging::run(&image, &cloister)?;
     pool::start(&image, &cloister)?;
     enclaves::run(&image, &cloister, leaves::run()?)?;
+    nested::run(&image, &cloister, options.repeat)?;
     pool::run()?;
     println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (wanted: at most {WANTED_BOOT_RATIO})");
     Ok(())

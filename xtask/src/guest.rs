@@ -16,6 +16,7 @@ pub(crate) struct Programs {
     pub(crate) init: PathBuf,
     pub(crate) enclave_demo: PathBuf,
     pub(crate) bench: PathBuf,
+    pub(crate) exits: PathBuf,
     pub(crate) programs: PathBuf,
     pub(crate) enclave: PathBuf,
 }
@@ -31,7 +32,7 @@ impl Programs {
         // Static, at a fixed address: the image has no dynamic loader.
         let mut cargo = build_command(&programs, "-C relocation-model=static");
         cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo"]);
-        cargo.args(["-p", "guest-bench", "-p", "guest-programs"]);
+        cargo.args(["-p", "guest-bench", "-p", "guest-exits", "-p", "guest-programs"]);
         process::show(&mut cargo)?;
 
         let enclave = repository::cache().join("guest-enclave");
@@ -49,6 +50,7 @@ impl Programs {
             init: path(&programs, "guest-init"),
             enclave_demo: path(&programs, "guest-enclave-demo"),
             bench: path(&programs, "guest-bench"),
+            exits: path(&programs, "guest-exits"),
             programs: path(&programs, "guest-programs"),
             enclave: path(&enclave, "guest-enclave"),
         })

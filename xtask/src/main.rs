@@ -13,6 +13,7 @@ mod diff;
 mod disk;
 mod enclave;
 mod fuzz;
+mod gdb;
 mod grub_oracle;
 mod guest;
 mod guest_tests;

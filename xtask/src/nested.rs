@@ -48,7 +48,7 @@ pub(crate) fn fetch() -> Result<()> {
     Archive::open()?.unpacked_for_a_guest(PACKAGE).map(drop)
 }
 
-/// An initramfs of init and KVM's modules alone, for a kernel of this line.
+/// An initramfs of init, KVM's modules and `exits`, the program that times VM exits, for a kernel of this line.
 ///
 /// # Errors
 /// As [`image::Image::get`].
@@ -68,6 +68,7 @@ fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Resu
         let source = repository::root().join(format!("guest/nested/{name}.sh"));
         root.file(&format!("bin/{name}"), 0o755, process::read(&source)?);
     }
+    root.file("bin/exits", 0o755, process::read(&crate::guest::Programs::build()?.exits)?);
     Ok(())
 }
 
