@@ -366,12 +366,9 @@ impl Cpu {
         if !c.secondary.contains(SecondaryControls::PAUSE_LOOP) {
             return Ok(());
         }
-        let first = match guest.pauses {
-            Some(Pauses { first, last }) if now.wrapping_sub(last) <= c.ple_gap.into() => first,
-            _ => now,
-        };
-        guest.pauses = Some(Pauses { first, last: now });
-        if now.wrapping_sub(first) > c.ple_window.into() {
+        let pauses = Pauses::with(guest.pauses, now, c.ple_gap);
+        guest.pauses = Some(pauses);
+        if now.wrapping_sub(pauses.first) > c.ple_window.into() {
             return Err(self.vm_exit(VmExit::of(ExitReason::Pause, op)));
         }
         Ok(())

@@ -10,6 +10,7 @@ use iced_x86::code_asm::*;
 use super::machine::{End, GUEST, HOST, Machine, PAGE, become_guest};
 use crate::exit::Stop;
 use crate::testing::{CODE, DATA};
+use crate::vmx::Pauses;
 
 type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -399,6 +400,17 @@ fn a_loop_of_pauses_exits_after_its_window() {
     // Each PAUSE begins a loop, and user code has none.
     assert_eq!(exits(0, 0, 0), [false, false]);
     assert_eq!(exits(forever, 0, 3), [false, false]);
+}
+
+#[test]
+fn a_loop_of_pauses_may_be_slower_than_one_of_hardware() {
+    let begun = Pauses::with(None, 1_000, 128);
+    let slow = Pauses::with(Some(begun), 5_000, 128);
+    let too_slow = Pauses::with(Some(slow), 10_000, 128);
+
+    assert_eq!(begun, Pauses { first: 1_000, last: 1_000 });
+    assert_eq!(slow, Pauses { first: 1_000, last: 5_000 });
+    assert_eq!(too_slow, Pauses { first: 10_000, last: 10_000 });
 }
 
 #[test]
