@@ -48,17 +48,22 @@ pub(crate) fn fetch() -> Result<()> {
     Archive::open()?.unpacked_for_a_guest(PACKAGE).map(drop)
 }
 
-/// An initramfs of init, KVM's modules and `exits`, the program that times VM exits, for a kernel of this line.
+/// An initramfs of init, KVM's modules and `exits`, the program that times VM exits, for a kernel of this
+/// line.
 ///
 /// # Errors
 /// As [`image::Image::get`].
 pub(crate) fn kvm(line: &Line, name: &str) -> Result<image::Small> {
     let archive = Archive::open()?;
+    image::Small::new(&archive, line, &with_kvm(&archive, line)?, name, Vec::new())
+}
+
+fn with_kvm(archive: &Archive, line: &Line) -> Result<cpio::Archive> {
     let mut root = cpio::Archive::with_console();
     root.file("init", 0o755, process::read(&crate::guest::Programs::build()?.init)?);
     image::add_mount_points(&mut root);
-    add_kvm(&mut root, &archive, &Kernel::get(&archive, line)?)?;
-    image::Small::new(&archive, line, &root, name, Vec::new())
+    add_kvm(&mut root, archive, &Kernel::get(archive, line)?)?;
+    Ok(root)
 }
 
 fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Result<()> {
@@ -72,19 +77,19 @@ fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Resu
     Ok(())
 }
 
-/// The initramfs of L1 whose L2 boots the image.
+/// The initramfs of L1 whose L2 boots the stock kernel with an initramfs, which may be such a one again.
 ///
 /// # Errors
 /// Packages that cannot be fetched; a library that QEMU lacks.
-pub(crate) fn initrd(l2: &image::Image, name: &str) -> Result<PathBuf> {
+pub(crate) fn initrd(l2: &Path, name: &str) -> Result<PathBuf> {
     let archive = Archive::open()?;
     let kernel = Kernel::get(&archive, &crate::kernel::STOCK)?;
     let qemu = archive.unpacked_for_a_guest(PACKAGE)?;
-    let l2_initrd = process::read(&l2.initrd)?;
+    let l2_initrd = process::read(l2)?;
     let mut root = cpio::Archive::default();
     add_kvm(&mut root, &archive, &kernel)?;
     add_qemu(&mut root, &qemu)?;
-    root.file("l2/vmlinuz", 0o644, process::read(&l2.kernel)?);
+    root.file("l2/vmlinuz", 0o644, process::read(&kernel.image)?);
     root.file("l2/initrd", 0o644, l2_initrd.clone());
     image::write(&[l2_initrd, root.finish()].concat(), name)
 }

@@ -72,7 +72,7 @@ fn nothing_is_wrong(transcript: &Transcript) -> Result<()> {
 
 /// A machine for L1 whose init runs `tasks`. `l2` is what L1's command line has for its scripts.
 fn l1(setup: &Setup, cpus: u32, tasks: &str, l2: &str) -> Result<Boot> {
-    let initrd = nested::initrd(&setup.image, "nested-tests")?;
+    let initrd = nested::initrd(&setup.image.initrd, "nested-tests")?;
     let append = format!("quiet cloister.run=modules,{tasks} {l2}");
     let boot = Boot::new(&setup.image.kernel, &initrd, &append);
     let boot = Boot { cpus, memory: MEMORY.to_owned(), limit: LIMIT, ..boot };
@@ -170,6 +170,49 @@ pub(super) fn at_once(setup: &Setup) -> Result<()> {
     expect(&transcript, done)?;
     expect_in(&l2, done, &transcript)?;
     expect(&transcript, "l2-beside: enclave-demo ended well ")
+}
+
+/// Enclaves of 12 MiB by turns in the 8 MiB that L2 has.
+pub(super) fn oversubscribed(setup: &Setup) -> Result<()> {
+    let l2 = "l2.cpus=2 l2.epc=8M l2.run=enclave-demo:oversubscribed:12:4";
+    let (transcript, l2) = run(setup, l1(setup, 2, "l2", l2)?)?;
+
+    expect_in(&l2, "enclave-demo: 3072 pages of enclaves in 4 threads, 2 sweeps: ", &transcript)?;
+    expect_in(&l2, "init: end enclave-demo 0", &transcript)
+}
+
+/// QEMU is killed while four processors of L2, on one of L1, are at work in enclaves. Then there is another
+/// L2, which gets all of L1's EPC.
+pub(super) fn killed(setup: &Setup) -> Result<()> {
+    let l2 = "l2.cpus=4 l2.run=enclave-demo:oversubscribed:32:4:400";
+    let (transcript, l2) = run(setup, l1(setup, 1, "l2-kill:begin?enclave-demo:1:1,l2", l2)?)?;
+
+    expect(&transcript, "l2-kill: QEMU ended with exit code 137")?;
+    let ended = l2.iter().filter(|line| line.contains("init: end enclave-demo 0")).count();
+    ensure!(ended == 1, "{ended} of two L2s came to their ends:\n{}", transcript.tail());
+    expect(&transcript, "init: end l2 0")
+}
+
+/// Nested nested: L2 has a QEMU of its own, and L3 half of its EPC.
+pub(super) fn demo_enclave_in_l3(setup: &Setup) -> Result<()> {
+    let within = nested::initrd(&setup.image.initrd, "nested-tests")?;
+    let initrd = nested::initrd(&within, "nested-nested-tests")?;
+    let append = format!(
+        "quiet cloister.run=modules,l2 l2.run=modules,l2 l2.memory=1G l3.run={} l3.memory=256M \
+         l3.epc=32M",
+        nested::DEMO
+    );
+    let boot = Boot::new(&setup.image.kernel, &initrd, &append).option(EPC.0, EPC.1);
+    let boot = Boot { memory: "2G".to_owned(), limit: Duration::from_secs(1200), ..boot };
+
+    let (transcript, l2) = run(setup, boot)?;
+
+    let l3: Vec<String> =
+        l2.iter().filter_map(|line| line.strip_prefix(L2)).map(str::to_owned).collect();
+    for (_, text) in demo::expectations(&setup.image) {
+        expect_in(&l3, &text, &transcript)?;
+    }
+    expect_in(&l2, "init: end l2 0", &transcript)
 }
 
 /// QEMU's `query-sgx` against the CPUID of its guest.
