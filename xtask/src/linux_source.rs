@@ -11,12 +11,20 @@ use crate::apt::Archive;
 use crate::{process, repository};
 
 /// What the selftests are compiled from.
-const MEMBERS: [&str; 7] = [
+const MEMBERS: [&str; 15] = [
+    "scripts/subarch.include",
+    "tools/testing/selftests/kvm",
+    "tools/testing/selftests/rseq",
     "tools/testing/selftests/sgx",
     "tools/testing/selftests/x86",
     "tools/testing/selftests/kselftest.h",
     "tools/testing/selftests/kselftest_harness.h",
+    "tools/testing/selftests/lib.mk",
+    "tools/arch/x86/include",
+    "tools/build",
     "tools/include",
+    "tools/lib/rbtree.c",
+    "tools/scripts",
     "arch/x86/include/asm",
     "arch/x86/include/uapi/asm",
 ];

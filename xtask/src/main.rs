@@ -19,6 +19,7 @@ mod guest;
 mod guest_tests;
 mod image;
 mod kernel;
+mod kvm_selftests;
 mod lint;
 mod linux_source;
 mod machine;

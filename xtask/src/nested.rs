@@ -58,6 +58,19 @@ pub(crate) fn kvm(line: &Line, name: &str) -> Result<image::Small> {
     image::Small::new(&archive, line, &with_kvm(&archive, line)?, name, Vec::new())
 }
 
+/// The same with Linux's selftests of KVM, for the stock kernel.
+///
+/// # Errors
+/// As [`image::Image::get`].
+pub(crate) fn kvm_selftests() -> Result<image::Small> {
+    let archive = Archive::open()?;
+    let programs = crate::kvm_selftests::Programs::build(&archive)?;
+    let mut root = with_kvm(&archive, &crate::kernel::STOCK)?;
+    programs.add(&mut root)?;
+    let names = programs.names().map(str::to_owned).collect();
+    image::Small::new(&archive, &crate::kernel::STOCK, &root, "kvm-selftests", names)
+}
+
 fn with_kvm(archive: &Archive, line: &Line) -> Result<cpio::Archive> {
     let mut root = cpio::Archive::with_console();
     root.file("init", 0o755, process::read(&crate::guest::Programs::build()?.init)?);

@@ -7,6 +7,7 @@ mod epc;
 mod epc_view;
 mod exec;
 mod kernels;
+mod kvm;
 mod monitor;
 mod nested;
 mod policy;
@@ -134,6 +135,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("the_free_race_test_is_counted_on_four_processors", race::on_four_processors),
     alone("kvm_intel_of_linux_6_1_loads_without_a_warning", nested::kvm_of_linux_6_1),
     alone("kvm_intel_of_linux_6_12_loads_without_a_warning", nested::kvm_of_linux_6_12),
+    long("the_kvm_selftests_pass_on_two_processors", kvm::selftests),
     alone("the_demo_enclave_runs_in_l2", nested::demo_enclave),
     alone("without_its_device_the_provisioning_key_is_refused_in_l2", nested::provisioning),
     alone("with_launch_control_locked_l2_still_has_sgx", nested::launch_control_locked),
