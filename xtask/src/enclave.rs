@@ -16,6 +16,8 @@ use crate::signer::{Hasher, Signer};
 const PAGE: usize = 4096;
 /// Bytes of ELRANGE; guest/enclave/src/main.rs says the same.
 const ELRANGE_SIZE: u64 = 0x1000_0000;
+/// The same of the enclave that has no page; guest/rules/src/operands.rs says the same.
+const EMPTY_ELRANGE_SIZE: u64 = 0x1_0000;
 /// Threads, whose pages lie one after the other from the beginning of ELRANGE.
 const THREADS: u64 = 4;
 /// Bytes of a thread's pages.
@@ -64,7 +66,23 @@ pub(crate) fn sign(program: &Path) -> Result<Signed> {
         let chunks = [PageChunk::IncludedMeasured; 16];
         writer.write_page((&mut &page.contents[..], chunks), Some(page.offset), secinfo)?;
     }
-    let hash = EnclaveHash::from_stream::<_, Hasher>(&mut Cursor::new(&stream))?;
+    let (hash, sigstruct) = sigstruct_of(&stream)?;
+    Ok(Signed { stream, mrenclave: hash.hash(), sigstruct })
+}
+
+/// SIGSTRUCT of an enclave of no page, which `guest/rules` creates.
+///
+/// # Errors
+/// Failures of the signer.
+pub(crate) fn sign_nothing() -> Result<Vec<u8>> {
+    let mut stream = Vec::new();
+    let header = MeasECreate { size: EMPTY_ELRANGE_SIZE, ssaframesize: 1 };
+    CanonicalSgxsWriter::new(&mut stream, header, true)?;
+    Ok(sigstruct_of(&stream)?.1)
+}
+
+fn sigstruct_of(stream: &[u8]) -> Result<(EnclaveHash, Vec<u8>)> {
+    let hash = EnclaveHash::from_stream::<_, Hasher>(&mut Cursor::new(stream))?;
     let signer = Signer::get()?;
     let mut sigstruct = sigstruct::Signer::new(hash);
     // Whoever builds the enclave chooses DEBUG, the provisioning key, and AVX.
@@ -74,7 +92,7 @@ pub(crate) fn sign(program: &Path) -> Result<Signed> {
     let signed = sigstruct.sign::<_, Hasher>(&signer)?;
     sigstruct::verify::<_, Hasher>(&signed, &signer).context("the SIGSTRUCT does not verify")?;
     let sigstruct: &[u8] = signed.as_ref();
-    Ok(Signed { stream, mrenclave: hash.hash(), sigstruct: sigstruct.to_vec() })
+    Ok((hash, sigstruct.to_vec()))
 }
 
 /// The threads, then the segments of the ELF file.

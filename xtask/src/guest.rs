@@ -57,6 +57,22 @@ impl Programs {
     }
 }
 
+/// The kernel that provokes the rules of SGX virtualization, `guest/rules`.
+///
+/// # Errors
+/// Cargo's own.
+pub(crate) fn rules() -> Result<PathBuf> {
+    let directory = repository::cache().join("guest-rules");
+    let script = repository::root().join("guest/rules/rules.ld");
+    let flags = format!(
+        "-C relocation-model=static -C link-arg=-nostartfiles -C link-arg=-nostdlib \
+         -C link-arg=-Wl,--build-id=none -C link-arg=-T{}",
+        script.display()
+    );
+    process::show(build_command(&directory, &flags).args(["-p", "guest-rules"]))?;
+    Ok(directory.join(TARGET).join("release/guest-rules"))
+}
+
 fn build_command(target_directory: &std::path::Path, flags: &str) -> Command {
     let mut cargo = process::cargo();
     cargo

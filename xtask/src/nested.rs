@@ -26,14 +26,15 @@ pub(crate) const DEMO: &str = "sgx,dmesg:sgx,enclave-demo";
 /// Loaded by init's task `modules`.
 const MODULES: [&str; 1] = ["kvm-intel"];
 /// Programs of `/bin` in L1, from `guest/nested`.
-const SCRIPTS: [&str; 6] = ["kvm", "l2", "l2-beside", "l2-kill", "l2-monitor", "memory"];
+const SCRIPTS: [&str; 7] = ["kvm", "l2", "l2-beside", "l2-each", "l2-kill", "l2-monitor", "memory"];
 /// The package of QEMU and its program.
 const PACKAGE: &str = "qemu-system-x86";
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
 /// What QEMU loads for a `pc` that boots a kernel of its command line under KVM.
-const FIRMWARE: [&str; 3] = [
+const FIRMWARE: [&str; 4] = [
     "usr/share/seabios/bios-256k.bin",
     "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/qemu/pvh.bin",
     "usr/share/qemu/kvmvapic.bin",
 ];
 /// Where packages have libraries and the loader of programs.
@@ -69,6 +70,35 @@ pub(crate) fn kvm_selftests() -> Result<image::Small> {
     programs.add(&mut root)?;
     let names = programs.names().map(str::to_owned).collect();
     image::Small::new(&archive, &crate::kernel::STOCK, &root, "kvm-selftests", names)
+}
+
+/// What provokes the rules of SGX virtualization: as a guest of Cloister, and as L2.
+pub(crate) struct Rules {
+    /// A kernel by the PVH boot protocol.
+    pub(crate) program: PathBuf,
+    /// Its initial RAM disk.
+    pub(crate) sigstruct: PathBuf,
+    /// L1, whose L2 it is.
+    pub(crate) l1: image::Small,
+}
+
+impl Rules {
+    /// For L1 with a kernel of this line.
+    ///
+    /// # Errors
+    /// As [`image::Image::get`].
+    pub(crate) fn get(line: &Line, name: &str) -> Result<Self> {
+        let archive = Archive::open()?;
+        let program = crate::guest::rules()?;
+        let signed = crate::enclave::sign_nothing()?;
+        let sigstruct = image::write(&signed, "rules-sigstruct")?;
+        let mut root = with_kvm(&archive, line)?;
+        add_qemu(&mut root, &archive.unpacked_for_a_guest(PACKAGE)?)?;
+        root.file("l2/vmlinuz", 0o644, process::read(&program)?);
+        root.file("l2/initrd", 0o644, signed);
+        let l1 = image::Small::new(&archive, line, &root, name, Vec::new())?;
+        Ok(Self { program, sigstruct, l1 })
+    }
 }
 
 fn with_kvm(archive: &Archive, line: &Line) -> Result<cpio::Archive> {

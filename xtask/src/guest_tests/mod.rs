@@ -14,6 +14,7 @@ mod policy;
 mod power;
 mod qemu;
 mod race;
+mod rules;
 mod setup;
 mod sgx;
 mod shares;
@@ -139,6 +140,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("the_demo_enclave_runs_in_l2", nested::demo_enclave),
     alone("without_its_device_the_provisioning_key_is_refused_in_l2", nested::provisioning),
     alone("with_launch_control_locked_l2_still_has_sgx", nested::launch_control_locked),
+    alone("the_rules_are_those_of_linux_6_1", rules::of_linux_6_1),
+    alone("the_rules_are_those_of_linux_6_12", rules::of_linux_6_12),
     alone("enclaves_run_in_l1_and_l2_at_once", nested::at_once),
     alone("enclaves_larger_than_the_epc_of_l2_keep_their_contents", nested::oversubscribed),
     alone("a_killed_l2_with_enclaves_gives_all_of_its_epc_back", nested::killed),
