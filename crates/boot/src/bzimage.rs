@@ -10,9 +10,11 @@ use super::BootSource;
 use super::entry::EntryState;
 use super::error::{BootError, KernelError};
 use super::memory::{MAX_MAP_ENTRIES, MemoryMap};
+
 use super::placement::{
     BOOT_PARAMS, COMMAND_LINE, LOWEST_KERNEL, check_command_line, write_command_line,
 };
+use crate::narrow::{in_32_bits, in_memory};
 
 /// Offset of the setup header in the file and in `boot_params`.
 const HEADER: usize = 0x1f1;
@@ -83,7 +85,7 @@ impl BzImage {
         if have + 15 < need {
             return Err(cut_short(bytes.len(), need));
         }
-        bytes.truncate(need.min(have) as usize);
+        bytes.truncate(in_memory(need.min(have)));
         if header.syssize == 0 {
             return Err(KernelError::Malformed("syssize is 0"));
         }
@@ -125,15 +127,15 @@ pub(super) fn load(
 
     let mut params = boot_params { hdr: kernel.header, ..Default::default() };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
-    params.hdr.code32_start = start as u32;
-    params.hdr.cmd_line_ptr = COMMAND_LINE as u32;
+    params.hdr.code32_start = in_32_bits(start);
+    params.hdr.cmd_line_ptr = in_32_bits(COMMAND_LINE);
     params.acpi_rsdp_addr = rsdp;
     write_command_line(ram, &source.cmdline)?;
     if let Some(initrd) = &source.initrd {
         let limit = u64::from(kernel.header.initrd_addr_max) + 1;
         let place = initrd.load(ram, end..limit.min(memory.low_ram_end))?;
-        params.hdr.ramdisk_image = place.start as u32;
-        params.hdr.ramdisk_size = (place.end - place.start) as u32;
+        params.hdr.ramdisk_image = in_32_bits(place.start);
+        params.hdr.ramdisk_size = in_32_bits(place.end - place.start);
     }
     for (slot, entry) in memory.entries.iter().take(MAX_MAP_ENTRIES).enumerate() {
         params.e820_table[slot] = boot_e820_entry {
@@ -150,7 +152,7 @@ pub(super) fn load(
     Ok(if long_mode {
         EntryState::long_mode(ram, start + ENTRY_64, BOOT_PARAMS)?
     } else {
-        EntryState::protected_mode(ram, start as u32, 0, BOOT_PARAMS)?
+        EntryState::protected_mode(ram, in_32_bits(start), 0, BOOT_PARAMS)?
     })
 }
 

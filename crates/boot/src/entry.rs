@@ -109,7 +109,8 @@ impl EntryState {
 
     /// Writes the descriptors of the segments to the GDT and names it in GDTR.
     fn with_gdt(mut self, ram: &GuestMemoryMmap) -> Result<Self, GuestMemoryError> {
-        let mut gdt = [0_u64; 5];
+        const ENTRIES: u16 = 5;
+        let mut gdt = [0_u64; ENTRIES as usize];
         for segment in [self.cs, self.data, self.tr] {
             gdt[usize::from(segment.selector >> 3)] = segment.descriptor();
         }
@@ -117,7 +118,7 @@ impl EntryState {
             ram.write_obj(descriptor, GuestAddress(GDT + index * 8))?;
         }
         self.gdt_base = GDT;
-        self.gdt_limit = size_of_val(&gdt) as u16 - 1;
+        self.gdt_limit = 8 * ENTRIES - 1;
         Ok(self)
     }
 }

@@ -16,7 +16,7 @@
 
 #![forbid(unsafe_code)]
 #![warn(clippy::tests_outside_test_module)]
-#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 mod bzimage;
 mod disk;
@@ -25,6 +25,7 @@ mod error;
 mod image;
 mod initrd;
 mod memory;
+mod narrow;
 mod placement;
 mod pvh;
 mod reset_vector;

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use crate::narrow::in_memory;
+
 /// What a range of the address map is, as e820 and PVH number it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -48,9 +50,9 @@ pub(crate) fn zero(ram: &GuestMemoryMmap, range: Range<u64>) -> Result<(), Guest
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut at = range.start;
     while at < range.end {
-        let len = (range.end - at).min(ZEROS.len() as u64);
-        ram.write_slice(&ZEROS[..len as usize], GuestAddress(at))?;
-        at += len;
+        let len = in_memory(range.end - at).min(ZEROS.len());
+        ram.write_slice(&ZEROS[..len], GuestAddress(at))?;
+        at += len as u64;
     }
     Ok(())
 }

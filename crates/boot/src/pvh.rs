@@ -14,10 +14,12 @@ use super::BootSource;
 use super::entry::EntryState;
 use super::error::{BootError, KernelError};
 use super::memory::{MAX_MAP_ENTRIES, MemoryMap, zero};
+
 use super::placement::{
     COMMAND_LINE, LOWEST_KERNEL, MODULE_LIST, PVH_MEMORY_MAP, START_INFO, check_command_line,
     write_command_line,
 };
+use crate::narrow::in_memory;
 
 const ELF_HEADER_SIZE: u64 = 64;
 const PROGRAM_HEADER_SIZE: u64 = 56;
@@ -60,7 +62,7 @@ impl ElfKernel {
         let field = |at: u64, len: u64| -> Result<&[u8], KernelError> {
             let have = bytes.len() as u64;
             let need = at.checked_add(len).ok_or(KernelError::Malformed("program headers"))?;
-            bytes.get(at as usize..need as usize).ok_or(KernelError::Truncated { have, need })
+            bytes.get(in_memory(at)..in_memory(need)).ok_or(KernelError::Truncated { have, need })
         };
         let header = field(0, ELF_HEADER_SIZE)?;
         if header[4] != ELFCLASS64 || header[5] != ELFDATA2LSB || u16_at(header, 18) != EM_X86_64 {
@@ -73,7 +75,7 @@ impl ElfKernel {
         let count = u64::from(u16_at(header, 56));
         let headers = field(table, count * PROGRAM_HEADER_SIZE)?;
         let (mut segments, mut entry) = (Vec::new(), None);
-        for header in headers.chunks_exact(PROGRAM_HEADER_SIZE as usize) {
+        for header in headers.chunks_exact(in_memory(PROGRAM_HEADER_SIZE)) {
             let (offset, paddr) = (u64_at(header, 8), u64_at(header, 24));
             let (file_size, memory_size) = (u64_at(header, 32), u64_at(header, 40));
             let contents = field(offset, file_size)?;

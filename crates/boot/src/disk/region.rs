@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::narrow::in_memory;
+
 /// Bytes that can be read at any offset, in any order.
 pub(super) trait ReadAt: Send + Sync {
     /// Fills `buffer` from `offset` on.
@@ -82,7 +84,7 @@ pub(super) struct Cursor {
 impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.region.len.saturating_sub(self.position);
-        let len = (buffer.len() as u64).min(left) as usize;
+        let len = buffer.len().min(in_memory(left));
         self.region.read_at(self.position.min(self.region.len), &mut buffer[..len])?;
         self.position += len as u64;
         Ok(len)

@@ -3,6 +3,7 @@
 use super::superblock::damaged;
 use super::volume::Volume;
 use crate::disk::filesystem::FileError;
+use crate::narrow::in_32_bits;
 
 /// Flags.
 const COMPRESSED: u32 = 0x4;
@@ -189,7 +190,7 @@ impl Runs<'_> {
 
     /// The blocks by their numbers: of ext2 and ext3.
     fn mapped(&mut self, block: &[u8; 60]) -> Result<(), FileError> {
-        let per_block = (self.volume.superblock.block / 4) as u32;
+        let per_block = in_32_bits(self.volume.superblock.block / 4);
         let mut logical = 0;
         for (index, number) in (0..).zip(numbers(block)) {
             // Blocks that one number stands for: itself, or those below one, two or three levels.
@@ -212,7 +213,7 @@ impl Runs<'_> {
             return self.add(Run { logical, len: 1, start: number.into() });
         }
         let node = self.node(number.into())?;
-        let below = (node.len() as u32 / 4).saturating_pow(levels - 1);
+        let below = in_32_bits(node.len() as u64 / 4).saturating_pow(levels - 1);
         for (index, number) in (0_u32..).zip(numbers(&node)) {
             let next = index.checked_mul(below).and_then(|offset| offset.checked_add(logical));
             let Some(next) = next.filter(|next| *next < self.blocks) else { break };

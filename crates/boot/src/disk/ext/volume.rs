@@ -7,9 +7,10 @@ use std::rc::Rc;
 use super::directory::{self, DirectoryEntry};
 use super::inode::Inode;
 use super::journal::{self, Replayed};
-use super::superblock::{FILETYPE, LARGE_DIR, LONG_DESCRIPTOR, Superblock, damaged};
+use super::superblock::{FILETYPE, LARGE_DIR, Superblock, damaged};
 use crate::disk::filesystem::FileError;
 use crate::disk::region::Region;
+use crate::narrow::in_memory;
 
 /// The largest directory that is searched.
 const MAX_DIRECTORY: u64 = 16 << 20;
@@ -54,7 +55,7 @@ impl Volume {
         if self.replayed.is_empty() {
             return self.read_at(first, bytes);
         }
-        for (number, part) in (first..).zip(bytes.chunks_mut(size as usize)) {
+        for (number, part) in (first..).zip(bytes.chunks_mut(in_memory(size))) {
             match self.replayed.get(&number) {
                 Some(copy) => {
                     self.read_at(copy.block, part)?;
@@ -78,7 +79,7 @@ impl Volume {
 
     /// A whole block.
     pub(super) fn block(&self, number: u64) -> Result<Vec<u8>, FileError> {
-        let mut bytes = vec![0; self.superblock.block as usize];
+        let mut bytes = vec![0; in_memory(self.superblock.block)];
         self.read_blocks(number, &mut bytes)?;
         Ok(bytes)
     }
@@ -87,7 +88,7 @@ impl Volume {
     fn within_block(&self, at: u64, bytes: &mut [u8]) -> Result<(), FileError> {
         let size = self.superblock.block;
         let block = self.block(at / size)?;
-        let start = (at % size) as usize;
+        let start = in_memory(at % size);
         let part = start.checked_add(bytes.len()).and_then(|end| block.get(start..end));
         bytes.copy_from_slice(part.ok_or_else(|| damaged("its tables cross blocks"))?);
         Ok(())
@@ -102,8 +103,8 @@ impl Volume {
         let index = u64::from(index % superblock.inodes_per_group);
         let nowhere = || damaged("its tables are outside it");
 
-        let mut descriptor = [0; LONG_DESCRIPTOR as usize];
-        let len = superblock.descriptor.min(LONG_DESCRIPTOR) as usize;
+        let mut descriptor = [0; 64];
+        let len = in_memory(superblock.descriptor).min(descriptor.len());
         let at = superblock.descriptor_at(group).ok_or_else(nowhere)?;
         self.within_block(at, &mut descriptor[..len])?;
         let word = |at: usize| {
@@ -130,11 +131,11 @@ impl Volume {
         }
         inode.refuse_unreadable()?;
         let block = self.superblock.block;
-        let mut bytes = vec![0; inode.size as usize];
+        let mut bytes = vec![0; in_memory(inode.size)];
         for run in inode.runs(self)? {
             let start = u64::from(run.logical).saturating_mul(block).min(inode.size);
             let len = u64::from(run.len).saturating_mul(block).min(inode.size - start);
-            if let Some(part) = bytes.get_mut(start as usize..(start + len) as usize)
+            if let Some(part) = bytes.get_mut(in_memory(start)..in_memory(start + len))
                 && !part.is_empty()
             {
                 self.read_blocks(run.start, part)?;
@@ -150,7 +151,7 @@ impl Volume {
         }
         let bytes = self.read(inode, MAX_DIRECTORY)?;
         let has_types = self.superblock.features & FILETYPE != 0;
-        let block = self.superblock.block as usize;
+        let block = in_memory(self.superblock.block);
         let entries: Rc<[DirectoryEntry]> = directory::entries(&bytes, block, has_types).into();
         let mut kept = self.kept.borrow_mut();
         if kept.bytes + inode.size <= MAX_KEPT {

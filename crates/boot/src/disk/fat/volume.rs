@@ -3,6 +3,8 @@
 use super::super::filesystem::FileError;
 use super::super::region::Region;
 
+use crate::narrow::{in_32_bits, in_memory};
+
 /// No directory has more than 65536 entries of 32 bytes.
 const MAX_DIRECTORY: u64 = 2 << 20;
 /// Clusters below this number are not data.
@@ -105,11 +107,11 @@ impl Volume {
             data,
             clusters: u32::try_from(clusters.min(MAX_CLUSTERS)).ok()?,
             root: if is_fat32 {
-                Root::Chain(word(44) as u32)
+                Root::Chain(in_32_bits(word(44)))
             } else {
                 Root::Area(region.part(root, root_bytes)?)
             },
-            serial: serial as u32,
+            serial: in_32_bits(serial),
             label: label.trim_end().to_owned(),
         })
     }
@@ -118,7 +120,7 @@ impl Volume {
     pub(super) fn directory(&self, place: Place) -> Result<Vec<u8>, FileError> {
         let first = match (place, &self.root) {
             (Place::Root, Root::Area(area)) => {
-                let mut bytes = vec![0; area.len() as usize];
+                let mut bytes = vec![0; in_memory(area.len())];
                 area.read_at(0, &mut bytes).map_err(damaged)?;
                 return Ok(bytes);
             }
@@ -162,7 +164,7 @@ impl Volume {
         let index = number.checked_sub(FIRST_CLUSTER).filter(|index| *index < self.clusters);
         let index = index.ok_or_else(|| FileError::Damaged(format!("no cluster {number}")))?;
         let start = bytes.len();
-        bytes.resize(start + len as usize, 0);
+        bytes.resize(start + in_memory(len), 0);
         let offset = self.data + u64::from(index) * self.cluster;
         self.region.read_at(offset, &mut bytes[start..]).map_err(damaged)
     }
