@@ -77,11 +77,17 @@ fn limits_and_exits(report: &EpcReport) -> String {
     line
 }
 
+/// A rate without its fraction.
+#[expect(clippy::cast_possible_truncation, reason = "a cast saturates")]
+fn whole(rate: f64) -> u64 {
+    rate as u64
+}
+
 fn section_line(section: &SectionReport, rate: Option<f64>) -> String {
     let pages = &section.pages;
     let faults = match rate {
         Some(rate) if rate < 1e6 => format!("{rate:.1}"),
-        Some(rate) => shortened(rate as u64, 9),
+        Some(rate) => shortened(whole(rate), 9),
         None => shortened(section.faults, 9),
     };
     format!(

@@ -23,6 +23,13 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::tests_outside_test_module)]
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "parts of a number are narrower than what they are computed in"
+    )
+)]
 
 mod arith;
 mod bcd;

@@ -236,6 +236,13 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::tests_outside_test_module)]
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "registers and fields are parts of wider ones, and offsets in a page are small"
+    )
+)]
 
 mod access;
 mod aex;

@@ -115,7 +115,7 @@
 
 #![forbid(unsafe_code)]
 #![warn(clippy::tests_outside_test_module)]
-#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 pub mod encls;
 pub mod epc;

@@ -6,7 +6,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::tests_outside_test_module)]
-#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+#![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 pub mod addr;
 pub mod cpuid;

@@ -73,6 +73,7 @@ pub fn check_sections(sections: &[SectionConfig]) -> Result<(), SectionError> {
 
 impl SectionConfig {
     /// The subleaf of CPUID.12H that describes the section (SDM Vol. 3D, 34.7.2).
+    #[expect(clippy::cast_possible_truncation, reason = "a register has a part of an address")]
     pub(super) const fn cpuid_subleaf(&self) -> CpuidResult {
         CpuidResult {
             eax: (self.base.0 as u32 & 0xffff_f000) | SUBLEAF_EPC,
