@@ -14,7 +14,12 @@ use super::Setup;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `cloister exec` with options and a command, in a folder of its own.
-fn exec(setup: &Setup, name: &str, options: &[&str], command: &[&str]) -> Result<Command> {
+pub(super) fn exec(
+    setup: &Setup,
+    name: &str,
+    options: &[&str],
+    command: &[&str],
+) -> Result<Command> {
     let folder = setup.path(name);
     fs::create_dir_all(&folder)?;
     let mut exec = Command::new(setup.program()?);
@@ -24,15 +29,15 @@ fn exec(setup: &Setup, name: &str, options: &[&str], command: &[&str]) -> Result
 }
 
 /// Waits for the end, with what was written until then.
-fn finish(child: Child) -> Result<Output> {
+pub(super) fn finish(child: Child) -> Result<Output> {
     child.wait_with_output().context("cannot wait for cloister")
 }
 
-fn run(setup: &Setup, name: &str, options: &[&str], command: &[&str]) -> Result<Output> {
+pub(super) fn run(setup: &Setup, name: &str, options: &[&str], command: &[&str]) -> Result<Output> {
     finish(exec(setup, name, options, command)?.spawn()?)
 }
 
-fn check(output: &Output, code: i32, written: &str, errors: &str) -> Result<()> {
+pub(super) fn check(output: &Output, code: i32, written: &str, errors: &str) -> Result<()> {
     let found = (
         output.status.code(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -85,12 +90,11 @@ pub(super) fn failures(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// Streams carry every byte, apart, and each half ends by itself.
-pub(super) fn streams(setup: &Setup) -> Result<()> {
-    const LEN: usize = 32 << 20;
-    let bytes: Vec<u8> = (0..LEN).map(|at| (at * 131 % 251) as u8).collect();
+/// So many bytes come back as they were sent, and what the command says beside them apart.
+pub(super) fn echo(setup: &Setup, name: &str, len: usize) -> Result<()> {
+    let bytes: Vec<u8> = (0..len).map(|at| (at * 131 % 251) as u8).collect();
     let script = "echo begun >&2; cat; echo done >&2";
-    let mut exec = exec(setup, "exec-streams", &[], &["sh", "-c", script])?;
+    let mut exec = exec(setup, name, &[], &["sh", "-c", script])?;
     let mut child = exec.stdin(Stdio::piped()).spawn()?;
     let mut input = child.stdin.take().context("no input")?;
     let sent = bytes.clone();
@@ -102,12 +106,19 @@ pub(super) fn streams(setup: &Setup) -> Result<()> {
     ensure!(output.status.code() == Some(0), "{:?}", output.status);
     ensure!(
         Sha256::digest(&output.stdout) == Sha256::digest(&bytes),
-        "the bytes came back changed"
+        "{} bytes came back, or others",
+        output.stdout.len()
     );
     ensure!(output.stderr == b"begun\ndone\n", "{:?}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// Streams carry every byte, apart, and each half ends by itself.
+pub(super) fn streams(setup: &Setup) -> Result<()> {
+    echo(setup, "exec-streams", 32 << 20)?;
 
     // A reader that is gone ends the writer, and a writer that has ended is not waited for.
-    let mut child = self::exec(setup, "exec-streams", &[], &["yes"])?.spawn()?;
+    let mut child = exec(setup, "exec-streams", &[], &["yes"])?.spawn()?;
     let mut first = [0; 4];
     let mut reader = child.stdout.take().context("no output")?;
     reader.read_exact(&mut first)?;

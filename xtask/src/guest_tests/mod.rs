@@ -6,6 +6,7 @@ mod disk_boot;
 mod epc;
 mod epc_view;
 mod exec;
+mod exec_at_length;
 mod kernels;
 mod kvm;
 mod monitor;
@@ -98,6 +99,9 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_takes_words_and_variables_as_they_are", exec::words),
     test("exec_passes_signals_on", exec::signals),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
+    long("exec_ends_with_each_exit_code_and_signal", exec_at_length::every_exit_code),
+    long("exec_carries_a_hundred_megabytes", exec_at_length::much_input),
+    long("fifty_machines_of_exec_run_and_are_killed_at_once", exec_at_length::many_machines),
     test("one_epc_section_has_its_size", epc::one_section),
     test("two_epc_sections_have_their_sizes", epc::two_sections),
     test("eight_epc_sections_have_their_sizes", epc::eight_sections),
