@@ -1,10 +1,11 @@
 //! A split virtqueue from the device's side: virtio-queue's rings, with every surprise an error.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::chain::{Chain, stop_if_halted};
 use super::device::DeviceFault;
@@ -147,24 +148,70 @@ impl Virtqueue {
         self.put_back = Some(chain);
     }
 
+    /// Ends the turn where the device has done enough for one: the next begins when other devices have had
+    /// theirs.
+    pub fn end_turn(&mut self) {
+        self.cut_short = true;
+    }
+
+    /// How many chains the ring holds.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
     /// Gives a chain back with the first `len` of its writable bytes written, and interrupts if the driver
     /// wants to hear of it.
     ///
     /// # Errors
     /// The used ring cannot be written, or the available ring not read.
     pub fn complete(&mut self, ram: &GuestRam, chain: &Chain, len: u64) -> Result<(), DeviceFault> {
+        self.complete_together(ram, [(chain, len)])
+    }
+
+    /// Gives chains back as [`Virtqueue::complete`] does, all at once: a driver that sees the first sees the
+    /// last.
+    ///
+    /// # Errors
+    /// As [`Virtqueue::complete`].
+    pub fn complete_together<'a>(
+        &mut self,
+        ram: &GuestRam,
+        chains: impl IntoIterator<Item = (&'a Chain, u64)>,
+    ) -> Result<(), DeviceFault> {
         /// Flags and index, then 8 bytes for each element (virtio 1.2, section 2.7.8).
+        const INDEX: u64 = 2;
         const HEADER: u64 = 4;
         const ELEMENT: u64 = 8;
-        let slot = u64::from(self.ring.next_used() % self.ring.size());
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.ring.add_used(ram.memory(), chain.head(), len).map_err(DeviceFault::Ring)?;
-        let used = self.ring.used_ring();
+        let (used, size) = (self.ring.used_ring(), self.ring.size());
+        let old = self.ring.next_used();
+        let mut new = old;
+        for (chain, len) in chains {
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let element = [u32::from(chain.head()).to_le_bytes(), len.to_le_bytes()].concat();
+            ram.write(used + HEADER + u64::from(new % size) * ELEMENT, &element)?;
+            new = new.wrapping_add(1);
+        }
+        self.ring.set_next_used(new);
+        // After the elements, for whoever reads the index.
+        ram.memory().store(new.to_le(), GuestAddress(used + INDEX), Ordering::Release)?;
         ram.report(used, HEADER);
-        ram.report(used + HEADER + slot * ELEMENT, ELEMENT);
-        if self.ring.needs_notification(ram.memory()).map_err(DeviceFault::Ring)? {
+        if self.wants_interrupt(ram, old)? {
             self.signals.interrupt(VIRTIO_MMIO_INT_VRING);
         }
         Ok(())
+    }
+
+    /// Whether the driver wants to hear that the index of the used ring is no longer `old` (virtio 1.2,
+    /// section 2.7.7.2). Without event indices it always does here: its flag is a hint.
+    fn wants_interrupt(&self, ram: &GuestRam, old: u16) -> Result<bool, DeviceFault> {
+        if !self.ring.event_idx_enabled() {
+            return Ok(true);
+        }
+        // The new index is there before the driver's wish is read: it looks at the index after it wishes.
+        fence(Ordering::SeqCst);
+        let used_event = self.ring.avail_ring() + 4 + 2 * u64::from(self.ring.size());
+        let event: u16 = ram.memory().load(GuestAddress(used_event), Ordering::Relaxed)?;
+        let (new, event) = (self.ring.next_used(), u16::from_le(event));
+        Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 }
