@@ -61,9 +61,9 @@ pub enum DeviceFault {
 
 /// A virtio device without its transport (virtio 1.2, section 2).
 ///
-/// What it is (its type, features, queues and configuration) never changes, and is asked once. The transport
-/// calls [`VirtioDevice::activate`] when the features are agreed, and [`VirtioDevice::reset`] between two
-/// requests. The I/O thread calls [`VirtioDevice::serve`] as often as the driver or the host has something
+/// What it is (its type, features and queues) never changes, and is asked once. The transport calls
+/// [`VirtioDevice::activate`] when the features are agreed, and [`VirtioDevice::reset`] between two requests. The
+/// I/O thread calls [`VirtioDevice::serve`] as often as the driver or the host has something
 /// for a queue.
 pub trait VirtioDevice: Send {
     /// The device type (virtio 1.2, section 5).
@@ -77,7 +77,8 @@ pub trait VirtioDevice: Send {
     /// The largest size of each queue: powers of two, at most 32768.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// The device-specific configuration space, if there is one, in which drivers can write nothing.
+    /// The device-specific configuration space, if there is one, in which drivers can write nothing. Its
+    /// length never changes; what is in it may, when a queue is served, and the driver is told.
     fn config(&self) -> &[u8] {
         &[]
     }

@@ -59,7 +59,6 @@ pub struct MmioTransport {
     device_id: u32,
     /// The features that are offered.
     offered: u64,
-    config: Box<[u8]>,
     queues: Vec<QueueRegisters>,
     device_features_page: u32,
     driver_features_page: u32,
@@ -96,7 +95,6 @@ impl MmioTransport {
     ) -> Self {
         let device_id = device.device_id();
         let offered = device.features() | TRANSPORT_FEATURES;
-        let config = device.config().into();
         let queues = device.queue_sizes().iter().map(|&size| QueueRegisters::new(size)).collect();
         let service = Arc::new(Service::new(device, ram, line, io.handle().clone()));
         io.add(service.clone());
@@ -104,7 +102,6 @@ impl MmioTransport {
             service,
             device_id,
             offered,
-            config,
             queues,
             device_features_page: 0,
             driver_features_page: 0,
@@ -158,7 +155,7 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
-            // No device here changes its configuration by itself, and so not its generation.
+            VIRTIO_MMIO_CONFIG_GENERATION => self.service.config_generation(),
             _ => 0,
         }
     }
@@ -249,15 +246,6 @@ impl MmioTransport {
             service.request_all();
         }
     }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let start =
-            usize::try_from(offset).map_or(self.config.len(), |at| at.min(self.config.len()));
-        data.fill(0);
-        for (to, from) in data.iter_mut().zip(&self.config[start..]) {
-            *to = *from;
-        }
-    }
 }
 
 /// The transport register at `offset`, if one can begin there.
@@ -279,7 +267,7 @@ fn set_high(address: &mut u64, value: u32) {
 impl Device for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(at) = offset.checked_sub(CONFIG) {
-            return self.read_config(at, data);
+            return self.service.read_config(at, data);
         }
         data.fill(0);
         if let (Some(register), 4) = (register(offset), data.len()) {

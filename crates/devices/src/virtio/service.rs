@@ -30,9 +30,18 @@ pub(super) struct Service {
     device: Mutex<Box<dyn VirtioDevice>>,
     queues: Vec<ServedQueue>,
     signals: Arc<Signals>,
+    config: Mutex<Config>,
     io: IoHandle,
     /// The queue that the host has something for when this is readable.
     events: Option<(usize, Arc<OwnedFd>)>,
+}
+
+/// The device's configuration space, as drivers read it.
+#[derive(Debug)]
+struct Config {
+    bytes: Box<[u8]>,
+    /// How often it has changed.
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -68,7 +77,33 @@ impl Service {
         };
         let queues = device.queue_sizes().iter().map(queue).collect();
         let (device_id, events) = (device.device_id(), device.host_events());
-        Self { device_id, device: Mutex::new(device), queues, signals, io, events }
+        let config = Mutex::new(Config { bytes: device.config().into(), generation: 0 });
+        Self { device_id, device: Mutex::new(device), queues, signals, config, io, events }
+    }
+
+    /// Fills `data` from `offset` of the configuration space, and with zeros past its end.
+    pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = lock(&self.config);
+        let rest = usize::try_from(offset).ok().and_then(|at| config.bytes.get(at..));
+        data.fill(0);
+        for (to, from) in data.iter_mut().zip(rest.unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+
+    /// A number that is another after each change of the configuration space.
+    pub(super) fn config_generation(&self) -> u32 {
+        lock(&self.config).generation
+    }
+
+    /// Shows drivers the configuration space as it is now, and tells them if that is news.
+    fn publish_config(&self, bytes: &[u8]) {
+        let mut config = lock(&self.config);
+        if *config.bytes != *bytes {
+            config.bytes.copy_from_slice(bytes);
+            config.generation = config.generation.wrapping_add(1);
+            self.signals.interrupt(VIRTIO_MMIO_INT_CONFIG);
+        }
     }
 
     /// Device status and interrupt status.
@@ -161,6 +196,7 @@ impl Service {
             Ok(()) | Err(DeviceFault::Halted) => {}
             Err(fault) => self.fail(&fault),
         }
+        self.publish_config(device.config());
         if let Some(next) = device.follow_up() {
             self.request(next);
         }
