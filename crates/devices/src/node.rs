@@ -42,6 +42,8 @@ pub struct Work {
     pub files: Vec<RawFd>,
     /// It moves data on stream sockets: those that are open, and those that are accepted or handed to it.
     pub sockets: bool,
+    /// Interfaces of the host (tap) that it tells there which offloads the guest takes.
+    pub taps: Vec<RawFd>,
 }
 
 /// A device of a machine.
@@ -93,7 +95,10 @@ impl Node {
     /// The device with work on `thread`.
     #[must_use]
     pub(crate) fn working_on(self, thread: WorkThread) -> Self {
-        Self { work: Some(Work { thread, files: Vec::new(), sockets: false }), ..self }
+        Self {
+            work: Some(Work { thread, files: Vec::new(), sockets: false, taps: Vec::new() }),
+            ..self
+        }
     }
 
     /// The device, whose work is on stream sockets too. One without work has none on them.
@@ -101,6 +106,15 @@ impl Node {
     pub fn with_sockets(mut self) -> Self {
         if let Some(work) = &mut self.work {
             work.sockets = true;
+        }
+        self
+    }
+
+    /// The device, whose work is on the open interface `tap` too. One without work has none on interfaces.
+    #[must_use]
+    pub fn with_tap(mut self, tap: RawFd) -> Self {
+        if let Some(work) = &mut self.work {
+            work.taps.push(tap);
         }
         self
     }
