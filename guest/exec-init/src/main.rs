@@ -6,6 +6,7 @@
 
 mod command;
 mod host;
+mod network;
 mod root;
 mod settings;
 mod system;
@@ -37,6 +38,7 @@ fn run() -> Result<(), String> {
     let settings = Settings::parse(&settings).ok_or("/exec.conf makes no sense")?;
     root::load_modules()?;
     root::make(&settings)?;
+    network::set_up(&settings.networks)?;
     let mut control = doing("reach the host", Control::connect())?;
     let ending = match command::run(&settings, &control)? {
         Ok(ending) => ending,

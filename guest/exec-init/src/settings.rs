@@ -4,6 +4,7 @@
 //! Lists are several records of one letter.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -13,6 +14,18 @@ pub(crate) struct Mount {
     /// Its name among the shares.
     pub(crate) share: String,
     pub(crate) place: PathBuf,
+}
+
+/// A network device and what it is told.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Which of the machine's network devices.
+    pub(crate) index: u32,
+    pub(crate) address: Ipv4Addr,
+    /// Bits of the address that are the network's.
+    pub(crate) prefix: u8,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) name_server: Ipv4Addr,
 }
 
 /// All settings.
@@ -32,6 +45,9 @@ pub(crate) struct Settings {
     pub(crate) umask: u32,
     /// Rows and columns of the terminal, if there is one (`T`, 4 bytes each).
     pub(crate) terminal: Option<(u32, u32)>,
+    /// Network devices that have addresses (`N`, numbers of 4 bytes: which, bits of the network, then address,
+    /// gateway and name server).
+    pub(crate) networks: Vec<Network>,
     /// The machine has the right to the provisioning key (`P`, nothing).
     pub(crate) provisioning: bool,
 }
@@ -63,6 +79,15 @@ impl Settings {
                 b'I' => settings.ids = numbers,
                 b'K' => settings.umask = *numbers.first()?,
                 b'T' => settings.terminal = Some((*numbers.first()?, *numbers.get(1)?)),
+                b'N' => {
+                    let [index, prefix, addresses @ ..] = &numbers[..] else { return None };
+                    let [address, gateway, name_server] =
+                        <[u32; 3]>::try_from(addresses).ok()?.map(Ipv4Addr::from);
+                    let prefix = u8::try_from(*prefix).ok()?;
+                    let index = *index;
+                    let network = Network { index, address, prefix, gateway, name_server };
+                    settings.networks.push(network);
+                }
                 b'P' => settings.provisioning = true,
                 _ => return None,
             }

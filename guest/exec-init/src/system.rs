@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Error, Result};
+use std::io::{Error, Read, Result, Write};
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -203,6 +203,29 @@ pub(crate) fn bring_loopback_up() {
     if let Ok(socket) = socket {
         // SAFETY: the kernel reads a request of its own type.
         unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    }
+}
+
+/// A socket of rtnetlink(7).
+#[derive(Debug)]
+pub(crate) struct RouteSocket(File);
+
+pub(crate) fn route_socket() -> Result<RouteSocket> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: it takes integers alone.
+    let socket = owned(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })?;
+    Ok(RouteSocket(socket.into()))
+}
+
+impl RouteSocket {
+    /// Sends a request to the kernel and returns its answer. A message that is written goes to the kernel, and
+    /// one that is read is whole.
+    pub(crate) fn ask(&self, request: &[u8]) -> Result<Vec<u8>> {
+        (&self.0).write_all(request)?;
+        let mut answer = vec![0; 8192];
+        let len = (&self.0).read(&mut answer)?;
+        answer.truncate(len);
+        Ok(answer)
     }
 }
 
