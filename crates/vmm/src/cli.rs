@@ -94,6 +94,14 @@ pub struct RunArgs {
     /// SOCK_PORT is the host's
     #[arg(long, value_name = "cid=CID,path=SOCK", allow_hyphen_values = true)]
     vsock: Option<String>,
+    /// Network device, on the host's network (user), an interface of the host (tap) or a Unix socket (stream);
+    /// can be given several times
+    #[arg(
+        long,
+        value_name = "user|tap=NAME|stream=SOCK[,KEY=VALUE]...",
+        allow_hyphen_values = true
+    )]
+    net: Vec<String>,
     /// Section of virtual EPC; can be given up to eight times
     #[arg(long, value_name = "id=ID,size=SIZE[,prealloc]")]
     sgx_epc: Vec<String>,
@@ -192,6 +200,7 @@ impl RunArgs {
         let gdb = self.gdb.as_deref().map(gdb::Address::parse).transpose();
         let (gdb, stopped) = gdb.map_err(ValueError::Gdb)?.unzip();
         let shares = ShareConfig::parse_all(&self.share).map_err(ValueError::Share)?;
+        let networks = qemu::networks(RunWording.name(Setting::Network), &self.net);
         let vsock = self.vsock.as_deref().map(VsockConfig::parse).transpose();
         Ok(Invocation {
             serial: serial?,
@@ -200,6 +209,7 @@ impl RunArgs {
             stopped: stopped.unwrap_or(false),
             shares,
             vsock: vsock.map_err(ValueError::Vsock)?,
+            networks: networks?,
             sandbox,
             process_name,
             pidfile: self.pidfile.clone(),

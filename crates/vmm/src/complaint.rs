@@ -36,6 +36,8 @@ pub enum Setting {
     Share,
     /// The vsock device.
     Vsock,
+    /// Network devices.
+    Network,
     /// Sections of virtual EPC.
     Epc,
     /// How much EPC of the platform the machine can have.
@@ -66,7 +68,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -78,6 +80,7 @@ impl Setting {
         Self::Disk,
         Self::Share,
         Self::Vsock,
+        Self::Network,
         Self::Epc,
         Self::EpcQuota,
         Self::EpcReserve,
@@ -107,6 +110,7 @@ impl Setting {
             Self::Disk => "the disk",
             Self::Share => "the shared folder",
             Self::Vsock => "the vsock device",
+            Self::Network => "the network",
             Self::Epc => "the EPC",
             Self::EpcQuota => "the quota of EPC",
             Self::EpcReserve => "the reservation of EPC",

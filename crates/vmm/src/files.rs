@@ -133,6 +133,7 @@ impl Invocation {
         };
         let pidfile = self.pidfile.as_ref().map(|path| (Setting::PidFile, path.as_path()));
         let vsock = self.vsock.as_ref().map(|vsock| (Setting::Vsock, vsock.path.as_path()));
-        monitors.chain(vsock).chain(console).chain(gdb).chain(pidfile)
+        let networks = self.network_sockets().map(|path| (Setting::Network, path));
+        monitors.chain(vsock).chain(networks).chain(console).chain(gdb).chain(pidfile)
     }
 }

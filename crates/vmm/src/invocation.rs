@@ -1,11 +1,12 @@
 //! What a command line asks for, in either form.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::chardev::Chardev;
 use crate::complaint::{Complaint, Setting};
 use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
 use crate::gdb;
+use crate::net::{Link, NetConfig};
 use crate::qmp::Listen;
 use crate::shares::ShareConfig;
 use crate::vsock::VsockConfig;
@@ -27,6 +28,8 @@ pub struct Invocation {
     pub shares: Vec<ShareConfig>,
     /// The vsock device, if there is one.
     pub vsock: Option<VsockConfig>,
+    /// Network devices.
+    pub networks: Vec<NetConfig>,
     /// Confine the process to the system calls it needs.
     pub sandbox: bool,
     /// The name that the process takes.
@@ -44,7 +47,16 @@ impl Invocation {
         let socket = matches!(self.serial, Chardev::Unix(_))
             || matches!(self.gdb, Some(gdb::Address::Unix(_)));
         let socket = socket || self.vsock.is_some() || !self.monitors.is_empty();
+        let socket = socket || self.network_sockets().next().is_some();
         socket || self.pidfile.is_some()
+    }
+
+    /// Sockets that are made for peers of network devices.
+    pub(crate) fn network_sockets(&self) -> impl Iterator<Item = &Path> {
+        self.networks.iter().filter_map(|network| match &network.link {
+            Link::Stream { path, server: true } => Some(path.as_path()),
+            _ => None,
+        })
     }
 
     /// What a kernel that is told of no console will not do, if its line is the user's: print.

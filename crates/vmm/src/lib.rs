@@ -27,6 +27,7 @@ pub mod layout;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod net;
 pub mod nodes;
 pub mod own_file;
 pub mod pidfile;

@@ -17,6 +17,7 @@ use cloister_vmm::exec::{self, ExecConfig};
 use cloister_vmm::gdb;
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
+use cloister_vmm::net::{Network, Passt};
 use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, QemuWording, Request};
@@ -88,6 +89,7 @@ fn run(args: RunArgs) -> Ended {
 
 /// Runs a command in a machine. Failures that are not the command's have a code of their own.
 fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
+    let passt = Passt::find();
     let ended = config.map_err(|error| error.to_string()).and_then(|config| {
         if config.sandbox {
             // SAFETY: main has started no thread; what does, the machine, comes later.
@@ -99,7 +101,7 @@ fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
         }
         sleep_exactly();
         // SAFETY: as above.
-        let ended = unsafe { exec::run(config, &ExecWording) };
+        let ended = unsafe { exec::run(config, &passt, &ExecWording) };
         ended.map_err(|complaint| ExecWording.line(&complaint))
     });
     ExitCode::from(ended.unwrap_or_else(|line| {
@@ -137,6 +139,7 @@ fn refused_by_host(error: io::Error) -> Complaint {
 
 /// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
 fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Complaint> {
+    let passt = Passt::find();
     let inherited = if invocation.sandbox {
         // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
         unsafe { forget_environment() };
@@ -199,12 +202,17 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
         let attached = machine.attach_vsock(vsock.cid, Arc::new(host));
         attached.map_err(|error| error.complaint())?;
     }
+    let networks = Network::open_all(&invocation.networks, &passt);
+    let networks = networks.map_err(|error| error.complaint())?;
+    for network in &networks {
+        machine.attach_network(network).map_err(|error| error.complaint())?;
+    }
     let pidfile = invocation.pidfile.map(|path| PidFile::write(&path)).transpose();
     let pidfile = pidfile.map_err(|error| Complaint::about(Setting::PidFile, &error))?;
     // Last, since it may cut a file to nothing.
     let console = invocation.serial.open();
     let console = console.map_err(|error| Complaint::about(Setting::Console, &error))?;
-    let files = Files { monitors, gdb, console, pidfile };
+    let files = Files { monitors, gdb, console, networks, pidfile };
     inherited.close_named();
     if let Some(complaint) = silent_kernel {
         tracing::warn!("{}", wording.line(&complaint));
@@ -229,6 +237,7 @@ struct Files {
     monitors: Vec<Socket>,
     gdb: Option<gdb::Socket>,
     console: Backend,
+    networks: Vec<Network>,
     pidfile: Option<PidFile>,
 }
 
@@ -249,7 +258,7 @@ fn run_machine(
     sandbox: Option<&'static dyn Wording>,
     daemon: Option<Daemon>,
 ) -> Result<u8, Complaint> {
-    let Files { monitors, gdb, console, pidfile: _pidfile } = files;
+    let Files { monitors, gdb, console, networks: _networks, pidfile: _pidfile } = files;
     if let Some(daemon) = &daemon {
         let refused = refused(Setting::Daemon, "cannot leave the directory");
         daemon.leave_directory().map_err(refused)?;

@@ -12,12 +12,13 @@ use thiserror::Error;
 
 use super::values::on_or_off;
 use super::wording::ExecWording;
-use crate::complaint::Wording as _;
+use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, CpusError, EpcConfig, MachineConfig, Translate, parse_cpus,
 };
 use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::exec::{ExecConfig, Kernel, KernelConsole, VisibleFolder};
+use crate::qemu::{self, QemuError};
 use crate::size::{SizeError, parse_ram_size, parse_size};
 
 /// Variables that the command gets without being asked for.
@@ -50,6 +51,13 @@ pub(crate) struct MachineArgs {
     /// Run the command as root, or as this user and group [default: as who runs cloister]
     #[arg(long, value_name = "root|UID[:GID]", allow_hyphen_values = true)]
     user: Option<String>,
+    /// Network device; with user the command finds it set up; can be given several times
+    #[arg(
+        long,
+        value_name = "user|tap=NAME|stream=SOCK[,KEY=VALUE]...",
+        allow_hyphen_values = true
+    )]
+    net: Vec<String>,
     /// Virtual EPC
     #[arg(long, value_name = "SIZE", default_value = "64M", allow_hyphen_values = true)]
     epc: String,
@@ -150,6 +158,9 @@ pub enum ExecArgsError {
     /// There is no working directory.
     #[error("the current folder is gone: change to one that is there")]
     NoDirectory,
+    /// A value that is as in QEMU.
+    #[error(transparent)]
+    Shared(#[from] QemuError),
     /// What the options say together.
     #[error("{}", ExecWording.line(&.0.complaint()))]
     Config(ConfigError),
@@ -214,6 +225,7 @@ impl MachineArgs {
             command,
             machine,
             folders: self.folders(&directory)?,
+            networks: qemu::networks(ExecWording.name(Setting::Network), &self.net)?,
             environment: self.environment()?,
             user: self.user.as_deref().map(parse_user).transpose()?,
             terminal: match (self.tty, self.no_tty) {
@@ -348,6 +360,7 @@ mod tests {
             ("--env CLOISTER_NOT_SET", "--env: \"CLOISTER_NOT_SET\" is not set here"),
             ("--rw /nonexistent", "--rw: there is no folder /nonexistent: name one"),
             ("--ro /etc/passwd", "--ro: there is no folder /etc/passwd: name one"),
+            ("--net tun", "--net: \"tun\" is not a network: write user, tap=NAME or stream=SOCKET"),
             ("--sandbox maybe", "--sandbox: it is on or off, not \"maybe\""),
         ] {
             let line = exec(&format!("cloister exec {options} -- true")).unwrap_err();

@@ -28,6 +28,19 @@ const MODULES: [&str; 10] = [
     "fs/overlayfs/overlay",
 ];
 
+/// Those of network devices besides.
+const NETWORK_MODULES: [&str; 3] =
+    ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"];
+
+/// Which modules the machine needs.
+#[derive(Debug)]
+pub(super) struct Modules<'a> {
+    /// `lib/modules/RELEASE`.
+    pub(super) folder: &'a Path,
+    /// It has network devices.
+    pub(super) network: bool,
+}
+
 /// A module that cannot be loaded as it is.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ModuleError {
@@ -45,7 +58,11 @@ pub(super) enum ModuleError {
 }
 
 /// An initramfs in memory.
-pub(super) fn make(init: &[u8], modules: &Path, settings: &[u8]) -> Result<Vec<u8>, ModuleError> {
+pub(super) fn make(
+    init: &[u8],
+    modules: &Modules<'_>,
+    settings: &[u8],
+) -> Result<Vec<u8>, ModuleError> {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "modules"] {
         archive.add(folder, FOLDER, (0, 0), &[]);
@@ -53,8 +70,9 @@ pub(super) fn make(init: &[u8], modules: &Path, settings: &[u8]) -> Result<Vec<u
     archive.add("dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     archive.add("init", PROGRAM, (0, 0), init);
     archive.add("exec.conf", FILE, (0, 0), settings);
-    for (number, module) in MODULES.iter().enumerate() {
-        let path = modules.join("kernel").join(format!("{module}.ko"));
+    let network: &[&str] = if modules.network { &NETWORK_MODULES } else { &[] };
+    for (number, module) in MODULES.iter().chain(network).enumerate() {
+        let path = modules.folder.join("kernel").join(format!("{module}.ko"));
         if !path.exists() {
             let packed = ["ko.xz", "ko.zst", "ko.gz"].map(|ending| path.with_extension(ending));
             match packed.into_iter().find(|path| path.exists()) {
@@ -117,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_kernel_without_modules_gets_init_and_its_settings() {
-        let bytes = make(b"program", Path::new("/nonexistent"), b"settings").unwrap();
+        let modules = Modules { folder: Path::new("/nonexistent"), network: true };
+        let bytes = make(b"program", &modules, b"settings").unwrap();
 
         let text = String::from_utf8_lossy(&bytes);
         assert!(bytes.len().is_multiple_of(4) && bytes.starts_with(b"070701"));
@@ -133,7 +152,7 @@ mod tests {
         fs::create_dir_all(folder.join("kernel/fs/fuse")).unwrap();
         fs::write(folder.join("kernel/fs/fuse/fuse.ko.xz"), "").unwrap();
 
-        let error = make(b"", &folder, b"").unwrap_err();
+        let error = make(b"", &Modules { folder: &folder, network: false }, b"").unwrap_err();
 
         assert!(error.to_string().contains("fuse.ko.xz is compressed"), "{error}");
         fs::remove_dir_all(folder).unwrap();

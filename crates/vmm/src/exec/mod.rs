@@ -20,6 +20,7 @@ pub use kernel::Kernel;
 pub use run::run;
 
 use crate::config::MachineConfig;
+use crate::net::NetConfig;
 
 /// The exit code of a failure that is not the command's.
 pub const FAILURE: u8 = 125;
@@ -62,6 +63,8 @@ pub struct ExecConfig {
     pub root: PathBuf,
     /// Folders beside the root.
     pub folders: Vec<VisibleFolder>,
+    /// Network devices.
+    pub networks: Vec<NetConfig>,
     /// The working directory of the command.
     pub directory: PathBuf,
     /// Variables of the command.

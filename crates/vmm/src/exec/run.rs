@@ -20,6 +20,7 @@ use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
 use crate::host_file::open_for_writing;
 use crate::machine::{Control, Machine};
+use crate::net::{GATEWAY, GUEST, Link, NAME_SERVER, Network, PREFIX, Passt};
 use crate::sandbox::{Sandbox, ThreadKind};
 use crate::shares::{FileServer, Folder};
 use crate::standard::{PolledOutput, complain};
@@ -39,7 +40,8 @@ const ROOT_IS_STEADY: Duration = Duration::from_secs(3600);
 const QUIET: &str = "console=ttyS0 loglevel=3 panic=-1";
 const LOUD: &str = "console=ttyS0 panic=-1";
 
-/// Runs the command to its end and returns its exit code. `wording` names options.
+/// Runs the command to its end and returns its exit code. `passt` is the program of the host's network, and
+/// `wording` names options.
 ///
 /// # Errors
 ///
@@ -49,7 +51,11 @@ const LOUD: &str = "console=ttyS0 panic=-1";
 ///
 /// The process has one thread, as for [`crate::daemon::detach`].
 #[expect(unsafe_code, reason = "hands the promise of one thread on")]
-pub unsafe fn run(config: ExecConfig, wording: &'static dyn Wording) -> Result<u8, Complaint> {
+pub unsafe fn run(
+    config: ExecConfig,
+    passt: &Passt,
+    wording: &'static dyn Wording,
+) -> Result<u8, Complaint> {
     if INIT.is_empty() {
         let why = "this cloister was built without the program that is PID 1 of the machine";
         let fix = "install a static C library (libc6-dev, glibc-static) and build it again";
@@ -59,11 +65,15 @@ pub unsafe fn run(config: ExecConfig, wording: &'static dyn Wording) -> Result<u
     let kernel = config.kernel.clone().ok_or_else(no_kernel)?;
     let folders = open_folders(&config)?;
     let settings = settings(&config, terminal);
-    let archive = initramfs::make(INIT, &kernel.modules, &settings);
+    let modules =
+        initramfs::Modules { folder: &kernel.modules, network: !config.networks.is_empty() };
+    let archive = initramfs::make(INIT, &modules, &settings);
     let archive = archive.map_err(|error| Complaint::about(Setting::Kernel, &error))?;
     // SAFETY: the caller says that there is one thread.
     let server = unsafe { FileServer::start(folders, true, config.sandbox) };
     let server = server.map_err(refused("the host gives no process"))?;
+    let networks = Network::open_all(&config.networks, passt);
+    let networks = networks.map_err(|error| error.complaint())?;
     let archive = initramfs::in_memory(&archive).map_err(refused("the host gives no memory"))?;
     let quiet = config.console == KernelConsole::Kept;
     let boot = BootConfig::Kernel {
@@ -79,6 +89,9 @@ pub unsafe fn run(config: ExecConfig, wording: &'static dyn Wording) -> Result<u
     machine.attach_vsock(CID, offered.clone()).map_err(|error| error.complaint())?;
     let attached = machine.attach_file_system(TAG.to_owned(), server.socket());
     attached.map_err(|error| error.complaint())?;
+    for network in &networks {
+        machine.attach_network(network).map_err(|error| error.complaint())?;
+    }
     let last_lines = LastLines::default();
     let output = console(&config.console, &last_lines)?;
 
@@ -180,6 +193,13 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
     if terminal {
         let (rows, columns) = terminal_size();
         settings.put_numbers(b'T', [rows, columns]);
+    }
+    for (index, network) in config.networks.iter().enumerate() {
+        if let Link::User(_) = network.link {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let addresses = [GUEST, GATEWAY, NAME_SERVER].map(u32::from);
+            settings.put_numbers(b'N', [index, PREFIX.into()].into_iter().chain(addresses));
+        }
     }
     let attributes = &config.machine.cpu.capabilities.attributes;
     if attributes.contains(AttributeFlags::PROVISIONKEY) {

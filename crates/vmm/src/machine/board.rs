@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cloister_devices::virtio::{
-    Console, ConsoleInput, Entropy, FileSystem, MmioTransport, VirtioDevice, Vsock, VsockHost,
+    Console, ConsoleInput, Entropy, FileSystem, MmioTransport, Net, VirtioDevice, Vsock, VsockHost,
 };
 use cloister_devices::{
     Device, GuestRam, Halt, IoApic, IoLoop, IrqLine, KeyboardController, Node, PowerButton,
@@ -18,6 +18,7 @@ use super::inventory::{Buses, Inventory, InventoryError, Made};
 use super::{Disk, Machine};
 use crate::accel::Vm;
 use crate::layout::{IOAPIC_BASE, MAX_VIRTIO_SLOTS, POWER_PORT, virtio_slot};
+use crate::net::Network;
 use crate::sandbox::Sandbox;
 
 /// The list of a machine's devices.
@@ -56,6 +57,20 @@ impl Devices {
         self.list.add(node, move |node, boot| {
             let failed = |source| InventoryError::Descriptor { id: node.id.clone(), source };
             let device = Vsock::new(cid, host.clone()).map_err(failed)?;
+            boot.virtio(node, Box::new(device))
+        });
+    }
+
+    /// Adds a network device on `network`.
+    pub(super) fn add_network(&mut self, network: &Network) {
+        let mut node = self.slot("net").with_sockets();
+        if let Some(tap) = network.tap() {
+            node = node.with_tap(tap);
+        }
+        let (mac, mtu, peer) = (network.mac(), network.mtu(), network.peer());
+        self.list.add(node, move |node, boot| {
+            let failed = |source| InventoryError::Descriptor { id: node.id.clone(), source };
+            let device = Net::new(mac, mtu, peer.clone()).map_err(failed)?;
             boot.virtio(node, Box::new(device))
         });
     }

@@ -37,6 +37,7 @@ use crate::cpuid::GuestCpuid;
 use crate::image_lock::LockError;
 use crate::layout::Layout;
 use crate::memory::map_ram;
+use crate::net::Network;
 use crate::platform_dir;
 use crate::sandbox::Sandbox;
 use crate::{image_format, image_lock};
@@ -147,6 +148,17 @@ impl Machine {
     ) -> Result<(), MachineError> {
         self.check_slot(Setting::Share)?;
         self.devices.add_file_system(tag, server);
+        Ok(())
+    }
+
+    /// Gives the guest a network device on `network`.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::TooManyDevices`].
+    pub fn attach_network(&mut self, network: &Network) -> Result<(), MachineError> {
+        self.check_slot(Setting::Network)?;
+        self.devices.add_network(network);
         Ok(())
     }
 

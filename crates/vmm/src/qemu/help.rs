@@ -17,6 +17,7 @@ pub(super) fn of(option: &str, argument: &str) -> Option<String> {
         "accel" => "Accelerators supported:\ntcg\n".to_owned(),
         "object" => list("List of user creatable objects:", &[EPC, RAM]),
         "display" => list("Available display backend types:", &["none"]),
+        "netdev" | "nic" => list("Available netdev backend types:", &["stream", "tap", "user"]),
         "serial" => list(
             "Available chardev backend types:",
             &["stdio", "mon:stdio", "null", "none", "file:PATH", "unix:PATH,server=on"],
@@ -48,7 +49,7 @@ fn processors() -> String {
     )
 }
 
-/// The devices of the machine (docs/machine.md). `-device` adds none.
+/// The devices of the machine (docs/machine.md). `-device` adds those of networks.
 const DEVICES: &str = "\
 Devices of every machine:
 name \"virtio-rng-device\", bus virtio-mmio
@@ -57,4 +58,5 @@ name \"isa-serial\", bus ISA, desc \"COM1, ttyS0: see -serial\"
 name \"mc146818rtc\", bus ISA
 Devices that options add:
 name \"virtio-blk-device\", bus virtio-mmio, desc \"-drive file=FILE,if=virtio\"
+name \"virtio-net-device\", bus virtio-mmio, desc \"-netdev, or -nic\"
 ";

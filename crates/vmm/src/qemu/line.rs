@@ -6,6 +6,7 @@ use super::chardev::{Chardevs, Debugger};
 use super::epc::{self, SgxEpc};
 use super::list::OptionList;
 use super::machine::MachineOptions;
+use super::network::Networks;
 use super::numa::Numa;
 use super::object::{Backends, Kind};
 use super::{QemuError, QemuWording};
@@ -30,6 +31,7 @@ pub(super) struct Line {
     pub(super) initrd: Option<PathBuf>,
     pub(super) append: Option<String>,
     pub(super) drives: Vec<DiskConfig>,
+    pub(super) networks: Networks,
     pub(super) chardevs: Chardevs,
     pub(super) gdb: Option<Debugger>,
     pub(super) stopped: bool,
@@ -101,6 +103,7 @@ impl Line {
         }
         let epc = epc::sections(&self.sgx_epc, &facts.sections, &mut self.backends, nodes.len())?;
         self.backends.finish()?;
+        let networks = self.networks.finish()?;
         let serial = self.chardevs.console(self.daemonize, &QemuWording)?;
         let gdb = self.gdb.unwrap_or_default();
         let stopped = self.stopped || gdb.wait;
@@ -134,6 +137,7 @@ impl Line {
             stopped,
             shares: Vec::new(),
             vsock: None,
+            networks,
             sandbox: self.sandbox.unwrap_or(true),
             process_name: self.process_name,
             pidfile: self.pidfile,

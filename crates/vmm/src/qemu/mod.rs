@@ -12,6 +12,7 @@ mod line;
 mod list;
 mod machine;
 mod names;
+mod network;
 mod numa;
 mod object;
 mod processor;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use error::QemuError;
 pub(crate) use names::is_option;
+pub(crate) use network::networks;
 pub use wording::QemuWording;
 pub(crate) use wording::option_of_run;
 
@@ -153,8 +155,18 @@ const OPTIONS: &[Known] = &[
     with("monitor", "none", |_, text| chardev::monitor(text)),
     with("vga", "none", |_, text| chardev::none("-vga", text)),
     with("parallel", "none", |_, text| chardev::none("-parallel", text)),
-    with("nic", "none", |_, text| chardev::none("-nic", text)),
-    with("net", "none", |_, text| chardev::none("-net", text)),
+    with(
+        "netdev",
+        "user|tap|stream,id=ID[,hostfwd=tcp:ADDRESS:PORT-:PORT][,ifname=NAME][,addr.path=SOCKET]",
+        |line, text| line.networks.netdev(text),
+    ),
+    with("device", "virtio-net-device,netdev=ID[,mac=ADDRESS][,host_mtu=N]", |line, text| {
+        line.networks.device(text)
+    }),
+    with("nic", "user|tap|stream|none: -netdev and -device in one", |line, text| {
+        line.networks.nic(text)
+    }),
+    with("net", "none", |_, text| network::net(text)),
     alone("no-user-config", "accepted: there is no configuration file", |_| Ok(())),
     alone("no-reboot", "exit with code 2 when the guest resets", |line| {
         line.no_reboot = true;
@@ -176,9 +188,6 @@ const OPTIONS: &[Known] = &[
         once(OPTION, &mut line.launch_key, key)
     }),
 ];
-
-/// QEMU's option for more devices. Here there are none to add, only a list of those that there are.
-const DEVICE: &str = "device";
 
 /// What `-serial` names, for a command whose options `wording` names: one or none.
 ///
@@ -229,11 +238,6 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, QemuE
             "h" | "help" => return Ok(Request::Help),
             "version" => return Ok(Request::Version),
             _ => {}
-        }
-        if name == DEVICE
-            && let Some(text) = words.next().transpose()?.and_then(|text| help::of(DEVICE, &text))
-        {
-            return Ok(Request::HelpOn(text));
         }
         let Some(known) = OPTIONS.iter().find(|known| known.name == name) else {
             return Err(if is_option(name) {

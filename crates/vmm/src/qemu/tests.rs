@@ -80,6 +80,7 @@ fn the_line_of_the_2021_series_is_a_machine() {
             stopped: false,
             shares: vec![],
             vsock: None,
+            networks: vec![],
             sandbox: true,
             process_name: None,
             pidfile: None,
@@ -133,6 +134,7 @@ fn a_line_of_upstream_qemu_is_a_machine() {
             stopped: false,
             shares: vec![],
             vsock: None,
+            networks: vec![],
             sandbox: false,
             process_name: Some("three".into()),
             pidfile: Some("p".into()),
@@ -266,7 +268,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-vnc :0", "-vnc: QEMU has this option and Cloister does not: leave it out"),
     (
         "--device virtio-rng-pci",
-        "-device: QEMU has this option and Cloister does not: leave it out",
+        r#"-device: Cloister adds no "virtio-rng-pci": write virtio-net-device, or leave it out: -device help lists what there is"#,
     ),
     ("-run-with x", "-run-with: QEMU has this option and Cloister does not: leave it out"),
     ("-frobnicate", "-frobnicate: no such option: see cloister qemu -help"),
@@ -756,8 +758,12 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-display vnc=:0", "-display: QEMU has vnc and Cloister does not: write none or -nographic"),
     ("-display hologram", r#"-display: there is no "hologram": write none or -nographic"#),
     ("-vga std", r#"-vga: Cloister does not do "std": write none or leave it out"#),
-    ("-nic user", r#"-nic: Cloister does not do "user": write none or leave it out"#),
-    ("-net nic", r#"-net: Cloister does not do "nic": write none or leave it out"#),
+    (
+        "-nic user,model=e1000",
+        r#"-nic: model: Cloister has no "e1000": write model=virtio-net-device"#,
+    ),
+    ("-netdev user,id=n", "-netdev: nothing uses n: add -device virtio-net-device,netdev=n"),
+    ("-net nic", r#"-net: Cloister does not do "nic": write -nic, or -netdev and -device"#),
     ("-parallel stdio", r#"-parallel: Cloister does not do "stdio": write none or leave it out"#),
     // -daemonize, -name and Cloister's own.
     (

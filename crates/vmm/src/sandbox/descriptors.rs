@@ -1,5 +1,5 @@
 //! Open files that the process got from the one that started it.
-#![expect(unsafe_code, reason = "closes descriptors by their numbers")]
+#![expect(unsafe_code, reason = "deals with descriptors by their numbers")]
 
 use std::ffi::OsStr;
 use std::io;
@@ -27,6 +27,11 @@ impl Inherited {
         let named = words.into_iter().flat_map(|word| named(&word.to_string_lossy())).collect();
         let this = Self(named);
         close_all_but(&[&STANDARD[..], &this.0].concat())?;
+        for &descriptor in &this.0 {
+            // No program that is run beside the machine gets it. One that is not open is refused by its name.
+            // SAFETY: it takes integers alone.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         Ok(this)
     }
 

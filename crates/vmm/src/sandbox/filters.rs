@@ -245,10 +245,14 @@ pub(super) fn by_kind<'a>(
     let threads = threads(devices);
     let files = Files::of_all(&threads);
     let sockets = threads.iter().any(|(_, reach)| reach.sockets);
+    let taps: Vec<RawFd> = threads.iter().flat_map(|(_, reach)| &reach.taps).copied().collect();
     let mut programs = Vec::with_capacity(threads.len());
     for (kind, mut own) in threads {
         // What it may not do, none of them may.
-        own.sockets |= sockets && kind == ThreadKind::Main;
+        if kind == ThreadKind::Main {
+            own.sockets |= sockets;
+            own.taps.clone_from(&taps);
+        }
         let rules = rules(kind, &own, &files).map_err(failed(kind))?;
         let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
         programs.push((kind, program.map_err(failed(kind))?));
@@ -262,6 +266,8 @@ struct Reach {
     files: Files,
     /// Stream sockets.
     sockets: bool,
+    /// Interfaces of the host.
+    taps: Vec<RawFd>,
 }
 
 /// The kinds of threads, and what of the host the devices reach there.
@@ -277,6 +283,7 @@ fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, 
         let reach = &mut threads[at].1;
         reach.files.0.extend(&work.files);
         reach.sockets |= work.sockets;
+        reach.taps.extend(&work.taps);
     }
     threads
 }
@@ -348,6 +355,11 @@ fn rules(kind: ThreadKind, own: &Reach, files: &Files) -> Result<Rules, BackendE
         // To the other end of a connection alone, and never to a name.
         let connected = Condition::new(4, Len::Qword, Op::Eq, 0)?;
         rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![connected])?]);
+    }
+    let offloads = rules.entry(libc::SYS_ioctl).or_default();
+    for &tap in &own.taps {
+        let (one, request) = (is(0, Op::Eq, tap as u64)?, is(1, Op::Eq, libc::TUNSETOFFLOAD)?);
+        offloads.push(SeccompRule::new(vec![one, request])?);
     }
     let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
@@ -469,6 +481,12 @@ mod tests {
         for (kind, calls) in [(ThreadKind::Io, true), (ThreadKind::Vcpu, false)] {
             assert!(!of(&bare, kind).unwrap().contains_key(&libc::SYS_recvmsg));
             assert_eq!(of(&connected, kind).unwrap().contains_key(&libc::SYS_recvmsg), calls);
+        }
+        // Beside those of terminals.
+        let tapped = [slot(0).with_tap(9)];
+        for (kind, calls) in [(ThreadKind::Io, 1), (ThreadKind::Vcpu, 0)] {
+            let rules = of(&tapped, kind).unwrap();
+            assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + calls);
         }
         assert!(of(&bare, ThreadKind::Device("rtc")).is_none());
         assert!(of(&full, ThreadKind::Device("rtc")).is_some());
