@@ -1,11 +1,17 @@
 //! virtio devices, with a driver that writes anything in its rings and registers.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use cloister_devices::virtio::{Block, Console, ConsoleInput, Entropy, MmioTransport};
+use cloister_devices::virtio::{
+    Block, Console, ConsoleInput, Entropy, MmioTransport, Net, NetPeer, StreamPeer,
+};
 use cloister_devices::{Device, GuestRam, IoLoop, Unconnected};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
@@ -26,6 +32,63 @@ const VERSION_1: u64 = 1 << 32;
 fn areas(index: u8) -> [u64; 3] {
     let base = 0x4000 * u64::from(index);
     [base, base + 0x1000, base + 0x2000]
+}
+
+/// What the host may give to a device.
+enum Input {
+    None,
+    Console(ConsoleInput),
+    /// Bytes of a network's stream.
+    Stream(UnixStream),
+}
+
+impl Input {
+    fn push(&mut self, bytes: &mut Bytes<'_>) {
+        let data: Vec<u8> = (0..bytes.u8()).map(|_| bytes.u8()).collect();
+        match self {
+            Self::None => {}
+            Self::Console(console) => {
+                console.push(&data);
+            }
+            Self::Stream(stream) => {
+                // Err: the device has hung up, or there is nothing to read.
+                let _ = stream.write_all(&data);
+                let _ = stream.read(&mut [0; 4096]);
+            }
+        }
+    }
+}
+
+/// A network that sends back what it is sent, headers with it.
+#[derive(Default)]
+struct Mirror(VecDeque<Vec<u8>>);
+
+impl NetPeer for Mirror {
+    fn reads_headers(&self) -> bool {
+        true
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, packet: &mut [u8]) -> bool {
+        let has_room = self.0.len() < 4;
+        if has_room {
+            self.0.push_back(packet.to_vec());
+        }
+        has_room
+    }
+
+    fn receive(&mut self, packet: &mut [u8]) -> Option<usize> {
+        let next = self.0.pop_front()?;
+        packet[..next.len()].copy_from_slice(&next);
+        Some(next.len())
+    }
+
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 struct Driver {
@@ -75,11 +138,11 @@ impl Driver {
     }
 
     /// One thing that a driver may do.
-    fn step(&self, bytes: &mut Bytes<'_>, input: Option<&ConsoleInput>) {
+    fn step(&self, bytes: &mut Bytes<'_>, input: &mut Input) {
         let queue = bytes.u8();
         let (action, queue) = (queue >> 1, queue & 1);
         let [table, driver_area, device_area] = areas(queue);
-        match action % 10 {
+        match action % 11 {
             0 => self.put(u64::from(bytes.u8()) << 2, bytes.u32()),
             1 => {
                 let len = bytes.u8() % 9;
@@ -124,11 +187,16 @@ impl Driver {
                 self.write(at + 24, &bytes.u64().to_le_bytes());
             }
             8 => self.write(device_area + u64::from(bytes.u16() % 0x1000), &[bytes.u8()]),
+            9 => {
+                // The header of a packet: flags, segments, and where a checksum is.
+                let at = BUFFERS + (u64::from(bytes.u8()) << 4);
+                self.write(at, &[bytes.u8() & 7, bytes.u8() & 0x87, bytes.u8(), 0, bytes.u8(), 0]);
+                self.write(at + 6, &(bytes.u16() & 0x83ff).to_le_bytes());
+                self.write(at + 8, &(bytes.u16() & 0x80ff).to_le_bytes());
+            }
             _ => {
-                if let Some(input) = input {
-                    input.push(&vec![b'?'; bytes.u8().into()]);
-                    self.io.work_once();
-                }
+                input.push(bytes);
+                self.io.work_once();
             }
         }
     }
@@ -155,30 +223,47 @@ impl Bench {
         let line = Arc::new(Unconnected);
         let mut io = IoLoop::new().expect("a descriptor");
         let mut bytes = Bytes(data);
-        let kind = bytes.u8() % 4;
+        let kind = bytes.u8() % 6;
         let disk = |file: &File, read_only| {
             let file = file.try_clone().expect("a file");
             Box::new(Block::from_file(file, read_only, "disk").expect("a disk"))
         };
-        let (transport, input) = match kind {
+        let net = |peer: Arc<Mutex<dyn NetPeer>>| {
+            Box::new(Net::new([2; 6], Some(1500), peer).expect("a descriptor"))
+        };
+        let (transport, mut input) = match kind {
             0 => {
                 let size = (bytes.u8() & 1 == 0).then_some((80, 25));
                 let output = Box::new(std::io::sink());
                 let (transport, input) = Console::attach(&ram, line, output, size, &mut io);
-                (transport, Some(input))
+                (transport, Input::Console(input))
             }
-            1 => (shared(MmioTransport::new(Box::new(Entropy), &ram, line, &mut io)), None),
-            2 => (shared(MmioTransport::new(disk(&self.disk, false), &ram, line, &mut io)), None),
-            _ => {
+            1 => (shared(MmioTransport::new(Box::new(Entropy), &ram, line, &mut io)), Input::None),
+            2 => {
+                let disk = disk(&self.disk, false);
+                (shared(MmioTransport::new(disk, &ram, line, &mut io)), Input::None)
+            }
+            3 => {
                 let disk = disk(&self.read_only, true);
-                (shared(MmioTransport::new(disk, &ram, line, &mut io)), None)
+                (shared(MmioTransport::new(disk, &ram, line, &mut io)), Input::None)
+            }
+            4 => {
+                let (own, other) = UnixStream::pair().expect("sockets");
+                other.set_nonblocking(true).expect("a socket");
+                let device = net(Arc::new(Mutex::new(StreamPeer::connected("net", own.into()))));
+                let transport = MmioTransport::new(device, &ram, line, &mut io);
+                (shared(transport), Input::Stream(other))
+            }
+            _ => {
+                let device = net(Arc::new(Mutex::new(Mirror::default())));
+                (shared(MmioTransport::new(device, &ram, line, &mut io)), Input::None)
             }
         };
         let driver = Driver { transport, ram, io };
         let features = bytes.u64();
         driver.start(features, bytes.u8().into());
         while !bytes.is_empty() {
-            driver.step(&mut bytes, input.as_ref());
+            driver.step(&mut bytes, &mut input);
         }
 
         assert_eq!(self.disk.metadata().expect("a file").len(), DISK);
