@@ -25,11 +25,12 @@ pub(crate) enum Contents {
 
 /// Drivers of what the tests' machines have: virtio devices, folders of the host among them, and the
 /// power button.
-const TEST_MODULES: [&str; 8] = [
+const TEST_MODULES: [&str; 9] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio_rng",
     "virtio_console",
+    "virtio_net",
     "button",
     "evdev",
     "vmw_vsock_virtio_transport",

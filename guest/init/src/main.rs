@@ -10,6 +10,7 @@
 //! Every task prints `init: begin NAME` and `init: end NAME CODE`, which xtask parses.
 
 mod button;
+mod net;
 mod system;
 mod tasks;
 mod vsock;

@@ -10,13 +10,13 @@ use std::thread;
 
 use guest_sha256::Sha256;
 
-use crate::{button, system, vsock};
+use crate::{button, net, system, vsock};
 
 /// A task: gets its arguments, prints what it finds.
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 14] = [
+pub(crate) const TASKS: [(&str, Task); 15] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
@@ -27,6 +27,7 @@ pub(crate) const TASKS: [(&str, Task); 14] = [
     ("disk", disk),
     ("entropy", entropy),
     ("hvc", hvc),
+    ("net", net::exchange),
     ("vsock", vsock::echo),
     ("share", share),
     ("cpuid", cpuid),

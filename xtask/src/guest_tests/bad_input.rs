@@ -223,6 +223,40 @@ pub(super) fn vsock(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn networks(setup: &Setup) -> Result<()> {
+    let long = format!("stream={}", "x".repeat(108));
+    let file = format!("stream={},server=on", setup.file("network-file", b"")?);
+    for value in [
+        "",
+        "none",
+        "tun=t",
+        "tap",
+        "tap=",
+        "tap=cloister-none",
+        "tap=lo",
+        "tap=sixteen-letters-",
+        "stream=",
+        "stream=/nonexistent/s",
+        "stream=/nonexistent/s,server=on",
+        "stream=s,server=maybe",
+        "user,mac=1",
+        "user,mac=01:00:5e:00:00:01",
+        "user,mtu=1",
+        "user,id=1",
+        "user,wrong=1",
+        "user,hostfwd=22",
+        "user,hostfwd=tcp::22-10.0.2.16:22",
+        "user,hostfwd=tcp::22-:22,hostfwd=tcp::22-:23",
+        &long,
+        &file,
+    ] {
+        refused_after_kernel(setup, "--net", &["--net", value])?;
+    }
+    refused_after_kernel(setup, "--net", &["--net", "user,id=a", "--net", "tap=t,id=a"])?;
+    let many = ["--net", "stream=/nonexistent/s"].repeat(20);
+    refused_after_kernel(setup, "--net", &many)
+}
+
 pub(super) fn unknown_options(setup: &Setup) -> Result<()> {
     refused_after_kernel(setup, "--frobnicate", &["--frobnicate"])?;
     refused_after_kernel(setup, "extra", &["extra"])
@@ -247,6 +281,10 @@ pub(super) fn qemu_options(setup: &Setup) -> Result<()> {
         ("-pidfile", &["-pidfile", "/nonexistent/pid"]),
         ("-nographic", &["-nographic", "-daemonize"]),
         ("-serial", &["-serial", "pty"]),
+        ("-netdev", &["-netdev", "user,id=n"]),
+        ("-netdev", &["-nic", "tap,ifname=cloister-none"]),
+        ("-device", &["-device", "virtio-net-device,netdev=n"]),
+        ("-nic", &["-nic", "user,model=e1000"]),
         ("-qmp", &["-qmp", "tcp:localhost:4444,server=on"]),
     ];
     for (option, arguments) in cases {

@@ -11,6 +11,7 @@ mod kernels;
 mod kvm;
 mod monitor;
 mod nested;
+mod net;
 mod policy;
 mod power;
 mod qemu;
@@ -92,6 +93,10 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
     test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
     test("a_guest_reads_and_changes_a_shared_folder_and_leaves_it_by_no_name", shares::folder),
+    alone("two_machines_on_a_stream_exchange_data_both_ways", net::stream),
+    test("a_command_reaches_the_hosts_network_and_is_reached", net::user),
+    test("a_command_reaches_an_interface_of_the_host", net::tap),
+    test("wrong_networks_are_refused", bad_input::networks),
     test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),
     test("exec_says_what_is_wrong_in_a_line_that_names_the_option", exec::failures),
     test("exec_carries_every_byte_and_the_end_of_each_stream", exec::streams),
