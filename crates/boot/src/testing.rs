@@ -27,8 +27,8 @@ pub fn bzimage(code: &[u8]) -> Vec<u8> {
     file[0x260..0x264].copy_from_slice(&0x10_0000_u32.to_le_bytes()); // init_size
     file.extend_from_slice(code);
     file.resize(file.len().next_multiple_of(SECTOR).max(SETUP + SECTOR), HLT);
-    let paragraphs = (file.len() - SETUP) / 16;
-    file[0x1f4..0x1f8].copy_from_slice(&(paragraphs as u32).to_le_bytes()); // syssize
+    let paragraphs = u32::try_from((file.len() - SETUP) / 16).unwrap_or(u32::MAX);
+    file[0x1f4..0x1f8].copy_from_slice(&paragraphs.to_le_bytes()); // syssize
     file
 }
 
