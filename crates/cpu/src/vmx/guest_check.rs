@@ -84,10 +84,11 @@ impl GuestState {
                 }))
     }
 
-    /// 26.3.1.4.
+    /// 26.3.1.4: in 64-bit mode, of 48 linear-address bits those from 48 on are the same. That is less
+    /// than canonical: a guest that runs off its lower half has such a RIP.
     fn rip_valid(&self, setting: Setting) -> bool {
         if setting.ia32e && self.segments[seg::CS].rights.long() {
-            is_canonical(self.rip)
+            matches!(self.rip >> 48, 0 | 0xffff)
         } else {
             self.rip >> 32 == 0
         }

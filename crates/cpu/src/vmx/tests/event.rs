@@ -32,6 +32,18 @@ fn the_exception_bitmap_chooses_exceptions() {
 }
 
 #[test]
+fn a_guest_at_the_end_of_its_lower_half_is_entered_and_faults_at_its_fetch() {
+    for rip in [1 << 47, 0xffff << 48] {
+        let mut machine = without_idt();
+        machine.write(Field::EXCEPTION_BITMAP, 1 << 13);
+        machine.write(Field::GUEST_RIP, rip);
+        assert_eq!(machine.run(|a| a.nop()), End::Host(0), "{rip:#x}");
+        assert_eq!(machine.read(Field::EXIT_INTERRUPTION), VALID | HARDWARE | CODE | 13);
+        assert_eq!(machine.read(Field::GUEST_RIP), rip);
+    }
+}
+
+#[test]
 fn page_faults_are_matched_and_leave_cr2_alone() {
     for (mask, matched, expected) in
         [(0, 0, End::Host(0)), (0, 1, End::Host(2)), (1, 0, End::Host(0))]
