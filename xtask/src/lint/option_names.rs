@@ -19,12 +19,13 @@ const LIBRARIES: [&str; 8] = [
 ];
 /// Those of them in which any text may be shown to the user. Others have texts in other languages.
 const ALL_TEXT: [&str; 3] = ["crates/devices", "crates/epc-view", "crates/vmm"];
-/// Code with a command line of its own.
-const FRONT_ENDS: [&str; 4] = [
+/// Code with a command line of its own, or for another program.
+const FRONT_ENDS: [&str; 5] = [
     "crates/vmm/src/cli.rs",
     "crates/vmm/src/cli",
     "crates/vmm/src/qemu",
     "crates/vmm/src/epc_command",
+    "crates/vmm/src/net/passt.rs",
 ];
 
 /// Options of the front ends, with their dashes.
