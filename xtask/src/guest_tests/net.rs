@@ -22,6 +22,8 @@ use crate::process;
 const FILE: &str = "data";
 /// Bytes of that file: of several windows of TCP.
 const LEN: usize = 4 << 20;
+/// Seconds that a command in the machine may take.
+const LIMIT: &str = "120";
 
 /// Two guests ping each other and exchange data both ways, first one and then the other; then one goes, and
 /// another takes its place.
@@ -87,8 +89,8 @@ pub(super) fn user(setup: &Setup) -> Result<()> {
          ip addr add 192.0.2.1/24 dev out0; ip link set out0 up; ip link set far0 up
          ip route add default via 192.0.2.254
          {busybox} httpd -f -p 0.0.0.0:8080 -h {folder} & server=$!
-         (while sleep 1; do {busybox} nc -w 5 127.0.0.1 2222 < {folder}/{FILE}; done) & sender=$!
-         code=0; PATH={passt}:$PATH \"$@\" || code=$?; kill $server $sender; exit $code",
+         (while sleep 1; do {busybox} nc -w 5 127.0.0.1 2222 < {folder}/{FILE} || true; done) & sender=$!
+         code=0; PATH={passt}:$PATH \"$@\" || code=$?; kill $server $sender || true; exit $code",
         folder = place.folder,
         passt = passt.display(),
     );
@@ -197,7 +199,10 @@ impl Place {
         let script = format!("ip link set lo up\n{outside}");
         unshare.args(["sh", "-ec", &script, "sh"]).arg(setup.program()?);
         unshare.args(["exec", "--kernel", &setup.kernel(), "--user", "root", "--net", network]);
-        unshare.args(["--", "sh", "-c", inside]).current_dir(&self.folder).stdin(Stdio::null());
+        unshare
+            .args(["--timeout", LIMIT, "--", "sh", "-c", inside])
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
         process::finish(&mut unshare).map(Some)
     }
 }
