@@ -73,7 +73,10 @@ fn sums(transcript: &Transcript, what: &str) -> Result<String> {
 pub(super) fn user(setup: &Setup) -> Result<()> {
     let archive = Archive::open()?;
     let passt = archive.unpacked("passt")?.join("usr/bin");
-    let Some(place) = Place::new(setup, &archive, "net-user")? else { return Ok(()) };
+    let place = Place::new(setup, &archive, "net-user")?;
+    // Others wait for it.
+    drop(archive);
+    let Some(place) = place else { return Ok(()) };
     let busybox = &place.busybox;
     let script = format!(
         "ip -4 addr show dev eth0 | grep -o 'inet [0-9./]*'; ip route | grep -o 'default via [0-9.]*'
