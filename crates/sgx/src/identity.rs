@@ -9,15 +9,8 @@ use sha2::{Digest as _, Sha256};
 /// the package-scope CREGs of table 38-5).
 #[derive(Clone)]
 pub struct PlatformIdentity {
-    /// The device key that every derived key has as its root (CR_BASE_PK and the root
-    /// provisioning key in one).
-    pub root_key: [u8; 16],
-    /// CR_SEAL_FUSES.
-    pub seal_fuses: [u8; 16],
-    /// CR_SGXOWNEREPOCH.
-    pub owner_epoch: [u8; 16],
-    /// CR_CPUSVN: each byte is the security version of one component.
-    pub cpusvn: [u8; 16],
+    /// What outlives a boot.
+    pub fuses: PlatformFuses,
     /// CR_REPORT_KEYID: drawn at each boot of the platform.
     pub report_keyid: [u8; 32],
     /// The key of evicted pages: drawn at each boot of the platform.
@@ -28,13 +21,14 @@ pub struct PlatformIdentity {
 /// give a platform. Everything that an enclave seals depends on it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlatformFuses {
-    /// See [`PlatformIdentity::root_key`].
+    /// The device key that every derived key has as its root (CR_BASE_PK and the root
+    /// provisioning key in one).
     pub root_key: [u8; 16],
     /// CR_SEAL_FUSES.
     pub seal_fuses: [u8; 16],
     /// CR_SGXOWNEREPOCH.
     pub owner_epoch: [u8; 16],
-    /// CR_CPUSVN.
+    /// CR_CPUSVN: each byte is the security version of one component.
     pub cpusvn: [u8; 16],
 }
 
@@ -57,14 +51,7 @@ impl PlatformFuses {
         let mut report_keyid = [0; 32];
         report_keyid[..16].copy_from_slice(&low);
         report_keyid[16..].copy_from_slice(&high);
-        Ok(PlatformIdentity {
-            root_key: self.root_key,
-            seal_fuses: self.seal_fuses,
-            owner_epoch: self.owner_epoch,
-            cpusvn: self.cpusvn,
-            report_keyid,
-            paging_key,
-        })
+        Ok(PlatformIdentity { fuses: self.clone(), report_keyid, paging_key })
     }
 }
 
@@ -109,10 +96,12 @@ impl PlatformIdentity {
             half
         };
         Self {
-            root_key: half("root key"),
-            seal_fuses: half("seal fuses"),
-            owner_epoch: half("owner epoch"),
-            cpusvn: CPUSVN,
+            fuses: PlatformFuses {
+                root_key: half("root key"),
+                seal_fuses: half("seal fuses"),
+                owner_epoch: half("owner epoch"),
+                cpusvn: CPUSVN,
+            },
             report_keyid: part("report key id"),
             paging_key: half("paging key"),
         }
@@ -122,6 +111,6 @@ impl PlatformIdentity {
 impl core::fmt::Debug for PlatformIdentity {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         // The rest is secret.
-        f.debug_struct("PlatformIdentity").field("cpusvn", &self.cpusvn).finish_non_exhaustive()
+        f.debug_struct("PlatformIdentity").field("fuses", &self.fuses).finish_non_exhaustive()
     }
 }

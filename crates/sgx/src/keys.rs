@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::attributes::Attributes;
-use crate::identity::PlatformIdentity;
+use crate::identity::PlatformFuses;
 
 /// A 128-bit key.
 pub(crate) type Key = [u8; 16];
@@ -85,8 +85,8 @@ impl KeyDependencies {
     }
 
     /// derivekey: the key on this platform.
-    pub(crate) fn derive(&self, identity: &PlatformIdentity) -> Key {
-        mac(&identity.root_key, self.as_bytes())
+    pub(crate) fn derive(&self, fuses: &PlatformFuses) -> Key {
+        mac(&fuses.root_key, self.as_bytes())
     }
 }
 

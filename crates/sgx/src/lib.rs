@@ -258,6 +258,7 @@ mod identity;
 mod inspect;
 mod keys;
 pub mod layout;
+mod manufacturer;
 mod measurement;
 mod operand;
 mod paging;

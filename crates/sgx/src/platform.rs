@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::capabilities::{Capabilities, SgxFeatures};
 use crate::epc::{EpcIndex, EpcPage, LazyTable, PageStore};
 use crate::epcm::{EpcmEntry, EpcmView};
-use crate::identity::PlatformIdentity;
+use crate::identity::{PlatformFuses, PlatformIdentity};
 use crate::xsave::{XFRM_SUPPORTED, legal_xcr0};
 
 /// SHA-256 of the modulus that signs Intel's launch enclave, as IA32_SGXLEPUBKEYHASH0-3 hold it
@@ -200,7 +200,7 @@ impl Platform {
     /// CR_CPUSVN.
     #[must_use]
     pub const fn cpusvn(&self) -> &[u8; 16] {
-        &self.config.identity.cpusvn
+        &self.config.identity.fuses.cpusvn
     }
 
     /// An EPC page, whose host memory is allocated on first touch and lives as long as the
@@ -238,6 +238,10 @@ impl Platform {
 
     pub(crate) const fn identity(&self) -> &PlatformIdentity {
         &self.config.identity
+    }
+
+    pub(crate) const fn fuses(&self) -> &PlatformFuses {
+        &self.config.identity.fuses
     }
 
     /// LockedXAdd(CR_NEXT_EID, 1).

@@ -144,23 +144,23 @@ fn check_token(
     {
         return SgxStatus::InvalidEinitToken;
     }
-    let identity = platform.identity();
-    if cpusvn_beyond(&token.cpusvnle, &identity.cpusvn) {
+    let fuses = platform.fuses();
+    if cpusvn_beyond(&token.cpusvnle, &fuses.cpusvn) {
         return SgxStatus::InvalidCpuSvn;
     }
     let key = KeyDependencies {
         isvprodid: token.isvprodidle,
         isvsvn: token.isvsvnle,
-        sgxownerepoch: identity.owner_epoch,
+        sgxownerepoch: fuses.owner_epoch,
         attributes: token.maskedattributesle,
         mrsigner: *le_hash,
         keyid: token.keyid,
-        seal_key_fuses: identity.seal_fuses,
+        seal_key_fuses: fuses.seal_fuses,
         cpusvn: token.cpusvnle,
         miscselect: token.maskedmiscselectle,
         ..KeyDependencies::new(key_name::EINITTOKEN)
     }
-    .derive(identity);
+    .derive(fuses);
     if mac(&key, &token.as_bytes()[..EinitToken::MACED]) != token.mac {
         return SgxStatus::InvalidEinitToken;
     }

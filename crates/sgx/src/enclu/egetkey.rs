@@ -7,8 +7,8 @@ use crate::attributes::{AttributeFlags, Attributes};
 use crate::encls::read_secs;
 use crate::enclu::operand::enclave_operand;
 use crate::enclu::{EncluOutcome, report_status};
-use crate::identity::PlatformIdentity;
-use crate::keys::{KeyDependencies, cpusvn_beyond};
+use crate::identity::PlatformFuses;
+use crate::keys::{Key, KeyDependencies, cpusvn_beyond};
 use crate::layout::{KeyPolicy, KeyRequest, Secs, key_name};
 use crate::operand::GP;
 use crate::platform::Platform;
@@ -54,10 +54,9 @@ pub(super) fn leaf(
     {
         return Err(GP);
     }
-    let identity = platform.identity();
-    let status = match dependencies(identity, &secs, &request, &port.le_pubkey_hash()) {
-        Ok(dependencies) => {
-            output.write(at, &dependencies.derive(identity));
+    let status = match derive(platform.fuses(), &secs, &request, &port.le_pubkey_hash()) {
+        Ok(key) => {
+            output.write(at, &key);
             SgxStatus::Success
         }
         Err(status) => status,
@@ -66,10 +65,21 @@ pub(super) fn leaf(
     Ok(EncluOutcome::default())
 }
 
+/// The key that an initialized enclave with this SECS gets for this request, whose reserved space
+/// has been checked, or why it gets none.
+pub(crate) fn derive(
+    fuses: &PlatformFuses,
+    secs: &Secs,
+    request: &KeyRequest,
+    le_hash: &[u8; 32],
+) -> Result<Key, SgxStatus> {
+    Ok(dependencies(fuses, secs, request, le_hash)?.derive(fuses))
+}
+
 /// TMP_KEYDEPENDENCIES for the requested key (SDM Vol. 3D, table 38-66), or why the enclave may
 /// not have it.
 fn dependencies(
-    identity: &PlatformIdentity,
+    fuses: &PlatformFuses,
     secs: &Secs,
     request: &KeyRequest,
     le_hash: &[u8; 32],
@@ -87,19 +97,19 @@ fn dependencies(
 
     match name {
         key_name::SEAL => {
-            check_svns(identity, secs, request)?;
+            check_svns(fuses, secs, request)?;
             if request.configsvn.get() > secs.configsvn.get() {
                 return Err(SgxStatus::InvalidIsvSvn);
             }
             Ok(KeyDependencies {
                 isvsvn: request.isvsvn,
-                sgxownerepoch: identity.owner_epoch,
+                sgxownerepoch: fuses.owner_epoch,
                 attributes,
                 attributesmask: mask,
                 mrenclave: chosen(policy, KeyPolicy::MRENCLAVE, secs.mrenclave),
                 mrsigner: chosen(policy, KeyPolicy::MRSIGNER, secs.mrsigner),
                 keyid: request.keyid,
-                seal_key_fuses: identity.seal_fuses,
+                seal_key_fuses: fuses.seal_fuses,
                 cpusvn: request.cpusvn,
                 miscselect,
                 miscmask: (!request.miscmask.get()).into(),
@@ -108,12 +118,12 @@ fn dependencies(
             })
         }
         key_name::REPORT => Ok(KeyDependencies {
-            sgxownerepoch: identity.owner_epoch,
+            sgxownerepoch: fuses.owner_epoch,
             attributes: secs.attributes,
             mrenclave: secs.mrenclave,
             keyid: request.keyid,
-            seal_key_fuses: identity.seal_fuses,
-            cpusvn: identity.cpusvn,
+            seal_key_fuses: fuses.seal_fuses,
+            cpusvn: fuses.cpusvn,
             miscselect: secs.miscselect,
             configid: secs.configid,
             configsvn: secs.configsvn,
@@ -124,15 +134,15 @@ fn dependencies(
             if !secs.attributes.has(AttributeFlags::EINITTOKEN_KEY) || secs.mrsigner != *le_hash {
                 return Err(SgxStatus::InvalidAttribute);
             }
-            check_svns(identity, secs, request)?;
+            check_svns(fuses, secs, request)?;
             Ok(KeyDependencies {
                 isvprodid: secs.isvprodid,
                 isvsvn: request.isvsvn,
-                sgxownerepoch: identity.owner_epoch,
+                sgxownerepoch: fuses.owner_epoch,
                 attributes,
                 mrsigner: secs.mrsigner,
                 keyid: request.keyid,
-                seal_key_fuses: identity.seal_fuses,
+                seal_key_fuses: fuses.seal_fuses,
                 cpusvn: request.cpusvn,
                 miscselect,
                 ..base
@@ -142,7 +152,7 @@ fn dependencies(
             if !secs.attributes.has(AttributeFlags::PROVISIONKEY) {
                 return Err(SgxStatus::InvalidAttribute);
             }
-            check_svns(identity, secs, request)?;
+            check_svns(fuses, secs, request)?;
             Ok(KeyDependencies {
                 isvprodid: secs.isvprodid,
                 isvsvn: request.isvsvn,
@@ -159,13 +169,13 @@ fn dependencies(
             if !secs.attributes.has(AttributeFlags::PROVISIONKEY) {
                 return Err(SgxStatus::InvalidAttribute);
             }
-            check_svns(identity, secs, request)?;
+            check_svns(fuses, secs, request)?;
             Ok(KeyDependencies {
                 isvsvn: request.isvsvn,
                 attributes,
                 attributesmask: mask,
                 mrsigner: secs.mrsigner,
-                seal_key_fuses: identity.seal_fuses,
+                seal_key_fuses: fuses.seal_fuses,
                 cpusvn: request.cpusvn,
                 miscselect,
                 miscmask: (!request.miscmask.get()).into(),
@@ -178,12 +188,8 @@ fn dependencies(
 }
 
 /// CPUSVN is not beyond the platform's, ISVSVN not beyond the enclave's.
-fn check_svns(
-    identity: &PlatformIdentity,
-    secs: &Secs,
-    request: &KeyRequest,
-) -> Result<(), SgxStatus> {
-    if cpusvn_beyond(&request.cpusvn, &identity.cpusvn) {
+fn check_svns(fuses: &PlatformFuses, secs: &Secs, request: &KeyRequest) -> Result<(), SgxStatus> {
+    if cpusvn_beyond(&request.cpusvn, &fuses.cpusvn) {
         return Err(SgxStatus::InvalidCpuSvn);
     }
     if request.isvsvn.get() > secs.isvsvn.get() {

@@ -6,7 +6,8 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use crate::encls::read_secs;
 use crate::enclu::EncluOutcome;
 use crate::enclu::operand::enclave_operand;
-use crate::keys::{KeyDependencies, mac};
+use crate::identity::PlatformFuses;
+use crate::keys::{Key, KeyDependencies, mac};
 use crate::layout::{Report, TargetInfo, key_name};
 use crate::operand::GP;
 use crate::platform::Platform;
@@ -58,7 +59,7 @@ pub(super) fn leaf(
     let identity = platform.identity();
     let secs = read_secs(platform.page(enclave.secs));
     let mut report = Report {
-        cpusvn: identity.cpusvn,
+        cpusvn: identity.fuses.cpusvn,
         miscselect: secs.miscselect,
         isvextprodid: secs.isvextprodid,
         attributes: secs.attributes,
@@ -73,21 +74,25 @@ pub(super) fn leaf(
         keyid: identity.report_keyid,
         ..Report::new_zeroed()
     };
-    let key = KeyDependencies {
-        sgxownerepoch: identity.owner_epoch,
+    let key = report_key(&identity.fuses, &target, &report.keyid);
+    report.mac = mac(&key, &report.as_bytes()[..Report::MACED]);
+    output.write(at, report.as_bytes());
+    Ok(EncluOutcome::default())
+}
+
+/// The key of reports to `target` whose KEYID is `keyid`: what `target` gets as its REPORT_KEY.
+pub(crate) fn report_key(fuses: &PlatformFuses, target: &TargetInfo, keyid: &[u8; 32]) -> Key {
+    KeyDependencies {
+        sgxownerepoch: fuses.owner_epoch,
         attributes: target.attributes,
         mrenclave: target.measurement,
-        keyid: report.keyid,
-        seal_key_fuses: identity.seal_fuses,
-        cpusvn: identity.cpusvn,
-        padding: secs.padding,
+        keyid: *keyid,
+        seal_key_fuses: fuses.seal_fuses,
+        cpusvn: fuses.cpusvn,
         miscselect: target.miscselect,
         configid: target.configid,
         configsvn: target.configsvn,
         ..KeyDependencies::new(key_name::REPORT)
     }
-    .derive(identity);
-    report.mac = mac(&key, &report.as_bytes()[..Report::MACED]);
-    output.write(at, report.as_bytes());
-    Ok(EncluOutcome::default())
+    .derive(fuses)
 }

@@ -17,12 +17,14 @@ mod eacceptcopy;
 mod edeccssa;
 mod eenter;
 mod eexit;
-mod egetkey;
+pub(crate) mod egetkey;
 mod emodpe;
 mod entry;
 mod ereport;
 mod eresume;
 mod operand;
+
+pub(crate) use ereport::report_key;
 
 /// ENCLU leaf numbers (SDM Vol. 3D, table 34-2).
 pub mod leaf {

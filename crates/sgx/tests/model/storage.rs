@@ -120,5 +120,5 @@ fn throw_away_identities_differ() {
     let first = PlatformIdentity::throw_away().expect("a random source");
     let second = PlatformIdentity::throw_away().expect("a random source");
 
-    assert_ne!(first.root_key, second.root_key);
+    assert_ne!(first.fuses.root_key, second.fuses.root_key);
 }

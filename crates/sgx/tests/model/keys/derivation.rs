@@ -4,7 +4,8 @@ use aes::Aes128;
 use cloister_sgx::enclu::leaf as user;
 use cloister_sgx::layout::{KeyRequest, Report, TargetInfo, key_name};
 use cloister_sgx::{
-    AttributeFlags, Attributes, EpcIndex, PlatformConfig, PlatformIdentity, SgxStatus, Stop,
+    AttributeFlags, Attributes, EnclaveIdentity, EpcIndex, PlatformConfig, PlatformIdentity,
+    SgxStatus, Stop,
 };
 use cloister_x86::{Gpr, PageFaultCode};
 use cmac::{Cmac, KeyInit as _, Mac as _};
@@ -124,6 +125,55 @@ fn a_report_is_verified_by_its_target_and_by_nobody_else() {
 }
 
 #[test]
+fn the_manufacturer_tells_reports_of_the_platform_from_others() {
+    let mut machine = inside(|_| {});
+    let fuses = PlatformIdentity::from_seed(&[7; 32]).fuses;
+    let other = PlatformIdentity::from_seed(&[8; 32]).fuses;
+    let mut target = TargetInfo::new_zeroed();
+    target.measurement = [0x29; 32];
+    target.attributes = Attributes::new(AttributeFlags::INIT, 3);
+
+    let report = ereport(&mut machine, &target, &[0x17; 64]).expect("EREPORT completes");
+    let mut changed = report.clone();
+    changed.reportdata[9] ^= 1;
+    let elsewhere = TargetInfo { measurement: [0x2a; 32], ..target.clone() };
+
+    assert!(fuses.is_genuine(&report, &target));
+    assert!(!fuses.is_genuine(&changed, &target));
+    assert!(!fuses.is_genuine(&report, &elsewhere));
+    assert!(!other.is_genuine(&report, &target));
+}
+
+#[test]
+fn the_manufacturer_has_the_keys_that_egetkey_gives() {
+    let mut machine = inside(|spec| {
+        let flags = AttributeFlags::MODE64BIT | AttributeFlags::PROVISIONKEY;
+        spec.attributes = Attributes::new(flags, 3);
+        spec.miscselect = 0;
+    });
+    let fuses = PlatformIdentity::from_seed(&[7; 32]).fuses;
+    let enclave = EnclaveIdentity {
+        mrenclave: machine.platform.enclave(EpcIndex(0)).unwrap().identity.unwrap().mrenclave,
+        mrsigner: Signer::a().mrsigner(),
+        isvprodid: 9,
+        isvsvn: 4,
+    };
+    let flags = AttributeFlags::INIT | AttributeFlags::MODE64BIT | AttributeFlags::PROVISIONKEY;
+    let attributes = Attributes::new(flags, 3);
+
+    for name in [key_name::PROVISION, key_name::PROVISION_SEAL, key_name::REPORT, key_name::SEAL] {
+        let request = KeyRequest { keypolicy: 3.into(), ..request(name) };
+        let given = key(&mut machine, &request);
+        assert_eq!(fuses.egetkey(&enclave, attributes, &request), Ok(given), "key {name}");
+    }
+    let refused = fuses.egetkey(&enclave, attributes, &request(key_name::EINITTOKEN));
+    assert_eq!(refused, Err(SgxStatus::InvalidAttribute));
+    let newer = KeyRequest { isvsvn: 5.into(), ..request(key_name::PROVISION) };
+    assert_eq!(fuses.egetkey(&enclave, attributes, &newer), Err(SgxStatus::InvalidIsvSvn));
+    assert_ne!(fuses.manufacturer_key("one"), fuses.manufacturer_key("other"));
+}
+
+#[test]
 fn ereport_checks_its_operands() {
     let mut machine = inside(|_| {});
     machine.platform.page(EpcIndex(4)).clear();
@@ -237,7 +287,7 @@ fn egetkey_checks_its_operands() {
 fn provisioning_keys_survive_a_new_owner() {
     let with_owner = |owner: u8| {
         let mut identity = PlatformIdentity::from_seed(&[7; 32]);
-        identity.owner_epoch = [owner; 16];
+        identity.fuses.owner_epoch = [owner; 16];
         let machine = Machine::with(PlatformConfig::single(32, identity));
         inside_on(machine, 0, |spec| flags(spec, AttributeFlags::PROVISIONKEY))
     };
