@@ -7,7 +7,7 @@ use std::path::Path;
 /// The front ends' names of settings.
 const WORDINGS: [&str; 2] = ["crates/vmm/src/cli/wording.rs", "crates/vmm/src/qemu/wording.rs"];
 /// Libraries under them.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "crates/sgx",
     "crates/cpu",
     "crates/virt",
@@ -15,16 +15,18 @@ const LIBRARIES: [&str; 8] = [
     "crates/devices",
     "crates/epc-view",
     "crates/fs",
+    "crates/attest",
     "crates/vmm",
 ];
 /// Those of them in which any text may be shown to the user. Others have texts in other languages.
-const ALL_TEXT: [&str; 3] = ["crates/devices", "crates/epc-view", "crates/vmm"];
+const ALL_TEXT: [&str; 4] = ["crates/devices", "crates/epc-view", "crates/attest", "crates/vmm"];
 /// Code with a command line of its own, or for another program.
-const FRONT_ENDS: [&str; 5] = [
+const FRONT_ENDS: [&str; 6] = [
     "crates/vmm/src/cli.rs",
     "crates/vmm/src/cli",
     "crates/vmm/src/qemu",
     "crates/vmm/src/epc_command",
+    "crates/vmm/src/attestation",
     "crates/vmm/src/net/passt.rs",
 ];
 
