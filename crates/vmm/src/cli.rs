@@ -1,4 +1,4 @@
-//! The command line: `cloister run`, `cloister qemu`, `cloister epc` and `cloister info`.
+//! The command line: the commands of `cloister`, and the options of those that run machines.
 //!
 //! Option values are read as text and judged by [`values`] and [`config`](crate::config), so that
 //! every wrong value is one line that names the option and the fix.
@@ -19,6 +19,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::attestation::{PkiArgs, QuoteArgs, VerifyArgs};
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus,
@@ -61,6 +62,12 @@ pub enum Command {
     },
     /// Show the EPC of running machines, refreshed every second (q quits)
     Epc(EpcArgs),
+    /// Issue certificates and collateral for the quotes of a platform, under a development root
+    Pki(PkiArgs),
+    /// Make a quote of a REPORT
+    Quote(QuoteArgs),
+    /// Say whether a quote is to be relied on, and what it shows
+    Verify(Box<VerifyArgs>),
     /// Show what this host offers and which accelerator a machine would use
     Info,
 }

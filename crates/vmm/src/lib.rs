@@ -6,6 +6,7 @@
 
 pub mod accel;
 pub mod acpi;
+pub mod attestation;
 pub mod chardev;
 pub mod cli;
 pub mod complaint;

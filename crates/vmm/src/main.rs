@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cloister_vmm::attestation::{self, AttestationError};
 use cloister_vmm::chardev::Backend;
 use cloister_vmm::cli::{self, Command, ExecArgsError, ExecWording, Refusal, RunArgs, RunWording};
 use cloister_vmm::complaint::{Complaint, Setting, Wording};
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         Ok(Command::Shell(args)) => return exec(args.into_config()),
         Ok(Command::Qemu { words }) => qemu(words),
         Ok(Command::Epc(args)) => epc(&args),
+        Ok(Command::Pki(args)) => attested(attestation::pki(&args)),
+        Ok(Command::Quote(args)) => attested(attestation::quote(&args).map(|()| String::new())),
+        Ok(Command::Verify(args)) => attested(attestation::verify(&args)),
         Ok(Command::Info) => tell(&info::HostInfo::gather().to_string()),
         Err(Refusal::Asked(text)) => tell(&text),
         Err(Refusal::Wrong(line)) => Err(line),
@@ -75,6 +79,11 @@ fn tell(text: &str) -> Ended {
         )
     })?;
     Ok(SUCCESS)
+}
+
+/// Prints what a command of attestation says.
+fn attested(said: Result<String, AttestationError>) -> Ended {
+    tell(&said.map_err(|error| error.to_string())?)
 }
 
 fn epc(args: &EpcArgs) -> Ended {

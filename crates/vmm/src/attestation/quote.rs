@@ -1,0 +1,50 @@
+//! `cloister quote`: a quote of a REPORT.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use cloister_attest::pki::Authority;
+use cloister_attest::quote as attest;
+
+use super::pki::names;
+use super::{AttestationError, files, open_platform};
+
+/// Options of `cloister quote`.
+#[derive(Args, Debug)]
+pub struct QuoteArgs {
+    /// Directory of the SGX platform that the REPORT was made on
+    #[arg(long, value_name = "DIR")]
+    platform: PathBuf,
+    /// REPORT for the platform's quoting enclave, as EREPORT wrote it (432 bytes)
+    #[arg(long, value_name = "FILE")]
+    report: PathBuf,
+    /// File for the quote [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Give certificates the names that Intel's have, as cloister pki did
+    #[arg(long)]
+    intel_names: bool,
+}
+
+/// Makes the quote.
+///
+/// # Errors
+///
+/// [`AttestationError`].
+pub fn quote(args: &QuoteArgs) -> Result<(), AttestationError> {
+    if args.out.is_none() && io::stdout().is_terminal() {
+        return Err(AttestationError::Terminal);
+    }
+    let report = files::read("--report", &args.report, "a REPORT")?;
+    let platform = open_platform(&args.platform)?;
+    let authority = Authority::of_platform(&platform, names(args.intel_names))?;
+    let quote = attest::quote(&platform, &authority, &report).map_err(AttestationError::Quote)?;
+    match &args.out {
+        Some(path) => files::write(path, &quote),
+        None => {
+            let mut out = io::stdout().lock();
+            out.write_all(&quote).and_then(|()| out.flush()).map_err(AttestationError::Output)
+        }
+    }
+}

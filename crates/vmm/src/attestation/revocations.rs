@@ -1,0 +1,90 @@
+//! The file `revoked` in a platform's directory: what its authority has revoked, one line each, `pck`,
+//! `pck-ca` or `tcb-signing` and the second since 1970.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use cloister_attest::pki::{Revocation, Revoked};
+
+use super::{AttestationError, files};
+
+/// The name of the file.
+const FILE: &str = "revoked";
+
+/// What can be revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Certificate {
+    /// The platform's PCK certificates
+    Pck,
+    /// The authority that certifies platforms
+    PckCa,
+    /// The signer of TCB info and QE identity
+    TcbSigning,
+}
+
+impl Certificate {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pck => "pck",
+            Self::PckCa => "pck-ca",
+            Self::TcbSigning => "tcb-signing",
+        }
+    }
+
+    const fn revoked(self) -> Revoked {
+        match self {
+            Self::Pck => Revoked::Pck,
+            Self::PckCa => Revoked::PckCa,
+            Self::TcbSigning => Revoked::TcbSigning,
+        }
+    }
+}
+
+/// What has been revoked; nothing where there is no file.
+pub(super) fn read(platform: &Path) -> Result<Vec<Revocation>, AttestationError> {
+    let path = platform.join(FILE);
+    let unusable = |why| AttestationError::Revocations { path: path.clone(), why };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unusable(format!("cannot read it: {error}: make it readable"))),
+    };
+    let lines = (1..).zip(text.lines());
+    let parsed = lines.map(|(number, line)| {
+        parse(line).ok_or_else(|| {
+            unusable(format!("line {number} is not a certificate and a time: remove the line"))
+        })
+    });
+    parsed.collect()
+}
+
+fn parse(line: &str) -> Option<Revocation> {
+    let (name, since) = line.split_once(' ')?;
+    let certificate = Certificate::value_variants().iter().find(|one| one.name() == name)?;
+    let since = Duration::from_secs(since.parse().ok()?);
+    Some(Revocation {
+        what: certificate.revoked(),
+        since: SystemTime::UNIX_EPOCH.checked_add(since)?,
+    })
+}
+
+/// Adds what has not been revoked yet.
+pub(super) fn add(
+    platform: &Path,
+    certificates: &[Certificate],
+    now: SystemTime,
+) -> Result<(), AttestationError> {
+    let known = read(platform)?;
+    let path = platform.join(FILE);
+    let mut text = fs::read_to_string(&path).unwrap_or_default();
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(AttestationError::Clock)?;
+    for certificate in certificates {
+        if known.iter().all(|one| one.what != certificate.revoked()) {
+            text += &format!("{} {}\n", certificate.name(), now.as_secs());
+        }
+    }
+    files::write(&path, text.as_bytes())
+}
