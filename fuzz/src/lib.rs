@@ -1,8 +1,11 @@
 //! The bodies of the fuzz targets. They live beside the tests of the SGX model, whose processor
-//! and enclaves they use, and beside those of the translator and of the machine monitor; all run them
+//! and enclaves they use, and beside those of attestation, of the translator and of the machine
+//! monitor; all run them
 //! with a fixed seed.
 //! This crate gives them to libFuzzer.
 
+#[path = "../../crates/attest/tests/fuzz/targets.rs"]
+mod attest;
 #[path = "../../crates/sgx/tests/model/choices.rs"]
 mod choices;
 #[path = "../../crates/sgx/tests/model/enclave.rs"]
@@ -79,6 +82,16 @@ pub fn virtio(data: &[u8]) {
 /// Code of any mode, translated and interpreted.
 pub fn translator(data: &[u8]) {
     translator::translator(data);
+}
+
+/// A REPORT that is to be quoted.
+pub fn report(data: &[u8]) {
+    attest::report(data);
+}
+
+/// A quote that is to be judged.
+pub fn quote(data: &[u8]) {
+    attest::quote(data);
 }
 
 /// A line of QEMU's options.

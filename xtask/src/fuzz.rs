@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the fuzz targets of the SGX model, of the machine monitor and of the translator.
+//! `cargo xtask fuzz`: the fuzz targets of the SGX model, of the machine monitor, of the translator and of attestation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 12] = [
+const TARGETS: [(&str, u32); 14] = [
     ("leaf_operands", 4096),
     ("sigstruct", 64),
     ("einittoken", 64),
@@ -23,6 +23,8 @@ const TARGETS: [(&str, u32); 12] = [
     ("qemu_line", 1024),
     ("qmp", 2048),
     ("translator", 128),
+    ("report", 512),
+    ("quote", 5120),
 ];
 
 /// Options of `cargo xtask fuzz`.
