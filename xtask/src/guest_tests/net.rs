@@ -81,7 +81,7 @@ pub(super) fn user(setup: &Setup) -> Result<()> {
     let script = format!(
         "ip -4 addr show dev eth0 | grep -o 'inet [0-9./]*'; ip route | grep -o 'default via [0-9.]*'
          cat /etc/resolv.conf; {busybox} wget -q -O - http://192.0.2.1:8080/{FILE} | sha256sum
-         {busybox} wget -q -O - http://192.0.2.1:8081/ 2> /dev/null || echo nobody
+         timeout 20 {busybox} wget -q -O - http://192.0.2.1:8081/ 2> /dev/null || echo nobody
          timeout 20 {busybox} wget -q -O - http://10.0.2.2:8080/{FILE} 2> /dev/null | sha256sum | grep {sum}
          {busybox} nc -l -p 22 -e sh -c 'cat > /tmp/got'; sha256sum < /tmp/got",
         sum = place.sum,
