@@ -98,8 +98,8 @@ fn run(args: RunArgs) -> Ended {
 
 /// Runs a command in a machine. Failures that are not the command's have a code of their own.
 fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
-    let passt = Passt::find();
     let ended = config.map_err(|error| error.to_string()).and_then(|config| {
+        let passt = Passt::find(&config.networks);
         if config.sandbox {
             // SAFETY: main has started no thread; what does, the machine, comes later.
             unsafe { forget_environment() };
@@ -148,7 +148,7 @@ fn refused_by_host(error: io::Error) -> Complaint {
 
 /// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
 fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Complaint> {
-    let passt = Passt::find();
+    let passt = Passt::find(&invocation.networks);
     let inherited = if invocation.sandbox {
         // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
         unsafe { forget_environment() };

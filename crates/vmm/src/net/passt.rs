@@ -19,7 +19,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use thiserror::Error;
 
-use super::{GATEWAY, GUEST, NAME_SERVER, PREFIX, UserNetwork};
+use super::{GATEWAY, GUEST, Link, NAME_SERVER, NetConfig, PREFIX, UserNetwork};
 
 const NAME: &str = "passt";
 /// Where administrators' programs are, which a user's PATH may leave out.
@@ -84,9 +84,13 @@ pub enum PasstError {
 pub struct Passt(Option<PathBuf>);
 
 impl Passt {
-    /// Looks for it in PATH. To be called before the environment is forgotten.
+    /// Looks for it in PATH if one of the networks takes it. To be called before the environment is
+    /// forgotten.
     #[must_use]
-    pub fn find() -> Self {
+    pub fn find(networks: &[NetConfig]) -> Self {
+        if !networks.iter().any(|network| matches!(network.link, Link::User(_))) {
+            return Self(None);
+        }
         let mut path = env::var_os("PATH").unwrap_or_default();
         path.push(":");
         path.push(MORE_FOLDERS);
