@@ -27,29 +27,32 @@ use crate::process;
 /// Cloister's boot to init is to take at most this many times as long as the translator's.
 const WANTED_BOOT_RATIO: f64 = 4.0;
 
+/// The options of which one at most is given.
+const ONE_PART: &str = "one part";
+
 /// Options of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Only the leaves of the SGX model
-    #[arg(long)]
+    #[arg(long, group = ONE_PART)]
     leaves: bool,
     /// Only the host's EPC
-    #[arg(long, conflicts_with = "leaves")]
+    #[arg(long, group = ONE_PART)]
     pool: bool,
     /// Only guests with more enclave memory than EPC
-    #[arg(long, conflicts_with_all = ["leaves", "pool"])]
+    #[arg(long, group = ONE_PART)]
     paging: bool,
     /// Only programs of Debian packages
-    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging"])]
+    #[arg(long, group = ONE_PART)]
     programs: bool,
     /// Only enclaves as their guest sees them, after the leaves of the SGX model
-    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs"])]
+    #[arg(long, group = ONE_PART)]
     enclaves: bool,
     /// Only boots
-    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs", "enclaves"])]
+    #[arg(long, group = ONE_PART)]
     boots: bool,
     /// Only VM exits and boots of a guest's guest
-    #[arg(long, conflicts_with_all = ["leaves", "pool", "paging", "programs", "enclaves", "boots"])]
+    #[arg(long, group = ONE_PART)]
     nested: bool,
     /// Boots of each machine, of which the median counts, and runs of the programs, of which the best does
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
