@@ -36,12 +36,7 @@ impl Programs {
         process::show(&mut cargo)?;
 
         let enclave = repository::cache().join("guest-enclave");
-        let script = repository::root().join("guest/enclave/enclave.ld");
-        let flags = format!(
-            "-C relocation-model=pic -C link-arg=-nostartfiles -C link-arg=-nostdlib \
-             -C link-arg=-Wl,--build-id=none -C link-arg=-T{}",
-            script.display()
-        );
+        let flags = flags_of_bare("pic", "guest/enclave/enclave.ld");
         process::show(build_command(&enclave, &flags).args(["-p", "guest-enclave"]))?;
 
         let path =
@@ -63,14 +58,18 @@ impl Programs {
 /// Cargo's own.
 pub(crate) fn rules() -> Result<PathBuf> {
     let directory = repository::cache().join("guest-rules");
-    let script = repository::root().join("guest/rules/rules.ld");
-    let flags = format!(
-        "-C relocation-model=static -C link-arg=-nostartfiles -C link-arg=-nostdlib \
-         -C link-arg=-Wl,--build-id=none -C link-arg=-T{}",
-        script.display()
-    );
+    let flags = flags_of_bare("static", "guest/rules/rules.ld");
     process::show(build_command(&directory, &flags).args(["-p", "guest-rules"]))?;
     Ok(directory.join(TARGET).join("release/guest-rules"))
+}
+
+/// Flags for a program without a system under it, laid out by a linker script of the repository.
+fn flags_of_bare(relocation: &str, script: &str) -> String {
+    format!(
+        "-C relocation-model={relocation} -C link-arg=-nostartfiles -C link-arg=-nostdlib \
+         -C link-arg=-Wl,--build-id=none -C link-arg=-T{}",
+        repository::root().join(script).display()
+    )
 }
 
 fn build_command(target_directory: &std::path::Path, flags: &str) -> Command {
