@@ -10,6 +10,9 @@ use anyhow::{Context, Result, ensure};
 use crate::console::{self, Transcript};
 use crate::{process, repository};
 
+/// The option of Cloister for the EPC of most machines.
+pub(crate) const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
+
 /// What to boot, independent of the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Boot {

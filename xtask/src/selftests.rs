@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::apt::Archive;
+use crate::console::Transcript;
 use crate::{linux_source, process, repository};
 
 /// The 16 tests in the order in which the harness runs them.
@@ -178,6 +179,17 @@ pub(crate) fn parse(lines: &[String]) -> Result<Vec<(&'static str, Verdict)>> {
         Verdict::Missing
     };
     Ok(TESTS.iter().enumerate().map(|(index, name)| (*name, verdict(index + 1))).collect())
+}
+
+/// Looks at every verdict.
+///
+/// # Errors
+/// The tests that did not pass.
+pub(crate) fn check_passed(verdicts: &[(&str, Verdict)], transcript: &Transcript) -> Result<()> {
+    let failed: Vec<_> =
+        verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Passed).collect();
+    ensure!(failed.is_empty(), "{failed:?}; last lines:\n{}", transcript.tail());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Measured, parse};
 use crate::image::{Contents, Image};
-use crate::machine::{Boot, Machine};
+use crate::machine::{Boot, EPC, Machine};
 use crate::process;
-use crate::selftests::{self, TESTS, Verdict};
+use crate::selftests;
 
 /// Computing in an enclave is to take at most this many times what it takes outside.
 const WANTED_COMPUTE: f64 = 1.2;
@@ -18,7 +18,6 @@ const WANTED_ENTRY: f64 = 2_000.0;
 const WANTED_AEX: f64 = 8_000.0;
 /// The selftests are to take at most this part of what they take interpreted.
 const WANTED_SELFTESTS: f64 = 0.5;
-const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
 
 /// Runs a guest's own measurements and the selftests. `cycles` is how many the host's TSC counts in a
 /// nanosecond.
@@ -81,9 +80,7 @@ fn selftests_whole(cloister: &Machine) -> Result<()> {
             }
             ControlFlow::Continue(())
         })?;
-        let verdicts = selftests::parse(&transcript.lines)?;
-        let passed = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Passed).count();
-        ensure!(passed == TESTS.len(), "{verdicts:?}; last lines:\n{}", transcript.tail());
+        selftests::check_passed(&selftests::parse(&transcript.lines)?, &transcript)?;
         let (begun, ended) = begun.zip(ended).context("init does not say when they ran")?;
         Ok((ended - begun).as_secs_f64())
     };

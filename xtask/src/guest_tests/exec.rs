@@ -90,9 +90,14 @@ pub(super) fn failures(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// So many bytes to send, in which what is lost or exchanged is seen.
+pub(super) fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 131 % 251) as u8).collect()
+}
+
 /// So many bytes come back as they were sent, and what the command says beside them apart.
 pub(super) fn echo(setup: &Setup, name: &str, len: usize) -> Result<()> {
-    let bytes: Vec<u8> = (0..len).map(|at| (at * 131 % 251) as u8).collect();
+    let bytes = bytes(len);
     let script = "echo begun >&2; cat; echo done >&2";
     let mut exec = exec(setup, name, &[], &["sh", "-c", script])?;
     let mut child = exec.stdin(Stdio::piped()).spawn()?;

@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use super::Setup;
 use super::setup::expect;
-use super::sgx::{BOUND, EPC, check_passed};
+use super::sgx::BOUND;
 use crate::image::Small;
 use crate::kernel;
-use crate::machine::Boot;
-use crate::selftests::{self, TESTS};
+use crate::machine::{Boot, EPC};
+use crate::selftests::{self, TESTS, check_passed};
 
 /// Debian 12's cloud kernel 6.12 with the SGX selftests of that version. On one processor the reclaimer
 /// needs no more than not to be interrupted.

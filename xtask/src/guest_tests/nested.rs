@@ -7,12 +7,13 @@ use serde_json::Value;
 
 use super::Setup;
 use super::setup::expect;
-use super::sgx::{BOUND, check_passed};
+use super::sgx::BOUND;
 use crate::console::Transcript;
+use crate::demo;
 use crate::kernel::{self, Line};
 use crate::machine::Boot;
 use crate::nested::{self, CPU, EPC, L2, MEMORY};
-use crate::{demo, selftests};
+use crate::selftests::{self, check_passed};
 
 /// For L1 and few L2s in it.
 const LIMIT: Duration = Duration::from_secs(600);

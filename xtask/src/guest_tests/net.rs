@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::Setup;
+use super::exec::bytes;
 use super::setup::expect;
 use crate::apt::Archive;
 use crate::console::Transcript;
@@ -167,7 +168,7 @@ impl Place {
         let folder = setup.path(name);
         fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
-        let bytes: Vec<u8> = (0..LEN).map(|at| (at * 131 % 251) as u8).collect();
+        let bytes = bytes(LEN);
         fs::write(folder.join(FILE), &bytes)?;
         // Beside the file, where the machine sees it too.
         let busybox = folder.join("busybox");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Setup;
-use super::sgx::EPC;
+use crate::machine::EPC;
 
 /// ATTRIBUTES.PROVISIONKEY and ATTRIBUTES.KSS, which every platform has.
 const FORBIDDEN: u64 = 1 << 4 | 1 << 7;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Setup;
-use super::sgx::{BOUND, EPC};
+use super::sgx::BOUND;
 use crate::image::Small;
 use crate::kernel;
-use crate::machine::Boot;
+use crate::machine::{Boot, EPC};
 
 const TIMES: u32 = 20;
 

@@ -6,10 +6,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::Setup;
 use super::setup::expect;
-use crate::console::Transcript;
 use crate::demo;
-use crate::machine::Boot;
-use crate::selftests::{self, Verdict};
+use crate::machine::{Boot, EPC};
+use crate::selftests::{self, Verdict, check_passed};
 
 /// The selftest that on several processors must not compete with the kernel's reclaimer (see the task
 /// `reclaimer` of `guest/init`).
@@ -17,9 +16,6 @@ pub(super) const BOUND: [&str; 1] = ["unclobbered_vdso_oversubscribed_remove"];
 
 /// For all of Linux's selftests.
 const SELFTESTS: Duration = Duration::from_secs(400);
-
-/// The EPC of most machines here.
-pub(super) const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
 
 pub(super) fn driver(setup: &Setup) -> Result<()> {
     let boot = setup.tasks("sgx,dmesg:sgx").option(EPC.0, EPC.1);
@@ -203,14 +199,6 @@ fn all_pass(setup: &Setup, boot: &Boot) -> Result<()> {
     let transcript = setup.boot_to_power_off(boot)?;
 
     check_passed(&selftests::parse(&transcript.lines)?, &transcript)
-}
-
-/// Fails with the tests that did not pass.
-pub(super) fn check_passed(verdicts: &[(&str, Verdict)], transcript: &Transcript) -> Result<()> {
-    let failed: Vec<_> =
-        verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Passed).collect();
-    ensure!(failed.is_empty(), "{failed:?}; last lines:\n{}", transcript.tail());
-    Ok(())
 }
 
 /// The selftests on four processors, told in the options of the 2021 series. The one that races with
