@@ -16,10 +16,13 @@ const BLOCKS: usize = 7 << 14;
 const PIECE: usize = 1 << 16;
 /// Pieces of the store.
 const PIECES: usize = 16;
-/// Pages that the jump cache distinguishes, and entries for each.
-pub(crate) const JUMP_PAGES: usize = 128;
-pub(crate) const JUMP_PER_PAGE: usize = 64;
-const JUMPS: usize = JUMP_PAGES * JUMP_PER_PAGE;
+/// Entries of the jump cache: 2 MiB. A large program runs some ten thousand blocks over and over.
+const JUMPS: usize = 1 << JUMP_BITS;
+const JUMP_BITS: u32 = 15;
+/// The slot of an address is its low half times this, an odd number near 2^32 divided by the golden
+/// ratio, shifted right by that.
+pub(crate) const JUMP_FACTOR: u32 = 0x9e37_79b1;
+pub(crate) const JUMP_FACTOR_SHIFT: u32 = u32::BITS - JUMP_BITS;
 
 /// Ops to run, for [`Blocks::ops`], until blocks are added or dropped.
 #[derive(Clone, Copy, Debug)]
@@ -202,14 +205,11 @@ pub(crate) fn phys_key(phys: u64, offset: u64, mode: Mode) -> u64 {
 impl Blocks {
     #[cfg_attr(
         not(test),
-        expect(clippy::cast_possible_truncation, reason = "the low bits are all that is used")
+        expect(clippy::cast_possible_truncation, reason = "the low half is all that is used")
     )]
     #[inline(always)]
     fn slot(la: u64) -> usize {
-        let page = (la >> 12) ^ (la >> 19);
-        let within = la ^ (la >> 6);
-        ((page as usize & (JUMP_PAGES - 1)) * JUMP_PER_PAGE)
-            | (within as usize & (JUMP_PER_PAGE - 1))
+        ((la as u32).wrapping_mul(JUMP_FACTOR) >> JUMP_FACTOR_SHIFT) as usize
     }
 
     /// The fresh block at linear address `la`, if the jump cache knows it under one of two keys.

@@ -239,10 +239,10 @@ pub mod layout {
     pub const JUMP_CODE: usize = offset_of!(Jump, code);
     /// Of a jump: the count of code changes (32 bits).
     pub const JUMP_CHANGES: usize = offset_of!(Jump, changes);
-    /// Pages that the jump cache distinguishes, and entries for each: see [`crate::block`].
-    pub const JUMP_PAGES: usize = crate::block::JUMP_PAGES;
-    /// Entries of a page.
-    pub const JUMP_PER_PAGE: usize = crate::block::JUMP_PER_PAGE;
+    /// The slot of an address in the jump cache: see [`crate::block`].
+    pub const JUMP_FACTOR: u32 = crate::block::JUMP_FACTOR;
+    /// How far the product is shifted.
+    pub const JUMP_FACTOR_SHIFT: u32 = crate::block::JUMP_FACTOR_SHIFT;
 
     const _: () = assert!(size_of::<Entry>().is_power_of_two());
     const _: () = assert!(size_of::<Jump>().is_power_of_two());

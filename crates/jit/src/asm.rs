@@ -220,6 +220,12 @@ impl Asm {
         self.form(size, (size == 1, size == 1), opcode, reg.0, rm.into());
     }
 
+    /// IMUL of 32 or 64 bits by an immediate into a register.
+    pub(crate) fn mul_imm(&mut self, size: Size, reg: Reg, rm: impl Into<Rm>, value: i32) {
+        self.raw(size, &[0x69], reg, rm);
+        self.imm32(value);
+    }
+
     /// BSWAP of 32 or 64 bits.
     pub(crate) fn bswap(&mut self, size: Size, register: Reg) {
         let rex = 0x40 | u8::from(size == 8) << 3 | register.0 >> 3;

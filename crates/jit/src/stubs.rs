@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use cloister_cpu::native::{interpret, interpret_all, layout, stored, vectors};
 
-use crate::asm::alu::{ADD, AND, CMP, OR, SUB, XOR};
+use crate::asm::alu::{ADD, CMP, SUB};
 use crate::asm::condition::{EQUAL, NEGATIVE, NOT_EQUAL};
 use crate::asm::shift::{SHL, SHR};
 use crate::asm::{Asm, R12, R13, R14, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Rm};
@@ -195,20 +195,8 @@ impl Stubs {
 fn emit_dispatch(asm: &mut Asm, to_rust: u64) {
     asm.store(2, field(layout::FLAGS), FLAGS);
     // The slot, as `Blocks` computes it.
-    let (pages, per_page) = (layout::JUMP_PAGES as i32 - 1, layout::JUMP_PER_PAGE as i32 - 1);
-    let page_shift = layout::JUMP_PER_PAGE.trailing_zeros() as u8;
-    asm.mov(8, TEMP, ADDRESS);
-    asm.shift_imm(8, SHR, TEMP, 12);
-    asm.mov(8, RAX, ADDRESS);
-    asm.shift_imm(8, SHR, RAX, 19);
-    asm.alu(4, XOR, TEMP, RAX);
-    asm.alu_imm(4, AND, TEMP, pages);
-    asm.shift_imm(4, SHL, TEMP, page_shift);
-    asm.mov(4, RAX, ADDRESS);
-    asm.shift_imm(4, SHR, RAX, 6);
-    asm.alu(4, XOR, RAX, ADDRESS);
-    asm.alu_imm(4, AND, RAX, per_page);
-    asm.alu(4, OR, TEMP, RAX);
+    asm.mul_imm(4, TEMP, ADDRESS, layout::JUMP_FACTOR as i32);
+    asm.shift_imm(4, SHR, TEMP, layout::JUMP_FACTOR_SHIFT as u8);
     asm.shift_imm(4, SHL, TEMP, layout::JUMP_SHIFT as u8);
     asm.alu(8, ADD, TEMP, field(layout::JUMPS));
 
