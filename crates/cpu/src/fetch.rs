@@ -87,11 +87,11 @@ impl Vcpu {
         };
         let key = phys_key(phys, start & 0xfff, self.cpu.run.mode);
         let page = Code { bytes, phys };
-        let block = match self.blocks.find_to_run(key) {
+        let mut block = match self.blocks.find_to_run(key) {
             Some(block) => block,
             None => match self.decode(key, page) {
                 Some(block) => block,
-                None => return self.decode_crossing(key, page),
+                None => self.decode_crossing(key, page)?,
             },
         };
         if block.len() > self.bytes_to_limit(WINDOW) {
@@ -99,17 +99,21 @@ impl Vcpu {
             self.cpu.run.attention |= attention::ALONE;
             return Err(Stop::JUMP);
         }
+        let mut global = self.cpu.run.tlb.is_global_code(start, mode);
         if let Some(second) = block.second {
             // The instruction crosses into a page that may be another one by now.
-            return match self.second_page(start)? {
-                Some(page) if page.phys == second.phys => Ok(self.blocks.run(&block)),
-                _ => self.decode_crossing(key, page),
-            };
+            let found = self.second_page(start)?;
+            if found.is_none_or(|found| found.phys != second.phys) {
+                block = self.decode_crossing(key, page)?;
+            }
+            global &= self.cpu.run.tlb.is_global_code(next_page(start), mode);
         }
         if self.cpu.run.mode.is_64() {
-            let global = self.cpu.run.tlb.is_global_code(start, mode);
             let key = self.cpu.jump_keys()[usize::from(global)];
             self.cpu.run.tlb.note_code(start, phys);
+            if let Some(second) = block.second {
+                self.cpu.run.tlb.note_code(next_page(start), second.phys);
+            }
             self.blocks.remember(start, key, &block, changes);
         }
         Ok(self.blocks.run(&block))
@@ -130,10 +134,17 @@ impl Vcpu {
             self.counts.evictions += 1;
         }
         let key = phys_key(run.phys, la & 0xfff, mode);
-        let block = self.blocks.find(key).filter(|block| block.second.is_none())?;
+        let block = self.blocks.find(key)?;
         let mut bytes = [0; WINDOW];
         let bytes = &mut bytes[..block.len()];
-        self.fetch(la, bytes).ok()?;
+        if let Some(second) = block.second {
+            let (first, rest) = bytes.split_at_mut(4096 - (la & 0xfff) as usize);
+            let found = self.second_page(la).ok()?.filter(|found| found.phys == second.phys)?;
+            self.fetch(la, first).ok()?;
+            found.read(rest);
+        } else {
+            self.fetch(la, bytes).ok()?;
+        }
         if !block.is_fresh() {
             return None;
         }
@@ -196,7 +207,7 @@ impl Vcpu {
     }
 
     /// Decodes the instruction at a place, which crosses into the next page, as a block of its own.
-    fn decode_crossing(&mut self, key: u64, first: Code) -> Exec<Run> {
+    fn decode_crossing(&mut self, key: u64, first: Code) -> Exec<Block> {
         let several = self.cpu.package.kickers.len() > 1;
         let have = 4096 - first.bytes.offset();
         let start = self.fetch_address()?;
@@ -219,15 +230,14 @@ impl Vcpu {
             let generations = (first.mark(have, several), second.mark(MAX_LEN - have, several));
             if first.still_reads(&bytes[..have]) && second.still_reads(&bytes[have..]) {
                 let (one, two) = (first.source(generations.0), second.source(generations.1));
-                let block = self.blocks.insert(key, &self.decoded, one, Some(two));
-                return Ok(self.blocks.run(&block));
+                return Ok(self.blocks.insert(key, &self.decoded, one, Some(two)));
             }
         }
     }
 
     /// The code in the page after that of linear address `la`; `None` where it is not memory.
     fn second_page(&mut self, la: u64) -> Exec<Option<Code>> {
-        let mut next = (la | 0xfff).wrapping_add(1);
+        let mut next = next_page(la);
         if !self.cpu.run.mode.is_64() {
             next &= 0xffff_ffff;
         }
@@ -267,6 +277,11 @@ impl Vcpu {
         self.decoded.clear();
         lower(&bytes, self.cpu.run.mode, &self.cpu.ctl.features, true, &mut self.decoded) as u64
     }
+}
+
+/// The linear address at which the page after that of `la` begins.
+const fn next_page(la: u64) -> u64 {
+    (la | 0xfff).wrapping_add(1)
 }
 
 impl Cpu {

@@ -56,7 +56,8 @@ pub unsafe trait Translator: Send {
 pub struct BlockView<'a> {
     /// Its ops. The last one writes RIP, unless an instruction before does.
     pub ops: &'a [Op],
-    /// The bytes that they were decoded from.
+    /// The bytes that they were decoded from: all in the page, or those of one instruction, which crosses
+    /// into another. Nothing of the page leads to that one but the jump cache, which knows of both pages.
     pub bytes: &'a [u8],
     /// Identity of its page.
     pub phys: u64,

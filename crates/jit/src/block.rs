@@ -121,9 +121,11 @@ unsafe impl Translator for Jit {
         let code = self.arena.append(&self.asm.code)?;
         self.ops.push(ops);
         waiting.into_iter().for_each(|(place, site)| self.places.wait(place, site));
-        self.places.insert(block.key, Known { code: inner, generation: block.generation });
-        for site in self.places.take_waiting(block.key) {
-            self.arena.redirect(site, inner);
+        if !crosses(block) {
+            self.places.insert(block.key, Known { code: inner, generation: block.generation });
+            for site in self.places.take_waiting(block.key) {
+                self.arena.redirect(site, inner);
+            }
         }
         Some(code)
     }
@@ -149,6 +151,11 @@ unsafe impl Translator for Jit {
         let enter: Enter = unsafe { std::mem::transmute(self.stubs.enter as *const ()) };
         enter(cpu, code)
     }
+}
+
+/// Whether a block is an instruction that crosses into another page: see [`BlockView::bytes`].
+pub(crate) const fn crosses(block: &BlockView<'_>) -> bool {
+    (block.key & 0xfff) as usize + block.bytes.len() > 4096
 }
 
 /// Where the guest's flags are.

@@ -11,7 +11,7 @@ use crate::asm::alu::{ADD, CMP, SUB};
 use crate::asm::condition::{BELOW, NEGATIVE, NOT_EQUAL};
 use crate::asm::shift::{SAR, SHL};
 use crate::asm::{Jump, Rm};
-use crate::block::{Emitter, Later};
+use crate::block::{Emitter, Later, crosses};
 use crate::links::Link;
 use crate::registers::{ADDRESS, CPU, TEMP, TEMP2, field};
 
@@ -118,7 +118,7 @@ impl Emitter<'_> {
     /// A jump to a place in the page, now or as soon as there is a block.
     fn jump_inside(&mut self, from: Jump, target: i32) {
         let place = self.block.key & !0xfff | target as u64;
-        let itself = (place == self.block.key).then_some(self.inner);
+        let itself = (place == self.block.key && !crosses(self.block)).then_some(self.inner);
         match itself.or_else(|| self.places.find(place, self.block.generation)) {
             Some(code) => self.asm.lead(from, code),
             None => {

@@ -12,16 +12,16 @@ use iced_x86::code_asm::*;
 use super::{ROOM, guest, run_loaded};
 use crate::host::HostFeatures;
 
-type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+pub(super) type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// A page of code beside that of the program.
 const OTHER: u64 = CODE + 0x3000;
 /// Rounds of loops: enough to translate and link all of it.
-const ROUNDS: u32 = 100;
+pub(super) const ROUNDS: u32 = 100;
 
 /// Runs pieces of code, of which the first is at [`CODE`] and ends in `ud2`, both ways: they end alike, as
 /// they are returned.
-fn alike(
+pub(super) fn alike(
     start: Start,
     code: &[(u64, Program)],
     prepare: &dyn Fn(&mut ArchState),

@@ -1,5 +1,6 @@
 //! Programs under the interpreter and under the translator: they end alike.
 
+mod crossing;
 mod debugger;
 mod links;
 mod patching;
