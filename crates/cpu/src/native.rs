@@ -109,10 +109,30 @@ pub(crate) struct NativeState {
     flags: u16,
     /// [`vectors`] bits.
     barred: u8,
-    /// Where in `returns` the next return address is noted, in bytes; it wraps.
-    returns_top: u8,
-    /// What the translator notes of the last calls.
-    returns: [u32; 64],
+    /// The translation of accesses to the stack that translated code used last.
+    stack: StackPage,
+    /// What the translator notes of calls: at their return address's place on the stack.
+    returns: [u64; RETURNS],
+}
+
+/// Return addresses on the stack that are told apart, 8 bytes each: a page of them.
+const RETURNS: usize = 512;
+
+/// A page that may be read and written, as a TLB entry says. Nothing that drops TLB entries drops this
+/// one: therefore it is forgotten wherever Rust code may have done so.
+#[derive(Debug)]
+#[repr(C)]
+struct StackPage {
+    /// Linear page address, or [`layout::NO_STACK_PAGE`].
+    tag: u64,
+    /// Host address minus linear address, modulo 2^64.
+    addend: u64,
+    /// Where the page's code tracker is.
+    track: u64,
+}
+
+impl StackPage {
+    const NONE: Self = Self { tag: layout::NO_STACK_PAGE, addend: 0, track: 0 };
 }
 
 impl Default for NativeState {
@@ -128,8 +148,8 @@ impl Default for NativeState {
             looks: 0,
             flags: 0,
             barred: vectors::ALL,
-            returns_top: 0,
-            returns: [0; 64],
+            stack: StackPage::NONE,
+            returns: [0; RETURNS],
         }
     }
 }
@@ -198,12 +218,21 @@ pub mod layout {
     pub const BRANCHES_PER_LOOK: i32 = 64;
     /// Looks left (32 bits, signed): less than 0 ends translated code.
     pub const LOOKS: usize = NATIVE + offset_of!(NativeState, looks);
-    /// Where the next return address is noted in [`RETURNS`] (8 bits).
-    pub const RETURNS_TOP: usize = NATIVE + offset_of!(NativeState, returns_top);
-    /// What the translator notes of the last calls: 64 times 32 bits, 0 at first.
+    /// Linear address of the page that accesses to the stack go to unasked, as far as they do not leave
+    /// it. Nothing does while it is [`NO_STACK_PAGE`], as it is after each call of [`interpret`].
+    pub const STACK_TAG: usize = NATIVE + offset_of!(NativeState, stack.tag);
+    /// Host address minus linear address of that page, which may be read and written.
+    pub const STACK_ADDEND: usize = NATIVE + offset_of!(NativeState, stack.addend);
+    /// Pointer to the code tracker of that page.
+    pub const STACK_TRACK: usize = NATIVE + offset_of!(NativeState, stack.track);
+    /// No page: a bit that is clear in addresses of pages, and in the low bits of addresses modulo up to
+    /// 2048.
+    pub const NO_STACK_PAGE: u64 = 1 << 11;
+    /// What the translator notes of calls by the place of their return address on the stack, modulo
+    /// [`RETURNS_SIZE`]: 64 bits each, 0 at first.
     pub const RETURNS: usize = NATIVE + offset_of!(NativeState, returns);
-    /// Bytes of one of them.
-    pub const RETURN_SIZE: usize = size_of::<u32>();
+    /// Bytes of all of them.
+    pub const RETURNS_SIZE: usize = size_of::<[u64; super::RETURNS]>();
     /// Flags (16 bits), see `NativeState`.
     pub const FLAGS: usize = NATIVE + offset_of!(NativeState, flags);
     /// What is barred ([`vectors`], 8 bits).
@@ -268,6 +297,7 @@ pub extern "C" fn interpret(cpu: &mut Cpu, native: &NativeOp) -> u8 {
     cpu.run.block_phys = native.phys;
     let changes = code_changes();
     let outcome = (native.op.run)(cpu, &native.op);
+    cpu.run.native.stack = StackPage::NONE;
     cpu.run.native.flags = pack(cpu.arch.flags);
     match outcome {
         Ok(()) => retired(cpu, native, changes),
@@ -344,6 +374,7 @@ impl Cpu {
         native.events = (&raw const self.kicker.events).cast::<AtomicU32>() as u64;
         native.keys = keys;
         native.barred = vectors::ALL;
+        native.stack = StackPage::NONE;
         native.flags = pack(self.arch.flags);
         // SAFETY: the caller vouches for the code.
         let code = unsafe { translator.enter(self, code) };

@@ -16,6 +16,7 @@ use crate::exits::Exit;
 use crate::flags::{Use, wanted_after};
 use crate::host::HostFeatures;
 use crate::links::{Known, Places};
+use crate::memory::Misses;
 use crate::operate::{self, vector};
 use crate::registers::{ADDRESS, TEMP, TEMP2, field};
 use crate::stubs::Stubs;
@@ -184,7 +185,7 @@ enum Way {
 #[derive(Debug)]
 pub(crate) enum Later {
     /// The interpreter does `count` ops.
-    Interpret { from: Vec<Jump>, op: u64, count: usize, back: u64, restore: bool, needs: u8 },
+    Interpret { from: Misses, op: u64, count: usize, back: u64, restore: bool, needs: u8 },
     /// A store of `size` bytes was to a page that holds code.
     Stored { from: Jump, op: u64, size: Size, back: u64, needs: u8 },
     /// Vector instructions of the block, which need `needs` ([`vectors`]), may be barred.
@@ -331,7 +332,7 @@ impl Emitter<'_> {
     fn emit_later(&mut self, later: Later) {
         match later {
             Later::Interpret { from, op, count, back, restore, needs } => {
-                from.into_iter().for_each(|jump| self.asm.land(jump));
+                self.land_misses(from);
                 for n in 0..count {
                     self.asm.mov_imm(TEMP, op + (n * size_of::<NativeOp>()) as u64);
                     self.asm.call(self.stubs.interpret);
@@ -406,12 +407,12 @@ impl Emitter<'_> {
     }
 
     /// The way out of the straight code for `from`, and back to here, where the op at `op` is done.
-    pub(crate) fn interpreted(&mut self, from: Vec<Jump>, op: u64) {
+    pub(crate) fn interpreted(&mut self, from: Misses, op: u64) {
         self.all_interpreted(from, op, 1);
     }
 
     /// As [`Emitter::interpreted`], for the ops of `count` instructions.
-    pub(crate) fn all_interpreted(&mut self, from: Vec<Jump>, op: u64, count: usize) {
+    pub(crate) fn all_interpreted(&mut self, from: Misses, op: u64, count: usize) {
         if from.is_empty() {
             return;
         }

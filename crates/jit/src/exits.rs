@@ -7,13 +7,14 @@ use std::mem::offset_of;
 
 use cloister_cpu::native::layout;
 
-use crate::asm::alu::{ADD, CMP, SUB};
+use crate::asm::alu::{ADD, AND, CMP, SUB};
 use crate::asm::condition::{BELOW, NEGATIVE, NOT_EQUAL};
 use crate::asm::shift::{SAR, SHL};
 use crate::asm::{Jump, Rm};
 use crate::block::{Emitter, Later, crosses};
 use crate::links::Link;
-use crate::registers::{ADDRESS, CPU, TEMP, TEMP2, field};
+use crate::memory::Misses;
+use crate::registers::{ADDRESS, CPU, STACK, TEMP, TEMP2, field};
 
 /// A way to another block that is not on the straight way.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) enum Exit {
     /// By the jump cache to `ADDRESS`, where a link has to lead there, with a look at events or without.
     Link { from: Vec<Jump>, link: u64, look: bool },
     /// To where the link at `TEMP2` does not lead. `op` is the RET.
-    Returned { from: Jump, misses: Vec<Jump>, op: u64 },
+    Returned { from: Jump, misses: Misses, op: u64 },
 }
 
 /// Where a [`Link`] is.
@@ -175,26 +176,27 @@ impl Emitter<'_> {
         [other, changed]
     }
 
-    /// Notes that a call is to return to the block's next instruction. Overwrites flags.
+    /// Notes that a call, whose return address is at RSP, is to return to the block's next instruction.
+    /// Overwrites flags and `TEMP`.
     pub(crate) fn note_call(&mut self) {
         let Some((_, offset)) = self.new_link() else { return };
-        self.asm.raw(4, &[0x0f, 0xb6], TEMP, field(layout::RETURNS_TOP));
-        let top = Rm::Index(CPU, TEMP, 0, layout::RETURNS as i32);
-        self.asm.store_imm(4, top, offset as i32);
-        self.asm.alu_imm(1, ADD, field(layout::RETURNS_TOP), layout::RETURN_SIZE as i32);
+        let note = self.note();
+        self.asm.store_imm(4, note, offset as i32);
     }
 
-    /// Takes back what the last call noted. Overwrites flags.
-    pub(crate) fn note_return(&mut self) {
-        self.asm.alu_imm(1, SUB, field(layout::RETURNS_TOP), layout::RETURN_SIZE as i32);
+    /// Where a call is noted whose return address is at RSP. Overwrites flags and `TEMP`.
+    fn note(&mut self) -> Rm {
+        self.asm.mov(4, TEMP, STACK);
+        self.asm.alu_imm(4, AND, TEMP, layout::RETURNS_SIZE as i32 - 8);
+        Rm::Index(CPU, TEMP, 0, layout::RETURNS as i32)
     }
 
-    /// Returns to `ADDRESS`, which may be non-canonical, by what [`Emitter::note_return`] took back. `pop`
-    /// is emitted once that is certain. The interpreter does the op at `op` for `misses`.
-    pub(crate) fn exit_to_caller(&mut self, misses: Vec<Jump>, op: u64, pop: fn(&mut Self)) {
+    /// Returns to `ADDRESS`, which may be non-canonical, by what [`Emitter::note_call`] noted. `pop` is
+    /// emitted once that is certain. The interpreter does the op at `op` for `misses`.
+    pub(crate) fn exit_to_caller(&mut self, misses: Misses, op: u64, pop: fn(&mut Self)) {
+        let note = self.note();
         let asm = &mut *self.asm;
-        asm.raw(4, &[0x0f, 0xb6], TEMP, field(layout::RETURNS_TOP));
-        asm.mov(4, TEMP2, Rm::Index(CPU, TEMP, 0, layout::RETURNS as i32));
+        asm.mov(4, TEMP2, note);
         asm.lea(8, TEMP, Rm::At(self.arena.links()));
         asm.alu(8, ADD, TEMP2, TEMP);
         let from = self.compare_target(Place::Known);
@@ -234,7 +236,7 @@ impl Emitter<'_> {
                 crate::operate::pop_return_address(self);
                 self.asm.jmp_to(self.stubs.returned_elsewhere);
                 self.asm.land(fault);
-                misses.into_iter().for_each(|jump| self.asm.land(jump));
+                self.land_misses(misses);
                 self.asm.mov_imm(TEMP, op);
                 self.asm.call(self.stubs.interpret);
                 self.asm.jmp_to(self.stubs.leave);
@@ -260,7 +262,7 @@ impl Emitter<'_> {
         for byte in [0, i32::from(size) - 1].into_iter().take(usize::from(size).min(2)) {
             asm.lea(8, TEMP, Rm::Mem(ADDRESS, byte));
             asm.shift_imm(4, crate::asm::shift::SHR, TEMP, 6);
-            asm.alu_imm(4, crate::asm::alu::AND, TEMP, 63);
+            asm.alu_imm(4, AND, TEMP, 63);
             // BT of a bit below 64.
             asm.raw(8, &[0x0f, 0xa3], TEMP, lines);
             hits.push(asm.jcc(BELOW));

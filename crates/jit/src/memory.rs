@@ -5,9 +5,9 @@ use cloister_x86::segment::seg;
 use iced_x86::{Instruction, Register};
 
 use crate::asm::alu::{ADD, AND, CMP, OR};
-use crate::asm::condition::NOT_EQUAL;
+use crate::asm::condition::{EQUAL, NOT_EQUAL};
 use crate::asm::shift::SHR;
-use crate::asm::{Jump, Reg, Rm, Size};
+use crate::asm::{Asm, Jump, Reg, Rm, Size};
 use crate::block::Emitter;
 use crate::registers::{ADDRESS, TEMP, TEMP2, field, home, host};
 
@@ -20,6 +20,37 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Jumps to where the interpreter does an instruction, since translated code cannot.
+#[derive(Debug, Default)]
+pub(crate) struct Misses {
+    jumps: Vec<Jump>,
+    stack: Vec<StackMiss>,
+}
+
+/// An access to another page than the last one to the stack, or not aligned: the TLB may know it.
+#[derive(Debug)]
+struct StackMiss {
+    from: Vec<Jump>,
+    access: Access,
+    size: Size,
+    back: u64,
+}
+
+impl Misses {
+    pub(crate) fn push(&mut self, jump: Jump) {
+        self.jumps.push(jump);
+    }
+
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.jumps.extend(more.jumps);
+        self.stack.extend(more.stack);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jumps.is_empty() && self.stack.is_empty()
+    }
+}
+
 /// What a memory operand's address is made of.
 pub(crate) struct Address {
     base: Option<Register>,
@@ -29,6 +60,27 @@ pub(crate) struct Address {
     size: Size,
     /// FS or GS, whose base is added.
     segment: Option<usize>,
+}
+
+impl Address {
+    /// Whether it is most likely on the stack.
+    fn is_stack(&self) -> bool {
+        self.base == Some(Register::RSP) && self.segment.is_none()
+    }
+}
+
+/// `TEMP` is where the TLB would have the page of the linear address in `ADDRESS`. Overwrites flags.
+pub(crate) fn find_entry(asm: &mut Asm, access: Access) {
+    let table = match access {
+        Access::Read => layout::TLB_READ,
+        Access::Write => layout::TLB_WRITE,
+    };
+    let shift = 12 - layout::ENTRY_SHIFT as u8;
+    let mask = (layout::ENTRIES as i32 - 1) << layout::ENTRY_SHIFT;
+    asm.mov(4, TEMP, ADDRESS);
+    asm.shift_imm(4, SHR, TEMP, shift);
+    asm.alu_imm(4, AND, TEMP, mask);
+    asm.alu(8, ADD, TEMP, field(table));
 }
 
 /// The address of the instruction's memory operand; `None` for one that is not made here.
@@ -93,22 +145,13 @@ impl Emitter<'_> {
     }
 
     /// Looks up `size` bytes at the linear address in `ADDRESS`: afterwards that is their host
-    /// address; for a store, `TEMP2` has the tracker of the page. Returned are the jumps to where the
-    /// interpreter does it. The flags are saved before; `TEMP` and `TEMP2` are overwritten.
-    pub(crate) fn probe(&mut self, access: Access, size: Size) -> Vec<Jump> {
+    /// address; for a store, `TEMP2` has the tracker of the page. The flags are saved before; `TEMP` and
+    /// `TEMP2` are overwritten.
+    pub(crate) fn probe(&mut self, access: Access, size: Size) -> Misses {
         // An instruction that may be left wants all flags before it.
         self.lose_flags();
-        let table = match access {
-            Access::Read => layout::TLB_READ,
-            Access::Write => layout::TLB_WRITE,
-        };
-        let shift = 12 - layout::ENTRY_SHIFT as u8;
-        let mask = (layout::ENTRIES as i32 - 1) << layout::ENTRY_SHIFT;
         let asm = &mut *self.asm;
-        asm.mov(4, TEMP, ADDRESS);
-        asm.shift_imm(4, SHR, TEMP, shift);
-        asm.alu_imm(4, AND, TEMP, mask);
-        asm.alu(8, ADD, TEMP, field(table));
+        find_entry(asm, access);
         // The tag of the last byte's page: another one's if the access leaves the page.
         if size == 1 {
             asm.mov(8, TEMP2, ADDRESS);
@@ -118,12 +161,66 @@ impl Emitter<'_> {
         asm.alu_imm(8, AND, TEMP2, -4096);
         asm.alu(8, OR, TEMP2, field(layout::CONTEXT));
         asm.alu(8, CMP, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TAG as i32));
-        let misses = vec![asm.jcc(NOT_EQUAL)];
+        let mut misses = Misses::default();
+        misses.push(asm.jcc(NOT_EQUAL));
         if access == Access::Write {
             asm.mov(8, TEMP2, Rm::Mem(TEMP, layout::ENTRY_TRACK as i32));
         }
         asm.alu(8, ADD, ADDRESS, Rm::Mem(TEMP, layout::ENTRY_ADDEND as i32));
         misses
+    }
+
+    /// As [`Emitter::probe`], of an access to the stack, which most likely goes to the page that the last
+    /// one went to. `size` may be that of several slots of 8 bytes.
+    pub(crate) fn probe_stack(&mut self, access: Access, size: Size) -> Misses {
+        // Aligned ones do not leave their page.
+        let (unit, slots) = if size.is_power_of_two() && size <= 8 {
+            (size, 1)
+        } else if size.is_multiple_of(8) {
+            (8, size / 8)
+        } else {
+            return self.probe(access, size);
+        };
+        self.lose_flags();
+        let asm = &mut *self.asm;
+        let mut from = Vec::new();
+        let last = 8 * (i32::from(slots) - 1);
+        for slot in [0, last].into_iter().take(usize::from(slots).min(2)) {
+            if slot == 0 {
+                asm.mov(8, TEMP, ADDRESS);
+            } else {
+                asm.lea(8, TEMP, Rm::Mem(ADDRESS, slot));
+            }
+            asm.alu_imm(8, AND, TEMP, -4096 | i32::from(unit - 1));
+            asm.alu(8, CMP, TEMP, field(layout::STACK_TAG));
+            from.push(asm.jcc(NOT_EQUAL));
+        }
+        if access == Access::Write {
+            asm.mov(8, TEMP2, field(layout::STACK_TRACK));
+        }
+        asm.alu(8, ADD, ADDRESS, field(layout::STACK_ADDEND));
+        let stack = vec![StackMiss { from, access, size, back: asm.here() }];
+        Misses { jumps: Vec::new(), stack }
+    }
+
+    /// The misses of an instruction lead here, as far as the TLB does not know the page.
+    pub(crate) fn land_misses(&mut self, misses: Misses) {
+        let asm = &mut *self.asm;
+        let mut jumps = misses.jumps;
+        let mut above = None;
+        for miss in misses.stack {
+            jumps.extend(above.take());
+            miss.from.into_iter().for_each(|jump| asm.land(jump));
+            asm.mov_imm(TEMP, u64::from(miss.size - 1));
+            asm.call(match miss.access {
+                Access::Read => self.stubs.read_stack,
+                Access::Write => self.stubs.write_stack,
+            });
+            asm.jcc_to(EQUAL, miss.back);
+            above = Some(asm.jmp());
+        }
+        jumps.extend(above);
+        jumps.into_iter().for_each(|jump| asm.land(jump));
     }
 
     /// Looks up the instruction's memory operand, of which [`address`] has said something.
@@ -132,9 +229,13 @@ impl Emitter<'_> {
         instruction: &Instruction,
         access: Access,
         size: Size,
-    ) -> Vec<Jump> {
+    ) -> Misses {
         self.address_of(instruction);
-        self.probe(access, size)
+        if address(instruction).is_some_and(|address| address.is_stack()) {
+            self.probe_stack(access, size)
+        } else {
+            self.probe(access, size)
+        }
     }
 
     /// Makes the linear address of the instruction's memory operand, of which [`address`] has said

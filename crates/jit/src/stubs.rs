@@ -4,13 +4,14 @@ use std::mem::offset_of;
 
 use cloister_cpu::native::{interpret, interpret_all, layout, stored, vectors};
 
-use crate::asm::alu::{ADD, CMP, SUB};
+use crate::asm::alu::{ADD, AND, CMP, OR, SUB};
 use crate::asm::condition::{EQUAL, NEGATIVE, NOT_EQUAL};
 use crate::asm::shift::{SHL, SHR};
 use crate::asm::{Asm, R12, R13, R14, RAX, RBP, RBX, RDI, RDX, RSI, RSP, Reg, Rm};
 use crate::encode::Encoder;
 use crate::host::HostFeatures;
 use crate::links::Link;
+use crate::memory::{Access, find_entry};
 use crate::registers::{ADDRESS, CPU, FLAGS, HOSTS, TEMP, TEMP2, field, home};
 use crate::vectors::VectorStubs;
 
@@ -50,6 +51,12 @@ pub(crate) struct Stubs {
     /// Called: says that the op at `TEMP` stored to decoded lines of the page of the tracker at
     /// `TEMP2`; goes on or leaves.
     pub(crate) stored: u64,
+    /// Called: as [`Emitter::probe`](crate::block::Emitter::probe) of a read of one byte more than `TEMP`
+    /// says, with ZF clear where the TLB does not know the page. The stack is in that page from then on,
+    /// if it may be written.
+    pub(crate) read_stack: u64,
+    /// As `read_stack`, of a store.
+    pub(crate) write_stack: u64,
 }
 
 const SAVED: [Reg; 6] = [RBP, RBX, R12, R13, R14, CPU];
@@ -157,6 +164,18 @@ impl Stubs {
         stubs.stored = asm.here();
         stubs.call_for_op(asm, stored as *const () as u64, &[CPU, TEMP, TEMP2], out);
 
+        stubs.write_stack = asm.here();
+        emit_probe_stack(asm, Access::Write);
+        asm.ret();
+        stubs.read_stack = asm.here();
+        asm.push(TEMP);
+        emit_probe_stack(asm, Access::Write);
+        asm.pop(TEMP);
+        let known = asm.jcc(EQUAL);
+        emit_probe_stack(asm, Access::Read);
+        asm.land(known);
+        asm.ret();
+
         stubs.interpret_all = asm.here();
         store_guest(asm);
         stubs.before_rust(asm);
@@ -189,6 +208,30 @@ impl Stubs {
         asm.call(self.store_vectors);
         asm.land(stored);
     }
+}
+
+/// Looks up the bytes from `ADDRESS` to `ADDRESS + TEMP` in a TLB, and has the stack in the page that may
+/// be written: ZF says whether the TLB knows it.
+fn emit_probe_stack(asm: &mut Asm, access: Access) {
+    let entry = |offset: usize| Rm::Mem(TEMP, offset as i32);
+    asm.lea(8, TEMP2, Rm::Index(ADDRESS, TEMP, 0, 0));
+    asm.alu_imm(8, AND, TEMP2, -4096);
+    asm.alu(8, OR, TEMP2, field(layout::CONTEXT));
+    find_entry(asm, access);
+    asm.alu(8, CMP, TEMP2, entry(layout::ENTRY_TAG));
+    let miss = asm.jcc(NOT_EQUAL);
+    if access == Access::Write {
+        asm.mov(8, TEMP2, ADDRESS);
+        asm.alu_imm(8, AND, TEMP2, -4096);
+        asm.store(8, field(layout::STACK_TAG), TEMP2);
+        asm.mov(8, TEMP2, entry(layout::ENTRY_ADDEND));
+        asm.store(8, field(layout::STACK_ADDEND), TEMP2);
+        asm.mov(8, TEMP2, entry(layout::ENTRY_TRACK));
+        asm.store(8, field(layout::STACK_TRACK), TEMP2);
+    }
+    asm.alu(8, ADD, ADDRESS, entry(layout::ENTRY_ADDEND));
+    asm.alu(8, CMP, TEMP, TEMP);
+    asm.land(miss);
 }
 
 /// Looks into the jump cache.

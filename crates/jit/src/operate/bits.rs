@@ -91,7 +91,7 @@ fn in_memory(
     let mut misses = e.probe(access, size);
     let locked = instruction.has_lock_prefix();
     if locked {
-        misses.extend(aligned_for_lock(e, size));
+        aligned_for_lock(e, size, &mut misses);
     }
     if let Some(Kind::Register(n)) = by {
         e.asm.mov(4, TEMP, place(n));

@@ -42,7 +42,7 @@ fn with_memory(
     let size = size_of_operand(instruction, 0);
     let mut misses = e.operand(instruction, Access::Write, size);
     if locked {
-        misses.extend(aligned_for_lock(e, size));
+        aligned_for_lock(e, size, &mut misses);
     }
     let register = host(n).unwrap_or(TEMP);
     if register == TEMP {
@@ -75,7 +75,7 @@ pub(super) fn emit_cmpxchg(e: &mut Emitter<'_>, instruction: &Instruction, op: u
     let locked = instruction.has_lock_prefix();
     let mut misses = e.operand(instruction, Access::Write, size);
     if locked {
-        misses.extend(aligned_for_lock(e, size));
+        aligned_for_lock(e, size, &mut misses);
     }
     let register = host(n).unwrap_or_else(|| {
         e.asm.mov(8, TEMP, home(n));
@@ -106,7 +106,7 @@ pub(super) fn emit_cmpxchg16b(
 ) {
     debug_assert_eq!(instruction.mnemonic(), Mnemonic::Cmpxchg16b);
     let mut misses = e.operand(instruction, Access::Write, 16);
-    misses.extend(aligned_for_lock(e, 16));
+    aligned_for_lock(e, 16, &mut misses);
     if needs_flags {
         e.load_flags();
     }

@@ -4,18 +4,18 @@ use iced_x86::Instruction;
 
 use super::operands::{Kind, kind, size_of_operand};
 use crate::asm::condition::NOT_EQUAL;
-use crate::asm::{Jump, Reg, Rm, Size};
+use crate::asm::{Reg, Rm, Size};
 use crate::block::Emitter;
-use crate::memory::Access;
+use crate::memory::{Access, Misses};
 use crate::registers::{ADDRESS, TEMP, home, host, place};
 
-/// What a locked access to `ADDRESS` needs: the jump to where the interpreter does one that is not
-/// aligned, of which the host would make a bus lock. Overwrites flags.
-pub(super) fn aligned_for_lock(e: &mut Emitter<'_>, size: Size) -> Option<Jump> {
-    (size > 1).then(|| {
+/// What a locked access to `ADDRESS` needs: the interpreter does one that is not aligned, of which the
+/// host would make a bus lock. Overwrites flags.
+pub(super) fn aligned_for_lock(e: &mut Emitter<'_>, size: Size, misses: &mut Misses) {
+    if size > 1 {
         e.asm.test_imm(1, ADDRESS, i32::from(size) - 1);
-        e.asm.jcc(NOT_EQUAL)
-    })
+        misses.push(e.asm.jcc(NOT_EQUAL));
+    }
 }
 
 /// The LOCK prefix of the next instruction, if it has one.
@@ -55,7 +55,7 @@ pub(super) fn modify(
         _ => {
             let mut misses = e.operand(instruction, Access::Write, size);
             if instruction.has_lock_prefix() {
-                misses.extend(aligned_for_lock(e, size));
+                aligned_for_lock(e, size, &mut misses);
             }
             if needs_flags {
                 e.load_flags();
@@ -90,9 +90,9 @@ pub(super) fn source(
     instruction: &Instruction,
     n: u32,
     size: Size,
-) -> (Rm, Vec<Jump>) {
+) -> (Rm, Misses) {
     match kind(instruction, n) {
-        Some(Kind::Register(n)) => (place(n), Vec::new()),
+        Some(Kind::Register(n)) => (place(n), Misses::default()),
         _ => (Rm::Mem(ADDRESS, 0), e.operand(instruction, Access::Read, size)),
     }
 }

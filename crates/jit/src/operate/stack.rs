@@ -7,13 +7,13 @@ use super::operands::{Kind, kind};
 use super::shape::{read, source, write_home};
 use crate::asm::alu::CMP;
 use crate::asm::condition::NOT_EQUAL;
-use crate::asm::{Jump, RBP, Rm};
+use crate::asm::{RBP, Rm};
 use crate::block::Emitter;
-use crate::memory::Access;
+use crate::memory::{Access, Misses};
 use crate::registers::{ADDRESS, STACK, TEMP, TEMP2, field, host};
 
 pub(super) fn emit_push(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
-    let mut misses = Vec::new();
+    let mut misses = Misses::default();
     let value = kind(instruction, 0);
     if value == Some(Kind::Memory) {
         misses.extend(e.operand(instruction, Access::Read, 8));
@@ -21,7 +21,7 @@ pub(super) fn emit_push(e: &mut Emitter<'_>, instruction: &Instruction, op: u64)
         e.asm.store(8, field(layout::RIP), TEMP);
     }
     e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -8));
-    misses.extend(e.probe(Access::Write, 8));
+    misses.extend(e.probe_stack(Access::Write, 8));
     match value {
         Some(Kind::Register(n)) => {
             let register = read(e, n, 8);
@@ -41,7 +41,7 @@ pub(super) fn emit_push(e: &mut Emitter<'_>, instruction: &Instruction, op: u64)
 pub(super) fn emit_pop(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     let Some(Kind::Register(n)) = kind(instruction, 0) else { return };
     e.asm.mov(8, ADDRESS, STACK);
-    let misses = e.probe(Access::Read, 8);
+    let misses = e.probe_stack(Access::Read, 8);
     match host(n) {
         Some(to) => e.asm.mov(8, to, Rm::Mem(ADDRESS, 0)),
         None => {
@@ -78,7 +78,7 @@ pub(crate) fn emit_run(e: &mut Emitter<'_>, instructions: &[Instruction], op: u6
     let slots = (0..instructions.len() as i32).map(|slot| Rm::Mem(ADDRESS, 8 * slot));
     let misses = if instructions[0].mnemonic() == Mnemonic::Push {
         e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -i32::from(size)));
-        let mut misses = e.probe(Access::Write, size);
+        let mut misses = e.probe_stack(Access::Write, size);
         // Were it code, each would be the last that the block does.
         e.asm.alu_imm(8, CMP, Rm::Mem(TEMP2, layout::TRACK_LINES as i32), 0);
         misses.push(e.asm.jcc(NOT_EQUAL));
@@ -92,7 +92,7 @@ pub(crate) fn emit_run(e: &mut Emitter<'_>, instructions: &[Instruction], op: u6
         misses
     } else {
         e.asm.mov(8, ADDRESS, STACK);
-        let misses = e.probe(Access::Read, size);
+        let misses = e.probe_stack(Access::Read, size);
         for (n, slot) in numbers.zip(slots) {
             e.asm.mov(8, host(n).unwrap_or(TEMP), slot);
             if host(n).is_none() {
@@ -107,14 +107,14 @@ pub(crate) fn emit_run(e: &mut Emitter<'_>, instructions: &[Instruction], op: u6
 
 pub(super) fn emit_leave(e: &mut Emitter<'_>, op: u64) {
     e.asm.mov(8, ADDRESS, RBP);
-    let misses = e.probe(Access::Read, 8);
+    let misses = e.probe_stack(Access::Read, 8);
     e.asm.lea(8, STACK, Rm::Mem(RBP, 8));
     e.asm.mov(8, RBP, Rm::Mem(ADDRESS, 0));
     e.interpreted(misses, op);
 }
 
 /// Where the interpreter does the branch, it has left this block.
-fn or_leave(e: &mut Emitter<'_>, misses: Vec<Jump>, op: u64) {
+fn or_leave(e: &mut Emitter<'_>, misses: Misses, op: u64) {
     e.interpreted(misses, op);
     e.asm.jmp_to(e.stubs.leave);
 }
@@ -139,7 +139,7 @@ pub(super) fn emit_jmp(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) 
 pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64) {
     e.lose_flags();
     let indirect = kind(instruction, 0).is_some();
-    let mut misses = Vec::new();
+    let mut misses = Misses::default();
     if indirect {
         let (from, more) = source(e, instruction, 0, 8);
         misses.extend(more);
@@ -148,13 +148,13 @@ pub(super) fn emit_call(e: &mut Emitter<'_>, instruction: &Instruction, op: u64)
         // Whoever leaves the block writes RIP: until then there is room for a value.
         e.asm.store(8, field(layout::RIP), ADDRESS);
     }
-    e.note_call();
     e.asm.lea(8, ADDRESS, Rm::Mem(STACK, -8));
-    misses.extend(e.probe(Access::Write, 8));
+    misses.extend(e.probe_stack(Access::Write, 8));
     e.asm.mov(8, TEMP, field(layout::PAGE));
     e.asm.lea(8, TEMP, Rm::Mem(TEMP, instruction.next_ip() as i32));
     e.asm.store(8, Rm::Mem(ADDRESS, 0), TEMP);
     e.asm.lea(8, STACK, Rm::Mem(STACK, -8));
+    e.note_call();
     e.after_store(op, 8);
     if indirect {
         e.asm.mov(8, ADDRESS, field(layout::RIP));
@@ -172,9 +172,8 @@ pub(crate) fn pop_return_address(e: &mut Emitter<'_>) {
 
 pub(super) fn emit_ret(e: &mut Emitter<'_>, op: u64) {
     e.lose_flags();
-    e.note_return();
     e.asm.mov(8, ADDRESS, STACK);
-    let misses = e.probe(Access::Read, 8);
+    let misses = e.probe_stack(Access::Read, 8);
     e.asm.mov(8, ADDRESS, Rm::Mem(ADDRESS, 0));
     e.exit_to_caller(misses, op, pop_return_address);
 }

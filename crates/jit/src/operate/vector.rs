@@ -7,11 +7,11 @@ use cloister_cpu::native::{under_mxcsr, vectors};
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 
 use crate::asm::condition::NOT_EQUAL;
-use crate::asm::{Jump, RAX, Reg, Size};
+use crate::asm::{RAX, Reg, Size};
 use crate::block::Emitter;
 use crate::flags;
 use crate::host::HostFeatures;
-use crate::memory::{Access, address};
+use crate::memory::{Access, Misses, address};
 use crate::registers::{ACCUMULATOR, ADDRESS, TEMP, TEMP2, home, host, number};
 
 /// What ([`vectors`]) must not be barred for the host to do an instruction; `None` if the interpreter
@@ -178,7 +178,7 @@ pub(crate) fn emit(
     emitted.set_segment_prefix(Register::None);
     let has_memory = (0..emitted.op_count()).any(|n| emitted.op_kind(n) == OpKind::Memory);
     let stores = has_memory && emitted.op0_kind() == OpKind::Memory;
-    let misses = if has_memory { memory(e, instruction, stores) } else { Vec::new() };
+    let misses = if has_memory { memory(e, instruction, stores) } else { Misses::default() };
     if has_memory {
         emitted.set_memory_base(named(ADDRESS, Register::RAX));
         emitted.set_memory_index(Register::None);
@@ -210,7 +210,7 @@ pub(crate) fn emit(
 }
 
 /// Looks up the memory operand: the jumps to where the interpreter does the instruction.
-fn memory(e: &mut Emitter<'_>, instruction: &Instruction, stores: bool) -> Vec<Jump> {
+fn memory(e: &mut Emitter<'_>, instruction: &Instruction, stores: bool) -> Misses {
     let size = instruction.memory_size().size() as Size;
     let access = if stores { Access::Write } else { Access::Read };
     let mut misses = e.operand(instruction, access, size);

@@ -5,6 +5,7 @@ mod debugger;
 mod links;
 mod patching;
 mod random;
+mod stack;
 mod statistics;
 mod vector;
 
