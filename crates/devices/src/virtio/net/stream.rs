@@ -35,6 +35,8 @@ pub struct StreamPeer {
     filled: usize,
     /// The rest of a frame of which the socket has the beginning.
     rest: Vec<u8>,
+    /// Whether the peer takes nothing more. What it sent before may still have to be read.
+    deaf: bool,
 }
 
 impl StreamPeer {
@@ -54,8 +56,16 @@ impl StreamPeer {
     }
 
     fn new(name: String, listener: Option<OwnedFd>) -> Self {
-        let input = vec![0; INPUT].into();
-        Self { name, socket: None, listener, input, taken: 0, filled: 0, rest: Vec::new() }
+        Self {
+            name,
+            socket: None,
+            listener,
+            input: vec![0; INPUT].into(),
+            taken: 0,
+            filled: 0,
+            rest: Vec::new(),
+            deaf: false,
+        }
     }
 
     fn accept(&mut self) {
@@ -65,6 +75,7 @@ impl StreamPeer {
         if let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC) {
             tracing::info!(link = self.name, "a peer is connected");
             self.socket = Some(socket);
+            self.deaf = false;
         }
     }
 
@@ -120,16 +131,22 @@ impl StreamPeer {
         }
     }
 
-    /// Sends as much of `bytes` as the socket takes now.
+    /// Sends as much of `bytes` as the socket takes now; all of it goes nowhere where nobody takes it.
     fn write(&mut self, bytes: &[u8]) -> usize {
-        let Some(socket) = &self.socket else { return bytes.len() };
+        let Some(socket) = self.socket.as_ref().filter(|_| !self.deaf) else { return bytes.len() };
         loop {
             return match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN | Errno::NOBUFS) => 0,
-                Err(error) => {
-                    self.hang_up(&io::Error::from(error));
+                Err(_) => {
+                    self.deaf = true;
+                    // Once all is received that came before, reading says so too.
+                    if self.taken == self.filled
+                        && let Err(error) = self.read()
+                    {
+                        self.hang_up(&error);
+                    }
                     bytes.len()
                 }
             };

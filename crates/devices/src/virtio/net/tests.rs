@@ -204,6 +204,23 @@ fn the_link_goes_down_too_when_nothing_can_be_sent_any_more() {
 }
 
 #[test]
+fn what_a_peer_sent_before_it_went_is_received_all_the_same() {
+    let (mut driver, mut other) = streamed(STATUS);
+    // Its end has something unread, so that the host says at once that it is reset.
+    transmit(&mut driver, &plain(&frame(60)));
+    other.write_all(&[in_stream(&frame(60)), in_stream(&frame(61))].concat()).unwrap();
+    drop(other);
+
+    transmit(&mut driver, &plain(&frame(60)));
+    offer(&mut driver, &[2000; 3]);
+    work(&driver);
+
+    let lens: Vec<_> = driver.take_used(RECEIVE).iter().map(|used| used.len as usize).collect();
+    assert_eq!(lens, [NET_HEADER + 60, NET_HEADER + 61]);
+    assert_eq!(driver.config(6, 2), [0, 0]);
+}
+
+#[test]
 fn peers_of_a_listener_come_one_after_another() {
     let path = std::env::temp_dir().join(format!("cloister-net-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
