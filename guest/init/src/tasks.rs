@@ -16,7 +16,7 @@ use crate::{button, net, system, vsock};
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 15] = [
+pub(crate) const TASKS: [(&str, Task); 16] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
@@ -28,6 +28,7 @@ pub(crate) const TASKS: [(&str, Task); 15] = [
     ("entropy", entropy),
     ("hvc", hvc),
     ("net", net::exchange),
+    ("net-many", net::many),
     ("vsock", vsock::echo),
     ("share", share),
     ("cpuid", cpuid),

@@ -26,13 +26,14 @@ const LEN: usize = 4 << 20;
 /// Seconds that a command in the machine may take.
 const LIMIT: &str = "120";
 
-/// Two guests ping each other and exchange data both ways, first one and then the other; then one goes, and
-/// another takes its place.
+/// Two guests ping each other, exchange data both ways, first one and then the other, and have a thousand connections at
+/// once; then one goes, and another takes its place.
 pub(super) fn stream(setup: &Setup) -> Result<()> {
     let socket = Setup::socket("net");
     let options = [format!("stream={socket},server=on,mtu=9000"), format!("stream={socket}")];
     let boot = |own: u8, peer: u8, option: &str| {
-        let task = format!("modules,net:10.9.0.{own}:10.9.0.{peer}:8:{own}");
+        let pair = format!("10.9.0.{own}:10.9.0.{peer}");
+        let task = format!("modules,net:{pair}:8:{own},net-many:{pair}:1000");
         setup.boot_to_power_off(&setup.tasks(&task).option("--net", option))
     };
     for (server, client) in [(1, 2), (2, 1)] {
@@ -45,6 +46,8 @@ pub(super) fn stream(setup: &Setup) -> Result<()> {
 
         ensure!(sums(&first, "sent")? == sums(&second, "had")?, "data came changed");
         ensure!(sums(&first, "had")? == sums(&second, "sent")?, "data came changed");
+        expect(&first, "net: 1000 connections at once")?;
+        expect(&second, "net: 1000 connections at once")?;
         let pings = if server < client { &first } else { &second };
         expect(pings, "3 packets transmitted, 3 packets received")?;
         ensure!(!fs::exists(&socket)?, "the socket is left there");
