@@ -1,12 +1,13 @@
-//! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under
-//! QEMU's translator and, for the loops, on this machine itself; then the leaves of the
-//! SGX model, guests with more enclave memory than EPC, guests of guests, and the host's EPC. Whatever the
-//! figures are, they are printed: how fast a host is, is not an error.
+//! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under QEMU's translator
+//! and, for the loops, on this machine itself; then data between guests, guests with more enclave memory
+//! than EPC, the leaves of the SGX model, guests of guests, and the host's EPC. Whatever the figures are,
+//! they are printed: how fast a host is, is not an error.
 
 mod enclaves;
 mod leaves;
 mod login;
 mod nested;
+mod net;
 mod paging;
 mod pool;
 mod programs;
@@ -54,6 +55,9 @@ pub(crate) struct Options {
     /// Only VM exits and boots of a guest's guest
     #[arg(long, group = ONE_PART)]
     nested: bool,
+    /// Only data between two guests
+    #[arg(long, group = ONE_PART)]
+    net: bool,
     /// Boots of each machine, of which the median counts, and runs of loops and programs, of which
     /// the best does
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -83,6 +87,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return nested::run(&image, &cloister, options.repeat);
     }
     let qemu = Machine::Qemu(qemu()?);
+    if options.net {
+        return net::run(&cloister, &qemu);
+    }
     if options.programs {
         return programs::run(&cloister, &qemu, options.repeat);
     }
@@ -94,6 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     loops(&image, &cloister, &qemu, options.repeat)?;
     programs::run(&cloister, &qemu, options.repeat)?;
+    net::run(&cloister, &qemu)?;
     paging::run(&image, &cloister)?;
     pool::start(&image, &cloister)?;
     enclaves::run(&image, &cloister, leaves::run()?, options.repeat)?;
