@@ -94,12 +94,17 @@ fn answer_all(own: Ipv4Addr, count: u32) -> Result<()> {
     end(&streams)
 }
 
+/// How long the last packets may take. Linux, 6.1.192 for one, resets devices before it powers off: what they have not sent
+/// is lost, the ends of connections with it, and its network driver may even turn for ever then.
+const LAST_PACKETS: Duration = Duration::from_millis(500);
+
 /// Ends connections so that nothing which the peer still has to read is lost by this guest's end.
 fn end(streams: &[TcpStream]) -> Result<()> {
     streams.iter().try_for_each(|stream| stream.shutdown(Shutdown::Write))?;
     for mut stream in streams {
         let _ = stream.read(&mut [0]);
     }
+    thread::sleep(LAST_PACKETS);
     Ok(())
 }
 
