@@ -1,12 +1,13 @@
-//! virtio-blk on a file (virtio 1.2, section 5.2).
+//! virtio-blk (virtio 1.2, section 5.2).
 
 mod request;
+mod storage;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
-use std::sync::Arc;
+pub use storage::{BlockStorage, RawFile};
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
@@ -44,9 +45,9 @@ const WRITE_ZEROES: u64 = 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 /// Why a file cannot be a disk.
 #[derive(Debug, Error)]
 pub enum BlockError {
-    /// The file cannot be opened.
-    #[error("Cannot open the disk image")]
-    Open(#[source] io::Error),
+    /// The host does not say what the file is.
+    #[error("Cannot look at the disk image")]
+    Metadata(#[source] io::Error),
     /// Its size cannot be told: a directory, a pipe, a terminal, /dev/zero.
     #[error("The disk image has no size: it is neither a file nor a block device")]
     NoSize,
@@ -58,7 +59,7 @@ pub enum BlockError {
 /// A disk.
 #[derive(Debug)]
 pub struct Block {
-    file: Arc<File>,
+    storage: Arc<Mutex<dyn BlockStorage>>,
     read_only: bool,
     sectors: u64,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
@@ -69,19 +70,30 @@ pub struct Block {
 }
 
 impl Block {
-    /// Opens the image at `path`: raw contents, a regular file or a block device. A part of a
-    /// sector at its end is left out. `id` is what the guest sees as the disk's serial number, of
-    /// which 20 bytes count.
-    ///
-    /// # Errors
-    /// There is no such file, it may not be opened so, or it is not a disk.
-    pub fn open(path: &Path, read_only: bool, id: &str) -> Result<Self, BlockError> {
-        let file =
-            OpenOptions::new().read(true).write(!read_only).open(path).map_err(BlockError::Open)?;
-        Self::from_file(file, read_only, id)
+    /// A disk with what `storage` holds. A part of a sector at its end is left out. `id` is what the guest
+    /// sees as the disk's serial number, of which 20 bytes count.
+    #[must_use]
+    pub fn new(storage: Arc<Mutex<dyn BlockStorage>>, read_only: bool, id: &str) -> Self {
+        let mut id_bytes = [0; VIRTIO_BLK_ID_BYTES as usize];
+        for (to, from) in id_bytes.iter_mut().zip(id.bytes()) {
+            *to = from;
+        }
+        let (sectors, alignment) = {
+            let storage = lock(&storage);
+            (storage.len() / SECTOR, storage.discard_alignment())
+        };
+        Self {
+            storage,
+            read_only,
+            sectors,
+            id: id_bytes,
+            config: configuration(sectors, alignment),
+            driver_flushes: false,
+            piece: vec![0; PIECE].into_boxed_slice(),
+        }
     }
 
-    /// A disk on a file that is open already, for writing too unless the disk is read-only.
+    /// A disk on a file that holds its bytes, open for writing too unless the disk is read-only.
     ///
     /// # Errors
     /// The file is not a disk.
@@ -90,36 +102,16 @@ impl Block {
         read_only: bool,
         id: &str,
     ) -> Result<Self, BlockError> {
-        let file = file.into();
-        let kind = file.metadata().map_err(BlockError::Open)?.file_type();
-        // A character device has an end too, at which it starts.
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(BlockError::NoSize);
-        }
-        // The metadata of a block device tell no size; its end does.
-        let size = (&*file).seek(SeekFrom::End(0)).map_err(|_| BlockError::NoSize)?;
-        let sectors = size / SECTOR;
-        if sectors == 0 {
-            return Err(BlockError::TooSmall(size));
-        }
-        let mut id_bytes = [0; VIRTIO_BLK_ID_BYTES as usize];
-        for (to, from) in id_bytes.iter_mut().zip(id.bytes()) {
-            *to = from;
-        }
-        Ok(Self {
-            file,
-            read_only,
-            sectors,
-            id: id_bytes,
-            config: configuration(sectors),
-            driver_flushes: false,
-            piece: vec![0; PIECE].into_boxed_slice(),
-        })
+        Ok(Self::new(Arc::new(Mutex::new(RawFile::new(file)?)), read_only, id))
     }
 }
 
-/// The configuration space (virtio 1.2, section 5.2.4).
-fn configuration(sectors: u64) -> [u8; 60] {
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The configuration space (virtio 1.2, section 5.2.4). Discards are best aligned to `alignment` bytes.
+fn configuration(sectors: u64, alignment: u32) -> [u8; 60] {
     let mut config = [0; 60];
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &sectors.to_le_bytes());
@@ -127,8 +119,7 @@ fn configuration(sectors: u64) -> [u8; 60] {
     put(20, &BLOCK_SIZE.to_le_bytes());
     put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
     put(40, &MAX_RANGES.to_le_bytes());
-    // Discards are aligned to 4 KiB, the block of most file systems.
-    put(44, &8_u32.to_le_bytes());
+    put(44, &alignment.div_ceil(BLOCK_SIZE).to_le_bytes());
     put(48, &MAX_ZERO_SECTORS.to_le_bytes());
     put(52, &MAX_RANGES.to_le_bytes());
     // Writing zeros may free the range.

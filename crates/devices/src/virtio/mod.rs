@@ -15,7 +15,7 @@ mod signals;
 mod virtqueue;
 mod vsock;
 
-pub use block::{Block, BlockError};
+pub use block::{Block, BlockError, BlockStorage, RawFile};
 pub use chain::Chain;
 pub use console::{Console, ConsoleInput};
 pub use device::{DeviceFault, VirtioDevice};

@@ -1,17 +1,14 @@
 //! The requests of virtio-blk (virtio 1.2, section 5.2.6).
 
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
-use super::{Block, MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZERO_SECTORS, PUNCH, SECTOR};
+use super::{Block, MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZERO_SECTORS, PUNCH, SECTOR, lock};
 use crate::dma::GuestRam;
 use crate::virtio::chain::{Chain, stop_if_halted};
 use crate::virtio::device::DeviceFault;
@@ -43,12 +40,6 @@ impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         tracing::warn!(%error, "disk request fails on the host");
         Self::Failed
-    }
-}
-
-impl From<Errno> for Refusal {
-    fn from(error: Errno) -> Self {
-        io::Error::from(error).into()
     }
 }
 
@@ -123,7 +114,7 @@ impl Block {
                 Ok(0)
             }
             VIRTIO_BLK_T_FLUSH => {
-                self.file.sync_data()?;
+                lock(&self.storage).flush()?;
                 Ok(0)
             }
             VIRTIO_BLK_T_GET_ID => {
@@ -144,7 +135,7 @@ impl Block {
     /// Makes what was written last, unless the driver says when.
     fn settle(&self) -> Result<(), Refusal> {
         if !self.driver_flushes {
-            self.file.sync_data()?;
+            lock(&self.storage).flush()?;
         }
         Ok(())
     }
@@ -161,7 +152,7 @@ impl Block {
         let mut done = 0;
         while done < extent.len {
             let piece = piece_of(&mut self.piece, extent.len - done);
-            self.file.read_exact_at(piece, extent.offset + done)?;
+            lock(&self.storage).read(extent.offset + done, piece)?;
             chain.write(ram, done, piece)?;
             done += piece.len() as u64;
         }
@@ -173,7 +164,7 @@ impl Block {
         while done < extent.len {
             let piece = piece_of(&mut self.piece, extent.len - done);
             chain.read(ram, HEADER + done, piece)?;
-            self.file.write_all_at(piece, extent.offset + done)?;
+            lock(&self.storage).write(extent.offset + done, piece)?;
             done += piece.len() as u64;
         }
         Ok(())
@@ -223,38 +214,28 @@ impl Block {
         Ok(0)
     }
 
-    fn punch(&self, extent: Extent) -> Result<(), Errno> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, flags, extent.offset, extent.len)
-    }
-
-    /// A discard is advice: a host file that cannot be thinned out stays as it is.
+    /// A discard is advice: storage that cannot be thinned out stays as it is.
     fn discard(&self, extent: Extent, ram: &GuestRam) -> Result<(), Refusal> {
         let mut done = 0;
         while done < extent.len {
             stop_if_halted(ram)?;
             let len = (extent.len - done).min(PUNCH);
-            match self.punch(Extent { offset: extent.offset + done, len }) {
+            match lock(&self.storage).discard(extent.offset + done, len) {
                 Ok(()) => done += len,
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// Zeros, by a hole where the driver allows one, or by the file system, or else byte by byte.
+    /// Zeros, by the storage's quick way, or else byte by byte.
     fn write_zeroes(&mut self, extent: Extent, unmap: bool, ram: &GuestRam) -> Result<(), Refusal> {
         stop_if_halted(ram)?;
-        let quick = if unmap {
-            self.punch(extent)
-        } else {
-            let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-            fallocate(&self.file, flags, extent.offset, extent.len)
-        };
+        let quick = lock(&self.storage).write_zeroes(extent.offset, extent.len, unmap);
         match quick {
             Ok(()) => return Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(error) => return Err(error.into()),
         }
         self.piece.fill(0);
@@ -262,7 +243,7 @@ impl Block {
         while done < extent.len {
             stop_if_halted(ram)?;
             let piece = piece_of(&mut self.piece, extent.len - done);
-            self.file.write_all_at(piece, extent.offset + done)?;
+            lock(&self.storage).write(extent.offset + done, piece)?;
             done += piece.len() as u64;
         }
         Ok(())

@@ -258,17 +258,82 @@ fn same_memory_for_header_and_data_is_read_before_it_is_overwritten() {
 
 #[test]
 fn files_that_are_no_disks_are_refused() {
-    let missing = Block::open(Path::new("/nonexistent/disk"), true, "");
-    let directory = Block::open(Path::new("/"), true, "");
-    let character_devices =
-        ["/dev/null", "/dev/zero"].map(|path| Block::open(Path::new(path), true, ""));
-    let path = std::env::temp_dir().join(format!("cloister-empty-disk-{}", std::process::id()));
-    std::fs::write(&path, b"").unwrap();
-    let empty = Block::open(&path, true, "");
-    std::fs::remove_file(&path).unwrap();
+    let opened = |path: &str| RawFile::new(File::open(path).unwrap());
+    let directory = opened("/");
+    let character_devices = ["/dev/null", "/dev/zero"].map(opened);
+    let empty = RawFile::new(File::from(memfd_create("empty", MemfdFlags::CLOEXEC).unwrap()));
 
-    assert!(matches!(missing, Err(BlockError::Open(_))));
     assert!(matches!(directory, Err(BlockError::NoSize)));
     assert!(character_devices.iter().all(|device| matches!(device, Err(BlockError::NoSize))));
     assert!(matches!(empty, Err(BlockError::TooSmall(0))));
+}
+
+/// Storage that has no quick way for anything, and says what is done to it.
+struct Slow {
+    bytes: Vec<u8>,
+    calls: Vec<&'static str>,
+}
+
+impl BlockStorage for Slow {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn discard_alignment(&self) -> u32 {
+        1 << 16
+    }
+
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        data.copy_from_slice(&self.bytes[offset as usize..][..data.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.calls.push("write");
+        self.bytes[offset as usize..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.calls.push("flush");
+        Ok(())
+    }
+
+    fn discard(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
+        self.calls.push("discard");
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_zeroes(&mut self, _offset: u64, _len: u64, _unmap: bool) -> io::Result<()> {
+        self.calls.push("zeroes");
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[test]
+fn storage_without_a_quick_way_is_left_alone_by_discards_and_gets_zeros_written() {
+    let slow = Slow { bytes: vec![0xd1; (SECTORS * SECTOR) as usize], calls: Vec::new() };
+    let storage = Arc::new(Mutex::new(slow));
+    let disk = Block::new(storage.clone(), false, "slow");
+    let features = disk.features();
+    let mut driver = Driver::new(Box::new(disk));
+    driver.start(features);
+    let mut request = |kind, data: &[u8]| {
+        let header = header(kind, 0);
+        status(&driver.request(0, &[Part::Read(&header), Part::Read(data), Part::Write(1)]))
+    };
+
+    let discarded = request(DISCARD_REQUEST, &range(0, 256, 0));
+    let zeroed = request(ZEROES_REQUEST, &range(8, 256, 1));
+    let alignment = driver.config(44, 4);
+
+    let slow = storage.lock().unwrap();
+    assert_eq!((discarded, zeroed), (OK, OK));
+    // 128 KiB in two pieces; the driver flushes by itself.
+    assert_eq!(slow.calls, ["discard", "zeroes", "write", "write"]);
+    let zeros = 8 * SECTOR as usize..264 * SECTOR as usize;
+    for (at, &byte) in slow.bytes.iter().enumerate() {
+        assert_eq!(byte, if zeros.contains(&at) { 0 } else { 0xd1 }, "{at}");
+    }
+    assert_eq!(alignment, 128_u32.to_le_bytes());
 }
