@@ -79,6 +79,11 @@ pub fn virtio(data: &[u8]) {
     vmm::virtio(data);
 }
 
+/// A qcow2 image, changed, and the guest that has it as its disk.
+pub fn qcow2(data: &[u8]) {
+    vmm::qcow2(data);
+}
+
 /// Code of any mode, translated and interpreted.
 pub fn translator(data: &[u8]) {
     translator::translator(data);

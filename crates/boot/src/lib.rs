@@ -33,7 +33,7 @@ mod size;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use disk::{DiskBootError, find as find_on_disk};
+pub use disk::{DiskBootError, ReadAt, find as find_on_disk};
 pub use entry::EntryState;
 pub use error::{BootError, CommandLineError, InitrdError, KernelError, Remedy};
 pub use image::KernelImage;

@@ -91,8 +91,11 @@ pub struct RunArgs {
     /// Number of processors
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     cpus: String,
-    /// Disk image; can be given up to eight times
-    #[arg(long, value_name = "FILE[,readonly]")]
+    /// Disk image, raw or qcow2; can be given up to eight times
+    #[arg(
+        long,
+        value_name = "FILE[,readonly][,format=raw|qcow2][,snapshot=on][,backing=FILE[,backing-format=raw|qcow2]]..."
+    )]
     disk: Vec<String>,
     /// Folder of the host, which the guest mounts by its tag (mount -t virtiofs TAG PLACE)
     #[arg(long, value_name = "TAG=DIR[,readonly]", allow_hyphen_values = true)]
@@ -538,8 +541,8 @@ mod tests {
                 cpus: 4,
                 nodes: vec![],
                 disks: vec![
-                    DiskConfig { path: "a".into(), readonly: false },
-                    DiskConfig { path: "b".into(), readonly: true },
+                    DiskConfig::new("a"),
+                    DiskConfig { readonly: true, ..DiskConfig::new("b") },
                 ],
                 epc: vec![
                     EpcConfig {

@@ -185,6 +185,16 @@ pub enum Fix {
     NameBoot,
     /// Name an image; it may be that something was written after its name that does not belong to it.
     NameImage,
+    /// Name what a disk's image is based on, for the image with `depth` layers over it.
+    NameBacking {
+        /// How many.
+        depth: usize,
+    },
+    /// Name the format of what a disk's image is based on.
+    NameBackingFormat {
+        /// How many layers lie over the image.
+        depth: usize,
+    },
     /// Do `first`, or make `images` read-only.
     OrReadOnly {
         /// What else to do.

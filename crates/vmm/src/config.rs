@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::cpu_flags::CpuConfig;
+use crate::disk::ImageFormat;
 use crate::layout::{Layout, LayoutError};
 use crate::nodes::{self, NodeConfig, NodeError};
 use crate::platform_dir::unhex;
@@ -29,6 +30,47 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// The guest cannot write to it, and the file is opened for reading only.
     pub readonly: bool,
+    /// The format, if it is not to be told by the image's first bytes.
+    pub format: Option<ImageFormat>,
+    /// What the guest writes goes to a file that ends with the machine; the image is opened for reading only.
+    pub snapshot: bool,
+    /// What the image is based on, then what that is based on, and so on.
+    pub backing: Vec<BackingConfig>,
+}
+
+/// The backing file of an image.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackingConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// The format, if the image that is based on it does not say it.
+    pub format: Option<ImageFormat>,
+}
+
+impl DiskConfig {
+    /// A disk that the guest reads and writes, in an image of its own.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            readonly: false,
+            format: None,
+            snapshot: false,
+            backing: Vec::new(),
+        }
+    }
+
+    /// Whether the guest writes to the image itself.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        !self.readonly && !self.snapshot
+    }
+
+    /// Whether the guest writes to a file that ends with the machine.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        self.snapshot && !self.readonly
+    }
 }
 
 /// A section of virtual EPC.

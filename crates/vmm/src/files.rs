@@ -114,8 +114,11 @@ impl Invocation {
         };
         let kernel = kernel.map(|path| (Setting::Kernel, path.as_path()));
         let initrd = initrd.map(|path| (Setting::Initrd, path.as_path()));
-        let disks = self.machine.disks.iter().map(|disk| (Setting::Disk, disk.path.as_path()));
-        kernel.into_iter().chain(initrd).chain(disks)
+        let images = self.machine.disks.iter().flat_map(|disk| {
+            let backing = disk.backing.iter().map(|backing| backing.path.as_path());
+            [disk.path.as_path()].into_iter().chain(backing)
+        });
+        kernel.into_iter().chain(initrd).chain(images.map(|path| (Setting::Disk, path)))
     }
 
     /// What is made for the machine, with the settings that name it.

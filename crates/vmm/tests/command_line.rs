@@ -25,6 +25,8 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
     let truncated = scratch.file("truncated", &bzimage()[..0x500]);
     let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
     let qcow2 = scratch.file("qcow2", &[&b"QFI\xfb\0\0\0\x03"[..], &[0; 1024]].concat());
+    scratch.file("vmdk", &[&b"KDMV\x01\0\0\0"[..], &[0; 1024]].concat());
+    scratch.file("top", &qcow2_on("/etc/base.img"));
     symlink("/dev/null", scratch.0.join("null")).unwrap();
     fs::hard_link(&initrd, scratch.0.join("linked")).unwrap();
     let section = "id=a,size=4K";
@@ -118,6 +120,59 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--qmp", "unix:no/q"], "--qmp: cannot listen on no/q: No such"),
         (&["--kernel", &kernel, "-m", "2G"], "-m: it is an option of QEMU: write cloister qemu"),
         (&["--kernel", &kernel, "--disk", &qcow2], "--disk: "),
+        (&["--kernel", &kernel, "--disk", "qcow2"], "--disk: qcow2: its cluster size cannot be: "),
+        (
+            &["--kernel", &kernel, "--disk", "vmdk"],
+            "--disk: vmdk is a vmdk image, which is not read: convert it with qemu-img convert -f",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "script,format=qcow2"],
+            "--disk: script: it is not a qcow2 image: name its format, or leave it out",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "vmdk,format=vmdk"],
+            "--disk: format: vmdk images are not read: convert it with qemu-img convert -f vmdk",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "initrd,snapshot=1"],
+            "--disk: snapshot is on or off, not",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "initrd,backing=script"],
+            "--disk: initrd is not based on another file, and one is named for it: leave that out",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "top"],
+            "--disk: top is based on /etc/base.img, and no file is opened because an image says \
+             so: add ,backing=FILE",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "top,backing=initrd"],
+            "--disk: the format of initrd is not known: add ,backing-format=raw or",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "top,backing=missing,backing-format=raw"],
+            "--disk: cannot open missing: No such file",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "top,backing=initrd,backing-format=raw,backing=vmdk"],
+            "--disk: initrd is not based on another file, and one is named for it",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "top,backing=top,backing-format=qcow2"],
+            "--disk: top is in use by another machine or program",
+        ),
+        (
+            &[
+                "--kernel",
+                &kernel,
+                "--disk",
+                "top,backing=initrd,backing-format=raw",
+                "--pidfile",
+                "linked",
+            ],
+            "--pidfile: linked is the file of --disk too: name another",
+        ),
         (&["--kernel", &kernel, "--disk", &initrd, "--disk", &initrd], "--disk: "),
         (&["--kernel", &kernel, "--serial", "pty"], "--serial: QEMU has pty here and Cloister"),
         (&["--kernel", &kernel, "--serial", "file:no/log"], "--serial: cannot make no/log: No"),
@@ -186,6 +241,30 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         assert!(!says_twice(error), "{args:?}: {error}");
     }
     assert!(contents(&scratch.0) == before, "files are left behind, or changed");
+}
+
+/// A qcow2 image of 64 KiB, with clusters of 512 bytes, that says that it is based on a file.
+fn qcow2_on(name: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * 512];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb\0\0\0\x03");
+    put(8, &112_u64.to_be_bytes());
+    put(16, &(name.len() as u32).to_be_bytes());
+    put(112, name.as_bytes());
+    put(20, &9_u32.to_be_bytes());
+    put(24, &(64_u64 << 10).to_be_bytes());
+    // The L1 table with two entries, the refcount table, and refcounts.
+    put(36, &2_u32.to_be_bytes());
+    put(40, &(3 * 512_u64).to_be_bytes());
+    put(48, &512_u64.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
+    put(96, &4_u32.to_be_bytes());
+    put(100, &104_u32.to_be_bytes());
+    put(512, &1024_u64.to_be_bytes());
+    for cluster in 0..4 {
+        put(1024 + 2 * cluster, &1_u16.to_be_bytes());
+    }
+    bytes
 }
 
 /// What is in the files of a directory.
@@ -387,31 +466,37 @@ fn with_sandbox_off_no_thread_has_a_filter() {
 }
 
 #[test]
-fn images_that_are_not_raw_are_refused_with_what_to_do() {
+fn images_that_are_not_read_are_refused_with_what_to_do_unless_they_are_called_raw() {
     let scratch = Scratch::new("formats");
-    let kernel = scratch.file("kernel", &bzimage());
+    // UD2, for which there is no handler.
+    let kernel = scratch.file("kernel", &bzimage_that_runs(&[0x0f, 0x0b]));
     let mut vdi = vec![0; 1024];
     vdi[0x40..0x44].copy_from_slice(&[0x7f, 0x10, 0xda, 0xbe]);
-    for (start, format) in [
-        (&b"QFI\xfb\0\0\0\x03"[..], "qcow2"),
-        (b"KDMV\x01\0\0\0", "vmdk"),
-        (b"vhdxfile", "vhdx"),
-        (&vdi, "vdi"),
-    ] {
+    for (start, format) in [(&b"KDMV\x01\0\0\0"[..], "vmdk"), (b"vhdxfile", "vhdx"), (&vdi, "vdi")]
+    {
         let image = [start, &[0; 1024]].concat();
         scratch.file("image", &image);
+        let run = |disk: &str| {
+            cloister(&["run", "--no-reboot", "--kernel", &kernel, "--disk", disk], &scratch.0)
+        };
+        let qemu = |drive: &str| {
+            cloister(&["qemu", "-no-reboot", "-kernel", &kernel, "-drive", drive], &scratch.0)
+        };
 
-        let run = cloister(&["run", "--kernel", &kernel, "--disk", "image"], &scratch.0);
-        let drive = "file=image,if=virtio,format=raw";
-        let qemu = cloister(&["qemu", "-kernel", &kernel, "-drive", drive], &scratch.0);
+        let refused = [run("image"), qemu("file=image,if=virtio")];
+        let taken = [run("image,format=raw"), qemu("file=image,if=virtio,format=raw")];
 
-        let why = format!(
-            "image is a {format} image and disks are raw: \
-             convert it with qemu-img convert -f {format} -O raw\n"
-        );
-        assert_eq!(text(&run.stderr), format!("cloister: --disk: {why}"));
-        assert_eq!(text(&qemu.stderr), format!("cloister: -drive: {why}"));
-        assert_eq!((run.status.code(), qemu.status.code()), (Some(1), Some(1)));
+        let fix = format!("convert it with qemu-img convert -f {format} -O qcow2");
+        for (output, line) in refused.iter().zip([
+            format!("--disk: image is a {format} image, which is not read: {fix}"),
+            format!("-drive: image: QEMU reads {format} and Cloister raw and qcow2 only: {fix}"),
+        ]) {
+            assert_eq!(text(&output.stderr), format!("cloister: {line}\n"));
+            assert_eq!(output.status.code(), Some(1));
+        }
+        for output in taken {
+            assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        }
     }
 }
 

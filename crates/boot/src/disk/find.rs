@@ -1,14 +1,12 @@
 //! From an image to what is loaded.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use super::error::DiskBootError;
 use super::initrd;
-use super::region::Region;
+use super::region::{ReadAt, Region};
 use super::search::{Found, search};
 use super::volumes::{Place, Volumes};
 use crate::{BootSource, Initrd, KernelImage};
@@ -22,18 +20,14 @@ const SERIAL_CONSOLE: &str = "console=ttyS0";
 /// How long a hostile file system may keep its reader busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads from a disk image what its boot loader would boot. `low_ram` bounds the initial RAM
-/// disks. The image's position is not moved.
+/// Reads from a disk of `len` bytes what its boot loader would boot. `low_ram` bounds the initial RAM
+/// disks. A reader that is too slow may go on reading for a while after this has returned.
 ///
 /// # Errors
 ///
 /// [`DiskBootError`] when there is no kernel, or none that boots here.
-pub fn find(image: &File, low_ram: u64) -> Result<BootSource, DiskBootError> {
-    let mut image = image.try_clone().map_err(DiskBootError::Read)?;
-    // The metadata of a block device tell no size. The position is that of a clone's file, which
-    // the disk's device does not use either.
-    let len = image.seek(SeekFrom::End(0)).map_err(DiskBootError::Read)?;
-    let disk = Region::whole(Arc::new(image), len);
+pub fn find(disk: Arc<dyn ReadAt>, len: u64, low_ram: u64) -> Result<BootSource, DiskBootError> {
+    let disk = Region::whole(disk, len);
     // On a thread of its own: a file system that refers to itself a million times ends, but not
     // soon, and the machine's user gets an error instead of silence.
     let (sender, receiver) = mpsc::channel();

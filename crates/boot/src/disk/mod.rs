@@ -22,6 +22,7 @@ mod volumes;
 
 pub use error::DiskBootError;
 pub use find::find;
+pub use region::ReadAt;
 
 #[cfg(test)]
 mod cases;

@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use crate::narrow::in_memory;
 
-/// Bytes that can be read at any offset, in any order.
-pub(super) trait ReadAt: Send + Sync {
+/// Bytes that can be read at any offset, in any order, by several threads.
+pub trait ReadAt: Send + Sync {
     /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// There are not as many bytes, or the host cannot read them.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 

@@ -2,8 +2,11 @@
 
 use thiserror::Error;
 
-use crate::config::{CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate, is_identifier};
+use crate::config::{
+    BackingConfig, CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate, is_identifier,
+};
 use crate::cpu_flags::CpuFlagError;
+use crate::disk::{ImageFormat, ImageFormatError};
 use crate::gdb::AddressError;
 use crate::qmp::ListenError;
 use crate::shares::ShareConfigError;
@@ -22,6 +25,23 @@ pub enum ValueError {
     /// `--disk` without a file name.
     #[error("--disk: the name of the image file is missing: write FILE or FILE,readonly")]
     DiskPath,
+    /// A key given twice in one `--disk`.
+    #[error("--disk: the key {0} is given twice: leave one out")]
+    DiskKeyTwice(&'static str),
+    /// `format=` or `backing-format=` of `--disk` is not a format.
+    #[error("--disk: {0}: {1}")]
+    DiskFormat(&'static str, ImageFormatError),
+    /// A switch of `--disk` that is neither on nor off.
+    #[error("--disk: {0} is on or off, not {1:?}")]
+    DiskSwitch(&'static str, String),
+    /// `backing=` of `--disk` without a file name.
+    #[error("--disk: backing: the name of the file is missing: write backing=FILE")]
+    DiskBacking,
+    /// `backing-format=` of `--disk` before any `backing=`.
+    #[error(
+        "--disk: backing-format goes after the backing= that it is of: write backing=FILE first"
+    )]
+    DiskBackingFormat,
     /// Part of a `--sgx-epc` is not `key=value`.
     #[error("--sgx-epc: {0:?} is not key=value: write id=epc0,size=64M[,prealloc=on]")]
     EpcSyntax(String),
@@ -120,21 +140,67 @@ pub(super) fn parse_translate(text: &str) -> Result<Translate, ValueError> {
     }
 }
 
+/// Keys of `--disk`, and whether each is a switch, which may stand alone for on.
+const DISK_KEYS: [(&str, bool); 5] = [
+    ("readonly", true),
+    ("snapshot", true),
+    ("format", false),
+    ("backing", false),
+    ("backing-format", false),
+];
+
+/// What one of the keys of `--disk` says, if it is one.
+fn disk_key(word: &str) -> Option<(&'static str, &str)> {
+    DISK_KEYS.into_iter().find_map(|(key, is_switch)| match word.strip_prefix(key)? {
+        "" if is_switch => Some((key, "on")),
+        rest => Some((key, rest.strip_prefix('=')?)),
+    })
+}
+
 impl DiskConfig {
-    /// Reads the value of `--disk`: a file name, then perhaps `,readonly`.
+    /// Reads the value of `--disk`: a file name, which may have commas, then the keys that follow it.
     ///
     /// # Errors
     ///
-    /// [`ValueError::DiskPath`].
+    /// The `Disk` variants of [`ValueError`].
     pub fn parse(text: &str) -> Result<Self, ValueError> {
-        let (path, readonly) = match text.strip_suffix(",readonly") {
-            Some(path) => (path, true),
-            None => (text, false),
-        };
+        let (mut path, mut said) = (text, Vec::new());
+        while let Some((rest, word)) = path.rsplit_once(',')
+            && let Some(key) = disk_key(word)
+        {
+            said.push(key);
+            path = rest;
+        }
         if path.is_empty() {
             return Err(ValueError::DiskPath);
         }
-        Ok(Self { path: path.into(), readonly })
+        let mut disk = Self::new(path);
+        let (mut readonly, mut snapshot) = (None, None);
+        for (key, value) in said.into_iter().rev() {
+            let switch = || on_or_off(value).ok_or(ValueError::DiskSwitch(key, value.to_owned()));
+            let format =
+                || ImageFormat::parse(value).map_err(|error| ValueError::DiskFormat(key, error));
+            let is_new = match key {
+                "readonly" => readonly.replace(switch()?).is_none(),
+                "snapshot" => snapshot.replace(switch()?).is_none(),
+                "format" => disk.format.replace(format()?).is_none(),
+                "backing" if value.is_empty() => return Err(ValueError::DiskBacking),
+                "backing" => {
+                    disk.backing.push(BackingConfig { path: value.into(), format: None });
+                    true
+                }
+                _ => {
+                    let backing = disk.backing.last_mut().ok_or(ValueError::DiskBackingFormat)?;
+                    backing.format.replace(format()?).is_none()
+                }
+            };
+            if !is_new {
+                return Err(ValueError::DiskKeyTwice(key));
+            }
+        }
+        disk.readonly = readonly.unwrap_or(false);
+        disk.snapshot = snapshot.unwrap_or(false);
+        Ok(disk)
     }
 }
 

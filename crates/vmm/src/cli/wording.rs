@@ -41,7 +41,13 @@ impl Wording for RunWording {
         match fix {
             Fix::Do(phrase) => phrase.in_words_of(self),
             Fix::NameBoot => "add --kernel FILE, or --disk IMG with an installed system".to_owned(),
-            Fix::NameImage => "name an image, after which only ,readonly may follow".to_owned(),
+            Fix::NameImage => "name an image, after which only ,readonly, ,format=, ,snapshot=, \
+                               ,backing= and ,backing-format= may follow"
+                .to_owned(),
+            Fix::NameBacking { .. } => "add ,backing=FILE".to_owned(),
+            Fix::NameBackingFormat { .. } => {
+                "add ,backing-format=raw or ,backing-format=qcow2 after it".to_owned()
+            }
             Fix::OrReadOnly { first, images } => {
                 format!("{first}, or add ,readonly after {images}")
             }
@@ -108,7 +114,8 @@ mod tests {
             ),
             (
                 Complaint::new(Setting::Disk, "cannot open x", Fix::NameImage),
-                "--disk: cannot open x: name an image, after which only ,readonly may follow",
+                "--disk: cannot open x: name an image, after which only ,readonly, ,format=, \
+                 ,snapshot=, ,backing= and ,backing-format= may follow",
             ),
             (
                 Complaint::new(

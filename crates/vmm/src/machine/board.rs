@@ -13,10 +13,11 @@ use cloister_devices::{
     Unconnected, WorkThread,
 };
 
+use super::Machine;
 use super::console::{ConsoleInputs, ConsoleOutput, LastPrinted, Screen};
 use super::inventory::{Buses, Inventory, InventoryError, Made};
-use super::{Disk, Machine};
 use crate::accel::Vm;
+use crate::disk::Disk;
 use crate::layout::{IOAPIC_BASE, MAX_VIRTIO_SLOTS, POWER_PORT, virtio_slot};
 use crate::net::Network;
 use crate::sandbox::Sandbox;
@@ -116,9 +117,12 @@ pub(super) fn devices(disks: &[Disk]) -> Devices {
         Ok(Some(transport))
     });
     for (index, disk) in disks.iter().enumerate() {
-        let node = devices.slot("blk").with_file(disk.descriptor());
+        let mut node = devices.slot("blk");
+        for &file in disk.descriptors() {
+            node = node.with_file(file);
+        }
         let disk = disk.clone();
-        devices.list.add(node, move |node, boot| boot.virtio(node, Box::new(disk.device(index)?)));
+        devices.list.add(node, move |node, boot| boot.virtio(node, Box::new(disk.device(index))));
     }
     devices
 }

@@ -1,10 +1,8 @@
 //! Why a machine cannot be put together, or ended though it should have gone on.
 
 use std::io;
-use std::path::PathBuf;
 
 use cloister_boot::{BootError, Remedy};
-use cloister_devices::virtio::BlockError;
 use cloister_virt::RemoveError;
 use thiserror::Error;
 
@@ -12,8 +10,9 @@ use super::epc::{EpcError, ReserveError};
 use super::inventory::InventoryError;
 use crate::accel::VcpuError;
 use crate::acpi::AcpiError;
-use crate::complaint::{Complaint, Fix, Phrase, Setting};
+use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::ConfigError;
+use crate::disk::DiskError;
 use crate::layout::MAX_VIRTIO_SLOTS;
 use crate::memory::RamError;
 use crate::platform_dir::{PlatformDirError, ProvisionError};
@@ -43,56 +42,20 @@ pub enum MachineError {
     /// The reservation of EPC.
     #[error("{0}")]
     EpcReserve(ReserveError),
-    /// A disk image that cannot be opened.
-    #[error("cannot open {path}: {reason}", path = .path.display())]
-    DiskOpen {
-        /// The image.
-        path: PathBuf,
-        /// What the host said.
-        reason: io::Error,
-        /// It was to be written.
-        writable: bool,
-    },
-    /// A disk image that another machine or program has.
-    #[error("{path} is in use by another machine or program", path = .path.display())]
-    DiskInUse {
-        /// The image.
-        path: PathBuf,
-        /// The machine was to read it only, so the other writes to it.
-        readonly: bool,
-    },
-    /// A disk image that is given twice.
-    #[error("{path} is given twice", path = .0.display())]
-    DiskTwice(PathBuf),
-    /// A disk image of another format.
-    #[error("{path} is a {format} image and disks are raw", path = .path.display())]
-    DiskFormat {
-        /// The image.
-        path: PathBuf,
-        /// Its format.
-        format: &'static str,
-    },
+    /// A disk image.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// More virtio devices than the board has room for.
     #[error(
         "the machine has room for {MAX_VIRTIO_SLOTS} virtio devices, of which it has two by itself"
     )]
     TooManyDevices(Setting),
-    /// A file that is not a disk image.
-    #[error("{path}: {reason}", path = .path.display())]
-    Disk {
-        /// The image.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: BlockError,
-    },
 }
 
 impl MachineError {
     /// Which setting is at fault, why, and what to do.
     #[must_use]
     pub fn complaint(&self) -> Complaint {
-        let disk = |fix| Complaint::new(Setting::Disk, self.to_string(), fix);
-        let read_only = |first, images| disk(Fix::OrReadOnly { first, images });
         match self {
             Self::Config(error) => error.complaint(),
             Self::Boot(error) => boot_complaint(error),
@@ -106,24 +69,10 @@ impl MachineError {
             Self::Provision(_) => Complaint::about(Setting::Cpu, self),
             Self::Epc(error) => Complaint::about(Setting::Epc, error),
             Self::EpcReserve(error) => Complaint::about(Setting::EpcReserve, error),
-            Self::DiskOpen { reason, writable: true, .. }
-                if reason.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                read_only("name an image", "one that may not be written")
-            }
-            Self::DiskOpen { .. } => disk(Fix::NameImage),
-            Self::DiskInUse { readonly: true, .. } => {
-                disk("end it, or wait until it no longer writes to it".into())
-            }
-            Self::DiskInUse { .. } => read_only("end it", "the image for all that have it"),
-            Self::DiskTwice(_) => read_only("leave one out", "both"),
-            Self::DiskFormat { format, .. } => {
-                disk(format!("convert it with qemu-img convert -f {format} -O raw").into())
-            }
+            Self::Disk(error) => error.complaint(),
             Self::TooManyDevices(setting) => {
                 Complaint::new(*setting, self.to_string(), "leave some out")
             }
-            Self::Disk { .. } => disk("name a raw image of at least 512 bytes".into()),
         }
     }
 }
@@ -280,28 +229,6 @@ mod tests {
             assert_eq!(RunWording.line(&complaint), run);
             assert_eq!(QemuWording.line(&complaint), qemu);
         }
-    }
-
-    #[test]
-    fn a_disk_that_may_not_be_written_can_be_read_only() {
-        let open = |kind: io::ErrorKind, writable| {
-            let error = MachineError::DiskOpen { path: "d".into(), reason: kind.into(), writable };
-            QemuWording.line(&error.complaint())
-        };
-
-        assert_eq!(
-            open(io::ErrorKind::PermissionDenied, true),
-            "-drive: cannot open d: permission denied: \
-             name an image, or add readonly=on to one that may not be written"
-        );
-        assert_eq!(
-            open(io::ErrorKind::PermissionDenied, false),
-            "-drive: cannot open d: permission denied: name an image"
-        );
-        assert_eq!(
-            open(io::ErrorKind::NotFound, true),
-            "-drive: cannot open d: entity not found: name an image"
-        );
     }
 
     #[test]

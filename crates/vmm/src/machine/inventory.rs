@@ -4,7 +4,6 @@
 
 use std::{fmt, io};
 
-use cloister_devices::virtio::BlockError;
 use cloister_devices::{BusError, IoBus, MmioBus, Node, Place, SharedDevice};
 use thiserror::Error;
 
@@ -19,9 +18,6 @@ pub enum InventoryError {
         /// Where the other one is.
         source: BusError,
     },
-    /// A disk image that was fine when the machine was made.
-    #[error("cannot open a disk image again")]
-    Disk(#[from] BlockError),
     /// The host has no further descriptor for it.
     #[error("cannot make the device {id}: raise the limit of open files (ulimit -n)")]
     Descriptor {

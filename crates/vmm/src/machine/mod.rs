@@ -18,13 +18,11 @@ pub use epc::{EpcError, ReserveError, platform_epc};
 pub use error::{MachineError, RunError};
 pub use event::{MachineEvent, RunState, ShutdownCause};
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloister_devices::Node;
-use cloister_devices::virtio::{Block, BlockError, VsockHost};
+use cloister_devices::virtio::VsockHost;
 use cloister_virt::{EpcPool, SgxVm};
 use vm_memory::GuestMemoryMmap;
 
@@ -32,15 +30,14 @@ use self::board::Devices;
 use self::source::Source;
 use crate::accel::{Translators, VmConfig};
 use crate::complaint::Setting;
-use crate::config::{DiskConfig, MachineConfig};
+use crate::config::MachineConfig;
 use crate::cpuid::GuestCpuid;
-use crate::image_lock::LockError;
+use crate::disk::Disk;
 use crate::layout::Layout;
 use crate::memory::map_ram;
 use crate::net::Network;
 use crate::platform_dir;
 use crate::sandbox::Sandbox;
-use crate::{image_format, image_lock};
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,13 +50,6 @@ pub enum Outcome {
     TripleFault,
     /// [`Control::quit`] was called.
     Quit,
-}
-
-/// A disk image, opened when the machine is made so that its errors come before the guest starts.
-#[derive(Clone, Debug)]
-struct Disk {
-    file: Arc<File>,
-    config: DiskConfig,
 }
 
 /// A machine that is ready to boot.
@@ -174,7 +164,10 @@ impl Machine {
     /// [`RunError`] when the kernel does not fit or the host fails the machine.
     pub fn run(&self, control: &Control, sandbox: &Sandbox) -> Result<Outcome, RunError> {
         loop {
-            let ended = self.boot(control, sandbox).and_then(|(outcome, cause)| {
+            let ended = self.boot(control, sandbox);
+            // The process may end without what it holds, and the next boot reads what is there.
+            self.disks.iter().for_each(Disk::write_back);
+            let ended = ended.and_then(|(outcome, cause)| {
                 let again = matches!(outcome, Outcome::Reset | Outcome::TripleFault);
                 let again = again && !self.config.no_reboot;
                 if again && let Some(sgx) = &self.sgx {
@@ -222,11 +215,10 @@ impl Machine {
         &self.translators
     }
 
-    /// Bytes of the largest disk.
+    /// Bytes of the largest file that a disk can come to need.
     #[must_use]
     pub fn largest_disk(&self) -> u64 {
-        let sizes = self.disks.iter().map(|disk| disk.file.metadata());
-        sizes.flatten().map(|metadata| metadata.len()).max().unwrap_or(0)
+        self.disks.iter().map(Disk::largest_file).max().unwrap_or(0)
     }
 
     /// What CPUID says in the guest.
@@ -243,65 +235,5 @@ impl Machine {
             sgx: self.sgx.clone(),
             translators: self.translators.clone(),
         }
-    }
-}
-
-impl Disk {
-    fn open(config: &DiskConfig) -> Result<Self, MachineError> {
-        let path = || config.path.clone();
-        let file =
-            OpenOptions::new().read(true).write(!config.readonly).open(&config.path).map_err(
-                |reason| MachineError::DiskOpen {
-                    path: path(),
-                    reason,
-                    writable: !config.readonly,
-                },
-            )?;
-        if let Some(format) = image_format::probe(&file) {
-            return Err(MachineError::DiskFormat { path: path(), format });
-        }
-        let disk = Self { file: Arc::new(file), config: config.clone() };
-        // Only to find out whether it can be a disk; each boot makes its own.
-        disk.device(0).map_err(|reason| MachineError::Disk { path: path(), reason })?;
-        Ok(disk)
-    }
-
-    /// Opens and locks all disks of a machine.
-    fn open_all(configs: &[DiskConfig]) -> Result<Vec<Self>, MachineError> {
-        let mut disks: Vec<Self> = Vec::new();
-        for config in configs {
-            let disk = Self::open(config)?;
-            match image_lock::lock(&disk.file, config.readonly) {
-                Ok(()) => {}
-                Err(LockError::InUse) => return Err(disk.in_use(&disks)),
-                Err(LockError::Unsupported(error)) => {
-                    let path = config.path.display();
-                    tracing::warn!(%path, %error, "the disk image cannot be locked");
-                }
-            }
-            disks.push(disk);
-        }
-        Ok(disks)
-    }
-
-    /// Who has the image, of which the machine has opened `others`.
-    fn in_use(&self, others: &[Self]) -> MachineError {
-        let path = self.config.path.clone();
-        let identity = |disk: &Self| disk.file.metadata().map(|file| (file.dev(), file.ino())).ok();
-        if others.iter().any(|other| identity(other) == identity(self)) {
-            return MachineError::DiskTwice(path);
-        }
-        MachineError::DiskInUse { path, readonly: self.config.readonly }
-    }
-
-    /// The device of the `index`-th disk.
-    fn device(&self, index: usize) -> Result<Block, BlockError> {
-        let id = format!("cloister-{index}");
-        Block::from_file(self.file.clone(), self.config.readonly, &id)
-    }
-
-    /// The image's descriptor, the same as long as the machine is there.
-    fn descriptor(&self) -> RawFd {
-        self.file.as_raw_fd()
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, Machine};
+use super::Machine;
 use crate::config::{BootConfig, DEFAULT_CMDLINE, MAX_CMDLINE};
+use crate::disk::Disk;
 use crate::invocation::names_console;
 use cloister_boot::{
     BootError, BootSource, DiskBootError, EntryState, Initrd, KernelImage, find_on_disk,
@@ -57,8 +58,8 @@ impl Source {
 }
 
 fn read(disks: &[Disk], low_ram: u64) -> Result<BootSource, BootError> {
-    let mut source =
-        find_on_disk(&disks[0].file, low_ram).map_err(|reason| on_disk(disks, reason))?;
+    let found = find_on_disk(disks[0].reader(), disks[0].len(), low_ram);
+    let mut source = found.map_err(|reason| on_disk(disks, reason))?;
     name_console(&mut source.cmdline);
     Ok(source)
 }

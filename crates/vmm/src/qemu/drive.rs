@@ -1,4 +1,4 @@
-//! `-drive`: raw images as virtio disks.
+//! `-drive`: images as virtio disks.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -6,16 +6,30 @@ use std::path::Path;
 
 use super::QemuError;
 use super::list::OptionList;
-use crate::config::DiskConfig;
-use crate::image_format;
+use super::wording::BACKING;
+use crate::config::{BackingConfig, DiskConfig};
+use crate::disk::{self, ImageFormat};
 
 const DRIVE: &str = "-drive";
 const EXAMPLE: &str = "-drive file=FILE,if=virtio,format=raw";
-const KEYS: &[&str] = &["file", "if", "format", "readonly", "id", "media", "cache", "snapshot"];
+const KEYS: &[&str] = &[
+    "file",
+    "if",
+    "format",
+    "readonly",
+    "id",
+    "media",
+    "cache",
+    "snapshot",
+    "discard",
+    "backing.driver",
+    "backing.file.filename",
+];
 const IN_QEMU: &[&str] = &[
     "addr",
     "aio",
     "auto-read-only",
+    "backing.*",
     "bps",
     "bps_*",
     "bus",
@@ -23,7 +37,6 @@ const IN_QEMU: &[&str] = &[
     "copy-on-read",
     "cyls",
     "detect-zeroes",
-    "discard",
     "driver",
     "file.*",
     "force-share",
@@ -48,7 +61,7 @@ const IN_QEMU: &[&str] = &[
 /// Values of `if=` that QEMU has besides.
 const INTERFACES: [&str; 7] = ["ide", "scsi", "sd", "mtd", "floppy", "pflash", "none"];
 /// Formats of images that QEMU has besides.
-const FORMATS: [&str; 15] = [
+const FORMATS: [&str; 14] = [
     "bochs",
     "cloop",
     "dmg",
@@ -56,7 +69,6 @@ const FORMATS: [&str; 15] = [
     "luks",
     "parallels",
     "qcow",
-    "qcow2",
     "qed",
     "replication",
     "vdi",
@@ -76,14 +88,35 @@ pub(super) fn drive(text: &str) -> Result<DiskConfig, QemuError> {
         return Err(QemuError::value(DRIVE, "file is empty", format!("write {EXAMPLE}")));
     }
     judge_interface(&list.require("if", EXAMPLE)?)?;
-    let format = list.take("format")?;
-    judge_format(&file, format.as_deref())?;
+    let format = judge_format(&file, list.take("format")?.as_deref())?;
     let readonly = list.take_bool("readonly")?.unwrap_or(false);
+    let snapshot = list.take_bool("snapshot")?.unwrap_or(false);
+    let backing = backing(&mut list)?;
     // A name that nothing here can refer to.
     list.take("id")?;
-    list.allow(&[("media", "disk"), ("cache", "writeback"), ("snapshot", "off")])?;
+    list.allow(&[("media", "disk"), ("cache", "writeback"), ("discard", "unmap")])?;
     list.finish(IN_QEMU, KEYS)?;
-    Ok(DiskConfig { path: file.into(), readonly })
+    Ok(DiskConfig { path: file.into(), readonly, format, snapshot, backing })
+}
+
+/// Takes out what the image is based on: each layer's keys begin with one `backing.` more.
+fn backing(list: &mut OptionList) -> Result<Vec<BackingConfig>, QemuError> {
+    let mut layers = Vec::new();
+    loop {
+        let start = BACKING.repeat(layers.len() + 1);
+        let file = list.take(&format!("{start}file.filename"))?.filter(|file| !file.is_empty());
+        let driver = list.take(&format!("{start}driver"))?;
+        let (file, driver) = match (file, driver) {
+            (None, None) => return Ok(layers),
+            (None, Some(_)) => {
+                let fix = format!("write {start}file.filename=FILE");
+                return Err(QemuError::value(DRIVE, format!("{start}driver is of no file"), fix));
+            }
+            (Some(file), driver) => (file, driver),
+        };
+        let format = driver.map(|driver| judge_format(&file, Some(&driver))).transpose()?;
+        layers.push(BackingConfig { path: file.into(), format: format.flatten() });
+    }
 }
 
 fn judge_interface(name: &str) -> Result<(), QemuError> {
@@ -97,24 +130,22 @@ fn judge_interface(name: &str) -> Result<(), QemuError> {
     Err(QemuError::value(DRIVE, why, "write if=virtio"))
 }
 
-fn judge_format(file: &str, format: Option<&str>) -> Result<(), QemuError> {
-    let other = match format {
-        Some("raw") => return Ok(()),
-        Some(name) if FORMATS.contains(&name) => name,
-        Some(name) => {
+/// The format that is said, if one is. One that is not said must be one that is read here.
+fn judge_format(file: &str, format: Option<&str>) -> Result<Option<ImageFormat>, QemuError> {
+    let name = format.or_else(|| probe(Path::new(file)));
+    let Some(name) = name else { return Ok(None) };
+    match ImageFormat::parse(name) {
+        Ok(read) => Ok(format.map(|_| read)),
+        Err(_) if format.is_none() || FORMATS.contains(&name) => Err(QemuError::value(
+            DRIVE,
+            format!("{}: QEMU reads {name} and Cloister raw and qcow2 only", file.escape_debug()),
+            format!("convert it with qemu-img convert -f {name} -O qcow2"),
+        )),
+        Err(_) => {
             let why = format!("format: {name:?} is not a format");
-            return Err(QemuError::value(DRIVE, why, "write format=raw"));
+            Err(QemuError::value(DRIVE, why, "write format=raw or format=qcow2"))
         }
-        None => match probe(Path::new(file)) {
-            Some(name) => name,
-            None => return Ok(()),
-        },
-    };
-    Err(QemuError::value(
-        DRIVE,
-        format!("{}: QEMU reads {other} and Cloister raw images only", file.escape_debug()),
-        format!("convert it with qemu-img convert -f {other} -O raw"),
-    ))
+    }
 }
 
 /// The format of an image that is not raw, by its first bytes. One that cannot be read is for the
@@ -125,5 +156,5 @@ fn probe(file: &Path) -> Option<&'static str> {
     if image.read_exact_at(&mut start, 0).is_ok() && start == *LUKS {
         return Some("luks");
     }
-    image_format::probe(&image)
+    disk::probe(&image)
 }

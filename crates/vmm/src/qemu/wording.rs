@@ -3,6 +3,9 @@
 use crate::cli::RunWording;
 use crate::complaint::{Fix, Setting, Wording};
 
+/// How QEMU names what an image is based on, once for each layer.
+pub(super) const BACKING: &str = "backing.";
+
 /// QEMU's options, as `cloister qemu` takes them.
 #[derive(Clone, Copy, Debug)]
 pub struct QemuWording;
@@ -44,6 +47,13 @@ impl Wording for QemuWording {
                 "add it, or -drive file=IMG,if=virtio with an installed system".to_owned()
             }
             Fix::NameImage => "name an image".to_owned(),
+            Fix::NameBacking { depth } => {
+                format!("add {}file.filename=FILE", BACKING.repeat(depth + 1))
+            }
+            Fix::NameBackingFormat { depth } => {
+                let driver = format!("{}driver", BACKING.repeat(depth + 1));
+                format!("add {driver}=raw or {driver}=qcow2")
+            }
             Fix::OrReadOnly { first, images } => format!("{first}, or add readonly=on to {images}"),
         }
     }

@@ -127,19 +127,19 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_close,
 ];
 
-/// Requests of disks.
-const DISKS: &[c_long] =
-    &[libc::SYS_fallocate, libc::SYS_fdatasync, libc::SYS_pread64, libc::SYS_pwrite64];
+/// Requests of disks, and imago's ways of doing them.
+const DISKS: &[c_long] = &[
+    libc::SYS_fallocate,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+];
 
 /// Other uses of open files, before a boot and between two.
-const FILES: &[c_long] = &[
-    libc::SYS_fstat,
-    libc::SYS_fsync,
-    libc::SYS_lseek,
-    libc::SYS_preadv,
-    libc::SYS_pwritev,
-    libc::SYS_writev,
-];
+const FILES: &[c_long] = &[libc::SYS_fstat, libc::SYS_lseek, libc::SYS_writev];
 
 const READ: &[c_long] = &[libc::SYS_read, libc::SYS_readv];
 
@@ -350,6 +350,11 @@ fn rules(kind: ThreadKind, own: &Reach, files: &Files) -> Result<Rules, BackendE
             rules.insert(call, own.files.named_by(0)?);
         }
     }
+    // imago lets an image grow so. The main thread's list bounds all others, and no other file changes its size.
+    let growing = if kind == ThreadKind::Main { files } else { &own.files };
+    if !growing.0.is_empty() {
+        rules.insert(libc::SYS_ftruncate, growing.named_by(0)?);
+    }
     if own.sockets {
         rules.extend(SOCKETS.iter().chain(CLIENTS).chain(HALVES).map(|&call| (call, Vec::new())));
         // To the other end of a connection alone, and never to a name.
@@ -477,6 +482,11 @@ mod tests {
         assert!(!without.unwrap().contains_key(&libc::SYS_pread64));
         // A rule for each of them.
         assert_eq!(with.unwrap()[&libc::SYS_pread64].len(), 2);
+        for (devices, count) in [(&bare[..], None), (&full, Some(2))] {
+            let all = Files::of_all(&threads(devices));
+            let main = rules(ThreadKind::Main, &Reach::default(), &all).unwrap();
+            assert_eq!(main.get(&libc::SYS_ftruncate).map(Vec::len), count);
+        }
         let connected = [slot(0).with_sockets()];
         for (kind, calls) in [(ThreadKind::Io, true), (ThreadKind::Vcpu, false)] {
             assert!(!of(&bare, kind).unwrap().contains_key(&libc::SYS_recvmsg));

@@ -62,6 +62,11 @@ fn virtio_queues_never_panic_and_leave_a_read_only_disk_alone() {
 }
 
 #[test]
+fn damaged_images_fail_and_never_panic() {
+    run(targets::qcow2, 3000);
+}
+
+#[test]
 fn lines_of_qemu_are_read_or_refused_in_one_line() {
     run(targets::qemu_line, 1000);
     run_text(targets::qemu_line, include_bytes!("../../../../fuzz/seeds/qemu_line/sgx"));

@@ -56,11 +56,58 @@ fn a_disk_is_a_file_and_perhaps_readonly() {
         ("disk.img,readonly", "disk.img", true),
         ("a,b", "a,b", false),
     ] {
-        let expected = DiskConfig { path: path.into(), readonly };
+        let expected = DiskConfig { readonly, ..DiskConfig::new(path) };
         assert_eq!(DiskConfig::parse(text), Ok(expected));
     }
     assert_eq!(DiskConfig::parse(""), Err(ValueError::DiskPath));
     assert_eq!(DiskConfig::parse(",readonly"), Err(ValueError::DiskPath));
+}
+
+#[test]
+fn a_disk_has_a_format_a_snapshot_and_backing_files() {
+    let backing = |path: &str, format| BackingConfig { path: path.into(), format };
+    let plain = DiskConfig::new("a");
+    for (text, expected) in [
+        ("a,format=raw", DiskConfig { format: Some(ImageFormat::Raw), ..plain.clone() }),
+        ("a,snapshot", DiskConfig { snapshot: true, ..plain.clone() }),
+        ("a,snapshot=off,readonly=on", DiskConfig { readonly: true, ..plain.clone() }),
+        (
+            "a,b,backing=c,backing=d,backing-format=raw,format=qcow2",
+            DiskConfig {
+                format: Some(ImageFormat::Qcow2),
+                backing: vec![backing("c", None), backing("d", Some(ImageFormat::Raw))],
+                ..DiskConfig::new("a,b")
+            },
+        ),
+        // Names of files, since these are no keys.
+        ("a,readonlyx", DiskConfig::new("a,readonlyx")),
+        ("a,format", DiskConfig::new("a,format")),
+        ("format=raw", DiskConfig::new("format=raw")),
+    ] {
+        assert_eq!(DiskConfig::parse(text), Ok(expected), "{text}");
+    }
+    for (text, line) in [
+        ("a,format=jpeg", r#"--disk: format: "jpeg" is not a format: write raw or qcow2"#),
+        (
+            "a,format=vdi",
+            "--disk: format: vdi images are not read: convert it with qemu-img convert -f vdi -O qcow2",
+        ),
+        ("a,snapshot=yes", r#"--disk: snapshot is on or off, not "yes""#),
+        ("a,readonly,readonly=off", "--disk: the key readonly is given twice: leave one out"),
+        ("a,format=raw,format=raw", "--disk: the key format is given twice: leave one out"),
+        (
+            "a,backing=b,backing-format=raw,backing-format=raw",
+            "--disk: the key backing-format is given twice: leave one out",
+        ),
+        ("a,backing=", "--disk: backing: the name of the file is missing: write backing=FILE"),
+        (
+            "a,backing-format=raw,backing=b",
+            "--disk: backing-format goes after the backing= that it is of: \
+             write backing=FILE first",
+        ),
+    ] {
+        assert_eq!(DiskConfig::parse(text).unwrap_err().to_string(), line, "{text}");
+    }
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cloister_boot::find_on_disk;
 
@@ -40,7 +40,8 @@ impl Disk {
 
     /// Boots from it, which must end; returns whether there is a kernel.
     fn boot(&self) -> bool {
-        match find_on_disk(&self.file, LOW_RAM) {
+        let file = Arc::new(self.file.try_clone().expect("a file"));
+        match find_on_disk(file, self.contents.len() as u64, LOW_RAM) {
             Ok(_) => true,
             Err(error) => {
                 assert!(!error.to_string().is_empty());

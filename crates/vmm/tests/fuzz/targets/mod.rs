@@ -4,11 +4,13 @@
 mod disk;
 mod image;
 mod kernel;
+mod qcow2;
 mod qemu_line;
 mod virtio;
 
 pub(crate) use disk::{boot_entries, disk, grub};
 pub(crate) use kernel::kernel;
+pub(crate) use qcow2::qcow2;
 pub(crate) use qemu_line::qemu_line;
 pub(crate) use virtio::virtio;
 

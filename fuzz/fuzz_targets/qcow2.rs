@@ -1,0 +1,4 @@
+//! qcow2 images that anybody may have written.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::qcow2(data));
