@@ -10,7 +10,7 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 14] = [
+const TARGETS: [(&str, u32); 15] = [
     ("leaf_operands", 4096),
     ("sigstruct", 64),
     ("einittoken", 64),
@@ -20,6 +20,7 @@ const TARGETS: [(&str, u32); 14] = [
     ("boot_entries", 4096),
     ("kernel", 512),
     ("virtio", 4096),
+    ("qcow2", 1024),
     ("qemu_line", 1024),
     ("qmp", 2048),
     ("translator", 128),

@@ -27,6 +27,7 @@ mod miri;
 mod nested;
 mod process;
 mod python;
+mod qemu_img;
 mod repository;
 mod selftests;
 mod sequences;

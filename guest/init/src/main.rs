@@ -13,6 +13,7 @@ mod button;
 mod net;
 mod system;
 mod tasks;
+mod twin;
 mod vsock;
 
 use std::fs;

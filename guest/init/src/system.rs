@@ -59,6 +59,12 @@ fn end(how: i32) {
     }
 }
 
+/// An ioctl of a block device that takes a range in bytes, or nothing.
+pub(crate) fn block_ioctl(disk: &File, request: libc::Ioctl, range: [u64; 2]) -> Result<()> {
+    // SAFETY: the kernel reads two numbers of 64 bits at most.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), request, range.as_ptr()) }.into())
+}
+
 /// Binds a process, 0 for the calling thread, to one CPU.
 pub(crate) fn bind(process: i32, cpu: usize) -> Result<()> {
     // SAFETY: a zeroed cpu_set_t is an empty set; CPU_SET checks its index.

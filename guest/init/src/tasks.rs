@@ -10,13 +10,13 @@ use std::thread;
 
 use guest_sha256::Sha256;
 
-use crate::{button, net, system, vsock};
+use crate::{button, net, system, twin, vsock};
 
 /// A task: gets its arguments, prints what it finds.
 type Task = fn(&[&str]) -> Result<(), String>;
 
 /// The tasks by name.
-pub(crate) const TASKS: [(&str, Task); 16] = [
+pub(crate) const TASKS: [(&str, Task); 18] = [
     ("modules", modules),
     ("sgx", sgx),
     ("reclaimer", reclaimer),
@@ -25,6 +25,8 @@ pub(crate) const TASKS: [(&str, Task); 16] = [
     ("cpus", cpus),
     ("nodes", nodes),
     ("disk", disk),
+    ("copy", copy),
+    ("twin", twin::change),
     ("entropy", entropy),
     ("hvc", hvc),
     ("net", net::exchange),
@@ -211,6 +213,26 @@ fn disk(arguments: &[&str]) -> Result<(), String> {
     }
     let digest: String = hash.finish().iter().map(|byte| format!("{byte:02x}")).collect();
     println!("disk: {path} {size} bytes sha256 {digest}");
+    Ok(())
+}
+
+/// Copies so many bytes from the start of a device to that of another.
+fn copy(arguments: &[&str]) -> Result<(), String> {
+    let [from, to, len] = arguments else { return Err("no two devices".to_owned()) };
+    let len = len.parse::<usize>().map_err(|_| format!("{len} is no number"))?;
+    let mut bytes = vec![0; len];
+    let read = File::open(from).and_then(|mut device| device.read_exact(&mut bytes));
+    read.map_err(|error| format!("cannot read {from}: {error}"))?;
+    let write = || {
+        use std::io::Write;
+        let mut device = OpenOptions::new().write(true).open(to)?;
+        device.write_all(&bytes)?;
+        device.sync_all()
+    };
+    match write() {
+        Ok(()) => println!("copy: {to} written"),
+        Err(error) => println!("copy: {to} not written: {error}"),
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod epc;
 mod epc_view;
 mod exec;
 mod exec_at_length;
+mod images;
 mod kernels;
 mod kvm;
 mod monitor;
@@ -89,6 +90,12 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_virtio_disk_is_read_byte_for_byte", devices::disk_read),
     test("a_write_to_a_virtio_disk_reaches_its_file", devices::disk_write),
     test("a_readonly_disk_refuses_writes", devices::disk_readonly),
+    test("a_qcow2_disk_holds_what_a_raw_one_holds", images::written),
+    test("a_qcow2_disk_of_version_2_is_written", images::old),
+    test("a_qcow2_disk_on_backing_files_leaves_them_alone", images::backed),
+    test("a_disk_with_a_snapshot_is_as_before", images::snapshot),
+    test("an_internal_snapshot_keeps_what_it_holds", images::internal_snapshot),
+    test("a_disk_that_was_guessed_to_be_raw_stays_raw", images::guessed),
     test("virtio_rng_gives_entropy", devices::entropy),
     test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
     test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
