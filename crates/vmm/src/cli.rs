@@ -31,6 +31,7 @@ use crate::gdb;
 use crate::invocation::Invocation;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
+use crate::seed::SeedArgs;
 use crate::shares::ShareConfig;
 use crate::vsock::VsockConfig;
 use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox, parse_translate};
@@ -68,6 +69,8 @@ pub enum Command {
     Quote(QuoteArgs),
     /// Say whether a quote is to be relied on, and what it shows
     Verify(Box<VerifyArgs>),
+    /// Make a disk that tells cloud-init in a machine what to configure
+    Seed(SeedArgs),
     /// Show what this host offers and which accelerator a machine would use
     Info,
 }

@@ -35,6 +35,7 @@ pub mod platform_dir;
 pub mod qemu;
 pub mod qmp;
 pub mod sandbox;
+pub mod seed;
 mod serving;
 pub mod shares;
 mod side_process;

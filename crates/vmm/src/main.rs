@@ -28,7 +28,7 @@ use cloister_vmm::shares::{FileServer, Folder, ShareConfig};
 use cloister_vmm::standard::{complain, print};
 use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::vsock::{Dialer, HostSockets};
-use cloister_vmm::{info, log};
+use cloister_vmm::{info, log, seed};
 
 /// The guest powered off, or the user quit.
 const SUCCESS: u8 = 0;
@@ -55,6 +55,9 @@ fn main() -> ExitCode {
         Ok(Command::Pki(args)) => attested(attestation::pki(&args)),
         Ok(Command::Quote(args)) => attested(attestation::quote(&args).map(|()| String::new())),
         Ok(Command::Verify(args)) => attested(attestation::verify(&args)),
+        Ok(Command::Seed(args)) => {
+            seed::seed(&args).map_err(|error| error.to_string()).and_then(|said| tell(&said))
+        }
         Ok(Command::Info) => tell(&info::HostInfo::gather().to_string()),
         Err(Refusal::Asked(text)) => tell(&text),
         Err(Refusal::Wrong(line)) => Err(line),

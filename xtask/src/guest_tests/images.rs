@@ -57,10 +57,9 @@ fn change_twice(setup: &Setup, qemu: &QemuImg, disk: &str, image: &Path, raw: &P
 
 pub(super) fn written(setup: &Setup) -> Result<()> {
     let qemu = QemuImg::get()?;
-    for (name, options) in [
-        ("small.qcow2", "cluster_size=4k,refcount_bits=1"),
-        ("usual.qcow2", "cluster_size=64k"),
-    ] {
+    for (name, options) in
+        [("small.qcow2", "cluster_size=4k,refcount_bits=1"), ("usual.qcow2", "cluster_size=64k")]
+    {
         let (raw, image) = (raw(setup, "twin.raw")?, image(setup, name)?);
         let [from, to] = [&raw, &image].map(|path| path.display().to_string());
         // Half of it compressed, as images come that are fetched.

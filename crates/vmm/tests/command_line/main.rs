@@ -1,6 +1,8 @@
 //! The `cloister` command as a user meets it: exit codes, and one line for each mistake.
 
+#[path = "../fixture/mod.rs"]
 mod fixture;
+mod seed;
 
 use std::collections::BTreeMap;
 use std::fs;
