@@ -29,6 +29,7 @@ use crate::cpu_flags::CpuConfig;
 use crate::epc_command::EpcArgs;
 use crate::gdb;
 use crate::invocation::Invocation;
+use crate::ps::PsArgs;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
 use crate::seed::SeedArgs;
@@ -61,6 +62,8 @@ pub enum Command {
         #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// List this user's running machines
+    Ps(PsArgs),
     /// Show the EPC of running machines, refreshed every second (q quits)
     Epc(EpcArgs),
     /// Issue certificates and collateral for the quotes of a platform, under a development root

@@ -8,6 +8,7 @@ use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
 use crate::gdb;
 use crate::net::{Link, NetConfig};
 use crate::qmp::Listen;
+use crate::register::Entry;
 use crate::shares::ShareConfig;
 use crate::vsock::VsockConfig;
 
@@ -41,6 +42,18 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// What the list of the user's machines says of the machine, which a command of `cloister` started.
+    #[must_use]
+    pub fn entry(&self, command: &str) -> Entry {
+        let name = self.machine.display_name().to_owned();
+        let absolute = |listen: &Listen| std::path::absolute(&listen.path).ok();
+        let sockets = self.monitors.iter().filter_map(absolute);
+        Entry {
+            qmp: sockets.map(|path| path.to_string_lossy().into_owned()).collect(),
+            ..Entry::new(name, command, &self.machine)
+        }
+    }
+
     /// Whether the process makes files that go with it.
     #[must_use]
     pub fn has_own_files(&self) -> bool {

@@ -23,12 +23,13 @@ use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, QemuWording, Request};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
+use cloister_vmm::register::{Register, Registered};
 use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment, turn_off};
 use cloister_vmm::shares::{FileServer, Folder, ShareConfig};
 use cloister_vmm::standard::{complain, print};
 use cloister_vmm::terminal::{self, SIGNALLED};
 use cloister_vmm::vsock::{Dialer, HostSockets};
-use cloister_vmm::{info, log, seed};
+use cloister_vmm::{info, log, ps, seed};
 
 /// The guest powered off, or the user quit.
 const SUCCESS: u8 = 0;
@@ -57,6 +58,9 @@ fn main() -> ExitCode {
         Ok(Command::Verify(args)) => attested(attestation::verify(&args)),
         Ok(Command::Seed(args)) => {
             seed::seed(&args).map_err(|error| error.to_string()).and_then(|said| tell(&said))
+        }
+        Ok(Command::Ps(args)) => {
+            ps::ps(&args).map_err(|error| error.to_string()).and_then(|text| tell(&text))
         }
         Ok(Command::Info) => tell(&info::HostInfo::gather().to_string()),
         Err(Refusal::Asked(text)) => tell(&text),
@@ -96,13 +100,14 @@ fn epc(args: &EpcArgs) -> Ended {
 
 fn run(args: RunArgs) -> Ended {
     let invocation = args.into_invocation().map_err(|error| error.to_string())?;
-    start(invocation, &RunWording).map_err(|complaint| RunWording.line(&complaint))
+    start(invocation, "run", &RunWording).map_err(|complaint| RunWording.line(&complaint))
 }
 
 /// Runs a command in a machine. Failures that are not the command's have a code of their own.
 fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
     let ended = config.map_err(|error| error.to_string()).and_then(|config| {
         let passt = Passt::find(&config.networks);
+        let register = Register::of_user();
         if config.sandbox {
             // SAFETY: main has started no thread; what does, the machine, comes later.
             unsafe { forget_environment() };
@@ -113,7 +118,7 @@ fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
         }
         sleep_exactly();
         // SAFETY: as above.
-        let ended = unsafe { exec::run(config, &passt, &ExecWording) };
+        let ended = unsafe { exec::run(config, &passt, &register, &ExecWording) };
         ended.map_err(|complaint| ExecWording.line(&complaint))
     });
     ExitCode::from(ended.unwrap_or_else(|line| {
@@ -125,7 +130,8 @@ fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
 fn qemu(words: Vec<OsString>) -> Ended {
     match qemu::parse(words).map_err(|error| error.to_string())? {
         Request::Run(invocation) => {
-            start(*invocation, &QemuWording).map_err(|complaint| QemuWording.line(&complaint))
+            let started = start(*invocation, "qemu", &QemuWording);
+            started.map_err(|complaint| QemuWording.line(&complaint))
         }
         Request::Help => tell(&qemu::help()),
         Request::HelpOn(text) => tell(&text),
@@ -149,9 +155,15 @@ fn refused_by_host(error: io::Error) -> Complaint {
     Complaint::of_nothing_set(&error)
 }
 
-/// Makes a process for the machine that has nothing of its starter's but what the machine is to have.
-fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Complaint> {
+/// Makes a process for the machine that has nothing of its starter's but what the machine is to have. `command`
+/// is that of `cloister`.
+fn start(
+    invocation: Invocation,
+    command: &str,
+    wording: &'static dyn Wording,
+) -> Result<u8, Complaint> {
     let passt = Passt::find(&invocation.networks);
+    let register = Register::of_user();
     let inherited = if invocation.sandbox {
         // SAFETY: main has started no thread; what does, the machine and the monitor, come later.
         unsafe { forget_environment() };
@@ -197,6 +209,7 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     let servers = invocation.shares.iter().map(|share| start_server(share, invocation.sandbox));
     let servers: Vec<FileServer> = servers.collect::<Result<_, _>>()?;
     let silent_kernel = invocation.silent_kernel();
+    let entry = invocation.entry(command);
     let mut machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
     for (share, server) in invocation.shares.iter().zip(servers) {
         let attached = machine.attach_file_system(share.tag.clone(), server.socket());
@@ -224,7 +237,8 @@ fn start(invocation: Invocation, wording: &'static dyn Wording) -> Result<u8, Co
     // Last, since it may cut a file to nothing.
     let console = invocation.serial.open();
     let console = console.map_err(|error| Complaint::about(Setting::Console, &error))?;
-    let files = Files { monitors, gdb, console, networks, pidfile };
+    let registered = register.list(&entry);
+    let files = Files { monitors, gdb, console, networks, pidfile, registered };
     inherited.close_named();
     if let Some(complaint) = silent_kernel {
         tracing::warn!("{}", wording.line(&complaint));
@@ -251,6 +265,7 @@ struct Files {
     console: Backend,
     networks: Vec<Network>,
     pidfile: Option<PidFile>,
+    registered: Option<Registered>,
 }
 
 /// Makes sleeps end when they are due, here and in the threads that come. Linux lets a sleeper
@@ -270,7 +285,8 @@ fn run_machine(
     sandbox: Option<&'static dyn Wording>,
     daemon: Option<Daemon>,
 ) -> Result<u8, Complaint> {
-    let Files { monitors, gdb, console, networks: _networks, pidfile: _pidfile } = files;
+    let Files { monitors, gdb, console, .. } = files;
+    let _with_the_machine = (files.networks, files.pidfile, files.registered);
     if let Some(daemon) = &daemon {
         let refused = refused(Setting::Daemon, "cannot leave the directory");
         daemon.leave_directory().map_err(refused)?;

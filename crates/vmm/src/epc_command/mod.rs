@@ -3,7 +3,7 @@
 mod live;
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use cloister_epc_view::{
 };
 use thiserror::Error;
 
+use crate::register::Register;
 use crate::sandbox::Sandbox;
 use crate::standard::complain;
 use crate::terminal::{self, SIGNALLED};
@@ -28,8 +29,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Options of `cloister epc`.
 #[derive(Args, Debug)]
 pub struct EpcArgs {
-    /// Socket of a machine's QMP monitor (--qmp)
-    #[arg(required = true, value_name = "QMP-SOCKET")]
+    /// Socket of a machine's QMP monitor (--qmp), or the name of a machine with one (cloister ps)
+    #[arg(required = true, value_name = "QMP-SOCKET|NAME")]
     sockets: Vec<PathBuf>,
     /// Show one report and exit
     #[arg(long)]
@@ -54,6 +55,12 @@ pub enum EpcError {
     /// One socket given twice.
     #[error("{}: the socket is given twice: leave one out", .0.display())]
     Twice(PathBuf),
+    /// A machine without a monitor.
+    #[error("{0}: the machine has no monitor: start it with --qmp unix:PATH")]
+    NoMonitor(String),
+    /// Several machines of one name.
+    #[error("{0}: {1} machines have this name: name the socket of one, which cloister ps shows")]
+    Ambiguous(String, usize),
     /// Two options that contradict each other.
     #[error("{0}: it does not go with {1}: leave one of them out")]
     Contradiction(&'static str, &'static str),
@@ -95,7 +102,10 @@ impl EpcArgs {
         let mut sockets = Vec::new();
         for name in &self.sockets {
             let path = name.to_str().and_then(|name| name.strip_prefix("unix:"));
-            let socket = path.map_or_else(|| name.clone(), PathBuf::from);
+            let socket = match path {
+                Some(path) => path.into(),
+                None => of_machine(name)?.unwrap_or_else(|| name.clone()),
+            };
             if socket.as_os_str().is_empty() {
                 return Err(EpcError::NoName);
             }
@@ -134,6 +144,25 @@ impl EpcArgs {
             None if self.json || !terminal => Mode::Stream { json: self.json },
             None => Mode::Live,
         })
+    }
+}
+
+/// The socket of the machine of this name, if it is none of a file's and there is such a machine.
+fn of_machine(name: &Path) -> Result<Option<PathBuf>, EpcError> {
+    let Some(text) = name.to_str().filter(|text| !text.contains('/')) else { return Ok(None) };
+    if name.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    // A list that cannot be read names no machine: then it is the socket that is missing.
+    let mut machines = Register::of_user().machines().unwrap_or_default();
+    machines.retain(|machine| machine.name == text);
+    match machines.as_slice() {
+        [] => Ok(None),
+        [machine] => match machine.qmp.first() {
+            Some(socket) => Ok(Some(socket.into())),
+            None => Err(EpcError::NoMonitor(text.to_owned())),
+        },
+        several => Err(EpcError::Ambiguous(text.to_owned(), several.len())),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::config::{BootConfig, MachineConfig};
 use crate::host_file::open_for_writing;
 use crate::machine::{Control, Machine};
 use crate::net::{GATEWAY, GUEST, Link, NAME_SERVER, Network, PREFIX, Passt};
+use crate::register::{Entry, Register};
 use crate::sandbox::{Sandbox, ThreadKind};
 use crate::shares::{FileServer, Folder};
 use crate::standard::{PolledOutput, complain};
@@ -40,8 +42,8 @@ const ROOT_IS_STEADY: Duration = Duration::from_secs(3600);
 const QUIET: &str = "console=ttyS0 loglevel=3 panic=-1";
 const LOUD: &str = "console=ttyS0 panic=-1";
 
-/// Runs the command to its end and returns its exit code. `passt` is the program of the host's network, and
-/// `wording` names options.
+/// Runs the command to its end and returns its exit code. `passt` is the program of the host's network,
+/// `register` the list of the user's machines, and `wording` names options.
 ///
 /// # Errors
 ///
@@ -54,6 +56,7 @@ const LOUD: &str = "console=ttyS0 panic=-1";
 pub unsafe fn run(
     config: ExecConfig,
     passt: &Passt,
+    register: &Register,
     wording: &'static dyn Wording,
 ) -> Result<u8, Complaint> {
     if INIT.is_empty() {
@@ -95,6 +98,9 @@ pub unsafe fn run(
     let last_lines = LastLines::default();
     let output = console(&config.console, &last_lines)?;
 
+    let name = Path::new(&config.command[0]).file_name().unwrap_or(&config.command[0]);
+    let entry = Entry::new(name.to_string_lossy().into_owned(), "exec", &config.machine);
+    let _registered = register.list(&entry);
     // From here on signals are the command's.
     terminal::hold_stop_signals().map_err(refused("the host does not let signals wait"))?;
     // What the command writes to this process's output is as long as it likes.

@@ -2,6 +2,7 @@
 
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod ps;
 mod seed;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,279 @@
+//! The user's running machines: a file for each in a folder of the user's, locked as long as the machine
+//! runs. Whoever looks into the folder removes what nobody has locked any more, so that a machine that was
+//! killed leaves nothing behind, and its own process need not be able to remove a file.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::config::MachineConfig;
+use crate::ps::now;
+
+/// The folder's name in the user's runtime directory.
+const NAME: &str = "cloister";
+/// How names of files end.
+const ENDING: &str = "json";
+/// More than any entry has.
+const LONGEST: u64 = 64 << 10;
+
+/// A machine of the user's.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Entry {
+    /// Number of its process.
+    pub pid: u32,
+    /// Its name, or the command that it runs.
+    pub name: String,
+    /// The command of `cloister` that it was started with.
+    pub command: String,
+    /// When, in seconds since 1970.
+    pub started: u64,
+    /// Number of processors.
+    pub cpus: u32,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Bytes of EPC in all sections.
+    pub epc: u64,
+    /// Sockets of its monitors.
+    pub qmp: Vec<String>,
+}
+
+impl Entry {
+    /// This process's entry, of a machine without monitors.
+    #[must_use]
+    pub fn new(name: String, command: &str, machine: &MachineConfig) -> Self {
+        Self {
+            pid: std::process::id(),
+            name,
+            command: command.to_owned(),
+            started: now(),
+            cpus: machine.cpus,
+            memory: machine.ram,
+            epc: machine.epc.iter().map(|section| section.size).sum(),
+            qmp: Vec::new(),
+        }
+    }
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, Error)]
+pub enum RegisterError {
+    /// Others can write to it.
+    #[error("{path} is not a folder that only you have: remove it, or let XDG_RUNTIME_DIR name one", path = .0.display())]
+    Foreign(PathBuf),
+    /// The host refuses it.
+    #[error("{path}: {reason}: let XDG_RUNTIME_DIR name a folder that you may write", path = .path.display())]
+    Host {
+        /// The folder.
+        path: PathBuf,
+        /// What the host said.
+        reason: io::Error,
+    },
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Register(PathBuf);
+
+/// A machine's entry, as long as this is there.
+#[derive(Debug)]
+pub struct Registered {
+    _locked: File,
+}
+
+impl Register {
+    /// The folder in `XDG_RUNTIME_DIR`, or one in `/tmp` with the user's number. To be asked before the
+    /// environment is forgotten.
+    #[must_use]
+    pub fn of_user() -> Self {
+        let runtime =
+            env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        Self(match runtime {
+            Some(path) => path.join(NAME),
+            None => Path::new("/tmp").join(format!("{NAME}-{}", geteuid().as_raw())),
+        })
+    }
+
+    /// Enters a machine.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`].
+    pub fn enter(&self, entry: &Entry) -> Result<Registered, RegisterError> {
+        let failed = |reason| RegisterError::Host { path: self.0.clone(), reason };
+        match DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let _folder = self.lock()?;
+        self.sweep().map_err(failed)?;
+        let path = self.0.join(format!("{}.{ENDING}", entry.pid));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        file.lock().map_err(failed)?;
+        let written = serde_json::to_vec(entry).map_err(io::Error::from);
+        written.and_then(|bytes| file.write_all(&bytes)).map_err(failed)?;
+        Ok(Registered { _locked: file })
+    }
+
+    /// Enters a machine, which runs just as well unlisted.
+    #[must_use]
+    pub fn list(&self, entry: &Entry) -> Option<Registered> {
+        match self.enter(entry) {
+            Ok(registered) => return Some(registered),
+            // Somebody has made it to be used.
+            Err(error @ RegisterError::Foreign(_)) => tracing::warn!("cloister ps: {error}"),
+            Err(error) => tracing::info!("cloister ps does not list the machine: {error}"),
+        }
+        None
+    }
+
+    /// The machines that run, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`].
+    pub fn machines(&self) -> Result<Vec<Entry>, RegisterError> {
+        if fs::symlink_metadata(&self.0).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            return Ok(Vec::new());
+        }
+        let _folder = self.lock()?;
+        let swept = self.sweep();
+        let mut machines =
+            swept.map_err(|reason| RegisterError::Host { path: self.0.clone(), reason })?;
+        machines.sort_by_key(|entry| (entry.started, entry.pid));
+        Ok(machines)
+    }
+
+    /// Locks the folder, which only this user may have, so that nobody sees half of a change.
+    fn lock(&self) -> Result<File, RegisterError> {
+        let failed = |reason| RegisterError::Host { path: self.0.clone(), reason };
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let folder = OpenOptions::new().read(true).custom_flags(flags).open(&self.0);
+        let folder = folder.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOTDIR | libc::ELOOP) => RegisterError::Foreign(self.0.clone()),
+            _ => failed(error),
+        })?;
+        let found = folder.metadata().map_err(failed)?;
+        if found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
+            return Err(RegisterError::Foreign(self.0.clone()));
+        }
+        folder.lock().map_err(failed)?;
+        Ok(folder)
+    }
+
+    /// Removes the entries of machines that are gone, and returns the others. The folder is locked.
+    fn sweep(&self) -> io::Result<Vec<Entry>> {
+        let mut alive = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|ending| ending != ENDING) {
+                continue;
+            }
+            let Ok(file) = File::open(&path) else { continue };
+            match file.try_lock() {
+                Ok(()) => fs::remove_file(&path)?,
+                Err(TryLockError::WouldBlock) => alive.extend(read(&file)),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(alive)
+    }
+}
+
+/// What an entry says, if it is one of this version's.
+fn read(file: &File) -> Option<Entry> {
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path =
+                env::temp_dir().join(format!("cloister-register-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn entry(pid: u32) -> Entry {
+        Entry {
+            pid,
+            name: format!("machine-{pid}"),
+            command: "run".into(),
+            started: 1000 - u64::from(pid),
+            cpus: 2,
+            memory: 1 << 30,
+            epc: 64 << 20,
+            qmp: vec!["/run/q".into()],
+        }
+    }
+
+    #[test]
+    fn machines_are_listed_as_long_as_they_run_and_the_oldest_comes_first() {
+        let scratch = Scratch::new("list");
+        let register = Register(scratch.0.join(NAME));
+        let none = register.machines().unwrap();
+
+        let one = register.enter(&entry(1)).unwrap();
+        let two = register.enter(&entry(2)).unwrap();
+        let both = register.machines().unwrap();
+        drop(one);
+        let left = register.machines().unwrap();
+        drop(two);
+        let files = || fs::read_dir(&register.0).unwrap().count();
+        let before = files();
+        let three = register.enter(&entry(3)).unwrap();
+
+        assert_eq!((none, both), (vec![], vec![entry(2), entry(1)]));
+        assert_eq!(left, [entry(2)]);
+        // What a machine left, the next one removes.
+        assert_eq!((before, files()), (1, 1));
+        drop(three);
+    }
+
+    #[test]
+    fn a_folder_of_others_is_not_used() {
+        let scratch = Scratch::new("foreign");
+        let open = scratch.0.join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(&scratch.0, scratch.0.join("link")).unwrap();
+        fs::write(scratch.0.join("file"), "").unwrap();
+
+        for name in ["open", "link", "file"] {
+            let register = Register(scratch.0.join(name));
+
+            assert!(matches!(register.enter(&entry(1)), Err(RegisterError::Foreign(_))), "{name}");
+            assert!(matches!(register.machines(), Err(RegisterError::Foreign(_))), "{name}");
+        }
+    }
+}
