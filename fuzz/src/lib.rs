@@ -1,7 +1,6 @@
 //! The bodies of the fuzz targets. They live beside the tests of the SGX model, whose processor
-//! and enclaves they use, and beside those of attestation, of the translator and of the machine
-//! monitor; all run them
-//! with a fixed seed.
+//! and enclaves they use, and beside those of attestation, of VMX, of the translator and of the machine
+//! monitor; all run them with a fixed seed.
 //! This crate gives them to libFuzzer.
 
 #[path = "../../crates/attest/tests/fuzz/targets.rs"]
@@ -32,6 +31,7 @@ mod undefined;
 #[path = "../../crates/vmm/tests/fuzz/targets/mod.rs"]
 mod vmm;
 
+pub use cloister_cpu::testing::vmcs;
 pub use cloister_vmm::qmp::fuzzing::qmp;
 
 /// Any leaf with any operands, several processors and many leaves in a row.

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the fuzz targets of the SGX model, of the machine monitor, of the translator and of attestation.
+//! `cargo xtask fuzz`: the fuzz targets of the SGX model, of the machine monitor, of VMX, of the translator
+//! and of attestation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const TARGETS: [(&str, u32); 15] = [
     ("qemu_line", 1024),
     ("qmp", 2048),
     ("translator", 128),
+    ("vmcs", 4096),
     ("report", 512),
     ("quote", 5120),
 ];

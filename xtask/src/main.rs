@@ -61,7 +61,7 @@ enum Chore {
     Ci,
     /// Instruction semantics next to this machine's own processor
     Diff(diff::Options),
-    /// The fuzz targets of the SGX model, of the machine monitor and of the translator
+    /// The fuzz targets of the SGX model, of the machine monitor, of VMX and of the translator
     Fuzz(fuzz::Options),
     /// Random sequences of SGX leaves against the model's invariants
     Sequences(sequences::Options),

@@ -23,6 +23,8 @@ use crate::{CodeTrack, Cpu, Exit, Features, Package, PhysMap, PhysPage, RamPage,
 
 pub use numbers::Numbers;
 
+pub use crate::vmx::fuzzing::vmcs;
+
 /// Where [`Guest::load_code`] puts code, and where the processor starts.
 pub const CODE: u64 = 0x8000;
 /// A place for data: up to [`STACK`] nothing else is here. Pages around it are mapped one by one.

@@ -16,6 +16,8 @@ pub(crate) mod controls;
 pub(crate) mod entry;
 pub(crate) mod event;
 pub(crate) mod exit;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzzing;
 mod guest;
 mod guest_check;
 mod host;

@@ -7,37 +7,27 @@ use iced_x86::code_asm::*;
 
 use super::machine::{End, GUEST, Machine, PAGE};
 use crate::testing::DATA;
+use crate::vmx::fuzzing::hypervisor::map_all;
+pub(super) use crate::vmx::fuzzing::hypervisor::{ALL, PML4, TABLE, WRITE_BACK};
 
-pub(super) const PML4: u64 = 0x20_0000;
-const PDPT: u64 = 0x20_1000;
-const PD: u64 = 0x20_2000;
-pub(super) const TABLE: u64 = 0x20_3000;
 /// The walk reads [`DATA`] here.
 pub(super) const ELSEWHERE: u64 = 0x20_4000;
-pub(super) const ALL: u64 = 7;
-pub(super) const WRITE_BACK: u64 = 6 << 3;
 const ACCESSED: u64 = 1 << 8;
 const DIRTY: u64 = 1 << 9;
 
 /// Extended page tables that map all to itself: the first 2 MiB by pages of 4 KiB.
 pub(super) fn with_ept(accessed_dirty: bool) -> Machine {
     let mut machine = Machine::new();
-    machine.second(SecondaryControls::EPT);
-    let flags = if accessed_dirty { 1 << 6 } else { 0 };
-    machine.write(Field::EPTP, PML4 | 3 << 3 | 6 | flags);
-    map_all(&mut machine);
+    give_ept(&mut machine, accessed_dirty);
     machine
 }
 
-/// Writes the tables of [`with_ept`].
-pub(super) fn map_all(machine: &mut Machine) {
-    machine.guest.write_u64(PML4, PDPT | ALL);
-    machine.guest.write_u64(PDPT, PD | ALL);
-    machine.guest.write_u64(PD, TABLE | ALL);
-    machine.guest.write_u64(PD + 8, 0x20_0000 | 1 << 7 | WRITE_BACK | ALL);
-    for page in 0..512 {
-        machine.guest.write_u64(TABLE + 8 * page, page << 12 | WRITE_BACK | ALL);
-    }
+/// Gives the guest of a machine the tables of [`with_ept`].
+pub(super) fn give_ept(machine: &mut Machine, accessed_dirty: bool) {
+    machine.second(SecondaryControls::EPT);
+    let flags = if accessed_dirty { 1 << 6 } else { 0 };
+    machine.write(Field::EPTP, PML4 | 3 << 3 | 6 | flags);
+    map_all(&mut machine.guest);
 }
 
 /// The entry of the page at [`DATA`].

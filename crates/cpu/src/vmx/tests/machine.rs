@@ -1,10 +1,7 @@
 //! A processor in VMX root operation with a VMCS that VM entry takes.
 
-use cloister_x86::regs::{Cr0, Cr4};
-use cloister_x86::segment::{Rights, Segment, seg};
 use cloister_x86::vmcs::Field;
 use cloister_x86::vmx::{EntryControls, ExitControls, ProcControls, SecondaryControls};
-use cloister_x86::{Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 
@@ -12,17 +9,9 @@ use crate::Exit;
 use crate::cpu::Cpu;
 use crate::state::VmxState;
 use crate::testing::{CODE, Ending, Guest, Start};
-use crate::vmx::guest::{self, Saved};
-use crate::vmx::region::REVISION;
-use crate::vmx::{ExecutionControls, HostState, NonRoot, capability};
-
-pub(super) const VMXON: u64 = 0x10_0000;
-pub(crate) const VMCS: u64 = 0x10_1000;
-/// Where the guest begins, and where exits lead.
-pub(super) const GUEST: u64 = 0x10_2000;
-pub(crate) const HOST: u64 = 0x10_3000;
-/// A page for bitmaps and lists.
-pub(super) const PAGE: u64 = 0x10_4000;
+pub(crate) use crate::vmx::fuzzing::hypervisor::{GUEST, HOST, PAGE, VMCS, VMXON};
+use crate::vmx::fuzzing::hypervisor::{enter_root, fill_region};
+use crate::vmx::{ExecutionControls, HostState, NonRoot};
 
 /// Ports that tell where a run ended.
 pub(super) const AT_HOST: u32 = 0x80;
@@ -48,49 +37,6 @@ pub(crate) fn fill(guest: &mut Guest) {
     fill_region(&guest.vcpu.cpu, VMCS);
 }
 
-/// As [`fill`], of the region at `address` alone.
-pub(super) fn fill_region(cpu: &Cpu, address: u64) {
-    cpu.physical_page(address).write(0, REVISION.into());
-    let required = |index| capability::read(index, &cpu.ctl.features).unwrap_or(0) & 0xffff_ffff;
-    let arch = &cpu.arch;
-    let vmcs = cpu.vmcs(address);
-    for (field, index) in [
-        (Field::PIN_CONTROLS, msr::VMX_TRUE_PINBASED_CTLS),
-        (Field::PROC_CONTROLS, msr::VMX_TRUE_PROCBASED_CTLS),
-        (Field::EXIT_CONTROLS, msr::VMX_TRUE_EXIT_CTLS),
-        (Field::ENTRY_CONTROLS, msr::VMX_TRUE_ENTRY_CTLS),
-    ] {
-        vmcs.write(field, required(index));
-    }
-    let exit = vmcs.read(Field::EXIT_CONTROLS) | u64::from(ExitControls::HOST_64.bits());
-    vmcs.write(Field::EXIT_CONTROLS, exit);
-    let saved = Saved {
-        rflags: 2,
-        pending_debug: 0,
-        preemption_timer: None,
-        enclave_interruption: false,
-        pml_index: 0,
-        interrupt_status: 0,
-    };
-    guest::save(vmcs, cpu, &ExecutionControls::read(vmcs), saved);
-    vmcs.write(Field::LINK_POINTER, u64::MAX);
-    vmcs.write(Field::GUEST_RIP, GUEST);
-    vmcs.write(Field::GUEST_EFER, arch.efer.bits());
-    for (field, value) in [
-        (Field::HOST_CR0, arch.cr0.bits()),
-        (Field::HOST_CR3, arch.cr3),
-        (Field::HOST_CR4, arch.cr4.bits()),
-        (Field::HOST_CS_SELECTOR, 8),
-        (Field::HOST_SS_SELECTOR, 0x10),
-        (Field::HOST_TR_SELECTOR, 0x18),
-        (Field::HOST_RSP, arch.gpr[Gpr::Rsp]),
-        (Field::HOST_RIP, HOST),
-        (Field::HOST_EFER, arch.efer.bits()),
-    ] {
-        vmcs.write(field, value);
-    }
-}
-
 /// Puts a processor into VMX non-root operation, as VM entry does by the VMCS at [`VMCS`], with its state
 /// as it is.
 pub(crate) fn become_guest(cpu: &mut Cpu) {
@@ -98,6 +44,7 @@ pub(crate) fn become_guest(cpu: &mut Cpu) {
     let guest = NonRoot::new(ExecutionControls::read(vmcs), HostState::read(vmcs));
     cpu.arch.vmx =
         VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: Some(Box::new(guest)) };
+    cpu.derive();
 }
 
 pub(super) struct Machine {
@@ -113,23 +60,8 @@ impl Machine {
     /// As [`Machine::new`], in a machine with `cpus` processors.
     pub(super) fn with_cpus(cpus: usize) -> Self {
         let mut guest = Guest::with_cpus(Start::Kernel64, cpus);
-        guest.vcpu.catch_exceptions(false);
-        let cpu = &mut guest.vcpu.cpu;
-        cpu.ctl.features.vmx = true;
-        cpu.ctl.vmx_enabled = true;
-        cpu.arch.cr0 |= Cr0::NE;
-        cpu.arch.cr4 |= Cr4::VMXE;
-        for number in [seg::ES, seg::SS, seg::DS, seg::FS, seg::GS] {
-            cpu.arch.segs[number] = Segment::flat(0x10, Rights(0xc093));
-        }
-        cpu.arch.segs[seg::CS] = Segment::flat(8, Rights(0xa09b));
-        let tr = Segment { selector: 0x18, base: 0, limit: 0x67, rights: Rights(0x8b) };
-        cpu.arch.segs[seg::TR] = tr;
-        cpu.arch.segs[seg::LDTR].rights = Rights(Rights::UNUSABLE);
-        cpu.arch.vmx = VmxState { vmxon: Some(VMXON), current: Some(VMCS), guest: None };
-        cpu.derive();
+        enter_root(&mut guest);
         let mut machine = Self { guest };
-        machine.guest.write_u64(VMXON, REVISION.into());
         fill(&mut machine.guest);
         machine
     }

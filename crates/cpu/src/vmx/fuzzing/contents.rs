@@ -7,11 +7,13 @@ use cloister_x86::vmx::{
 };
 use cloister_x86::{Gpr, msr};
 
-use super::super::ept::{PML4, map_all};
-use super::super::machine::{GUEST, Machine, PAGE, fill_region};
+use super::hypervisor::{
+    GUEST, PAGE, PD, PDPT, PML4, TABLE, VMCS, VMXON, enter_root, fill_region, map_all,
+};
+use super::root::OPERAND;
 use crate::cpu::Cpu;
 use crate::state::ArchState;
-use crate::testing::{CODE, DATA, DEVICE, Numbers, RAM_SIZE};
+use crate::testing::{CODE, DATA, DEVICE, Guest, Numbers, RAM_SIZE, Start};
 use crate::vmx::capability;
 use crate::vmx::region::{REVISION, SHADOW};
 
@@ -19,10 +21,12 @@ use crate::vmx::region::{REVISION, SHADOW};
 const IDT: u64 = 0x10_7000;
 const GDT: u64 = 0x10_8000;
 /// A shadow VMCS.
-const LINKED: u64 = 0x10_9000;
+pub(super) const LINKED: u64 = 0x10_9000;
 /// VMLAUNCH and VMRESUME, one after the other.
 const ENTER: [u8; 6] = [0x0f, 0x01, 0xc2, 0x0f, 0x01, 0xc3];
 pub(super) const ENTER_LENGTH: u64 = 3;
+/// Where VMRESUME is.
+pub(super) const RESUME: u64 = CODE + ENTER_LENGTH;
 /// Bytes of guest code for each instruction of [`INSTRUCTION_BYTES`], the rest NOPs, and their number.
 const SLOT: u64 = 8;
 const SLOTS: u64 = 64;
@@ -103,8 +107,14 @@ fn value(numbers: &mut Numbers, field: Field, now: u64) -> u64 {
     }
 }
 
+/// 32 bits, of which one in four is set.
+fn few_bits(numbers: &mut Numbers) -> u32 {
+    let drawn = numbers.draw();
+    (drawn & drawn >> 32) as u32
+}
+
 /// Somewhere in memory, at its end or where there is none.
-fn address(numbers: &mut Numbers) -> u64 {
+pub(super) fn address(numbers: &mut Numbers) -> u64 {
     numbers.one_of(&[PAGE, DATA, GUEST, DEVICE, PML4, RAM_SIZE - 8, RAM_SIZE, 0xfee0_0000])
 }
 
@@ -126,7 +136,7 @@ fn fill(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
         (Field::ENTRY_CONTROLS, msr::VMX_TRUE_ENTRY_CTLS),
     ] {
         let permitted = capability::read(index, &cpu.ctl.features).unwrap_or(0) >> 32;
-        set(field, (permitted & numbers.draw() & numbers.draw()) as u32);
+        set(field, permitted as u32 & few_bits(numbers));
     }
     let ia32e = EntryControls::IA32E.bits();
     set(Field::ENTRY_CONTROLS, ia32e);
@@ -153,7 +163,7 @@ fn fill(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
         (Field::VPID, 1),
         (Field::EPTP, PML4 | numbers.below(2) << 6 | 3 << 3 | 6),
         (Field::PREEMPTION_TIMER, timer),
-        (Field::EXCEPTION_BITMAP, numbers.draw() & numbers.draw()),
+        (Field::EXCEPTION_BITMAP, few_bits(numbers).into()),
         (Field::GUEST_PAT, pat),
         (Field::HOST_PAT, pat),
         (Field::GUEST_RIP, GUEST + SLOT * numbers.below(SLOTS)),
@@ -219,7 +229,7 @@ fn virtual_apic(cpu: &Cpu, at: u64, second: SecondaryControls, numbers: &mut Num
         (Field::POSTED_DESCRIPTOR, PAGE + 0x40),
         (Field::EOI_EXIT_BITMAP0, numbers.draw()),
         (Field::EOI_EXIT_BITMAP3, numbers.draw()),
-        (Field::GUEST_INTERRUPT_STATUS, numbers.draw() & numbers.draw()),
+        (Field::GUEST_INTERRUPT_STATUS, few_bits(numbers).into()),
     ] {
         vmcs.write(field, value);
     }
@@ -259,11 +269,26 @@ fn change(cpu: &Cpu, at: u64, numbers: &mut Numbers) {
     }
 }
 
+/// Writes other values into one to three entries of the extended page tables.
+fn change_tables(cpu: &Cpu, numbers: &mut Numbers) {
+    for _ in 0..=numbers.below(3) {
+        let at = numbers.one_of(&[PML4, PDPT, PD, PD + 8, TABLE, TABLE, TABLE, TABLE]);
+        let at = if at == TABLE { TABLE + 8 * numbers.below(512) } else { at };
+        let entry = cpu.physical_page(at).read(at as usize);
+        let value = match numbers.below(4) {
+            0 => numbers.draw(),
+            1 => address(numbers) | numbers.below(0x1000),
+            _ => entry ^ 1 << numbers.below(64),
+        };
+        cpu.physical_page(at).write(at as usize, value);
+    }
+}
+
 /// A machine of `cpus` processors whose memory has the guest's code and tables, random bitmaps and lists.
-pub(super) fn machine(cpus: usize, numbers: &mut Numbers) -> Machine {
-    let mut machine = Machine::with_cpus(cpus);
-    map_all(&mut machine);
-    let guest = &mut machine.guest;
+pub(in crate::vmx) fn machine(cpus: usize, numbers: &mut Numbers) -> Guest {
+    let mut guest = Guest::with_cpus(Start::Kernel64, cpus);
+    enter_root(&mut guest);
+    map_all(&mut guest);
     guest.write(CODE, &ENTER);
     for slot in 0..SLOTS {
         let mut code = [0x90; SLOT as usize];
@@ -271,13 +296,15 @@ pub(super) fn machine(cpus: usize, numbers: &mut Numbers) -> Machine {
         code[..instruction.len()].copy_from_slice(instruction);
         guest.write(GUEST + SLOT * slot, &code);
     }
+    // Of bytes, few are spent on the bitmaps.
+    let mut filling = Numbers::new(numbers.draw() | 1);
     for at in (PAGE..PAGE + 0x800).step_by(8) {
-        guest.write_u64(at, numbers.draw() & numbers.draw());
+        guest.write_u64(at, filling.draw() & filling.draw());
     }
     for at in (PAGE + 0x800..PAGE + 0x900).step_by(16) {
         let known = [msr::STAR, msr::LSTAR, msr::KERNEL_GS_BASE, msr::PAT, msr::EFER, msr::FS_BASE];
-        guest.write_u64(at, numbers.one_of(&known).into());
-        guest.write_u64(at + 8, numbers.draw() >> numbers.below(64));
+        guest.write_u64(at, filling.one_of(&known).into());
+        guest.write_u64(at + 8, filling.draw() >> filling.below(64));
     }
     let gate = GUEST & 0xffff | 8 << 16 | 0x8e00 << 32 | GUEST >> 16 << 48;
     for vector in 0..256 {
@@ -287,20 +314,23 @@ pub(super) fn machine(cpus: usize, numbers: &mut Numbers) -> Machine {
     for (n, descriptor) in (0..).zip([0, 0x00af_9b00_0000_ffff_u64, 0x00cf_9300_0000_ffff, 0]) {
         guest.write_u64(GDT + 8 * n, descriptor);
     }
-    machine
+    guest
 }
 
 /// Puts a processor in VMX root operation before VMLAUNCH or VMRESUME of the region at `at`, which it
 /// fills.
-pub(super) fn prepare(cpu: &mut Cpu, start: &ArchState, at: u64, numbers: &mut Numbers) {
+pub(in crate::vmx) fn prepare(cpu: &mut Cpu, start: &ArchState, at: u64, numbers: &mut Numbers) {
     let mut state = start.clone();
     state.vmx.current = Some(at);
     cpu.set_state(state);
     fill(cpu, at, numbers);
     change(cpu, at, numbers);
+    if numbers.below(8) == 7 {
+        change_tables(cpu, numbers);
+    }
     let launched = numbers.below(2) == 1;
     cpu.vmcs(at).set_launched(launched);
-    cpu.arch.rip = CODE + if launched { ENTER_LENGTH } else { 0 };
+    cpu.arch.rip = if launched { RESUME } else { CODE };
     for register in [Gpr::Rax, Gpr::Rcx, Gpr::Rdx, Gpr::Rbx, Gpr::Rsi, Gpr::Rdi] {
         cpu.arch.gpr[register] = if numbers.below(2) == 0 {
             address(numbers)
@@ -308,4 +338,21 @@ pub(super) fn prepare(cpu: &mut Cpu, start: &ArchState, at: u64, numbers: &mut N
             numbers.draw() >> numbers.below(64)
         };
     }
+}
+
+/// Decides the registers and the operand in memory of an instruction of VMX root operation: an address
+/// of a region or of anything in RAX and at [`OPERAND`], an encoding of a field or anything in RCX.
+pub(super) fn operands(cpu: &mut Cpu, numbers: &mut Numbers) {
+    let pointer = |numbers: &mut Numbers| match numbers.below(4) {
+        0 => numbers.draw() >> numbers.below(64),
+        1 => address(numbers),
+        _ => numbers.one_of(&[VMCS, LINKED, VMXON, OPERAND]),
+    };
+    let (rax, operand) = (pointer(numbers), pointer(numbers));
+    let encoding = numbers.one_of(Field::ALL).encoding() | u32::from(numbers.below(8) == 7);
+    let rcx = if numbers.below(8) == 7 { numbers.draw() } else { encoding.into() };
+    cpu.arch.gpr[Gpr::Rax] = if numbers.below(4) == 3 { rax } else { OPERAND };
+    cpu.arch.gpr[Gpr::Rcx] = rcx;
+    cpu.physical_page(OPERAND).write(OPERAND as usize, operand);
+    cpu.physical_page(OPERAND).write(OPERAND as usize + 8, numbers.one_of(&[0, 0, DATA, u64::MAX]));
 }
