@@ -12,6 +12,7 @@ mod host;
 mod instruction;
 pub(crate) mod machine;
 mod random;
+mod rewritten;
 mod sgx;
 mod shadow;
 mod virtual_interrupt;
