@@ -274,7 +274,7 @@ impl Vcpu {
         let rip = self.cpu.arch.rip;
         let debug_pending = self.cpu.arch.debug_pending;
         let shadow = self.cpu.arch.shadow;
-        let traps = self.cpu.run.attention & attention::MONITOR_TRAP != 0;
+        self.cpu.run.monitor_trap = self.cpu.run.attention & attention::MONITOR_TRAP != 0;
         self.cpu.set_shadow(Shadow::None);
         self.cpu.run.shadowed = shadow;
         self.cpu.run.attention &= !attention::ALONE;
@@ -322,7 +322,8 @@ impl Vcpu {
                 exit
             }
         };
-        if traps && outcome != Err(Stop::EXIT) {
+        let again = matches!(outcome, Err(Stop::EXIT | Stop::ALONE));
+        if self.cpu.run.monitor_trap && !again {
             window::after_instruction(&mut self.cpu);
         }
         exit

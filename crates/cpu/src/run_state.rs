@@ -72,6 +72,8 @@ pub(crate) struct RunState {
     pub(crate) alone: bool,
     /// Whether a single-step trap follows the running instruction.
     pub(crate) single_step: bool,
+    /// Whether an exit of the monitor trap flag follows the running instruction, if it runs on its own.
+    pub(crate) monitor_trap: bool,
     /// What was held off for the running instruction, if it runs on its own.
     pub(crate) shadowed: Shadow,
     /// Whether a string instruction stopped between two iterations.
@@ -120,6 +122,7 @@ impl Default for RunState {
             native: NativeState::default(),
             alone: false,
             single_step: false,
+            monitor_trap: false,
             shadowed: Shadow::None,
             between_iterations: false,
             patience: Patience::default(),

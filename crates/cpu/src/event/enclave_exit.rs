@@ -7,6 +7,7 @@ use cloister_x86::{Exception, Vector};
 use super::debug;
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind, pushed_flags};
+use crate::vmx::window;
 
 /// What comes before the delivery of an event: inside an enclave, the exit from it. The event is
 /// then delivered from the synthetic state, at the AEP.
@@ -33,6 +34,7 @@ pub(crate) fn before_event(cpu: &mut Cpu, event: &mut Event) {
         cpu.epc_written(page);
     }
     cpu.run.tlb.leave_enclave();
+    window::update_attention(cpu);
     cpu.set_leaf_state(&state);
     cpu.initialize_xstate(Xfeatures::from_bits_truncate(synthetic.init));
     cpu.arch.fpu.control = synthetic.fcw;

@@ -9,7 +9,7 @@ use cloister_x86::vmx::{ExitControls, ExitReason, PinControls, ProcControls, int
 
 use super::capability::PREEMPTION_RATE;
 use super::event::{self, Vectoring};
-use super::{NonRoot, VmExit, exit, virtual_apic};
+use super::{ExecutionControls, NonRoot, VmExit, exit, virtual_apic};
 use crate::cpu::Cpu;
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -35,8 +35,15 @@ pub(crate) fn update_attention(cpu: &mut Cpu) {
             guest.pending.is_some() || guest.controls.proc.intersects(WINDOWS)
         });
     cpu.run.set_attention(attention::GUEST, on);
-    let traps = cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP));
+    let traps = traps(cpu);
     cpu.run.set_attention(attention::MONITOR_TRAP, traps);
+}
+
+/// Whether the monitor trap flag is set. An enclave whose entry opted out of debugging masks it
+/// (SDM Vol. 3D, 40.2.2).
+fn traps(cpu: &Cpu) -> bool {
+    let set = |c: &ExecutionControls| c.proc.contains(ProcControls::MONITOR_TRAP);
+    cpu.guest_controls().is_some_and(set) && !cpu.enclave.debug_opt_out()
 }
 
 /// Has an exit come before the next instruction.
@@ -50,7 +57,7 @@ pub(super) fn pend(cpu: &mut Cpu, exit: VmExit) {
 
 /// After an instruction that ran on its own, or an event that was delivered or injected.
 pub(crate) fn after_instruction(cpu: &mut Cpu) {
-    if cpu.guest_controls().is_some_and(|c| c.proc.contains(ProcControls::MONITOR_TRAP)) {
+    if traps(cpu) {
         pend(cpu, VmExit::new(ExitReason::MonitorTrap));
     }
 }

@@ -11,6 +11,7 @@ use crate::event::debug;
 use crate::exit::Exec;
 use crate::op::Op;
 use crate::run_state::attention;
+use crate::vmx::window;
 
 /// ENCLU: the checks before the leaf, in the order of the pseudo-code, then the leaf.
 pub(super) extern "C" fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -68,8 +69,14 @@ pub(super) extern "C" fn enclu(cpu: &mut Cpu, op: &Op) -> Exec {
         if cpu.enclave.in_enclave() {
             let code_stays = cpu.enclave_code_stays();
             cpu.run.tlb.enter_enclave(code_stays);
+            // SDM Vol. 3D, EENTER and ERESUME: what suppresses one trap suppresses the other.
+            cpu.run.monitor_trap &= outcome.stepping != Stepping::Suppressed;
+            window::update_attention(cpu);
         } else {
             cpu.run.tlb.leave_enclave();
+            // Unlike the single step, whatever the entry was (SDM Vol. 3D, EEXIT).
+            window::update_attention(cpu);
+            window::after_instruction(cpu);
         }
     }
     match outcome.stepping {

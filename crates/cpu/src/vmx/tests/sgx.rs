@@ -2,7 +2,7 @@
 
 use cloister_sgx::SgxFeatures;
 use cloister_x86::vmcs::Field;
-use cloister_x86::vmx::SecondaryControls;
+use cloister_x86::vmx::{EXIT_REASON_ENCLAVE, Interruptibility, SecondaryControls};
 use cloister_x86::{Gpr, msr};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -86,4 +86,26 @@ fn without_its_control_encls_does_not_exit_and_enclv_is_undefined() {
         assert_eq!(machine.run(|a| if encls { a.encls() } else { enclv(a) }), End::Host(0));
         assert_eq!(machine.read(Field::EXIT_INTERRUPTION), interruption);
     }
+}
+
+#[test]
+fn an_exit_of_an_injected_event_keeps_the_enclaves_interruption() {
+    const UNDEFINED: u64 = 0x8000_0306;
+    for state in [0, Interruptibility::ENCLAVE.bits()] {
+        let reason = if state == 0 { 0 } else { EXIT_REASON_ENCLAVE };
+        let mut machine = machine(0);
+        // The gate is missing: #GP, which exits.
+        machine.write(Field::GUEST_IDTR_LIMIT, 0);
+        machine.write(Field::EXCEPTION_BITMAP, 1 << 13);
+        machine.write(Field::ENTRY_INTERRUPTION, UNDEFINED);
+        machine.write(Field::GUEST_INTERRUPTIBILITY, state.into());
+        assert_eq!(machine.run(|a| a.nop()), End::Host(reason));
+        assert_eq!(machine.read(Field::GUEST_INTERRUPTIBILITY), u64::from(state));
+        assert_eq!(machine.read(Field::IDT_VECTORING), UNDEFINED);
+    }
+    // What comes later is the guest's own.
+    let mut machine = machine(0);
+    machine.write(Field::GUEST_INTERRUPTIBILITY, Interruptibility::ENCLAVE.bits().into());
+    assert_eq!(machine.run(|a| a.cpuid()), End::Host(10));
+    assert_eq!(machine.read(Field::GUEST_INTERRUPTIBILITY), 0);
 }

@@ -1,13 +1,22 @@
 //! Enclaves in VMX non-root operation: what an exit from one says (SDM Vol. 3C, 27.2.1 and 27.3.4).
 
+use core::mem::offset_of;
+
+use cloister_sgx::layout::GprSgx;
+use cloister_sgx::{encls, enclu};
 use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::vmcs::Field;
-use cloister_x86::vmx::{EXIT_REASON_ENCLAVE, Interruptibility, ProcControls, SecondaryControls};
-use cloister_x86::{Gpr, PageFaultCode, TableRegister};
+use cloister_x86::vmx::{
+    EXIT_REASON_ENCLAVE, ExitReason, Interruptibility, ProcControls, SecondaryControls,
+};
+use cloister_x86::{Gpr, PageFaultCode, TableRegister, Vector};
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::host::{AEP, DATA, HOLE, Host, SHARED, epc_page};
+use super::host::{AEP, CODE, DATA, EXITED, HOLE, Host, SHARED, STUB, epc_page, exit, window};
+use crate::exec::system::tests::kernel::HANDLERS;
 use crate::testing::EPC;
+use crate::vmx::fuzzing::hypervisor::{ALL, WRITE_BACK};
 use crate::vmx::tests::machine::{HOST, VMCS, become_guest, fill};
 use crate::{Exit, Vcpu};
 
@@ -27,8 +36,13 @@ fn guest(bitmap: u32) -> Host {
 
 /// An enclave whose code writes to a page, on a processor with a VMCS.
 fn touching(page: u64) -> Host {
+    with_vmcs(|a| a.mov(byte_ptr(page + 0x123), 1))
+}
+
+/// An enclave with this code, on a processor with a VMCS.
+fn with_vmcs(code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Host {
     let mut host = Host::new();
-    host.load(|a| a.mov(byte_ptr(page + 0x123), 1));
+    host.load(code);
     host.kernel.guest.vcpu.cpu.ctl.features.vmx = true;
     host.kernel.guest.vcpu.cpu.arch.cr0 |= Cr0::NE;
     host.kernel.guest.vcpu.cpu.arch.cr4 |= Cr4::VMXE;
@@ -118,4 +132,101 @@ fn the_apic_access_page_is_one_outside_enclaves() {
     let code =
         PageFaultCode::PRESENT | PageFaultCode::WRITE | PageFaultCode::USER | PageFaultCode::SGX;
     assert_eq!(leave(host.kernel.vcpu(), fields), [ENCLAVE, PAGE_FAULT, code.bits().into()]);
+}
+
+#[test]
+fn an_ept_violation_of_an_enclave_names_the_page_alone() {
+    /// Extended page tables that map all to itself but [`SHARED`].
+    const TABLES: u64 = 0x30_0000;
+    let mut host = touching(SHARED);
+    let [pdpt, pd, table] = [1, 2, 3].map(|level| TABLES + 0x1000 * level);
+    let large = 1 << 7 | WRITE_BACK | ALL;
+    for (at, entry) in [
+        (TABLES, pdpt | ALL),
+        (pdpt, pd | ALL),
+        (pdpt + 8 * (EPC >> 30), EPC | large),
+        (pd, large),
+        (pd + 8, table | ALL),
+    ] {
+        host.kernel.guest.write_u64(at, entry);
+    }
+    for page in (0x20_0000..0x40_0000).step_by(0x1000).filter(|&page| page != SHARED) {
+        host.kernel.guest.write_u64(table + page / 0x1000 % 512 * 8, page | WRITE_BACK | ALL);
+    }
+    let vmcs = host.kernel.guest.vcpu.cpu.vmcs(VMCS);
+    let proc = vmcs.read(Field::PROC_CONTROLS) | u64::from(ProcControls::SECONDARY.bits());
+    vmcs.write(Field::PROC_CONTROLS, proc);
+    vmcs.write(Field::SECONDARY_CONTROLS, SecondaryControls::EPT.bits().into());
+    vmcs.write(Field::EPTP, TABLES | 3 << 3 | 6);
+    begin(&mut host);
+    let fields = [Field::EXIT_REASON, Field::GUEST_LINEAR_ADDRESS, Field::GUEST_PHYSICAL_ADDRESS];
+    assert_eq!(leave(host.kernel.vcpu(), fields), [ENCLAVE | 48, SHARED, SHARED]);
+}
+
+/// An enclave on a processor whose monitor trap flag is set; its thread is opted in to debugging, or not.
+fn monitored(opt_in: bool, code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Host {
+    let mut host = with_vmcs(code);
+    if opt_in {
+        host.opt_in();
+    }
+    let vmcs = host.kernel.guest.vcpu.cpu.vmcs(VMCS);
+    let proc = vmcs.read(Field::PROC_CONTROLS) | u64::from(ProcControls::MONITOR_TRAP.bits());
+    vmcs.write(Field::PROC_CONTROLS, proc);
+    host
+}
+
+const TRAP: u64 = ExitReason::MonitorTrap as u64;
+const REASON_AND_RIP: [Field; 2] = [Field::EXIT_REASON, Field::GUEST_RIP];
+
+#[test]
+fn the_monitor_trap_flag_is_masked_from_an_entry_that_opts_out_to_the_exit() {
+    let mut host = monitored(false, |a| {
+        a.inc(r8)?;
+        exit(a)
+    });
+    begin(&mut host);
+    assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [TRAP, EXITED]);
+    assert_eq!(host.kernel.vcpu().cpu.arch.gpr[Gpr::R8], 1);
+}
+
+#[test]
+fn the_monitor_trap_flag_exits_after_the_delivery_of_an_enclaves_event() {
+    let mut host = monitored(false, |a| a.mov(al, byte_ptr(HOLE)));
+    begin(&mut host);
+    let handler = HANDLERS + 16 * u64::from(Vector::Pf as u8);
+    assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [TRAP, handler]);
+}
+
+#[test]
+fn the_monitor_trap_flag_traps_in_an_enclave_that_is_opted_in_to_debugging() {
+    let rip = |host: &Host| host.saved(offset_of!(GprSgx, rip));
+    let mut host = monitored(true, |a| {
+        a.inc(r8)?;
+        a.inc(r8)?;
+        exit(a)
+    });
+    begin(&mut host);
+    // After EENTER.
+    assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [ENCLAVE | TRAP, AEP]);
+    assert_eq!(rip(&host), CODE);
+    // Not after ERESUME, but after the instruction that follows.
+    for instruction in 1..=2 {
+        host.enter();
+        let cpu = &mut host.kernel.vcpu().cpu;
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax]) = (AEP, u64::from(enclu::leaf::ERESUME));
+        become_guest(cpu);
+        assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [ENCLAVE | TRAP, AEP]);
+        assert_eq!(rip(&host), CODE + 3 * instruction);
+    }
+}
+
+#[test]
+fn the_monitor_trap_flag_traps_after_encls() {
+    let mut host = monitored(false, exit);
+    host.kernel.set_level(0);
+    let cpu = &mut host.kernel.vcpu().cpu;
+    (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =
+        (STUB, u64::from(encls::leaf::EREMOVE), window(31));
+    become_guest(cpu);
+    assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [TRAP, STUB + 3]);
 }
