@@ -32,7 +32,8 @@
 //!
 //! **A leaf that did not complete** ([`Stop`]) changed nothing. [`Stop::Fault`] is delivered as any
 //! exception of the instruction, with RIP at it; in enclave mode that is an AEX.
-//! [`Stop::EpcMiss`] and [`Stop::Conflict`] mean: execute it again, after backing the page.
+//! [`Stop::EpcMiss`] and [`Stop::Retry`] mean: execute it again, after backing the page.
+//! [`Stop::Conflict`] is the VM exit SGX_CONFLICT.
 //!
 //! **Memory** (SDM Vol. 3D, 35.3 to 35.5). On each TLB fill whose page tables allow the access,
 //! the processor calls [`check_access`], in enclave mode for every page and outside it for pages
@@ -284,7 +285,7 @@ pub use inspect::{EnclaveIdentity, EnclaveView};
 pub use platform::{
     DEFAULT_LE_HASH, EpcSection, EpcSectionConfig, Platform, PlatformConfig, PlatformError,
 };
-pub use port::{EpcAccess, LeafPort, Stop};
+pub use port::{Conflict, EpcAccess, LeafPort, Stop};
 pub use processor::ProcessorState;
 pub use state::EnclaveState;
 pub use status::SgxStatus;

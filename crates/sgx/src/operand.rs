@@ -3,16 +3,26 @@
 use cloister_x86::{Exception, La, PageFaultCode};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::encls::LeafOutcome;
 use crate::epc::EpcIndex;
-use crate::port::{EpcAccess, LeafPort, Stop};
+use crate::port::{Conflict, EpcAccess, LeafPort, Stop};
+use crate::status::SgxStatus;
 
 /// #GP(0).
 pub(crate) const GP: Stop = Stop::Fault(Exception::gp(0));
 
-/// What it means that another leaf is at work on an operand, where the pseudo-code either faults
-/// or causes the VM exit SGX_CONFLICT.
-pub(crate) fn conflict(port: &impl LeafPort) -> Stop {
-    if port.epc_virtualization() { Stop::Conflict } else { GP }
+/// What it means that another leaf is at work on the EPC page at `la`, where the pseudo-code either
+/// faults or causes the VM exit SGX_CONFLICT.
+pub(crate) fn conflict(port: &impl LeafPort, la: La) -> Stop {
+    if port.epc_virtualization() { Stop::Conflict(Conflict::PageException { la }) } else { GP }
+}
+
+/// The same where the pseudo-code either reports SGX_EPC_PAGE_CONFLICT or causes that exit.
+pub(crate) fn reported_conflict(port: &impl LeafPort, la: La) -> Result<LeafOutcome, Stop> {
+    if port.epc_virtualization() {
+        return Err(Stop::Conflict(Conflict::PageError { la }));
+    }
+    Ok(LeafOutcome::status(SgxStatus::EpcPageConflict))
 }
 
 /// Privilege of the instruction whose operands these are.

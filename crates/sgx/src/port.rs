@@ -20,9 +20,38 @@ pub enum Stop {
         gpa: Gpa,
     },
     /// Another logical processor holds what the access needs for a moment (a page that is being
-    /// taken from the guest), or the leaf caused the VM exit SGX_CONFLICT
-    /// ([`LeafPort::epc_virtualization`]). Execute the instruction again with RIP unmoved.
-    Conflict,
+    /// taken from the guest). Execute the instruction again with RIP unmoved.
+    Retry,
+    /// The leaf causes the VM exit SGX_CONFLICT ([`LeafPort::epc_virtualization`]). Whoever takes no
+    /// such exits executes the instruction again with RIP unmoved.
+    Conflict(Conflict),
+}
+
+/// What another leaf is at work on, as the exit qualification of SGX_CONFLICT tells it (SDM Vol. 3D,
+/// 39.5.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conflict {
+    /// TRACKING_RESOURCE_CONFLICT: the tracking facility of the enclave whose SECS has this
+    /// ENCLAVECONTEXT.
+    TrackingResource {
+        /// ENCLAVECONTEXT.
+        context: u64,
+    },
+    /// TRACKING_REFERENCE_CONFLICT: the previous tracking cycle of such an enclave is not complete.
+    TrackingReference {
+        /// ENCLAVECONTEXT.
+        context: u64,
+    },
+    /// EPC_PAGE_CONFLICT_EXCEPTION: the EPC page at this address. Else #GP(0).
+    PageException {
+        /// The leaf's operand.
+        la: La,
+    },
+    /// EPC_PAGE_CONFLICT_ERROR: the EPC page at this address. Else SGX_EPC_PAGE_CONFLICT.
+    PageError {
+        /// The leaf's operand.
+        la: La,
+    },
 }
 
 impl From<Exception> for Stop {
@@ -85,7 +114,7 @@ pub trait LeafPort {
 
     /// Whether the processor is in VMX non-root operation with the VM-execution control "enable
     /// EPC virtualization extensions" set. Then an SECS with virtual children counts as one with
-    /// children, and a conflict that would be SGX_CONFLICT is [`Stop::Conflict`].
+    /// children, and a conflict that can exit is [`Stop::Conflict`].
     fn epc_virtualization(&self) -> bool {
         false
     }

@@ -53,7 +53,7 @@ impl<P: LeafPort> LeafPort for PolicyPort<'_, P> {
         match self.vcpu.vm().populate(gpa) {
             Some(Ok(_)) => match self.port.resolve_epc(la, access) {
                 // Meanwhile the page tables lead to another page: the guest runs the leaf again.
-                Err(Stop::EpcMiss { .. }) => Err(Stop::Conflict),
+                Err(Stop::EpcMiss { .. }) => Err(Stop::Retry),
                 resolved => resolved,
             },
             Some(Err(reason)) => {

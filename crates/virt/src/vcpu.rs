@@ -101,7 +101,7 @@ impl SgxVcpu {
         match leaves::execute(self.vm.platform(), &mut port, regs) {
             Ok(outcome) => Action::Retire(outcome),
             Err(Stop::Fault(exception)) => Action::Inject(port.capabilities().delivered(exception)),
-            Err(Stop::EpcMiss { .. } | Stop::Conflict) => match port.exhausted() {
+            Err(Stop::EpcMiss { .. } | Stop::Retry | Stop::Conflict(_)) => match port.exhausted() {
                 Some((gpa, reason)) => Action::Exhausted(gpa, reason),
                 None => Action::Retry,
             },

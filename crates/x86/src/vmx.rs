@@ -111,6 +111,9 @@ bitflags! {
         const TSC_SCALING = 1 << 25;
         /// ENCLV as the bitmap says; without it #UD.
         const ENCLV = 1 << 28;
+        /// EPC virtualization extensions: an SECS with virtual children counts as one with children, and
+        /// conflicts of leaves exit.
+        const EPC_VIRTUALIZATION = 1 << 29;
     }
 
     /// VM-exit controls (SDM Vol. 3C, table 24-10).
@@ -262,6 +265,7 @@ pub enum ExitReason {
     Rdseed = 61,
     PageModificationLogFull = 62,
     Enclv = 70,
+    SgxConflict = 71,
 }
 
 /// Exit reason: the exit came from an enclave.
@@ -277,6 +281,21 @@ pub mod entry_failure {
     pub const PDPTE: u64 = 2;
     /// The VMCS link pointer.
     pub const LINK_POINTER: u64 = 4;
+}
+
+/// Exit qualification of [`ExitReason::SgxConflict`]: a code, and an error from
+/// [`sgx_conflict::ERROR_SHIFT`] on (SDM Vol. 3D, table 39-1).
+pub mod sgx_conflict {
+    /// Tracking facility in use.
+    pub const TRACKING_RESOURCE: u64 = 0;
+    /// Tracking cycle not complete.
+    pub const TRACKING_REFERENCE: u64 = 1;
+    /// EPC page in use, otherwise an exception.
+    pub const EPC_PAGE_EXCEPTION: u64 = 2;
+    /// EPC page in use, otherwise an error.
+    pub const EPC_PAGE_ERROR: u64 = 3;
+    /// Position of the error that RAX would have.
+    pub const ERROR_SHIFT: u32 = 16;
 }
 
 /// VM-instruction error numbers (SDM Vol. 3C, table 30-1).

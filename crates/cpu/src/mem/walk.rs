@@ -84,6 +84,13 @@ impl Cpu {
         Ok(Mapping { gpa: Gpa(gpa.0 & !0xfff), ..mapping })
     }
 
+    /// The guest-physical page that the guest's paging structures translate `la` to, for an EPC operand of
+    /// a leaf, which has been translated before; 0 if they have changed since.
+    pub(crate) fn guest_physical_page(&mut self, la: u64) -> u64 {
+        let mapping = self.walk_guest(la, AccessKind::Write, self.run.mmu_mode);
+        mapping.map_or(0, |mapping| mapping.gpa.0 & !0xfff)
+    }
+
     /// The part of [`Cpu::walk`] that the guest's own paging structures decide.
     fn walk_guest(
         &mut self,

@@ -72,7 +72,8 @@ pub(crate) const fn secondary(features: &Features) -> Settings {
         missing = missing.union(SecondaryControls::ENCLS);
     }
     if !features.has_sgx(SgxFeatures::OVERSUB_ENCLV) {
-        missing = missing.union(SecondaryControls::ENCLV);
+        missing =
+            missing.union(SecondaryControls::ENCLV.union(SecondaryControls::EPC_VIRTUALIZATION));
     }
     let optional = SecondaryControls::all().difference(missing).bits();
     Settings { default1: 0, relaxed: 0, optional }

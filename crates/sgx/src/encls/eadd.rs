@@ -8,7 +8,7 @@ use crate::epc::EPC_PAGE_SIZE;
 use crate::epcm::{EpcmFlags, EpcmView, Family, PageType};
 use crate::layout::{PageInfo, SecInfo, SecInfoFlags, Secs, tcs};
 use crate::measurement::{Measurement, eadd_block};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 
@@ -45,7 +45,7 @@ pub(super) fn leaf(
 
     // Concurrency and state of the EPC page, then of the SECS (tables 38-8 and 38-9).
     let entry = platform.entry(target.index);
-    let _target_lock = entry.try_exclusive().ok_or(GP)?;
+    let _target_lock = entry.try_exclusive().ok_or_else(|| conflict(port, target_la))?;
     if entry.view().valid() {
         return Err(target.page_fault().into());
     }

@@ -4,7 +4,7 @@ use crate::attributes::AttributeFlags;
 use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epcm::{EpcmFlags, EpcmView, PageType};
 use crate::layout::{PageInfo, SecInfo, Secs};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 
@@ -34,7 +34,7 @@ pub(super) fn leaf(
 
     // Table 38-6.
     let entry = platform.entry(target.index);
-    let _lock = entry.try_exclusive().ok_or(GP)?;
+    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port, target_la))?;
     if entry.view().valid() {
         return Err(target.page_fault().into());
     }

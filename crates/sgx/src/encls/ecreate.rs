@@ -11,7 +11,7 @@ use crate::epc::EpcIndex;
 use crate::epcm::{EpcmFlags, EpcmView, Lock, PageType};
 use crate::layout::{PageInfo, SecInfo, SecInfoFlags, Secs, gprsgx};
 use crate::measurement::{Measurement, ecreate_block};
-use crate::operand::{EpcOperand, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, Privilege, conflict, linear_aligned, read_struct};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 use crate::xsave::{area_size, legal_xcr0};
@@ -30,7 +30,7 @@ pub(super) fn leaf(
     let secinfo_la = linear_aligned(port, pageinfo.secinfo.get(), 64, 64)?;
     check_pageinfo(&pageinfo)?;
     check_secinfo(&read_struct(port, secinfo_la)?)?;
-    let lock = claim(platform, &target)?;
+    let lock = claim(platform, port, &target)?;
     let mut secs: Secs = read_struct(port, source_la)?;
     check_secs(&port.capabilities(), &secs)?;
     commit(platform, target.index, &mut secs, lock);
@@ -58,12 +58,16 @@ fn check_secinfo(secinfo: &SecInfo) -> Result<(), Exception> {
     Ok(())
 }
 
-/// "EPC entry in use" is #GP(0), VALID is #PF.
-fn claim<'a>(platform: &'a Platform, target: &EpcOperand) -> Result<Lock<'a>, Exception> {
+/// "EPC entry in use" is #GP(0), or an exit; VALID is #PF.
+fn claim<'a>(
+    platform: &'a Platform,
+    port: &impl LeafPort,
+    target: &EpcOperand,
+) -> Result<Lock<'a>, Stop> {
     let entry = platform.entry(target.index);
-    let lock = entry.try_exclusive().ok_or(Exception::gp(0))?;
+    let lock = entry.try_exclusive().ok_or_else(|| conflict(port, target.la))?;
     if entry.view().valid() {
-        return Err(target.page_fault());
+        return Err(target.page_fault().into());
     }
     Ok(lock)
 }

@@ -3,11 +3,15 @@
 
 use core::sync::atomic::Ordering;
 
+use cloister_x86::La;
+
 use crate::encls::{EnclsRegs, LeafOutcome, leaf};
 use crate::epc::EPC_PAGE_SIZE;
 use crate::epcm::{EpcmFlags, EpcmView, PageType};
 use crate::layout::{PageInfo, Pcmd, SecInfoFlags, Secs};
-use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct};
+use crate::operand::{
+    EpcOperand, GP, Privilege, conflict, linear_aligned, read_struct, reported_conflict,
+};
 use crate::paging::{MacHeader, open};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
@@ -19,8 +23,8 @@ enum Refusal {
     Stop(Stop),
     /// Another leaf is at work on the VA page or slot or on the SECS.
     Conflict,
-    /// The same of the target page, for which there is also SGX_CONFLICT.
-    TargetConflict,
+    /// The same of the target page, at this address, for which there is also SGX_CONFLICT.
+    TargetConflict(La),
 }
 
 impl From<Stop> for Refusal {
@@ -40,11 +44,12 @@ pub(super) fn leaf(
     match load(platform, port, regs, blocked) {
         Ok(status) => Ok(LeafOutcome::status(status)),
         Err(Refusal::Stop(stop)) => Err(stop),
-        Err(Refusal::TargetConflict) if port.epc_virtualization() => Err(conflict(port)),
-        Err(Refusal::TargetConflict | Refusal::Conflict) if reports_conflicts => {
+        Err(Refusal::TargetConflict(la)) if reports_conflicts => reported_conflict(port, la),
+        Err(Refusal::TargetConflict(la)) => Err(conflict(port, la)),
+        Err(Refusal::Conflict) if reports_conflicts => {
             Ok(LeafOutcome::status(SgxStatus::EpcPageConflict))
         }
-        Err(Refusal::TargetConflict | Refusal::Conflict) => Err(GP),
+        Err(Refusal::Conflict) => Err(GP),
     }
 }
 
@@ -66,7 +71,7 @@ fn load(
     // Table 38-29. A page that is named twice is not in use by another leaf: the checks below
     // find that it is not both an unused page and a version array or SECS.
     let entry = platform.entry(target.index);
-    let _lock = entry.try_exclusive().ok_or(Refusal::TargetConflict)?;
+    let _lock = entry.try_exclusive().ok_or(Refusal::TargetConflict(target_la))?;
     let va_entry = platform.entry(slot.index);
     let _va_lock = if slot.index == target.index {
         None

@@ -4,7 +4,7 @@ use crate::attributes::AttributeFlags;
 use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epcm::{EpcmFlags, Family, PageType};
 use crate::layout::{SecInfo, Secs};
-use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct};
+use crate::operand::{EpcOperand, GP, Privilege, linear_aligned, read_struct, reported_conflict};
 use crate::platform::Platform;
 use crate::port::{EpcAccess, LeafPort, Stop};
 use crate::status::SgxStatus;
@@ -27,7 +27,7 @@ pub(super) fn leaf(
     };
     let entry = platform.entry(target.index);
     let Some(_lock) = entry.try_exclusive() else {
-        return Ok(LeafOutcome::status(SgxStatus::EpcPageConflict));
+        return reported_conflict(port, target_la);
     };
     if !entry.view().valid() {
         return Err(target.page_fault().into());

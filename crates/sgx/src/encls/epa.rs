@@ -19,7 +19,7 @@ pub(super) fn leaf(
     let la = linear_aligned(port, regs.rcx, 4096, 4096)?;
     let target = EpcOperand::resolve(port, la, EpcAccess::Write, Privilege::Supervisor)?;
     let entry = platform.entry(target.index);
-    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port))?;
+    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port, la))?;
     if entry.view().valid() {
         return Err(target.page_fault().into());
     }

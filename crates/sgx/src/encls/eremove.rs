@@ -26,7 +26,7 @@ pub(super) fn leaf(
     };
     let virtualized = port.epc_virtualization();
     // The only fault that is left is that of a conflict.
-    let removed = platform.remove(target.index, virtualized).map_err(|_| conflict(port))?;
+    let removed = platform.remove(target.index, virtualized).map_err(|_| conflict(port, la))?;
     Ok(LeafOutcome::status(removed))
 }
 

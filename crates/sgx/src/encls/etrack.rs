@@ -1,10 +1,12 @@
 //! ENCLS\[ETRACK\] (SDM Vol. 3D, 38.3, ETRACK): begins a tracking cycle.
 
 use crate::encls::{EnclsRegs, LeafOutcome};
-use crate::epcm::{EpcmEntry, Family, PageType};
-use crate::operand::{EpcOperand, GP, Privilege, conflict, linear_aligned};
+use crate::epc::EpcIndex;
+use crate::epcm::{Family, PageType};
+use crate::layout::Secs;
+use crate::operand::{EpcOperand, GP, Privilege, linear_aligned};
 use crate::platform::Platform;
-use crate::port::{EpcAccess, LeafPort, Stop};
+use crate::port::{Conflict, EpcAccess, LeafPort, Stop};
 use crate::status::SgxStatus;
 
 /// RCX: the SECS.
@@ -18,21 +20,40 @@ pub(super) fn leaf(
     let entry = platform.entry(target.index);
     // Tables 38-46 and 38-47.
     let _lock = entry.try_shared().ok_or(GP)?;
-    let _tracking = entry.try_family(Family::Track).ok_or_else(|| conflict(port))?;
+    let Some(_tracking) = entry.try_family(Family::Track) else {
+        return Err(tracking_conflict(platform, port, target.index).unwrap_or(GP));
+    };
     if !entry.view().is(PageType::Secs) {
         return Err(target.page_fault().into());
     }
-    begin_cycle(port, entry)
+    begin_cycle(platform, port, target.index)
 }
 
-/// The new cycle of the enclave with SECS `entry`, whose tracking facility the caller holds. All
+/// The exit where another leaf holds the tracking facility of the enclave with this SECS; `None` without
+/// [`LeafPort::epc_virtualization`].
+pub(super) fn tracking_conflict(
+    platform: &Platform,
+    port: &impl LeafPort,
+    secs: EpcIndex,
+) -> Option<Stop> {
+    let context = platform.page(secs).load(Secs::ENCLAVECONTEXT);
+    let exits = port.epc_virtualization();
+    exits.then_some(Stop::Conflict(Conflict::TrackingResource { context }))
+}
+
+/// The new cycle of the enclave with this SECS, whose tracking facility the caller holds. All
 /// processors must have completed the previous one.
-pub(super) fn begin_cycle(port: &impl LeafPort, entry: &EpcmEntry) -> Result<LeafOutcome, Stop> {
-    if entry.update_tracking(|tracking| tracking.next_epoch()).is_some() {
+pub(super) fn begin_cycle(
+    platform: &Platform,
+    port: &impl LeafPort,
+    secs: EpcIndex,
+) -> Result<LeafOutcome, Stop> {
+    if platform.entry(secs).update_tracking(|tracking| tracking.next_epoch()).is_some() {
         return Ok(LeafOutcome::status(SgxStatus::Success));
     }
     if port.epc_virtualization() {
-        return Err(Stop::Conflict);
+        let context = platform.page(secs).load(Secs::ENCLAVECONTEXT);
+        return Err(Stop::Conflict(Conflict::TrackingReference { context }));
     }
     Ok(LeafOutcome::status(SgxStatus::PrevTrkIncmpl))
 }

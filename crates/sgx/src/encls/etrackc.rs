@@ -1,7 +1,7 @@
 //! ENCLS\[ETRACKC\] (SDM Vol. 3D, 38.3, ETRACKC): begins a tracking cycle of the enclave that a
 //! page belongs to.
 
-use crate::encls::etrack::begin_cycle;
+use crate::encls::etrack::{begin_cycle, tracking_conflict};
 use crate::encls::{EnclsRegs, LeafOutcome};
 use crate::epcm::{Family, PageType};
 use crate::operand::{EpcOperand, Privilege, linear_aligned};
@@ -33,14 +33,14 @@ pub(super) fn leaf(
         | PageType::Tcs
         | PageType::Trim
         | PageType::SsFirst
-        | PageType::SsRest => platform.entry(view.secs),
+        | PageType::SsRest => view.secs,
         PageType::Va => return Ok(LeafOutcome::status(SgxStatus::TrackNotRequired)),
     };
-    let Some(_tracking) = secs.try_family(Family::Track) else {
-        if port.epc_virtualization() {
-            return Err(Stop::Conflict);
-        }
-        return Ok(LeafOutcome::status(SgxStatus::EpcPageConflict));
+    let Some(_tracking) = platform.entry(secs).try_family(Family::Track) else {
+        return match tracking_conflict(platform, port, secs) {
+            Some(exit) => Err(exit),
+            None => Ok(LeafOutcome::status(SgxStatus::EpcPageConflict)),
+        };
     };
-    begin_cycle(port, secs)
+    begin_cycle(platform, port, secs)
 }

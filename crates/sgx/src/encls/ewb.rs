@@ -36,7 +36,7 @@ pub(super) fn leaf(
 
     // Table 38-52.
     let entry = platform.entry(source.index);
-    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port))?;
+    let _lock = entry.try_exclusive().ok_or_else(|| conflict(port, source_la))?;
     let va_entry = platform.entry(slot.index);
     let _va_lock = va_entry.try_shared().ok_or(GP)?;
     let view = entry.view();

@@ -166,7 +166,7 @@ impl Guest {
             match native::execute(vm.platform(), self, &regs) {
                 Ok(outcome) => return Action::Retire(outcome),
                 Err(Stop::Fault(exception)) => return Action::Inject(exception),
-                Err(Stop::Conflict) => return Action::Retry,
+                Err(Stop::Retry | Stop::Conflict(_)) => return Action::Retry,
                 Err(Stop::EpcMiss { gpa }) => match vm.populate(gpa).expect("EPC") {
                     Ok(_) => {}
                     Err(reason) => return Action::Exhausted(gpa, reason),
@@ -198,7 +198,7 @@ impl LeafPort for Guest {
 
     fn read(&mut self, la: La, buf: &mut [u8]) -> Result<(), Stop> {
         if self.retry {
-            return Err(Stop::Conflict);
+            return Err(Stop::Retry);
         }
         self.reads.push((la.0, buf.len()));
         // Aligned structures of at most a page.

@@ -1,8 +1,11 @@
 //! How SGX leaves reach this processor's memory: the implementation of [`LeafPort`].
 
-use cloister_sgx::{Capabilities, EpcAccess, EpcIndex, LeafPort, Stop as LeafStop};
+use cloister_sgx::{
+    Capabilities, Conflict, EpcAccess, EpcIndex, LeafPort, SgxStatus, Stop as LeafStop,
+};
 use cloister_x86::addr::is_canonical;
 use cloister_x86::segment::seg;
+use cloister_x86::vmx::{ExitReason, SecondaryControls, sgx_conflict};
 use cloister_x86::{Exception, La};
 
 use crate::cpu::Cpu;
@@ -10,6 +13,7 @@ use crate::exit::{Exec, Exit, Stop};
 use crate::mem::tlb::{AccessKind, MmuMode};
 use crate::mem::walk::WalkFault;
 use crate::phys::PhysPage;
+use crate::vmx::VmExit;
 
 /// EPC operands of a leaf at most: a page, its SECS and a version array.
 const MAX_OPERANDS: usize = 4;
@@ -70,8 +74,12 @@ impl<'a> Port<'a> {
         match stop {
             LeafStop::Fault(exception) => self.cpu.sgx_fault(exception),
             LeafStop::EpcMiss { gpa } => self.cpu.exit_with(Exit::EpcMiss { gpa }),
+            LeafStop::Conflict(conflict) if self.guest_virtualizes() => {
+                let exit = conflict_exit(self.cpu, conflict);
+                self.cpu.vm_exit(exit)
+            }
             // Whoever holds the page lets go of it soon: look at events and try again.
-            LeafStop::Conflict => Stop::ALONE,
+            LeafStop::Retry | LeafStop::Conflict(_) => Stop::ALONE,
         }
     }
 
@@ -84,15 +92,37 @@ impl<'a> Port<'a> {
         self.convert(outcome).map(|()| true)
     }
 
+    /// Whether the guest's own hypervisor has conflicts of leaves exit.
+    fn guest_virtualizes(&self) -> bool {
+        let control = SecondaryControls::EPC_VIRTUALIZATION;
+        self.cpu.guest_controls().is_some_and(|controls| controls.secondary.contains(control))
+    }
+
     fn convert<T>(&mut self, outcome: Exec<T>) -> Result<T, LeafStop> {
         outcome.map_err(|stop| match (stop, self.cpu.run.fault.take()) {
             (Stop::FAULT, Some(exception)) => LeafStop::Fault(exception),
             (stop, _) => {
                 self.other = Some(stop);
-                LeafStop::Conflict
+                LeafStop::Retry
             }
         })
     }
+}
+
+/// The VM exit SGX_CONFLICT (SDM Vol. 3D, 39.5.4, and the leaves' pseudo-code).
+fn conflict_exit(cpu: &mut Cpu, conflict: Conflict) -> VmExit {
+    let error = u64::from(SgxStatus::EpcPageConflict as u32) << sgx_conflict::ERROR_SHIFT;
+    let (qualification, linear, physical) = match conflict {
+        Conflict::TrackingResource { context } => (sgx_conflict::TRACKING_RESOURCE, 0, context),
+        Conflict::TrackingReference { context } => (sgx_conflict::TRACKING_REFERENCE, 0, context),
+        Conflict::PageException { la } => {
+            (sgx_conflict::EPC_PAGE_EXCEPTION, la.0, cpu.guest_physical_page(la.0))
+        }
+        Conflict::PageError { la } => {
+            (sgx_conflict::EPC_PAGE_ERROR | error, la.0, cpu.guest_physical_page(la.0))
+        }
+    };
+    VmExit { linear, physical, ..VmExit::new(ExitReason::SgxConflict) }.qualified(qualification)
 }
 
 impl LeafPort for Port<'_> {
@@ -140,7 +170,7 @@ impl LeafPort for Port<'_> {
             }
             Err(WalkFault::Exit(exit)) => {
                 self.other = Some(self.cpu.vm_exit(exit));
-                return Err(LeafStop::Conflict);
+                return Err(LeafStop::Retry);
             }
         };
         match self.cpu.package.memory.page(mapping.gpa) {
@@ -172,7 +202,7 @@ impl LeafPort for Port<'_> {
     }
 
     fn epc_virtualization(&self) -> bool {
-        self.cpu.ctl.epc_virtualization
+        self.cpu.ctl.epc_virtualization || self.guest_virtualizes()
     }
 
     fn capabilities(&self) -> Capabilities {

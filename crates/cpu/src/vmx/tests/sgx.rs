@@ -34,13 +34,13 @@ fn what_the_processor_has_of_sgx_it_lets_hypervisors_intercept() {
     let optional = |machine: &Machine| {
         let features = &machine.guest.vcpu.cpu.ctl.features;
         let bits = capability::read(msr::VMX_PROCBASED_CTLS2, features).unwrap_or(0) >> 32;
-        [15, 28].map(|bit| bits >> bit & 1 != 0)
+        [15, 28, 29].map(|bit| bits >> bit & 1 != 0)
     };
-    assert_eq!(optional(&machine), [true, true]);
+    assert_eq!(optional(&machine), [true, true, true]);
     machine.guest.vcpu.cpu.ctl.features.sgx.features = SgxFeatures::SGX1;
-    assert_eq!(optional(&machine), [true, false]);
+    assert_eq!(optional(&machine), [true, false, false]);
     machine.guest.vcpu.cpu.ctl.features.sgx.features = SgxFeatures::empty();
-    assert_eq!(optional(&machine), [false, false]);
+    assert_eq!(optional(&machine), [false, false, false]);
     machine.second(SecondaryControls::ENCLS);
     assert_eq!(machine.run(|a| a.nop()), End::Refused(Some(7)));
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo};
-use cloister_sgx::{EpcIndex, LeafOutcome, PageType, SgxStatus, Stop};
-use cloister_x86::PageFaultCode;
+use cloister_sgx::layout::{EinitToken, PageInfo, SecInfo, SecInfoFlags};
+use cloister_sgx::{Conflict, EpcIndex, LeafOutcome, PageType, SgxStatus, Stop};
+use cloister_x86::{La, PageFaultCode};
 
 use super::{RW, W, occupy};
-use crate::enclave::{PAGEINFO, Page, SECINFO, SOURCE, Spec};
+use crate::enclave::{BASE, PAGEINFO, Page, SECINFO, SOURCE, Spec};
 use crate::machine::{GP, Machine, OPERANDS, epcm_fault};
 use crate::meanwhile::meanwhile;
 use crate::signer::Signer;
@@ -302,4 +302,33 @@ fn a_chunk_in_use_faults_before_it_is_found_unused() {
 
     assert_eq!(unused, Err(epcm_fault(at, PageFaultCode::empty())));
     assert_eq!(in_use, Err(GP));
+}
+
+#[test]
+fn a_target_in_use_under_epc_virtualization_is_the_hypervisors() {
+    const FREE: u32 = 30;
+    let (spec, mut machine) = (Spec::simple(), machine());
+    machine.memory.epc_virtualization = true;
+    let platform = machine.platform.clone();
+    let _held = [occupy(&platform, 1), occupy(&platform, FREE)];
+    let exit = |conflict| Err(Stop::Conflict(conflict));
+    let exception = || exit(Conflict::PageException { la: La(Machine::window(FREE)) });
+
+    let created = spec.ecreate(&mut machine, FREE);
+    let added = spec.eadd(&mut machine, OTHER, FREE, &Page::reg(0x1000, RW, [0; 4096]));
+    let pageinfo = PageInfo {
+        linaddr: (BASE + 0x1000).into(),
+        secs: Machine::window(0).into(),
+        ..PageInfo::default()
+    };
+    machine.operand(PAGEINFO, &pageinfo);
+    let augmented = machine.encls(leaf::EAUG, PAGEINFO, Machine::window(FREE), 0);
+    machine.operand(SECINFO, &SecInfo::new(SecInfoFlags::empty(), PageType::Trim));
+    let trimmed = machine.encls(leaf::EMODT, SECINFO, Machine::window(1), 0);
+
+    assert_eq!(created.map(drop), exception());
+    assert_eq!(added.map(drop), exception());
+    assert_eq!(augmented.map(drop), exception());
+    let error = Conflict::PageError { la: La(Machine::window(1)) };
+    assert_eq!(trimmed.map(drop), exit(error));
 }

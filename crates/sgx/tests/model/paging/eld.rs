@@ -2,7 +2,8 @@
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::{SecInfo, SecInfoFlags};
-use cloister_sgx::{EpcIndex, EpcmFlags, PageType, SgxStatus, Stop};
+use cloister_sgx::{Conflict, EpcIndex, EpcmFlags, PageType, SgxStatus, Stop};
+use cloister_x86::La;
 
 use super::bench::Outcome::{self, Gp, Pf, Status, Unreadable};
 use super::bench::{
@@ -309,7 +310,13 @@ fn a_conflict_of_the_page_under_epc_virtualization_is_the_hypervisors() {
     };
 
     for number in LEAVES {
-        assert_eq!(run(number, Operand::Rcx), Err(Stop::Conflict));
+        let la = La(good(number).rcx);
+        let conflict = if matches!(number, leaf::ELDB | leaf::ELDU) {
+            Conflict::PageException { la }
+        } else {
+            Conflict::PageError { la }
+        };
+        assert_eq!(run(number, Operand::Rcx), Err(Stop::Conflict(conflict)));
     }
     for operand in [Operand::Rdx, Operand::Secs] {
         assert_eq!(run(leaf::ELDU, operand), Err(GP));

@@ -3,7 +3,8 @@
 use cloister_sgx::encls::leaf as system;
 use cloister_sgx::enclv::leaf;
 use cloister_sgx::layout::Secs;
-use cloister_sgx::{EpcIndex, SgxStatus};
+use cloister_sgx::{Conflict, EpcIndex, SgxStatus, Stop};
+use cloister_x86::La;
 
 use super::bench::Outcome::{Gp, Pf, PfRead, Status, Unreadable};
 use super::bench::{
@@ -248,7 +249,7 @@ fn a_conflict_of_eremove_under_epc_virtualization_is_the_hypervisors() {
     bench.machine.memory.epc_virtualization = true;
     bench.other = Some(Other::Uses(Operand::Rcx));
 
-    assert_eq!(bench.run(), Err(cloister_sgx::Stop::Conflict));
+    assert_eq!(bench.run(), Err(Stop::Conflict(Conflict::PageException { la: La(rcx) })));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! EPA.
 
 use cloister_sgx::encls::leaf;
-use cloister_sgx::{EpcIndex, EpcmFlags, PageType, SgxStatus, Stop};
+use cloister_sgx::{Conflict, EpcIndex, EpcmFlags, PageType, SgxStatus, Stop};
+use cloister_x86::La;
 
 use super::bench::Outcome::{Gp, Pf};
 use super::bench::{
@@ -84,5 +85,5 @@ fn a_conflict_under_epc_virtualization_is_the_hypervisors() {
     bench.machine.memory.epc_virtualization = true;
     bench.other = Some(Other::Uses(Operand::Rcx));
 
-    assert_eq!(bench.run(), Err(Stop::Conflict));
+    assert_eq!(bench.run(), Err(Stop::Conflict(Conflict::PageException { la: La(bench.rcx) })));
 }

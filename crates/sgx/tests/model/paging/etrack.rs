@@ -2,7 +2,7 @@
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::enclu::leaf as user;
-use cloister_sgx::{SgxStatus, Stop};
+use cloister_sgx::{Conflict, SgxStatus, Stop};
 
 use super::bench::Outcome::{Gp, Pf, Status};
 use super::bench::{
@@ -249,10 +249,12 @@ fn conflicts_under_epc_virtualization_are_the_hypervisors() {
     let uses = Some(Other::Uses(Operand::Rcx));
     let evicts = Some(Other::Evicts(6));
 
-    assert_eq!(virtualized(etrack(), evicts, false), Err(Stop::Conflict));
-    assert_eq!(virtualized(etrackc(), evicts, false), Err(Stop::Conflict));
-    assert_eq!(virtualized(etrack(), None, true), Err(Stop::Conflict));
-    assert_eq!(virtualized(etrackc(), None, true), Err(Stop::Conflict));
+    let resource = Err(Stop::Conflict(Conflict::TrackingResource { context: 0 }));
+    let reference = Err(Stop::Conflict(Conflict::TrackingReference { context: 0 }));
+    assert_eq!(virtualized(etrack(), evicts, false), resource);
+    assert_eq!(virtualized(etrackc(), evicts, false), resource);
+    assert_eq!(virtualized(etrack(), None, true), reference);
+    assert_eq!(virtualized(etrackc(), None, true), reference);
     let lonely = Bench { rcx: Machine::window(LONELY), ..etrack() };
     assert_eq!(virtualized(lonely, uses, false), Err(GP), "no resource of the hypervisor");
     let page = Bench { rcx: Machine::window(6), ..etrackc() };

@@ -2,7 +2,8 @@
 
 use cloister_sgx::encls::leaf;
 use cloister_sgx::layout::Pcmd;
-use cloister_sgx::{EpcIndex, EpcmFlags, SgxStatus, Stop, enclv};
+use cloister_sgx::{Conflict, EpcIndex, EpcmFlags, SgxStatus, Stop, enclv};
+use cloister_x86::La;
 use zerocopy::FromBytes as _;
 
 use super::bench::Outcome::{Gp, Pf, Status, Unreadable, Unwritable};
@@ -291,7 +292,8 @@ fn a_conflict_under_epc_virtualization_is_the_hypervisors() {
     let mut array = Bench { other: Some(Other::Uses(Operand::Rdx)), ..good() };
     array.machine.memory.epc_virtualization = true;
 
-    assert_eq!(page.run(), Err(Stop::Conflict));
+    let conflict = Conflict::PageException { la: La(page.rcx) };
+    assert_eq!(page.run(), Err(Stop::Conflict(conflict)));
     assert_eq!(array.run(), Err(GP), "only the page's conflict exits");
 }
 

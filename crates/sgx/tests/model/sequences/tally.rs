@@ -22,7 +22,7 @@ impl From<Stop> for Outcome {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Fault(exception) => Self::Faulted(exception.vector as u8),
-            Stop::EpcMiss { .. } | Stop::Conflict => Self::Again,
+            Stop::EpcMiss { .. } | Stop::Retry | Stop::Conflict(_) => Self::Again,
         }
     }
 }

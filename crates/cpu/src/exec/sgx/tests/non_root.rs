@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use cloister_sgx::layout::GprSgx;
-use cloister_sgx::{encls, enclu};
+use cloister_sgx::{Capabilities, EpcIndex, SgxFeatures, encls, enclu};
 use cloister_x86::regs::{Cr0, Cr4};
 use cloister_x86::vmcs::Field;
 use cloister_x86::vmx::{
@@ -13,7 +13,10 @@ use cloister_x86::{Gpr, PageFaultCode, TableRegister, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::host::{AEP, CODE, DATA, EXITED, HOLE, Host, SHARED, STUB, epc_page, exit, window};
+use super::host::{
+    AEP, CODE, DATA, EXITED, HOLE, Host, PAGEINFO, SHARED, SOURCE, STUB, capabilities, epc_page,
+    exit, window,
+};
 use crate::exec::system::tests::kernel::HANDLERS;
 use crate::testing::EPC;
 use crate::vmx::fuzzing::hypervisor::{ALL, WRITE_BACK};
@@ -41,7 +44,15 @@ fn touching(page: u64) -> Host {
 
 /// An enclave with this code, on a processor with a VMCS.
 fn with_vmcs(code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Host {
-    let mut host = Host::new();
+    with_vmcs_on(capabilities(), code)
+}
+
+/// The same on a platform with these capabilities.
+fn with_vmcs_on(
+    capabilities: Capabilities,
+    code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Host {
+    let mut host = Host::with(capabilities, 1);
     host.load(code);
     host.kernel.guest.vcpu.cpu.ctl.features.vmx = true;
     host.kernel.guest.vcpu.cpu.arch.cr0 |= Cr0::NE;
@@ -229,4 +240,52 @@ fn the_monitor_trap_flag_traps_after_encls() {
         (STUB, u64::from(encls::leaf::EREMOVE), window(31));
     become_guest(cpu);
     assert_eq!(leave(host.kernel.vcpu(), REASON_AND_RIP), [TRAP, STUB + 3]);
+}
+
+#[test]
+fn a_conflict_of_leaves_exits_where_the_hypervisor_has_asked() {
+    let page = 31;
+    let capabilities = capabilities();
+    let features = capabilities.features | SgxFeatures::OVERSUB_ENCLV | SgxFeatures::OVERSUB_ENCLS;
+    let mut host = with_vmcs_on(Capabilities { features, ..capabilities }, exit);
+    let platform = host.platform.clone();
+    let _held = platform.hold(EpcIndex(page)).expect("a page that no leaf has");
+    for at in [8, 16] {
+        host.kernel.guest.write_u64(PAGEINFO + at, SOURCE);
+    }
+    let vmcs = host.kernel.guest.vcpu.cpu.vmcs(VMCS);
+    let proc = vmcs.read(Field::PROC_CONTROLS) | u64::from(ProcControls::SECONDARY.bits());
+    vmcs.write(Field::PROC_CONTROLS, proc);
+    let virtualized = SecondaryControls::EPC_VIRTUALIZATION.bits();
+    // EREMOVE, whose conflict is else #GP(0), and ELDUC, which else reports it.
+    for (leaf, qualification) in [(encls::leaf::EREMOVE, 2), (encls::leaf::ELDUC, 7 << 16 | 3)] {
+        let vmcs = host.kernel.guest.vcpu.cpu.vmcs(VMCS);
+        vmcs.write(Field::SECONDARY_CONTROLS, virtualized.into());
+        host.kernel.set_level(0);
+        let cpu = &mut host.kernel.vcpu().cpu;
+        (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =
+            (STUB, u64::from(leaf), window(page));
+        (cpu.arch.gpr[Gpr::Rbx], cpu.arch.gpr[Gpr::Rdx]) = (PAGEINFO, window(30));
+        become_guest(cpu);
+        let fields = [
+            Field::EXIT_REASON,
+            Field::EXIT_QUALIFICATION,
+            Field::GUEST_LINEAR_ADDRESS,
+            Field::GUEST_PHYSICAL_ADDRESS,
+            Field::GUEST_RIP,
+        ];
+        let physical = EPC + (u64::from(page) << 12);
+        let expected = [71, qualification, window(page), physical, STUB];
+        assert_eq!(leave(host.kernel.vcpu(), fields), expected, "{leaf}");
+    }
+    // Without the control: #GP(0).
+    let cpu = &mut host.kernel.vcpu().cpu;
+    let vmcs = cpu.vmcs(VMCS);
+    vmcs.write(Field::SECONDARY_CONTROLS, 0);
+    vmcs.write(Field::EXCEPTION_BITMAP, 1 << 13);
+    (cpu.arch.rip, cpu.arch.gpr[Gpr::Rax], cpu.arch.gpr[Gpr::Rcx]) =
+        (STUB, u64::from(encls::leaf::EREMOVE), window(page));
+    become_guest(cpu);
+    let found = leave(host.kernel.vcpu(), [Field::EXIT_REASON, Field::EXIT_INTERRUPTION]);
+    assert_eq!(found, [0, PROTECTION]);
 }
