@@ -33,20 +33,45 @@ pub enum Kind {
 }
 
 impl Field {
+    /// The field with this encoding.
+    #[must_use]
+    #[inline]
+    pub const fn of(encoding: u32) -> Option<Self> {
+        let field = Self(encoding);
+        // Bits 31:15, 12 and 0 are those of no field.
+        let known = encoding & 0xffff_9001 == 0
+            && field.index() < u32::BITS
+            && KNOWN[field.group()] >> field.index() & 1 != 0;
+        if known { Some(field) } else { None }
+    }
+
+    /// Its width and kind as one number, below [`Field::GROUPS`].
+    #[must_use]
+    #[inline]
+    pub const fn group(self) -> usize {
+        (self.0 >> 11 & 0xc | self.0 >> 10 & 3) as usize
+    }
+
+    /// How many widths and kinds there are together.
+    pub const GROUPS: usize = 16;
+
     /// Its encoding.
     #[must_use]
+    #[inline]
     pub const fn encoding(self) -> u32 {
         self.0
     }
 
     /// Its number among the fields of its width and kind.
     #[must_use]
+    #[inline]
     pub const fn index(self) -> u32 {
         self.0 >> 1 & 0x1ff
     }
 
     /// Its bits.
     #[must_use]
+    #[inline]
     pub const fn width(self) -> Width {
         match self.0 >> 13 & 3 {
             0 => Width::Bits16,
@@ -58,6 +83,7 @@ impl Field {
 
     /// What it is for.
     #[must_use]
+    #[inline]
     pub const fn kind(self) -> Kind {
         match self.0 >> 10 & 3 {
             0 => Kind::Control,
@@ -70,10 +96,24 @@ impl Field {
     /// The field `n` places after this one: those of segments are in the order ES, CS, SS, DS, FS, GS,
     /// LDTR, TR, others by number.
     #[must_use]
+    #[inline]
     pub const fn plus(self, n: u32) -> Self {
         Self(self.0 + 2 * n)
     }
 }
+
+/// Which fields there are: bits by [`Field::index`], for each [`Field::group`].
+const KNOWN: [u32; Field::GROUPS] = {
+    let mut known = [0; Field::GROUPS];
+    let mut n = 0;
+    while n < Field::ALL.len() {
+        let field = Field::ALL[n];
+        assert!(field.index() < u32::BITS, "KNOWN has a bit for each");
+        known[field.group()] |= 1 << field.index();
+        n += 1;
+    }
+    known
+};
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident = $encoding:literal;)*) => {

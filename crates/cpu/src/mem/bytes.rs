@@ -102,10 +102,24 @@ impl PageBytes {
     /// # Panics
     ///
     /// If it does not stay in the page.
+    #[inline(always)]
     pub(crate) fn load<T: Plain>(self) -> T {
         self.check(T::SIZE);
         // SAFETY: whoever made this value vouches for the page, and the bytes stay in it.
         unsafe { host::load(self.host.as_ptr()) }
+    }
+
+    /// Writes a value, and tells the code tracking.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stay in the page.
+    #[inline(always)]
+    pub(crate) fn store<T: Plain>(self, value: T) {
+        self.check(T::SIZE);
+        // SAFETY: whoever made this value vouches for the page, and the bytes stay in it.
+        unsafe { host::store(self.host.as_ptr(), value) }
+        self.track.stored(self.offset(), T::SIZE);
     }
 
     /// Replaces a value by `f` of it in one atomic step, tells the code tracking, and returns the

@@ -29,6 +29,7 @@ impl Cpu {
 
 impl PhysicalPage<'_> {
     /// Reads the 8 aligned bytes at `offset`, of which the low 12 bits count.
+    #[inline(always)]
     pub(crate) fn read(&self, offset: usize) -> u64 {
         self.ram.map_or(u64::MAX, |ram| ram_bytes(&ram, offset as u64 & 0xff8).load())
     }
@@ -44,16 +45,17 @@ impl PhysicalPage<'_> {
     }
 
     /// Writes the 8 aligned bytes at `offset`, of which the low 12 bits count.
+    #[inline(always)]
     pub(crate) fn write(&self, offset: usize, value: u64) {
         if let Some(ram) = self.ram.filter(|ram| ram.writable) {
-            ram_bytes(&ram, offset as u64 & 0xff8).write(&value.to_le_bytes());
+            ram_bytes(&ram, offset as u64 & 0xff8).store(value);
         }
     }
 
     /// Writes the 4 aligned bytes at `offset`, of which the low 12 bits count.
     pub(crate) fn write_32(&self, offset: usize, value: u32) {
         if let Some(ram) = self.ram.filter(|ram| ram.writable) {
-            ram_bytes(&ram, offset as u64 & 0xffc).write(&value.to_le_bytes());
+            ram_bytes(&ram, offset as u64 & 0xffc).store(value);
         }
     }
 

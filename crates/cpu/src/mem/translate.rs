@@ -137,6 +137,7 @@ impl Cpu {
 }
 
 /// The memory of a page that this processor's physical map gave, from `offset` on.
+#[inline(always)]
 pub(super) fn ram_bytes(ram: &RamPage, offset: u64) -> PageBytes {
     // SAFETY: who implements `PhysMap` promises that both are valid as long as the map lives, which
     // the package keeps, and this processor the package.

@@ -54,25 +54,30 @@ pub(crate) fn enter(cpu: &mut Cpu, launch: bool) -> Result<Result<(), Exit>, Ref
         (false, false) => return Err(VmInstructionError::VmresumeNotLaunched.into()),
         _ => {}
     }
-    let controls = ExecutionControls::read(vmcs);
     let guest = GuestState::read(vmcs);
-    let host = HostState::read(vmcs);
+    let non_root = NonRoot::new(ExecutionControls::read(vmcs), HostState::read(vmcs));
+    let mut non_root = Box::new(non_root);
+    let controls = &non_root.controls;
     if !controls.are_valid(cpu, guest.cr0 & 1 != 0) {
         return Err(VmInstructionError::InvalidControls.into());
     }
-    if !host.is_valid(cpu, &controls) {
+    if !non_root.host.is_valid(cpu, controls) {
         return Err(VmInstructionError::InvalidHostState.into());
     }
     // Whatever comes is an exit. No trap follows the instruction.
     cpu.run.single_step = false;
     let event = controls.event;
-    let timer = guest.preemption_timer;
-    Ok(match load(cpu, guest, controls, host) {
+    let blocking = guest.interruptibility;
+    non_root.enclave_interruption = blocking & Interruptibility::ENCLAVE.bits() != 0;
+    non_root.pml_index = guest.pml_index;
+    non_root.interrupts = VirtualInterrupts::new(guest.interrupt_status);
+    non_root.link_pointer = (guest.link_pointer != NO_LINK).then_some(guest.link_pointer);
+    Ok(match load(cpu, &guest, non_root) {
         Ok(()) => {
             if launch {
                 cpu.vmcs(address).set_launched(true);
             }
-            begin(cpu, event, timer)
+            begin(cpu, event, guest.preemption_timer)
         }
         Err(failure) => exit::fail_entry(cpu, failure.reason, failure.qualification),
     })
@@ -80,31 +85,19 @@ pub(crate) fn enter(cpu: &mut Cpu, launch: bool) -> Result<Result<(), Exit>, Ref
 
 /// Checks and loads guest state. The processor is in VMX non-root operation afterwards, whatever
 /// comes of it: where the entry fails, host state is loaded as by an exit.
-fn load(
-    cpu: &mut Cpu,
-    guest: GuestState,
-    controls: ExecutionControls,
-    host: HostState,
-) -> Result<(), Failure> {
+fn load(cpu: &mut Cpu, guest: &GuestState, non_root: Box<NonRoot>) -> Result<(), Failure> {
     let left = cpu.paging();
+    let controls = &non_root.controls;
     let world = controls.world();
-    let checked = guest.check(cpu, &controls).and_then(|()| pdptes(cpu, &guest, &controls));
+    let checked = guest.check(cpu, controls).and_then(|()| pdptes(cpu, guest, controls));
     if let Ok(pdptes) = &checked {
-        guest.load(cpu, &controls);
+        guest.load(cpu, controls);
         if let Some(pdptes) = pdptes {
             cpu.arch.pdptes = *pdptes;
         }
     }
     let list = controls.entry_load;
-    let enclave_interruption = guest.interruptibility & Interruptibility::ENCLAVE.bits() != 0;
-    let non_root = NonRoot {
-        enclave_interruption,
-        pml_index: guest.pml_index,
-        interrupts: VirtualInterrupts::new(guest.interrupt_status),
-        link_pointer: (guest.link_pointer != NO_LINK).then_some(guest.link_pointer),
-        ..NonRoot::new(controls, host)
-    };
-    cpu.arch.vmx.guest = Some(Box::new(non_root));
+    cpu.arch.vmx.guest = Some(non_root);
     if let Err(qualification) = checked {
         return Err(Failure { reason: ExitReason::InvalidGuestState, qualification });
     }

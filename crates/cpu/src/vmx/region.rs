@@ -23,11 +23,9 @@ const LAUNCHED: u64 = 1;
 const FIELDS: usize = 64;
 /// Places for the fields of one width and kind.
 const PLACES: usize = 28;
-/// Widths and kinds.
-const GROUPS: usize = 16;
 
 const _: () = {
-    assert!(FIELDS + 8 * PLACES * GROUPS <= SIZE);
+    assert!(FIELDS + 8 * PLACES * Field::GROUPS <= SIZE);
     let mut n = 0;
     while n < Field::ALL.len() {
         assert!((Field::ALL[n].index() as usize) < PLACES);
@@ -36,10 +34,9 @@ const _: () = {
 };
 
 /// Where a field is.
+#[inline(always)]
 const fn place(field: Field) -> usize {
-    let encoding = field.encoding();
-    let group = (encoding >> 11 & 0xc | encoding >> 10 & 3) as usize;
-    FIELDS + 8 * (group * PLACES + field.index() as usize)
+    FIELDS + 8 * (field.group() * PLACES + field.index() as usize)
 }
 
 /// What VMREAD and VMWRITE access.
@@ -55,8 +52,7 @@ impl Component {
     pub(crate) fn of(encoding: u64) -> Option<Self> {
         let encoding = u32::try_from(encoding).ok()?;
         let high = encoding & 1 != 0;
-        let known = Field::ALL.binary_search_by_key(&(encoding & !1), |field| field.encoding());
-        let field = Field::ALL[known.ok()?];
+        let field = Field::of(encoding & !1)?;
         (!high || field.width() == Width::Bits64).then_some(Self { field, high })
     }
 }
@@ -99,16 +95,19 @@ impl Region<'_> {
     }
 
     /// Reads a field.
+    #[inline(always)]
     pub(crate) fn read(self, field: Field) -> u64 {
         self.0.read(place(field))
     }
 
     /// Reads a field of at most 32 bits.
+    #[inline(always)]
     pub(crate) fn read_32(self, field: Field) -> u32 {
         self.read(field) as u32
     }
 
     /// Writes a field; bits that it does not have are dropped.
+    #[inline(always)]
     pub(crate) fn write(self, field: Field, value: u64) {
         let value = match field.width() {
             Width::Bits16 => value & 0xffff,

@@ -64,13 +64,13 @@ pub(crate) fn after_instruction(cpu: &mut Cpu) {
 
 /// Starts the VMX-preemption timer.
 pub(super) fn start_timer(cpu: &mut Cpu, value: u32) {
-    let now = cpu.package.tsc();
-    if let Some(guest) = &mut cpu.arch.vmx.guest {
-        let counts = guest.controls.pin.contains(PinControls::PREEMPTION_TIMER);
-        guest.deadline = counts.then(|| now + (u64::from(value) << PREEMPTION_RATE));
-        if value == 0 && counts {
-            cpu.run.attention |= attention::GUEST;
-        }
+    let Some(guest) = &mut cpu.arch.vmx.guest else { return };
+    if !guest.controls.pin.contains(PinControls::PREEMPTION_TIMER) {
+        return;
+    }
+    guest.deadline = Some(cpu.package.tsc() + (u64::from(value) << PREEMPTION_RATE));
+    if value == 0 {
+        cpu.run.attention |= attention::GUEST;
     }
 }
 
