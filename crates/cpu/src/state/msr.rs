@@ -27,6 +27,8 @@ pub struct Msrs {
     pub pat: u64,
     /// IA32_DEBUGCTL.
     pub debugctl: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
 }
 
 impl Default for Msrs {
@@ -44,6 +46,7 @@ impl Default for Msrs {
             sysenter_eip: 0,
             pat: 0x0007_0406_0007_0406,
             debugctl: 0,
+            spec_ctrl: 0,
         }
     }
 }

@@ -84,6 +84,7 @@ impl Cpu {
             msr::SYSENTER_EIP => self.arch.msrs.sysenter_eip,
             msr::PAT => self.arch.msrs.pat,
             msr::DEBUGCTL => self.arch.msrs.debugctl,
+            msr::SPEC_CTRL => self.arch.msrs.spec_ctrl,
             _ if self.ctl.features.vmx => return Ok(capability::read(index, &self.ctl.features)),
             _ => return Ok(None),
         }))
@@ -143,6 +144,9 @@ impl Cpu {
             msr::PAT => are_pat_types(value) && store(&mut self.arch.msrs.pat, value, u64::MAX),
             // LBR and BTF are not there to be enabled.
             msr::DEBUGCTL => store(&mut self.arch.msrs.debugctl, value, DEBUGCTL),
+            // Nothing speculates. Hypervisors write these on each entry and exit.
+            msr::SPEC_CTRL => store(&mut self.arch.msrs.spec_ctrl, value, SPEC_CTRL),
+            msr::PRED_CMD => value & !PRED_CMD == 0,
             _ => return Ok(false),
         };
         if accepted { Ok(true) } else { Err(self.gp(0)) }
@@ -171,6 +175,11 @@ impl Cpu {
 
 /// Bits of IA32_DEBUGCTL that can be set. Nothing records branches.
 pub(crate) const DEBUGCTL: u64 = msr::DEBUGCTL_LBR | msr::DEBUGCTL_BTF;
+
+/// Bits of IA32_SPEC_CTRL that can be set: IBRS, STIBP, SSBD, BHI_DIS_S.
+const SPEC_CTRL: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 10;
+/// Bits of IA32_PRED_CMD, which is only written: IBPB.
+const PRED_CMD: u64 = 1 << 0;
 
 /// Stores a value that has no bits outside `allowed`.
 fn store(register: &mut u64, value: u64, allowed: u64) -> bool {

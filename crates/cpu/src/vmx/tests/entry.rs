@@ -93,3 +93,28 @@ fn guest_state_is_loaded_and_host_state_comes_back() {
     );
     assert_eq!(machine.read(Field::ENTRY_CONTROLS) as u32 & EntryControls::IA32E.bits(), 1 << 9);
 }
+
+#[test]
+fn lists_hold_the_register_of_speculation_control() {
+    let lists = |loaded: u64| {
+        let mut machine = Machine::new();
+        for (n, (address, count, value)) in (0..).zip([
+            (Field::ENTRY_MSR_LOAD_ADDRESS, Field::ENTRY_MSR_LOAD_COUNT, loaded),
+            (Field::EXIT_MSR_STORE_ADDRESS, Field::EXIT_MSR_STORE_COUNT, 0),
+            (Field::EXIT_MSR_LOAD_ADDRESS, Field::EXIT_MSR_LOAD_COUNT, 4),
+        ]) {
+            let entry = PAGE + 16 * n;
+            machine.write(address, entry);
+            machine.write(count, 1);
+            machine.guest.write_u64(entry, cloister_x86::msr::SPEC_CTRL.into());
+            machine.guest.write_u64(entry + 8, value);
+        }
+        machine
+    };
+    let mut machine = lists(1);
+    assert_eq!(machine.run(|a| a.cpuid()), End::Host(10));
+    assert_eq!(machine.guest.read_u64(PAGE + 24), 1);
+    assert_eq!(machine.guest.vcpu.cpu.arch.msrs.spec_ctrl, 4);
+    // A reserved bit.
+    assert_eq!(lists(1 << 3).run(|a| a.cpuid()), INVALID_MSR);
+}

@@ -29,15 +29,10 @@ const MISC_ENABLE_WRITABLE: u64 = 1 << 0
     | MISC_ENABLE_XD_DISABLE;
 /// Microcode revision, in the upper half of IA32_BIOS_SIGN_ID.
 const MICROCODE_REVISION: u64 = 0x0d00_0404 << 32;
-/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD, BHI_DIS_S.
-const SPEC_CTRL_BITS: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 10;
-/// IA32_PRED_CMD: IBPB.
-const PRED_CMD_BITS: u64 = 1 << 0;
 
 /// The owner's registers of one processor.
 #[derive(Clone, Debug)]
 pub(super) struct MsrBank {
-    spec_ctrl: u64,
     misc_enable: u64,
     microcode: u64,
     mtrr_def_type: u64,
@@ -50,7 +45,6 @@ pub(super) struct MsrBank {
 impl Default for MsrBank {
     fn default() -> Self {
         Self {
-            spec_ctrl: 0,
             misc_enable: MISC_ENABLE,
             microcode: MICROCODE_REVISION,
             mtrr_def_type: DEF_TYPE_WRITE_BACK,
@@ -85,7 +79,6 @@ impl MsrBank {
         Some(match index {
             // XSS: no supervisor state component is supported.
             msr::PLATFORM_ID | msr::MCG_CAP | msr::MCG_STATUS | msr::XSS => 0,
-            msr::SPEC_CTRL => self.spec_ctrl,
             msr::FEATURE_CONTROL => return self.feature_control,
             msr::BIOS_SIGN_ID => self.microcode,
             msr::PLATFORM_INFO => (TSC_HZ / 100_000_000) << 8,
@@ -104,8 +97,6 @@ impl MsrBank {
     /// WRMSR. `false` is #GP(0): no such register, read-only, or a reserved bit.
     pub(super) fn write(&mut self, index: u32, value: u64) -> bool {
         match index {
-            msr::SPEC_CTRL if value & !SPEC_CTRL_BITS == 0 => self.spec_ctrl = value,
-            msr::PRED_CMD => return value & !PRED_CMD_BITS == 0,
             msr::MCG_STATUS | msr::XSS => return value == 0,
             // Software writes zero, executes CPUID, and reads the revision (SDM Vol. 3A, 9.11.7.1):
             // it is there whatever was written.
@@ -193,8 +184,6 @@ mod tests {
         let mut bank = MsrBank::default();
 
         for (index, value) in [
-            (msr::SPEC_CTRL, 1 << 3),
-            (msr::PRED_CMD, 2),
             (msr::ARCH_CAPABILITIES, 0),
             (msr::MTRRCAP, 0),
             (msr::MTRR_DEF_TYPE, 2),
@@ -208,7 +197,7 @@ mod tests {
         ] {
             assert!(!bank.write(index, value), "{index:#x}");
         }
-        for index in [0x214, 0x251, 0x270, msr::PRED_CMD, 0x1234, 0xc001_0015] {
+        for index in [0x214, 0x251, 0x270, 0x1234, 0xc001_0015] {
             assert_eq!(bank.read(index), None, "{index:#x}");
         }
     }
