@@ -111,6 +111,27 @@ pub(crate) struct Jump {
     heat: u32,
 }
 
+impl Jump {
+    /// Whether it leads to a fresh block at `la` under one of two keys.
+    #[inline(always)]
+    fn leads_to(&self, la: u64, key: u64, global_key: u64) -> bool {
+        self.la == la
+            && (self.key == key || self.key == global_key)
+            && self.changes == code_changes()
+    }
+
+    /// What to run of its block.
+    #[inline(always)]
+    fn run(&self) -> Run {
+        Run {
+            ops: NonNull::slice_from_raw_parts(self.ops, self.count as usize),
+            phys: self.phys,
+            code: self.code,
+            heat: self.heat,
+        }
+    }
+}
+
 /// Whether code at `la` may be translated: not within the reach of a relative branch (2 GiB) from
 /// where canonical addresses end, for a branch beyond it faults at the branch, which translated
 /// code does not look for.
@@ -212,23 +233,23 @@ impl Blocks {
         ((la as u32).wrapping_mul(JUMP_FACTOR) >> JUMP_FACTOR_SHIFT) as usize
     }
 
-    /// The fresh block at linear address `la`, if the jump cache knows it under one of two keys.
+    /// The fresh block at linear address `la`, if the jump cache knows it under one of two keys, which is
+    /// about to run once more.
     #[inline(always)]
     #[must_use]
     pub(crate) fn jump(&mut self, la: u64, key: u64, global_key: u64) -> Option<Run> {
         let jump = &mut self.jumps[Self::slot(la)];
-        (jump.la == la
-            && (jump.key == key || jump.key == global_key)
-            && jump.changes == code_changes())
-        .then(|| {
+        jump.leads_to(la, key, global_key).then(|| {
             jump.heat = jump.heat.wrapping_add(1);
-            Run {
-                ops: NonNull::slice_from_raw_parts(jump.ops, jump.count as usize),
-                phys: jump.phys,
-                code: jump.code,
-                heat: jump.heat,
-            }
+            jump.run()
         })
+    }
+
+    /// The same of a block that does not run as a whole.
+    #[must_use]
+    pub(crate) fn known(&self, la: u64, key: u64, global_key: u64) -> Option<Run> {
+        let jump = &self.jumps[Self::slot(la)];
+        jump.leads_to(la, key, global_key).then(|| jump.run())
     }
 
     /// What to run of a block.

@@ -16,7 +16,7 @@ use crate::debugger;
 use crate::event::{self as delivery, debug};
 use crate::exit::{Exec, Exit, Stop};
 use crate::kicker::event;
-use crate::lower::{MAX_LEN, lower};
+use crate::lower::{MAX_LEN, lower, terminator};
 use crate::native::{LOOKS, Translator};
 use crate::op::{BLOCK_SLOT, Op};
 use crate::package::Package;
@@ -277,6 +277,7 @@ impl Vcpu {
         self.cpu.run.monitor_trap = self.cpu.run.attention & attention::MONITOR_TRAP != 0;
         self.cpu.set_shadow(Shadow::None);
         self.cpu.run.shadowed = shadow;
+        let alone = self.cpu.run.attention & attention::ALONE != 0;
         self.cpu.run.attention &= !attention::ALONE;
         self.cpu.run.device_next = 0;
         self.cpu.run.virtual_write = None;
@@ -284,7 +285,9 @@ impl Vcpu {
         let resume = self.cpu.arch.system_flags & Rflags::RF;
         self.cpu.arch.system_flags.remove(Rflags::RF);
         self.cpu.run.between_iterations = false;
-        let outcome = self.run_single();
+        // It alone has software run code instruction by instruction as a matter of course: after each STI.
+        let shadowed = shadow != Shadow::None && !alone;
+        let outcome = self.run_single(shadowed);
         self.cpu.run.shadowed = Shadow::None;
         let exit = match outcome {
             Ok(()) | Err(Stop::JUMP) => {
@@ -346,10 +349,55 @@ impl Vcpu {
     /// iterations.
     pub fn execute_one(&mut self) -> Exec {
         self.cpu.run.device_next = 0;
-        self.run_single()
+        self.run_single(false)
     }
 
-    fn run_single(&mut self) -> Exec {
+    /// Runs the next instruction: `shadowed` if a shadow is why it runs on its own, so that its block is
+    /// likely to stay.
+    fn run_single(&mut self, shadowed: bool) -> Exec {
+        if !shadowed || !self.take_first_op()? {
+            self.decode_single()?;
+        }
+        self.cpu.run.alone = true;
+        let outcome = run_ops(&mut self.cpu, &self.decoded, u64::MAX);
+        self.cpu.run.alone = false;
+        outcome
+    }
+
+    /// Takes the next instruction from the block at RIP; `false` if there is none.
+    fn take_first_op(&mut self) -> Exec<bool> {
+        let [key, global_key] = self.cpu.jump_keys();
+        let run = match self.blocks.known(self.cpu.arch.rip, key, global_key) {
+            Some(run) => run,
+            None => match self.find_block_slow() {
+                Ok(run) => run,
+                // The instruction is to run on its own.
+                Err(Stop::JUMP) => {
+                    self.cpu.run.attention &= !attention::ALONE;
+                    return Ok(false);
+                }
+                Err(stop) => return Err(stop),
+            },
+        };
+        #[expect(unsafe_code, reason = "a run points to ops")]
+        // SAFETY: `self.blocks` just gave the run.
+        let ops = unsafe { self.blocks.ops(run) };
+        let (first, alone) = (ops[0], ops.len() == 1);
+        if first.len == 0 {
+            // It asks for a breakpoint.
+            return Ok(false);
+        }
+        // `find_block_slow` decodes here.
+        self.decoded.clear();
+        self.decoded.push(first);
+        if !alone {
+            self.decoded.push(terminator(first.len.into()));
+        }
+        Ok(true)
+    }
+
+    /// Fetches and decodes the next instruction.
+    fn decode_single(&mut self) -> Exec {
         let start = self.fetch_address()?;
         let mut bytes = [0u8; MAX_LEN];
         // What CS lets the processor fetch, and what of it is in the first page.
@@ -374,10 +422,7 @@ impl Vcpu {
             self.cpu.arch.gpr[usize::from(BLOCK_SLOT)] = self.cpu.arch.rip;
             return Err(self.cpu.gp(0));
         }
-        self.cpu.run.alone = true;
-        let outcome = run_ops(&mut self.cpu, &self.decoded, u64::MAX);
-        self.cpu.run.alone = false;
-        outcome
+        Ok(())
     }
 
     #[inline(always)]

@@ -133,7 +133,7 @@ pub(crate) fn bare(run: crate::op::Handler, offset: usize, len: u8) -> Op {
 }
 
 /// Ends a block whose last instruction is not a branch.
-fn terminator(offset: usize) -> Op {
+pub(crate) fn terminator(offset: usize) -> Op {
     extern "C" fn advance(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.arch.rip = cpu.op_rip(op);
         Ok(())
