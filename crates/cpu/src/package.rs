@@ -71,13 +71,12 @@ impl Package {
     }
 
     /// The time stamp counter, before a processor's own offset.
-    #[cfg_attr(
-        not(test),
-        expect(clippy::cast_possible_truncation, reason = "a counter of 64 bits")
-    )]
     #[must_use]
     pub(crate) fn tsc(&self) -> u64 {
-        (u128::from(self.nanos()) * u128::from(self.tsc_hz) / 1_000_000_000) as u64
+        const SECOND: u64 = 1_000_000_000;
+        let nanos = self.nanos();
+        // Without the division of 128 bits that the product of both would need.
+        nanos / SECOND * self.tsc_hz + nanos % SECOND * self.tsc_hz / SECOND
     }
 }
 
