@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 15] = [
+const TARGETS: [(&str, u32); 16] = [
     ("leaf_operands", 4096),
     ("sigstruct", 64),
     ("einittoken", 64),

@@ -35,7 +35,10 @@ use crate::qmp::Listen;
 use crate::seed::SeedArgs;
 use crate::shares::ShareConfig;
 use crate::vsock::VsockConfig;
-use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox, parse_translate};
+use values::{
+    parse_accelerator, parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox,
+    parse_translate,
+};
 
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
@@ -146,6 +149,10 @@ pub struct RunArgs {
     /// Exit with code 2 when the guest resets, instead of booting it again
     #[arg(long)]
     no_reboot: bool,
+    /// What executes the processors: this program (soft), the host's KVM (kvm), or KVM where it does well
+    /// (auto; see cloister info)
+    #[arg(long, value_name = "auto|kvm|soft", default_value = "soft")]
+    accel: String,
     /// Translate guest code to code of the host: what runs often (on), all that runs twice (always),
     /// or nothing (off)
     #[arg(long, value_name = "on|off|always", default_value = "on")]
@@ -257,6 +264,7 @@ impl RunArgs {
             launch_key: launch_key.map_err(ValueError::LaunchKey)?,
             platform: self.platform,
             no_reboot: self.no_reboot,
+            accelerator: parse_accelerator(&self.accel)?,
             translate: parse_translate(&self.translate)?,
         })
     }
@@ -530,7 +538,7 @@ mod tests {
             "cloister run --kernel k --initrd i --append console=hvc0 --memory 1G --cpus 4 \
              --disk a --disk b,readonly --sgx-epc id=epc0,size=64M --sgx-epc \
              id=epc1,size=32M,prealloc=on --epc-quota 80M --epc-reserve 32M --cpu host,-sgx2 \
-             --platform p --no-reboot",
+             --platform p --no-reboot --accel kvm",
         );
 
         let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
@@ -572,6 +580,7 @@ mod tests {
                 launch_key: None,
                 platform: Some("p".into()),
                 no_reboot: true,
+                accelerator: crate::accel::Choice::Kvm,
                 translate: crate::config::Translate::On,
             }
         );

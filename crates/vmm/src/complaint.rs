@@ -30,6 +30,8 @@ pub enum Setting {
     Cpu,
     /// The NUMA nodes.
     Nodes,
+    /// What executes the processors.
+    Accelerator,
     /// Disks.
     Disk,
     /// Folders of the host.
@@ -68,7 +70,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -77,6 +79,7 @@ impl Setting {
         Self::Cpus,
         Self::Cpu,
         Self::Nodes,
+        Self::Accelerator,
         Self::Disk,
         Self::Share,
         Self::Vsock,
@@ -107,6 +110,7 @@ impl Setting {
             Self::Cpus => "the number of processors",
             Self::Cpu => "the processors",
             Self::Nodes => "the NUMA nodes",
+            Self::Accelerator => "the accelerator",
             Self::Disk => "the disk",
             Self::Share => "the shared folder",
             Self::Vsock => "the vsock device",

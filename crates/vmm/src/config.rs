@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::accel::Choice;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::cpu_flags::CpuConfig;
 use crate::disk::ImageFormat;
@@ -158,7 +159,9 @@ pub struct MachineConfig {
     pub platform: Option<PathBuf>,
     /// A reset ends the machine instead of starting the kernel again.
     pub no_reboot: bool,
-    /// Whether guest code is translated.
+    /// What executes the processors.
+    pub accelerator: Choice,
+    /// Whether software processors translate guest code.
     pub translate: Translate,
 }
 

@@ -8,6 +8,8 @@ use std::path::Path;
 use cloister_x86::cpuid::{FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, SGX_EAX_SGX1, SGX_EAX_SGX2};
 use kvm_ioctls::Kvm;
 
+use crate::accel::Accelerator;
+
 /// The only version of the KVM API that was ever made.
 const KVM_API_VERSION: i32 = 12;
 
@@ -39,6 +41,8 @@ pub struct HostInfo {
     kvm: Result<i32, String>,
     sgx: Option<HostSgx>,
     nodes: [Node; 3],
+    /// Why `--accel auto` is software processors, if it is.
+    why_soft: Option<String>,
 }
 
 impl HostInfo {
@@ -50,6 +54,7 @@ impl HostInfo {
             sgx: host_sgx(),
             nodes: ["/dev/sgx_vepc", "/dev/sgx_enclave", "/dev/sgx_provision"]
                 .map(|path| Node { path, opened: probe_node(Path::new(path)) }),
+            why_soft: Accelerator::why_not_kvm().map(|why| why.to_string()),
         }
     }
 }
@@ -125,10 +130,14 @@ impl fmt::Display for HostInfo {
         }
         writeln!(
             f,
-            "{:WIDTH$}soft, because this version has no other: processors and SGX are executed in \
-             software, and need neither KVM nor SGX of the host",
+            "{:WIDTH$}soft: processors and SGX are executed in software, and need neither KVM nor SGX \
+             of the host",
             "Accelerator"
-        )
+        )?;
+        match &self.why_soft {
+            None => writeln!(f, "{:WIDTH$}kvm, and soft for a guest with SGX", "Automatic choice"),
+            Some(why) => writeln!(f, "{:WIDTH$}soft, since {why}", "Automatic choice"),
+        }
     }
 }
 
@@ -150,6 +159,7 @@ mod tests {
                 Node { path: "/dev/sgx_enclave", opened: error(io::ErrorKind::NotFound) },
                 Node { path: "/dev/sgx_provision", opened: error(io::ErrorKind::PermissionDenied) },
             ],
+            why_soft: Some("there is no KVM".into()),
         };
 
         assert_eq!(
@@ -159,13 +169,14 @@ mod tests {
              /dev/sgx_vepc       usable\n\
              /dev/sgx_enclave    not usable: entity not found\n\
              /dev/sgx_provision  not usable: permission denied\n\
-             Accelerator         soft, because this version has no other: processors and SGX are \
-             executed in software, and need neither KVM nor SGX of the host\n"
+             Accelerator         soft: processors and SGX are executed in software, and need neither KVM \
+             nor SGX of the host\n\
+             Automatic choice    soft, since there is no KVM\n"
         );
     }
 
     #[test]
     fn the_host_this_runs_on_is_described_whatever_it_has() {
-        assert_eq!(HostInfo::gather().to_string().lines().count(), 6);
+        assert_eq!(HostInfo::gather().to_string().lines().count(), 7);
     }
 }

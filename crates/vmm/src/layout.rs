@@ -155,6 +155,14 @@ impl Layout {
         &self.epc
     }
 
+    /// Bits of guest-physical addresses that RAM, EPC and the 32-bit hole take.
+    #[must_use]
+    pub fn address_bits(&self) -> u32 {
+        let ends = self.ram().into_iter().chain(self.epc.iter().cloned()).map(|range| range.end);
+        let end = ends.fold(HIGH_RAM_BASE, u64::max);
+        (end - 1).ilog2() + 1
+    }
+
     /// The memory map for e820 and PVH: ascending, no entry touches another's bytes. At most 15
     /// entries: six fixed ones, high RAM, eight EPC sections.
     #[must_use]
@@ -201,6 +209,8 @@ mod tests {
 
         assert_eq!(layout.ram(), [0..0xc000_0000, 0x1_0000_0000..0x1_4000_1000]);
         assert_eq!(layout.epc(), [0x1_4020_0000..0x1_4020_1000, 0x1_4040_0000..0x11_4040_0000]);
+        assert_eq!(layout.address_bits(), 37);
+        assert_eq!(Layout::new(512 << 20, &[]).unwrap().address_bits(), 32);
     }
 
     #[test]

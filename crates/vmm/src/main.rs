@@ -294,8 +294,10 @@ fn run_machine(
     sleep_exactly();
     // Every thread is started after this, and inherits it.
     let largest = machine.largest_disk().max(console.file_size());
-    let sandbox =
-        sandbox.map(|wording| Sandbox::new(largest, machine.devices(), wording)).transpose();
+    let ioctls = machine.accelerator().ioctls();
+    let sandbox = sandbox
+        .map(|wording| Sandbox::new(largest, machine.devices(), &ioctls, wording))
+        .transpose();
     let sandbox = sandbox.map_err(|error| error.complaint())?.unwrap_or_default();
     sandbox.enter(ThreadKind::Main).map_err(|error| error.complaint())?;
     let control = Control::new(console.output().map_err(refused_by_host)?);

@@ -142,7 +142,7 @@ fn help_as_an_argument_lists_what_there_is() {
         ("-cpu", "\nx86 host "),
         ("-cpu", "sgx-aex-notify"),
         ("-device", "name \"virtio-blk-device\""),
-        ("-accel", "\ntcg\n"),
+        ("-accel", "\nkvm\ntcg\n"),
         ("-object", "memory-backend-epc"),
     ] {
         let output = cloister(&["qemu", option, "help"], Path::new("."));

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use cloister_boot::testing::bzimage;
+use cloister_vmm::accel::Choice;
 use cloister_vmm::config::{BootConfig, EpcConfig, MachineConfig, Translate};
 use cloister_vmm::cpu_flags::CpuConfig;
 use cloister_vmm::machine::{Control, Machine};
@@ -76,6 +77,7 @@ fn random_kernels_never_panic_and_always_end() {
             launch_key: None,
             platform: None,
             no_reboot: rng.next_u32() & 1 == 0,
+            accelerator: Choice::Soft,
             translate: match rng.next_u32() & 1 {
                 0 if !always => Translate::On,
                 _ => Translate::Always,

@@ -298,7 +298,7 @@ pub(super) fn info(setup: &Setup) -> Result<()> {
 
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "exit {}", output.status);
-    for word in ["KVM", "SGX", "/dev/sgx_vepc", "Accelerator", "because"] {
+    for word in ["KVM", "SGX", "/dev/sgx_vepc", "Accelerator", "Automatic choice"] {
         ensure!(text.contains(word), "nothing is said of {word}:\n{text}");
     }
     Ok(())

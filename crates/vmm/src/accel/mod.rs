@@ -1,10 +1,16 @@
 //! Accelerators: what executes a machine's processors. Devices and boot know none of them.
 
+mod choice;
+mod entry;
+mod kvm;
 mod soft;
 
+pub use choice::{AccelError, Accelerator, Choice, PassedOver};
 pub use cloister_cpu::{Activity, ArchState, DebugPoints, DebugStop, Watchpoint};
+pub use kvm::{Host as KvmHost, Ioctls, KvmError};
 pub use soft::Translators;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +35,8 @@ pub struct VmConfig {
     pub vmx: bool,
     /// SGX, if the guest has it.
     pub sgx: Option<Arc<SgxVm>>,
-    /// Translators of its code.
-    pub translators: Translators,
+    /// What executes it.
+    pub accelerator: Accelerator,
 }
 
 impl VmConfig {
@@ -38,15 +44,21 @@ impl VmConfig {
     ///
     /// # Errors
     ///
-    /// [`VcpuError::Memory`], [`VcpuError::Barrier`].
+    /// [`VcpuError::Memory`], [`VcpuError::Barrier`], [`VcpuError::Kvm`].
     pub fn create(&self) -> Result<Arc<dyn Vm>, VcpuError> {
-        Ok(Arc::new(soft::SoftVm::new(self)?))
+        Ok(match &self.accelerator {
+            Accelerator::Soft(translators) => Arc::new(soft::SoftVm::new(self, translators)?),
+            Accelerator::Kvm(host) => Arc::new(kvm::KvmVm::new(host, self)?),
+        })
     }
 
     /// What CPUID says on these processors.
     #[must_use]
     pub fn cpuid(&self) -> GuestCpuid {
-        soft::cpuid(self)
+        match &self.accelerator {
+            Accelerator::Soft(_) => soft::cpuid(self),
+            Accelerator::Kvm(host) => kvm::cpuid(host, self),
+        }
     }
 }
 
@@ -79,11 +91,19 @@ pub trait Vm: Send + Sync {
 /// The state of a processor as plain data: what a debugger shows and changes, and a snapshot keeps.
 pub trait VcpuState {
     /// Its architectural state, between two instructions. Called while the processor does not run.
-    fn state(&self) -> ArchState;
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Kvm`].
+    fn state(&self) -> Result<ArchState, VcpuError>;
 
-    /// Replaces its architectural state, without any check. Called while the processor does not run and
-    /// no [`VmEvent`] waits for an answer.
-    fn set_state(&mut self, state: ArchState);
+    /// Replaces its architectural state. Software processors check nothing. Called while the processor does
+    /// not run and no [`VmEvent`] waits for an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Kvm`] for a state that KVM refuses, of which a part may be there then.
+    fn set_state(&mut self, state: ArchState) -> Result<(), VcpuError>;
 }
 
 /// A processor under a debugger of the owner's, which the guest does not notice. All of it is called while
@@ -91,14 +111,26 @@ pub trait VcpuState {
 pub trait VcpuDebug {
     /// Sets where it stops with [`VmEvent::Debug`], for `None` nowhere any more. One that goes on at a
     /// breakpoint stops at it again, unless by a step.
-    fn set_debug_points(&mut self, points: Option<&DebugPoints>);
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::DebugPoints`] for more than the accelerator has room for: then those before stay.
+    fn set_debug_points(&mut self, points: Option<&DebugPoints>) -> Result<(), VcpuError>;
 
-    /// Has it stop after one instruction. Interrupts wait until then.
-    fn debug_step(&mut self);
+    /// Has it stop after one instruction. On a software processor interrupts wait until then.
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Kvm`].
+    fn debug_step(&mut self) -> Result<(), VcpuError>;
 
     /// Makes its state fit to be shown: takes back a step that was not made, and leaves an enclave whose
     /// contents are nobody's to see.
-    fn debug_pause(&mut self);
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Kvm`].
+    fn debug_pause(&mut self) -> Result<(), VcpuError>;
 
     /// Reads memory at linear address `la`, and returns how many bytes came before the first that is not
     /// memory. The EPC reads as ones.
@@ -182,15 +214,63 @@ pub enum VcpuError {
     Memory,
     /// The host cannot make processors see each other's changes of code.
     #[error("several processors need membarrier(2), which fails here: {0}")]
-    Barrier(std::io::Error),
+    Barrier(io::Error),
+    /// KVM refuses a request.
+    #[error("{what}: {source}")]
+    Kvm {
+        /// The request.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The host's processor refuses the guest's state.
+    #[error("KVM cannot enter the guest: hardware reason {0:#x}")]
+    KvmEntry(u64),
+    /// KVM cannot go on.
+    #[error("KVM cannot go on at RIP {rip:#x}: {}", internal(*.suberror, .bytes))]
+    KvmInternal {
+        /// KVM_INTERNAL_ERROR_*.
+        suberror: u32,
+        /// Where the guest is.
+        rip: u64,
+        /// The instruction there, where KVM knows it.
+        bytes: Vec<u8>,
+    },
+    /// More breakpoints and watchpoints than the processor has debug registers.
+    #[error("a processor under KVM stops at four breakpoints and watchpoints at most")]
+    DebugPoints,
+}
+
+/// What KVM cannot do (linux/kvm.h, KVM_INTERNAL_ERROR_*).
+fn internal(suberror: u32, bytes: &[u8]) -> String {
+    let what = match suberror {
+        1 => "it does not emulate this instruction",
+        2 => "an exception while another was delivered",
+        3 => "an exit while an event was delivered",
+        4 => "an exit that it does not know",
+        _ => "an internal error",
+    };
+    match bytes {
+        [] => format!("{what} (suberror {suberror})"),
+        bytes => format!("{what} (suberror {suberror}, bytes {bytes:02x?})"),
+    }
 }
 
 impl VcpuError {
+    /// KVM refuses `what`.
+    pub(crate) fn kvm(what: &'static str, error: kvm_ioctls::Error) -> Self {
+        Self::Kvm { what, source: error.into() }
+    }
+
     /// Which setting the host cannot serve, why, and what to do.
     #[must_use]
     pub fn complaint(&self) -> Complaint {
         match self {
             Self::EpcExhausted { .. } => Complaint::of_nothing_set(self),
+            Self::Kvm { .. } | Self::KvmEntry(_) | Self::KvmInternal { .. } | Self::DebugPoints => {
+                let fix = Phrase::from("write ").setting(Setting::Accelerator).text(" soft");
+                Complaint::new(Setting::Accelerator, self.to_string(), fix)
+            }
             Self::Memory => {
                 Complaint::new(Setting::Memory, self.to_string(), "write a smaller size")
             }

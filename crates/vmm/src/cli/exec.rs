@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::values::on_or_off;
 use super::wording::ExecWording;
+use crate::accel::Choice;
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, CpusError, EpcConfig, MachineConfig, Translate, parse_cpus,
@@ -218,6 +219,7 @@ impl MachineArgs {
             launch_key: None,
             platform: self.platform.clone(),
             no_reboot: true,
+            accelerator: Choice::Soft,
             translate: Translate::On,
         };
         machine.layout().map_err(ExecArgsError::Config)?;

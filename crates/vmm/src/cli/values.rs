@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::accel::Choice;
 use crate::config::{
     BackingConfig, CpusError, DiskConfig, EpcConfig, LaunchKeyError, Translate, is_identifier,
 };
@@ -84,6 +85,9 @@ pub enum ValueError {
          leave it out, and it is on"
     )]
     Translate(String),
+    /// `--accel` is not an accelerator.
+    #[error("--accel: it is auto, kvm or soft, not {0:?}: leave it out, and it is soft")]
+    Accelerator(String),
     /// `--share` is not a tag and a folder.
     #[error("--share: {0}")]
     Share(ShareConfigError),
@@ -124,6 +128,16 @@ pub(super) fn on_or_off(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+/// Reads the value of `--accel`.
+pub(super) fn parse_accelerator(text: &str) -> Result<Choice, ValueError> {
+    match text {
+        "auto" => Ok(Choice::Auto),
+        "kvm" => Ok(Choice::Kvm),
+        "soft" => Ok(Choice::Soft),
+        _ => Err(ValueError::Accelerator(text.to_owned())),
     }
 }
 

@@ -17,6 +17,7 @@ impl Wording for RunWording {
             Setting::Memory => "--memory",
             Setting::Cpus => "--cpus",
             Setting::Cpu => "--cpu",
+            Setting::Accelerator => "--accel",
             Setting::Disk => "--disk",
             Setting::Share => "--share",
             Setting::Vsock => "--vsock",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::accel::Choice;
 use crate::cli::RunWording;
 use crate::complaint::Wording as _;
 use crate::qemu::QemuWording;
@@ -22,6 +23,7 @@ fn config(ram: u64, epc: &[&str]) -> MachineConfig {
         launch_key: None,
         platform: None,
         no_reboot: false,
+        accelerator: Choice::default(),
         translate: Translate::default(),
     }
 }

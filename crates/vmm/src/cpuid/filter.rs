@@ -10,6 +10,8 @@ use super::model::{CpuModel, regs, word};
 
 /// The highest basic leaf under IA32_MISC_ENABLE's "limit CPUID maxval" (SDM Vol. 4, MSR 1A0H).
 const LIMITED_LEAF: u32 = 2;
+/// Extended topology, which is the machine's.
+const LEAF_TOPOLOGY: u32 = 0x0b;
 /// Highest hypervisor leaf.
 const MAX_HYPERVISOR_LEAF: u32 = 0x4000_0001;
 /// Leaf 1, ECX: OSXSAVE.
@@ -82,6 +84,15 @@ impl CpuidTable {
         }
     }
 
+    /// Every leaf and subleaf that is not all zero, each once, and whether the leaf looks at ECX.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<(u32, u32, bool)> {
+        let topology = (0..2).map(|level| (LEAF_TOPOLOGY, level));
+        let hypervisor = (0x4000_0000..=MAX_HYPERVISOR_LEAF).map(|leaf| (leaf, 0));
+        let all = self.model.leaves().chain(topology).chain(hypervisor);
+        all.map(|(leaf, subleaf)| (leaf, subleaf, CpuModel::has_subleaves(leaf))).collect()
+    }
+
     /// The highest basic leaf.
     fn last_leaf(&self, state: &CpuidState) -> u32 {
         let last = self.model.leaf(0, 0).eax;
@@ -104,7 +115,7 @@ impl CpuidTable {
                 set(&mut result.edx, LEAF_1_EDX_HTT, self.cpus > 1);
             }
             0x04 => self.share(&mut result),
-            0x0b => result = self.topology(subleaf, state),
+            LEAF_TOPOLOGY => result = self.topology(subleaf, state),
             0x0d => match subleaf {
                 0 => {
                     let all = Xfeatures::from_bits_retain(

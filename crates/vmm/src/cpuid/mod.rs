@@ -2,6 +2,7 @@
 //! SGX. The SGX leaves, 12H and the SGX bits of leaf 7, are the virtualization layer's.
 
 mod filter;
+mod host;
 mod model;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use cloister_virt::SgxVm;
 use cloister_x86::cpuid::CpuidResult;
 
 pub use filter::{CpuidState, CpuidTable};
+pub use host::HostCpu;
 pub use model::{ARCH_CAPABILITIES, CpuModel, TSC_HZ};
 
 /// What CPUID says in a guest: the leaves of its machine, and its SGX.
@@ -37,6 +39,12 @@ impl GuestCpuid {
             Some(sgx) if !state.leaves_limited => sgx.amend_cpuid(leaf, subleaf, result),
             _ => result,
         }
+    }
+
+    /// Every leaf and subleaf that is not all zero, each once, and whether the leaf looks at ECX.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<(u32, u32, bool)> {
+        self.table.leaves()
     }
 
     /// What CPUID returns on the bootstrap processor after reset. Leaves that tell of SGX are the

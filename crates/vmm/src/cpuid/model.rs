@@ -149,6 +149,16 @@ impl CpuModel {
         Self { leaves }
     }
 
+    /// A model with these leaves, by leaf and subleaf.
+    pub(super) const fn of(leaves: BTreeMap<(u32, u32), CpuidResult>) -> Self {
+        Self { leaves }
+    }
+
+    /// The leaves that it has, by leaf and subleaf.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.leaves.keys().copied()
+    }
+
     /// The same with VMX.
     #[must_use]
     pub fn with_vmx(mut self) -> Self {

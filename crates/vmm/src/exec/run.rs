@@ -105,7 +105,9 @@ pub unsafe fn run(
     terminal::hold_stop_signals().map_err(refused("the host does not let signals wait"))?;
     // What the command writes to this process's output is as long as it likes.
     let largest = u64::MAX;
-    let sandbox = config.sandbox.then(|| Sandbox::new(largest, machine.devices(), wording));
+    let sandbox = config.sandbox.then(|| {
+        Sandbox::new(largest, machine.devices(), &machine.accelerator().ioctls(), wording)
+    });
     let sandbox = sandbox.transpose().map_err(|error| error.complaint())?.unwrap_or_default();
     sandbox.enter(ThreadKind::Main).map_err(|error| error.complaint())?;
     let control = Control::new(output);

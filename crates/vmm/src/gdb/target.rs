@@ -100,9 +100,19 @@ impl Debugged {
     /// Stops the machine for the debugger.
     pub(super) fn stop(&mut self) {
         self.control.stop();
-        if let Err(error) = self.control.ask(0..self.cpus, |vcpu| vcpu.debug_pause()) {
+        if let Err(error) = self.pause() {
             tracing::debug!(%error, "no processors to show");
         }
+    }
+
+    /// Makes the processors fit to be shown.
+    fn pause(&self) -> Result<(), AskError> {
+        for paused in self.control.ask(0..self.cpus, |vcpu| vcpu.debug_pause())? {
+            if let Err(error) = paused {
+                tracing::warn!(%error, "a processor is not as it would be shown");
+            }
+        }
+        Ok(())
     }
 
     /// Lets the machine go on without a debugger.
@@ -111,8 +121,8 @@ impl Debugged {
         self.software.clear();
         self.hardware.clear();
         self.watched.clear();
-        let paused = self.control.ask(0..self.cpus, |vcpu| vcpu.debug_pause());
-        if let Err(error) = paused.and_then(|_| self.control.set_debug_points(self.cpus, None)) {
+        let paused = self.pause();
+        if let Err(error) = paused.and_then(|()| self.control.set_debug_points(self.cpus, None)) {
             // Of those that did not answer the server hears when they stop.
             tracing::debug!(%error, "processors keep their breakpoints");
         }
@@ -220,15 +230,16 @@ impl Target for Debugged {
 
 impl MultiThreadBase for Debugged {
     fn read_registers(&mut self, registers: &mut Packet, tid: Tid) -> TargetResult<(), Self> {
-        *registers = self.ask(tid, |vcpu| Packet::of(&vcpu.state()))?;
+        let state = self.ask(tid, |vcpu| vcpu.state())?;
+        *registers = Packet::of(&state.map_err(|_| TargetError::NonFatal)?);
         Ok(())
     }
 
     fn write_registers(&mut self, registers: &Packet, tid: Tid) -> TargetResult<(), Self> {
         let registers = registers.clone();
         let written = self.ask(tid, move |vcpu| {
-            let changed = registers.apply(&vcpu.state());
-            changed.map(|state| vcpu.set_state(state))
+            let changed = registers.apply(&vcpu.state().ok()?)?;
+            vcpu.set_state(changed).ok()
         })?;
         written.ok_or(TargetError::NonFatal)
     }
@@ -322,12 +333,12 @@ impl MultiThreadSchedulerLocking for Debugged {
 
 impl ThreadExtraInfo for Debugged {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let activity = self.ask(tid, |vcpu| vcpu.state().activity);
-        let activity = match activity {
-            Ok(Activity::Active) => "running",
-            Ok(Activity::Halted) => "halted",
-            Ok(Activity::WaitForSipi) => "waits for a start-up IPI",
-            Err(_) => "gone",
+        let state = self.ask(tid, |vcpu| vcpu.state()).ok().and_then(Result::ok);
+        let activity = match state.map(|state| state.activity) {
+            Some(Activity::Active) => "running",
+            Some(Activity::Halted) => "halted",
+            Some(Activity::WaitForSipi) => "waits for a start-up IPI",
+            None => "gone",
         };
         let text = format!("CPU#{} [{activity}]", cpu(tid));
         let length = text.len().min(buffer.len());
@@ -352,8 +363,12 @@ impl Breakpoints for Debugged {
 
 impl SwBreakpoint for Debugged {
     fn add_sw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        self.software.insert(address);
-        self.set_points()
+        let new = self.software.insert(address);
+        self.set_points().inspect_err(|_| {
+            if new {
+                self.software.remove(&address);
+            }
+        })
     }
 
     fn remove_sw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
@@ -364,8 +379,12 @@ impl SwBreakpoint for Debugged {
 
 impl HwBreakpoint for Debugged {
     fn add_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        self.hardware.insert(address);
-        self.set_points()
+        let new = self.hardware.insert(address);
+        self.set_points().inspect_err(|_| {
+            if new {
+                self.hardware.remove(&address);
+            }
+        })
     }
 
     fn remove_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
@@ -381,8 +400,9 @@ impl HwWatchpoint for Debugged {
         length: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
+        let before = self.watched.clone();
         self.watched.entry((address, length)).or_default().insert(kind.into());
-        self.set_points()
+        self.set_points().inspect_err(|_| self.watched = before)
     }
 
     fn remove_hw_watchpoint(

@@ -83,6 +83,9 @@ pub enum AskError {
     /// The host holds up a processor in a device access.
     #[error("a processor is held up in a device access and does not answer: ask again")]
     HeldUp,
+    /// The processors do not stop at so many places.
+    #[error("the accelerator has no room for so many breakpoints and watchpoints")]
+    DebugPoints,
 }
 
 impl Control {

@@ -33,7 +33,10 @@ impl Debugging {
     /// Has the processor of a new boot stop where those before it did.
     pub(super) fn prepare(&self, vcpu: &mut dyn Vcpu) {
         if let Some(points) = &self.lock().points {
-            vcpu.set_debug_points(Some(points));
+            // They were taken before.
+            if let Err(error) = vcpu.set_debug_points(Some(points)) {
+                tracing::warn!(%error, "a processor does not stop for the debugger");
+            }
         }
     }
 
@@ -64,9 +67,15 @@ impl Control {
     /// # Errors
     ///
     /// As [`Control::ask`]: processors that did not answer stop where they did before.
+    /// [`AskError::DebugPoints`]: all do.
     pub fn set_debug_points(&self, cpus: u32, points: Option<DebugPoints>) -> Result<(), AskError> {
-        self.debugging().lock().points.clone_from(&points);
-        self.ask(0..cpus, move |vcpu| vcpu.set_debug_points(points.as_ref())).map(drop)
+        let before = std::mem::replace(&mut self.debugging().lock().points, points.clone());
+        let set = self.ask(0..cpus, move |vcpu| vcpu.set_debug_points(points.as_ref()))?;
+        if set.iter().any(Result::is_err) {
+            self.debugging().lock().points = before;
+            return Err(AskError::DebugPoints);
+        }
+        Ok(())
     }
 
     /// The processor that stopped for the debugger first, and why. Others that have stopped meanwhile stop

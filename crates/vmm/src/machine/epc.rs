@@ -231,6 +231,7 @@ mod tests {
             launch_key: None,
             platform: None,
             no_reboot: false,
+            accelerator: crate::accel::Choice::Soft,
             translate: crate::config::Translate::On,
         };
         let layout = Layout::new(RAM, &[EPC]).unwrap();

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::epc::{EpcError, ReserveError};
 use super::inventory::InventoryError;
-use crate::accel::VcpuError;
+use crate::accel::{AccelError, VcpuError};
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::ConfigError;
@@ -30,6 +30,9 @@ pub enum MachineError {
     /// Guest RAM.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// What executes the processors.
+    #[error("{0}")]
+    Accelerator(AccelError),
     /// The directory of the SGX platform.
     #[error("{0}")]
     Platform(PlatformDirError),
@@ -65,6 +68,7 @@ impl MachineError {
             },
             // Their messages say what to do.
             Self::Ram(error) => Complaint::about(Setting::Memory, error),
+            Self::Accelerator(error) => error.complaint(),
             Self::Platform(error) => Complaint::about(Setting::Platform, error),
             Self::Provision(_) => Complaint::about(Setting::Cpu, self),
             Self::Epc(error) => Complaint::about(Setting::Epc, error),
@@ -74,6 +78,13 @@ impl MachineError {
                 Complaint::new(*setting, self.to_string(), "leave some out")
             }
         }
+    }
+}
+
+// Not by `#[from]`, which makes a source: the message has it already.
+impl From<AccelError> for MachineError {
+    fn from(error: AccelError) -> Self {
+        Self::Accelerator(error)
     }
 }
 

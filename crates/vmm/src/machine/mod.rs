@@ -28,7 +28,7 @@ use vm_memory::GuestMemoryMmap;
 
 use self::board::Devices;
 use self::source::Source;
-use crate::accel::{Translators, VmConfig};
+use crate::accel::{Accelerator, Translators, VmConfig};
 use crate::complaint::Setting;
 use crate::config::MachineConfig;
 use crate::cpuid::GuestCpuid;
@@ -62,7 +62,7 @@ pub struct Machine {
     disks: Vec<Disk>,
     devices: Devices,
     sgx: Option<Arc<SgxVm>>,
-    translators: Translators,
+    accelerator: Accelerator,
 }
 
 impl Machine {
@@ -94,6 +94,7 @@ impl Machine {
             Some(source) => source,
             None => Source::disk(&disks, layout.low_ram_end())?,
         };
+        let accelerator = Accelerator::choose(&config, &layout)?;
         let ram = map_ram(&layout)?;
         epc::check(&config.epc).map_err(MachineError::Epc)?;
         // Last of what may be refused: it may make something.
@@ -110,9 +111,8 @@ impl Machine {
             let vm = epc::virtual_epc(&config, account, right, &layout);
             sgx = Some(vm.map_err(MachineError::Epc)?);
         }
-        let translators = Translators::new(config.cpus, config.translate);
         let devices = board::devices(&disks);
-        Ok(Self { config, layout, ram, source, disks, devices, sgx, translators })
+        Ok(Self { config, layout, ram, source, disks, devices, sgx, accelerator })
     }
 
     /// Gives the guest a vsock device with this CID, whose streams lead to `host`.
@@ -209,10 +209,16 @@ impl Machine {
         self.devices.list.nodes()
     }
 
+    /// What executes its processors.
+    #[must_use]
+    pub const fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
     /// The translators of its processors.
     #[must_use]
-    pub const fn translators(&self) -> &Translators {
-        &self.translators
+    pub fn translators(&self) -> Translators {
+        self.accelerator.translators()
     }
 
     /// Bytes of the largest file that a disk can come to need.
@@ -233,7 +239,7 @@ impl Machine {
             ram: self.ram.clone(),
             cpus: self.config.cpus,
             sgx: self.sgx.clone(),
-            translators: self.translators.clone(),
+            accelerator: self.accelerator.clone(),
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn of(option: &str, argument: &str) -> Option<String> {
         "machine" | "M" => machines(),
         "cpu" => processors(),
         "device" => DEVICES.to_owned(),
-        "accel" => "Accelerators supported:\ntcg\n".to_owned(),
+        "accel" => "Accelerators supported:\nkvm\ntcg\n".to_owned(),
         "object" => list("List of user creatable objects:", &[EPC, RAM]),
         "display" => list("Available display backend types:", &["none"]),
         "netdev" | "nic" => list("Available netdev backend types:", &["stream", "tap", "user"]),
@@ -42,7 +42,7 @@ fn processors() -> String {
     let flags: Vec<&str> = cpu_flags::names().collect();
     format!(
         "Available CPUs:\n\
-         x86 host                  The software processor with its default features\n\
+         x86 host                  What the accelerator does, with its default features\n\
          x86 max                   The same as host\n\n\
          Recognized CPUID flags:\n  {}\n",
         flags.join(" ")

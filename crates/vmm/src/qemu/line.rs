@@ -126,6 +126,7 @@ impl Line {
             launch_key: self.launch_key,
             platform: self.platform,
             no_reboot: self.no_reboot,
+            accelerator: facts.accelerator,
             translate: Translate::On,
         };
         machine.layout().map_err(QemuError::from)?;

@@ -2,6 +2,7 @@
 
 use super::QemuError;
 use super::list::OptionList;
+use crate::accel::Choice;
 
 const MACHINE: &str = "-machine";
 const ACCEL: &str = "-accel";
@@ -79,6 +80,8 @@ const ACCELERATORS: [&str; 9] =
     ["hax", "hvf", "kvm", "mshv", "nvmm", "qtest", "tcg", "whpx", "xen"];
 /// The one that is Cloister's software processor.
 const SOFTWARE: &str = "tcg";
+/// The host's.
+const KVM: &str = "kvm";
 /// Keys of `-accel` that only QEMU has.
 const ACCEL_IN_QEMU: &[&str] = &[
     "device",
@@ -116,6 +119,8 @@ pub(super) struct MachineFacts {
     pub(super) memory_backend: Option<String>,
     /// EPC sections by their number.
     pub(super) sections: Vec<(usize, Section)>,
+    /// What executes the processors.
+    pub(super) accelerator: Choice,
 }
 
 impl MachineOptions {
@@ -132,7 +137,7 @@ impl MachineOptions {
     /// `-accel`: a later one is tried after an earlier one.
     pub(super) fn accel(&mut self, text: &str) -> Result<(), QemuError> {
         let mut list = OptionList::parse(ACCEL, Some("accel"), text);
-        let name = list.require("accel", "-accel tcg")?;
+        let name = list.require("accel", "-accel kvm")?;
         list.allow(&[("thread", "multi")])?;
         list.finish(ACCEL_IN_QEMU, &["accel", "thread"])?;
         self.accelerators.push((ACCEL, name));
@@ -141,7 +146,7 @@ impl MachineOptions {
 
     /// `-enable-kvm`.
     pub(super) fn enable_kvm(&mut self) {
-        self.accelerators.push((ENABLE_KVM, "kvm".to_owned()));
+        self.accelerators.push((ENABLE_KVM, KVM.to_owned()));
     }
 
     /// Judges everything.
@@ -178,31 +183,32 @@ impl MachineOptions {
                 ));
             }
         }
-        self.judge_accelerators()?;
+        facts.accelerator = self.accelerator()?;
         Ok(facts)
     }
 
-    /// QEMU takes the first accelerator that works: the software processor must be among them.
-    fn judge_accelerators(&self) -> Result<(), QemuError> {
+    /// QEMU takes the first accelerator that works. The software processor always does; KVM with it as second
+    /// choice is taken where it serves the machine well.
+    fn accelerator(&self) -> Result<Choice, QemuError> {
         for (option, name) in &self.accelerators {
             if !ACCELERATORS.contains(&name.as_str()) {
                 let why = format!("{name:?} is not an accelerator");
-                return Err(QemuError::value(option, why, "write tcg or leave it out"));
+                return Err(QemuError::value(option, why, "write kvm or tcg, or leave it out"));
             }
         }
-        let works = self.accelerators.iter().any(|(_, name)| name == SOFTWARE);
-        match self.accelerators.first() {
-            Some((ENABLE_KVM, _)) if !works => Err(QemuError::value(
-                ENABLE_KVM,
-                "this version has the software processor only",
-                "leave it out",
-            )),
-            Some((option, name)) if !works => Err(QemuError::value(
-                option,
-                format!("this version has the software processor only, and no {name}"),
-                "write tcg or leave it out",
-            )),
-            _ => Ok(()),
+        let mut here = self
+            .accelerators
+            .iter()
+            .map(|(_, name)| name.as_str())
+            .filter(|&name| matches!(name, KVM | SOFTWARE));
+        match (here.next(), self.accelerators.first()) {
+            (Some(KVM), _) if here.any(|name| name == SOFTWARE) => Ok(Choice::Auto),
+            (Some(KVM), _) => Ok(Choice::Kvm),
+            (None, Some((option, name))) => {
+                let why = format!("Cloister has no {name}");
+                Err(QemuError::value(option, why, "write kvm or tcg, or leave it out"))
+            }
+            _ => Ok(Choice::Soft),
         }
     }
 }

@@ -88,12 +88,14 @@ const fn with(
 const OPTIONS: &[Known] = &[
     with(
         "machine",
-        "q35|pc|microvm[,accel=tcg][,sgx-epc.N.memdev=ID,sgx-epc.N.node=NODE]...",
+        "q35|pc|microvm[,accel=kvm|tcg|kvm:tcg][,sgx-epc.N.memdev=ID,sgx-epc.N.node=NODE]...",
         |line, text| line.machine.machine(text),
     ),
     with("M", "the same as -machine", |line, text| line.machine.machine(text)),
-    with("accel", "tcg", |line, text| line.machine.accel(text)),
-    alone("enable-kvm", "accepted if -accel tcg follows", |line| {
+    with("accel", "kvm|tcg: the second is for where the first does not do", |line, text| {
+        line.machine.accel(text)
+    }),
+    alone("enable-kvm", "the same as -accel kvm", |line| {
         line.machine.enable_kvm();
         Ok(())
     }),

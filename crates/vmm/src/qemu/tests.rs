@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::accel::Choice;
 use crate::config::{BootConfig, DiskConfig, EpcConfig, MachineConfig};
 use crate::cpu_flags::CpuConfig;
 use crate::disk::ImageFormat;
@@ -49,6 +50,7 @@ fn plain() -> MachineConfig {
         launch_key: None,
         platform: None,
         no_reboot: false,
+        accelerator: Choice::Soft,
         translate: crate::config::Translate::On,
     }
 }
@@ -131,6 +133,7 @@ fn a_line_of_upstream_qemu_is_a_machine() {
                 cpu: CpuConfig::parse("host,-sgx2").unwrap(),
                 platform: Some("dir".into()),
                 no_reboot: true,
+                accelerator: Choice::Auto,
                 translate: crate::config::Translate::On,
                 ..plain()
             },
@@ -314,17 +317,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "-M q35,sgx-epc.\u{1}",
         "-machine: the key sgx-epc.\\u{1} has no value: write sgx-epc.\\u{1}=VALUE",
     ),
+    ("-M q35,accel=xen", "-machine: Cloister has no xen: write kvm or tcg, or leave it out"),
     (
-        "-M q35,accel=kvm",
-        "-machine: this version has the software processor only, and no kvm: write tcg or leave it out",
+        "-M q35,accel=warp",
+        r#"-machine: "warp" is not an accelerator: write kvm or tcg, or leave it out"#,
     ),
-    ("-M q35,accel=warp", r#"-machine: "warp" is not an accelerator: write tcg or leave it out"#),
-    ("-accel warp", r#"-accel: "warp" is not an accelerator: write tcg or leave it out"#),
+    ("-accel warp", r#"-accel: "warp" is not an accelerator: write kvm or tcg, or leave it out"#),
     (
-        "-accel kvm",
-        "-accel: this version has the software processor only, and no kvm: write tcg or leave it out",
+        "-accel hvf:xen",
+        "-accel: \"hvf:xen\" is not an accelerator: write kvm or tcg, or leave it out",
     ),
-    ("-accel thread=multi", "-accel: the key accel is missing: write -accel tcg"),
+    ("-accel thread=multi", "-accel: the key accel is missing: write -accel kvm"),
     (
         "-accel tcg,thread=single",
         "-accel: Cloister does not do thread=single: write thread=multi or leave it out",
@@ -334,7 +337,6 @@ const MISTAKES: &[(&str, &str)] = &[
         "-accel: QEMU has the key tb-size and Cloister does not: leave it out",
     ),
     ("-accel tcg,warp=9", "-accel: there is no key warp: the keys are accel, thread"),
-    ("-enable-kvm", "-enable-kvm: this version has the software processor only: leave it out"),
     // -cpu, -smp.
     (
         "-cpu qemu64",

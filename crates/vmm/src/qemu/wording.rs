@@ -27,6 +27,7 @@ impl Wording for QemuWording {
             Setting::EpcQuota | Setting::EpcReserve | Setting::Share | Setting::Vsock => {
                 return None;
             }
+            Setting::Accelerator => "-accel",
             Setting::LaunchKey => "-sgx-launch-key",
             Setting::Platform => "-sgx-platform",
             Setting::NoReboot => "-no-reboot",

@@ -32,7 +32,7 @@ impl Context {
             config: machine.config().clone(),
             cpuid: machine.cpuid(),
             sgx: machine.sgx().cloned(),
-            translators: machine.translators().clone(),
+            translators: machine.translators(),
             control: control.clone(),
         }
     }

@@ -73,6 +73,7 @@ fn machine() -> Machine {
         launch_key: None,
         platform: None,
         no_reboot: true,
+        accelerator: crate::accel::Choice::Soft,
         translate: crate::config::Translate::On,
     });
     std::fs::remove_file(&kernel).expect("a kernel");

@@ -13,6 +13,7 @@ use seccompiler::{
 };
 
 use super::SandboxError;
+use crate::accel::Ioctls;
 
 /// What a thread is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +80,25 @@ impl ThreadKind {
             Self::Signals => vec![READ, NOTIFY],
             Self::Qmp | Self::Gdb => vec![READ, NOTIFY, CLIENTS],
         }
+    }
+}
+
+impl ThreadKind {
+    /// The requests of the accelerator that it makes. Every thread may be at a device's registers, or have
+    /// something for the guest, and so raise an interrupt.
+    fn ioctls(self, of: &Ioctls) -> Vec<u64> {
+        let own: &[&[u64]] = match self {
+            Self::Main => &[of.setup, of.vcpu],
+            Self::Vcpu => &[of.vcpu],
+            Self::Io
+            | Self::Device(_)
+            | Self::Console
+            | Self::Stream
+            | Self::Signals
+            | Self::Qmp
+            | Self::Gdb => &[],
+        };
+        [own.concat(), of.interrupt.to_vec()].concat()
     }
 }
 
@@ -241,6 +261,7 @@ pub(super) fn of_process(
 pub(super) fn by_kind<'a>(
     architecture: TargetArch,
     devices: impl IntoIterator<Item = &'a Node>,
+    ioctls: &Ioctls,
 ) -> Result<Vec<(ThreadKind, BpfProgram)>, SandboxError> {
     let threads = threads(devices);
     let files = Files::of_all(&threads);
@@ -253,7 +274,7 @@ pub(super) fn by_kind<'a>(
             own.sockets |= sockets;
             own.taps.clone_from(&taps);
         }
-        let rules = rules(kind, &own, &files).map_err(failed(kind))?;
+        let rules = rules(kind, &own, &files, ioctls).map_err(failed(kind))?;
         let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
         programs.push((kind, program.map_err(failed(kind))?));
     }
@@ -337,8 +358,14 @@ fn program(
     SeccompFilter::new(rules, mismatch, matched, architecture)?.try_into()
 }
 
-/// What a kind of thread may do that works on `own` of the devices' `files`.
-fn rules(kind: ThreadKind, own: &Reach, files: &Files) -> Result<Rules, BackendError> {
+/// What a kind of thread may do that works on `own` of the devices' `files`, with an accelerator that takes
+/// these requests.
+fn rules(
+    kind: ThreadKind,
+    own: &Reach,
+    files: &Files,
+    ioctls: &Ioctls,
+) -> Result<Rules, BackendError> {
     // The main thread reads the disk that is booted, in any way.
     let guarded = if kind == ThreadKind::Main { &Files::default() } else { files };
     let mut rules = conditional(guarded)?;
@@ -361,10 +388,13 @@ fn rules(kind: ThreadKind, own: &Reach, files: &Files) -> Result<Rules, BackendE
         let connected = Condition::new(4, Len::Qword, Op::Eq, 0)?;
         rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![connected])?]);
     }
-    let offloads = rules.entry(libc::SYS_ioctl).or_default();
+    let requests = rules.entry(libc::SYS_ioctl).or_default();
     for &tap in &own.taps {
         let (one, request) = (is(0, Op::Eq, tap as u64)?, is(1, Op::Eq, libc::TUNSETOFFLOAD)?);
-        offloads.push(SeccompRule::new(vec![one, request])?);
+        requests.push(SeccompRule::new(vec![one, request])?);
+    }
+    for request in kind.ioctls(ioctls) {
+        requests.push(SeccompRule::new(vec![is(1, Op::Eq, request)?])?);
     }
     let lists = kind.calls().into_iter().chain([EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE]);
     rules.extend(lists.flatten().map(|&call| (call, Vec::new())));
@@ -474,7 +504,7 @@ mod tests {
         let of = |devices: &[Node], kind| {
             let threads = threads(devices);
             let found = threads.into_iter().find(|&(known, _)| known == kind);
-            found.map(|(_, reach)| rules(kind, &reach, &reach.files).unwrap())
+            found.map(|(_, reach)| rules(kind, &reach, &reach.files, &Ioctls::default()).unwrap())
         };
 
         let (without, with) = (of(&bare, ThreadKind::Io), of(&full, ThreadKind::Io));
@@ -484,7 +514,8 @@ mod tests {
         assert_eq!(with.unwrap()[&libc::SYS_pread64].len(), 2);
         for (devices, count) in [(&bare[..], None), (&full, Some(2))] {
             let all = Files::of_all(&threads(devices));
-            let main = rules(ThreadKind::Main, &Reach::default(), &all).unwrap();
+            let main =
+                rules(ThreadKind::Main, &Reach::default(), &all, &Ioctls::default()).unwrap();
             assert_eq!(main.get(&libc::SYS_ftruncate).map(Vec::len), count);
         }
         let connected = [slot(0).with_sockets()];
@@ -497,6 +528,17 @@ mod tests {
         for (kind, calls) in [(ThreadKind::Io, 1), (ThreadKind::Vcpu, 0)] {
             let rules = of(&tapped, kind).unwrap();
             assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + calls);
+        }
+        let ioctls = Ioctls { setup: &[1], vcpu: &[2, 3], interrupt: &[4] };
+        let none = (Reach::default(), Files::default());
+        for (kind, count) in [
+            (ThreadKind::Main, 4),
+            (ThreadKind::Vcpu, 3),
+            (ThreadKind::Io, 1),
+            (ThreadKind::Qmp, 1),
+        ] {
+            let rules = rules(kind, &none.0, &none.1, &ioctls).unwrap();
+            assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + count, "{kind}");
         }
         assert!(of(&bare, ThreadKind::Device("rtc")).is_none());
         assert!(of(&full, ThreadKind::Device("rtc")).is_some());

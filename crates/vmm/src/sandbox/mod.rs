@@ -26,6 +26,7 @@ pub(crate) use filters::TIMES_OF_OPEN_FILES;
 pub use filters::ThreadKind;
 pub(crate) use landlock::confine_to_folders;
 
+use crate::accel::Ioctls;
 use crate::complaint::{Complaint, Phrase, Setting, Wording};
 use crate::{own_file, terminal};
 
@@ -126,8 +127,8 @@ impl Sandbox {
     /// Makes the filters, and takes from the calling thread and from those that it will start all
     /// capabilities, what Landlock can take, and the right to large files: to be called when every file
     /// is open, the largest of `largest_file` bytes, and before any thread is started. `devices` are
-    /// those of the machine: which threads they have, and which of them reach which files. `wording`
-    /// says how the sandbox is turned off.
+    /// those of the machine: which threads they have, and which of them reach which files; `ioctls` are the
+    /// requests of its accelerator. `wording` says how the sandbox is turned off.
     ///
     /// # Errors
     ///
@@ -135,13 +136,14 @@ impl Sandbox {
     pub fn new<'a>(
         largest_file: u64,
         devices: impl IntoIterator<Item = &'a Node>,
+        ioctls: &Ioctls,
         wording: &'static dyn Wording,
     ) -> Result<Self, SandboxError> {
         let architecture = filters::architecture()?;
         let filters = Filters {
             names: filters::names(architecture)?,
             opaque: filters::opaque(architecture)?,
-            kinds: filters::by_kind(architecture, devices)?,
+            kinds: filters::by_kind(architecture, devices, ioctls)?,
         };
         own_file::seal().map_err(SandboxError::Keeper)?;
         violation::report_and_end(wording).map_err(SandboxError::Handler)?;

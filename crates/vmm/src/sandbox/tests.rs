@@ -17,6 +17,7 @@ use cloister_devices::virtio::MmioTransport;
 use libc::c_long;
 
 use super::*;
+use crate::accel::Ioctls;
 use crate::cli::RunWording;
 
 /// Tells a test that it is the process to be confined, and what it is to do.
@@ -57,7 +58,7 @@ fn confined_process() {
     let kind = KINDS.into_iter().find(|known| known.name() == kind).unwrap();
     let disk = File::open(env::current_exe().unwrap()).unwrap();
     let node = MmioTransport::node(0, "blk", 0xd000_0000, 12).with_file(disk.as_raw_fd());
-    let sandbox = Sandbox::new(0, &[Rtc::node(), node], &RunWording).unwrap();
+    let sandbox = Sandbox::new(0, &[Rtc::node(), node], &Ioctls::default(), &RunWording).unwrap();
     sandbox.enter(ThreadKind::Main).unwrap();
     let task = task.to_owned();
     let ended = thread::spawn(move || {

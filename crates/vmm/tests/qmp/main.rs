@@ -7,6 +7,7 @@ mod epc;
 mod guests;
 #[path = "../fixture/kernel.rs"]
 mod kernel;
+mod kvm;
 mod machine;
 mod policy;
 mod power;

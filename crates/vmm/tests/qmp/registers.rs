@@ -141,7 +141,7 @@ fn a_question_never_outlives_the_machine() {
         let last = thread::scope(|scope| {
             let asker = scope.spawn(|| {
                 loop {
-                    match running.control.ask(0..2, |vcpu| vcpu.state().rip) {
+                    match running.control.ask(0..2, |vcpu| vcpu.state().unwrap().rip) {
                         Ok(rips) => assert_eq!(rips.len(), 2),
                         // RESETS asks for it all the time.
                         Err(AskError::BetweenBoots) => {}
@@ -168,9 +168,9 @@ fn a_changed_register_is_what_the_processor_goes_on_with() {
     running.screen.wait_for_more();
 
     let changed = running.control.ask(0..1, |vcpu| {
-        let mut state = vcpu.state();
+        let mut state = vcpu.state().unwrap();
         state.gpr[cloister_x86::Gpr::Rax] = u64::from(b'!');
-        vcpu.set_state(state);
+        vcpu.set_state(state).unwrap();
     });
 
     assert_eq!(changed, Ok(vec![()]));

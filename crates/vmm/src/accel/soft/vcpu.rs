@@ -6,11 +6,11 @@ use cloister_boot::EntryState;
 use cloister_cpu::{ArchState, DebugPoints, Exit, SgxPort};
 use cloister_virt::encls::Action;
 use cloister_virt::{RdmsrOutcome, SgxVcpu, SgxVm, WrmsrOutcome};
-use cloister_x86::segment::seg;
-use cloister_x86::{Exception, Gpa, Gpr, Rights, Segment, TableRegister};
+use cloister_x86::{Exception, Gpa};
 
 use super::msr::MsrBank;
 use super::translators::Translators;
+use crate::accel::entry::at_entry;
 use crate::accel::{Vcpu, VcpuDebug, VcpuError, VcpuState, VmEvent};
 use crate::cpuid::{CpuidState, GuestCpuid};
 
@@ -233,27 +233,31 @@ impl SoftVcpu {
 }
 
 impl VcpuState for SoftVcpu {
-    fn state(&self) -> ArchState {
-        self.vcpu.cpu.state().clone()
+    fn state(&self) -> Result<ArchState, VcpuError> {
+        Ok(self.vcpu.cpu.state().clone())
     }
 
-    fn set_state(&mut self, state: ArchState) {
+    fn set_state(&mut self, state: ArchState) -> Result<(), VcpuError> {
         debug_assert_eq!(self.pending, Pending::Nothing);
         self.vcpu.cpu.set_state(state);
+        Ok(())
     }
 }
 
 impl VcpuDebug for SoftVcpu {
-    fn set_debug_points(&mut self, points: Option<&DebugPoints>) {
+    fn set_debug_points(&mut self, points: Option<&DebugPoints>) -> Result<(), VcpuError> {
         self.vcpu.set_debug_points(points);
+        Ok(())
     }
 
-    fn debug_step(&mut self) {
+    fn debug_step(&mut self) -> Result<(), VcpuError> {
         self.vcpu.debug_step();
+        Ok(())
     }
 
-    fn debug_pause(&mut self) {
+    fn debug_pause(&mut self) -> Result<(), VcpuError> {
         self.vcpu.debug_pause();
+        Ok(())
     }
 
     fn debug_read(&self, la: u64, data: &mut [u8]) -> usize {
@@ -321,28 +325,6 @@ impl Vcpu for SoftVcpu {
     }
 }
 
-/// The state of the bootstrap processor where a boot protocol enters the kernel.
-fn at_entry(entry: &EntryState) -> ArchState {
-    let mut state = ArchState::at_reset(true);
-    state.rip = entry.rip;
-    state.gpr[Gpr::Rbx] = entry.rbx;
-    state.gpr[Gpr::Rsp] = entry.rsp;
-    state.gpr[Gpr::Rsi] = entry.rsi;
-    state.cr0 = entry.cr0;
-    state.cr3 = entry.cr3;
-    state.cr4 = entry.cr4;
-    state.efer = entry.efer;
-    state.segs[seg::CS] = entry.cs;
-    for index in [seg::DS, seg::ES, seg::FS, seg::GS, seg::SS] {
-        state.segs[index] = entry.data;
-    }
-    state.segs[seg::TR] = entry.tr;
-    state.segs[seg::LDTR] = Segment { rights: Rights(Rights::UNUSABLE), ..Segment::default() };
-    state.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
-    state.idtr = TableRegister::default();
-    state
-}
-
 #[cfg(test)]
 mod tests {
     use cloister_cpu::testing::enable_apic;
@@ -351,8 +333,8 @@ mod tests {
     use cloister_sgx::layout::SigStruct;
     use cloister_sgx::{Platform, PlatformConfig, PlatformIdentity, SgxStatus};
     use cloister_virt::{EpcPool, SectionConfig, SgxCpuid};
-    use cloister_x86::PAGE_SIZE;
     use cloister_x86::regs::{Cr0, Cr4, Efer, Rflags};
+    use cloister_x86::{Gpr, PAGE_SIZE, Rights, Segment};
     use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -432,16 +414,16 @@ mod tests {
     #[test]
     fn a_state_that_is_put_back_is_the_state_that_was_taken() {
         let mut vcpu = before_einit();
-        let taken = vcpu.state();
+        let taken = vcpu.state().unwrap();
         let mut other = taken.clone();
         other.gpr[Gpr::Rax] = !0;
         (other.rip, other.cr0) = (0, Cr0::ET);
 
-        vcpu.set_state(other.clone());
-        assert_eq!(vcpu.state(), other);
-        vcpu.set_state(taken.clone());
+        vcpu.set_state(other.clone()).unwrap();
+        assert_eq!(vcpu.state().unwrap(), other);
+        vcpu.set_state(taken.clone()).unwrap();
 
-        assert_eq!(vcpu.state(), taken);
+        assert_eq!(vcpu.state().unwrap(), taken);
         // It goes on from there: paging and the instruction at RIP are what they were.
         let invalid = SgxStatus::InvalidSignature;
         assert_eq!(reported(vcpu, |_| {}), invalid.rax());

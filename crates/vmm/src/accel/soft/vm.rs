@@ -39,7 +39,10 @@ impl SoftVm {
     /// # Errors
     ///
     /// [`VcpuError::Memory`], [`VcpuError::Barrier`].
-    pub(in crate::accel) fn new(config: &VmConfig) -> Result<Self, VcpuError> {
+    pub(in crate::accel) fn new(
+        config: &VmConfig,
+        translators: &Translators,
+    ) -> Result<Self, VcpuError> {
         if config.cpus > 1 {
             prepare_barrier().map_err(VcpuError::Barrier)?;
         }
@@ -59,7 +62,7 @@ impl SoftVm {
             cpuid: cpuid(config),
             features,
             sgx: config.sgx.clone(),
-            translators: config.translators.clone(),
+            translators: translators.clone(),
         })
     }
 }

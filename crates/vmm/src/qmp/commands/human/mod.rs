@@ -72,6 +72,8 @@ fn info_registers(context: &Context, options: &[&str], current: u32) -> Result<S
     }
     let states = context.control.ask(asked.clone(), |vcpu| vcpu.state());
     let states = states.map_err(|error| QmpError::generic(error.to_string()))?;
+    let states: Result<Vec<_>, _> = states.into_iter().collect();
+    let states = states.map_err(|error| QmpError::generic(error.to_string()))?;
     let shown = asked.zip(&states).map(|(cpu, state)| format!("\nCPU#{cpu}\n{}", Registers(state)));
     Ok(shown.collect())
 }

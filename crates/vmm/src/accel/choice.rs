@@ -1,0 +1,159 @@
+//! Which accelerator a machine gets.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::kvm::{Host, IOCTLS, Ioctls, KvmError};
+use super::soft::Translators;
+use crate::complaint::{Complaint, Fix, Phrase, Setting};
+use crate::config::MachineConfig;
+use crate::layout::Layout;
+
+/// What is to execute a machine's processors.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Choice {
+    /// Software processors.
+    #[default]
+    Soft,
+    /// The host's KVM, or no machine.
+    Kvm,
+    /// The host's KVM where it serves the machine well, or else software processors.
+    Auto,
+}
+
+/// What executes a machine's processors.
+#[derive(Clone, Debug)]
+pub enum Accelerator {
+    /// Software processors, with these translators of guest code.
+    Soft(Translators),
+    /// The host's KVM.
+    Kvm(Arc<Host>),
+}
+
+/// Why a machine cannot have KVM. [`AccelError::complaint`] says what to do.
+#[derive(Debug, Error)]
+pub enum AccelError {
+    /// The host's KVM runs no machine.
+    #[error("{0}")]
+    Kvm(KvmError),
+    /// What the machine has, this accelerator does not give it.
+    #[error("it gives guests no SGX")]
+    NoSgx,
+    /// What nested guests need, the host does not give.
+    #[error("+vmx needs a host whose KVM gives guests VMX")]
+    NoVmx,
+    /// More memory than the host's processors give guests addresses for.
+    #[error("the machine needs {needed} bits of guest-physical addresses and the host has {has}")]
+    AddressSpace {
+        /// Bits for the last byte of RAM and EPC.
+        needed: u32,
+        /// The host's.
+        has: u32,
+    },
+}
+
+impl AccelError {
+    /// Why, and what to do.
+    #[must_use]
+    pub fn complaint(&self) -> Complaint {
+        let soft = |first: &'static str| {
+            Phrase::from(first).setting(Setting::Accelerator).text(" soft").into()
+        };
+        let fix: Fix = match self {
+            Self::Kvm(_) => soft("or write "),
+            Self::NoSgx | Self::NoVmx => soft("write "),
+            Self::AddressSpace { .. } => soft("write a smaller size, or "),
+        };
+        Complaint::new(Setting::Accelerator, self.to_string(), fix)
+    }
+}
+
+/// Why [`Choice::Auto`] is not KVM.
+#[derive(Debug)]
+pub enum PassedOver {
+    /// It cannot be.
+    Impossible(AccelError),
+    /// The host's processors run ring 3 of a guest alone.
+    NotHardware,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Impossible(error) => write!(f, "{error}"),
+            Self::NotHardware => f.write_str(
+                "the processor has neither VMX nor SVM, so KVM emulates ring 0 of a guest slowly",
+            ),
+        }
+    }
+}
+
+impl Accelerator {
+    /// What executes the machine that `config` asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`AccelError`] where it is to be KVM.
+    pub fn choose(config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
+        let soft = || Self::Soft(Translators::new(config.cpus, config.translate));
+        match config.accelerator {
+            Choice::Soft => Ok(soft()),
+            Choice::Kvm => Self::kvm(config, layout),
+            Choice::Auto => Ok(Self::auto(config, layout).unwrap_or_else(|why| {
+                tracing::info!("software processors, since {why}");
+                soft()
+            })),
+        }
+    }
+
+    fn auto(config: &MachineConfig, layout: &Layout) -> Result<Self, PassedOver> {
+        if !Host::is_hardware() {
+            return Err(PassedOver::NotHardware);
+        }
+        Self::kvm(config, layout).map_err(PassedOver::Impossible)
+    }
+
+    fn kvm(config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
+        if !config.epc.is_empty() {
+            return Err(AccelError::NoSgx);
+        }
+        let host = Host::open().map_err(AccelError::Kvm)?;
+        if config.cpu.vmx && !host.cpu.has_vmx() {
+            return Err(AccelError::NoVmx);
+        }
+        let (needed, has) = (layout.address_bits(), host.cpu.physical_bits());
+        if needed > has {
+            return Err(AccelError::AddressSpace { needed, has });
+        }
+        Ok(Self::Kvm(Arc::new(host)))
+    }
+
+    /// Why a machine without SGX would not run under KVM by [`Choice::Auto`]; `None` if it would.
+    #[must_use]
+    pub fn why_not_kvm() -> Option<PassedOver> {
+        if !Host::is_hardware() {
+            return Some(PassedOver::NotHardware);
+        }
+        Host::open().err().map(|error| PassedOver::Impossible(AccelError::Kvm(error)))
+    }
+
+    /// The translators of software processors; none under KVM.
+    #[must_use]
+    pub fn translators(&self) -> Translators {
+        match self {
+            Self::Soft(translators) => translators.clone(),
+            Self::Kvm(_) => Translators::default(),
+        }
+    }
+
+    /// The requests of ioctl(2) that the machine's threads make.
+    #[must_use]
+    pub fn ioctls(&self) -> Ioctls {
+        match self {
+            Self::Soft(_) => Ioctls::default(),
+            Self::Kvm(_) => IOCTLS,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One processor under KVM.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cloister_cpu::ArchState;
+use kvm_ioctls::VcpuFd;
+
+use super::debug::Debug;
+use super::exit::{KvmExit, MMIO_DATA, PortAccess};
+use super::interrupts::LocalApics;
+use super::kick::Kick;
+use super::pages::RunPages;
+use super::vm::Shared;
+use super::{clock, state};
+use crate::accel::{DebugPoints, Vcpu, VcpuDebug, VcpuError, VcpuState, VmEvent};
+
+/// A processor under KVM.
+pub(super) struct KvmVcpu {
+    fd: VcpuFd,
+    pages: Arc<RunPages>,
+    kick: Arc<Kick>,
+    vm: Arc<Shared>,
+    apics: Arc<LocalApics>,
+    /// What the machine's answer to the last event is for.
+    pending: Pending,
+    /// Little-endian value of a device access.
+    data: [u8; 8],
+    /// How much of [`Shared::stood_still`] the processor's clock has been told.
+    stood_still: u64,
+    debug: Debug,
+}
+
+/// The last event, if the processor waits for the machine to have dealt with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pending {
+    Nothing,
+    /// A load, whose bytes belong there in the pages.
+    Load {
+        at: usize,
+        len: usize,
+    },
+    /// Access number `n` of a string instruction.
+    Port {
+        access: PortAccess,
+        n: usize,
+    },
+}
+
+impl Drop for KvmVcpu {
+    fn drop(&mut self) {
+        self.kick.leave();
+    }
+}
+
+impl KvmVcpu {
+    pub(super) fn new(
+        fd: VcpuFd,
+        pages: Arc<RunPages>,
+        kick: Arc<Kick>,
+        vm: Arc<Shared>,
+        apics: Arc<LocalApics>,
+    ) -> Self {
+        let (pending, data) = (Pending::Nothing, [0; 8]);
+        Self { fd, pages, kick, vm, apics, pending, data, stood_still: 0, debug: Debug::default() }
+    }
+
+    /// Hands KVM what the machine made of the last event. Returns the next access of a string instruction,
+    /// if there is one.
+    fn resume(&mut self) -> Option<(PortAccess, usize)> {
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => None,
+            Pending::Load { at, len } => {
+                self.pages.write(at, &self.data[..len]);
+                None
+            }
+            Pending::Port { access, n } => {
+                if !access.out {
+                    self.pages.write(place(&access, n), &self.data[..access.size]);
+                }
+                (n + 1 < access.count).then_some((access, n + 1))
+            }
+        }
+    }
+
+    /// The event of one access of ports.
+    fn port(&mut self, access: PortAccess, n: usize) -> VmEvent<'_> {
+        self.pending = Pending::Port { access, n };
+        let data = &mut self.data[..access.size];
+        if access.out {
+            self.pages.read_into(place(&access, n), data);
+            VmEvent::IoWrite { port: access.port, data }
+        } else {
+            data.fill(0);
+            VmEvent::IoRead { port: access.port, data }
+        }
+    }
+
+    /// Runs the guest until KVM returns.
+    fn run_guest(&mut self) -> Result<KvmExit, VcpuError> {
+        match self.fd.run() {
+            Ok(_) => Ok(KvmExit::read(&self.pages)),
+            Err(error) => match error.errno() {
+                libc::EINTR => {
+                    self.kick.clear();
+                    Ok(KvmExit::Interrupted)
+                }
+                // A processor that waited for its start-up IPI has got one.
+                libc::EAGAIN => Ok(KvmExit::Interrupted),
+                _ => Err(VcpuError::kvm("KVM_RUN", error)),
+            },
+        }
+    }
+
+    /// Tells the clock for how long it was to stand still.
+    fn adjust_clock(&mut self) -> Result<(), VcpuError> {
+        let total = self.vm.stood_still.load(Ordering::SeqCst);
+        if total != self.stood_still {
+            clock::take_back(&self.fd, self.vm.tsc_khz, self.stood_still, total)?;
+            self.stood_still = total;
+        }
+        Ok(())
+    }
+}
+
+/// Where the data of access number `n` is.
+const fn place(access: &PortAccess, n: usize) -> usize {
+    access.data.saturating_add(n.saturating_mul(access.size))
+}
+
+impl Vcpu for KvmVcpu {
+    fn run(&mut self) -> Result<VmEvent<'_>, VcpuError> {
+        if let Some((access, n)) = self.resume() {
+            return Ok(self.port(access, n));
+        }
+        self.kick.enter();
+        self.adjust_clock()?;
+        Ok(match self.run_guest()? {
+            KvmExit::Io(access) => self.port(access, 0),
+            KvmExit::MmioRead { gpa, len } => {
+                self.pending = Pending::Load { at: MMIO_DATA, len };
+                self.data.fill(0);
+                VmEvent::MmioRead { gpa, data: &mut self.data[..len] }
+            }
+            KvmExit::MmioWrite { gpa, len } => {
+                self.pages.read_into(MMIO_DATA, &mut self.data[..len]);
+                VmEvent::MmioWrite { gpa, data: &self.data[..len] }
+            }
+            KvmExit::Eoi { vector } => {
+                self.apics.ended(vector);
+                VmEvent::EndOfInterrupt { vector }
+            }
+            KvmExit::Shutdown => VmEvent::TripleFault,
+            KvmExit::Interrupted => VmEvent::Interrupted,
+            KvmExit::Debug { pc, dr6 } => VmEvent::Debug(self.debug.stopped(&self.fd, pc, dr6)?),
+            KvmExit::FailEntry { reason } => return Err(VcpuError::KvmEntry(reason)),
+            KvmExit::Internal(error) => {
+                let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
+                let (len, bytes) = error.bytes;
+                let bytes = bytes[..len].to_vec();
+                return Err(VcpuError::KvmInternal { suberror: error.suberror, rip, bytes });
+            }
+            KvmExit::Other(reason) => {
+                let source = io::Error::other(format!("exit reason {reason}"));
+                return Err(VcpuError::Kvm { what: "KVM_RUN", source });
+            }
+        })
+    }
+}
+
+impl VcpuState for KvmVcpu {
+    fn state(&self) -> Result<ArchState, VcpuError> {
+        state::get(&self.fd)
+    }
+
+    fn set_state(&mut self, state: ArchState) -> Result<(), VcpuError> {
+        state::set(&self.fd, &state)
+    }
+}
+
+impl VcpuDebug for KvmVcpu {
+    fn set_debug_points(&mut self, points: Option<&DebugPoints>) -> Result<(), VcpuError> {
+        self.debug.set_points(&self.fd, points)
+    }
+
+    fn debug_step(&mut self) -> Result<(), VcpuError> {
+        self.debug.step(&self.fd)
+    }
+
+    fn debug_pause(&mut self) -> Result<(), VcpuError> {
+        self.debug.pause(&self.fd)
+    }
+
+    fn debug_read(&self, la: u64, data: &mut [u8]) -> usize {
+        Debug::read(&self.fd, &self.vm.ram, la, data)
+    }
+
+    fn debug_write(&mut self, la: u64, data: &[u8]) -> bool {
+        Debug::write(&self.fd, &self.vm.ram, la, data)
+    }
+}
