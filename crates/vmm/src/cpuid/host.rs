@@ -152,25 +152,21 @@ impl HostCpu {
 }
 
 /// The frequency of the time stamp counter as numerator and denominator of the crystal's (CPUID 15H): the
-/// closest with a numerator by which Linux multiplies the crystal's kHz in 32 bits.
+/// closest of those with a numerator by which Linux multiplies the crystal's kHz in 32 bits.
 fn ratio(tsc_khz: u32) -> (u32, u32) {
     const CRYSTAL_KHZ: u64 = CRYSTAL_HZ as u64 / 1000;
     const MAX_NUMERATOR: u64 = u32::MAX as u64 / CRYSTAL_KHZ;
-    // Convergents of the continued fraction.
-    let (mut before, mut last) = ((0_u64, 1_u64), (1_u64, 0_u64));
-    let (mut dividend, mut divisor) = (u64::from(tsc_khz), CRYSTAL_KHZ);
-    while divisor != 0 {
-        let quotient = dividend / divisor;
-        let next = (quotient * last.0 + before.0, quotient * last.1 + before.1);
-        if next.0 > MAX_NUMERATOR {
-            break;
-        }
-        (before, last) = (last, next);
-        (dividend, divisor) = (divisor, dividend % divisor);
-    }
+    let khz = u64::from(tsc_khz);
+    let nearest = |denominator: u64| (khz * denominator + CRYSTAL_KHZ / 2) / CRYSTAL_KHZ;
+    let ratios = (1..=MAX_NUMERATOR).map(|denominator| (nearest(denominator), denominator));
+    // In millionths of a kHz.
+    let error = |&(numerator, denominator): &(u64, u64)| {
+        (numerator * CRYSTAL_KHZ).abs_diff(khz * denominator) * 1_000_000 / denominator
+    };
+    let possible = ratios.filter(|&(numerator, _)| (1..=MAX_NUMERATOR).contains(&numerator));
+    let (numerator, denominator) = possible.min_by_key(error).unwrap_or((1, 1));
     let narrow = |value: u64| u32::try_from(value).unwrap_or(1);
-    // Below 1 GHz the first convergent is 0.
-    (narrow(last.0).max(1), narrow(last.1).max(1))
+    (narrow(numerator), narrow(denominator))
 }
 
 #[cfg(test)]
@@ -226,8 +222,8 @@ mod tests {
 
             // As Linux does, in 32 bits.
             let told = 1_000_000_u32.checked_mul(numerator).unwrap() / denominator;
-            // Of neighbours with a numerator up to 4294, one is that close.
-            assert!(told.abs_diff(khz) <= khz / 40_000, "{khz}: {numerator}/{denominator}");
+            // Next to 2 GHz, 1 part in 2147 is between one numerator and the next.
+            assert!(told.abs_diff(khz) <= khz / 8_000, "{khz}: {numerator}/{denominator}");
         }
     }
 }
