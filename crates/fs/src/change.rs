@@ -89,7 +89,7 @@ impl Server {
                 self.tree.check_writable(node)?;
                 self.tree.check_writable(into)?;
                 renameat_with(self.tree.file(node)?, from, self.tree.file(into)?, to, flags)?;
-                self.tree.moved((node, from), (into, to));
+                self.tree.moved((node, from), (into, to), flags.contains(RenameFlags::EXCHANGE));
                 Ok(())
             }
             opcode::WRITE => {
@@ -225,7 +225,8 @@ impl Server {
     }
 }
 
-/// The bits of a mode that chmod(2) sets.
+/// The bits of a mode that chmod(2) sets, but for those by which whoever runs a program of the guest on the
+/// host would have this process's rights.
 fn mode(raw: u32) -> Mode {
-    Mode::from_bits_truncate(raw & 0o7777)
+    Mode::from_bits_truncate(raw & 0o1777)
 }

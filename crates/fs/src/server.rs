@@ -128,7 +128,7 @@ impl Server {
             opcode::OPENDIR => self.open_folder(node, reply),
             opcode::READDIR => {
                 let (handle, offset) = (fields.u64()?, fields.u64()?);
-                let room = usize::try_from(fields.u32()?).unwrap_or(room).min(room);
+                let room = room.min(fields.u32()?.min(MAX_IO) as usize);
                 if self.tree.is_top(node) {
                     read_top(&self.tree, offset, room, reply);
                     return Ok(());

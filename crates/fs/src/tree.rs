@@ -141,18 +141,45 @@ impl Tree {
 
     /// A node's file. The folder of shares has none.
     pub(crate) fn file(&mut self, node: u64) -> Result<Rc<OwnedFd>, Errno> {
+        // Up to a folder whose file is open, then down again. The guest decides how deep that is.
+        let mut closed = Vec::new();
+        let mut at = node;
+        let mut file = loop {
+            if self.is_top(at) {
+                break None;
+            }
+            if let Some(open) = self.open_file(at)? {
+                break Some(open);
+            }
+            if closed.len() == self.nodes.len() {
+                // The host has moved them meanwhile, so that each seems to be in the other.
+                return Err(Errno::STALE);
+            }
+            closed.push(at);
+            at = self.node(at)?.place.0;
+        };
+        for node in closed.into_iter().rev() {
+            file = Some(self.open_again(node, file.as_deref())?);
+        }
+        file.ok_or(Errno::PERM)
+    }
+
+    /// A node's file, if it is open, which is used now.
+    fn open_file(&mut self, node: u64) -> Result<Option<Rc<OwnedFd>>, Errno> {
         if node == ROOT {
-            let share = self.shares.first().filter(|_| !self.several);
-            return share.map(|share| share.folder.clone()).ok_or(Errno::PERM);
+            return Ok(self.shares.first().map(|share| share.folder.clone()));
         }
         self.uses += 1;
         let known = self.nodes.get_mut(&node).ok_or(Errno::STALE)?;
         known.used = self.uses;
-        if let Some(file) = &known.file {
-            return Ok(file.clone());
-        }
-        let (place, identity) = (known.place.clone(), known.identity);
-        let file = Rc::new(self.find(place.0, &place.1)?);
+        Ok(known.file.clone())
+    }
+
+    /// Opens a node's file, which is in `folder`, or for `None` the folder of shares.
+    fn open_again(&mut self, node: u64, folder: Option<&OwnedFd>) -> Result<Rc<OwnedFd>, Errno> {
+        let known = self.node(node)?;
+        let identity = known.identity;
+        let file = Rc::new(self.entry(folder, &known.place.1)?);
         // What is there now is another file.
         if Identity::of(&file, &fstat(&file)?)? != identity {
             return Err(Errno::STALE);
@@ -165,12 +192,18 @@ impl Tree {
 
     /// Opens what is at a name of a folder, to do nothing with it yet. A link is not followed.
     fn find(&mut self, parent: u64, name: &[u8]) -> Result<OwnedFd, Errno> {
-        if self.is_top(parent) {
+        let folder = if self.is_top(parent) { None } else { Some(self.file(parent)?) };
+        self.entry(folder.as_deref(), name)
+    }
+
+    /// [`Tree::find`] in a folder that is open, or for `None` in that of shares.
+    fn entry(&self, folder: Option<&OwnedFd>, name: &[u8]) -> Result<OwnedFd, Errno> {
+        let Some(folder) = folder else {
             let share = self.shares.iter().find(|share| share.name == name).ok_or(Errno::NOENT)?;
             return rustix::io::fcntl_dupfd_cloexec(&share.folder, 0);
-        }
+        };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(self.file(parent)?, name, flags, Mode::empty(), BENEATH)
+        openat2(folder, name, flags, Mode::empty(), BENEATH)
     }
 
     /// Closes files of nodes that were not used for the longest time, if there are as many as may be.
@@ -243,12 +276,14 @@ impl Tree {
         Ok((number, stat))
     }
 
-    /// An entry has another place now.
-    pub(crate) fn moved(&mut self, from: (u64, &[u8]), to: (u64, &[u8])) {
+    /// An entry has another place now, and where they are `exchanged`, what was there has its own.
+    pub(crate) fn moved(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), exchanged: bool) {
         let is_there = |place: &(u64, Vec<u8>), at: (u64, &[u8])| (place.0, &place.1[..]) == at;
         for node in self.nodes.values_mut() {
             if is_there(&node.place, from) {
                 node.place = (to.0, to.1.to_vec());
+            } else if exchanged && is_there(&node.place, to) {
+                node.place = (from.0, from.1.to_vec());
             }
         }
     }

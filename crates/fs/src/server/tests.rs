@@ -319,6 +319,102 @@ fn more_files_than_may_be_open_are_found_again() {
     }
 }
 
+/// A guest whose server keeps few files open.
+fn crowded(place: &Place, limit: usize) -> Guest {
+    let mut guest = place.guest(true);
+    guest.0.tree.limit(limit);
+    guest
+}
+
+#[test]
+fn folders_that_are_exchanged_are_found_where_they_are_now() {
+    let place = Place::new("exchange");
+    fs::create_dir_all(place.0.join("share/folder/inner")).unwrap();
+    fs::create_dir(place.0.join("share/other")).unwrap();
+    let mut guest = crowded(&place, 4);
+    let outer = guest.look_up(ROOT, "folder").unwrap();
+    let inner = guest.look_up(outer, "inner").unwrap();
+    let other = guest.look_up(ROOT, "other").unwrap();
+
+    // OTHER takes the place of INNER, and INNER that of OTHER, which FOLDER then goes into.
+    let exchange = |into: u64, names: &[u8]| {
+        [&into.to_le_bytes()[..], &2_u32.to_le_bytes(), &[0; 4], names].concat()
+    };
+    guest.ask(opcode::RENAME2, ROOT, &[&exchange(outer, b"other\0inner\0")]).unwrap();
+    guest.ask(opcode::RENAME, ROOT, &[&other.to_le_bytes()[..], b"folder\0never\0"]).unwrap_err();
+    guest.ask(opcode::RENAME, ROOT, &[&inner.to_le_bytes()[..], b"folder\0folder\0"]).unwrap();
+    for n in 0..20 {
+        fs::write(place.0.join(format!("share/{n}")), "").unwrap();
+        guest.look_up(ROOT, &n.to_string()).unwrap();
+    }
+
+    for node in [outer, inner, other] {
+        assert!(guest.ask(opcode::GETATTR, node, &[&[0; 16]]).is_ok(), "{node}");
+    }
+    assert_eq!(guest.names(outer), [".", "..", "inner"]);
+}
+
+#[test]
+fn a_file_is_found_again_however_deep_it_is() {
+    const DEPTH: usize = 3000;
+    let place = Place::new("deep");
+    let find = || {
+        let mut guest = crowded(&place, 8);
+        let mut node = ROOT;
+        for _ in 0..DEPTH {
+            let parts = [&0o755_u32.to_le_bytes()[..], &[0; 4], b"d\0"];
+            node = u64_at(&guest.ask(opcode::MKDIR, node, &parts).unwrap(), 0);
+        }
+        for number in 0..20 {
+            fs::write(place.0.join(format!("share/{number}")), "").unwrap();
+            guest.look_up(ROOT, &number.to_string()).unwrap();
+        }
+        guest.ask(opcode::GETATTR, node, &[&[0; 16]]).unwrap();
+    };
+    std::thread::scope(|scope| {
+        // A stack that recursion of this depth would leave.
+        let small = std::thread::Builder::new().stack_size(192 << 10);
+        small.spawn_scoped(scope, find).unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn a_guest_makes_no_program_that_runs_with_the_rights_of_this_user() {
+    let place = Place::new("setuid");
+    let mut guest = place.guest(true);
+    let mode = 0o6755_u32;
+
+    let made = guest.ask(
+        opcode::CREATE,
+        ROOT,
+        &[&[2, 0, 0, 0][..], &mode.to_le_bytes(), &[0; 8], b"new\0"],
+    );
+    let new = u64_at(&made.unwrap(), 0);
+    let mut change = vec![0; 88];
+    change[..4].copy_from_slice(&crate::abi::set::MODE.to_le_bytes());
+    change[68..72].copy_from_slice(&mode.to_le_bytes());
+    guest.ask(opcode::SETATTR, new, &[&change]).unwrap();
+
+    let found = fs::metadata(place.0.join("share/new")).unwrap();
+    assert_eq!(found.permissions().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn a_reply_with_entries_is_as_long_as_any_other_at_most() {
+    let place = Place::new("entries");
+    for n in 0..6000 {
+        fs::write(place.0.join(format!("share/folder/{n:032}")), "").unwrap();
+    }
+    let mut guest = place.guest(false);
+    let folder = guest.look_up(ROOT, "folder").unwrap();
+    let open = guest.ask(opcode::OPENDIR, folder, &[&[0; 8]]).unwrap();
+
+    let parts = [&open[..8], &[0; 8], &u32::MAX.to_le_bytes(), &[0; 20]];
+    let entries = guest.ask(opcode::READDIR, folder, &parts).unwrap();
+
+    assert!((1..=MAX_IO as usize).contains(&entries.len()), "{}", entries.len());
+}
+
 #[test]
 fn wild_requests_change_nothing_outside_and_stop_nothing() {
     let place = Place::new("wild");
