@@ -192,7 +192,9 @@ impl Net {
                     break;
                 };
                 moved += len;
-                self.incoming_len = if self.finish_incoming(len) { len } else { 0 };
+                // Less than an Ethernet header is no frame.
+                let taken = len >= NET_HEADER + ETHERNET && self.finish_incoming(len);
+                self.incoming_len = if taken { len } else { 0 };
             } else if !self.deliver(queue, ram)? {
                 break;
             }

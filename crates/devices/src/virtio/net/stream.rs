@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 
-use super::checksum::ETHERNET;
 use super::header::NET_HEADER;
 use super::peer::NetPeer;
 use super::{MAX_FRAME, MAX_PACKET};
@@ -92,24 +91,19 @@ impl StreamPeer {
 
     /// The next whole frame that was read, as a range of the input.
     fn next_frame(&mut self) -> Result<Option<std::ops::Range<usize>>, TooLong> {
-        loop {
-            let unread = &self.input[self.taken..self.filled];
-            let Some((length, after)) = unread.split_first_chunk::<LENGTH>() else {
-                return Ok(None);
-            };
-            let length = u32::from_be_bytes(*length);
-            let len = usize::try_from(length).ok().filter(|&len| len <= MAX_FRAME);
-            let len = len.ok_or(TooLong(length))?;
-            if after.len() < len {
-                return Ok(None);
-            }
-            let start = self.taken + LENGTH;
-            self.taken = start + len;
-            // Less than an Ethernet header is no frame.
-            if len >= ETHERNET {
-                return Ok(Some(start..start + len));
-            }
+        let unread = &self.input[self.taken..self.filled];
+        let Some((length, after)) = unread.split_first_chunk::<LENGTH>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length);
+        let len = usize::try_from(length).ok().filter(|&len| len <= MAX_FRAME);
+        let len = len.ok_or(TooLong(length))?;
+        if after.len() < len {
+            return Ok(None);
         }
+        let start = self.taken + LENGTH;
+        self.taken = start + len;
+        Ok(Some(start..start + len))
     }
 
     /// Reads more. Returns whether there was any.

@@ -170,6 +170,51 @@ fn frames_shorter_than_a_header_are_passed_over() {
     assert_eq!((received.len(), received[0].len as usize), (1, NET_HEADER + 60));
 }
 
+/// A peer that has a frame of nothing each time that it is asked.
+struct Empty;
+
+impl NetPeer for Empty {
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, _: &mut [u8]) -> bool {
+        true
+    }
+
+    fn receive(&mut self, _: &mut [u8]) -> Option<usize> {
+        Some(NET_HEADER)
+    }
+
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn a_peer_that_sends_nothing_without_end_leaves_other_devices_their_turn() {
+    let mut driver = Driver::new(device(Arc::new(Mutex::new(Empty))));
+    driver.start(0);
+
+    offer(&mut driver, &[2000]);
+    work(&driver);
+
+    assert!(driver.take_used(RECEIVE).is_empty());
+}
+
+#[test]
+fn a_stream_of_lengths_alone_comes_frame_by_frame() {
+    let (own, mut other) = UnixStream::pair().unwrap();
+    let mut peer = StreamPeer::connected("test", own.into());
+    other.write_all(&[0; 8]).unwrap();
+    let mut packet = vec![0; MAX_PACKET];
+
+    assert_eq!(
+        [(); 3].map(|()| peer.receive(&mut packet)),
+        [Some(NET_HEADER), Some(NET_HEADER), None]
+    );
+}
+
 #[test]
 fn a_peer_that_is_gone_or_sends_an_endless_frame_takes_the_link_down() {
     for garbage in [&b""[..], &[0xff; 4], &[0, 1, 0x10, 1]] {
