@@ -180,7 +180,7 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), PlatformDirError> {
 
 /// Locks the directory, for which this waits a moment while another makes a platform of it. Without a
 /// lock everything works as well, except that leftovers of others cannot be told from what they are making.
-fn lock(path: &Path) -> Option<File> {
+pub(crate) fn lock(path: &Path) -> Option<File> {
     let directory = File::open(path).ok()?;
     for _ in 0..LOCK_TRIES {
         match directory.try_lock() {

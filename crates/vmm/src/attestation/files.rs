@@ -1,6 +1,6 @@
 //! Files that the commands read and write.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
@@ -38,6 +38,12 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), AttestationError> {
     })
 }
 
+/// Writes a new file: whatever has its name, such as a link that somebody has put there, is taken away.
 fn write_all(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    File::create(path)?.write_all(bytes)
+    let make = || OpenOptions::new().write(true).create_new(true).open(path);
+    let made = make().or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => fs::remove_file(path).and_then(|()| make()),
+        _ => Err(error),
+    });
+    made?.write_all(bytes)
 }

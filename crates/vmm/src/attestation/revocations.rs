@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use cloister_attest::pki::{Revocation, Revoked};
 
 use super::{AttestationError, files};
+use crate::platform_dir;
 
 /// The name of the file.
 const FILE: &str = "revoked";
@@ -77,8 +78,12 @@ pub(super) fn add(
     certificates: &[Certificate],
     now: SystemTime,
 ) -> Result<(), AttestationError> {
-    let known = read(platform)?;
     let path = platform.join(FILE);
+    let Some(_locked) = platform_dir::lock(platform) else {
+        let why = "another command has the directory locked: try again".into();
+        return Err(AttestationError::Revocations { path, why });
+    };
+    let known = read(platform)?;
     let mut text = fs::read_to_string(&path).unwrap_or_default();
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(AttestationError::Clock)?;
     for certificate in certificates {
