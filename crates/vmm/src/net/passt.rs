@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -30,9 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SEND_BUFFER: usize = 4 << 20;
 /// Bytes of a frame that it may send before the answer.
 const FRAME: usize = 64 << 10;
-
-/// Where the host's name servers are listed.
-const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// How passt says that it may make no namespace, and that there is no network to be had.
 const NO_NAMESPACE: &str = "user namespace";
@@ -122,10 +118,7 @@ impl Passt {
         let mut messages = File::from(messages.map_err(|error| PasstError::Host(error.into()))?);
         let said = messages.try_clone().map_err(PasstError::Host)?;
         let mut command = Command::new(path);
-        command
-            .args(arguments(user, mtu, resolver()))
-            .arg("--fd")
-            .arg(other.as_raw_fd().to_string());
+        command.args(arguments(user, mtu)).arg("--fd").arg(other.as_raw_fd().to_string());
         command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
         // What ends the machine from the keyboard goes to its whole group. This process ends after it.
         command.stderr(said).process_group(0);
@@ -144,23 +137,9 @@ impl Passt {
     }
 }
 
-/// The host's name server: what passt sends on that is for [`NAME_SERVER`]. One of the host's own 127.0.0.1,
-/// which the guest cannot reach, stands for those that systemd-resolved asks.
-fn resolver() -> Option<Ipv4Addr> {
-    let of_file = |path| resolver_in(&fs::read_to_string(path).unwrap_or_default());
-    RESOLVERS.into_iter().find_map(of_file)
-}
-
-/// The first name server of a resolv.conf(5) that is not the host itself.
-fn resolver_in(text: &str) -> Option<Ipv4Addr> {
-    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    servers
-        .filter_map(|address| address.trim().parse().ok())
-        .find(|address: &Ipv4Addr| !address.is_loopback() && !address.is_unspecified())
-}
-
-/// What passt is told besides its socket. The guest's names are looked up by `resolver`, or as passt finds.
-fn arguments(user: &UserNetwork, mtu: u16, resolver: Option<Ipv4Addr>) -> Vec<String> {
+/// What passt is told besides its socket. It sends on what is for [`NAME_SERVER`] to the host's first name server,
+/// as long as it is told of no other (passt of 2023-03-09: `--dns` is for its DHCP alone).
+fn arguments(user: &UserNetwork, mtu: u16) -> Vec<String> {
     let mut words: Vec<String> = ["--foreground", "--quiet"].map(str::to_owned).into();
     for (option, value) in [
         ("--address", GUEST.to_string()),
@@ -170,9 +149,6 @@ fn arguments(user: &UserNetwork, mtu: u16, resolver: Option<Ipv4Addr>) -> Vec<St
         ("--mtu", mtu.to_string()),
     ] {
         words.extend([option.to_owned(), value]);
-    }
-    if let Some(resolver) = resolver {
-        words.extend(["--dns".to_owned(), resolver.to_string()]);
     }
     if !user.host_loopback {
         words.push("--no-map-gw".to_owned());
@@ -256,7 +232,7 @@ fn reason(mut child: Child, messages: &mut File) -> PasstError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::Forward;
@@ -270,30 +246,19 @@ mod tests {
             host_port: 2222,
             guest_port: 22,
         };
-        let closed = arguments(&UserNetwork::default(), 1500, None).join(" ");
+        let closed = arguments(&UserNetwork::default(), 1500).join(" ");
         let open =
             UserNetwork { forwards: vec![forward(false), forward(true)], host_loopback: true };
-        let open = arguments(&open, 1500, Some(GATEWAY)).join(" ");
+        let open = arguments(&open, 1500).join(" ");
 
+        assert!(
+            closed.contains("--dns-forward 10.0.2.3") && !closed.contains("--dns "),
+            "{closed}"
+        );
         assert!(closed.contains("--no-map-gw") && !closed.contains("-ports"), "{closed}");
-        assert!(!open.contains("--no-map-gw") && open.contains("--dns 10.0.2.2"), "{open}");
+        assert!(!open.contains("--no-map-gw"), "{open}");
         assert!(open.contains("--tcp-ports 127.0.0.1/2222:22"), "{open}");
         assert!(open.contains("--udp-ports 127.0.0.1/2222:22"), "{open}");
-    }
-
-    #[test]
-    fn the_resolver_is_the_first_that_is_not_the_host_itself() {
-        for (text, expected) in [
-            ("", None),
-            ("nameserver 127.0.0.53\noptions edns0", None),
-            ("# nameserver 1.1.1.1\nnameserver ::1\nnameserver\t192.0.2.1", Some([192, 0, 2, 1])),
-            (
-                "nameserver 127.0.0.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3",
-                Some([192, 0, 2, 2]),
-            ),
-        ] {
-            assert_eq!(resolver_in(text), expected.map(Ipv4Addr::from), "{text}");
-        }
     }
 
     /// A program in its place that says `text` and ends.
