@@ -6,7 +6,7 @@ use crate::chardev::Chardev;
 use crate::complaint::{Complaint, Setting};
 use crate::config::{BootConfig, MAX_CMDLINE, MachineConfig};
 use crate::gdb;
-use crate::net::{Link, NetConfig};
+use crate::net::NetConfig;
 use crate::qmp::Listen;
 use crate::register::Entry;
 use crate::shares::ShareConfig;
@@ -66,10 +66,7 @@ impl Invocation {
 
     /// Sockets that are made for peers of network devices.
     pub(crate) fn network_sockets(&self) -> impl Iterator<Item = &Path> {
-        self.networks.iter().filter_map(|network| match &network.link {
-            Link::Stream { path, server: true } => Some(path.as_path()),
-            _ => None,
-        })
+        self.networks.iter().filter_map(NetConfig::socket)
     }
 
     /// What a kernel that is told of no console will not do, if its line is the user's: print.

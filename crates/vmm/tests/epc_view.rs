@@ -509,8 +509,8 @@ fn a_full_queue_of_clients_is_no_trap() {
 #[test]
 fn each_wrong_option_is_one_line_and_exit_code_1() {
     for (args, start) in [
-        (&[][..], "the following required arguments were not provided: <QMP-SOCKET>..."),
-        (&[""], "a value is required for '<QMP-SOCKET>...' but none was supplied"),
+        (&[][..], "the following required arguments were not provided: <QMP-SOCKET|NAME>..."),
+        (&[""], "a value is required for '<QMP-SOCKET|NAME>...' but none was supplied"),
         (&["unix:"], "QMP-SOCKET: the name is empty"),
         (&["s", "s"], "s: the socket is given twice"),
         (&["s", "--svg"], "a value is required for '--svg <FILE>'"),

@@ -101,6 +101,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
     test("a_guest_reads_and_changes_a_shared_folder_and_leaves_it_by_no_name", shares::folder),
     alone("two_machines_on_a_stream_exchange_data_both_ways", net::stream),
+    test("exec_with_a_socket_of_its_own_ends_with_the_commands_code", net::exec_server),
     test("a_command_reaches_the_hosts_network_and_is_reached", net::user),
     test("a_command_reaches_an_interface_of_the_host", net::tap),
     test("wrong_networks_are_refused", bad_input::networks),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::Setup;
-use super::exec::bytes;
+use super::exec::{self, bytes, run};
 use super::setup::expect;
 use crate::apt::Archive;
 use crate::console::Transcript;
@@ -61,6 +61,16 @@ fn await_socket(socket: &str) -> Result<()> {
         ensure!(start.elapsed().as_secs() < 60, "there is no socket {socket}");
         thread::sleep(std::time::Duration::from_millis(20));
     }
+    Ok(())
+}
+
+/// A command whose machine makes the socket ends with its own code, and the socket goes.
+pub(super) fn exec_server(setup: &Setup) -> Result<()> {
+    let socket = Setup::socket("net-exec");
+    let option = format!("stream={socket},server=on");
+    let output = run(setup, "net-exec", &["--net", &option], &["sh", "-c", "exit 7"])?;
+    exec::check(&output, 7, "", "")?;
+    ensure!(!fs::exists(&socket)?, "the socket is left there");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use crate::config::{BootConfig, MachineConfig};
 use crate::host_file::open_for_writing;
 use crate::machine::{Control, Machine};
 use crate::net::{GATEWAY, GUEST, Link, NAME_SERVER, Network, PREFIX, Passt};
+use crate::own_file::start_keeper;
 use crate::register::{Entry, Register};
 use crate::sandbox::{Sandbox, ThreadKind};
 use crate::shares::{FileServer, Folder};
@@ -75,6 +76,10 @@ pub unsafe fn run(
     // SAFETY: the caller says that there is one thread.
     let server = unsafe { FileServer::start(folders, true, config.sandbox) };
     let server = server.map_err(refused("the host gives no process"))?;
+    if config.sandbox && config.networks.iter().any(|network| network.socket().is_some()) {
+        // SAFETY: the caller says that there is one thread.
+        unsafe { start_keeper() }.map_err(refused("the host gives no process"))?;
+    }
     let networks = Network::open_all(&config.networks, passt);
     let networks = networks.map_err(|error| error.complaint())?;
     let archive = initramfs::in_memory(&archive).map_err(refused("the host gives no memory"))?;

@@ -53,6 +53,17 @@ pub struct NetConfig {
     pub link: Link,
 }
 
+impl NetConfig {
+    /// The socket that is made for its peers, if there is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.link {
+            Link::Stream { path, server: true } => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// What a network device is connected to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Link {

@@ -10,12 +10,16 @@ use vmm_sys_util::signal::register_signal_handler;
 const GROWTH: u64 = 1 << 30;
 
 /// Forbids core dumps, which would have the guest's memory and the platform's keys in them, and files
-/// that grow more than 1 GiB beyond `largest`, the size of the largest file that is open.
+/// that grow more than 1 GiB beyond `largest`, the size of the largest file that is open. As many files may be
+/// open as the host allows: a guest has streams of its own opened, more than the usual limit, which is for
+/// programs that use select(2), and who connects then would not be heard.
 pub(super) fn set(largest: u64) -> io::Result<()> {
     // Writing past the limit then fails, and ends nothing.
     register_signal_handler(SIGXFSZ, ignore)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     forbid_dumps()?;
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
     let size = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
     set_for_good(Resource::Fsize, size.min(largest.saturating_add(GROWTH)))
 }
