@@ -270,7 +270,7 @@ pub(super) fn qemu_options(setup: &Setup) -> Result<()> {
         ("-frobnicate", &["-frobnicate"]),
         ("-m", &["-m", "64X"]),
         ("-smp", &["-smp", "0"]),
-        ("-enable-kvm", &["-enable-kvm"]),
+        ("-accel", &["-accel", "hvf"]),
         ("-object", &["-object", object]),
         ("-object", &["-object", "memory-backend-file,id=a,size=64M,mem-path=/x"]),
         ("-sgx-epc", &["-sgx-epc", "id=epc1,memdev=mem1"]),
