@@ -77,6 +77,9 @@ pub enum PassedOver {
     Impossible(AccelError),
     /// The host's processors run ring 3 of a guest alone.
     NotHardware,
+    /// Linux takes the frequency of the time stamp counter from CPUID on Intel's processors alone, and finds no
+    /// other clock in the machine to measure it with.
+    NotIntel,
 }
 
 impl fmt::Display for PassedOver {
@@ -85,6 +88,9 @@ impl fmt::Display for PassedOver {
             Self::Impossible(error) => write!(f, "{error}"),
             Self::NotHardware => f.write_str(
                 "the processor has neither VMX nor SVM, so KVM emulates ring 0 of a guest slowly",
+            ),
+            Self::NotIntel => f.write_str(
+                "the processor is not Intel's, so a guest's Linux finds no clock under KVM",
             ),
         }
     }
@@ -109,9 +115,7 @@ impl Accelerator {
     }
 
     fn auto(config: &MachineConfig, layout: &Layout) -> Result<Self, PassedOver> {
-        if !Host::is_hardware() {
-            return Err(PassedOver::NotHardware);
-        }
+        suits()?;
         Self::kvm(config, layout).map_err(PassedOver::Impossible)
     }
 
@@ -133,8 +137,8 @@ impl Accelerator {
     /// Why a machine without SGX would not run under KVM by [`Choice::Auto`]; `None` if it would.
     #[must_use]
     pub fn why_not_kvm() -> Option<PassedOver> {
-        if !Host::is_hardware() {
-            return Some(PassedOver::NotHardware);
+        if let Err(why) = suits() {
+            return Some(why);
         }
         Host::open().err().map(|error| PassedOver::Impossible(AccelError::Kvm(error)))
     }
@@ -156,4 +160,12 @@ impl Accelerator {
             Self::Kvm(_) => IOCTLS,
         }
     }
+}
+
+/// Whether a guest does well on the host's processors, as far as these say.
+fn suits() -> Result<(), PassedOver> {
+    if !Host::is_hardware() {
+        return Err(PassedOver::NotHardware);
+    }
+    if Host::is_intel() { Ok(()) } else { Err(PassedOver::NotIntel) }
 }

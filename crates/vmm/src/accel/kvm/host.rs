@@ -123,6 +123,13 @@ impl Host {
         let svm = __cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & 1 << 2 != 0;
         vmx || svm
     }
+
+    /// Whether its processors are Intel's.
+    #[must_use]
+    pub fn is_intel() -> bool {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+    }
 }
 
 fn not_opened(error: io::Error) -> KvmError {
