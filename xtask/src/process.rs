@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// How long a program may be silent before something is printed for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -147,7 +147,20 @@ fn describe(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
+/// Waits for somebody to make a socket.
+///
+/// # Errors
+/// There is none after a minute.
+pub(crate) fn await_socket(socket: &str) -> Result<()> {
+    let start = Instant::now();
+    while !fs::exists(socket)? {
+        ensure!(start.elapsed().as_secs() < 60, "there is no socket {socket}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// Reads a file with its name in the error.
 pub(crate) fn read(path: &std::path::Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

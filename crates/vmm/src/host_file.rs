@@ -1,12 +1,14 @@
-//! Files that are made where others may put links in their way.
+//! Files of the host: made where others may put links in their way, and read as far as they may be long.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+
+use crate::size::format_size;
 
 /// The bit of a mode that lets anybody write.
 const ANYBODY: u32 = 0o002;
@@ -47,6 +49,21 @@ pub(crate) fn open_for_writing(path: &Path, mode: u32, truncate: bool) -> io::Re
             options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
         }
     }
+}
+
+/// Reads a file of at most `most` bytes.
+///
+/// # Errors
+///
+/// The host's, or that the file is larger, in words.
+pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > most {
+        return Err(format!("it is larger than {}", format_size(most)));
+    }
+    Ok(bytes)
 }
 
 /// The first directory on the way to `path` that anybody can write to.

@@ -1,11 +1,10 @@
 //! `cloister ps`: the user's running machines.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use crate::register::{Entry, Register, RegisterError};
+use crate::register::{Entry, Register, RegisterError, now};
 use crate::size::format_size;
 
 /// Options of `cloister ps`.
@@ -24,11 +23,6 @@ pub struct PsArgs {
 pub fn ps(args: &PsArgs) -> Result<String, RegisterError> {
     let machines = Register::of_user().machines()?;
     Ok(if args.json { json(&machines) } else { table(&machines, now()) })
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 fn json(machines: &[Entry]) -> String {

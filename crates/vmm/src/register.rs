@@ -7,13 +7,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::MachineConfig;
-use crate::ps::now;
 
 /// The folder's name in the user's runtime directory.
 const NAME: &str = "cloister";
@@ -58,6 +58,11 @@ impl Entry {
             qmp: Vec::new(),
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 /// Why the folder cannot be used.

@@ -1,8 +1,8 @@
 //! `cloister seed`: a disk by which cloud-init configures a machine at its first boot (its data source
 //! NoCloud): a FAT file system labelled CIDATA, with files of fixed names.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Cursor, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Cursor, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use clap::Args;
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+
+use crate::host_file::read_at_most;
 
 /// What cloud-init looks for, as a FAT file system has it.
 const LABEL: [u8; 11] = *b"CIDATA     ";
@@ -130,13 +132,7 @@ pub fn seed(args: &SeedArgs) -> Result<String, SeedError> {
 
 fn read(option: &'static str, path: &Path, what: &'static str) -> Result<Vec<u8>, SeedError> {
     let unreadable = |why: String| SeedError::Read { option, path: path.to_owned(), why, what };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(error.to_string()))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(unreadable("it is larger than 16M".to_owned()));
-    }
+    let bytes = read_at_most(path, LONGEST).map_err(unreadable)?;
     if bytes.is_empty() {
         return Err(unreadable("it is empty".to_owned()));
     }
@@ -189,6 +185,8 @@ fn image(files: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]

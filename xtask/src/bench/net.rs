@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{process::Command, thread};
 
 use anyhow::{Context, Result, ensure};
@@ -67,11 +67,7 @@ fn pair(machine: &Machine, image: &Small, mtu: u16) -> Result<[f64; 2]> {
     };
     let (first, second) = thread::scope(|scope| {
         let first = scope.spawn(|| boot(1, 2));
-        let start = Instant::now();
-        while !fs::exists(socket).unwrap_or(false) && start.elapsed() < Duration::from_secs(60) {
-            thread::sleep(Duration::from_millis(20));
-        }
-        let second = boot(2, 1);
+        let second = process::await_socket(socket).and_then(|()| boot(2, 1));
         (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
     });
     // QEMU leaves it there.

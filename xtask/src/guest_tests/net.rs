@@ -39,7 +39,8 @@ pub(super) fn stream(setup: &Setup) -> Result<()> {
     for (server, client) in [(1, 2), (2, 1)] {
         let (first, second) = thread::scope(|scope| {
             let first = scope.spawn(|| boot(server, client, &options[0]));
-            let second = await_socket(&socket).and_then(|()| boot(client, server, &options[1]));
+            let second =
+                process::await_socket(&socket).and_then(|()| boot(client, server, &options[1]));
             (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
         });
         let (first, second) = (first?, second?);
@@ -51,15 +52,6 @@ pub(super) fn stream(setup: &Setup) -> Result<()> {
         let pings = if server < client { &first } else { &second };
         expect(pings, "3 packets transmitted, 3 packets received")?;
         ensure!(!fs::exists(&socket)?, "the socket is left there");
-    }
-    Ok(())
-}
-
-fn await_socket(socket: &str) -> Result<()> {
-    let start = std::time::Instant::now();
-    while !fs::exists(socket)? {
-        ensure!(start.elapsed().as_secs() < 60, "there is no socket {socket}");
-        thread::sleep(std::time::Duration::from_millis(20));
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Files that the commands read and write.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::AttestationError;
+use crate::host_file::read_at_most;
 
 /// More than any quote, certificate or list has: what is longer is something else.
 const LONGEST: u64 = 1 << 20;
@@ -15,15 +16,12 @@ pub(super) fn read(
     path: &Path,
     what: &'static str,
 ) -> Result<Vec<u8>, AttestationError> {
-    let unreadable = |why: String| AttestationError::Read { option, path: path.into(), why, what };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(error.to_string()))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(unreadable("it is larger than 1M".into()));
-    }
-    Ok(bytes)
+    read_at_most(path, LONGEST).map_err(|why| AttestationError::Read {
+        option,
+        path: path.into(),
+        why,
+        what,
+    })
 }
 
 /// Writes a file so that whoever reads it meanwhile reads what was there or what is there then.

@@ -47,16 +47,26 @@ impl Certificate {
 /// What has been revoked; nothing where there is no file.
 pub(super) fn read(platform: &Path) -> Result<Vec<Revocation>, AttestationError> {
     let path = platform.join(FILE);
-    let unusable = |why| AttestationError::Revocations { path: path.clone(), why };
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unusable(format!("cannot read it: {error}: make it readable"))),
-    };
+    parse_all(&path, &text(&path)?)
+}
+
+/// What the file says; nothing where there is none.
+fn text(path: &Path) -> Result<String, AttestationError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|error| {
+            let why = format!("cannot read it: {error}: make it readable");
+            AttestationError::Revocations { path: path.into(), why }
+        }),
+    }
+}
+
+fn parse_all(path: &Path, text: &str) -> Result<Vec<Revocation>, AttestationError> {
     let lines = (1..).zip(text.lines());
     let parsed = lines.map(|(number, line)| {
         parse(line).ok_or_else(|| {
-            unusable(format!("line {number} is not a certificate and a time: remove the line"))
+            let why = format!("line {number} is not a certificate and a time: remove the line");
+            AttestationError::Revocations { path: path.into(), why }
         })
     });
     parsed.collect()
@@ -83,8 +93,8 @@ pub(super) fn add(
         let why = "another command has the directory locked: try again".into();
         return Err(AttestationError::Revocations { path, why });
     };
-    let known = read(platform)?;
-    let mut text = fs::read_to_string(&path).unwrap_or_default();
+    let mut text = text(&path)?;
+    let known = parse_all(&path, &text)?;
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(AttestationError::Clock)?;
     for certificate in certificates {
         if known.iter().all(|one| one.what != certificate.revoked()) {

@@ -57,6 +57,12 @@ impl Screen {
         }
     }
 
+    /// The numbers of 8 bytes that were printed.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+        self.bytes().chunks_exact(8).map(number).collect()
+    }
+
     /// Waits for more to be printed than there is.
     pub(crate) fn wait_for_more(&self) {
         let (before, start) = (self.len(), Instant::now());

@@ -69,12 +69,7 @@ fn no_time_passes_for_a_stopped_guest() {
     thread::sleep(Duration::from_millis(20));
     running.control.stop();
 
-    let times: Vec<u64> = running
-        .screen
-        .bytes()
-        .chunks_exact(8)
-        .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
-        .collect();
+    let times = running.screen.numbers();
     assert!(times.is_sorted());
     assert!(times.len() > before + 1);
     let passed = Duration::from_nanos(
