@@ -38,6 +38,7 @@ const TEST_MODULES: [&str; 9] = [
 ];
 
 /// A bootable pair and what it will print.
+#[derive(Clone)]
 pub(crate) struct Image {
     pub(crate) kernel: PathBuf,
     pub(crate) release: String,

@@ -206,7 +206,7 @@ fn run_each<'a>(setup: &Setup, next: impl Fn() -> Option<&'a GuestTest>) -> Coun
     let mut count = Count::default();
     while let Some(test) = next() {
         let start = Instant::now();
-        let outcome = (test.body)(setup);
+        let outcome = setup.of(test.name).and_then(|setup| (test.body)(&setup));
         let seconds = start.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {

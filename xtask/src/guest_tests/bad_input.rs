@@ -166,7 +166,7 @@ pub(super) fn platforms(setup: &Setup) -> Result<()> {
 
 pub(super) fn provisioning(setup: &Setup) -> Result<()> {
     const EPC: &str = "id=epc0,size=1M";
-    let folder = setup.no_folder("platform-without-provision")?;
+    let folder = setup.path("platform").display().to_string();
     let options = ["--sgx-epc", EPC, "--cpu", "host,+sgx-provisionkey", "--platform", &folder];
     fs::create_dir_all(format!("{folder}/provision"))?;
     fs::set_permissions(&folder, Permissions::from_mode(0o700))?;

@@ -59,8 +59,9 @@ pub(super) fn much_input(setup: &Setup) -> Result<()> {
 /// Fifty machines at once have each its own outcome; fifty that are killed at any moment leave no
 /// process and no file behind.
 pub(super) fn many_machines(setup: &Setup) -> Result<()> {
-    let temporary = setup.path("exec-many-tmp");
-    fs::create_dir_all(&temporary)?;
+    // Not the test's folder: sockets are made here, and their paths must be short.
+    let temporary = std::env::temp_dir().join(format!("cloister-many-{}", std::process::id()));
+    fs::create_dir(&temporary)?;
     let start = |number: usize| -> Result<Child> {
         let script = format!("echo {number}; exit {number}");
         let mut exec = exec(setup, "exec-many", &MEMORY, &["sh", "-c", &script])?;
@@ -96,7 +97,7 @@ pub(super) fn many_machines(setup: &Setup) -> Result<()> {
     check(&finish(start(7)?)?, 7, "7\n", "")?;
     let files: Vec<_> = fs::read_dir(&temporary)?.collect::<std::io::Result<_>>()?;
     ensure!(files.is_empty(), "{files:?} are left");
-    Ok(())
+    Ok(fs::remove_dir(&temporary)?)
 }
 
 /// Processes that run `program` and were started with `temporary` as TMPDIR.

@@ -27,14 +27,6 @@ fn raw(setup: &Setup, name: &str) -> Result<PathBuf> {
     setup.file(name, &contents()).map(PathBuf::from)
 }
 
-fn image(setup: &Setup, name: &str) -> Result<PathBuf> {
-    let path = setup.path(name);
-    if path.exists() {
-        fs::remove_file(&path)?;
-    }
-    Ok(path)
-}
-
 /// A boot that does the same things to two disks.
 fn twins(setup: &Setup, disk: &str, raw: &Path, seed: u32) -> Boot {
     setup
@@ -60,7 +52,7 @@ pub(super) fn written(setup: &Setup) -> Result<()> {
     for (name, options) in
         [("small.qcow2", "cluster_size=4k,refcount_bits=1"), ("usual.qcow2", "cluster_size=64k")]
     {
-        let (raw, image) = (raw(setup, "twin.raw")?, image(setup, name)?);
+        let (raw, image) = (raw(setup, "twin.raw")?, setup.path(name));
         let [from, to] = [&raw, &image].map(|path| path.display().to_string());
         // Half of it compressed, as images come that are fetched.
         let compressed: &[&str] = if name == "usual.qcow2" { &["-c"] } else { &[] };
@@ -75,7 +67,7 @@ pub(super) fn written(setup: &Setup) -> Result<()> {
 /// Version 2 of the format has no zeros of its own, so that its discards do nothing.
 pub(super) fn old(setup: &Setup) -> Result<()> {
     let qemu = QemuImg::get()?;
-    let (raw, image) = (raw(setup, "old.raw")?, image(setup, "old.qcow2")?);
+    let (raw, image) = (raw(setup, "old.raw")?, setup.path("old.qcow2"));
     let [from, to] = [&raw, &image].map(|path| path.display().to_string());
     qemu.run(&["convert", "-f", "raw", "-O", "qcow2", "-o", "compat=0.10", &from, &to])?;
 
@@ -91,8 +83,8 @@ pub(super) fn old(setup: &Setup) -> Result<()> {
 pub(super) fn backed(setup: &Setup) -> Result<()> {
     let qemu = QemuImg::get()?;
     let (raw, base, top) =
-        (raw(setup, "twin.raw")?, raw(setup, "base.raw")?, image(setup, "top.qcow2")?);
-    let middle = image(setup, "middle.qcow2")?;
+        (raw(setup, "twin.raw")?, raw(setup, "base.raw")?, setup.path("top.qcow2"));
+    let middle = setup.path("middle.qcow2");
     qemu.create(&middle, &SIZE.to_string(), "cluster_size=16k", Some(&base))?;
     let [shown, on] = [&top, &middle].map(|path| path.display().to_string());
     qemu.run(&["create", "-q", "-f", "qcow2", "-b", &on, "-F", "qcow2", &shown])?;
@@ -115,7 +107,7 @@ pub(super) fn backed(setup: &Setup) -> Result<()> {
 
 pub(super) fn snapshot(setup: &Setup) -> Result<()> {
     let qemu = QemuImg::get()?;
-    let (image, twin) = (image(setup, "kept.qcow2")?, raw(setup, "twin.raw")?);
+    let (image, twin) = (setup.path("kept.qcow2"), raw(setup, "twin.raw")?);
     let kept = raw(setup, "kept.raw")?;
     let [from, to] = [&kept, &image].map(|path| path.display().to_string());
     qemu.run(&["convert", "-f", "raw", "-O", "qcow2", &from, &to])?;
@@ -134,7 +126,7 @@ pub(super) fn snapshot(setup: &Setup) -> Result<()> {
 /// QEMU's internal snapshots: what a snapshot holds stays when the guest writes.
 pub(super) fn internal_snapshot(setup: &Setup) -> Result<()> {
     let qemu = QemuImg::get()?;
-    let (raw, image) = (raw(setup, "twin.raw")?, image(setup, "snapshots.qcow2")?);
+    let (raw, image) = (raw(setup, "twin.raw")?, setup.path("snapshots.qcow2"));
     let [from, to] = [&raw, &image].map(|path| path.display().to_string());
     qemu.run(&["convert", "-f", "raw", "-O", "qcow2", &from, &to])?;
     qemu.run(&["snapshot", "-c", "first", &to])?;

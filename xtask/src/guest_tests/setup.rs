@@ -21,6 +21,7 @@ use crate::{process, repository};
 pub(super) const TRANSLATE: &str = "--translate";
 
 /// The machine under test and what it boots.
+#[derive(Clone)]
 pub(crate) struct Setup {
     machine: Machine,
     /// Kernel and initramfs with everything.
@@ -33,16 +34,37 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// # Errors
-    /// The folder for files cannot be made.
+    /// As [`Setup::of`].
     pub(crate) fn new(
         machine: Machine,
         image: Image,
         translate: Option<String>,
         show: bool,
     ) -> Result<Self> {
-        let folder = repository::cache().join("guest-test-files");
+        let setup = Self {
+            machine,
+            image,
+            translate,
+            show,
+            folder: repository::cache().join("guest-tests"),
+        };
+        setup.of("")
+    }
+
+    /// The same with an empty folder of the test's own: another may run beside it.
+    ///
+    /// # Errors
+    /// What an earlier run left cannot be removed, or the folder cannot be made.
+    pub(crate) fn of(&self, test: &str) -> Result<Self> {
+        let folder = self.folder.join(test);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+            }
+            _ => {}
+        }
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { machine, image, translate, show, folder })
+        Ok(Self { folder, ..self.clone() })
     }
 
     /// A boot of the image whose init runs these tasks.
@@ -190,7 +212,7 @@ impl Setup {
         Session::start(&mut command, self.show)
     }
 
-    /// Where a file of this name is.
+    /// Where the test has a file or folder of this name. There is none until it makes it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -200,23 +222,9 @@ impl Setup {
     /// # Errors
     /// It cannot be written.
     pub(crate) fn file(&self, name: &str, contents: &[u8]) -> Result<String> {
-        let path = self.folder.join(name);
+        let path = self.path(name);
         fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path.display().to_string())
-    }
-
-    /// A path where no folder is, whatever earlier tests left.
-    ///
-    /// # Errors
-    /// What is there cannot be removed.
-    pub(crate) fn no_folder(&self, name: &str) -> Result<String> {
-        let path = self.folder.join(name);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(path.display().to_string()),
-        }
     }
 
     /// The kernel's path as an argument.

@@ -59,7 +59,7 @@ fn demo_on(setup: &Setup, cpus: u32) -> Result<()> {
 
 /// Three boots: what is sealed on one platform opens on it again, and nowhere else.
 pub(super) fn sealing(setup: &Setup) -> Result<()> {
-    let (one, other) = (setup.no_folder("platform-one")?, setup.no_folder("platform-other")?);
+    let [one, other] = ["one", "other"].map(|name| setup.path(name).display().to_string());
     let machine = |task: &str| setup.tasks(task).option(EPC.0, EPC.1);
     let on = |folder: &str, task: &str| machine(task).option("--platform", folder);
 
@@ -89,7 +89,7 @@ pub(super) fn sealing(setup: &Setup) -> Result<()> {
 /// The key is the platform's, whichever machine asks, and comes with the flag alone.
 pub(super) fn provisioning(setup: &Setup) -> Result<()> {
     const FLAG: &str = "host,+sgx-provisionkey";
-    let platform = setup.no_folder("platform-provision")?;
+    let platform = setup.path("platform").display().to_string();
     let plain = setup.tasks("enclave-demo:provision").option(EPC.0, EPC.1);
     let on_platform = plain.clone().option("--platform", &platform);
 

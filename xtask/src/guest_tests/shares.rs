@@ -10,10 +10,9 @@ use super::setup::expect;
 
 /// The guest looks for what is beside the folder, and changes what is in it.
 pub(super) fn folder(setup: &Setup) -> Result<()> {
-    let _ = fs::remove_dir_all(setup.path("shares"));
-    let share = setup.path("shares/share");
+    let share = setup.path("share");
     fs::create_dir_all(share.join("folder"))?;
-    fs::write(setup.path("shares/secret"), "secret")?;
+    fs::write(setup.path("secret"), "secret")?;
     fs::write(share.join("file"), "contents")?;
     symlink("../secret", share.join("out"))?;
     let boot = setup.tasks("modules,share:data:data,share:fixed:fixed");
@@ -34,6 +33,6 @@ pub(super) fn folder(setup: &Setup) -> Result<()> {
         expect(&transcript, line)?;
     }
     ensure!(fs::read_to_string(share.join("folder/new"))? == "written by the guest");
-    ensure!(fs::read_to_string(setup.path("shares/secret"))? == "secret");
+    ensure!(fs::read_to_string(setup.path("secret"))? == "secret");
     Ok(())
 }
