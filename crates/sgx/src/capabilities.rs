@@ -83,6 +83,36 @@ impl Capabilities {
         if epcm && !sgx2 { Exception::gp(0) } else { exception }
     }
 
+    /// Those that CPUID.12H.0 and CPUID.12H.1 enumerate. Bits without a name here are left out, and INIT,
+    /// which a processor may enumerate.
+    #[must_use]
+    pub fn from_cpuid(leaf0: CpuidResult, leaf1: CpuidResult) -> Self {
+        let quad = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let attributes = AttributeFlags::from_bits_truncate(quad(leaf1.eax, leaf1.ebx));
+        let [not64, in64, ..] = leaf0.edx.to_le_bytes();
+        Self {
+            features: SgxFeatures::from_bits_truncate(leaf0.eax),
+            miscselect: leaf0.ebx,
+            attributes: attributes.difference(AttributeFlags::INIT),
+            xfrm: quad(leaf1.ecx, leaf1.edx),
+            max_enclave_size_not64: not64,
+            max_enclave_size_64: in64,
+        }
+    }
+
+    /// What both can do.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self {
+            features: self.features.intersection(other.features),
+            miscselect: self.miscselect & other.miscselect,
+            attributes: self.attributes.intersection(other.attributes),
+            xfrm: self.xfrm & other.xfrm,
+            max_enclave_size_not64: self.max_enclave_size_not64.min(other.max_enclave_size_not64),
+            max_enclave_size_64: self.max_enclave_size_64.min(other.max_enclave_size_64),
+        }
+    }
+
     /// CPUID.12H.0.
     #[must_use]
     pub const fn cpuid_leaf0(&self) -> CpuidResult {
@@ -103,5 +133,36 @@ impl Capabilities {
             ecx: self.xfrm as u32,
             edx: (self.xfrm >> 32) as u32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cpuid_says_is_read_back() {
+        let all = Capabilities::default();
+        let (leaf0, mut leaf1) = (all.cpuid_leaf0(), all.cpuid_leaf1());
+        // Hardware enumerates INIT.
+        leaf1.eax |= 1;
+
+        assert_eq!(Capabilities::from_cpuid(leaf0, leaf1), all);
+    }
+
+    #[test]
+    fn what_both_can_do_is_less_than_what_either_can() {
+        let less = Capabilities {
+            features: SgxFeatures::SGX1 | SgxFeatures::EDECCSSA,
+            xfrm: 0xe7,
+            max_enclave_size_64: 56,
+            ..Capabilities::default()
+        };
+
+        let both = Capabilities::default().intersection(&less);
+
+        let expected = Capabilities { features: SgxFeatures::SGX1, ..Capabilities::default() };
+        assert_eq!(both, expected);
+        assert_eq!(both.intersection(&Capabilities::NONE), Capabilities::NONE);
     }
 }
