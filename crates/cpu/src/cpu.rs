@@ -11,6 +11,7 @@ use cloister_x86::segment::seg;
 use crate::apic::LocalApic;
 use crate::controls::{Controls, Features};
 use crate::debugger::Debugger;
+use crate::excursion::{self, Excursion};
 use crate::exit::{Exit, Stop};
 use crate::kicker::Kicker;
 use crate::mem::Int;
@@ -32,6 +33,7 @@ pub struct Cpu {
     /// Enclave mode. Not part of [`ArchState`]: the EPC counts the processors that are inside, so
     /// that it cannot be copied.
     pub(crate) enclave: EnclaveState,
+    pub(crate) excursion: Excursion,
     /// What the owner decides.
     pub ctl: Controls,
     /// What it shares with the machine's other processors.
@@ -64,6 +66,7 @@ impl Cpu {
             run: RunState::default(),
             apic: LocalApic::new(id),
             enclave: EnclaveState::default(),
+            excursion: Excursion::default(),
             ctl: Controls::new(features, le_pubkey_hash),
             kicker: package.kickers[id as usize].clone(),
             package,
@@ -240,6 +243,8 @@ impl Cpu {
         } else {
             Mode::legacy(cs.big(), arch.segs[seg::SS].rights.big())
         };
+        excursion::note_mode(self);
+        let arch = &self.arch;
         let inside = self.enclave.in_enclave();
         let real = !arch.cr0.contains(Cr0::PE) || arch.system_flags.contains(Rflags::VM);
         self.run.mode = mode.with_enclave(inside).with_real(real);
@@ -264,8 +269,8 @@ impl Cpu {
         let (arch, run) = (&self.arch, &mut self.run);
         run.attention = attention::INTERRUPTS | run.attention & attention::DEBUGGER;
         run.set_attention(attention::TRACE, arch.system_flags.contains(Rflags::TF));
-        run.set_attention(attention::BREAKPOINTS, arch.dr7 & 0xff != 0);
         run.set_attention(attention::DEBUG_TRAP, arch.debug_pending != 0);
+        self.arm_breakpoints();
         self.set_shadow(self.arch.shadow);
         self.set_activity(self.arch.activity);
         window::update_attention(self);

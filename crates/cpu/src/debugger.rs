@@ -16,11 +16,15 @@ use crate::block::Blocks;
 use crate::cpu::Cpu;
 use crate::engine::Vcpu;
 use crate::event::{Event, Kind, before_event};
-use crate::exit::{Exec, Exit};
+use crate::excursion;
+use crate::exit::{Exec, Exit, Stop};
 use crate::lower::bare;
 use crate::mem::tlb::AccessKind;
 use crate::op::{Handler, Op, handler};
 use crate::run_state::attention;
+
+/// Offsets that a guest's breakpoints may add: of a page's 4096, so that code is translated all the same.
+const MAX_ASKED: usize = 64;
 
 /// Bytes of linear addresses whose accesses stop a processor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -79,6 +83,11 @@ pub(crate) struct Debugger {
 }
 
 impl Debugger {
+    /// Whether decoded code asks for breakpoints before an instruction at linear address `la`.
+    pub(crate) fn asks_at(&self, la: u64) -> bool {
+        self.asked.contains(&offset(la))
+    }
+
     /// Whether any data access is watched.
     pub(crate) fn watches(&self) -> bool {
         !self.points.watchpoints.is_empty()
@@ -109,10 +118,13 @@ pub(crate) fn has_checks(ops: &[Op]) -> bool {
 const CHECK: Handler = handler!(|cpu, op| check(cpu, op));
 
 fn check(cpu: &mut Cpu, op: &Op) -> Exec {
-    match breakpoint_at(cpu, cpu.op_rip(op)) {
-        Some(exit) => Err(cpu.exit_with(exit)),
-        None => Ok(()),
+    let rip = cpu.op_rip(op);
+    if let Some(exit) = breakpoint_at(cpu, rip) {
+        return Err(cpu.exit_with(exit));
     }
+    let la = cpu.linear_ip(rip);
+    // By itself it is compared with the guest's own, too.
+    if cpu.instruction_breakpoints().any(|at| at == la) { Err(Stop::ALONE) } else { Ok(()) }
 }
 
 fn breakpoint_at(cpu: &Cpu, rip: u64) -> Option<Exit> {
@@ -141,7 +153,10 @@ pub(crate) fn before_instruction(cpu: &mut Cpu) -> Option<Exit> {
 
 /// An instruction retired, or an event was delivered in its place.
 pub(crate) fn after_instruction(cpu: &mut Cpu) {
-    if cpu.run.attention & attention::DEBUGGER_STEP != 0 && !cpu.enclave.is_production() {
+    if cpu.run.attention & attention::DEBUGGER_STEP == 0 || excursion::goes_on(cpu) {
+        return;
+    }
+    if !cpu.enclave.is_production() {
         cpu.run.attention &= !attention::DEBUGGER_STEP;
         stop_with(cpu, DebugStop::Step);
     }
@@ -159,7 +174,7 @@ pub(crate) fn holds_interrupts(cpu: &Cpu) -> bool {
         && !cpu.enclave.is_production()
 }
 
-fn stop_with(cpu: &mut Cpu, stop: DebugStop) {
+pub(crate) fn stop_with(cpu: &mut Cpu, stop: DebugStop) {
     // A watchpoint says more than that the step is done.
     cpu.debugger.due.get_or_insert(stop);
     cpu.run.attention |= attention::DEBUGGER_STOP;
@@ -193,16 +208,33 @@ impl Vcpu {
             Some(_) => asked.extend(breakpoints),
             None => asked.clear(),
         }
-        if asked != debugger.asked {
-            debugger.asked = asked;
+        self.ask(asked);
+        self.cpu.arm_breakpoints();
+        let watches = self.cpu.debugger.watches();
+        self.cpu.run.set_attention(attention::WATCHPOINTS, watches);
+        self.cpu.update_mode();
+    }
+
+    /// Has decoded code ask for the guest's own breakpoints of instructions, as far as it does not: then code
+    /// runs as fast as without them.
+    pub(crate) fn ask_for_breakpoints(&mut self) {
+        let mut asked = self.cpu.debugger.asked.clone();
+        asked.extend(self.cpu.instruction_breakpoints().map(offset));
+        if asked.len() <= MAX_ASKED {
+            self.ask(asked);
+        }
+        self.cpu.arm_breakpoints();
+    }
+
+    /// Has decoded code ask for breakpoints at these offsets.
+    fn ask(&mut self, asked: BTreeSet<u16>) {
+        if asked != self.cpu.debugger.asked {
+            self.cpu.debugger.asked = asked;
             self.blocks = Blocks::default();
             if let Some(translator) = &mut self.translator {
                 translator.forget();
             }
         }
-        let watches = self.cpu.debugger.watches();
-        self.cpu.run.set_attention(attention::WATCHPOINTS, watches);
-        self.cpu.update_mode();
     }
 
     /// Has the processor stop with [`DebugStop::Step`] after one instruction. One that enters an enclave

@@ -222,6 +222,9 @@ impl Vcpu {
         }
         if at_clock {
             apic::poll_timer(cpu);
+            if cpu.run.deadline != u64::MAX && cpu.package.nanos() >= cpu.run.deadline {
+                return Err(Exit::Requested);
+            }
         }
         if cpu.run.attention & attention::DEVICE != 0 {
             // The instruction is half done: nothing comes between.
@@ -235,6 +238,10 @@ impl Vcpu {
             window::attend_first(cpu)?;
         }
         window::attend_last(cpu)?;
+        if cpu.run.attention & attention::BREAKPOINTS != 0 {
+            self.ask_for_breakpoints();
+        }
+        let cpu = &mut self.cpu;
         let shadow = cpu.run.attention & attention::SHADOW != 0;
         let held = shadow || debugger::holds_interrupts(cpu);
         if cpu.run.attention & attention::INTERRUPTS != 0 && !held {

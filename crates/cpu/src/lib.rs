@@ -53,6 +53,7 @@ mod crowd;
 mod debugger;
 mod engine;
 mod event;
+mod excursion;
 #[cfg_attr(
     not(test),
     expect(

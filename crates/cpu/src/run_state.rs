@@ -21,7 +21,7 @@ pub(crate) mod attention {
     pub(crate) const TRACE: u32 = 1 << 1;
     /// The shadow of STI, MOV SS or POP SS covers the next instruction.
     pub(crate) const SHADOW: u32 = 1 << 2;
-    /// Breakpoints are armed in DR7.
+    /// Breakpoints are armed in DR7 that code does not ask for: instructions run alone.
     pub(crate) const BREAKPOINTS: u32 = 1 << 3;
     /// An instruction that accessed a device is under way: run it alone.
     pub(crate) const DEVICE: u32 = 1 << 4;
@@ -66,6 +66,8 @@ pub(crate) struct RunState {
     pub(crate) guest_pages: GuestPages,
     /// Physical page of the running block: see [`crate::mem::tlb::Entry::phys`].
     pub(crate) block_phys: u64,
+    /// When [`Vcpu::run`](crate::Vcpu::run) is to return at the latest, in nanoseconds of the machine's clock.
+    pub(crate) deadline: u64,
     /// What translated code uses.
     pub(crate) native: NativeState,
     /// Whether the running op is the only one of its block.
@@ -119,6 +121,7 @@ impl Default for RunState {
             tlb: Tlb::default(),
             guest_pages: GuestPages::default(),
             block_phys: u64::MAX,
+            deadline: u64::MAX,
             native: NativeState::default(),
             alone: false,
             single_step: false,

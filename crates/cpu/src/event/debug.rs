@@ -51,8 +51,24 @@ impl Cpu {
     /// Sets DR7 and arms what it enables.
     pub(crate) fn write_dr7(&mut self, value: u64) {
         self.arch.dr7 = value & DR7_WRITABLE | DR7_ONES;
-        self.run.set_attention(attention::BREAKPOINTS, self.arch.dr7 & 0xff != 0);
+        self.arm_breakpoints();
         self.update_mode();
+    }
+
+    /// Has instructions run on their own where breakpoints take it: not for those of instructions that decoded
+    /// code asks for.
+    pub(crate) fn arm_breakpoints(&mut self) {
+        let takes_it = |point: Breakpoint| {
+            point.condition != Condition::Execute || !self.debugger.asks_at(point.address)
+        };
+        let alone = self.breakpoints().any(takes_it);
+        self.run.set_attention(attention::BREAKPOINTS, alone);
+    }
+
+    /// Linear addresses of instructions with breakpoints.
+    pub(crate) fn instruction_breakpoints(&self) -> impl Iterator<Item = u64> + use<> {
+        let points = self.breakpoints();
+        points.filter(|point| point.condition == Condition::Execute).map(|point| point.address)
     }
 
     fn breakpoints(&self) -> impl Iterator<Item = Breakpoint> + use<> {
@@ -180,8 +196,7 @@ impl Cpu {
 ///
 /// #DB.
 pub(crate) fn check_instruction_breakpoint(cpu: &mut Cpu) -> Exec {
-    if cpu.run.attention & attention::BREAKPOINTS == 0 || cpu.arch.system_flags.contains(Rflags::RF)
-    {
+    if cpu.arch.dr7 & 0xff == 0 || cpu.arch.system_flags.contains(Rflags::RF) {
         return Ok(());
     }
     // SDM Vol. 3D, 40.3.1.

@@ -47,7 +47,10 @@ extern "C" fn mov_to(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.reg::<u64>(op.src, false);
     let value = if cpu.run.mode.is_64() { value } else { value & 0xffff_ffff };
     match number {
-        0..4 => cpu.arch.dr[usize::from(number)] = value,
+        0..4 => {
+            cpu.arch.dr[usize::from(number)] = value;
+            cpu.arm_breakpoints();
+        }
         _ if value >> 32 != 0 => return Err(cpu.gp(0)),
         6 => cpu.arch.dr6 = value & DR6_WRITABLE | DR6_ONES,
         _ => cpu.write_dr7(value),

@@ -13,6 +13,7 @@ use crate::cpu::Cpu;
 use crate::event::long::null_stack;
 use crate::exec::table::{rewrite, rows};
 use crate::exit::Exec;
+use crate::lower::bare;
 use crate::op::Op;
 use crate::run_state::attention;
 
@@ -38,6 +39,11 @@ const ALWAYS: u64 = Rflags::CF.bits()
     | Rflags::NT.bits();
 /// Flags that a 16-bit IRET leaves.
 const WIDE: u64 = Rflags::RF.bits() | Rflags::AC.bits() | Rflags::ID.bits();
+
+/// IRETQ as an instruction of no length, on a processor that does not run.
+pub(crate) fn iretq(cpu: &mut Cpu) -> Exec {
+    iret(cpu, &Op { size: 8, ..bare(iret, 0, 0) })
+}
 
 extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.run.mode.is_real() {

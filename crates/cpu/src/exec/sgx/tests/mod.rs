@@ -6,6 +6,7 @@ mod breakpoints;
 mod checks;
 mod debugger;
 mod entry;
+mod excursion;
 mod exited;
 mod host;
 mod lookups;

@@ -6,6 +6,7 @@ use iced_x86::code_asm::*;
 
 use super::kernel::{HANDLERS, KERNEL_DATA, Kernel};
 use crate::Exit;
+use crate::run_state::attention;
 use crate::testing::{CODE, DATA};
 
 const TF: u64 = Rflags::TF.bits();
@@ -16,6 +17,7 @@ const BS: u64 = 1 << 14;
 const BD: u64 = 1 << 13;
 /// DR7 fields for breakpoint 0: global enable, then R/W and LEN.
 const G0: u64 = 2;
+const G1: u64 = 8;
 const WRITE: u64 = 1 << 16;
 const IO: u64 = 2 << 16;
 const READ_WRITE: u64 = 3 << 16;
@@ -405,4 +407,32 @@ fn alignment_is_checked_for_the_user_alone() {
         let expected = if faults { (17, Some(0)) } else { (3, None) };
         assert_eq!((frame.vector, frame.error_code), expected, "{level} {am} {ac} {at:#x}");
     }
+}
+
+#[test]
+fn an_instruction_breakpoint_is_found_in_code_that_has_run_and_leaves_the_rest_fast() {
+    let mut kernel = Kernel::new();
+    kernel.assemble(|a| {
+        a.inc(eax)?;
+        a.inc(ebx)?;
+        a.hlt()
+    });
+    // Without one, and with ones elsewhere: so many that code is not to ask for each.
+    for n in 0..200 {
+        kernel.vcpu().cpu.arch.rip = CODE;
+        assert_eq!(kernel.vcpu().run(), Exit::Hlt);
+        let alone = kernel.vcpu().cpu.run.attention & attention::BREAKPOINTS != 0;
+        assert!(n > 64 || !alone, "{n}");
+        kernel.wake();
+        kernel.vcpu().cpu.arch.dr[1] = 0x5000 + 8 * n;
+        kernel.vcpu().cpu.write_dr7(G1);
+    }
+    kernel.vcpu().cpu.arch.rip = CODE;
+    kernel.vcpu().cpu.arch.dr[0] = CODE + 2;
+    kernel.vcpu().cpu.write_dr7(G0 | G1);
+
+    let frame = kernel.run_to_handler();
+
+    assert_eq!((frame.vector, frame.rip), (1, CODE + 2));
+    assert_eq!(kernel.vcpu().cpu.arch.gpr[Gpr::Rbx], 200);
 }
