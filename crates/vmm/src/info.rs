@@ -43,6 +43,8 @@ pub struct HostInfo {
     nodes: [Node; 3],
     /// Why `--accel auto` is software processors, if it is.
     why_soft: Option<String>,
+    /// Why it is for a guest with SGX, if it is for those alone.
+    why_soft_sgx: Option<String>,
 }
 
 impl HostInfo {
@@ -55,6 +57,7 @@ impl HostInfo {
             nodes: ["/dev/sgx_vepc", "/dev/sgx_enclave", "/dev/sgx_provision"]
                 .map(|path| Node { path, opened: probe_node(Path::new(path)) }),
             why_soft: Accelerator::why_not_kvm().map(|why| why.to_string()),
+            why_soft_sgx: Accelerator::why_no_host_sgx().map(|why| why.to_string()),
         }
     }
 }
@@ -134,9 +137,11 @@ impl fmt::Display for HostInfo {
              of the host",
             "Accelerator"
         )?;
-        match &self.why_soft {
-            None => writeln!(f, "{:WIDTH$}kvm, and soft for a guest with SGX", "Automatic choice"),
-            Some(why) => writeln!(f, "{:WIDTH$}soft, since {why}", "Automatic choice"),
+        write!(f, "{:WIDTH$}", "Automatic choice")?;
+        match (&self.why_soft, &self.why_soft_sgx) {
+            (Some(why), _) => writeln!(f, "soft, since {why}"),
+            (None, Some(why)) => writeln!(f, "kvm, and soft for a guest with SGX, since {why}"),
+            (None, None) => writeln!(f, "kvm"),
         }
     }
 }
@@ -160,6 +165,7 @@ mod tests {
                 Node { path: "/dev/sgx_provision", opened: error(io::ErrorKind::PermissionDenied) },
             ],
             why_soft: Some("there is no KVM".into()),
+            why_soft_sgx: Some("there is no KVM".into()),
         };
 
         assert_eq!(

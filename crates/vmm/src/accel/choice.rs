@@ -1,11 +1,12 @@
 //! Which accelerator a machine gets.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
+use cloister_sgx::Capabilities;
 use thiserror::Error;
 
-use super::kvm::{Host, IOCTLS, Ioctls, KvmError};
+use super::kvm::{Host, HostSgx, HostSgxError, IOCTLS, Ioctls, KvmError, StandIn};
 use super::soft::Translators;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::MachineConfig;
@@ -28,8 +29,8 @@ pub enum Choice {
 pub enum Accelerator {
     /// Software processors, with these translators of guest code.
     Soft(Translators),
-    /// The host's KVM.
-    Kvm(Arc<Host>),
+    /// The host's KVM; with what stands in for SGX that the host does not have, if the guest has SGX.
+    Kvm(Arc<Host>, Option<Arc<StandIn>>),
 }
 
 /// Why a machine cannot have KVM. [`AccelError::complaint`] says what to do.
@@ -38,9 +39,17 @@ pub enum AccelError {
     /// The host's KVM runs no machine.
     #[error("{0}")]
     Kvm(KvmError),
-    /// What the machine has, this accelerator does not give it.
-    #[error("it gives guests no SGX")]
-    NoSgx,
+    /// The host's SGX.
+    #[error("{0}")]
+    Sgx(HostSgxError),
+    /// The host has no SGX, and its KVM does not stop where a guest uses it.
+    #[error(
+        "the host has no SGX, and its KVM lacks {0}, which SGX without it takes: use a kernel from 5.10 on"
+    )]
+    NoTrap(&'static str),
+    /// The host has no room for what is in the place of EPC.
+    #[error("the host has no memory, or no mapping, for what is in the place of EPC: {0}")]
+    StandIn(io::Error),
     /// What nested guests need, the host does not give.
     #[error("+vmx needs a host whose KVM gives guests VMX")]
     NoVmx,
@@ -62,8 +71,11 @@ impl AccelError {
             Phrase::from(first).setting(Setting::Accelerator).text(" soft").into()
         };
         let fix: Fix = match self {
+            Self::Sgx(error) => return error.complaint(),
             Self::Kvm(_) => soft("or write "),
-            Self::NoSgx | Self::NoVmx => soft("write "),
+            Self::NoTrap(_) => soft("or write "),
+            Self::StandIn(_) => soft("write smaller sections, or "),
+            Self::NoVmx => soft("write "),
             Self::AddressSpace { .. } => soft("write a smaller size, or "),
         };
         Complaint::new(Setting::Accelerator, self.to_string(), fix)
@@ -120,10 +132,19 @@ impl Accelerator {
     }
 
     fn kvm(config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
-        if !config.epc.is_empty() {
-            return Err(AccelError::NoSgx);
-        }
         let host = Host::open().map_err(AccelError::Kvm)?;
+        let mut stand_in = None;
+        if !config.epc.is_empty() {
+            match HostSgx::check(&host, config) {
+                Err(HostSgxError::None) => {
+                    host.check_trap().map_err(AccelError::NoTrap)?;
+                    let translators = Translators::new(config.cpus, config.translate);
+                    let made = StandIn::new(translators, layout).map_err(AccelError::StandIn)?;
+                    stand_in = Some(Arc::new(made));
+                }
+                checked => checked.map_err(AccelError::Sgx)?,
+            }
+        }
         if config.cpu.vmx && !host.cpu.has_vmx() {
             return Err(AccelError::NoVmx);
         }
@@ -131,7 +152,7 @@ impl Accelerator {
         if needed > has {
             return Err(AccelError::AddressSpace { needed, has });
         }
-        Ok(Self::Kvm(Arc::new(host)))
+        Ok(Self::Kvm(Arc::new(host), stand_in))
     }
 
     /// Why a machine without SGX would not run under KVM by [`Choice::Auto`]; `None` if it would.
@@ -143,12 +164,41 @@ impl Accelerator {
         Host::open().err().map(|error| PassedOver::Impossible(AccelError::Kvm(error)))
     }
 
-    /// The translators of software processors; none under KVM.
+    /// Why a machine with SGX would run on software processors by [`Choice::Auto`] where one without would not;
+    /// `None` if it would not either.
+    #[must_use]
+    pub fn why_no_host_sgx() -> Option<AccelError> {
+        let host = match Host::open() {
+            Ok(host) => host,
+            Err(error) => return Some(AccelError::Kvm(error)),
+        };
+        match HostSgx::offered(&host) {
+            Err(HostSgxError::None) => host.check_trap().map_err(AccelError::NoTrap).err(),
+            offered => offered.map_err(AccelError::Sgx).err(),
+        }
+    }
+
+    /// The translators of software processors; none under KVM with SGX of the host or none.
     #[must_use]
     pub fn translators(&self) -> Translators {
         match self {
             Self::Soft(translators) => translators.clone(),
-            Self::Kvm(_) => Translators::default(),
+            Self::Kvm(_, stand_in) => {
+                stand_in.as_ref().map(|made| made.translators().clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What of these capabilities enclaves have on processors of this kind, if they run in software: the state of a
+    /// processor that the guest has.
+    #[must_use]
+    pub fn enclaves_of(&self, capabilities: &Capabilities) -> Capabilities {
+        match self {
+            Self::Soft(_) => *capabilities,
+            Self::Kvm(host, _) => Capabilities {
+                xfrm: capabilities.xfrm & host.cpu.xfeatures().bits(),
+                ..*capabilities
+            },
         }
     }
 
@@ -157,7 +207,7 @@ impl Accelerator {
     pub fn ioctls(&self) -> Ioctls {
         match self {
             Self::Soft(_) => Ioctls::default(),
-            Self::Kvm(_) => IOCTLS,
+            Self::Kvm(..) => IOCTLS,
         }
     }
 }

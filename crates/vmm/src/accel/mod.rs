@@ -3,11 +3,13 @@
 mod choice;
 mod entry;
 mod kvm;
+mod sgx;
 mod soft;
 
 pub use choice::{AccelError, Accelerator, Choice, PassedOver};
 pub use cloister_cpu::{Activity, ArchState, DebugPoints, DebugStop, Watchpoint};
-pub use kvm::{Host as KvmHost, Ioctls, KvmError};
+pub use kvm::{Host as KvmHost, HostSgx, HostSgxError, Ioctls, KvmError, StandIn, VepcResetError};
+pub use sgx::{EpcResetError, GuestSgx};
 pub use soft::Translators;
 
 use std::io;
@@ -16,13 +18,13 @@ use std::time::Duration;
 
 use cloister_boot::EntryState;
 use cloister_devices::{DmaObserver, MsiSink};
-use cloister_virt::{EpcExhausted, SgxVm};
+use cloister_virt::EpcExhausted;
 use cloister_x86::Gpa;
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
 use crate::complaint::{Complaint, Phrase, Setting};
-use crate::cpuid::GuestCpuid;
+use crate::cpuid::{GuestCpuid, TSC_HZ};
 
 /// What an accelerator is told of a machine.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub struct VmConfig {
     /// Whether they have VMX.
     pub vmx: bool,
     /// SGX, if the guest has it.
-    pub sgx: Option<Arc<SgxVm>>,
+    pub sgx: Option<GuestSgx>,
     /// What executes it.
     pub accelerator: Accelerator,
 }
@@ -47,8 +49,12 @@ impl VmConfig {
     /// [`VcpuError::Memory`], [`VcpuError::Barrier`], [`VcpuError::Kvm`].
     pub fn create(&self) -> Result<Arc<dyn Vm>, VcpuError> {
         Ok(match &self.accelerator {
-            Accelerator::Soft(translators) => Arc::new(soft::SoftVm::new(self, translators)?),
-            Accelerator::Kvm(host) => Arc::new(kvm::KvmVm::new(host, self)?),
+            Accelerator::Soft(translators) => {
+                Arc::new(soft::SoftVm::new(self, translators, TSC_HZ)?)
+            }
+            Accelerator::Kvm(host, stand_in) => {
+                Arc::new(kvm::KvmVm::new(host, self, stand_in.as_deref())?)
+            }
         })
     }
 
@@ -57,7 +63,7 @@ impl VmConfig {
     pub fn cpuid(&self) -> GuestCpuid {
         match &self.accelerator {
             Accelerator::Soft(_) => soft::cpuid(self),
-            Accelerator::Kvm(host) => kvm::cpuid(host, self),
+            Accelerator::Kvm(host, _) => kvm::cpuid(host, self),
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use cloister_x86::cpuid::CpuidResult;
+use cloister_sgx::{Capabilities, SgxFeatures};
+use cloister_x86::cpuid::{CpuidResult, FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, LEAF_SGX};
 use cloister_x86::regs::Xfeatures;
 
 use super::model::{CpuModel, regs};
@@ -84,6 +85,21 @@ impl HostCpu {
     #[must_use]
     pub fn has_vmx(&self) -> bool {
         self.supported(1, 0).ecx & LEAF_1_ECX_VMX != 0
+    }
+
+    /// What the guest's SGX can be, and whether it can have launch control. `None` if KVM gives guests none.
+    #[must_use]
+    pub fn sgx(&self) -> Option<(Capabilities, bool)> {
+        let features = self.supported(7, 0);
+        let capabilities =
+            Capabilities::from_cpuid(self.supported(LEAF_SGX, 0), self.supported(LEAF_SGX, 1));
+        // What of the processor's state a guest does not have, its enclaves do not either.
+        let xfrm = capabilities.xfrm & self.xfeatures().bits();
+        let announced = features.ebx & FEATURE_7_EBX_SGX != 0;
+        (announced && capabilities.features.contains(SgxFeatures::SGX1)).then_some((
+            Capabilities { xfrm, ..capabilities },
+            features.ecx & FEATURE_7_ECX_SGX_LC != 0,
+        ))
     }
 
     fn supported(&self, leaf: u32, subleaf: u32) -> CpuidResult {

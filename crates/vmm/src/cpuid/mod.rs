@@ -7,10 +7,9 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use cloister_x86::cpuid::{CpuidResult, LEAF_SGX};
 
-use cloister_virt::SgxVm;
-use cloister_x86::cpuid::CpuidResult;
+use crate::accel::GuestSgx;
 
 pub use filter::{CpuidState, CpuidTable};
 pub use host::HostCpu;
@@ -20,13 +19,13 @@ pub use model::{ARCH_CAPABILITIES, CpuModel, TSC_HZ};
 #[derive(Clone, Debug)]
 pub struct GuestCpuid {
     table: CpuidTable,
-    sgx: Option<Arc<SgxVm>>,
+    sgx: Option<GuestSgx>,
 }
 
 impl GuestCpuid {
     /// The leaves of `table`, and `sgx` if the guest has any.
     #[must_use]
-    pub const fn new(table: CpuidTable, sgx: Option<Arc<SgxVm>>) -> Self {
+    pub const fn new(table: CpuidTable, sgx: Option<GuestSgx>) -> Self {
         Self { table, sgx }
     }
 
@@ -44,7 +43,13 @@ impl GuestCpuid {
     /// Every leaf and subleaf that is not all zero, each once, and whether the leaf looks at ECX.
     #[must_use]
     pub fn leaves(&self) -> Vec<(u32, u32, bool)> {
-        self.table.leaves()
+        let mut leaves = self.table.leaves();
+        if self.sgx.is_some() {
+            let told =
+                |&subleaf: &u32| self.query_at_reset(LEAF_SGX, subleaf) != CpuidResult::default();
+            leaves.extend((0..).take_while(told).map(|subleaf| (LEAF_SGX, subleaf, true)));
+        }
+        leaves
     }
 
     /// What CPUID returns on the bootstrap processor after reset. Leaves that tell of SGX are the

@@ -178,15 +178,12 @@ pub(super) fn account(
 /// Makes the virtual EPC of a machine, which draws on `account`.
 pub(super) fn virtual_epc(
     config: &MachineConfig,
+    capabilities: Capabilities,
     account: Arc<EpcAccount>,
     provisioning: Option<ProvisioningRight>,
     layout: &Layout,
 ) -> Result<Arc<SgxVm>, EpcError> {
-    let cpuid = SgxCpuid {
-        capabilities: config.cpu.capabilities,
-        launch_control: config.cpu.launch_control,
-        provisioning,
-    };
+    let cpuid = SgxCpuid { capabilities, launch_control: config.cpu.launch_control, provisioning };
     let sections: Vec<SectionConfig> = config
         .epc
         .iter()
@@ -237,7 +234,7 @@ mod tests {
         let layout = Layout::new(RAM, &[EPC]).unwrap();
         let right = provisioning(&config).unwrap();
         let account = account(&config, &own_epc(&config, None).unwrap()).unwrap();
-        virtual_epc(&config, account, right, &layout).unwrap()
+        virtual_epc(&config, config.cpu.capabilities, account, right, &layout).unwrap()
     }
 
     #[test]

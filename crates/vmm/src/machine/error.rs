@@ -3,12 +3,11 @@
 use std::io;
 
 use cloister_boot::{BootError, Remedy};
-use cloister_virt::RemoveError;
 use thiserror::Error;
 
 use super::epc::{EpcError, ReserveError};
 use super::inventory::InventoryError;
-use crate::accel::{AccelError, VcpuError};
+use crate::accel::{AccelError, EpcResetError, VcpuError};
 use crate::acpi::AcpiError;
 use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::ConfigError;
@@ -114,7 +113,7 @@ pub enum RunError {
     },
     /// The virtual EPC could not be made unused for the next boot.
     #[error("cannot reset the virtual EPC")]
-    Epc(#[source] RemoveError),
+    Epc(#[source] EpcResetError),
     /// A bug: the processor's thread panicked, and has said so.
     #[error("processor {0} failed unexpectedly")]
     Panicked(u32),

@@ -23,12 +23,12 @@ use std::sync::Arc;
 
 use cloister_devices::Node;
 use cloister_devices::virtio::VsockHost;
-use cloister_virt::{EpcPool, SgxVm};
+use cloister_virt::EpcPool;
 use vm_memory::GuestMemoryMmap;
 
 use self::board::Devices;
 use self::source::Source;
-use crate::accel::{Accelerator, Translators, VmConfig};
+use crate::accel::{AccelError, Accelerator, GuestSgx, HostSgx, Translators, VmConfig};
 use crate::complaint::Setting;
 use crate::config::MachineConfig;
 use crate::cpuid::GuestCpuid;
@@ -61,7 +61,7 @@ pub struct Machine {
     source: Source,
     disks: Vec<Disk>,
     devices: Devices,
-    sgx: Option<Arc<SgxVm>>,
+    sgx: Option<GuestSgx>,
     accelerator: Accelerator,
 }
 
@@ -78,6 +78,7 @@ impl Machine {
     /// As [`Machine::new`], on the EPC of a platform that machines share. The keys and the
     /// launch-control hash after reset are that platform's: `platform` of the configuration only says
     /// who has the right to the provisioning key, and `launch_key` has no meaning.
+    /// Under KVM the EPC is the host's, which all its machines share, and `pool` has no meaning.
     ///
     /// # Errors
     ///
@@ -100,17 +101,25 @@ impl Machine {
         // Last of what may be refused: it may make something.
         let fuses = config.platform.as_deref().map(platform_dir::open).transpose();
         let fuses = fuses.map_err(MachineError::Platform)?;
-        let mut sgx = None;
-        if !config.epc.is_empty() {
-            let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
-            let pool = match shared {
-                Some(pool) => pool.clone(),
-                None => epc::own_epc(&config, fuses).map_err(MachineError::Epc)?,
-            };
-            let account = epc::account(&config, &pool).map_err(MachineError::EpcReserve)?;
-            let vm = epc::virtual_epc(&config, account, right, &layout);
-            sgx = Some(vm.map_err(MachineError::Epc)?);
-        }
+        let sgx = match &accelerator {
+            _ if config.epc.is_empty() => None,
+            Accelerator::Kvm(host, _) if host.has_sgx() => {
+                let sgx = HostSgx::open(host, &config, &layout).map_err(AccelError::Sgx)?;
+                Some(GuestSgx::Host(Arc::new(sgx)))
+            }
+            // Under KVM too, where the host has no SGX: the enclaves run in software.
+            _ => {
+                let right = epc::provisioning(&config).map_err(MachineError::Provision)?;
+                let pool = match shared {
+                    Some(pool) => pool.clone(),
+                    None => epc::own_epc(&config, fuses).map_err(MachineError::Epc)?,
+                };
+                let account = epc::account(&config, &pool).map_err(MachineError::EpcReserve)?;
+                let capabilities = accelerator.enclaves_of(&config.cpu.capabilities);
+                let vm = epc::virtual_epc(&config, capabilities, account, right, &layout);
+                Some(GuestSgx::Soft(vm.map_err(MachineError::Epc)?))
+            }
+        };
         let devices = board::devices(&disks);
         Ok(Self { config, layout, ram, source, disks, devices, sgx, accelerator })
     }
@@ -200,7 +209,7 @@ impl Machine {
 
     /// The guest's SGX, if it has any.
     #[must_use]
-    pub const fn sgx(&self) -> Option<&Arc<SgxVm>> {
+    pub const fn sgx(&self) -> Option<&GuestSgx> {
         self.sgx.as_ref()
     }
 

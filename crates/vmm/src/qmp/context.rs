@@ -1,10 +1,6 @@
 //! What commands know and can do.
 
-use std::sync::Arc;
-
-use cloister_virt::SgxVm;
-
-use crate::accel::Translators;
+use crate::accel::{GuestSgx, Translators};
 use crate::config::MachineConfig;
 use crate::cpuid::GuestCpuid;
 use crate::machine::{Control, Machine};
@@ -17,7 +13,7 @@ pub struct Context {
     /// What CPUID says in the guest.
     pub cpuid: GuestCpuid,
     /// The guest's SGX, if it has any.
-    pub sgx: Option<Arc<SgxVm>>,
+    pub sgx: Option<GuestSgx>,
     /// What translates the guest's code.
     pub translators: Translators,
     /// The handle to stop, reset and end it.

@@ -4,7 +4,8 @@
 use cloister_cpu::{DebugPoints, DebugStop};
 use cloister_x86::PAGE_SIZE;
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_guest_debug,
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_DB, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
+    kvm_guest_debug,
 };
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
@@ -13,6 +14,10 @@ use crate::accel::VcpuError;
 
 /// Debug registers with addresses.
 pub(super) const SLOTS: usize = 4;
+/// The register of the accelerator's own breakpoint.
+const OWN: usize = SLOTS - 1;
+/// DR6: B0 to B3, BD, BS and BT, which say what an exception is for.
+const DR6_CAUSES: u64 = 0xe00f;
 /// DR6.BS: a single step (SDM Vol. 3B, 17.2.3).
 const DR6_BS: u64 = 1 << 14;
 /// DR7: bits 10 reads as one; exact breakpoints.
@@ -43,6 +48,8 @@ pub(super) struct Debug {
     attached: bool,
     /// One instruction is to run.
     stepping: bool,
+    /// A breakpoint of the accelerator's own, in the last of the debug registers.
+    own: Option<u64>,
 }
 
 impl Debug {
@@ -57,11 +64,39 @@ impl Debug {
         points: Option<&DebugPoints>,
     ) -> Result<(), VcpuError> {
         let slots = points.map(slots).unwrap_or_default();
-        if slots.len() > SLOTS {
+        if slots.len() > SLOTS - usize::from(self.own.is_some()) {
             return Err(VcpuError::DebugPoints);
         }
         (self.slots, self.attached) = (slots, points.is_some());
         self.apply(vcpu)
+    }
+
+    /// Sets the accelerator's own breakpoint. A debugger that has all registers loses its last.
+    pub(super) fn set_own(&mut self, vcpu: &VcpuFd, la: u64) -> Result<(), VcpuError> {
+        self.own = Some(la);
+        self.slots.truncate(OWN);
+        self.apply(vcpu)
+    }
+
+    /// Whether a stop at `pc` is at the accelerator's own breakpoint.
+    pub(super) fn is_own(&self, pc: u64, dr6: u64) -> bool {
+        self.own == Some(pc) && dr6 >> OWN & 1 != 0
+    }
+
+    /// Whether an exception of debugging is the debugger's, and not the guest's.
+    pub(super) const fn is_attached(&self) -> bool {
+        self.attached || self.stepping
+    }
+
+    /// Hands the guest a debug exception of its own, as it would have come without the accelerator's breakpoint.
+    pub(super) fn give_to_guest(&self, vcpu: &VcpuFd, dr6: u64) -> Result<(), VcpuError> {
+        let failed = |what| move |error| VcpuError::kvm(what, error);
+        let mut registers = vcpu.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?;
+        registers.dr6 = registers.dr6 & !DR6_CAUSES | dr6;
+        vcpu.set_debug_regs(&registers).map_err(failed("KVM_SET_DEBUGREGS"))?;
+        let mut debug = self.registers(None);
+        debug.control |= KVM_GUESTDBG_INJECT_DB;
+        vcpu.set_guest_debug(&debug).map_err(failed("KVM_SET_GUEST_DEBUG"))
     }
 
     /// Has the processor stop after one instruction, also where there is a breakpoint.
@@ -98,19 +133,27 @@ impl Debug {
 
     fn apply(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
         let failed = |what| move |error| VcpuError::kvm(what, error);
-        let mut debug = kvm_guest_debug::default();
-        if self.attached || self.stepping {
-            debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
-        }
         let mut here = None;
         if self.stepping {
-            debug.control |= KVM_GUESTDBG_SINGLESTEP;
             let regs = vcpu.get_regs().map_err(failed("KVM_GET_REGS"))?;
             let sregs = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
             here = Some(sregs.cs.base.wrapping_add(regs.rip));
         }
+        vcpu.set_guest_debug(&self.registers(here)).map_err(failed("KVM_SET_GUEST_DEBUG"))
+    }
+
+    /// What KVM is told. A step begins at linear address `here`.
+    fn registers(&self, here: Option<u64>) -> kvm_guest_debug {
+        let mut debug = kvm_guest_debug::default();
+        if self.is_attached() || self.own.is_some() {
+            debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+        }
+        if self.stepping {
+            debug.control |= KVM_GUESTDBG_SINGLESTEP;
+        }
         debug.arch.debugreg[7] = DR7_FIXED;
-        for (n, &slot) in self.slots.iter().enumerate() {
+        let own = self.own.map(|la| (OWN, Slot::Breakpoint(la)));
+        for (n, slot) in self.slots.iter().copied().enumerate().chain(own) {
             // A step begins wherever the processor is.
             if matches!(slot, Slot::Breakpoint(la) if Some(la) == here) {
                 continue;
@@ -119,7 +162,7 @@ impl Debug {
             debug.arch.debugreg[n] = address;
             debug.arch.debugreg[7] |= 1 << (2 * n) | condition << (16 + 4 * n);
         }
-        vcpu.set_guest_debug(&debug).map_err(failed("KVM_SET_GUEST_DEBUG"))
+        debug
     }
 
     /// Reads RAM at linear address `la`, up to the first byte that is not RAM.

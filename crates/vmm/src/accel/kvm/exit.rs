@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use kvm_bindings::{
     KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
     KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN, kvm_run,
+    KVM_EXIT_SHUTDOWN, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, kvm_run,
 };
 
 use super::pages::RunPages;
@@ -14,6 +14,10 @@ use super::pages::RunPages;
 const DETAILS: usize = offset_of!(kvm_run, __bindgen_anon_1);
 /// Where its `mmio.data` is.
 pub(super) const MMIO_DATA: usize = DETAILS + 8;
+
+/// Where its `msr.error` and `msr.data` are.
+pub(super) const MSR_ERROR: usize = DETAILS;
+pub(super) const MSR_DATA: usize = DETAILS + 16;
 
 /// Why KVM_RUN returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +30,10 @@ pub(super) enum KvmExit {
     MmioWrite { gpa: u64, len: usize },
     /// End of a level-triggered interrupt.
     Eoi { vector: u8 },
+    /// RDMSR of a register that is not KVM's.
+    Rdmsr { index: u32 },
+    /// WRMSR of one.
+    Wrmsr { index: u32, value: u64 },
     /// A triple fault.
     Shutdown,
     /// A breakpoint, step or watchpoint of the owner's.
@@ -90,6 +98,8 @@ impl KvmExit {
                 }
             }
             KVM_EXIT_IOAPIC_EOI => Self::Eoi { vector: byte(0) },
+            KVM_EXIT_X86_RDMSR => Self::Rdmsr { index: word(12) },
+            KVM_EXIT_X86_WRMSR => Self::Wrmsr { index: word(12), value: long(16) },
             KVM_EXIT_SHUTDOWN => Self::Shutdown,
             KVM_EXIT_DEBUG => Self::Debug { pc: long(8), dr6: long(16) },
             KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => Self::Interrupted,

@@ -5,7 +5,8 @@ use std::{fmt, fs, io};
 
 use cloister_x86::cpuid::CpuidResult;
 use kvm_bindings::{
-    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_SIGNAL_MSI, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_XSAVE,
+    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_READONLY_MEM, KVM_CAP_SET_GUEST_DEBUG, KVM_CAP_SIGNAL_MSI,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_XSAVE,
     KVM_MAX_CPUID_ENTRIES,
 };
 use kvm_ioctls::Kvm;
@@ -24,6 +25,13 @@ const NEEDED: [(u32, &str); 4] = [
     (KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"),
     (KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"),
     (KVM_CAP_XSAVE, "KVM_CAP_XSAVE"),
+];
+/// What SGX in software takes.
+const NEEDED_TO_TRAP: [(u32, &str); 4] = [
+    (KVM_CAP_SET_GUEST_DEBUG, "KVM_CAP_SET_GUEST_DEBUG"),
+    (KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"),
+    (KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"),
+    (KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"),
 ];
 /// Who is in which group.
 const GROUPS: &str = "/etc/group";
@@ -113,6 +121,23 @@ impl Host {
         })
     }
 
+    /// Whether guests can have the host's SGX.
+    #[must_use]
+    pub fn has_sgx(&self) -> bool {
+        self.cpu.sgx().is_some()
+    }
+
+    /// Whether guests can have SGX that the host does not have.
+    ///
+    /// # Errors
+    ///
+    /// What of KVM is missing, by its name.
+    pub(in crate::accel) fn check_trap(&self) -> Result<(), &'static str> {
+        let lacks =
+            |&(capability, _): &(u32, &str)| self.kvm.check_extension_raw(capability.into()) <= 0;
+        NEEDED_TO_TRAP.iter().find(|needed| lacks(needed)).map_or(Ok(()), |&(_, name)| Err(name))
+    }
+
     /// Whether its processors run guests: with VMX or SVM. Where they have neither, as in a sandbox that
     /// offers a KVM of its own, ring 3 alone runs on them, and ring 0 is emulated, hundreds of times slower
     /// than by software processors.
@@ -141,7 +166,7 @@ fn not_opened(error: io::Error) -> KvmError {
 }
 
 /// The group of a file, by its name where it has one.
-fn group_of(path: &str) -> String {
+pub(super) fn group_of(path: &str) -> String {
     let Ok(metadata) = fs::metadata(path) else { return "kvm".to_owned() };
     let groups = fs::read_to_string(GROUPS).unwrap_or_default();
     named(&groups, metadata.gid()).unwrap_or_else(|| metadata.gid().to_string())

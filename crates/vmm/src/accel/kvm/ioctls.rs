@@ -1,9 +1,10 @@
 //! The requests of ioctl(2) that a machine under KVM makes, by who makes them: what the sandbox lets
 //! through (linux/kvm.h).
 
+use super::vepc::REMOVE_ALL;
 use kvm_bindings::{
     kvm_cpuid2, kvm_debugregs, kvm_device_attr, kvm_enable_cap, kvm_guest_debug, kvm_irq_routing,
-    kvm_mp_state, kvm_msi, kvm_msrs, kvm_regs, kvm_sregs, kvm_translation,
+    kvm_mp_state, kvm_msi, kvm_msr_filter, kvm_msrs, kvm_regs, kvm_sregs, kvm_translation,
     kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
@@ -58,6 +59,9 @@ const SETUP: &[u64] = &[
     none(0x47),
     write::<u64>(0x48),
     write::<kvm_userspace_memory_region>(0x46),
+    REMOVE_ALL,
+    // KVM_X86_SET_MSR_FILTER.
+    write::<kvm_msr_filter>(0xc6),
     // KVM_SET_CPUID2, KVM_ENABLE_CAP.
     write::<kvm_cpuid2>(0x90),
     write::<kvm_enable_cap>(0xa3),

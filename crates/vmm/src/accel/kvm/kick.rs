@@ -5,8 +5,8 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::thread::gettid;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
@@ -78,5 +78,22 @@ impl Kick {
     /// Takes a request back that KVM_RUN has returned for.
     pub(super) fn clear(&self) {
         self.pages.immediate_exit().store(0, Ordering::SeqCst);
+    }
+}
+
+/// The processors of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Kicks(Mutex<Vec<Arc<Kick>>>);
+
+impl Kicks {
+    /// Adds one.
+    pub(super) fn add(&self, kick: Arc<Kick>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kick);
+    }
+
+    /// Makes KVM_RUN of each return.
+    pub(super) fn request(&self) {
+        let kicks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kicks.iter().for_each(|kick| kick.request());
     }
 }

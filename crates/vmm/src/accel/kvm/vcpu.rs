@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cloister_cpu::ArchState;
+use cloister_x86::regs::Rflags;
 use kvm_ioctls::VcpuFd;
 
 use super::debug::Debug;
-use super::exit::{KvmExit, MMIO_DATA, PortAccess};
+use super::exit::{KvmExit, MMIO_DATA, MSR_DATA, MSR_ERROR, PortAccess};
 use super::interrupts::LocalApics;
 use super::kick::Kick;
 use super::pages::RunPages;
+use super::trap::{Outcome, Trap};
 use super::vm::Shared;
 use super::{clock, state};
 use crate::accel::{DebugPoints, Vcpu, VcpuDebug, VcpuError, VcpuState, VmEvent};
@@ -30,6 +32,8 @@ pub(super) struct KvmVcpu {
     /// How much of [`Shared::stood_still`] the processor's clock has been told.
     stood_still: u64,
     debug: Debug,
+    /// Where the guest's SGX is not the host's.
+    trap: Option<Trap>,
 }
 
 /// The last event, if the processor waits for the machine to have dealt with it.
@@ -48,6 +52,14 @@ enum Pending {
     },
 }
 
+/// What the machine has to act on.
+enum Next {
+    /// An exit of KVM's.
+    Kvm(KvmExit),
+    /// An event of the software processor that stands in.
+    Away(Outcome),
+}
+
 impl Drop for KvmVcpu {
     fn drop(&mut self) {
         self.kick.leave();
@@ -61,9 +73,11 @@ impl KvmVcpu {
         kick: Arc<Kick>,
         vm: Arc<Shared>,
         apics: Arc<LocalApics>,
+        trap: Option<Trap>,
     ) -> Self {
         let (pending, data) = (Pending::Nothing, [0; 8]);
-        Self { fd, pages, kick, vm, apics, pending, data, stood_still: 0, debug: Debug::default() }
+        let debug = Debug::default();
+        Self { fd, pages, kick, vm, apics, pending, data, stood_still: 0, debug, trap }
     }
 
     /// Hands KVM what the machine made of the last event. Returns the next access of a string instruction,
@@ -113,6 +127,70 @@ impl KvmVcpu {
         }
     }
 
+    /// Runs the guest until the machine has to act.
+    fn next(&mut self) -> Result<Next, VcpuError> {
+        loop {
+            let Some(trap) = &mut self.trap else { return self.run_guest().map(Next::Kvm) };
+            if trap.is_away() {
+                match trap.run(&self.fd)? {
+                    Outcome::Over => {}
+                    outcome => return Ok(Next::Away(outcome)),
+                }
+            }
+            if let Some(at) = trap.rearm(&self.vm.handler) {
+                self.debug.set_own(&self.fd, at)?;
+            }
+            let exit = self.run_guest()?;
+            if !self.answer(exit)? {
+                return Ok(Next::Kvm(exit));
+            }
+        }
+    }
+
+    /// Answers what is about SGX that the host does not have. Returns whether it was.
+    fn answer(&mut self, exit: KvmExit) -> Result<bool, VcpuError> {
+        let Some(trap) = &mut self.trap else { return Ok(false) };
+        match exit {
+            KvmExit::Debug { pc, dr6 } if self.debug.is_own(pc, dr6) => {
+                if !trap.take_over(&self.fd)? {
+                    resume(&self.fd)?;
+                }
+            }
+            // While its own registers are taken, all of the guest's debug exceptions come here.
+            KvmExit::Debug { dr6, .. } if !self.debug.is_attached() => {
+                self.debug.give_to_guest(&self.fd, dr6)?;
+            }
+            KvmExit::Rdmsr { index } => {
+                let value = trap.rdmsr(index);
+                self.pages.write(MSR_ERROR, &[value.is_none().into()]);
+                self.pages.write(MSR_DATA, &value.unwrap_or_default().to_le_bytes());
+            }
+            KvmExit::Wrmsr { index, value } => {
+                let written = trap.wrmsr(index, value);
+                self.pages.write(MSR_ERROR, &[(!written).into()]);
+            }
+            _ => {
+                trap.look(&self.vm.handler, &self.fd, &self.vm.ram)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The event of an excursion.
+    fn away(&mut self, outcome: Outcome) -> VmEvent<'_> {
+        match (outcome, &mut self.trap) {
+            (Outcome::MmioRead { gpa, len }, Some(trap)) => {
+                VmEvent::MmioRead { gpa, data: trap.data(len) }
+            }
+            (Outcome::MmioWrite { gpa, len }, Some(trap)) => {
+                VmEvent::MmioWrite { gpa, data: trap.data(len) }
+            }
+            (Outcome::TripleFault, _) => VmEvent::TripleFault,
+            _ => VmEvent::Interrupted,
+        }
+    }
+
     /// Tells the clock for how long it was to stand still.
     fn adjust_clock(&mut self) -> Result<(), VcpuError> {
         let total = self.vm.stood_still.load(Ordering::SeqCst);
@@ -122,6 +200,13 @@ impl KvmVcpu {
         }
         Ok(())
     }
+}
+
+/// Has a processor run the instruction that it stopped at.
+fn resume(vcpu: &VcpuFd) -> Result<(), VcpuError> {
+    let mut regs = vcpu.get_regs().map_err(|error| VcpuError::kvm("KVM_GET_REGS", error))?;
+    regs.rflags |= Rflags::RF.bits();
+    vcpu.set_regs(&regs).map_err(|error| VcpuError::kvm("KVM_SET_REGS", error))
 }
 
 /// Where the data of access number `n` is.
@@ -136,7 +221,11 @@ impl Vcpu for KvmVcpu {
         }
         self.kick.enter();
         self.adjust_clock()?;
-        Ok(match self.run_guest()? {
+        let exit = match self.next()? {
+            Next::Kvm(exit) => exit,
+            Next::Away(outcome) => return Ok(self.away(outcome)),
+        };
+        Ok(match exit {
             KvmExit::Io(access) => self.port(access, 0),
             KvmExit::MmioRead { gpa, len } => {
                 self.pending = Pending::Load { at: MMIO_DATA, len };
@@ -161,6 +250,8 @@ impl Vcpu for KvmVcpu {
                 let bytes = bytes[..len].to_vec();
                 return Err(VcpuError::KvmInternal { suberror: error.suberror, rip, bytes });
             }
+            // No register comes here but by a filter.
+            KvmExit::Rdmsr { .. } | KvmExit::Wrmsr { .. } => VmEvent::Interrupted,
             KvmExit::Other(reason) => {
                 let source = io::Error::other(format!("exit reason {reason}"));
                 return Err(VcpuError::Kvm { what: "KVM_RUN", source });

@@ -3,31 +3,36 @@
 #![expect(unsafe_code, reason = "gives KVM guest RAM")]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloister_boot::EntryState;
 use cloister_devices::{DmaObserver, IOAPIC_PINS, MsiSink};
 use cloister_x86::{PAGE_SIZE, msr};
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2,
-    kvm_enable_cap, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_USER_SPACE_MSR, KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+    KVM_MEM_READONLY, KVM_MSR_EXIT_REASON_FILTER, kvm_cpuid_entry2, kvm_enable_cap,
+    kvm_userspace_memory_region,
 };
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 use vm_memory::{
     Bytes as _, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion as _,
     MemoryRegionAddress,
 };
 
+use super::abort_page::StandIn;
 use super::host::Host;
 use super::interrupts::LocalApics;
-use super::kick::Kick;
+use super::kick::{Kick, Kicks};
 use super::pages::RunPages;
+use super::sgx::HostSgx;
+use super::trap::{self, Handler, Trap};
 use super::vcpu::KvmVcpu;
 use super::{msrs, state};
 use crate::accel::entry::at_entry;
-use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
+use crate::accel::soft::SoftVm;
+use crate::accel::{GuestSgx, Vcpu, VcpuError, Vm, VmConfig};
 use crate::cpuid::{CpuidState, CpuidTable, GuestCpuid};
 
 /// Three pages of the 32-bit hole that KVM takes on Intel for real mode without "unrestricted guest", and
@@ -48,6 +53,10 @@ const RESET_VECTOR: u64 = 0xffff_fff0;
 pub(super) struct Shared {
     pub(super) fd: VmFd,
     pub(super) ram: GuestMemoryMmap,
+    /// The guest's EPC, if it has any.
+    sgx: Option<Arc<HostSgx>>,
+    /// Where SGX that the host does not have begins.
+    pub(super) handler: Handler,
     /// The page of the reset vector.
     _reset: GuestMemoryMmap,
     /// Nanoseconds that the guest's clock is to have stood still since the boot.
@@ -62,7 +71,9 @@ pub(in crate::accel) struct KvmVm {
     apics: Arc<LocalApics>,
     cpuid: GuestCpuid,
     vmx: bool,
-    kicks: Mutex<Vec<Arc<Kick>>>,
+    kicks: Arc<Kicks>,
+    /// The processors that stand in for enclaves, where the host has no SGX.
+    stand_in: Option<SoftVm>,
 }
 
 /// What CPUID says on processors of this host.
@@ -76,7 +87,11 @@ impl KvmVm {
     /// # Errors
     ///
     /// [`VcpuError::Kvm`].
-    pub(in crate::accel) fn new(host: &Arc<Host>, config: &VmConfig) -> Result<Self, VcpuError> {
+    pub(in crate::accel) fn new(
+        host: &Arc<Host>,
+        config: &VmConfig,
+        made: Option<&StandIn>,
+    ) -> Result<Self, VcpuError> {
         let failed = |what| move |error| VcpuError::kvm(what, error);
         let handled = Kick::prepare();
         handled.map_err(|source| VcpuError::Kvm { what: "sigaction(2)", source })?;
@@ -88,15 +103,34 @@ impl KvmVm {
         split.args[0] = IOAPIC_PINS.into();
         fd.enable_cap(&split).map_err(failed("KVM_CAP_SPLIT_IRQCHIP"))?;
         let reset = reset_page().ok_or(VcpuError::Memory)?;
-        for (slot, region) in (0..).zip(config.ram.iter().chain(reset.iter())) {
+        let sgx = config.sgx.as_ref().and_then(GuestSgx::host).cloned();
+        let mut regions: Vec<(u64, u64, u64)> = Vec::new();
+        for region in config.ram.iter().chain(reset.iter()) {
             let host = region.get_host_address(MemoryRegionAddress(0));
             let host = host.map_err(|_| VcpuError::Memory)?;
+            regions.push((region.start_addr().0, host as u64, region.len()));
+        }
+        let writable = regions.len();
+        if let Some(sgx) = &sgx {
+            sgx.provision(&fd)?;
+            regions.extend(sgx.regions());
+        }
+        let mut stand_in = None;
+        if let Some(made) = made {
+            trap_msrs(&fd)?;
+            regions.extend(made.regions());
+            let tsc_hz = u64::from(host.cpu.tsc_khz()) * 1000;
+            stand_in = Some(SoftVm::new(config, made.translators(), tsc_hz)?);
+        }
+        let read_only = |slot: u32| stand_in.is_some() && slot as usize >= writable;
+        for (slot, (guest_phys_addr, userspace_addr, memory_size)) in (0..).zip(regions) {
+            let flags = if read_only(slot) { KVM_MEM_READONLY } else { 0 };
             let region = kvm_userspace_memory_region {
                 slot,
-                flags: 0,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: host as u64,
+                flags,
+                guest_phys_addr,
+                memory_size,
+                userspace_addr,
             };
             // SAFETY: the bytes are mapped as long as `Shared` has the regions, and it closes the
             // descriptor before. What the guest does to them is what shared memory is for.
@@ -106,6 +140,8 @@ impl KvmVm {
         let shared = Arc::new(Shared {
             fd,
             ram: config.ram.clone(),
+            sgx,
+            handler: Handler::default(),
             _reset: reset,
             stood_still: AtomicU64::new(0),
             tsc_khz: host.cpu.tsc_khz(),
@@ -116,7 +152,8 @@ impl KvmVm {
             shared,
             cpuid: cpuid(host, config),
             vmx: config.vmx,
-            kicks: Mutex::default(),
+            kicks: Arc::default(),
+            stand_in,
         })
     }
 
@@ -143,7 +180,10 @@ impl KvmVm {
 
     /// IA32_FEATURE_CONTROL as firmware locks it, where there is something to enable.
     fn feature_control(&self) -> Option<u64> {
-        self.vmx.then_some(msr::FEATURE_CONTROL_LOCK | msr::FEATURE_CONTROL_VMX)
+        let vmx = if self.vmx { msr::FEATURE_CONTROL_VMX } else { 0 };
+        let sgx = self.shared.sgx.as_ref().map_or(0, |sgx| sgx.feature_control());
+        let enabled = vmx | sgx;
+        (enabled != 0).then_some(msr::FEATURE_CONTROL_LOCK | enabled)
     }
 }
 
@@ -158,13 +198,21 @@ impl Vm for KvmVm {
         })?;
         fd.set_cpuid2(&self.leaves(id)?).map_err(failed("KVM_SET_CPUID2"))?;
         msrs::set(&fd, &msrs::after_firmware(&self.host.msrs, self.feature_control()))?;
+        if let Some(sgx) = &self.shared.sgx {
+            msrs::set(&fd, &sgx.launch_hash())?;
+        }
         if let Some(entry) = entry {
             state::set(&fd, &at_entry(entry))?;
         }
         let pages = Arc::new(pages);
         let kick = Arc::new(Kick::new(pages.clone()));
-        self.kicks.lock().unwrap_or_else(PoisonError::into_inner).push(kick.clone());
-        Ok(Box::new(KvmVcpu::new(fd, pages, kick, self.shared.clone(), self.apics.clone())))
+        self.kicks.add(kick.clone());
+        let trap = self
+            .stand_in
+            .as_ref()
+            .map(|soft| Trap::new(soft.processor(id, None), self.kicks.clone()));
+        let (shared, apics) = (self.shared.clone(), self.apics.clone());
+        Ok(Box::new(KvmVcpu::new(fd, pages, kick, shared, apics, trap)))
     }
 
     fn msi_sink(&self) -> Arc<dyn MsiSink> {
@@ -176,14 +224,33 @@ impl Vm for KvmVm {
     }
 
     fn interrupt_all(&self) {
-        let kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
-        kicks.iter().for_each(|kick| kick.request());
+        self.kicks.request();
+        if let Some(soft) = &self.stand_in {
+            soft.interrupt_all();
+        }
     }
 
     fn skip_time(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.shared.stood_still.fetch_add(nanoseconds, Ordering::SeqCst);
     }
+}
+
+/// Has RDMSR and WRMSR of the registers of SGX come here.
+fn trap_msrs(fd: &VmFd) -> Result<(), VcpuError> {
+    let failed = |what| move |error| VcpuError::kvm(what, error);
+    let mut exits = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
+    exits.args[0] = KVM_MSR_EXIT_REASON_FILTER.into();
+    fd.enable_cap(&exits).map_err(failed("KVM_CAP_X86_USER_SPACE_MSR"))?;
+    // A bit that is clear stops.
+    let ranges = trap::MSRS.map(|(base, msr_count)| MsrFilterRange {
+        flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+        base,
+        msr_count,
+        bitmap: &[0],
+    });
+    let filtered = fd.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges);
+    filtered.map_err(failed("KVM_X86_SET_MSR_FILTER"))
 }
 
 /// A page with the code of the reset vector.

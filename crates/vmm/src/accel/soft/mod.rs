@@ -1,5 +1,6 @@
 //! The software accelerator: machines on `cloister-cpu`, on any host.
 
+mod excursion;
 mod memory;
 mod msr;
 mod translators;
@@ -7,4 +8,5 @@ mod vcpu;
 mod vm;
 
 pub use translators::Translators;
+pub(super) use vcpu::SoftVcpu;
 pub(super) use vm::{SoftVm, cpuid};

@@ -23,15 +23,15 @@ enum Pending {
 }
 
 /// A software processor.
-pub(super) struct SoftVcpu {
-    vcpu: cloister_cpu::Vcpu,
+pub(in crate::accel) struct SoftVcpu {
+    pub(super) vcpu: cloister_cpu::Vcpu,
     id: u32,
     msrs: MsrBank,
     cpuid: GuestCpuid,
-    sgx: Option<SgxVcpu>,
+    pub(super) sgx: Option<SgxVcpu>,
     pending: Pending,
     /// Little-endian value of a device access.
-    data: [u8; 8],
+    pub(super) data: [u8; 8],
     /// Whose translator the processor has.
     translators: Translators,
 }
@@ -184,7 +184,7 @@ impl SoftVcpu {
 
     /// Tells the processor what follows from its SGX MSRs: the launch-control hash, from policy and
     /// FEATURE_CONTROL which ENCLS leaves exit, and whether VMXON runs.
-    fn update_sgx(&mut self) {
+    pub(super) fn update_sgx(&mut self) {
         if let Some(sgx) = &self.sgx {
             let ctl = &mut self.vcpu.cpu.ctl;
             ctl.encls_exiting = sgx.encls_exiting();
@@ -340,6 +340,7 @@ mod tests {
 
     use super::super::memory::SoftMemory;
     use super::*;
+    use crate::accel::GuestSgx;
     use crate::cpuid::{CpuModel, CpuidTable, TSC_HZ};
 
     const CODE: u64 = 0x1000;
@@ -397,7 +398,7 @@ mod tests {
             gdt_limit: 0,
         };
         let table = CpuidTable::new(CpuModel::software(features.xcr0), 1);
-        let answers = GuestCpuid::new(table, Some(sgx.clone()));
+        let answers = GuestCpuid::new(table, Some(GuestSgx::Soft(sgx.clone())));
         let vcpu = cloister_cpu::Vcpu::new(package, 0, features);
         let mut this = SoftVcpu::new(vcpu, 0, answers, Some(sgx), Some(&entry));
         let cpu = &mut this.vcpu.cpu;

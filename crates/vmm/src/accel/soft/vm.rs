@@ -12,8 +12,8 @@ use cloister_virt::SgxVm;
 use super::memory::SoftMemory;
 use super::translators::Translators;
 use super::vcpu::SoftVcpu;
-use crate::accel::{Vcpu, VcpuError, Vm, VmConfig};
-use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid, TSC_HZ};
+use crate::accel::{GuestSgx, Vcpu, VcpuError, Vm, VmConfig};
+use crate::cpuid::{CpuModel, CpuidTable, GuestCpuid};
 use crate::layout::PHYS_BITS;
 
 /// What CPUID says on software processors.
@@ -34,7 +34,8 @@ pub(in crate::accel) struct SoftVm {
 }
 
 impl SoftVm {
-    /// Processors in the state after reset; their threads are the caller's.
+    /// Processors in the state after reset, whose time stamp counters run at `tsc_hz`; their threads are the
+    /// caller's.
     ///
     /// # Errors
     ///
@@ -42,14 +43,16 @@ impl SoftVm {
     pub(in crate::accel) fn new(
         config: &VmConfig,
         translators: &Translators,
+        tsc_hz: u64,
     ) -> Result<Self, VcpuError> {
         if config.cpus > 1 {
             prepare_barrier().map_err(VcpuError::Barrier)?;
         }
-        let memory = SoftMemory::new(&config.ram, config.sgx.clone()).ok_or(VcpuError::Memory)?;
+        let sgx = config.sgx.as_ref().and_then(GuestSgx::soft).cloned();
+        let memory = SoftMemory::new(&config.ram, sgx.clone()).ok_or(VcpuError::Memory)?;
         let memory = Arc::new(memory);
-        let platform = config.sgx.as_ref().map(|sgx| sgx.platform().clone());
-        let announced = config.sgx.as_ref().map(|sgx| sgx.cpuid().capabilities);
+        let platform = sgx.as_ref().map(|sgx| sgx.platform().clone());
+        let announced = sgx.as_ref().map(|sgx| sgx.cpuid().capabilities);
         let features = Features {
             physical_bits: PHYS_BITS,
             vmx: config.vmx,
@@ -57,22 +60,27 @@ impl SoftVm {
             ..Features::default()
         };
         Ok(Self {
-            package: Package::new(memory.clone(), platform, config.cpus as usize, TSC_HZ),
+            package: Package::new(memory.clone(), platform, config.cpus as usize, tsc_hz),
             memory,
             cpuid: cpuid(config),
             features,
-            sgx: config.sgx.clone(),
+            sgx,
             translators: translators.clone(),
         })
+    }
+
+    /// The processor with APIC ID `id`; see [`Vm::vcpu`].
+    pub(in crate::accel) fn processor(&self, id: u32, entry: Option<&EntryState>) -> SoftVcpu {
+        let vcpu = cloister_cpu::Vcpu::new(self.package.clone(), id, self.features);
+        let mut vcpu = SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry);
+        vcpu.translate(self.translators.clone());
+        vcpu
     }
 }
 
 impl Vm for SoftVm {
     fn vcpu(&self, id: u32, entry: Option<&EntryState>) -> Result<Box<dyn Vcpu>, VcpuError> {
-        let vcpu = cloister_cpu::Vcpu::new(self.package.clone(), id, self.features);
-        let mut vcpu = SoftVcpu::new(vcpu, id, self.cpuid.clone(), self.sgx.clone(), entry);
-        vcpu.translate(self.translators.clone());
-        Ok(Box::new(vcpu))
+        Ok(Box::new(self.processor(id, entry)))
     }
 
     fn msi_sink(&self) -> Arc<dyn MsiSink> {

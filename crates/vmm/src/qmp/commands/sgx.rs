@@ -9,6 +9,7 @@ use cloister_x86::cpuid::{
 use serde::Serialize;
 
 use super::{Outcome, give};
+use crate::accel::GuestSgx;
 use crate::config::EpcConfig;
 use crate::qmp::context::Context;
 use crate::qmp::request::Arguments;
@@ -100,7 +101,7 @@ fn section(leaf: CpuidResult, config: Option<&EpcConfig>) -> SgxEpcSection {
 pub(super) fn query_sgx_capabilities(context: &Context, _: &Arguments) -> Outcome {
     let possible = Capabilities::default();
     let (features, flc, sections) = match &context.sgx {
-        Some(sgx) => {
+        Some(GuestSgx::Soft(sgx)) => {
             let nodes = sgx.account().pool().nodes().into_iter().map(|node| SgxEpcSection {
                 id: None,
                 node: node.node,
@@ -109,6 +110,8 @@ pub(super) fn query_sgx_capabilities(context: &Context, _: &Arguments) -> Outcom
             let platform = sgx.platform();
             (platform.capabilities().features, platform.le_hash_writable(), nodes.collect())
         }
+        // The kernel tells nobody where the EPC of its nodes is.
+        Some(GuestSgx::Host(sgx)) => (sgx.host().features, sgx.cpuid().launch_control, Vec::new()),
         None => (possible.features, true, Vec::new()),
     };
     give(SgxInfo {
