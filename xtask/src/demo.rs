@@ -9,7 +9,7 @@ use clap::Args;
 use crate::console::Transcript;
 use crate::image::{Contents, Image};
 use crate::machine::{Boot, Machine};
-use crate::nested::{self, L2};
+use crate::nested::{self, L2, Vmm};
 use crate::process;
 
 /// Options of `cargo xtask demo`.
@@ -54,7 +54,7 @@ fn plain(image: &Image) -> Boot {
 
 /// A machine with VMX, in which QEMU boots the image.
 fn nested(image: &Image) -> Result<Boot> {
-    let initrd = nested::initrd(&image.initrd, "nested-demo")?;
+    let initrd = nested::initrd(&image.initrd, "nested-demo", Vmm::Qemu)?;
     let append = format!("cloister.run=modules,kvm,l2 l2.run={}", nested::DEMO);
     let boot = Boot::new(&image.kernel, &initrd, &append);
     let boot = Boot { memory: nested::MEMORY.to_owned(), ..boot };

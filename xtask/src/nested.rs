@@ -2,6 +2,7 @@
 //!
 //! The kernel takes an initramfs of several archives, one after the other, so L1's begins with L2's.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,9 @@ pub(crate) const CPU: (&str, &str) = ("--cpu", "host,+sgx-provisionkey,+vmx");
 pub(crate) const EPC: (&str, &str) = ("--sgx-epc", "id=epc0,size=64M");
 /// Room for L2's RAM of 512 MiB, QEMU and the initramfs.
 pub(crate) const MEMORY: &str = "1G";
+
+/// The same with room for [`Vmm::Cloister`] and what it keeps.
+pub(crate) const MORE_MEMORY: &str = "1500M";
 
 /// What L2's init does for the demo. Its kernel is quiet, so it is asked for its log.
 pub(crate) const DEMO: &str = "sgx,dmesg:sgx,enclave-demo";
@@ -40,6 +44,15 @@ const FIRMWARE: [&str; 4] = [
 /// Where packages have libraries and the loader of programs.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+/// What runs L2 in L1.
+#[derive(Clone, Copy)]
+pub(crate) enum Vmm<'a> {
+    /// QEMU's.
+    Qemu,
+    /// This program of the project.
+    Cloister(&'a Path),
+}
 
 /// Fetches QEMU.
 ///
@@ -124,29 +137,50 @@ fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Resu
 ///
 /// # Errors
 /// Packages that cannot be fetched; a library that QEMU lacks.
-pub(crate) fn initrd(l2: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn initrd(l2: &Path, name: &str, vmm: Vmm<'_>) -> Result<PathBuf> {
     let archive = Archive::open()?;
     let kernel = Kernel::get(&archive, &crate::kernel::STOCK)?;
     let qemu = archive.unpacked_for_a_guest(PACKAGE)?;
     let l2_initrd = process::read(l2)?;
     let mut root = cpio::Archive::default();
     add_kvm(&mut root, &archive, &kernel)?;
-    add_qemu(&mut root, &qemu)?;
+    match vmm {
+        Vmm::Qemu => add_qemu(&mut root, &qemu)?,
+        Vmm::Cloister(program) => add_cloister(&mut root, program, &qemu)?,
+    }
     root.file("l2/vmlinuz", 0o644, process::read(&kernel.image)?);
     root.file("l2/initrd", 0o644, l2_initrd.clone());
     image::write(&[l2_initrd, root.finish()].concat(), name)
 }
 
-/// QEMU with its firmware and the libraries that the loader finds for it.
+/// QEMU with its firmware and libraries.
 fn add_qemu(root: &mut cpio::Archive, packages: &Path) -> Result<()> {
-    let program = packages.join(PROGRAM);
-    root.file(PROGRAM, 0o755, process::read(&program)?);
     for file in FIRMWARE {
         root.file(file, 0o644, process::read(&packages.join(file))?);
     }
+    add_program(root, PROGRAM, &packages.join(PROGRAM), packages)
+}
+
+/// This project's own, without what debuggers want, in L1's RAM.
+fn add_cloister(root: &mut cpio::Archive, program: &Path, packages: &Path) -> Result<()> {
+    let stripped = repository::cache().join(format!("cloister-stripped.{}", std::process::id()));
+    let mut strip = Command::new("strip");
+    process::capture(strip.arg("-o").arg(&stripped).arg(program))?;
+    add_program(root, "usr/bin/cloister", &stripped, packages)?;
+    Ok(fs::remove_file(&stripped)?)
+}
+
+/// A program by its name in L1, with the libraries that the loader finds for it.
+fn add_program(
+    root: &mut cpio::Archive,
+    name: &str,
+    program: &Path,
+    packages: &Path,
+) -> Result<()> {
+    root.file(name, 0o755, process::read(program)?);
     let folders = LIBRARIES.map(|folder| packages.join(folder).display().to_string());
     let mut loader = Command::new(packages.join(LOADER));
-    loader.args(["--library-path", &folders.join(":"), "--list"]).arg(&program);
+    loader.args(["--library-path", &folders.join(":"), "--list"]).arg(program);
     for line in process::capture(&mut loader)?.lines() {
         if let Some(Library { name, file }) = library(line)? {
             // The loader's own name is a path.
@@ -167,7 +201,9 @@ struct Library<'a> {
 /// Reads a line of the loader's list: `NAME => FILE (ADDRESS)`, or of the vDSO, which is not a file.
 fn library(line: &str) -> Result<Option<Library<'_>>> {
     match line.trim().split_once(" => ") {
-        Some((name, "not found")) => bail!("{PACKAGE} needs {name}, which no package of its has"),
+        Some((name, "not found")) => {
+            bail!("a program needs {name}, which no package of {PACKAGE} has")
+        }
         Some((name, found)) => {
             let file = found.rsplit_once(" (").map_or(found, |(file, _)| file);
             Ok(Some(Library { name, file }))

@@ -122,7 +122,7 @@ fn parse(line: &str, name: &str) -> Option<f64> {
 /// The same kernel and initramfs as L1 and as L2.
 fn boots(image: &Image, cloister: &Machine, repeat: u32) -> Result<()> {
     process::step(&format!("Quiet boot to init as L1 and, by QEMU, as L2, median of {repeat}"));
-    let initrd = nested::initrd(&image.initrd, "nested-demo")?;
+    let initrd = nested::initrd(&image.initrd, "nested-demo", nested::Vmm::Qemu)?;
     let alone = Boot::new(&image.kernel, &image.initrd, "quiet");
     let both = Boot::new(&image.kernel, &initrd, "quiet cloister.run=modules,l2");
     let both = Boot { memory: MEMORY.to_owned(), ..both };

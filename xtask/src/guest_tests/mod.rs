@@ -28,6 +28,8 @@ mod x86;
 
 use anyhow::Result;
 
+use nested::By;
+
 pub(crate) use setup::Setup;
 
 /// One test.
@@ -154,20 +156,70 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("kvm_intel_of_linux_6_1_loads_without_a_warning", nested::kvm_of_linux_6_1),
     alone("kvm_intel_of_linux_6_12_loads_without_a_warning", nested::kvm_of_linux_6_12),
     long("the_kvm_selftests_pass_on_two_processors", kvm::selftests),
-    alone("the_demo_enclave_runs_in_l2", nested::demo_enclave),
+    alone("the_demo_enclave_runs_in_l2", |setup| nested::demo_enclave(setup, By::Qemu)),
     alone("without_its_device_the_provisioning_key_is_refused_in_l2", nested::provisioning),
-    alone("with_launch_control_locked_l2_still_has_sgx", nested::launch_control_locked),
+    alone("with_launch_control_locked_l2_still_has_sgx", |setup| {
+        nested::launch_control_locked(setup, By::Qemu)
+    }),
     alone("the_rules_are_those_of_linux_6_1", rules::of_linux_6_1),
     alone("the_rules_are_those_of_linux_6_12", rules::of_linux_6_12),
-    alone("enclaves_run_in_l1_and_l2_at_once", nested::at_once),
-    alone("enclaves_larger_than_the_epc_of_l2_keep_their_contents", nested::oversubscribed),
-    alone("a_killed_l2_with_enclaves_gives_all_of_its_epc_back", nested::killed),
+    alone("enclaves_run_in_l1_and_l2_at_once", |setup| nested::at_once(setup, By::Qemu)),
+    alone("enclaves_larger_than_the_epc_of_l2_keep_their_contents", |setup| {
+        nested::oversubscribed(setup, By::Qemu)
+    }),
+    alone("a_killed_l2_with_enclaves_gives_all_of_its_epc_back", |setup| {
+        nested::killed(setup, By::Qemu)
+    }),
     long("the_demo_enclave_runs_in_l3", nested::demo_enclave_in_l3),
     alone("query_sgx_of_qemu_in_l1_says_what_cpuid_in_l2_says", nested::query_sgx),
-    alone("linux_sgx_selftests_pass_in_l2", nested::selftests),
-    long("linux_sgx_selftests_pass_in_l2_on_four_processors", nested::selftests_on_four_processors),
-    alone("l2_resets_5_times_without_a_leak_in_l1", nested::reboots),
-    long("l2_resets_100_times_without_a_leak_in_l1", nested::many_reboots),
+    alone("linux_sgx_selftests_pass_in_l2", |setup| nested::selftests(setup, By::Qemu)),
+    long("linux_sgx_selftests_pass_in_l2_on_four_processors", |setup| {
+        nested::selftests_on_four_processors(setup, By::Qemu)
+    }),
+    alone("l2_resets_5_times_without_a_leak_in_l1", |setup| nested::reboots(setup, By::Qemu)),
+    long("l2_resets_100_times_without_a_leak_in_l1", |setup| nested::many_reboots(setup, By::Qemu)),
+    // The same by this project's own KVM, in an L1 that has SGX.
+    alone("under_kvm_the_demo_enclave_runs", |setup| nested::demo_enclave(setup, By::Cloister)),
+    alone("under_kvm_linux_sgx_selftests_pass", |setup| nested::selftests(setup, By::Cloister)),
+    long("under_kvm_linux_sgx_selftests_pass_on_four_processors", |setup| {
+        nested::selftests_on_four_processors(setup, By::Cloister)
+    }),
+    alone("under_kvm_with_launch_control_locked_there_is_sgx", |setup| {
+        nested::launch_control_locked(setup, By::Cloister)
+    }),
+    alone("under_kvm_the_provisioning_key_takes_its_device", nested::provisioning_by_cloister),
+    alone("under_kvm_epc_that_the_host_lacks_is_refused", nested::exhausted),
+    long("under_kvm_enclaves_run_in_host_and_guest_at_once", |setup| {
+        nested::at_once(setup, By::Cloister)
+    }),
+    alone("under_kvm_enclaves_larger_than_the_epc_keep_their_contents", |setup| {
+        nested::oversubscribed(setup, By::Cloister)
+    }),
+    alone("under_kvm_a_killed_machine_gives_all_of_its_epc_back", |setup| {
+        nested::killed(setup, By::Cloister)
+    }),
+    alone("under_kvm_resets_with_enclaves_leak_nothing", |setup| {
+        nested::reboots(setup, By::Cloister)
+    }),
+    long("under_kvm_100_resets_with_enclaves_leak_nothing", |setup| {
+        nested::many_reboots(setup, By::Cloister)
+    }),
+    // And where L1 has no SGX, so that enclaves run in software there.
+    alone("in_trap_mode_the_demo_enclave_runs", |setup| {
+        nested::demo_enclave(setup, By::CloisterAlone)
+    }),
+    alone("in_trap_mode_linux_sgx_selftests_pass", |setup| {
+        nested::selftests(setup, By::CloisterAlone)
+    }),
+    long("in_trap_mode_linux_sgx_selftests_pass_on_four_processors", |setup| {
+        nested::selftests_on_four_processors(setup, By::CloisterAlone)
+    }),
+    alone("in_trap_mode_enclaves_larger_than_the_epc_keep_their_contents", |setup| {
+        nested::oversubscribed(setup, By::CloisterAlone)
+    }),
+    long("in_trap_mode_resets_with_enclaves_leak_nothing", |setup| {
+        nested::reboots(setup, By::CloisterAlone)
+    }),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

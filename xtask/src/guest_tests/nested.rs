@@ -12,7 +12,7 @@ use crate::console::Transcript;
 use crate::demo;
 use crate::kernel::{self, Line};
 use crate::machine::Boot;
-use crate::nested::{self, CPU, EPC, L2, MEMORY};
+use crate::nested::{self, CPU, EPC, L2, MEMORY, Vmm};
 use crate::selftests::{self, check_passed};
 
 /// For L1 and few L2s in it.
@@ -26,6 +26,17 @@ const LEAK: u64 = 4096;
 
 /// Words of the kernel's complaints about VMX, SGX and KVM.
 const SUBJECTS: [&str; 5] = ["x86/cpu", "vmx", "VMX", "sgx", "kvm"];
+
+/// What runs L2 by KVM.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    /// Debian's QEMU.
+    Qemu,
+    /// The program under test, with L1's SGX.
+    Cloister,
+    /// The program under test, in an L1 without SGX.
+    CloisterAlone,
+}
 
 /// Debian's 6.1, on one processor and on four.
 pub(super) fn kvm_of_linux_6_1(setup: &Setup) -> Result<()> {
@@ -72,17 +83,27 @@ fn nothing_is_wrong(transcript: &Transcript) -> Result<()> {
 }
 
 /// A machine for L1 whose init runs `tasks`. `l2` is what L1's command line has for its scripts.
-fn l1(setup: &Setup, cpus: u32, tasks: &str, l2: &str) -> Result<Boot> {
-    let initrd = nested::initrd(&setup.image.initrd, "nested-tests")?;
-    let append = format!("quiet cloister.run=modules,{tasks} {l2}");
+fn l1(setup: &Setup, by: By, cpus: u32, tasks: &str, l2: &str) -> Result<Boot> {
+    let (name, word, memory, vmm) = match by {
+        By::Qemu => ("nested-tests", "", MEMORY, Vmm::Qemu),
+        By::Cloister | By::CloisterAlone => {
+            let vmm = Vmm::Cloister(setup.program()?);
+            ("nested-cloister-tests", "l2.vmm=cloister", nested::MORE_MEMORY, vmm)
+        }
+    };
+    let initrd = nested::initrd(&setup.image.initrd, name, vmm)?;
+    let append = format!("quiet cloister.run=modules,{tasks} {word} {l2}");
     let boot = Boot::new(&setup.image.kernel, &initrd, &append);
-    let boot = Boot { cpus, memory: MEMORY.to_owned(), limit: LIMIT, ..boot };
-    Ok(boot.option(EPC.0, EPC.1))
+    let boot = Boot { cpus, memory: memory.to_owned(), limit: LIMIT, ..boot };
+    let has_sgx = !matches!(by, By::CloisterAlone);
+    Ok(if has_sgx { boot.option(EPC.0, EPC.1) } else { boot })
 }
 
 /// Boots L1 to its power-off. Returns its console and, of it, what L2 printed.
 fn run(setup: &Setup, boot: Boot) -> Result<(Transcript, Vec<String>)> {
-    let transcript = setup.boot_to_power_off(&boot.option(CPU.0, CPU.1))?;
+    let has_sgx = boot.options.iter().any(|option| option == EPC.0);
+    let cpu = if has_sgx { CPU.1 } else { "host,+vmx" };
+    let transcript = setup.boot_to_power_off(&boot.option(CPU.0, cpu))?;
     let l2 = transcript.marked(L2);
     Ok((transcript, l2))
 }
@@ -97,8 +118,9 @@ fn expect_in(l2: &[String], text: &str, transcript: &Transcript) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn demo_enclave(setup: &Setup) -> Result<()> {
-    let (transcript, l2) = run(setup, l1(setup, 1, "l2", &format!("l2.run={}", nested::DEMO))?)?;
+pub(super) fn demo_enclave(setup: &Setup, vmm: By) -> Result<()> {
+    let (transcript, l2) =
+        run(setup, l1(setup, vmm, 1, "l2", &format!("l2.run={}", nested::DEMO))?)?;
 
     for (_, text) in demo::expectations(&setup.image) {
         expect_in(&l2, &text, &transcript)?;
@@ -107,18 +129,18 @@ pub(super) fn demo_enclave(setup: &Setup) -> Result<()> {
 }
 
 /// On one processor each.
-pub(super) fn selftests(setup: &Setup) -> Result<()> {
-    selftests_pass(setup, 1, "test_sgx")
+pub(super) fn selftests(setup: &Setup, vmm: By) -> Result<()> {
+    selftests_pass(setup, vmm, 1, "test_sgx")
 }
 
 /// On four processors each. The test that races with the reclaimer is bound to its processor.
-pub(super) fn selftests_on_four_processors(setup: &Setup) -> Result<()> {
-    selftests_pass(setup, 4, &format!("test_sgx:{}", selftests::binding(&BOUND)?))
+pub(super) fn selftests_on_four_processors(setup: &Setup, vmm: By) -> Result<()> {
+    selftests_pass(setup, vmm, 4, &format!("test_sgx:{}", selftests::binding(&BOUND)?))
 }
 
-fn selftests_pass(setup: &Setup, cpus: u32, task: &str) -> Result<()> {
+fn selftests_pass(setup: &Setup, vmm: By, cpus: u32, task: &str) -> Result<()> {
     let l2 = format!("l2.run=reclaimer,{task} l2.cpus={cpus}");
-    let (transcript, l2) = run(setup, l1(setup, cpus, "l2", &l2)?)?;
+    let (transcript, l2) = run(setup, l1(setup, vmm, cpus, "l2", &l2)?)?;
 
     check_passed(&selftests::parse(&l2)?, &transcript)
 }
@@ -126,7 +148,8 @@ fn selftests_pass(setup: &Setup, cpus: u32, task: &str) -> Result<()> {
 /// QEMU gets the key for L2 by opening `/dev/sgx_provision`.
 pub(super) fn provisioning(setup: &Setup) -> Result<()> {
     let tasks = "l2,busybox:rm:/dev/sgx_provision,l2";
-    let (transcript, l2) = run(setup, l1(setup, 1, tasks, "l2.run=enclave-demo:provision")?)?;
+    let (transcript, l2) =
+        run(setup, l1(setup, By::Qemu, 1, tasks, "l2.run=enclave-demo:provision")?)?;
 
     let key = "enclave-demo: provisioning key with SHA-256 ";
     let refused = "no enclave with the attribute: SGX_IOC_ENCLAVE_CREATE: Input/output error";
@@ -143,10 +166,39 @@ pub(super) fn provisioning(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// Cloister opens the same device. Without it a machine that is to have the key is refused, in a line.
+pub(super) fn provisioning_by_cloister(setup: &Setup) -> Result<()> {
+    let tasks = "l2,busybox:rm:/dev/sgx_provision,l2";
+    let boot = l1(setup, By::Cloister, 1, tasks, "l2.run=enclave-demo:provision")?;
+
+    let (transcript, l2) = run(setup, boot)?;
+
+    let key = "enclave-demo: provisioning key with SHA-256 ";
+    ensure!(l2.iter().filter(|line| line.contains(key)).count() == 1, "{}", transcript.tail());
+    let line = "--cpu: +sgx-provisionkey: there is no /dev/sgx_provision, which a kernel with \
+                CONFIG_X86_SGX_KVM makes where the firmware has enabled SGX: leave the flag out";
+    expect(&transcript, line)?;
+    expect(&transcript, "init: end l2 1")
+}
+
+/// More EPC than L1 has cannot be had in advance, and what was taken until then the next machine gets.
+pub(super) fn exhausted(setup: &Setup) -> Result<()> {
+    let boot = l1(setup, By::Cloister, 1, "busybox:env:EPC=96M:l2,l2", "l2.run=sgx")?;
+
+    let (transcript, l2) = run(setup, boot)?;
+
+    expect_in(&l2, "sgx: /dev/sgx_enclave is ", &transcript)?;
+    expect(&transcript, "--sgx-epc: section epc1: the host has EPC for ")?;
+    expect(
+        &transcript,
+        "pages: Bad address (os error 14): write a smaller size, or leave prealloc out",
+    )
+}
+
 /// On a processor that is locked to a launch key Linux leaves enclaves of its own alone, and has
 /// virtual EPC all the same.
-pub(super) fn launch_control_locked(setup: &Setup) -> Result<()> {
-    let boot = l1(setup, 1, "sgx,l2", "l2.run=cpuid")?
+pub(super) fn launch_control_locked(setup: &Setup, vmm: By) -> Result<()> {
+    let boot = l1(setup, vmm, 1, "sgx,l2", "l2.run=cpuid")?
         .option(CPU.0, "host,-sgxlc,+sgx-provisionkey,+vmx")
         .option("--launch-key", &"5a".repeat(32));
 
@@ -162,10 +214,10 @@ pub(super) fn launch_control_locked(setup: &Setup) -> Result<()> {
 }
 
 /// Half of the EPC for L2, and enclaves in both for as long as L2 runs.
-pub(super) fn at_once(setup: &Setup) -> Result<()> {
+pub(super) fn at_once(setup: &Setup, vmm: By) -> Result<()> {
     let work = "enclave-demo:oversubscribed:8:4:8";
     let l2 = format!("l2.epc=32M l2.run={work}");
-    let (transcript, l2) = run(setup, l1(setup, 2, &format!("l2-beside:{work}"), &l2)?)?;
+    let (transcript, l2) = run(setup, l1(setup, vmm, 2, &format!("l2-beside:{work}"), &l2)?)?;
 
     let done = "enclave-demo: 2048 pages of enclaves in 4 threads, 8 sweeps: ";
     expect(&transcript, done)?;
@@ -174,9 +226,9 @@ pub(super) fn at_once(setup: &Setup) -> Result<()> {
 }
 
 /// Enclaves of 12 MiB by turns in the 8 MiB that L2 has.
-pub(super) fn oversubscribed(setup: &Setup) -> Result<()> {
+pub(super) fn oversubscribed(setup: &Setup, vmm: By) -> Result<()> {
     let l2 = "l2.cpus=2 l2.epc=8M l2.run=enclave-demo:oversubscribed:12:4";
-    let (transcript, l2) = run(setup, l1(setup, 2, "l2", l2)?)?;
+    let (transcript, l2) = run(setup, l1(setup, vmm, 2, "l2", l2)?)?;
 
     expect_in(&l2, "enclave-demo: 3072 pages of enclaves in 4 threads, 2 sweeps: ", &transcript)?;
     expect_in(&l2, "init: end enclave-demo 0", &transcript)
@@ -184,11 +236,11 @@ pub(super) fn oversubscribed(setup: &Setup) -> Result<()> {
 
 /// QEMU is killed while four processors of L2, on one of L1, are at work in enclaves. Then there is another
 /// L2, which gets all of L1's EPC.
-pub(super) fn killed(setup: &Setup) -> Result<()> {
+pub(super) fn killed(setup: &Setup, vmm: By) -> Result<()> {
     let l2 = "l2.cpus=4 l2.run=enclave-demo:oversubscribed:32:4:400";
-    let (transcript, l2) = run(setup, l1(setup, 1, "l2-kill:begin?enclave-demo:1:1,l2", l2)?)?;
+    let (transcript, l2) = run(setup, l1(setup, vmm, 1, "l2-kill:begin?enclave-demo:1:1,l2", l2)?)?;
 
-    expect(&transcript, "l2-kill: QEMU ended with exit code 137")?;
+    expect(&transcript, "l2-kill: the VMM ended with exit code 137")?;
     let ended = l2.iter().filter(|line| line.contains("init: end enclave-demo 0")).count();
     ensure!(ended == 1, "{ended} of two L2s came to their ends:\n{}", transcript.tail());
     expect(&transcript, "init: end l2 0")
@@ -196,8 +248,8 @@ pub(super) fn killed(setup: &Setup) -> Result<()> {
 
 /// Nested nested: L2 has a QEMU of its own, and L3 half of its EPC.
 pub(super) fn demo_enclave_in_l3(setup: &Setup) -> Result<()> {
-    let within = nested::initrd(&setup.image.initrd, "nested-tests")?;
-    let initrd = nested::initrd(&within, "nested-nested-tests")?;
+    let within = nested::initrd(&setup.image.initrd, "nested-tests", Vmm::Qemu)?;
+    let initrd = nested::initrd(&within, "nested-nested-tests", Vmm::Qemu)?;
     let append = format!(
         "quiet cloister.run=modules,l2 l2.run=modules,l2 l2.memory=1G l3.run={} l3.memory=256M \
          l3.epc=32M",
@@ -218,7 +270,8 @@ pub(super) fn demo_enclave_in_l3(setup: &Setup) -> Result<()> {
 
 /// QEMU's `query-sgx` against the CPUID of its guest.
 pub(super) fn query_sgx(setup: &Setup) -> Result<()> {
-    let (transcript, l2) = run(setup, l1(setup, 1, "l2-monitor:query-sgx", "l2.run=cpuid")?)?;
+    let (transcript, l2) =
+        run(setup, l1(setup, By::Qemu, 1, "l2-monitor:query-sgx", "l2.run=cpuid")?)?;
 
     let answer = transcript.find("monitor: ").context("the monitor did not answer")?;
     let answer: Value = serde_json::from_str(answer.trim_start_matches("monitor: "))?;
@@ -275,22 +328,22 @@ impl Cpuid {
     }
 }
 
-pub(super) fn reboots(setup: &Setup) -> Result<()> {
-    reboot(setup, REBOOTS)
+pub(super) fn reboots(setup: &Setup, vmm: By) -> Result<()> {
+    reboot(setup, vmm, REBOOTS)
 }
 
-pub(super) fn many_reboots(setup: &Setup) -> Result<()> {
-    reboot(setup, MANY_REBOOTS)
+pub(super) fn many_reboots(setup: &Setup, vmm: By) -> Result<()> {
+    reboot(setup, vmm, MANY_REBOOTS)
 }
 
 /// L2 is reset, each time after an enclave has run, and L1 has as much memory and EPC as before. The
 /// first L2 is there since what the kernel keeps for the next one is not a leak.
-fn reboot(setup: &Setup, times: u32) -> Result<()> {
+fn reboot(setup: &Setup, vmm: By, times: u32) -> Result<()> {
     let boots = times + 1;
     let tasks = format!(
         "l2-kill:up?after:2:0,memory,l2-kill:up?after:{boots}:0,memory,l2-kill:up?after:1:0"
     );
-    let boot = l1(setup, 1, &tasks, "l2.run=enclave-demo l2.end=reboot")?;
+    let boot = l1(setup, vmm, 1, &tasks, "l2.run=enclave-demo l2.end=reboot")?;
     let boot = Boot { limit: LIMIT + Duration::from_secs(60) * times, ..boot };
 
     let (transcript, l2) = run(setup, boot)?;
