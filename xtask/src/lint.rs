@@ -26,7 +26,7 @@ pub(crate) struct Options {
 }
 
 /// Which crates of the workspace each crate may depend on, in any way.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("cloister-x86", &[]),
     ("cloister-float", &[]),
     ("cloister-sgx", &["cloister-x86"]),
@@ -53,6 +53,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "cloister-attest",
         ],
     ),
+    ("cloister-manual", &["cloister-vmm"]),
     (
         "xtask",
         &[

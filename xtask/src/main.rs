@@ -11,6 +11,7 @@ mod debian;
 mod demo;
 mod diff;
 mod disk;
+mod dist;
 mod enclave;
 mod fuzz;
 mod gdb;
@@ -73,6 +74,8 @@ enum Chore {
     GrubOracle(grub_oracle::Options),
     /// A disk with an installed Debian 12, for machines of your own
     Disk(disk::Options),
+    /// A Debian package and an archive of the command, its manual and completions
+    Dist,
     /// Fetch and build what the guests need, and boot nothing
     Fetch,
 }
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Chore::Bench(options) => bench::run(&options),
         Chore::GrubOracle(options) => grub_oracle::run(&options),
         Chore::Disk(options) => disk::run(&options),
+        Chore::Dist => dist::run(),
         Chore::Fetch => image::fetch_all(),
     };
     match outcome {

@@ -132,6 +132,7 @@ fn package(program: &str) -> &str {
     match program {
         "apt-get" | "apt-cache" => "apt",
         "dpkg-deb" => "dpkg",
+        "strip" => "binutils",
         "mke2fs" | "resize2fs" => "e2fsprogs",
         "gcc" => "gcc libc6-dev",
         other => other,

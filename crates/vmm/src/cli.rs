@@ -40,9 +40,18 @@ use values::{
     parse_translate,
 };
 
+/// What `--version` says: which commit was built, and what the build has (+) and has not (-).
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("CLOISTER_COMMIT"),
+    "\nfeatures: ",
+    env!("CLOISTER_FEATURES")
+);
+
 /// A virtual machine monitor that gives its guests Intel SGX.
 #[derive(Parser, Debug)]
-#[command(name = "cloister", version, arg_required_else_help = false)]
+#[command(name = "cloister", version, long_version = VERSION, arg_required_else_help = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -662,5 +671,18 @@ mod tests {
         for line in ["cloister --help", "cloister --version", "cloister run --help"] {
             assert!(matches!(parse_line(line), Err(Refusal::Asked(_))), "{line}");
         }
+    }
+
+    #[test]
+    fn the_version_names_the_commit_and_what_the_build_has() {
+        let Err(Refusal::Asked(text)) = parse_line("cloister --version") else { panic!() };
+
+        let lines: Vec<&str> = text.lines().collect();
+        let [version, commit, features] = lines[..] else { panic!("{text}") };
+        assert_eq!(version, concat!("cloister ", env!("CARGO_PKG_VERSION")));
+        assert!(commit.starts_with("commit: ") && commit.len() > "commit: ".len(), "{commit}");
+        assert!(features.contains("translator") && features.contains("exec"), "{features}");
+        let short = Err(Refusal::Asked(format!("{version}\n")));
+        assert_eq!(parse_line("cloister -V").map(drop), short);
     }
 }

@@ -4,6 +4,7 @@
 mod disk;
 mod overlay;
 mod root;
+mod smallest;
 mod tools;
 
 use std::fs;
@@ -20,6 +21,7 @@ use crate::image::hex;
 use crate::{enclave, process, repository, selftests};
 pub(crate) use disk::SIZE;
 use overlay::Overlay;
+pub(crate) use smallest::smallest;
 use tools::Tools;
 
 /// The image, which nobody writes to: machines get copies.
@@ -42,7 +44,7 @@ impl Debian {
         let folder = repository::cache().join("debian");
         let (image, key_file) = (folder.join("debian-12.img"), folder.join("debian-12.key"));
         let mut recipe = Sha256::new();
-        recipe.update(root::RECIPE);
+        recipe.update(root::recipe());
         recipe.update(disk::recipe());
         overlay.describe(&mut recipe);
         let key = hex(&recipe.finalize());

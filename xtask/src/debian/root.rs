@@ -13,7 +13,7 @@ use crate::process;
 /// Runs as root, really or as fakeroot has it.
 ///
 /// `$WORK` is an empty folder, `$PACKAGES` one for packages, `$FILES` the image's own files, `$IMAGE` the image.
-pub(super) const RECIPE: &str = r#"
+const INSTALL: &str = r#"
 ROOT=$WORK/root
 export ROOT
 packages=systemd-sysv,udev,kmod,dbus,login,passwd,lz4
@@ -41,7 +41,10 @@ $ENTER "$ROOT" grub-mkconfig -o /boot/grub/grub.cfg
 $ENTER "$ROOT" grub-editenv /boot/grub/grubenv create
 mv "$ROOT/usr/sbin/grub-probe.program" "$ROOT/usr/sbin/grub-probe"
 
-# In a container these are links to the container's own, or hold fakes. The kernel fills them.
+"#;
+
+/// Leaves of the root what a machine finds in it.
+pub(super) const TIDY: &str = r#"# In a container these are links to the container's own, or hold fakes. The kernel fills them.
 rm -rf "$ROOT/dev" "$ROOT/proc"
 mkdir "$ROOT/dev" "$ROOT/proc"
 # fakechroot writes links to absolute paths as they are outside.
@@ -51,12 +54,20 @@ find "$ROOT" -type l -lname "$ROOT/*" | while read -r link; do
 done
 rm -rf "$ROOT/debootstrap" "$ROOT"/var/cache/apt/archives/*.deb
 rm -rf "$ROOT"/var/lib/apt/lists/* "$ROOT"/usr/share/doc "$ROOT"/usr/share/locale
-if grep -rlF "$ROOT" "$ROOT/etc" "$ROOT/boot/grub" >&2; then
+"#;
+
+/// Makes the file system.
+const IMAGE: &str = r#"if grep -rlF "$ROOT" "$ROOT/etc" "$ROOT/boot/grub" >&2; then
     echo 'These files name the folder in which they were made' >&2
     exit 1
 fi
 mke2fs -q -F -t ext4 -L root -U "$ROOT_UUID" -E "offset=$OFFSET" -d "$ROOT" "$IMAGE" "$KIB"
 "#;
+
+/// All of it.
+pub(super) fn recipe() -> String {
+    [INSTALL, TIDY, IMAGE].concat()
+}
 
 /// fakechroot's settings while programs run in the root that is made.
 const ENVIRONMENT: &str = r#"
@@ -118,14 +129,9 @@ pub(super) fn make(tools: &Tools, folder: &Path, files: &Path, image: &Path) -> 
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let probe = GRUB_PROBE.replace("ROOT_UUID", ROOT_UUID);
-    for (name, contents) in [("root.env", ENVIRONMENT), ("ldd", LDD), ("grub-probe", &probe)] {
-        let path = settings.join(name);
-        fs::write(&path, contents)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    let mut shell = tools.shell(RECIPE, &settings);
+    write_settings(&settings)?;
+    let recipe = recipe();
+    let mut shell = tools.shell(&recipe, &settings);
     shell.env("PACKAGES", &packages);
     shell.env("WORK", &work).env("FILES", files).env("IMAGE", image).env("SETTINGS", &settings);
     shell.env("ROOT_UUID", ROOT_UUID).env("OFFSET", root_offset().to_string());
@@ -139,4 +145,19 @@ pub(super) fn make(tools: &Tools, folder: &Path, files: &Path, image: &Path) -> 
         )
     })?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+/// Writes the files that programs in the root that is made are entered with.
+///
+/// # Errors
+/// They cannot be written.
+pub(super) fn write_settings(folder: &Path) -> Result<()> {
+    let probe = GRUB_PROBE.replace("ROOT_UUID", ROOT_UUID);
+    for (name, contents) in [("root.env", ENVIRONMENT), ("ldd", LDD), ("grub-probe", &probe)] {
+        let path = folder.join(name);
+        fs::write(&path, contents)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }

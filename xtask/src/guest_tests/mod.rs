@@ -3,6 +3,7 @@
 mod bad_input;
 mod devices;
 mod disk_boot;
+mod dist;
 mod epc;
 mod epc_view;
 mod exec;
@@ -117,6 +118,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("exec_ends_with_each_exit_code_and_signal", exec_at_length::every_exit_code),
     long("exec_carries_a_hundred_megabytes", exec_at_length::much_input),
     long("fifty_machines_of_exec_run_and_are_killed_at_once", exec_at_length::many_machines),
+    long("a_package_of_dist_installs_runs_and_leaves_no_file", dist::package),
     test("one_epc_section_has_its_size", epc::one_section),
     test("two_epc_sections_have_their_sizes", epc::two_sections),
     test("eight_epc_sections_have_their_sizes", epc::eight_sections),
