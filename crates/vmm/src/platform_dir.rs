@@ -47,6 +47,9 @@ pub enum PlatformDirError {
     /// The path is something else.
     #[error("{path} is not a directory: name one, or a path where it can be made", path = .0.display())]
     NotADirectory(PathBuf),
+    /// There is no platform, and none is to be made.
+    #[error("there is no platform in {path}: name the directory that a machine was given", path = .0.display())]
+    Missing(PathBuf),
     /// Others may look into the directory of a platform or at its file.
     #[error("{path} is open to others (mode {mode:03o}): name one that is not, or run chmod {fix} {path}", path = .path.display())]
     Open {
@@ -119,6 +122,20 @@ pub fn open(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
             read(&file)
         }
         outcome => outcome,
+    }
+}
+
+/// The identity that the directory `path` holds. Nothing is made.
+///
+/// # Errors
+///
+/// [`PlatformDirError`], among them [`PlatformDirError::Missing`].
+pub fn open_existing(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
+    match fs::symlink_metadata(path.join(IDENTITY)) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(PlatformDirError::Missing(path.to_owned()))
+        }
+        _ => open(path),
     }
 }
 

@@ -109,9 +109,12 @@ pub enum AttestationError {
     Refused(VerifyError),
 }
 
-/// The platform in `directory`, for who may have its provisioning key: it certifies.
-fn open_platform(directory: &Path) -> Result<PlatformFuses, AttestationError> {
-    let fuses = platform_dir::open(directory).map_err(AttestationError::Platform)?;
+/// The platform in `directory`, by `open`, for who may have its provisioning key: it certifies.
+fn open_platform(
+    directory: &Path,
+    open: fn(&Path) -> Result<PlatformFuses, PlatformDirError>,
+) -> Result<PlatformFuses, AttestationError> {
+    let fuses = open(directory).map_err(AttestationError::Platform)?;
     provisioning_right(&platform_dir::provision_file(directory))
         .map_err(AttestationError::Provision)?;
     Ok(fuses)

@@ -11,6 +11,7 @@ use zerocopy::IntoBytes as _;
 
 use super::revocations::{self, Certificate};
 use super::{AttestationError, files, open_platform};
+use crate::platform_dir;
 
 /// The root certificate.
 const ROOT: &str = "root-ca.pem";
@@ -70,7 +71,7 @@ pub fn pki(args: &PkiArgs) -> Result<String, AttestationError> {
     let status: TcbStatus = args.tcb_status.parse().map_err(AttestationError::TcbStatus)?;
     let days = args.days.parse().ok().filter(|days| (1..=MOST_DAYS).contains(days));
     let days: u32 = days.ok_or_else(|| AttestationError::Days(args.days.clone()))?;
-    let platform = open_platform(&args.platform)?;
+    let platform = open_platform(&args.platform, platform_dir::open)?;
     let now = SystemTime::now();
     if let Some(Action::Revoke { certificates }) = &args.action {
         revocations::add(&args.platform, certificates, now)?;

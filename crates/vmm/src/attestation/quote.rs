@@ -9,6 +9,7 @@ use cloister_attest::quote as attest;
 
 use super::pki::names;
 use super::{AttestationError, files, open_platform};
+use crate::platform_dir;
 
 /// Options of `cloister quote`.
 #[derive(Args, Debug)]
@@ -37,7 +38,8 @@ pub fn quote(args: &QuoteArgs) -> Result<(), AttestationError> {
         return Err(AttestationError::Terminal);
     }
     let report = files::read("--report", &args.report, "a REPORT")?;
-    let platform = open_platform(&args.platform)?;
+    // A quote is of a REPORT of a platform that has been there.
+    let platform = open_platform(&args.platform, platform_dir::open_existing)?;
     let authority = Authority::of_platform(&platform, names(args.intel_names))?;
     let quote = attest::quote(&platform, &authority, &report).map_err(AttestationError::Quote)?;
     match &args.out {

@@ -47,6 +47,25 @@ fn names(path: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_platform_that_must_be_there_is_not_made() {
+    let scratch = Scratch::new("existing");
+    let path = scratch.platform();
+
+    let missing = open_existing(&path).unwrap_err();
+    fs::create_dir(&path).unwrap();
+    let empty = open_existing(&path).unwrap_err();
+
+    for error in [missing, empty] {
+        let line = error.to_string();
+        assert!(line.starts_with("there is no platform in /"), "{line}");
+    }
+    assert_eq!(names(&path), [""; 0]);
+    fs::remove_dir(&path).unwrap();
+    let made = open(&path).unwrap();
+    assert_eq!(open_existing(&path).unwrap(), made);
+}
+
+#[test]
 fn a_platform_is_made_for_its_owner_alone_and_found_again() {
     let scratch = Scratch::new("made");
     let path = scratch.platform();
