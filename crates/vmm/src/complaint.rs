@@ -40,6 +40,8 @@ pub enum Setting {
     Vsock,
     /// Network devices.
     Network,
+    /// Network devices that are asked for together with what they are connected to.
+    Nic,
     /// Sections of virtual EPC.
     Epc,
     /// How much EPC of the platform the machine can have.
@@ -70,7 +72,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Boot,
         Self::Kernel,
         Self::Initrd,
@@ -84,6 +86,7 @@ impl Setting {
         Self::Share,
         Self::Vsock,
         Self::Network,
+        Self::Nic,
         Self::Epc,
         Self::EpcQuota,
         Self::EpcReserve,
@@ -114,7 +117,7 @@ impl Setting {
             Self::Disk => "the disk",
             Self::Share => "the shared folder",
             Self::Vsock => "the vsock device",
-            Self::Network => "the network",
+            Self::Network | Self::Nic => "the network",
             Self::Epc => "the EPC",
             Self::EpcQuota => "the quota of EPC",
             Self::EpcReserve => "the reservation of EPC",

@@ -136,7 +136,7 @@ impl Invocation {
         };
         let pidfile = self.pidfile.as_ref().map(|path| (Setting::PidFile, path.as_path()));
         let vsock = self.vsock.as_ref().map(|vsock| (Setting::Vsock, vsock.path.as_path()));
-        let networks = self.network_sockets().map(|path| (Setting::Network, path));
+        let networks = self.network_sockets();
         monitors.chain(vsock).chain(networks).chain(console).chain(gdb).chain(pidfile)
     }
 }

@@ -64,9 +64,9 @@ impl Invocation {
         socket || self.pidfile.is_some()
     }
 
-    /// Sockets that are made for peers of network devices.
-    pub(crate) fn network_sockets(&self) -> impl Iterator<Item = &Path> {
-        self.networks.iter().filter_map(NetConfig::socket)
+    /// Sockets that are made for peers of network devices, and what each is set by.
+    pub(crate) fn network_sockets(&self) -> impl Iterator<Item = (Setting, &Path)> {
+        self.networks.iter().filter_map(|network| Some((network.setting, network.socket()?)))
     }
 
     /// What a kernel that is told of no console will not do, if its line is the user's: print.

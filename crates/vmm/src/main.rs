@@ -227,8 +227,7 @@ fn start(
         let attached = machine.attach_vsock(vsock.cid, Arc::new(host));
         attached.map_err(|error| error.complaint())?;
     }
-    let networks = Network::open_all(&invocation.networks, &passt);
-    let networks = networks.map_err(|error| error.complaint())?;
+    let networks = Network::open_all(&invocation.networks, &passt)?;
     for network in &networks {
         machine.attach_network(network).map_err(|error| error.complaint())?;
     }

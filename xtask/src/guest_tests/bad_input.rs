@@ -282,7 +282,7 @@ pub(super) fn qemu_options(setup: &Setup) -> Result<()> {
         ("-nographic", &["-nographic", "-daemonize"]),
         ("-serial", &["-serial", "pty"]),
         ("-netdev", &["-netdev", "user,id=n"]),
-        ("-netdev", &["-nic", "tap,ifname=cloister-none"]),
+        ("-nic", &["-nic", "tap,ifname=cloister-none"]),
         ("-device", &["-device", "virtio-net-device,netdev=n"]),
         ("-nic", &["-nic", "user,model=e1000"]),
         ("-qmp", &["-qmp", "tcp:localhost:4444,server=on"]),

@@ -21,7 +21,7 @@ impl Wording for RunWording {
             Setting::Disk => "--disk",
             Setting::Share => "--share",
             Setting::Vsock => "--vsock",
-            Setting::Network => "--net",
+            Setting::Network | Setting::Nic => "--net",
             Setting::Epc => "--sgx-epc",
             Setting::EpcQuota => "--epc-quota",
             Setting::EpcReserve => "--epc-reserve",

@@ -80,8 +80,7 @@ pub unsafe fn run(
         // SAFETY: the caller says that there is one thread.
         unsafe { start_keeper() }.map_err(refused("the host gives no process"))?;
     }
-    let networks = Network::open_all(&config.networks, passt);
-    let networks = networks.map_err(|error| error.complaint())?;
+    let networks = Network::open_all(&config.networks, passt)?;
     let archive = initramfs::in_memory(&archive).map_err(refused("the host gives no memory"))?;
     let quiet = config.console == KernelConsole::Kept;
     let boot = BootConfig::Kernel {

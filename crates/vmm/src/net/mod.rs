@@ -43,6 +43,8 @@ const MAX_INTERFACE: usize = 15;
 /// A network device, and what it is connected to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetConfig {
+    /// What it was set by.
+    pub setting: Setting,
     /// What it is called in messages.
     pub id: String,
     /// Its address, if it is to have a certain one.
@@ -241,10 +243,10 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// Which setting is at fault, why, and what to do.
-    #[must_use]
-    pub fn complaint(&self) -> Complaint {
-        Complaint { setting: Some(Setting::Network), why: self.to_string().into(), fix: None }
+    /// Which setting is at fault, why, and what to do. One of several networks is named.
+    fn complaint(&self, config: &NetConfig, several: bool) -> Complaint {
+        let why = if several { format!("{}: {self}", config.id) } else { self.to_string() };
+        Complaint { setting: Some(config.setting), why: why.into(), fix: None }
     }
 }
 
@@ -266,15 +268,17 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`NetError`].
-    pub fn open_all(configs: &[NetConfig], passt: &Passt) -> Result<Vec<Self>, NetError> {
+    /// What is wrong with the first that cannot be had.
+    pub fn open_all(configs: &[NetConfig], passt: &Passt) -> Result<Vec<Self>, Complaint> {
         let mut networks: Vec<Self> = Vec::with_capacity(configs.len());
         for config in configs {
             let mac = match config.mac {
-                Some(mac) => mac,
-                None => free_mac(config, configs, &networks)?,
+                Some(mac) => Ok(mac),
+                None => free_mac(config, configs, &networks),
             };
-            networks.push(Self::open(config, mac, passt)?);
+            let network = mac.and_then(|mac| Self::open(config, mac, passt));
+            let refused = |error: NetError| error.complaint(config, configs.len() > 1);
+            networks.push(network.map_err(refused)?);
         }
         Ok(networks)
     }
@@ -439,7 +443,13 @@ mod tests {
 
     #[test]
     fn devices_have_addresses_of_their_own() {
-        let of = |link: Link, mac| NetConfig { id: "net0".into(), mac, mtu: None, link };
+        let of = |link: Link, mac| NetConfig {
+            setting: Setting::Network,
+            id: "net0".into(),
+            mac,
+            mtu: None,
+            link,
+        };
         let user = || Link::User(UserNetwork::default());
         let taken = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
         let configs = [of(user(), None), of(user(), Some(taken)), of(Link::Tap("t".into()), None)];

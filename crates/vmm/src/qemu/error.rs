@@ -111,6 +111,14 @@ pub enum QemuError {
         /// What is wrong, and what to do.
         refusal: String,
     },
+    /// One of the networks.
+    #[error("{error} (network {id})")]
+    Network {
+        /// Which one.
+        id: String,
+        /// What is wrong with it.
+        error: Box<Self>,
+    },
     /// The machine as a whole.
     #[error("{}", QemuWording.line(&.0.complaint()))]
     Config(ConfigError),
@@ -130,6 +138,11 @@ impl QemuError {
         fix: impl Into<String>,
     ) -> Self {
         Self::Value { option, why: why.into(), fix: fix.into() }
+    }
+
+    /// [`QemuError::Network`].
+    pub(super) fn of_network(self, id: &str) -> Self {
+        Self::Network { id: id.to_owned(), error: Box::new(self) }
     }
 
     /// [`QemuError::Refused`].

@@ -2,6 +2,7 @@
 
 use super::QemuError;
 use super::list::OptionList;
+use crate::complaint::Setting;
 use crate::config::is_identifier;
 use crate::net::{
     Forward, Link, NetConfig, NetConfigError, UserNetwork, parse_interface, parse_mac, parse_mtu,
@@ -127,8 +128,10 @@ impl Networks {
         let mut list = OptionList::parse(NETDEV, Some("type"), text);
         let kind = list.require("type", NETDEV_EXAMPLE)?;
         let id = identifier(NETDEV, list.require("id", NETDEV_EXAMPLE)?)?;
-        let (link, keys) = backend(NETDEV, &kind, &mut list)?;
-        list.finish(IN_QEMU, &[&["type", "id"], keys].concat())?;
+        let link = backend(NETDEV, &kind, &mut list).and_then(|(link, keys)| {
+            list.finish(IN_QEMU, &[&["type", "id"], keys].concat()).map(|()| link)
+        });
+        let link = link.map_err(|error| error.of_network(&id))?;
         if self.backends.iter().any(|other| other.id == id) {
             return Err(id_twice(NETDEV, &id));
         }
@@ -154,27 +157,35 @@ impl Networks {
         Ok(())
     }
 
-    /// Reads a `-nic`: a backend and its device at once, or that there is none.
+    /// Reads a `-nic`: a backend and its device at once, or that there is none but those that other options
+    /// ask for, as it is here anyhow.
     pub(super) fn nic(&mut self, text: &str) -> Result<(), QemuError> {
         let mut list = OptionList::parse(NIC, Some("type"), text);
         let kind = list.require("type", "-nic user,model=virtio")?;
         if kind == "none" {
             return list.finish(&[], &["type"]);
         }
+        let netdev = match list.take("id")? {
+            Some(id) => identifier(NIC, id)?,
+            None => format!("nic{}", self.devices.len()),
+        };
+        let (settings, link) =
+            Self::nic_of(&kind, &mut list).map_err(|error| error.of_network(&netdev))?;
+        self.devices.push(Device { option: NIC, netdev, link: Some(link), settings });
+        Ok(())
+    }
+
+    /// Reads what a `-nic` says of its device and of its backend.
+    fn nic_of(kind: &str, list: &mut OptionList) -> Result<(Settings, Link), QemuError> {
         let model = list.take("model")?;
         if let Some(model) = model.filter(|model| !MODELS.contains(&model.as_str())) {
             let why = format!("model: Cloister has no {model:?}");
             return Err(QemuError::value(NIC, why, format!("write model={MODEL}")));
         }
-        let netdev = match list.take("id")? {
-            Some(id) => identifier(NIC, id)?,
-            None => format!("nic{}", self.devices.len()),
-        };
-        let settings = settings(NIC, "host_mtu", &mut list)?;
-        let (link, keys) = backend(NIC, &kind, &mut list)?;
+        let settings = settings(NIC, "host_mtu", list)?;
+        let (link, keys) = backend(NIC, kind, list)?;
         list.finish(IN_QEMU, &[&["type", "model", "id", "mac"], keys].concat())?;
-        self.devices.push(Device { option: NIC, netdev, link: Some(link), settings });
-        Ok(())
+        Ok((settings, link))
     }
 
     /// Joins each device with its backend: each backend has one.
@@ -197,7 +208,8 @@ impl Networks {
                 }
             };
             let Settings { mac, mtu } = settings;
-            networks.push(NetConfig { id, mac, mtu, link });
+            let setting = if option == NIC { Setting::Nic } else { Setting::Network };
+            networks.push(NetConfig { setting, id, mac, mtu, link });
         }
         if let Some(Backend { id, .. }) = self.backends.first() {
             let why = format!("nothing uses {id}");
@@ -225,7 +237,15 @@ pub(crate) fn networks(
 ) -> Result<Vec<NetConfig>, QemuError> {
     let mut networks: Vec<NetConfig> = Vec::with_capacity(texts.len());
     for text in texts {
-        let network = network(option, text, networks.len())?;
+        let mut list = OptionList::parse(option, None, text);
+        let id = match list.take("id")? {
+            Some(id) => identifier(option, id)?,
+            None => format!("net{}", networks.len()),
+        };
+        let network = network(option, text, &id, list).map_err(|error| match texts.len() {
+            1 => error,
+            _ => error.of_network(&id),
+        })?;
         if networks.iter().any(|other| other.id == network.id) {
             return Err(id_twice(option, &network.id));
         }
@@ -234,11 +254,15 @@ pub(crate) fn networks(
     Ok(networks)
 }
 
-fn network(option: &'static str, text: &str, index: usize) -> Result<NetConfig, QemuError> {
+fn network(
+    option: &'static str,
+    text: &str,
+    id: &str,
+    mut list: OptionList,
+) -> Result<NetConfig, QemuError> {
     const COMMON: &[&str] = &["id", "mac", "mtu"];
     let refused = |error: NetConfigError| QemuError::refused(option, error);
     let first = text.split([',', '=']).next().unwrap_or_default();
-    let mut list = OptionList::parse(option, None, text);
     let (link, keys): (_, &[&str]) = match first {
         // A word alone.
         "user" if list.take_bool("user")? == Some(true) => user(option, &mut list)?,
@@ -259,13 +283,9 @@ fn network(option: &'static str, text: &str, index: usize) -> Result<NetConfig, 
             return Err(QemuError::value(option, why, "write user, tap=NAME or stream=SOCKET"));
         }
     };
-    let id = match list.take("id")? {
-        Some(id) => identifier(option, id)?,
-        None => format!("net{index}"),
-    };
     let Settings { mac, mtu } = settings(option, "mtu", &mut list)?;
     list.finish(&[], &[keys, COMMON].concat())?;
-    Ok(NetConfig { id, mac, mtu, link })
+    Ok(NetConfig { setting: Setting::Network, id: id.to_owned(), mac, mtu, link })
 }
 
 /// Reads what a backend of this kind is told, and names its keys.
@@ -387,7 +407,10 @@ mod tests {
 
     #[test]
     fn each_form_says_the_same_networks() {
-        let network = |id: &str, mac, mtu, link| NetConfig { id: id.to_owned(), mac, mtu, link };
+        let network = |id: &str, mac, mtu, link| {
+            let setting = if id == "nic1" { Setting::Nic } else { Setting::Network };
+            NetConfig { setting, id: id.to_owned(), mac, mtu, link }
+        };
         let mac = Some([0x52, 0x54, 0, 1, 2, 3]);
         let stream = |server| Link::Stream { path: "/run/a,b".into(), server };
 
@@ -420,6 +443,36 @@ mod tests {
             ])
         );
         assert_eq!(qemu(&[("nic", "none"), ("net", "none")]), Ok(vec![]));
+        // As in QEMU, where it only means that there is none by default.
+        let user = network("nic0", None, None, Link::User(UserNetwork::default()));
+        let user = NetConfig { setting: Setting::Nic, ..user };
+        assert_eq!(qemu(&[("nic", "user"), ("nic", "none")]), Ok(vec![user.clone()]));
+        assert_eq!(qemu(&[("nic", "none"), ("nic", "user")]), Ok(vec![user]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_of_several_networks_names_it() {
+        for (found, line) in [
+            (
+                run(&["user", "user,mtu=1"]),
+                r#"--net: mtu: "1" is not an MTU: write 68 to 65535 (network net1)"#,
+            ),
+            (
+                run(&["tap=t,id=lan,x=1", "user"]),
+                "--net: there is no key x: the keys are tap, id, mac, mtu (network lan)",
+            ),
+            (
+                qemu(&[("netdev", "user,id=a"), ("netdev", "tap,id=b")]),
+                "-netdev: the key ifname is missing: write tap,ifname=NAME,script=no,downscript=no \
+                 (network b)",
+            ),
+            (
+                qemu(&[("nic", "user"), ("nic", "user,mac=1")]),
+                r#"-nic: mac: "1" is not the address of a device: write one such as 52:54:00:12:34:57 (network nic1)"#,
+            ),
+        ] {
+            assert_eq!(found, Err(line.to_owned()));
+        }
     }
 
     #[test]

@@ -786,7 +786,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-vga std", r#"-vga: Cloister does not do "std": write none or leave it out"#),
     (
         "-nic user,model=e1000",
-        r#"-nic: model: Cloister has no "e1000": write model=virtio-net-device"#,
+        r#"-nic: model: Cloister has no "e1000": write model=virtio-net-device (network nic0)"#,
     ),
     ("-netdev user,id=n", "-netdev: nothing uses n: add -device virtio-net-device,netdev=n"),
     ("-net nic", r#"-net: Cloister does not do "nic": write -nic, or -netdev and -device"#),

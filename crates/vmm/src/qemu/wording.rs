@@ -22,6 +22,7 @@ impl Wording for QemuWording {
             Setting::Nodes => "-numa",
             Setting::Disk => "-drive",
             Setting::Network => "-netdev",
+            Setting::Nic => "-nic",
             Setting::Epc => "-object memory-backend-epc",
             // There is none here, and what is not set is not complained of.
             Setting::EpcQuota | Setting::EpcReserve | Setting::Share | Setting::Vsock => {
