@@ -301,7 +301,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
         if !error.use_stderr() && bundle.is_none() {
             return Refusal::Asked(text);
         }
-        let line = in_words_of_qemu(&args, &error)
+        let line = command_without_dashes(&args, &error)
+            .or_else(|| in_words_of_qemu(&args, &error))
             .or_else(|| not_utf8(&args, &error))
             .unwrap_or_else(|| {
                 let help = see_help(&args);
@@ -321,6 +322,25 @@ fn see_help(args: &[OsString]) -> String {
     match command {
         Some(command) => format!("see cloister {} --help", command.get_name()),
         None => "see cloister --help".to_owned(),
+    }
+}
+
+/// What to say when the command of `cloister exec` is missing, or does not follow two dashes.
+fn command_without_dashes(args: &[OsString], error: &clap::Error) -> Option<String> {
+    if args.get(1)? != "exec" {
+        return None;
+    }
+    match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(word)))
+            if !word.starts_with('-') =>
+        {
+            let before = "the command follows two dashes: write cloister exec [OPTIONS] --";
+            Some(format!("{word}: {before} {word} ..."))
+        }
+        (ErrorKind::MissingRequiredArgument, _) => {
+            Some("there is no command: write cloister exec [OPTIONS] -- COMMAND".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -654,6 +674,24 @@ mod tests {
                 "a value is required for '--kernel <FILE>' but none was supplied: \
                  see cloister run --help",
             ),
+        ] {
+            assert_eq!(parse_line(line).unwrap_err(), Refusal::Wrong(expected.into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_of_exec_is_to_follow_two_dashes() {
+        for (line, expected) in [
+            (
+                "cloister exec ls -l",
+                "ls: the command follows two dashes: write cloister exec [OPTIONS] -- ls ...",
+            ),
+            (
+                "cloister exec --epc 32M ./a b",
+                "./a: the command follows two dashes: write cloister exec [OPTIONS] -- ./a ...",
+            ),
+            ("cloister exec", "there is no command: write cloister exec [OPTIONS] -- COMMAND"),
+            ("cloister exec -- ", "there is no command: write cloister exec [OPTIONS] -- COMMAND"),
         ] {
             assert_eq!(parse_line(line).unwrap_err(), Refusal::Wrong(expected.into()), "{line}");
         }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::Setup;
+use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -65,8 +66,38 @@ pub(super) fn exit_codes(setup: &Setup) -> Result<()> {
     )?;
     let folder = run(setup, "exec-codes", &[], &["/etc/passwd"])?;
     check(&folder, 126, "", "cloister: /etc/passwd: Permission denied (os error 13)\n")?;
-    let late = run(setup, "exec-codes", &["--timeout", "5"], &["sleep", "100"])?;
-    check(&late, 124, "", "")
+    // Less than the boot takes, which does not count.
+    let late =
+        run(setup, "exec-codes", &["--timeout", "1"], &["sh", "-c", "echo begun; sleep 100"])?;
+    check(&late, 124, "begun\n", "")
+}
+
+/// Without the process that serves the host's folders there is no more command.
+pub(super) fn folders_gone(setup: &Setup) -> Result<()> {
+    let script = "echo begun; while :; do ls /usr/share >/dev/null; done";
+    let mut child = exec(setup, "exec-gone", &[], &["sh", "-c", script])?.spawn()?;
+    let mut line = [0; 6];
+    child.stdout.as_mut().context("no output")?.read_exact(&mut line)?;
+    let server = file_server(child.id())?;
+    process::capture(Command::new("kill").args(["-KILL", &server.to_string()]))?;
+    let start = Instant::now();
+    let output = finish(child)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(125), "{output:?}");
+    ensure!(errors.lines().any(|line| line.contains("serves the host's folders")), "{errors}");
+    ensure!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+/// The process that serves the folders of the machine of this process.
+fn file_server(machine: u32) -> Result<u32> {
+    let children = fs::read_to_string(format!("/proc/{machine}/task/{machine}/children"))?;
+    for child in children.split_whitespace() {
+        if fs::read_to_string(format!("/proc/{child}/comm"))?.trim() == "cloister-files" {
+            return Ok(child.parse()?);
+        }
+    }
+    bail!("no process serves folders: {children:?}")
 }
 
 /// A machine that dies says so with its last lines and a code of its own.

@@ -84,7 +84,7 @@ pub(crate) struct MachineArgs {
     /// [default: its last lines are shown if the machine fails]
     #[arg(long, value_name = "FILE|-", allow_hyphen_values = true)]
     console: Option<PathBuf>,
-    /// End the machine after so many seconds, with exit code 124
+    /// End the command, and the machine, after so many seconds, with exit code 124; the boot does not count
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     timeout: Option<String>,
     /// Give the command a terminal [default: where standard input and output are one]
@@ -241,6 +241,7 @@ impl MachineArgs {
                 Some(path) => KernelConsole::File(path),
             },
             timeout: self.timeout.as_deref().map(parse_timeout).transpose()?,
+            quiet: self.quiet,
             sandbox: on_or_off(&self.sandbox)
                 .ok_or_else(|| ExecArgsError::Sandbox(self.sandbox.clone()))?,
             kernel: self.kernel.as_deref().map(Kernel::at).or_else(Kernel::find),

@@ -11,6 +11,7 @@ mod run;
 mod session;
 mod settings;
 mod streams;
+mod waiting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,8 +76,10 @@ pub struct ExecConfig {
     pub terminal: Option<bool>,
     /// Where the kernel's console goes.
     pub console: KernelConsole,
-    /// How long the machine may run.
+    /// How long the command may run.
     pub timeout: Option<Duration>,
+    /// Say nothing but errors.
+    pub quiet: bool,
     /// Confine the processes.
     pub sandbox: bool,
 }

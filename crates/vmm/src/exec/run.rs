@@ -14,8 +14,9 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use super::console::LastLines;
 use super::kernel::CACHED;
-use super::session::Session;
+use super::session::{BOOT_LIMIT, End, Session};
 use super::settings::Settings;
+use super::waiting::Waiting;
 use super::{ExecConfig, KernelConsole, initramfs, streams};
 use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
@@ -118,25 +119,40 @@ pub unsafe fn run(
     let name = config.command[0].to_string_lossy().into_owned();
     let started = Session::start(&control, &sandbox, streams, offered, terminal, name);
     let session = started.map_err(refused("the host gives no thread"))?;
-    if let Some(limit) = config.timeout {
-        session.limit(limit, &sandbox).map_err(refused("the host gives no thread"))?;
-    }
+    let waiting = Arc::new(Waiting::new(!config.quiet));
+    let watching = session
+        .watch_time(config.timeout, waiting.clone(), &sandbox)
+        .and_then(|()| session.watch_folders(server.socket(), &sandbox));
+    watching.map_err(refused("the host gives no thread"))?;
     let raw = if terminal { RawMode::enter() } else { Ok(None) };
     let raw = raw.map_err(refused("the terminal refuses raw mode"))?;
     let machine = Arc::new(machine);
     let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);
+    waiting.finish();
     // The end of the process frees it faster, and whatever thread still holds it.
     std::mem::forget(machine);
-    if let Some(code) = session.code() {
+    let end = session.end();
+    if let Some(End::Code(code)) = end {
         return Ok(code);
     }
     if let Some(signal) = control.signal() {
         return Ok(u8::try_from(SIGNALLED + signal).unwrap_or(super::FAILURE));
     }
+    if end == Some(End::NoFolders) {
+        let why = "the process that serves the host's folders has ended before the command did";
+        let fix = "look whether the host ran out of memory and killed it, and run this again";
+        return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
+    }
     outcome.map_err(|error| error.complaint())?;
     for line in last_lines.text().lines() {
         complain(line);
+    }
+    if end == Some(End::NoBoot) {
+        let seconds = BOOT_LIMIT.as_secs();
+        let why =
+            format!("the machine has not booted within {seconds} s: the lines above are its last");
+        return Err(Complaint::new(Setting::Kernel, why, "name another kernel"));
     }
     let why = "the machine ended before the command did: the lines above are its last";
     let fix = "if it had too little memory, give it more";

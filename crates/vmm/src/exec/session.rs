@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use libc::{ENOENT, SIGINT, SIGWINCH, c_int, c_void, siginfo_t};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
@@ -14,6 +15,7 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use super::run::terminal_size;
 use super::streams::{Offered, Streams, copy, write_all};
+use super::waiting::Waiting;
 use super::{CANNOT_RUN, FAILURE, NOT_FOUND, TIMED_OUT};
 use crate::machine::Control;
 use crate::sandbox::{Sandbox, ThreadKind};
@@ -22,14 +24,28 @@ use crate::terminal::{self, SIGNALLED};
 
 /// A second SIGINT within this time ends the machine.
 const IMPATIENCE: Duration = Duration::from_secs(1);
+/// How long a machine may take to reach the command: many times what a busy host needs.
+pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Bytes of a frame: a letter and two numbers (`guest/exec-init`, `host.rs`).
 const FRAME: usize = 9;
+
+/// Why the machine was told to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The exit code is known.
+    Code(u8),
+    /// The command was not reached within [`BOOT_LIMIT`].
+    NoBoot,
+    /// The process that serves the host's folders is gone.
+    NoFolders,
+}
 
 /// The command of a machine.
 pub(super) struct Session {
     control: Control,
-    /// The command's exit code, once it is known.
-    code: Arc<Mutex<Option<u8>>>,
+    offered: Arc<Offered>,
+    /// Once it is known; the first stands.
+    end: Arc<Mutex<Option<End>>>,
 }
 
 impl Session {
@@ -43,7 +59,7 @@ impl Session {
         name: String,
     ) -> io::Result<Self> {
         let Streams { control: guest, input, output, errors } = streams;
-        let (guest, code) = (Arc::new(guest), Arc::new(Mutex::new(None)));
+        let (guest, end) = (Arc::new(guest), Arc::new(Mutex::new(None)));
         let stream = |name, body| spawn(name, ThreadKind::Stream, sandbox, body);
         stream("input", Box::new(move || copy(&stdin(), &input)))?;
         let mut written = vec![stream("output", Box::new(move || copy(&output, &stdout())))?];
@@ -51,45 +67,76 @@ impl Session {
             written.push(stream("errors", Box::new(move || copy(&errors, &stderr())))?);
         }
         let ending = {
-            let (control, guest, code) = (control.clone(), guest.clone(), code.clone());
+            let (control, guest, end) = (control.clone(), guest.clone(), end.clone());
             move || {
                 let Some(ended) = await_ending(&guest) else { return };
                 // The code counts when all is written that came before it.
                 for stream in written {
                     let _ = stream.join();
                 }
-                set(&code, ended.code(&name));
+                set(&end, End::Code(ended.code(&name)));
                 control.quit();
             }
         };
         stream("ending", Box::new(ending))?;
-        pass_signals_on(control, sandbox, &guest, offered)?;
+        pass_signals_on(control, sandbox, &guest, offered.clone())?;
         if terminal {
             pass_sizes_on(sandbox, guest)?;
         }
-        Ok(Self { control: control.clone(), code })
+        Ok(Self { control: control.clone(), offered, end })
     }
 
-    /// Ends the machine after this time.
-    pub(super) fn limit(&self, limit: Duration, sandbox: &Sandbox) -> io::Result<()> {
-        let (control, code) = (self.control.clone(), self.code.clone());
-        let wait = move || {
-            thread::sleep(limit);
-            set(&code, TIMED_OUT);
+    /// Ends a machine that does not reach the command within [`BOOT_LIMIT`], and one whose command runs for
+    /// longer than `limit`, if there is one. Meanwhile `waiting` tells of the boot.
+    pub(super) fn watch_time(
+        &self,
+        limit: Option<Duration>,
+        waiting: Arc<Waiting>,
+        sandbox: &Sandbox,
+    ) -> io::Result<()> {
+        let (control, offered, end) =
+            (self.control.clone(), self.offered.clone(), self.end.clone());
+        let start = Instant::now();
+        let watch = move || {
+            while !offered.await_reached(waiting.tick(start.elapsed())) {
+                if start.elapsed() >= BOOT_LIMIT {
+                    set(&end, End::NoBoot);
+                    return control.quit();
+                }
+            }
+            waiting.finish();
+            if let Some(limit) = limit {
+                thread::sleep(limit);
+                set(&end, End::Code(TIMED_OUT));
+                control.quit();
+            }
+        };
+        spawn("time", ThreadKind::Signals, sandbox, Box::new(watch)).map(drop)
+    }
+
+    /// Ends the machine when the process at the other end of `socket`, which serves folders, is gone: the guest
+    /// would wait for it forever.
+    pub(super) fn watch_folders(&self, socket: Arc<OwnedFd>, sandbox: &Sandbox) -> io::Result<()> {
+        let (control, end) = (self.control.clone(), self.end.clone());
+        let watch = move || {
+            // No event is asked for: what is always told is that the other end is closed.
+            let mut closed = [PollFd::new(&socket, PollFlags::empty())];
+            while poll(&mut closed, None) == Err(Errno::INTR) {}
+            set(&end, End::NoFolders);
             control.quit();
         };
-        spawn("timeout", ThreadKind::Signals, sandbox, Box::new(wait)).map(drop)
+        spawn("folders", ThreadKind::Signals, sandbox, Box::new(watch)).map(drop)
     }
 
-    /// The command's exit code, if it is known.
-    pub(super) fn code(&self) -> Option<u8> {
-        *self.code.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why the machine was told to end, if it was.
+    pub(super) fn end(&self) -> Option<End> {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The first that is set stands.
-fn set(code: &Mutex<Option<u8>>, value: u8) {
-    code.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(value);
+fn set(end: &Mutex<Option<End>>, value: End) {
+    end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(value);
 }
 
 fn spawn(

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cloister_devices::virtio::VsockHost;
 use rustix::io::Errno;
@@ -27,11 +28,23 @@ pub(super) struct Streams {
 
 /// The other ends, until the guest connects to them: each once.
 #[derive(Debug)]
-pub(super) struct Offered(Mutex<BTreeMap<u32, OwnedFd>>);
+pub(super) struct Offered {
+    ends: Mutex<BTreeMap<u32, OwnedFd>>,
+    /// Another end has been taken.
+    taken: Condvar,
+}
 
 impl Offered {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the guest has connected to take orders for the command, or for so long; returns whether
+    /// it has.
+    pub(super) fn await_reached(&self, time: Duration) -> bool {
+        let is_left = |ends: &mut BTreeMap<u32, OwnedFd>| ends.contains_key(&CONTROL);
+        let waited = self.taken.wait_timeout_while(self.lock(), time, is_left);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Whether the guest has connected to take orders for the command.
@@ -55,12 +68,14 @@ pub(super) fn pairs() -> io::Result<(Streams, Offered)> {
         output: pair(OUTPUT)?,
         errors: pair(ERRORS)?,
     };
-    Ok((streams, Offered(Mutex::new(offered))))
+    Ok((streams, Offered { ends: Mutex::new(offered), taken: Condvar::new() }))
 }
 
 impl VsockHost for Offered {
     fn connect(&self, port: u32) -> io::Result<OwnedFd> {
-        self.lock().remove(&port).ok_or_else(|| ErrorKind::ConnectionRefused.into())
+        let end = self.lock().remove(&port).ok_or(ErrorKind::ConnectionRefused)?;
+        self.taken.notify_all();
+        Ok(end)
     }
 
     fn listener(&self) -> Option<BorrowedFd<'_>> {
@@ -127,6 +142,20 @@ mod tests {
         for port in [OUTPUT, 22, 0] {
             assert_eq!(offered.connect(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
+    }
+
+    #[test]
+    fn the_command_is_reached_when_its_control_is() {
+        let (_streams, offered) = pairs().unwrap();
+        let moment = Duration::from_millis(1);
+
+        offered.connect(INPUT).unwrap();
+        assert!(!offered.await_reached(moment) && !offered.is_reached());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| offered.await_reached(Duration::from_secs(60)));
+            offered.connect(CONTROL).unwrap();
+            assert!(waiting.join().unwrap() && offered.is_reached());
+        });
     }
 
     #[test]
