@@ -1,6 +1,7 @@
 //! The root that the command sees: the host's, under an overlay in RAM, with folders of its own.
 
 use std::fs;
+use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,10 @@ use crate::{doing, system};
 
 /// The tag of the file system with all shares.
 const TAG: &str = "cloister";
+/// The highest partition that is looked at, as many as GPTs have room for.
+const PARTITIONS: u32 = 128;
+/// Folders of which a root has one.
+const PROGRAMS: [&str; 3] = ["usr/bin", "bin", "sbin"];
 /// The share that is the root.
 const ROOT: &str = "root";
 
@@ -31,8 +36,9 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
     for folder in ["/ram/upper", "/ram/work", "/new"] {
         doing(&format!("make {folder}"), fs::create_dir_all(folder))?;
     }
+    let lower = if settings.disk { disk()? } else { format!("/shares/{ROOT}") };
     let layers = format!(
-        "lowerdir=/shares/{ROOT},upperdir=/ram/upper,workdir=/ram/work,xino=off,index=off,metacopy=off"
+        "lowerdir={lower},upperdir=/ram/upper,workdir=/ram/work,xino=off,index=off,metacopy=off"
     );
     mount("overlay", "overlay", "/new", &layers, 0)?;
     for (kind, place, options, flags) in [
@@ -64,6 +70,34 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
     system::bring_loopback_up();
     system::set_host_name("cloister");
     doing("go to the new root", system::move_root("/new"))
+}
+
+/// Mounts the disk's file system that has programs, or that of its first partition that does, and returns
+/// where.
+fn disk() -> Result<String, String> {
+    const PLACE: &str = "/disk";
+    // Where the kernel makes the files of disks.
+    mount("devtmpfs", "devtmpfs", "/dev", "mode=755", libc::MS_NOSUID)?;
+    mount("proc", "proc", "/proc", "", 0)?;
+    let known = doing("read /proc/filesystems", fs::read_to_string("/proc/filesystems"))?;
+    let kinds = || known.lines().filter_map(|line| line.strip_prefix('\t'));
+    for part in iter::once(String::new()).chain((1..=PARTITIONS).map(|part| part.to_string())) {
+        let device = format!("/dev/vda{part}");
+        if !Path::new(&device).exists() {
+            continue;
+        }
+        for kind in kinds() {
+            if mount(&device, kind, PLACE, "", libc::MS_RDONLY).is_err() {
+                continue;
+            }
+            if PROGRAMS.iter().any(|folder| Path::new(PLACE).join(folder).is_dir()) {
+                return Ok(PLACE.to_owned());
+            }
+            doing("leave a file system without programs", system::unmount(PLACE))?;
+            break;
+        }
+    }
+    Err("the disk has no root: no file system that this kernel knows has programs".to_owned())
 }
 
 /// Lets every user have enclaves, and the provisioning key where the machine has it.

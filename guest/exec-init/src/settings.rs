@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     /// Network devices that have addresses (`N`, numbers of 4 bytes: which, bits of the network, then address,
     /// gateway and name server).
     pub(crate) networks: Vec<Network>,
+    /// A disk has the root (`B`, nothing).
+    pub(crate) disk: bool,
     /// The machine has the right to the provisioning key (`P`, nothing).
     pub(crate) provisioning: bool,
 }
@@ -88,6 +90,7 @@ impl Settings {
                     let network = Network { index, address, prefix, gateway, name_server };
                     settings.networks.push(network);
                 }
+                b'B' => settings.disk = true,
                 b'P' => settings.provisioning = true,
                 _ => return None,
             }

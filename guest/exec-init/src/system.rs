@@ -51,6 +51,13 @@ pub(crate) fn mount(
     )
 }
 
+/// umount(2).
+pub(crate) fn unmount(place: &str) -> Result<()> {
+    let place = CString::new(place)?;
+    // SAFETY: the string ends in zero and outlives the call.
+    check(unsafe { libc::umount(place.as_ptr()) }.into())
+}
+
 /// Shows a folder at another place too.
 pub(crate) fn bind(source: &str, place: &Path) -> Result<()> {
     let (source, place) = (CString::new(source)?, text(place)?);

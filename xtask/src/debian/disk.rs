@@ -21,12 +21,12 @@ pub(super) fn recipe() -> String {
 }
 
 /// Offset of the root file system in the image.
-pub(super) const fn root_offset() -> u64 {
+pub(crate) const fn root_offset() -> u64 {
     START
 }
 
 /// KiB of the root file system of an image.
-pub(super) const fn root_kib(size: u64) -> u64 {
+pub(crate) const fn root_kib(size: u64) -> u64 {
     (size - START - BEHIND) >> 10
 }
 
@@ -34,7 +34,7 @@ pub(super) const fn root_kib(size: u64) -> u64 {
 ///
 /// # Errors
 /// It cannot be written.
-pub(super) fn create(image: &Path) -> Result<()> {
+pub(crate) fn create(image: &Path) -> Result<()> {
     File::create(image).with_context(|| format!("cannot create {}", image.display()))?;
     partition(image, SIZE)
 }

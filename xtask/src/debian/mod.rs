@@ -19,7 +19,7 @@ use crate::apt::Archive;
 use crate::guest::Programs;
 use crate::image::hex;
 use crate::{enclave, process, repository, selftests};
-pub(crate) use disk::SIZE;
+pub(crate) use disk::{SIZE, create as create_disk, root_kib, root_offset};
 use overlay::Overlay;
 pub(crate) use smallest::smallest;
 use tools::Tools;
@@ -79,11 +79,11 @@ impl Debian {
 
 /// Gives the root file system of a copy all of the size that the copy shall have.
 fn grow(image: &Path, size: u64) -> Result<()> {
-    let partition = format!("{}?offset={}", image.display(), disk::root_offset());
+    let partition = format!("{}?offset={}", image.display(), root_offset());
     let mut command = Command::new("resize2fs");
     // Where Debian has it; an unprivileged user's path may not.
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    process::capture(command.arg(partition).arg(format!("{}K", disk::root_kib(size))))?;
+    process::capture(command.arg(partition).arg(format!("{}K", root_kib(size))))?;
     // Now, since the file ends with the file system, where the second table has to follow.
     disk::partition(image, size)
 }

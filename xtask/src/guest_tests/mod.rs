@@ -8,6 +8,7 @@ mod epc;
 mod epc_view;
 mod exec;
 mod exec_at_length;
+mod exec_root;
 mod images;
 mod kernels;
 mod kvm;
@@ -110,6 +111,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("wrong_networks_are_refused", bad_input::networks),
     test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),
     test("exec_ends_when_the_hosts_folders_are_gone", exec::folders_gone),
+    test("exec_takes_its_root_from_a_disk_image", exec_root::image),
     test("exec_says_what_is_wrong_in_a_line_that_names_the_option", exec::failures),
     test("exec_carries_every_byte_and_the_end_of_each_stream", exec::streams),
     test("exec_changes_only_the_folders_that_it_may", exec::folders),

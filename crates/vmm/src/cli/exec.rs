@@ -15,7 +15,7 @@ use super::wording::ExecWording;
 use crate::accel::Choice;
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
-    BootConfig, ConfigError, CpusError, EpcConfig, MachineConfig, Translate, parse_cpus,
+    BootConfig, ConfigError, CpusError, DiskConfig, EpcConfig, MachineConfig, Translate, parse_cpus,
 };
 use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::exec::{ExecConfig, Kernel, KernelConsole, VisibleFolder};
@@ -34,9 +34,12 @@ pub(crate) struct MachineArgs {
     /// Kernel, with its modules beside it as in a package [default: the latest of the user's cache or /boot]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Folder that is the root, read-only under an overlay in RAM
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    /// Folder that is the root, or image of a disk that has it, raw or qcow2; read-only under an overlay in RAM
+    #[arg(long, value_name = "DIR|IMAGE", default_value = "/")]
     root: PathBuf,
+    /// Show the command nothing of the host but what --root, --rw and --ro name
+    #[arg(long)]
+    no_host: bool,
     /// Folder of the host that the command can change; can be given several times
     #[arg(long, value_name = "DIR")]
     rw: Vec<PathBuf>,
@@ -145,6 +148,9 @@ pub enum ExecArgsError {
     /// `--env` of a variable that is not set.
     #[error("--env: {0:?} is not set here: write NAME=VALUE")]
     NotSet(OsString),
+    /// `--no-host` leaves no root.
+    #[error("--no-host: it leaves no root: add --root DIR or --root IMAGE")]
+    NoRoot,
     /// `--rw` or `--ro` without a folder.
     #[error("{option}: there is no folder {path}: name one that is there", path = .path.display())]
     Folder {
@@ -192,7 +198,17 @@ impl ShellArgs {
 
 impl MachineArgs {
     fn into_config(self, command: Vec<OsString>) -> Result<ExecConfig, ExecArgsError> {
-        let directory = env::current_dir().map_err(|_| ExecArgsError::NoDirectory)?;
+        if self.no_host && self.root == Path::new("/") {
+            return Err(ExecArgsError::NoRoot);
+        }
+        let directory = match self.no_host {
+            true => PathBuf::from("/"),
+            false => env::current_dir().map_err(|_| ExecArgsError::NoDirectory)?,
+        };
+        // A folder that is not there is found to be missing later.
+        let image = self.root.is_file().then(|| DiskConfig::new(&self.root));
+        // What the machine writes to it, such as a journal that it replays, goes elsewhere.
+        let image = image.map(|image| DiskConfig { snapshot: true, ..image });
         let epc = EpcConfig {
             id: "epc0".into(),
             size: parse_size(&self.epc).map_err(ExecArgsError::Epc)?,
@@ -211,7 +227,7 @@ impl MachineArgs {
             ram: parse_ram_size(&self.memory).map_err(ExecArgsError::Memory)?,
             cpus: parse_cpus(&self.cpus).map_err(ExecArgsError::Cpus)?,
             nodes: Vec::new(),
-            disks: Vec::new(),
+            disks: image.iter().cloned().collect(),
             epc: vec![epc],
             epc_quota: None,
             epc_reserve: None,
@@ -245,7 +261,7 @@ impl MachineArgs {
             sandbox: on_or_off(&self.sandbox)
                 .ok_or_else(|| ExecArgsError::Sandbox(self.sandbox.clone()))?,
             kernel: self.kernel.as_deref().map(Kernel::at).or_else(Kernel::find),
-            root: self.root,
+            root: image.is_none().then_some(self.root),
             directory,
         })
     }
@@ -255,7 +271,7 @@ impl MachineArgs {
     fn folders(&self, directory: &Path) -> Result<Vec<VisibleFolder>, ExecArgsError> {
         let mut folders = Vec::new();
         let home = env::var_os("HOME").and_then(|home| fs::canonicalize(home).ok());
-        let is_home = home.is_some_and(|home| home == directory);
+        let is_home = !self.no_host && home.is_some_and(|home| home == directory);
         if is_home && !self.quiet && !self.rw.iter().any(|path| path == directory) {
             tracing::warn!(
                 "the current folder is the home: changes to it are lost with the machine: \
@@ -349,6 +365,20 @@ mod tests {
     }
 
     #[test]
+    fn without_the_host_there_is_no_current_folder() {
+        let image = env::current_exe().unwrap();
+
+        let folder = exec("cloister exec --no-host --root /usr --ro /etc -- true").unwrap();
+        let disk = exec(&format!("cloister exec --root {} -- true", image.display())).unwrap();
+
+        assert_eq!((&folder.directory, folder.root), (&PathBuf::from("/"), Some("/usr".into())));
+        let etc = VisibleFolder { path: "/etc".into(), writable: false };
+        assert_eq!((folder.folders, folder.machine.disks), (vec![etc], vec![]));
+        assert_eq!((disk.root, disk.folders.len()), (None, 1));
+        assert_eq!(disk.machine.disks, [DiskConfig { snapshot: true, ..DiskConfig::new(image) }]);
+    }
+
+    #[test]
     fn wrong_values_are_one_line_that_names_the_option_and_the_fix() {
         for (options, expected) in [
             ("--epc x", "--epc: \"x\" is not a size"),
@@ -365,6 +395,7 @@ mod tests {
             ("--ro /etc/passwd", "--ro: there is no folder /etc/passwd: name one"),
             ("--net tun", "--net: \"tun\" is not a network: write user, tap=NAME or stream=SOCKET"),
             ("--sandbox maybe", "--sandbox: it is on or off, not \"maybe\""),
+            ("--no-host", "--no-host: it leaves no root: add --root DIR or --root IMAGE"),
         ] {
             let line = exec(&format!("cloister exec {options} -- true")).unwrap_err();
 

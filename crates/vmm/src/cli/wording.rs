@@ -67,7 +67,7 @@ impl Wording for ExecWording {
             Setting::Memory => "--memory",
             Setting::Cpus => "--cpus",
             Setting::Cpu => "--cpu",
-            Setting::Share => "--root",
+            Setting::Share | Setting::Disk => "--root",
             Setting::Network => "--net",
             Setting::Epc => "--epc",
             Setting::Platform => "--platform",
@@ -82,8 +82,11 @@ impl Wording for ExecWording {
         match fix {
             Fix::Do(phrase) => phrase.in_words_of(self),
             Fix::NameBoot => "add --kernel FILE".to_owned(),
-            // There are no images here.
-            other => RunWording.fix(other),
+            Fix::NameImage => "name a folder, or the image of a disk".to_owned(),
+            Fix::NameBacking { .. } | Fix::NameBackingFormat { .. } => {
+                "make it one image, with qemu-img convert".to_owned()
+            }
+            Fix::OrReadOnly { first, .. } => (*first).to_owned(),
         }
     }
 }

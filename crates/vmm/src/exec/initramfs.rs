@@ -32,6 +32,10 @@ const MODULES: [&str; 10] = [
 const NETWORK_MODULES: [&str; 3] =
     ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"];
 
+/// Those of a disk that has the root, and of file systems that may be there.
+const DISK_MODULES: [&str; 4] =
+    ["drivers/block/virtio_blk", "fs/squashfs/squashfs", "lib/libcrc32c", "fs/erofs/erofs"];
+
 /// Which modules the machine needs.
 #[derive(Debug)]
 pub(super) struct Modules<'a> {
@@ -39,6 +43,8 @@ pub(super) struct Modules<'a> {
     pub(super) folder: &'a Path,
     /// It has network devices.
     pub(super) network: bool,
+    /// It has a disk with the root.
+    pub(super) disk: bool,
 }
 
 /// A module that cannot be loaded as it is.
@@ -71,7 +77,8 @@ pub(super) fn make(
     archive.add("init", PROGRAM, (0, 0), init);
     archive.add("exec.conf", FILE, (0, 0), settings);
     let network: &[&str] = if modules.network { &NETWORK_MODULES } else { &[] };
-    for (number, module) in MODULES.iter().chain(network).enumerate() {
+    let disk: &[&str] = if modules.disk { &DISK_MODULES } else { &[] };
+    for (number, module) in MODULES.iter().chain(network).chain(disk).enumerate() {
         let path = modules.folder.join("kernel").join(format!("{module}.ko"));
         if !path.exists() {
             let packed = ["ko.xz", "ko.zst", "ko.gz"].map(|ending| path.with_extension(ending));
@@ -135,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_kernel_without_modules_gets_init_and_its_settings() {
-        let modules = Modules { folder: Path::new("/nonexistent"), network: true };
+        let folder = Path::new("/nonexistent");
+        let modules = Modules { folder, network: true, disk: true };
         let bytes = make(b"program", &modules, b"settings").unwrap();
 
         let text = String::from_utf8_lossy(&bytes);
@@ -152,7 +160,8 @@ mod tests {
         fs::create_dir_all(folder.join("kernel/fs/fuse")).unwrap();
         fs::write(folder.join("kernel/fs/fuse/fuse.ko.xz"), "").unwrap();
 
-        let error = make(b"", &Modules { folder: &folder, network: false }, b"").unwrap_err();
+        let error =
+            make(b"", &Modules { folder: &folder, network: false, disk: false }, b"").unwrap_err();
 
         assert!(error.to_string().contains("fuse.ko.xz is compressed"), "{error}");
         fs::remove_dir_all(folder).unwrap();

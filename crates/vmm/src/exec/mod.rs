@@ -60,8 +60,8 @@ pub struct ExecConfig {
     pub machine: MachineConfig,
     /// The kernel, if there is one.
     pub kernel: Option<Kernel>,
-    /// The folder that is the root.
-    pub root: PathBuf,
+    /// The folder that is the root, unless the machine's disk has it.
+    pub root: Option<PathBuf>,
     /// Folders beside the root.
     pub folders: Vec<VisibleFolder>,
     /// Network devices.

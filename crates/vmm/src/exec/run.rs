@@ -70,8 +70,11 @@ pub unsafe fn run(
     let kernel = config.kernel.clone().ok_or_else(no_kernel)?;
     let folders = open_folders(&config)?;
     let settings = settings(&config, terminal);
-    let modules =
-        initramfs::Modules { folder: &kernel.modules, network: !config.networks.is_empty() };
+    let modules = initramfs::Modules {
+        folder: &kernel.modules,
+        network: !config.networks.is_empty(),
+        disk: config.root.is_none(),
+    };
     let archive = initramfs::make(INIT, &modules, &settings);
     let archive = archive.map_err(|error| Complaint::about(Setting::Kernel, &error))?;
     // SAFETY: the caller says that there is one thread.
@@ -187,8 +190,11 @@ fn open_folders(config: &ExecConfig) -> Result<Vec<Folder>, Complaint> {
     let complaint = |error: &dyn std::error::Error| {
         Complaint::new(Setting::Share, error.to_string(), "name a folder that is there")
     };
-    let root = Folder::open(ROOT, &config.root, false).map_err(|error| complaint(&error))?;
-    let mut folders = vec![root.valid_for(ROOT_IS_STEADY)];
+    let mut folders = Vec::new();
+    if let Some(root) = &config.root {
+        let root = Folder::open(ROOT, root, false).map_err(|error| complaint(&error))?;
+        folders.push(root.valid_for(ROOT_IS_STEADY));
+    }
     for (index, folder) in config.folders.iter().enumerate() {
         let opened = Folder::open(&share(index), &folder.path, folder.writable);
         folders.push(opened.map_err(|error| complaint(&error))?);
@@ -213,6 +219,9 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
     settings.put(b'D', config.directory.as_os_str().as_bytes());
     for (index, folder) in config.folders.iter().enumerate() {
         settings.put_pair(b'M', share(index).as_ref(), folder.path.as_os_str());
+    }
+    if config.root.is_none() {
+        settings.put(b'B', b"");
     }
     settings.put_numbers(b'I', ids(config.user));
     let mask = umask(Mode::empty());
