@@ -13,6 +13,7 @@ mod diff;
 mod disk;
 mod dist;
 mod enclave;
+mod fortanix;
 mod fuzz;
 mod gdb;
 mod grub_oracle;

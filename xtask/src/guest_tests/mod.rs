@@ -23,6 +23,7 @@ mod rules;
 mod setup;
 mod sgx;
 mod shares;
+mod stacks;
 mod translate;
 mod vmx;
 mod vsock;
@@ -111,6 +112,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("wrong_networks_are_refused", bad_input::networks),
     test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),
     test("exec_ends_when_the_hosts_folders_are_gone", exec::folders_gone),
+    alone("linux_sgx_selftests_under_exec_pass", stacks::selftests),
+    long("an_enclave_runs_under_fortanix_runner_in_exec", stacks::fortanix),
     test("exec_takes_its_root_from_a_disk_image", exec_root::image),
     test("exec_says_what_is_wrong_in_a_line_that_names_the_option", exec::failures),
     test("exec_carries_every_byte_and_the_end_of_each_stream", exec::streams),
