@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under QEMU's translator
-//! and, for the loops, on this machine itself; then data between guests, guests with more enclave memory
-//! than EPC, the leaves of the SGX model, guests of guests, and the host's EPC. Whatever the figures are,
-//! they are printed: how fast a host is, is not an error.
+//! and, for the loops, on this machine itself; then the first output of `cloister exec`, data between
+//! guests, guests with more enclave memory than EPC, the leaves of the SGX model, guests of guests, and the
+//! host's EPC. Whatever the figures are, they are printed: how fast a host is, is not an error.
 
 mod enclaves;
+mod exec;
 mod leaves;
 mod login;
 mod nested;
@@ -55,6 +56,9 @@ pub(crate) struct Options {
     /// Only VM exits and boots of a guest's guest
     #[arg(long, group = ONE_PART)]
     nested: bool,
+    /// Only the first output of `cloister exec`
+    #[arg(long, group = ONE_PART)]
+    exec: bool,
     /// Only data between two guests
     #[arg(long, group = ONE_PART)]
     net: bool,
@@ -87,6 +91,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return nested::run(&image, &cloister, options.repeat);
     }
     let qemu = Machine::Qemu(qemu()?);
+    if options.exec {
+        return exec::run(&image, &cloister, &qemu, options.repeat);
+    }
     if options.net {
         return net::run(&cloister, &qemu);
     }
@@ -101,6 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     loops(&image, &cloister, &qemu, options.repeat)?;
     programs::run(&cloister, &qemu, options.repeat)?;
+    exec::run(&image, &cloister, &qemu, options.repeat)?;
     net::run(&cloister, &qemu)?;
     paging::run(&image, &cloister)?;
     pool::start(&image, &cloister)?;
