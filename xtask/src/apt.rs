@@ -14,6 +14,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{process, repository};
 
+/// A list of installed packages, which is empty.
+const STATUS: &str = "state/status";
 /// Marks a package directory whose unpacking came to its end.
 const COMPLETE: &str = ".complete";
 
@@ -110,7 +112,8 @@ impl Archive {
         )?;
         let installed: Vec<&str> = query.lines().collect();
         let mut wanted = self.closure(package)?;
-        wanted.retain(|name| !installed.contains(&name.as_str()));
+        // The package itself is looked for where it is unpacked, whatever the system has.
+        wanted.retain(|name| name == package || !installed.contains(&name.as_str()));
         self.fetch(&name, &wanted)
     }
 
@@ -196,6 +199,7 @@ impl Archive {
         for part in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(self.folder("apt").join(part))?;
         }
+        fs::write(self.folder("apt").join(STATUS), "")?;
         // A source that does not answer must not stop the others: whether the
         // package is known decides.
         let outcome = self.run(Command::new("apt-get").args(["update", "-q"]));
@@ -222,6 +226,8 @@ impl Archive {
         let option = |name: &str, path: &Path| format!("{name}={}", path.display());
         command
             .args(["-o", &option("Dir::State", &apt.join("state"))])
+            // Else an installed version is preferred that no source may have.
+            .args(["-o", &option("Dir::State::status", &apt.join(STATUS))])
             .args(["-o", &option("Dir::Cache", &apt.join("cache"))])
             // Root would otherwise fetch as a user who may not write here.
             .args(["-o", "APT::Sandbox::User=root"])

@@ -13,8 +13,9 @@ use crate::dist::Dist;
 use crate::kernel::{self, Kernel};
 use crate::{debian, process};
 
-/// What differs after any installation: the records of dpkg itself, and caches.
-const RECORDS: [&str; 3] = ["./var/lib/dpkg", "./var/log", "./var/cache"];
+/// What differs after any installation, the records of dpkg itself and caches, and what differs after any
+/// machine: its entry in the list of the user's machines, which the next one removes.
+const RECORDS: [&str; 4] = ["./var/lib/dpkg", "./var/log", "./var/cache", "./tmp/cloister-0"];
 /// Where the kernel is that the user has unpacked, as docs/exec.md says.
 const CACHE: &str = "root/.cache/cloister";
 
