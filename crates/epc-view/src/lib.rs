@@ -4,7 +4,7 @@
 //! The crate knows no machine. [`EpcReport`] is what passes between the two sides: a virtual machine
 //! monitor makes it, and [`QmpClient`] reads it from whatever answers at a socket, which may be no
 //! monitor at all. [`table`], [`picture`] and [`metrics`] show reports as text of 80 columns, as SVG,
-//! and in Prometheus' text format, which an [`Exporter`] serves.
+//! and in Prometheus' text format, which an [`HttpServer`] serves as [`metrics_response`].
 //!
 //! ```no_run
 //! # fn main() -> Result<(), cloister_epc_view::QmpError> {
@@ -26,6 +26,7 @@
 #![cfg_attr(not(test), warn(unused_crate_dependencies, clippy::cast_possible_truncation))]
 
 mod exporter;
+mod http;
 mod metrics;
 mod page_map;
 mod picture;
@@ -35,7 +36,8 @@ mod report;
 mod sample;
 mod table;
 
-pub use exporter::{Exporter, ExporterAddress, ExporterError};
+pub use exporter::metrics_response;
+pub use http::{HttpAddress, HttpError, HttpResponse, HttpServer};
 pub use metrics::{Scraped, metrics};
 pub use page_map::{CellKind, MAX_CELLS};
 pub use picture::picture;

@@ -11,8 +11,8 @@ use std::{fs, process};
 
 use clap::Args;
 use cloister_epc_view::{
-    EpcReport, Exporter, ExporterAddress, ExporterError, QmpClient, QmpError, Scraped, metrics,
-    picture, table,
+    EpcReport, HttpAddress, HttpError, HttpServer, QmpClient, QmpError, Scraped, metrics,
+    metrics_response, picture, table,
 };
 use thiserror::Error;
 
@@ -69,7 +69,7 @@ pub enum EpcError {
     Qmp(#[from] QmpError),
     /// Metrics cannot be served.
     #[error("--metrics: {0}")]
-    Exporter(ExporterError),
+    Metrics(HttpError),
     /// The picture cannot be written.
     #[error("--svg: cannot write {}: {reason}: name a file in a folder that you may write", .path.display())]
     Svg {
@@ -93,7 +93,7 @@ enum Mode {
     Stream { json: bool },
     Live,
     Picture(PathBuf),
-    Metrics(ExporterAddress),
+    Metrics(HttpAddress),
 }
 
 impl EpcArgs {
@@ -136,7 +136,7 @@ impl EpcArgs {
             }
         }
         if let Some(address) = &self.metrics {
-            return Ok(Mode::Metrics(ExporterAddress::parse(address).map_err(EpcError::Exporter)?));
+            return Ok(Mode::Metrics(HttpAddress::parse(address).map_err(EpcError::Metrics)?));
         }
         Ok(match &self.svg {
             Some(path) => Mode::Picture(path.clone()),
@@ -301,10 +301,10 @@ fn draw(sockets: &[PathBuf], path: PathBuf) -> Result<(), EpcError> {
     fs::write(&path, picture).map_err(|reason| EpcError::Svg { path, reason })
 }
 
-fn serve(sockets: &[PathBuf], address: &ExporterAddress) -> Result<(), EpcError> {
+fn serve(sockets: &[PathBuf], address: &HttpAddress) -> Result<(), EpcError> {
     terminal::hold_stop_signals()?;
-    let exporter = Exporter::bind(address).map_err(EpcError::Exporter)?;
-    let path = exporter.path().map(ToOwned::to_owned);
+    let server = HttpServer::bind(address).map_err(EpcError::Metrics)?;
+    let path = server.path().map(ToOwned::to_owned);
     terminal::on_stop_signal(Sandbox::off(), move |signal| {
         if let Some(path) = &path {
             // Nobody is left to tell.
@@ -312,12 +312,18 @@ fn serve(sockets: &[PathBuf], address: &ExporterAddress) -> Result<(), EpcError>
         }
         process::exit(SIGNALLED + signal);
     })?;
-    writeln!(io::stdout(), "metrics at {}", exporter.address())?;
+    let path = match address {
+        HttpAddress::Tcp(_) => "/metrics",
+        HttpAddress::Unix(_) => "",
+    };
+    writeln!(io::stdout(), "metrics at {}{path}", server.address())?;
     // A machine serves one client after the other.
     let turn = Mutex::new(());
-    exporter.serve(|| {
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics(&scrape(sockets))
+    server.serve(|target| {
+        metrics_response(target, || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            metrics(&scrape(sockets))
+        })
     });
     Ok(())
 }
