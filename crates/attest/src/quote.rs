@@ -6,10 +6,10 @@ use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use crate::pce::{self, p256_key};
-use crate::pki::{Authority, PkiError};
+use crate::pki::{Authority, PckCertificate, PkiError};
 use crate::quoting_enclave as qe;
 
 /// The format's version.
@@ -35,83 +35,121 @@ pub enum QuoteError {
          qe-target-info, on a machine of this platform"
     )]
     Mac,
-    /// The platform's key could not be certified.
-    #[error(transparent)]
-    Pki(#[from] PkiError),
 }
 
-/// The quote of a REPORT that an enclave on `platform` made for the
-/// [quoting enclave](qe::target_info), certified by `authority`. The same REPORT always gives the same
-/// quote.
-///
-/// # Errors
-/// [`QuoteError`]; a REPORT of another platform, or for another enclave, is [`QuoteError::Mac`].
-pub fn quote(
-    platform: &PlatformFuses,
-    authority: &Authority,
-    report: &[u8],
-) -> Result<Vec<u8>, QuoteError> {
-    let report = Report::read_from_bytes(report).map_err(|_| QuoteError::Length(report.len()))?;
-    if !platform.is_genuine(&report, &qe::target_info()) {
-        return Err(QuoteError::Mac);
+/// What makes quotes of the REPORTs of one platform.
+#[derive(Debug)]
+pub struct Quoter {
+    platform: PlatformFuses,
+    /// The attestation key.
+    key: SigningKey,
+    pck: PckCertificate,
+}
+
+impl Quoter {
+    /// For the REPORTs that enclaves on `platform` make for the [quoting enclave](qe::target_info), certified by
+    /// `authority`.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn new(platform: &PlatformFuses, authority: &Authority) -> Result<Self, PkiError> {
+        let pck = authority.pck_certificate(platform, pce::ISVSVN)?;
+        let key = p256_key(&platform.manufacturer_key("attestation key"));
+        Ok(Self { platform: platform.clone(), key, pck })
     }
-    let pck = authority.pck_certificate(platform, pce::ISVSVN)?;
 
-    let mut quote = Vec::new();
-    quote.extend(VERSION.to_le_bytes());
-    quote.extend(KEY_TYPE.to_le_bytes());
-    // Reserved, and the TEE type of SGX in later versions.
-    quote.extend([0; 4]);
-    quote.extend(qe::ISVSVN.to_le_bytes());
-    quote.extend(pce::ISVSVN.to_le_bytes());
-    quote.extend(VENDOR);
-    // User data: an identifier of the quoting enclave on this platform.
-    quote.extend(platform.manufacturer_key("attestation QE ID"));
-    quote.extend([0; 4]);
-    quote.extend(&report.as_bytes()[..Report::MACED]);
+    /// The platform.
+    pub(crate) fn platform(&self) -> &PlatformFuses {
+        &self.platform
+    }
 
-    let key = p256_key(&platform.manufacturer_key("attestation key"));
-    let signature = certified_signature(platform, &key, &pck.key, &quote, pck.chain());
-    quote.extend(length(&signature));
-    quote.extend(signature);
-    Ok(quote)
+    /// The quote of a REPORT. The same REPORT always gives the same quote.
+    ///
+    /// # Errors
+    /// [`QuoteError::Length`]; a REPORT of another platform, or for another enclave, is
+    /// [`QuoteError::Mac`].
+    pub fn quote(&self, report: &[u8]) -> Result<Vec<u8>, QuoteError> {
+        let report =
+            Report::read_from_bytes(report).map_err(|_| QuoteError::Length(report.len()))?;
+        if !self.platform.is_genuine(&report, &qe::target_info()) {
+            return Err(QuoteError::Mac);
+        }
+        Ok(self.sign(&report))
+    }
+
+    /// Bytes of a quote, which all have the same number.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.sign(&Report::new_zeroed()).len()
+    }
+
+    /// The attestation key's name: the digest of it and of what goes with it, which the quoting enclave's REPORT
+    /// has.
+    pub(crate) fn key_id(&self) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.public_key())
+            .chain_update(authentication())
+            .finalize()
+            .into()
+    }
+
+    /// The attestation key's public half, as quotes have it.
+    fn public_key(&self) -> [u8; 64] {
+        let point = self.key.verifying_key().to_sec1_point(false);
+        // Without the tag of SEC 1.
+        core::array::from_fn(|at| point.as_bytes()[1 + at])
+    }
+
+    fn sign(&self, report: &Report) -> Vec<u8> {
+        let mut quote = Vec::new();
+        quote.extend(VERSION.to_le_bytes());
+        quote.extend(KEY_TYPE.to_le_bytes());
+        // Reserved, and the TEE type of SGX in later versions.
+        quote.extend([0; 4]);
+        quote.extend(qe::ISVSVN.to_le_bytes());
+        quote.extend(pce::ISVSVN.to_le_bytes());
+        quote.extend(VENDOR);
+        // User data: an identifier of the quoting enclave on this platform.
+        quote.extend(qe::id(&self.platform));
+        quote.extend([0; 4]);
+        quote.extend(&report.as_bytes()[..Report::MACED]);
+        let signature = self.certified_signature(&quote);
+        quote.extend(length(&signature));
+        quote.extend(signature);
+        quote
+    }
+
+    /// The signature of a quote's header and report body, and what leads from there to the PCK.
+    fn certified_signature(&self, signed: &[u8]) -> Vec<u8> {
+        let mut reportdata = [0; 64];
+        reportdata[..32].copy_from_slice(&self.key_id());
+        let report = qe::report(&self.platform, reportdata);
+        let report = &report.as_bytes()[..Report::MACED];
+        let chain = self.pck.chain().as_bytes();
+
+        let mut data = Vec::new();
+        let signature: Signature = self.key.sign(signed);
+        data.extend(signature.to_bytes());
+        data.extend(self.public_key());
+        data.extend(report);
+        let signature: Signature = self.pck.key.sign(report);
+        data.extend(signature.to_bytes());
+        data.extend(32_u16.to_le_bytes());
+        data.extend(authentication());
+        data.extend(PCK_CHAIN.to_le_bytes());
+        data.extend(length(chain));
+        data.extend(chain);
+        data
+    }
 }
 
-/// The signature of a quote's header and report body by `key`, and what leads from there to the PCK.
-fn certified_signature(
-    platform: &PlatformFuses,
-    key: &SigningKey,
-    pck: &SigningKey,
-    signed: &[u8],
-    chain: &str,
-) -> Vec<u8> {
-    let public = key.verifying_key().to_sec1_point(false);
-    // Without the tag of SEC 1.
-    let public = &public.as_bytes()[1..];
-    // As Intel's has it: 0 to 31.
-    let mut authentication = [0_u8; 32];
-    for (value, byte) in (0..).zip(&mut authentication) {
+/// What the quoting enclave's REPORT names beside the attestation key. As Intel's has it: 0 to 31.
+fn authentication() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (value, byte) in (0..).zip(&mut bytes) {
         *byte = value;
     }
-    let mut reportdata = [0; 64];
-    let digest = Sha256::new().chain_update(public).chain_update(authentication).finalize();
-    reportdata[..32].copy_from_slice(&digest);
-    let report = qe::report(platform, reportdata);
-    let report = &report.as_bytes()[..Report::MACED];
-
-    let mut data = Vec::new();
-    let signature: Signature = key.sign(signed);
-    data.extend(signature.to_bytes());
-    data.extend(public);
-    data.extend(report);
-    let signature: Signature = pck.sign(report);
-    data.extend(signature.to_bytes());
-    data.extend(32_u16.to_le_bytes());
-    data.extend(authentication);
-    data.extend(PCK_CHAIN.to_le_bytes());
-    data.extend(length(chain.as_bytes()));
-    data.extend(chain.as_bytes());
-    data
+    bytes
 }
 
 /// The length of what follows it, as quotes have it.

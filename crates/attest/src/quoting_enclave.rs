@@ -32,6 +32,12 @@ pub fn mrsigner() -> [u8; 32] {
     Sha256::digest("Cloister development quoting enclave's signer").into()
 }
 
+/// QE ID: its identifier on `platform`, by which a provisioning service knows the platform.
+#[must_use]
+pub fn id(platform: &PlatformFuses) -> [u8; 16] {
+    platform.manufacturer_key("attestation QE ID")
+}
+
 /// TARGETINFO with which an enclave makes a REPORT that is to be quoted.
 #[must_use]
 pub fn target_info() -> TargetInfo {

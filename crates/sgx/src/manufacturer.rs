@@ -54,6 +54,15 @@ impl PlatformFuses {
         cmac.verify(&report.mac.into()).is_ok()
     }
 
+    /// The MAC that EREPORT gives `report` for `target` on this platform.
+    #[must_use]
+    pub fn report_mac(&self, report: &Report, target: &TargetInfo) -> [u8; 16] {
+        let key = report_key(self, target, &report.keyid);
+        let mut cmac = Cmac::<Aes128>::new(&key.into());
+        cmac.update(&report.as_bytes()[..Report::MACED]);
+        cmac.finalize().into_bytes().into()
+    }
+
     /// A key of the manufacturer, one for each `purpose`, that no enclave of the platform gets.
     #[must_use]
     pub fn manufacturer_key(&self, purpose: &str) -> [u8; 16] {

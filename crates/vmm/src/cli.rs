@@ -9,6 +9,7 @@ mod wording;
 
 pub use exec::{ExecArgs, ExecArgsError, ShellArgs};
 pub use values::ValueError;
+pub(crate) use values::on_or_off;
 pub use wording::{ExecWording, RunWording};
 
 use std::any::TypeId;
@@ -19,7 +20,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::attestation::{PkiArgs, QuoteArgs, VerifyArgs};
+use crate::attestation::{PccsArgs, PkiArgs, QuoteArgs, VerifyArgs};
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus,
@@ -84,6 +85,8 @@ pub enum Command {
     Quote(QuoteArgs),
     /// Say whether a quote is to be relied on, and what it shows
     Verify(Box<VerifyArgs>),
+    /// Serve certificates and collateral as Intel's caching service does (PCCS)
+    Pccs(PccsArgs),
     /// Make a disk that tells cloud-init in a machine what to configure
     Seed(SeedArgs),
     /// Show what this host offers and which accelerator a machine would use

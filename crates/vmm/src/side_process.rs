@@ -16,8 +16,8 @@ use vmm_sys_util::signal::register_signal_handler;
 use crate::daemon::{Fork, fork};
 use crate::sandbox::close_all_but;
 
-/// Starts a process of this name that does what `serve` does with its end of a pair of sockets, one message
-/// at a time, and returns the other end. The process ends with `serve`, which ends when the other end is
+/// Starts a process of this name that does what `serve` does with its end of a pair of sockets of this kind,
+/// and returns the other end. The process ends with `serve`, which ends when the other end is
 /// closed. Of the open files it keeps those of `kept`.
 ///
 /// # Errors
@@ -29,11 +29,11 @@ use crate::sandbox::close_all_but;
 /// The process has one thread, as for [`crate::daemon::detach`].
 pub(crate) unsafe fn start(
     name: &CStr,
+    kind: SocketType,
     kept: &[RawFd],
     serve: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {
-    let (own, other) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (own, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     // SAFETY: the caller says that there is one thread.
     match unsafe { fork() }? {
         Fork::Parent => Ok(own),

@@ -14,7 +14,8 @@
 //! - `times`: how long it takes to compute in the enclave and outside, to enter and leave it, and to
 //!   have a fault handled in it;
 //! - `policy`: create enclaves while another thread adds attributes to their SECS;
-//! - `provision`: ask for the provisioning key, without and with the right to it.
+//! - `provision`: ask for the provisioning key, without and with the right to it;
+//! - `quote FILE HEX`: have the AESM service quote a REPORT with this REPORTDATA, into a file.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
 
@@ -24,6 +25,7 @@ mod image;
 mod oversubscribed;
 mod policy;
 mod provisioning;
+mod quoting;
 mod sealing;
 mod thread;
 mod threads;
@@ -86,12 +88,19 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["times"] => times::run(&image),
         ["policy"] => policy::run(&image),
         ["provision"] => provisioning::run(&image),
+        ["quote", file, reportdata] => quoting::run(&image, file, reportdata),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }
 }
 
 fn ensure(holds: bool, otherwise: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
+}
+
+/// The bytes of hexadecimal digits.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

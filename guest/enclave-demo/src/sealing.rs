@@ -3,7 +3,7 @@
 use crate::driver::{Attributes, Enclave};
 use crate::image::Image;
 use crate::thread::{OP_OPEN, OP_SEAL, Thread};
-use crate::{ensure, hex};
+use crate::{ensure, hex, unhex};
 
 /// What is sealed, 32 bytes.
 const MESSAGE: &[u8; 32] = b"a secret that survives a restart";
@@ -22,7 +22,7 @@ pub(crate) fn seal(image: &Image) -> Result<(), String> {
 
 /// Has the enclave open what [`seal`] printed.
 pub(crate) fn open(image: &Image, sealed: &str) -> Result<(), String> {
-    let sealed = bytes(sealed).filter(|sealed| sealed.len() == SEALED_SIZE);
+    let sealed = unhex(sealed).filter(|sealed| sealed.len() == SEALED_SIZE);
     let sealed = sealed.ok_or("a sealed message has 192 hexadecimal digits")?;
     let enclave = Enclave::build(image, Attributes::PLAIN)?;
     let request = Thread::new(&enclave, 0)?.call(OP_OPEN, sealed.as_ptr() as u64, 0)?;
@@ -30,9 +30,4 @@ pub(crate) fn open(image: &Image, sealed: &str) -> Result<(), String> {
     let message = String::from_utf8_lossy(&request.output[..MESSAGE.len()]);
     println!("enclave-demo: opened: {message}");
     Ok(())
-}
-
-fn bytes(digits: &str) -> Option<Vec<u8>> {
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

@@ -21,9 +21,6 @@ const INIT_AND_DEBUG: u64 = 3;
 #[repr(C, align(512))]
 struct Aligned<const N: usize>([u8; N]);
 
-static TARGETINFO: Aligned<512> = Aligned([0; 512]);
-static REPORTDATA: Aligned<64> = Aligned([0; 64]);
-
 /// KEYREQUEST up to its last reserved bytes (SDM vol. 3D, table 35-23).
 #[repr(C)]
 struct KeyRequest {
@@ -41,11 +38,21 @@ struct KeyRequest {
 /// A whole KEYREQUEST.
 const KEYREQUEST_SIZE: usize = 512;
 
-/// ENCLU[EREPORT] with a TARGETINFO of zeros: nobody can verify the MAC, but the
-/// body names this enclave.
-pub(crate) fn report(give: impl FnOnce(&[u8; 432])) {
+/// Bytes of a TARGETINFO, and of one with REPORTDATA after it.
+const TARGETINFO_SIZE: usize = 512;
+pub(crate) const REPORT_INPUT_SIZE: usize = TARGETINFO_SIZE + 64;
+
+/// ENCLU[EREPORT] with a TARGETINFO and REPORTDATA, whose bytes `take` gives in their order.
+pub(crate) fn report(take: impl Fn(usize) -> u8, give: impl FnOnce(&[u8; 432])) {
+    let mut input = MaybeUninit::<Aligned<REPORT_INPUT_SIZE>>::uninit();
     let mut report = MaybeUninit::<Aligned<432>>::uninit();
-    // SAFETY: the three operands are enclave memory, aligned and sized as
+    let target = input.as_mut_ptr().cast::<u8>();
+    for at in 0..REPORT_INPUT_SIZE {
+        // SAFETY: within `input`. Volatile, so that no call of memset comes of it, which would go through
+        // a table that somebody had to relocate.
+        unsafe { target.add(at).write_volatile(take(at)) }
+    }
+    // SAFETY: the three operands are enclave memory, initialized, aligned and sized as
     // EREPORT wants; RBX is the compiler's, so it is exchanged around the leaf.
     // EREPORT writes all of the REPORT, or faults.
     let report = unsafe {
@@ -53,9 +60,9 @@ pub(crate) fn report(give: impl FnOnce(&[u8; 432])) {
             "xchg rbx, {target}",
             "enclu",
             "xchg rbx, {target}",
-            target = inout(reg) &raw const TARGETINFO => _,
+            target = inout(reg) target => _,
             inout("rax") 0_u64 => _,
-            in("rcx") &raw const REPORTDATA,
+            in("rcx") target.add(TARGETINFO_SIZE),
             in("rdx") report.as_mut_ptr(),
         );
         report.assume_init_ref()

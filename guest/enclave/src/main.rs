@@ -59,7 +59,8 @@ struct Request {
 
 /// SHA-256 of the input.
 const OP_HASH: u64 = 1;
-/// EREPORT for a zero TARGETINFO; the REPORT goes to the output.
+/// EREPORT for the TARGETINFO that the input is, with the REPORTDATA after it, or for zeros if `input_len` is 0;
+/// the REPORT goes to the output.
 const OP_REPORT: u64 = 2;
 /// UD2 in the enclave; the result is what the handler put into RAX.
 const OP_FAULT: u64 = 3;
@@ -205,8 +206,12 @@ unsafe extern "C" fn enclave_main(request: *mut Request, tcs: u64) {
             give(output, &hash.finish());
             input_len
         }
-        OP_REPORT => {
-            leaves::report(|report| give(output, report));
+        OP_REPORT if input_len == 0 => {
+            leaves::report(|_| 0, |report| give(output, report));
+            0
+        }
+        OP_REPORT if outside(base, input, leaves::REPORT_INPUT_SIZE as u64) => {
+            leaves::report(|at| take(input + at as u64), |report| give(output, report));
             0
         }
         OP_FAULT => fault(),

@@ -14,6 +14,7 @@ pub(crate) mod port {
     pub(crate) const INPUT: u32 = 1025;
     pub(crate) const OUTPUT: u32 = 1026;
     pub(crate) const ERRORS: u32 = 1027;
+    pub(crate) const QUOTES: u32 = 1028;
 }
 
 /// A frame is a letter and two numbers of 4 bytes, little endian.

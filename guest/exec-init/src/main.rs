@@ -4,6 +4,7 @@
 //! What to do is in `/exec.conf` of the initramfs ([`settings`]). The command's standard streams and a
 //! control connection are streams of vsock(7) to the host ([`host`]).
 
+mod aesm;
 mod command;
 mod host;
 mod network;
@@ -39,6 +40,9 @@ fn run() -> Result<(), String> {
     root::load_modules()?;
     root::make(&settings)?;
     network::set_up(&settings.networks)?;
+    if settings.quoting {
+        doing("serve the AESM socket", aesm::serve())?;
+    }
     let mut control = doing("reach the host", Control::connect())?;
     let ending = match command::run(&settings, &control)? {
         Ok(ending) => ending,

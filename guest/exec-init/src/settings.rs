@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) disk: bool,
     /// The machine has the right to the provisioning key (`P`, nothing).
     pub(crate) provisioning: bool,
+    /// The host quotes (`Q`, nothing).
+    pub(crate) quoting: bool,
 }
 
 impl Settings {
@@ -92,6 +94,7 @@ impl Settings {
                 }
                 b'B' => settings.disk = true,
                 b'P' => settings.provisioning = true,
+                b'Q' => settings.quoting = true,
                 _ => return None,
             }
         }

@@ -1,5 +1,6 @@
 //! Tests that boot a guest, and tests of what `cloister` says to wrong options.
 
+mod attest;
 mod bad_input;
 mod devices;
 mod disk_boot;
@@ -121,6 +122,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_takes_words_and_variables_as_they_are", exec::words),
     test("exec_passes_signals_on", exec::signals),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
+    test("a_quote_from_the_aesm_socket_is_accepted_under_its_root_alone", attest::quotes),
+    test("without_the_provision_file_or_the_option_nothing_is_quoted", attest::withheld),
     long("exec_ends_with_each_exit_code_and_signal", exec_at_length::every_exit_code),
     long("exec_carries_a_hundred_megabytes", exec_at_length::much_input),
     long("fifty_machines_of_exec_run_and_are_killed_at_once", exec_at_length::many_machines),

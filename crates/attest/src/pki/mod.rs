@@ -84,6 +84,15 @@ impl Term {
     }
 }
 
+/// A platform that an authority answers for.
+#[derive(Clone, Copy, Debug)]
+pub struct Covered<'a> {
+    /// The platform.
+    pub platform: &'a PlatformFuses,
+    /// What has been revoked: certificates of the platform, and of the authority.
+    pub revoked: &'a [Revocation],
+}
+
 /// The certification authorities of a manufacturer: a root, and under it one for platforms and one
 /// that signs what is known of TCBs.
 #[derive(Debug)]
@@ -132,24 +141,29 @@ impl Authority {
         Ok(PckCertificate { key, certificate, chain })
     }
 
-    /// Everything that a verifier needs besides the quote and the root, for quotes of `platform`.
+    /// Everything that a verifier needs besides the quote and the root, for quotes of these platforms.
     ///
     /// # Errors
     /// [`PkiError::Date`] if the term is out of range, [`PkiError::Certificate`].
     pub fn collateral(
         &self,
-        platform: &PlatformFuses,
+        platforms: &[Covered<'_>],
         term: &Term,
         status: TcbStatus,
-        revoked: &[Revocation],
     ) -> Result<Collateral, PkiError> {
-        let (pcks, cas): (Vec<Revocation>, Vec<Revocation>) =
-            revoked.iter().partition(|one| one.what == Revoked::Pck);
         let mut serials = Vec::new();
-        for revocation in pcks {
-            for pcesvn in 0..=pce::ISVSVN {
-                let pck = self.pck_certificate(platform, pcesvn)?.certificate;
-                serials.push((pck.tbs_certificate().serial_number().clone(), revocation.since));
+        let mut cas = Vec::new();
+        for Covered { platform, revoked } in platforms {
+            for revocation in *revoked {
+                if revocation.what != Revoked::Pck {
+                    cas.push(revocation);
+                    continue;
+                }
+                for pcesvn in 0..=pce::ISVSVN {
+                    let pck = self.pck_certificate(platform, pcesvn)?.certificate;
+                    let serial = pck.tbs_certificate().serial_number().clone();
+                    serials.push((serial, revocation.since));
+                }
             }
         }
         let pck_crl = self.pck_ca.crl(term, serials)?;
@@ -162,12 +176,13 @@ impl Authority {
         });
         let root_crl = self.root.crl(term, serials.collect())?;
         let root = &self.root.certificate;
+        let cpusvns = platforms.iter().map(|one| one.platform.cpusvn);
         let tcb_issuer_chain = certificate::chain([&self.tcb_signing.certificate, root])?;
         Ok(Collateral {
             root_crl,
             pck_crl,
             pck_crl_issuer_chain: certificate::chain([&self.pck_ca.certificate, root])?,
-            tcb_info: tcb::tcb_info(&self.tcb_signing.key, &platform.cpusvn, term, status)?,
+            tcb_info: tcb::tcb_info(&self.tcb_signing.key, cpusvns, term, status)?,
             qe_identity: tcb::qe_identity(&self.tcb_signing.key, term)?,
             tcb_issuer_chain,
         })

@@ -1,5 +1,6 @@
 //! TCB info (V3) and QE identity (V2): JSON that the TCB signer signs as it lies there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -87,7 +88,7 @@ struct TcbInfo {
     pce_id: String,
     tcb_type: u8,
     tcb_evaluation_data_number: u32,
-    tcb_levels: [Level<Tcb>; 2],
+    tcb_levels: Vec<Level<Tcb>>,
 }
 
 #[derive(Serialize)]
@@ -131,11 +132,11 @@ struct QeTcb {
     isvsvn: u16,
 }
 
-/// The signed TCB info of platforms of this CPUSVN: `status` with the newest PCE, and out of date
+/// The signed TCB info of platforms of these CPUSVNs: `status` with the newest PCE, and out of date
 /// below.
 pub(super) fn tcb_info(
     signer: &SigningKey,
-    cpusvn: &[u8; 16],
+    cpusvns: impl Iterator<Item = [u8; 16]>,
     term: &Term,
     status: TcbStatus,
 ) -> Result<String, PkiError> {
@@ -144,6 +145,11 @@ pub(super) fn tcb_info(
         tcb_date: TCB_DATE,
         tcb_status,
     };
+    // A verifier takes the first that a platform is up to.
+    let known: BTreeSet<[u8; 16]> = cpusvns.collect();
+    let mut tcb_levels: Vec<_> =
+        known.into_iter().rev().map(|cpusvn| level(cpusvn, pce::ISVSVN, status)).collect();
+    tcb_levels.push(level([0; 16], 0, TcbStatus::OutOfDate));
     let info = TcbInfo {
         id: "SGX",
         version: 3,
@@ -154,7 +160,7 @@ pub(super) fn tcb_info(
         // CPUSVN's bytes are the components.
         tcb_type: 0,
         tcb_evaluation_data_number: EVALUATION,
-        tcb_levels: [level(*cpusvn, pce::ISVSVN, status), level([0; 16], 0, TcbStatus::OutOfDate)],
+        tcb_levels,
     };
     Ok(sign(signer, "tcbInfo", &info))
 }

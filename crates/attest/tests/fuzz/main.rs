@@ -1,4 +1,4 @@
-//! The fuzz targets for REPORTs and quotes, with bytes from a fixed seed.
+//! The fuzz targets of attestation, with bytes from a fixed seed.
 
 mod targets;
 
@@ -28,4 +28,19 @@ fn only_the_genuine_report_is_quoted() {
 #[test]
 fn only_quotes_with_the_genuine_signed_parts_are_accepted() {
     run(targets::quote, 300);
+}
+
+#[test]
+fn only_the_genuine_report_is_quoted_at_the_aesm_socket() {
+    run(targets::aesm, 500);
+}
+
+#[test]
+fn answers_of_the_pccs_are_lines_and_a_body() {
+    run(targets::pccs, 500);
+}
+
+#[test]
+fn only_genuine_certificates_lead_to_a_verdict() {
+    run(targets::certificates, 200);
 }

@@ -2,12 +2,12 @@
 
 use cloister_attest::pce;
 use cloister_attest::pki::{FMSPC, Names};
-use cloister_attest::quote::{QuoteError, quote};
+use cloister_attest::quote::QuoteError;
 use cloister_sgx::{AttributeFlags, Attributes};
 use dcap_qvl::intel::parse_pck_extension_from_pem;
 use zerocopy::IntoBytes as _;
 
-use crate::platform::{Site, maced, platform, unsigned_report};
+use crate::platform::{Site, maced, platform, quote, unsigned_report};
 
 #[test]
 fn two_machines_of_one_platform_have_one_pck_and_another_platform_another() {

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use aes::Aes128;
-use cloister_attest::pki::{Authority, Collateral, Names, Revocation, TcbStatus, Term};
-use cloister_attest::quote::quote;
+use cloister_attest::pki::{Authority, Collateral, Covered, Names, Revocation, TcbStatus, Term};
+use cloister_attest::quote::{QuoteError, Quoter};
 use cloister_attest::quoting_enclave as qe;
 use cloister_attest::verify::{Policy, Verdict, VerifyError, verify};
 use cloister_sgx::layout::{KeyRequest, Report, key_name};
@@ -60,6 +60,15 @@ pub(crate) fn maced(platform: &PlatformFuses, mut report: Report) -> Report {
     report
 }
 
+/// The quote of a REPORT.
+pub(crate) fn quote(
+    platform: &PlatformFuses,
+    authority: &Authority,
+    report: &[u8],
+) -> Result<Vec<u8>, QuoteError> {
+    Quoter::new(platform, authority).expect("a certificate").quote(report)
+}
+
 /// A platform that is its own manufacturer.
 pub(crate) struct Site {
     pub(crate) platform: PlatformFuses,
@@ -91,7 +100,8 @@ impl Site {
     /// What was issued a day ago for 30 days.
     pub(crate) fn collateral(&self, status: TcbStatus, revoked: &[Revocation]) -> Collateral {
         let term = Term { issued: now() - DAY, length: 30 * DAY };
-        self.authority.collateral(&self.platform, &term, status, revoked).expect("collateral")
+        let covered = Covered { platform: &self.platform, revoked };
+        self.authority.collateral(&[covered], &term, status).expect("collateral")
     }
 
     pub(crate) fn root(&self) -> String {

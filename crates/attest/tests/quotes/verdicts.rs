@@ -1,12 +1,11 @@
 //! What the verifier says of quotes, right and wrong.
 
-use cloister_attest::pki::{Collateral, Revocation, Revoked, TcbStatus, Term};
-use cloister_attest::quote::quote;
+use cloister_attest::pki::{Collateral, Covered, Revocation, Revoked, TcbStatus, Term};
 use cloister_attest::verify::{Policy, PolicyError, VerifyError, verify};
 use dcap_qvl::verify::QuoteVerifier;
 use zerocopy::IntoBytes as _;
 
-use crate::platform::{DAY, Site, maced, now, rejection, unsigned_report};
+use crate::platform::{DAY, Site, maced, now, platform, quote, rejection, unsigned_report};
 
 /// Where the signed parts of a quote end: header and report, the signature, the attestation key, the
 /// report of the quoting enclave, its signature, and its authentication data.
@@ -115,12 +114,39 @@ fn a_platform_is_not_revoked_with_another() {
 }
 
 #[test]
+fn one_authority_answers_for_platforms_of_several_cpusvns_and_revokes_one() {
+    let authority = Site::new(1).authority;
+    let mut older = platform(3);
+    older.cpusvn[0] -= 1;
+    let platforms = [platform(2), older, platform(4)];
+    let revocations = [Revocation { what: Revoked::Pck, since: now() - DAY }];
+    let covered: [Covered<'_>; 3] = std::array::from_fn(|at| Covered {
+        platform: &platforms[at],
+        revoked: if at == 2 { &revocations } else { &[] },
+    });
+    let term = Term { issued: now() - DAY, length: 30 * DAY };
+    let collateral = authority.collateral(&covered, &term, TcbStatus::UpToDate).unwrap();
+    let root = authority.root_pem().unwrap();
+
+    let verdicts = platforms.each_ref().map(|platform| {
+        let report = maced(platform, unsigned_report(platform));
+        let quote = quote(platform, &authority, report.as_bytes()).expect("a quote");
+        verify(&quote, root.as_bytes(), &collateral, now(), &Policy::default())
+    });
+
+    let [first, second, revoked] = verdicts;
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert!(rejection(revoked).contains("CertRevoked"));
+}
+
+#[test]
 fn each_part_of_the_collateral_expires() {
     let site = Site::new(1);
     let quote = site.quote();
     let current = site.collateral(TcbStatus::UpToDate, &[]);
     let term = Term { issued: now() - 31 * DAY, length: 30 * DAY };
-    let old = site.authority.collateral(&site.platform, &term, TcbStatus::UpToDate, &[]);
+    let covered = Covered { platform: &site.platform, revoked: &[] };
+    let old = site.authority.collateral(&[covered], &term, TcbStatus::UpToDate);
     let old = old.expect("collateral");
     let why = |collateral: &Collateral| {
         let root = site.root();

@@ -1,37 +1,69 @@
-//! `cloister pki`, `cloister quote` and `cloister verify`: attestation for development, at the command
-//! line. Each command's options, what it does and what it says are in one file.
+//! `cloister pki`, `cloister quote`, `cloister verify` and `cloister pccs`: attestation for development, at the
+//! command line. Each command's options, what it does and what it says are in one file. [`service`] is the process that
+//! quotes for the machine of `cloister exec --attest`.
 
+mod certified;
 mod files;
+mod pccs;
 mod pki;
 mod quote;
 mod revocations;
+mod service;
 mod verify;
 
+pub use certified::Certified;
+pub use pccs::{PccsArgs, pccs};
 pub use pki::{PkiArgs, pki};
 pub use quote::{QuoteArgs, quote};
+pub use service::ServiceError;
+pub(crate) use service::start_service;
 pub use verify::{VerifyArgs, verify};
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTimeError;
 
+use cloister_attest::pccs::{PccsError, PlatformError};
 use cloister_attest::pki::{CollateralError, PkiError, UnknownTcbStatus};
 use cloister_attest::quote::QuoteError;
 use cloister_attest::verify::VerifyError;
-use cloister_sgx::PlatformFuses;
+use cloister_epc_view::HttpError;
 use thiserror::Error;
 
-use crate::platform_dir::{self, PlatformDirError, ProvisionError, provisioning_right};
+use crate::cli::{RunWording, on_or_off};
+use crate::complaint::Wording as _;
+use crate::platform_dir::{PlatformDirError, ProvisionError};
+use crate::sandbox::SandboxError;
 
 /// Why a command of attestation fails. Each message is one line that names the option, and the fix.
 #[derive(Debug, Error)]
 pub enum AttestationError {
     /// The directory cannot be a platform.
-    #[error("--platform: {0}")]
-    Platform(PlatformDirError),
+    #[error("{option}: {why}")]
+    Platform {
+        /// Which option names it.
+        option: &'static str,
+        /// What is wrong with it.
+        why: PlatformDirError,
+    },
     /// The process has no right to the platform's provisioning key.
-    #[error("--platform: what certifies follows from the provisioning key, and {0}")]
-    Provision(ProvisionError),
+    #[error("{option}: what certifies follows from the provisioning key, and {why}")]
+    Provision {
+        /// Which option names the platform.
+        option: &'static str,
+        /// Why it has none.
+        why: ProvisionError,
+    },
+    /// Several platforms, each of which would be its own authority.
+    #[error(
+        "--platform: it is given several times, and each would have a root of its own: name one --authority DIR"
+    )]
+    OwnAuthorities,
+    /// Several platforms, and one folder for what is published of each.
+    #[error(
+        "--out: there are several platforms, and the folder is one: leave it out, or name one --platform"
+    )]
+    OneFolder,
     /// The list of what has been revoked cannot be used.
     #[error("--platform: {path}: {why}", path = .path.display())]
     Revocations {
@@ -92,6 +124,31 @@ pub enum AttestationError {
         /// Its value.
         text: String,
     },
+    /// Nothing can be served at the address.
+    #[error("--listen: {0}")]
+    Listen(HttpError),
+    /// What is to be served was not published by `cloister pki`.
+    #[error("--platform: {path}: {why}: write it anew with cloister pki", path = .path.display())]
+    Published {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: PlatformError,
+    },
+    /// Platforms cannot be served together.
+    #[error(
+        "--platform: {0}: certify them with one cloister pki --authority DIR, or serve each by itself"
+    )]
+    Together(PccsError),
+    /// The process cannot be confined.
+    #[error("{}", RunWording.line(&.0.complaint()))]
+    Sandbox(SandboxError),
+    /// `--sandbox` is neither on nor off.
+    #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
+    OnOrOff(String),
+    /// The host refuses what a service needs.
+    #[error("the host does not let signals through: {0}")]
+    Host(io::Error),
     /// Certificates cannot be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -109,15 +166,9 @@ pub enum AttestationError {
     Refused(VerifyError),
 }
 
-/// The platform in `directory`, by `open`, for who may have its provisioning key: it certifies.
-fn open_platform(
-    directory: &Path,
-    open: fn(&Path) -> Result<PlatformFuses, PlatformDirError>,
-) -> Result<PlatformFuses, AttestationError> {
-    let fuses = open(directory).map_err(AttestationError::Platform)?;
-    provisioning_right(&platform_dir::provision_file(directory))
-        .map_err(AttestationError::Provision)?;
-    Ok(fuses)
+/// What `--sandbox` says.
+fn is_confined(text: &str) -> Result<bool, AttestationError> {
+    on_or_off(text).ok_or_else(|| AttestationError::OnOrOff(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -4,11 +4,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use cloister_attest::pki::Authority;
-use cloister_attest::quote as attest;
+use cloister_attest::quote::Quoter;
 
-use super::pki::names;
-use super::{AttestationError, files, open_platform};
+use super::{AttestationError, Certified, files};
 use crate::platform_dir;
 
 /// Options of `cloister quote`.
@@ -23,6 +21,9 @@ pub struct QuoteArgs {
     /// File for the quote [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Directory of the platform whose keys certify this one, as for cloister pki [default: its own]
+    #[arg(long, value_name = "DIR")]
+    authority: Option<PathBuf>,
     /// Give certificates the names that Intel's have, as cloister pki did
     #[arg(long)]
     intel_names: bool,
@@ -38,10 +39,15 @@ pub fn quote(args: &QuoteArgs) -> Result<(), AttestationError> {
         return Err(AttestationError::Terminal);
     }
     let report = files::read("--report", &args.report, "a REPORT")?;
+    let certified = Certified {
+        platform: args.platform.clone(),
+        authority: args.authority.clone(),
+        intel_names: args.intel_names,
+    };
     // A quote is of a REPORT of a platform that has been there.
-    let platform = open_platform(&args.platform, platform_dir::open_existing)?;
-    let authority = Authority::of_platform(&platform, names(args.intel_names))?;
-    let quote = attest::quote(&platform, &authority, &report).map_err(AttestationError::Quote)?;
+    let (platform, authority) = certified.open(platform_dir::open_existing)?;
+    let quoter = Quoter::new(&platform, &authority)?;
+    let quote = quoter.quote(&report).map_err(AttestationError::Quote)?;
     match &args.out {
         Some(path) => files::write(path, &quote),
         None => {

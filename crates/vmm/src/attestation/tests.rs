@@ -13,6 +13,7 @@ use cmac::{Cmac, KeyInit as _, Mac as _};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::*;
+use crate::platform_dir;
 
 #[derive(Parser)]
 struct Line {
@@ -45,7 +46,10 @@ impl Scratch {
         let said = match Line::try_parse_from(words).map_err(|error| error.to_string())?.command {
             Command::Pki(args) => pki(&args),
             Command::Quote(args) => quote(&args).map(|()| String::new()),
-            Command::Verify(args) => verify(&args),
+            // On a thread of its own, which stays confined.
+            Command::Verify(args) => {
+                std::thread::spawn(move || verify(&args)).join().expect("a verdict")
+            }
         };
         said.map_err(|error| error.to_string())
     }
@@ -176,6 +180,43 @@ fn a_revocation_lasts() {
         damaged.ends_with("line 1 is not a certificate and a time: remove the line"),
         "{damaged}"
     );
+}
+
+#[test]
+fn platforms_of_one_authority_are_verified_under_one_root() {
+    let scratch = Scratch::new("authority");
+    let authority = "--authority @/authority";
+    let pki = format!("pki {authority} --platform @/platform --platform @/second");
+
+    let issued = scratch.run(&pki).expect("certificates");
+    scratch.report(AttributeFlags::MODE64BIT);
+    scratch.run(&format!("{QUOTE} {authority}")).expect("a quote");
+    let of = |folder: &str| VERIFY.replace("@/platform/pki", folder);
+    let other = scratch.run(&of("@/second/pki"));
+    scratch.run(&format!("{pki} revoke pck tcb-signing")).expect("a list");
+    let lines = |name: &str| {
+        let text = fs::read_to_string(scratch.0.join(name)).expect("the file");
+        text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let lists = ["authority/revoked", "platform/revoked", "second/revoked"].map(lines);
+    // Its own authority still knows nothing of that.
+    scratch.run("pki --platform @/second --out @/own").expect("certificates");
+    scratch.run(QUOTE).expect("a quote");
+    let alone = scratch.run(&of("@/second/pki"));
+
+    assert_eq!(issued.lines().count(), 3, "{issued}");
+    assert!(other.expect("it is accepted").contains("status      UpToDate"));
+    assert_eq!(lists, [vec!["tcb-signing"], vec!["pck"], vec!["pck"]]);
+    assert!(alone.unwrap_err().starts_with("QUOTE: "));
+    for (line, expected) in [
+        ("pki --platform @/platform --platform @/second", "--platform: it is given several times"),
+        (&format!("{pki} --out @/out"), "--out: there are several platforms"),
+        (&format!("{PKI} --authority @/report"), "--authority: @/report is not a directory"),
+    ] {
+        let refused = scratch.run(line).unwrap_err();
+        let expected = expected.replace('@', &scratch.0.display().to_string());
+        assert!(refused.starts_with(&expected) && refused.lines().count() == 1, "{refused}");
+    }
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
-use cloister_attest::pki::{Collateral, FILES, TcbStatus};
+use cloister_attest::pki::TcbStatus;
 use cloister_attest::verify::{self as attest, Policy, PolicyError, Verdict, VerifyError};
 
-use super::{AttestationError, files};
+use super::pccs::read_collateral;
+use super::{AttestationError, files, is_confined};
 use crate::platform_dir::{hex, unhex};
+use crate::sandbox;
 
 /// Options of `cloister verify`.
 #[derive(Args, Debug)]
@@ -43,6 +45,9 @@ pub struct VerifyArgs {
     /// TCB statuses to accept besides UpToDate
     #[arg(long, value_name = "STATUS[,STATUS]...", allow_hyphen_values = true)]
     tcb_status: Option<String>,
+    /// Confine the process to the system calls it needs: on or off
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    sandbox: String,
 }
 
 impl VerifyArgs {
@@ -60,16 +65,6 @@ impl VerifyArgs {
             debug: self.debug,
             statuses: statuses.map_err(AttestationError::TcbStatus)?,
         })
-    }
-
-    fn collateral(&self) -> Result<Collateral, AttestationError> {
-        let read = |name| {
-            let path = self.collateral.join(name);
-            files::read("--collateral", &path, "a folder that cloister pki wrote")
-        };
-        let [a, b, c, d, e, f] = FILES.map(read);
-        let files = [a?, b?, c?, d?, e?, f?];
-        Collateral::from_files(files).map_err(AttestationError::Collateral)
     }
 }
 
@@ -90,16 +85,22 @@ fn number(option: &'static str, text: &str) -> Result<u16, AttestationError> {
     text.parse().map_err(|_| AttestationError::Number { option, text: text.into() })
 }
 
-/// Judges the quote, and says what it shows.
+/// Judges the quote, and says what it shows. From when all is read the calling thread is confined: it judges bytes
+/// of others.
 ///
 /// # Errors
 ///
 /// [`AttestationError`]; [`AttestationError::Refused`] if it is not accepted.
 pub fn verify(args: &VerifyArgs) -> Result<String, AttestationError> {
     let policy = args.policy()?;
+    let confined = is_confined(&args.sandbox)?;
     let quote = files::read("QUOTE", &args.quote, "a quote")?;
     let root = files::read("--root", &args.root, "a certificate, such as root-ca.pem")?;
-    let collateral = args.collateral()?;
+    let collateral =
+        read_collateral("--collateral", &args.collateral, "a folder that cloister pki wrote")?;
+    if confined {
+        sandbox::confine_command(&[], false).map_err(AttestationError::Sandbox)?;
+    }
     let verdict = attest::verify(&quote, &root, &collateral, SystemTime::now(), &policy);
     Ok(show(&verdict.map_err(AttestationError::Refused)?))
 }

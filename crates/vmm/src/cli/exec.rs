@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::values::on_or_off;
 use super::wording::ExecWording;
 use crate::accel::Choice;
+use crate::attestation::Certified;
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, CpusError, DiskConfig, EpcConfig, MachineConfig, Translate, parse_cpus,
@@ -83,6 +84,15 @@ pub(crate) struct MachineArgs {
     /// [default: a platform that ends with the machine]
     #[arg(long, value_name = "DIR")]
     platform: Option<PathBuf>,
+    /// Serve Intel's AESM socket to the command, with quotes under the platform's development root
+    #[arg(long, requires = "platform")]
+    attest: bool,
+    /// Directory of the platform whose keys certify quotes, as for cloister pki [default: that of --platform]
+    #[arg(long, value_name = "DIR", requires = "attest")]
+    authority: Option<PathBuf>,
+    /// Give the certificates of quotes the names that Intel's have, as cloister pki did
+    #[arg(long, requires = "attest")]
+    intel_names: bool,
     /// Where the kernel's console goes: a file, or - for standard error
     /// [default: its last lines are shown if the machine fails]
     #[arg(long, value_name = "FILE|-", allow_hyphen_values = true)]
@@ -240,6 +250,7 @@ impl MachineArgs {
         };
         machine.layout().map_err(ExecArgsError::Config)?;
         Ok(ExecConfig {
+            attest: self.attested(),
             command,
             machine,
             folders: self.folders(&directory)?,
@@ -264,6 +275,13 @@ impl MachineArgs {
             root: image.is_none().then_some(self.root),
             directory,
         })
+    }
+
+    /// Whose REPORTs are quoted.
+    fn attested(&self) -> Option<Certified> {
+        let platform = self.platform.clone().filter(|_| self.attest)?;
+        let (authority, intel_names) = (self.authority.clone(), self.intel_names);
+        Some(Certified { platform, authority, intel_names })
     }
 
     /// The current folder and those that are named. The current one can be changed, unless it is the root,
@@ -396,6 +414,18 @@ mod tests {
             ("--net tun", "--net: \"tun\" is not a network: write user, tap=NAME or stream=SOCKET"),
             ("--sandbox maybe", "--sandbox: it is on or off, not \"maybe\""),
             ("--no-host", "--no-host: it leaves no root: add --root DIR or --root IMAGE"),
+            (
+                "--attest",
+                "the following required arguments were not provided: --platform <DIR>: see",
+            ),
+            (
+                "--authority a",
+                "the following required arguments were not provided: --platform <DIR> --attest: see",
+            ),
+            (
+                "--intel-names",
+                "the following required arguments were not provided: --platform <DIR> --attest: see",
+            ),
         ] {
             let line = exec(&format!("cloister exec {options} -- true")).unwrap_err();
 

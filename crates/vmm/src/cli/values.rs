@@ -123,7 +123,7 @@ pub(super) fn parse_sandbox(text: &str) -> Result<bool, ValueError> {
 }
 
 /// Reads what is on or off.
-pub(super) fn on_or_off(text: &str) -> Option<bool> {
+pub(crate) fn on_or_off(text: &str) -> Option<bool> {
     match text {
         "on" => Some(true),
         "off" => Some(false),

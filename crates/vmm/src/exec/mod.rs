@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use kernel::Kernel;
 pub use run::run;
 
+use crate::attestation::Certified;
 use crate::config::MachineConfig;
 use crate::net::NetConfig;
 
@@ -76,6 +77,8 @@ pub struct ExecConfig {
     pub terminal: Option<bool>,
     /// Where the kernel's console goes.
     pub console: KernelConsole,
+    /// Whose REPORTs are quoted in the machine.
+    pub attest: Option<Certified>,
     /// How long the command may run.
     pub timeout: Option<Duration>,
     /// Say nothing but errors.

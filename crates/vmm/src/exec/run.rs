@@ -18,6 +18,7 @@ use super::session::{BOOT_LIMIT, End, Session};
 use super::settings::Settings;
 use super::waiting::Waiting;
 use super::{ExecConfig, KernelConsole, initramfs, streams};
+use crate::attestation::start_service;
 use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
 use crate::host_file::open_for_writing;
@@ -80,6 +81,12 @@ pub unsafe fn run(
     // SAFETY: the caller says that there is one thread.
     let server = unsafe { FileServer::start(folders, true, config.sandbox) };
     let server = server.map_err(refused("the host gives no process"))?;
+    let quotes = match &config.attest {
+        // SAFETY: the caller says that there is one thread.
+        Some(certified) => Some(unsafe { start_service(certified, config.sandbox) }),
+        None => None,
+    };
+    let quotes = quotes.transpose().map_err(|error| Complaint::of_nothing_set(&error))?;
     if config.sandbox && config.networks.iter().any(|network| network.socket().is_some()) {
         // SAFETY: the caller says that there is one thread.
         unsafe { start_keeper() }.map_err(refused("the host gives no process"))?;
@@ -96,6 +103,9 @@ pub unsafe fn run(
     let mut machine = Machine::new(machine).map_err(|error| error.complaint())?;
     drop(archive);
     let (streams, offered) = streams::pairs().map_err(refused("the host gives no sockets"))?;
+    if let Some(quotes) = quotes {
+        offered.offer_quotes(quotes);
+    }
     let offered = Arc::new(offered);
     machine.attach_vsock(CID, offered.clone()).map_err(|error| error.complaint())?;
     let attached = machine.attach_file_system(TAG.to_owned(), server.socket());
@@ -241,6 +251,9 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
     let attributes = &config.machine.cpu.capabilities.attributes;
     if attributes.contains(AttributeFlags::PROVISIONKEY) {
         settings.put(b'P', b"");
+    }
+    if config.attest.is_some() {
+        settings.put(b'Q', b"");
     }
     settings.into_bytes()
 }

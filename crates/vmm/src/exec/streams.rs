@@ -1,5 +1,6 @@
 //! The host's ends of the command's streams and of the control connection, each a pair of sockets that are
-//! made before the machine: the guest can reach these four and nothing else of the host.
+//! made before the machine: the guest can reach these four, what quotes if that is asked for, and nothing else of
+//! the host.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -16,6 +17,7 @@ const CONTROL: u32 = 1024;
 const INPUT: u32 = 1025;
 const OUTPUT: u32 = 1026;
 const ERRORS: u32 = 1027;
+const QUOTES: u32 = 1028;
 
 /// The host's ends.
 #[derive(Debug)]
@@ -45,6 +47,11 @@ impl Offered {
         let is_left = |ends: &mut BTreeMap<u32, OwnedFd>| ends.contains_key(&CONTROL);
         let waited = self.taken.wait_timeout_while(self.lock(), time, is_left);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Offers the way to what quotes.
+    pub(super) fn offer_quotes(&self, service: OwnedFd) {
+        self.lock().insert(QUOTES, service);
     }
 
     /// Whether the guest has connected to take orders for the command.
@@ -139,7 +146,7 @@ mod tests {
         UnixStream::from(streams.output).read_to_string(&mut heard).unwrap();
 
         assert_eq!(heard, "output");
-        for port in [OUTPUT, 22, 0] {
+        for port in [OUTPUT, QUOTES, 22, 0] {
             assert_eq!(offered.connect(port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
     }
@@ -156,6 +163,21 @@ mod tests {
             offered.connect(CONTROL).unwrap();
             assert!(waiting.join().unwrap() && offered.is_reached());
         });
+    }
+
+    #[test]
+    fn what_quotes_is_reached_once_where_it_is_offered() {
+        let (_streams, offered) = pairs().unwrap();
+        let (service, mut host) = UnixStream::pair().unwrap();
+        offered.offer_quotes(service.into());
+
+        let mut guest = UnixStream::from(offered.connect(QUOTES).unwrap());
+        guest.write_all(b"request").unwrap();
+        let mut heard = [0; 7];
+        host.read_exact(&mut heard).unwrap();
+
+        assert_eq!(&heard, b"request");
+        assert!(offered.connect(QUOTES).is_err());
     }
 
     #[test]

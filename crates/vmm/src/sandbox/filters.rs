@@ -256,6 +256,23 @@ pub(super) fn of_process(
     program(architecture, rules, SeccompAction::KillProcess, SeccompAction::Allow)
 }
 
+/// For a command that runs no machine: allows `calls`, what every thread needs, and the start of threads where
+/// it is asked for; anything else ends it. What [`names`] and [`opaque`] judge is left to them.
+pub(super) fn of_command(
+    architecture: TargetArch,
+    calls: &[c_long],
+    starts_threads: bool,
+) -> Result<BpfProgram, BackendError> {
+    let mut rules = conditional(&Files::default())?;
+    let lists = [calls, EVERY_THREAD, NAMES, OLD_NAMES, OPAQUE];
+    rules.extend(lists.iter().copied().flatten().map(|&call| (call, Vec::new())));
+    if starts_threads {
+        rules.extend(start_threads()?);
+        rules.extend(START_THREADS.iter().map(|&call| (call, Vec::new())));
+    }
+    program(architecture, rules, SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
 /// For each kind of thread of a process whose machine has `devices`, allows what it needs; anything else
 /// raises SIGSYS.
 pub(super) fn by_kind<'a>(

@@ -198,6 +198,31 @@ pub(crate) fn confine_process(calls: &[libc::c_long]) -> Result<(), SandboxError
     seccompiler::apply_filter(&filter).map_err(SandboxError::Refused)
 }
 
+/// Confines the calling thread of a command that runs no machine, and those that it will start: to what every
+/// thread needs, `calls`, and, where it `starts_threads`, to that. No file can be opened by its name, there is no
+/// capability and no core dump, and a call that is not listed ends the process.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub(crate) fn confine_command(
+    calls: &[libc::c_long],
+    starts_threads: bool,
+) -> Result<(), SandboxError> {
+    let architecture = filters::architecture()?;
+    let own = filters::of_command(architecture, calls, starts_threads);
+    let own = own.map_err(|reason| SandboxError::Filter { kind: ThreadKind::Main, reason })?;
+    let names = filters::names(architecture)?;
+    let opaque = filters::opaque(architecture)?;
+    limits::forbid_dumps().map_err(SandboxError::Limits)?;
+    drop_capabilities().map_err(SandboxError::Capabilities)?;
+    landlock::restrict().map_err(SandboxError::Landlock)?;
+    for filter in [&names, &opaque, &own] {
+        seccompiler::apply_filter(filter).map_err(SandboxError::Refused)?;
+    }
+    Ok(())
+}
+
 fn drop_capabilities() -> io::Result<()> {
     let none = CapabilitySet::empty();
     clear_ambient_capability_set()?;

@@ -12,7 +12,7 @@ use cloister_fs::{MAX_IO, Server, Share};
 use libc::c_long;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 use super::Folder;
@@ -71,7 +71,8 @@ impl FileServer {
         let kept: Vec<RawFd> = folders.iter().map(|folder| folder.file.as_raw_fd()).collect();
         let serve = |socket: &OwnedFd| serve(folders, several, confined, socket);
         // SAFETY: the caller says that there is one thread.
-        let socket = unsafe { side_process::start(c"cloister-files", &kept, serve) }?;
+        let socket =
+            unsafe { side_process::start(c"cloister-files", SocketType::SEQPACKET, &kept, serve) }?;
         Ok(Self(Arc::new(socket)))
     }
 

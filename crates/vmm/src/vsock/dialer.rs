@@ -52,7 +52,8 @@ impl Dialer {
             serve(&path, socket)
         };
         // SAFETY: the caller says that there is one thread.
-        let socket = unsafe { side_process::start(c"cloister-dialer", &[], serve) }?;
+        let socket =
+            unsafe { side_process::start(c"cloister-dialer", SocketType::SEQPACKET, &[], serve) }?;
         Ok(Self(Mutex::new(socket)))
     }
 
