@@ -99,6 +99,21 @@ pub fn quote(data: &[u8]) {
     attest::quote(data);
 }
 
+/// A message to the AESM service.
+pub fn aesm(data: &[u8]) {
+    attest::aesm(data);
+}
+
+/// A target of a request to the PCCS.
+pub fn pccs(data: &[u8]) {
+    attest::pccs(data);
+}
+
+/// A root, CRLs or certificates.
+pub fn certificates(data: &[u8]) {
+    attest::certificates(data);
+}
+
 /// A line of QEMU's options.
 pub fn qemu_line(data: &[u8]) {
     vmm::qemu_line(data);

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 16] = [
+const TARGETS: [(&str, u32); 19] = [
     ("leaf_operands", 4096),
     ("sigstruct", 64),
     ("einittoken", 64),
@@ -28,6 +28,9 @@ const TARGETS: [(&str, u32); 16] = [
     ("vmcs", 4096),
     ("report", 512),
     ("quote", 5120),
+    ("aesm", 1024),
+    ("pccs", 512),
+    ("certificates", 2048),
 ];
 
 /// Options of `cargo xtask fuzz`.

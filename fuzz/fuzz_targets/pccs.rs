@@ -1,0 +1,4 @@
+//! Requests to the PCCS.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cloister_fuzz::pccs(data));
