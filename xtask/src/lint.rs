@@ -26,7 +26,7 @@ pub(crate) struct Options {
 }
 
 /// Which crates of the workspace each crate may depend on, in any way.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("cloister-x86", &[]),
     ("cloister-float", &[]),
     ("cloister-sgx", &["cloister-x86"]),
@@ -38,6 +38,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("cloister-epc-view", &[]),
     ("cloister-fs", &[]),
     ("cloister-attest", &["cloister-sgx"]),
+    ("cloister-quoteverify", &["cloister-sgx", "cloister-attest"]),
     (
         "cloister-vmm",
         &[

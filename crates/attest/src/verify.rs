@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use cloister_sgx::AttributeFlags;
 use dcap_qvl::QuotePolicy;
+use dcap_qvl::quote::Quote;
 use dcap_qvl::verify::QuoteVerifier;
 use thiserror::Error;
 use x509_cert::Certificate;
@@ -165,6 +166,12 @@ pub fn verify(
     };
     policy.judge(&verdict)?;
     Ok(verdict)
+}
+
+/// Whether bytes have the form of a quote, whatever it is worth.
+#[must_use]
+pub fn is_quote(bytes: &[u8]) -> bool {
+    Quote::parse(bytes).is_ok()
 }
 
 impl Policy {

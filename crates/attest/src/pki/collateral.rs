@@ -1,9 +1,12 @@
 //! What verifiers ask for besides the quote, as files and in one piece.
 
+use std::time::SystemTime;
+
 use dcap_qvl::QuoteCollateralV3;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use x509_cert::der::DateTime;
 
 use crate::hex;
 
@@ -59,7 +62,22 @@ struct SignedQeIdentity<'a> {
     signature: &'a str,
 }
 
+/// What TCB info says of its time.
+#[derive(Deserialize)]
+struct Issued<'a> {
+    #[serde(rename = "issueDate")]
+    date: &'a str,
+}
+
 impl Collateral {
+    /// When the TCB info was issued, as it says.
+    #[must_use]
+    pub fn issued(&self) -> Option<SystemTime> {
+        let signed: SignedTcbInfo<'_> = serde_json::from_str(&self.tcb_info).ok()?;
+        let issued: Issued<'_> = serde_json::from_str(signed.body.get()).ok()?;
+        Some(issued.date.parse::<DateTime>().ok()?.to_system_time())
+    }
+
     /// The contents of [`FILES`], in their order.
     #[must_use]
     pub fn to_files(&self) -> [&[u8]; 6] {
