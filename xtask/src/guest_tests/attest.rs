@@ -91,6 +91,34 @@ pub(super) fn quotes(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// Quotes of two platforms of one authority are accepted under its root, and a third platform's under its own alone.
+pub(super) fn one_authority(setup: &Setup) -> Result<()> {
+    let path = |name: &str| setup.path(name).display().to_string();
+    let (authority, first, second) = (path("authority"), path("first"), path("second"));
+    let pki = ["pki", "--authority", &authority, "--platform", &first, "--platform", &second];
+    let output = setup.cloister(&pki)?;
+    ensure!(output.status.success(), "{output:?}");
+    let third = certified(setup, "third")?;
+
+    let under = ["--authority", &authority];
+    for (name, platform, options) in [
+        ("in-first", &first, &under[..]),
+        ("in-second", &second, &under),
+        ("in-third", &third, &[]),
+    ] {
+        let output =
+            quote(setup, name, &[&["--attest", "--platform", platform], options].concat())?;
+        ensure!(output.status.success(), "{output:?}");
+        let file = setup.path(name).join("quote.bin");
+        for judge in [&first, &second, &third] {
+            let accepted = verdict(setup, &file, judge, &[])?;
+            let expected = (platform == &third) == (judge == &third);
+            ensure!(accepted.is_ok() == expected, "{platform} under {judge}: {accepted:?}");
+        }
+    }
+    Ok(())
+}
+
 /// Without the right to the provisioning key, or the option, there is no quote.
 pub(super) fn withheld(setup: &Setup) -> Result<()> {
     let platform = certified(setup, "attest-withheld")?;

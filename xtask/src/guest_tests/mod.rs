@@ -123,6 +123,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_passes_signals_on", exec::signals),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
     test("a_quote_from_the_aesm_socket_is_accepted_under_its_root_alone", attest::quotes),
+    test("quotes_of_two_platforms_are_accepted_under_their_one_authority", attest::one_authority),
     test("without_the_provision_file_or_the_option_nothing_is_quoted", attest::withheld),
     long("exec_ends_with_each_exit_code_and_signal", exec_at_length::every_exit_code),
     long("exec_carries_a_hundred_megabytes", exec_at_length::much_input),

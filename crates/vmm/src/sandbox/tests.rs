@@ -23,6 +23,9 @@ use crate::cli::RunWording;
 /// Tells a test that it is the process to be confined, and what it is to do.
 const TASK: &str = "CLOISTER_SANDBOX_TASK";
 
+/// The same for a command that runs no machine.
+const COMMAND_TASK: &str = "CLOISTER_SANDBOX_COMMAND";
+
 /// The kinds of threads of a machine with a clock and a disk.
 const KINDS: [ThreadKind; 9] = [
     ThreadKind::Main,
@@ -63,21 +66,65 @@ fn confined_process() {
     let task = task.to_owned();
     let ended = thread::spawn(move || {
         sandbox.confine(kind);
-        match &*task {
-            "ordinary work" => ordinary_work(),
-            "open" => {
-                let error = File::open("/dev/null").unwrap_err();
-                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-            }
-            "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
-            "execute" => drop(Command::new("true").status()),
-            "code" => make_code(),
-            "threads" => thread::spawn(|| println!("started")).join().unwrap(),
-            "panic" => panic!("on purpose"),
-            call => inject(&call.replace("disk", &disk.as_raw_fd().to_string())),
-        }
+        perform(&task.replace("disk", &disk.as_raw_fd().to_string()));
     });
     ended.join().unwrap();
+}
+
+/// Does what a task says.
+fn perform(task: &str) {
+    match task {
+        "ordinary work" => ordinary_work(),
+        "open" => {
+            let error = File::open("/dev/null").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
+        "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
+        "execute" => drop(Command::new("true").status()),
+        "code" => make_code(),
+        "threads" => thread::spawn(|| println!("started")).join().unwrap(),
+        "panic" => panic!("on purpose"),
+        call => inject(call),
+    }
+}
+
+/// No test by itself: what the test of commands starts.
+#[test]
+fn confined_command() {
+    let Ok(task) = env::var(COMMAND_TASK) else { return };
+    let (threads, task) = task.split_once(' ').unwrap();
+    confine_command(&[], threads == "many").unwrap();
+    perform(task);
+}
+
+#[test]
+fn a_confined_command_works_on_and_opens_connects_and_starts_nothing() {
+    for (task, lives) in [
+        ("one ordinary work", true),
+        ("one open", true),
+        ("one socket", false),
+        ("one execute", false),
+        ("one code", false),
+        ("one threads", false),
+        ("many threads", true),
+        ("many execute", false),
+    ] {
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "sandbox::tests::confined_command", "--nocapture"])
+            // It runs on the thread that is confined.
+            .arg("--test-threads=1")
+            .env(COMMAND_TASK, task)
+            .output()
+            .unwrap();
+
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let signal = (!lives).then_some(libc::SIGSYS);
+        assert_eq!(
+            (output.status.success(), output.status.signal()),
+            (lives, signal),
+            "{task}: {stderr}"
+        );
+    }
 }
 
 /// Memory, time, output, locks and the end of a descriptor.
@@ -88,8 +135,7 @@ fn ordinary_work() {
     println!("{}", large.iter().map(|&byte| u64::from(byte)).sum::<u64>());
 }
 
-/// Makes a system call as a stolen process could: its number and its arguments, in decimal. "disk" is
-/// the disk's descriptor.
+/// Makes a system call as a stolen process could: its number and its arguments, in decimal.
 fn inject(call: &str) {
     let numbers: Vec<c_long> = call.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
