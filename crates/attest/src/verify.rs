@@ -73,6 +73,9 @@ pub enum VerifyError {
     /// The root is not a certificate.
     #[error("the root is not a certificate in PEM or DER")]
     Root,
+    /// The root was issued by another authority.
+    #[error("the root is issued by another, {0}")]
+    NotARoot(String),
     /// The collateral cannot be read.
     #[error(transparent)]
     Collateral(#[from] CollateralError),
@@ -143,6 +146,11 @@ pub fn verify(
 ) -> Result<Verdict, VerifyError> {
     let root = parse_root(root).ok_or(VerifyError::Root)?;
     let root_der = root.to_der().map_err(|_| VerifyError::Root)?;
+    // The verifier panics over one whose issuer is another: it looks for its revocation.
+    let (subject, issuer) = (root.tbs_certificate().subject(), root.tbs_certificate().issuer());
+    if subject.to_der().ok() != issuer.to_der().ok() {
+        return Err(VerifyError::NotARoot(one_line(&issuer.to_string())));
+    }
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| VerifyError::Time)?.as_secs();
     // The policy is judged below, where it has names.
     let claims = QuoteVerifier::<dcap_qvl::configs::RustCryptoConfig>::new_with_config(root_der)

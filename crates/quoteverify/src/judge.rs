@@ -97,7 +97,7 @@ impl Trusted {
             }
             Err(VerifyError::Rejected(why)) if why.contains("Revoked") => (Worth::Revoked, None),
             Err(VerifyError::Rejected(_)) => (Worth::InvalidSignature, None),
-            Err(VerifyError::Root | VerifyError::Collateral(_)) => {
+            Err(VerifyError::Root | VerifyError::NotARoot(_) | VerifyError::Collateral(_)) => {
                 return Err(Failure::NoCollateral);
             }
             Err(_) => (Worth::Unspecified, None),

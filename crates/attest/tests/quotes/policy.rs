@@ -3,6 +3,8 @@
 use cloister_attest::pki::TcbStatus;
 use cloister_attest::verify::{Policy, PolicyError, VerifyError, verify};
 use cloister_sgx::{AttributeFlags, Attributes};
+use x509_cert::Certificate;
+use x509_cert::der::{DecodePem as _, Encode as _};
 
 use crate::platform::{Site, now};
 
@@ -56,4 +58,25 @@ fn a_root_is_a_certificate() {
             verify(&site.quote(), root.as_bytes(), &collateral, now(), &Policy::default());
         assert_eq!(verdict, Err(VerifyError::Root), "{root:?}");
     }
+}
+
+#[test]
+fn a_root_that_another_issued_is_refused() {
+    let site = Site::new(1);
+    let collateral = site.collateral(TcbStatus::UpToDate, &[]);
+    let root = Certificate::from_pem(site.root()).expect("a root").to_der().expect("DER");
+    // The subject comes after the issuer, and the key and all else are the root's.
+    let name = b"SGX Root CA";
+    let at = root.windows(name.len()).rposition(|part| part == name).expect("the subject");
+    let mut other = root.clone();
+    other[at] = b'X';
+
+    let verdict = |root: &[u8]| verify(&site.quote(), root, &collateral, now(), &Policy::default());
+
+    assert!(verdict(&root).is_ok());
+    let refused = verdict(&other).expect_err("another's");
+    assert_eq!(
+        refused.to_string(),
+        "the root is issued by another, CN=Cloister development SGX Root CA,O=Cloister development"
+    );
 }

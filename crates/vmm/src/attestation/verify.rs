@@ -142,7 +142,7 @@ fn show(verdict: &Verdict) -> String {
 /// Why a quote is not accepted, by the option that is against it.
 pub(super) fn refusal(error: &VerifyError) -> String {
     let option = match error {
-        VerifyError::Root => {
+        VerifyError::Root | VerifyError::NotARoot(_) => {
             return format!("--root: {error}: name the root-ca.pem of cloister pki");
         }
         VerifyError::Collateral(error) => {
