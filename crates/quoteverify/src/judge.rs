@@ -77,13 +77,11 @@ impl Trusted {
         }
         let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(second));
         let now = now.ok_or(Failure::InvalidParameter)?;
-        let first = self.judge_at(quote, now)?;
-        if first.worth != Worth::InvalidSignature {
-            return Ok(first);
-        }
+        let term = self.collateral.term().ok_or(Failure::NoCollateral)?;
         // Collateral that has expired is said beside the worth: that at the time when it was issued.
-        let issued = self.collateral.issued().ok_or(Failure::NoCollateral)?;
-        Ok(Judgement { expired: true, ..self.judge_at(quote, issued)? })
+        let expired = now >= term.end;
+        let at = if expired { term.start } else { now };
+        Ok(Judgement { expired, ..self.judge_at(quote, at)? })
     }
 
     fn judge_at(&self, quote: &[u8], now: SystemTime) -> Result<Judgement, Failure> {

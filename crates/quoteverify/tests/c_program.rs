@@ -125,8 +125,9 @@ fn a_program_in_c_learns_what_a_quote_is_worth() {
         ("hardening", &quote, 0, "0 0 a007"),
         ("revoked", &quote, 0, "0 0 a005"),
         ("tcb-revoked", &quote, 0, "0 0 a005"),
-        ("own", &changed, 0, "0 1 a004"),
-        ("other", &quote, 0, "0 1 a004"),
+        ("own", &changed, 0, "0 0 a004"),
+        ("own", &changed, 60, "0 1 a004"),
+        ("other", &quote, 0, "0 0 a004"),
         ("own", b"quote", 0, "e01d 7 7"),
     ] {
         let (said, errors) = scratch.verify(folder, quote, days);

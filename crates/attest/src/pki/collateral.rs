@@ -1,5 +1,6 @@
 //! What verifiers ask for besides the quote, as files and in one piece.
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use dcap_qvl::QuoteCollateralV3;
@@ -64,18 +65,21 @@ struct SignedQeIdentity<'a> {
 
 /// What TCB info says of its time.
 #[derive(Deserialize)]
-struct Issued<'a> {
+struct Dates<'a> {
     #[serde(rename = "issueDate")]
-    date: &'a str,
+    issued: &'a str,
+    #[serde(rename = "nextUpdate")]
+    next: &'a str,
 }
 
 impl Collateral {
-    /// When the TCB info was issued, as it says.
+    /// From when to when the TCB info holds, as it says.
     #[must_use]
-    pub fn issued(&self) -> Option<SystemTime> {
+    pub fn term(&self) -> Option<Range<SystemTime>> {
         let signed: SignedTcbInfo<'_> = serde_json::from_str(&self.tcb_info).ok()?;
-        let issued: Issued<'_> = serde_json::from_str(signed.body.get()).ok()?;
-        Some(issued.date.parse::<DateTime>().ok()?.to_system_time())
+        let dates: Dates<'_> = serde_json::from_str(signed.body.get()).ok()?;
+        let time = |date: &str| Some(date.parse::<DateTime>().ok()?.to_system_time());
+        Some(time(dates.issued)?..time(dates.next)?)
     }
 
     /// The contents of [`FILES`], in their order.
