@@ -19,6 +19,7 @@
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
 
+mod breakpoints;
 mod debugger;
 mod driver;
 mod image;
@@ -68,6 +69,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         [] | ["tour"] => tour::run(&image),
         ["seal"] => sealing::seal(&image),
         ["open", sealed] => sealing::open(&image, sealed),
+        ["breakpoints"] => breakpoints::run(&image),
         ["debug"] => debugger::run(&image),
         ["threads"] => threads::run(&image, threads::EXITS),
         ["threads", exits] => {

@@ -220,6 +220,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("in_trap_mode_the_demo_enclave_runs", |setup| {
         nested::demo_enclave(setup, By::CloisterAlone)
     }),
+    alone("in_trap_mode_the_guests_breakpoints_stop_it", nested::breakpoints),
     alone("in_trap_mode_linux_sgx_selftests_pass", |setup| {
         nested::selftests(setup, By::CloisterAlone)
     }),

@@ -128,6 +128,16 @@ pub(super) fn demo_enclave(setup: &Setup, vmm: By) -> Result<()> {
     expect(&transcript, "init: end l2 0")
 }
 
+/// A debugger in L2 with a breakpoint in a debug register, while enclaves run: three are the guest's.
+pub(super) fn breakpoints(setup: &Setup) -> Result<()> {
+    let boot = l1(setup, By::CloisterAlone, 1, "l2", "l2.run=enclave-demo:breakpoints")?;
+
+    let (transcript, l2) = run(setup, boot)?;
+
+    expect_in(&l2, "enclave-demo: the program stopped 20 times at the breakpoint", &transcript)?;
+    expect_in(&l2, "init: end enclave-demo 0", &transcript)
+}
+
 /// On one processor each.
 pub(super) fn selftests(setup: &Setup, vmm: By) -> Result<()> {
     selftests_pass(setup, vmm, 1, "test_sgx")

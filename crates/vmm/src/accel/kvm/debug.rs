@@ -16,8 +16,13 @@ use crate::accel::VcpuError;
 pub(super) const SLOTS: usize = 4;
 /// The register of the accelerator's own breakpoint.
 const OWN: usize = SLOTS - 1;
-/// DR6: B0 to B3, BD, BS and BT, which say what an exception is for.
+/// DR6: B0 to B3, BD, BS and BT, which say what an exception is for; BS and BT.
 const DR6_CAUSES: u64 = 0xe00f;
+const DR6_NO_POINTS: u64 = 0xc000;
+/// DR6.BD: an access to debug registers.
+const DR6_BD: u64 = 1 << 13;
+/// DR7.GD: such an access stops.
+const DR7_GD: u64 = 1 << 13;
 /// DR6.BS: a single step (SDM Vol. 3B, 17.2.3).
 const DR6_BS: u64 = 1 << 14;
 /// DR7: bits 10 reads as one; exact breakpoints.
@@ -50,6 +55,25 @@ pub(super) struct Debug {
     stepping: bool,
     /// A breakpoint of the accelerator's own, in the last of the debug registers.
     own: Option<u64>,
+    /// The guest's, which have the others then, unless a debugger has them.
+    guest: GuestPoints,
+}
+
+/// A guest's own breakpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct GuestPoints {
+    /// DR0 to DR3.
+    pub(super) addresses: [u64; SLOTS],
+    /// DR7.
+    pub(super) control: u64,
+}
+
+impl GuestPoints {
+    /// The guest's breakpoints that are enabled, by the register that each is in: the first three.
+    fn placed(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let control = self.control;
+        (0..OWN).zip((0..SLOTS).filter(move |n| control >> (2 * n) & 3 != 0))
+    }
 }
 
 impl Debug {
@@ -88,11 +112,32 @@ impl Debug {
         self.attached || self.stepping
     }
 
+    /// Whether the processor stopped before an instruction that reads or writes debug registers of the guest's,
+    /// which are not what it has.
+    pub(super) const fn is_access(&self, dr6: u64) -> bool {
+        self.own.is_some() && !self.is_attached() && dr6 & DR6_BD != 0
+    }
+
+    /// Puts the guest's breakpoints where they take effect.
+    pub(super) fn set_guest(
+        &mut self,
+        vcpu: &VcpuFd,
+        points: GuestPoints,
+    ) -> Result<(), VcpuError> {
+        if self.guest == points {
+            return Ok(());
+        }
+        self.guest = points;
+        self.apply(vcpu)
+    }
+
     /// Hands the guest a debug exception of its own, as it would have come without the accelerator's breakpoint.
     pub(super) fn give_to_guest(&self, vcpu: &VcpuFd, dr6: u64) -> Result<(), VcpuError> {
         let failed = |what| move |error| VcpuError::kvm(what, error);
         let mut registers = vcpu.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?;
-        registers.dr6 = registers.dr6 & !DR6_CAUSES | dr6;
+        let hits = self.guest.placed().filter(|(at, _)| dr6 >> at & 1 != 0);
+        let hits = hits.fold(0, |hits, (_, n)| hits | 1 << n);
+        registers.dr6 = registers.dr6 & !DR6_CAUSES | dr6 & DR6_NO_POINTS | hits;
         vcpu.set_debug_regs(&registers).map_err(failed("KVM_SET_DEBUGREGS"))?;
         let mut debug = self.registers(None);
         debug.control |= KVM_GUESTDBG_INJECT_DB;
@@ -152,6 +197,14 @@ impl Debug {
             debug.control |= KVM_GUESTDBG_SINGLESTEP;
         }
         debug.arch.debugreg[7] = DR7_FIXED;
+        if self.own.is_some() && !self.is_attached() {
+            debug.arch.debugreg[7] |= DR7_GD;
+            for (at, n) in self.guest.placed() {
+                let condition = self.guest.control >> (16 + 4 * n) & 0xf;
+                debug.arch.debugreg[at] = self.guest.addresses[n];
+                debug.arch.debugreg[7] |= 1 << (2 * at) | condition << (16 + 4 * at);
+            }
+        }
         let own = self.own.map(|la| (OWN, Slot::Breakpoint(la)));
         for (n, slot) in self.slots.iter().copied().enumerate().chain(own) {
             // A step begins wherever the processor is.
@@ -293,5 +346,24 @@ mod tests {
 
         assert_eq!(parts, [(0xffe, 2), (0x1000, 0x1000), (0x2000, 2)]);
         assert_eq!(pages(0x1000, 0).count(), 0);
+    }
+
+    #[test]
+    fn the_guests_breakpoints_have_the_registers_that_the_accelerators_leaves() {
+        // DR0 off, DR1 locally for writes of 4 bytes, DR2 off, DR3 globally for execution.
+        let guest = GuestPoints {
+            addresses: [1, 0x1000, 3, 0x3000],
+            control: 1 << 2 | 0b1101 << 20 | 2 << 6,
+        };
+        let debug = Debug { own: Some(0x9000), guest, ..Debug::default() };
+
+        let registers = debug.registers(None).arch.debugreg;
+
+        assert_eq!((registers[0], registers[1], registers[3]), (0x1000, 0x3000, 0x9000));
+        let enabled = 1 | 1 << 2 | 1 << 6;
+        assert_eq!(registers[7], DR7_FIXED | DR7_GD | enabled | 0b1101 << 16);
+        // Under a debugger they wait.
+        let debug = Debug { attached: true, ..debug };
+        assert_eq!(debug.registers(None).arch.debugreg[7], DR7_FIXED | 1 << 6);
     }
 }

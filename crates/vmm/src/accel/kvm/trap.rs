@@ -16,6 +16,7 @@ use cloister_x86::regs::Rflags;
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
+use super::debug::GuestPoints;
 use super::kick::Kicks;
 use super::{msrs, state};
 use crate::accel::soft::SoftVcpu;
@@ -70,8 +71,8 @@ fn gate(vcpu: &VcpuFd, ram: &GuestMemoryMmap, idt: u64) -> Option<u64> {
 /// How an excursion to the software processor goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// It is over: KVM has the state.
-    Over,
+    /// It is over: KVM has the state, with these breakpoints of the guest's.
+    Over(GuestPoints),
     /// A load from no memory, of so many bytes.
     MmioRead { gpa: u64, len: usize },
     /// A store to no memory.
@@ -145,10 +146,26 @@ impl Trap {
         if self.soft.debug_read(rip, &mut bytes) != bytes.len() || !LEAVES.contains(&bytes) {
             return Ok(false);
         }
+        self.go(vcpu, state)?;
+        Ok(true)
+    }
+
+    /// Takes over a processor for the instruction at its RIP.
+    ///
+    /// # Errors
+    ///
+    /// [`VcpuError::Kvm`].
+    pub(super) fn stand_in(&mut self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
+        let state = state::get(vcpu)?;
+        self.soft.set_state(state.clone())?;
+        self.go(vcpu, state)
+    }
+
+    fn go(&mut self, vcpu: &VcpuFd, state: ArchState) -> Result<(), VcpuError> {
         let tsc = msrs::get(vcpu, msr::TSC)?.unwrap_or_default();
         self.soft.begin_excursion(SLICE, tsc);
         self.away = Some(state);
-        Ok(true)
+        Ok(())
     }
 
     /// Runs the software processor.
@@ -181,7 +198,7 @@ impl Trap {
             state.system_flags.insert(Rflags::RF);
         }
         state::set(vcpu, &state)?;
-        Ok(Outcome::Over)
+        Ok(Outcome::Over(GuestPoints { addresses: state.dr, control: state.dr7 }))
     }
 
     /// The bytes of the device access that [`Trap::run`] has returned.

@@ -133,7 +133,7 @@ impl KvmVcpu {
             let Some(trap) = &mut self.trap else { return self.run_guest().map(Next::Kvm) };
             if trap.is_away() {
                 match trap.run(&self.fd)? {
-                    Outcome::Over => {}
+                    Outcome::Over(points) => self.debug.set_guest(&self.fd, points)?,
                     outcome => return Ok(Next::Away(outcome)),
                 }
             }
@@ -156,6 +156,7 @@ impl KvmVcpu {
                     resume(&self.fd)?;
                 }
             }
+            KvmExit::Debug { dr6, .. } if self.debug.is_access(dr6) => trap.stand_in(&self.fd)?,
             // While its own registers are taken, all of the guest's debug exceptions come here.
             KvmExit::Debug { dr6, .. } if !self.debug.is_attached() => {
                 self.debug.give_to_guest(&self.fd, dr6)?;
