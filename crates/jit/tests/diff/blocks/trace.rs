@@ -94,6 +94,7 @@ fn is_defined(instruction: &Instruction, information: &mut InstructionInfoFactor
                 | F::XSAVEC
                 | F::XSAVEOPT
                 | F::FSGSBASE
+                | F::SHA
         )
     };
     let loads_segment = information.info(instruction).used_registers().iter().any(|used| {
@@ -128,6 +129,11 @@ fn is_defined(instruction: &Instruction, information: &mut InstructionInfoFactor
                 | M::Vdppd
                 | M::Maskmovdqu
                 | M::Vmaskmovdqu
+                | M::Vmaskmovps
+                | M::Vmaskmovpd
+                | M::Vpmaskmovd
+                | M::Vpmaskmovq
+                | M::Vcvtps2ph
                 | M::Pushf
                 | M::Pushfd
                 | M::Pushfq

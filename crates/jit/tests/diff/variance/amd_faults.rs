@@ -9,9 +9,11 @@ use super::image::layout;
 use super::numeric::is_x87;
 use super::row::{Hosts, Part, Row, is_access_fault};
 
+const UD: u64 = 6;
 const SS: u64 = 12;
 const GP: u64 = 13;
 const PF: u64 = 14;
+const XM: u64 = 19;
 
 /// A non-canonical address in the stack segment.
 pub(crate) const IMAGE_STACK: Row = Row {
@@ -127,6 +129,46 @@ pub(crate) const NUMERIC_STORE: Row = Row {
             && stores
             && is_access_fault(native)
             && prevented
+    },
+};
+
+/// A store of half-precision numbers that faults.
+pub(crate) const HALF_STORE: Row = Row {
+    name: "amd half store",
+    instructions: "VCVTPS2PH to memory",
+    differs: "where the store faults: the fault comes before #XM, and MXCSR has none of the conversion's flags",
+    why: "left open (SDM Vol. 2C, VCVTPS2PH; Vol. 1, 11.5.2)",
+    hosts: Hosts::Amd,
+    allows: |trial, part| {
+        let stores = trial.instruction.mnemonic() == M::Vcvtps2ph
+            && trial.instruction.op0_kind() == OpKind::Memory;
+        let (native, soft) = trial.vectors();
+        let before = trial.before.state.fx.mxcsr == trial.native.state.fx.mxcsr;
+        stores
+            && is_access_fault(native)
+            && match part {
+                Part::Vector | Part::ErrorCode | Part::Address => soft == XM,
+                Part::Mxcsr(_) => before,
+                _ => false,
+            }
+    },
+};
+
+/// A bit of the VEX prefix that has one value.
+pub(crate) const VEX_W: Row = Row {
+    name: "amd vex w",
+    instructions: "VPERMQ, VPERMPD with VEX.W 0, outside 64-bit mode",
+    differs: "they run as with VEX.W 1, and are no #UD",
+    why: "SDM Vol. 2C, VPERMQ, has #UD; left open by APM Vol. 4",
+    hosts: Hosts::Amd,
+    allows: |trial, part| {
+        let code = &trial.before.code;
+        let prefix = code.windows(4).any(|bytes| {
+            matches!(*bytes, [0xc4, map, w, 0x00 | 0x01] if map & 0x1f == 3 && w & 0x84 == 4)
+        });
+        let (native, soft) = trial.vectors();
+        let runs = trial.instruction.is_invalid() && soft == UD && native != UD;
+        runs && prefix && !trial.before.mode.is_64() && part != Part::Code
     },
 };
 

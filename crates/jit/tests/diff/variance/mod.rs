@@ -49,6 +49,8 @@ pub(crate) const ROWS: &[Row] = &[
     amd_faults::CALL_TARGET,
     amd_faults::PORT_COUNT,
     amd_faults::NUMERIC_STORE,
+    amd_faults::HALF_STORE,
+    amd_faults::VEX_W,
     amd_faults::STRING_ORDER,
     amd_faults::MASKED_MMX,
     amd_faults::MASKED_ADDRESS,
