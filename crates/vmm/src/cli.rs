@@ -340,7 +340,9 @@ fn command_without_dashes(args: &[OsString], error: &clap::Error) -> Option<Stri
             let before = "the command follows two dashes: write cloister exec [OPTIONS] --";
             Some(format!("{word}: {before} {word} ..."))
         }
-        (ErrorKind::MissingRequiredArgument, _) => {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing)))
+            if missing.iter().any(|argument| argument.contains("COMMAND")) =>
+        {
             Some("there is no command: write cloister exec [OPTIONS] -- COMMAND".to_owned())
         }
         _ => None,
@@ -694,6 +696,10 @@ mod tests {
                 "./a: the command follows two dashes: write cloister exec [OPTIONS] -- ./a ...",
             ),
             ("cloister exec", "there is no command: write cloister exec [OPTIONS] -- COMMAND"),
+            (
+                "cloister exec --attest -- true",
+                "the following required arguments were not provided: --platform <DIR>: see cloister exec --help",
+            ),
             ("cloister exec -- ", "there is no command: write cloister exec [OPTIONS] -- COMMAND"),
         ] {
             assert_eq!(parse_line(line).unwrap_err(), Refusal::Wrong(expected.into()), "{line}");

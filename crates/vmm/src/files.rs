@@ -12,6 +12,7 @@ use crate::complaint::{Complaint, Phrase, Setting};
 use crate::config::BootConfig;
 use crate::gdb;
 use crate::invocation::Invocation;
+use crate::platform_dir::own_files;
 
 /// One file is given for two settings, or twice for one.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -81,6 +82,11 @@ impl Place {
     }
 }
 
+/// Whether both paths lead to the same file, or would.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    Place::of(one).is_some_and(|place| Place::of(other) == Some(place))
+}
+
 impl Invocation {
     /// Checks that what is made or written is nothing else that the machine has.
     ///
@@ -90,6 +96,8 @@ impl Invocation {
     pub fn check_files(&self) -> Result<(), SharedFile> {
         let mut taken: Vec<_> =
             self.inputs().map(|(setting, path)| (setting, Place::of(path))).collect();
+        let platform = self.machine.platform.iter().flat_map(|directory| own_files(directory));
+        taken.extend(platform.map(|path| (Setting::Platform, Place::of(&path))));
         for (setting, path) in self.outputs() {
             let Some(place) = Place::of(path) else { continue };
             let other = taken.iter().find(|(_, other)| other.as_ref() == Some(&place));

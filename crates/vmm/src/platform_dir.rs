@@ -24,6 +24,8 @@ use thiserror::Error;
 const IDENTITY: &str = "identity";
 /// The authority over the provisioning key; empty.
 const PROVISION: &str = "provision";
+/// What certificates have been revoked.
+pub(crate) const REVOKED: &str = "revoked";
 /// What the file begins with, up to the number of its version.
 const TITLE: &str = "cloister platform identity ";
 /// The version that is written and read.
@@ -137,6 +139,11 @@ pub fn open_existing(path: &Path) -> Result<PlatformFuses, PlatformDirError> {
         }
         _ => open(path),
     }
+}
+
+/// The files of the platform in `directory`, which no other file may take the place of.
+pub(crate) fn own_files(directory: &Path) -> [PathBuf; 3] {
+    [IDENTITY, PROVISION, REVOKED].map(|name| directory.join(name))
 }
 
 /// The file that is the authority over the provisioning key of the platform in `directory`.

@@ -64,6 +64,12 @@ pub enum AttestationError {
         "--out: there are several platforms, and the folder is one: leave it out, or name one --platform"
     )]
     OneFolder,
+    /// A file of a platform's, or the REPORT, in whose place the quote would be.
+    #[error("--out: {} is a file of the platform's, or the REPORT: name another", .0.display())]
+    Taken(PathBuf),
+    /// A folder with what is published of another platform.
+    #[error("--out: {} has the files of another platform: name another folder", .0.display())]
+    OtherPlatform(PathBuf),
     /// The list of what has been revoked cannot be used.
     #[error("--platform: {path}: {why}", path = .path.display())]
     Revocations {

@@ -86,6 +86,12 @@ pub fn pki(args: &PkiArgs) -> Result<String, AttestationError> {
         .iter()
         .map(|directory| open_platform(PLATFORM, directory, platform_dir::open));
     let platforms: Vec<PlatformFuses> = platforms.collect::<Result<_, _>>()?;
+    if let Some(out) = &args.out {
+        let there = fs::read_to_string(out.join(QE_ID)).unwrap_or_default();
+        if !there.is_empty() && there != qe_id(&platforms[0]) {
+            return Err(AttestationError::OtherPlatform(out.clone()));
+        }
+    }
     let authority = match &args.authority {
         Some(directory) => open_authority(directory, args.intel_names, platform_dir::open)?,
         None => Authority::of_platform(&platforms[0], names(args.intel_names))?,
@@ -127,6 +133,11 @@ pub fn pki(args: &PkiArgs) -> Result<String, AttestationError> {
     Ok(said)
 }
 
+/// The contents of [`QE_ID`].
+fn qe_id(platform: &PlatformFuses) -> String {
+    format!("{}\n", hex(&quoting_enclave::id(platform)))
+}
+
 /// Notes what is revoked from now on, each where it belongs.
 fn revoke(
     platforms: &[PathBuf],
@@ -159,7 +170,7 @@ fn publish(
     let write = |name: &str, bytes: &[u8]| files::write(&out.join(name), bytes);
     write(ROOT, authority.root_pem()?.as_bytes())?;
     write(TARGET_INFO, quoting_enclave::target_info().as_bytes())?;
-    write(QE_ID, format!("{}\n", hex(&quoting_enclave::id(platform))).as_bytes())?;
+    write(QE_ID, qe_id(platform).as_bytes())?;
     for (name, bytes) in FILES.into_iter().zip(collateral.to_files()) {
         write(name, bytes)?;
     }

@@ -7,7 +7,8 @@ use clap::Args;
 use cloister_attest::quote::Quoter;
 
 use super::{AttestationError, Certified, files};
-use crate::platform_dir;
+use crate::files::is_same;
+use crate::platform_dir::{self, own_files};
 
 /// Options of `cloister quote`.
 #[derive(Args, Debug)]
@@ -39,6 +40,13 @@ pub fn quote(args: &QuoteArgs) -> Result<(), AttestationError> {
         return Err(AttestationError::Terminal);
     }
     let report = files::read("--report", &args.report, "a REPORT")?;
+    if let Some(out) = &args.out {
+        let directories = [Some(&args.platform), args.authority.as_ref()];
+        let of_platforms = directories.into_iter().flatten().flat_map(|of| own_files(of));
+        if of_platforms.chain([args.report.clone()]).any(|path| is_same(out, &path)) {
+            return Err(AttestationError::Taken(out.clone()));
+        }
+    }
     let certified = Certified {
         platform: args.platform.clone(),
         authority: args.authority.clone(),

@@ -13,7 +13,7 @@ use super::{AttestationError, files};
 use crate::platform_dir;
 
 /// The name of the file.
-const FILE: &str = "revoked";
+const FILE: &str = platform_dir::REVOKED;
 
 /// What can be revoked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

@@ -267,3 +267,24 @@ fn a_platform_whose_provisioning_key_is_withheld_certifies_nothing() {
         assert!(refused.starts_with(expected), "{refused}");
     }
 }
+
+#[test]
+fn nothing_takes_the_place_of_a_platforms_files() {
+    let scratch = Scratch::new("taken");
+    scratch.run("pki --platform @/platform").unwrap();
+    scratch.run("pki --platform @/other").unwrap();
+    scratch.report(AttributeFlags::INIT);
+    let identity = fs::read(scratch.0.join("platform/identity")).unwrap();
+
+    for out in ["platform/identity", "platform/provision", "other/../platform/revoked", "report"] {
+        let error = scratch
+            .run(&format!("quote --platform @/platform --report @/report --out @/{out}"))
+            .unwrap_err();
+        assert!(error.starts_with("--out: ") && error.ends_with(": name another"), "{error}");
+    }
+    let error = scratch.run("pki --platform @/other --out @/platform/pki").unwrap_err();
+
+    assert!(error.ends_with(" has the files of another platform: name another folder"), "{error}");
+    assert_eq!(fs::read(scratch.0.join("platform/identity")).unwrap(), identity);
+    scratch.run("quote --platform @/platform --report @/report --out @/platform/quote").unwrap();
+}

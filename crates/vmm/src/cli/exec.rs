@@ -20,6 +20,8 @@ use crate::config::{
 };
 use crate::cpu_flags::{CpuConfig, CpuFlagError};
 use crate::exec::{ExecConfig, Kernel, KernelConsole, VisibleFolder};
+use crate::files::is_same;
+use crate::platform_dir::own_files;
 use crate::qemu::{self, QemuError};
 use crate::size::{SizeError, parse_ram_size, parse_size};
 
@@ -158,6 +160,9 @@ pub enum ExecArgsError {
     /// `--env` of a variable that is not set.
     #[error("--env: {0:?} is not set here: write NAME=VALUE")]
     NotSet(OsString),
+    /// `--console` would write over what the machine is made of.
+    #[error("--console: {} is the kernel, the root or a file of the platform's: name another", .0.display())]
+    Console(PathBuf),
     /// `--no-host` leaves no root.
     #[error("--no-host: it leaves no root: add --root DIR or --root IMAGE")]
     NoRoot,
@@ -249,6 +254,19 @@ impl MachineArgs {
             translate: Translate::On,
         };
         machine.layout().map_err(ExecArgsError::Config)?;
+        let console = match &self.console {
+            None => KernelConsole::Kept,
+            Some(path) if path.as_os_str() == "-" => KernelConsole::Errors,
+            Some(path) => {
+                let platforms = [&self.platform, &self.authority].into_iter().flatten();
+                let files = platforms.flat_map(|directory| own_files(directory));
+                let mut files = files.chain(self.kernel.clone()).chain([self.root.clone()]);
+                if files.any(|file| is_same(path, &file)) {
+                    return Err(ExecArgsError::Console(path.clone()));
+                }
+                KernelConsole::File(path.clone())
+            }
+        };
         Ok(ExecConfig {
             attest: self.attested(),
             command,
@@ -262,11 +280,7 @@ impl MachineArgs {
                 (_, true) => Some(false),
                 _ => None,
             },
-            console: match self.console {
-                None => KernelConsole::Kept,
-                Some(path) if path.as_os_str() == "-" => KernelConsole::Errors,
-                Some(path) => KernelConsole::File(path),
-            },
+            console,
             timeout: self.timeout.as_deref().map(parse_timeout).transpose()?,
             quiet: self.quiet,
             sandbox: on_or_off(&self.sandbox)
