@@ -1,8 +1,8 @@
 //! A block one instruction at a time: where it goes, and what of it is defined.
 
 use iced_x86::{
-    CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic as M,
-    OpKind,
+    CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic as M, OpKind, Register,
 };
 
 use super::super::case::{Case, Fault, RETIRED};
@@ -57,6 +57,10 @@ impl Trace {
             // What a store has made may be an instruction of the host alone.
             trace.defined &= is_tested(instruction.code(), mode);
             trace.defined &= is_defined(&instruction, &mut information);
+            // AMD processors cut RIP to 16 bits then, and Intel's pay no heed: see `generate`.
+            let narrow = bytes[..instruction.len()].contains(&0x66);
+            let branches = instruction.flow_control() != FlowControl::Next;
+            trace.defined &= !(narrow && branches && mode.is_64());
             let count = soft.count();
             if let Some(fault) = soft.step() {
                 return Some((fault, trace));
@@ -104,7 +108,14 @@ fn is_defined(instruction: &Instruction, information: &mut InstructionInfoFactor
     let pushes_segment = instruction.mnemonic() == M::Push
         && instruction.op0_kind() == OpKind::Register
         && instruction.op0_register().is_segment_register();
-    !features.iter().any(x87_or_image)
+    // With FS or GS, AMD processors want an offset of eight bytes to be canonical by itself.
+    let long_offset = instruction.memory_displ_size() == 8
+        && matches!(instruction.segment_prefix(), Register::FS | Register::GS);
+    // And read 32 bits of memory to extend 16.
+    let extends_16 = instruction.mnemonic() == M::Movsxd && instruction.op0_register().is_gpr16();
+    !long_offset
+        && !extends_16
+        && !features.iter().any(x87_or_image)
         && !loads_segment
         && !uses_mmx
         && !pushes_segment

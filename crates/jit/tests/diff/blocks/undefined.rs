@@ -23,7 +23,8 @@ impl Undefined {
         self.read |= read & self.flags != 0;
         let by_count = instruction.op1_register() == Register::CL;
         // A count of 0 changes none.
-        if !(instruction.has_rep_prefix() || by_count && count & 0x1f == 0) {
+        let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+        if !(repeated || by_count && count & 0x1f == 0) {
             self.flags &= !bits(instruction.rflags_modified());
         }
         self.flags |= bits(instruction.rflags_undefined());
