@@ -1,4 +1,4 @@
-//! Fortanix EDP: its runner, compiled of crates.io's crates in a folder of its own, and an enclave for it.
+//! Fortanix EDP: its runner, compiled from its crates in a folder of its own, and an enclave for it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
