@@ -253,12 +253,17 @@ impl Vcpu {
             cancel(cpu);
         }
         if cpu.enclave.is_production() {
-            // A device access that was not completed is made again after ERESUME.
-            cpu.run.device_log.clear();
-            cpu.run.attention &= !attention::DEVICE;
-            before_event(cpu, &mut Event::plain(0, Kind::External));
+            leave_enclave(cpu);
         }
     }
+}
+
+/// Leaves an enclave between two instructions, as for an interrupt that is not delivered.
+pub(crate) fn leave_enclave(cpu: &mut Cpu) {
+    // A device access that was not completed is made again after ERESUME.
+    cpu.run.device_log.clear();
+    cpu.run.attention &= !attention::DEVICE;
+    before_event(cpu, &mut Event::plain(0, Kind::External));
 }
 
 #[cfg(test)]

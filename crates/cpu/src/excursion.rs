@@ -9,9 +9,8 @@ use std::time::Duration;
 use cloister_x86::regs::Rflags;
 
 use crate::cpu::Cpu;
-use crate::debugger::{DebugStop, stop_with};
+use crate::debugger::{DebugStop, leave_enclave, stop_with};
 use crate::engine::Vcpu;
-use crate::event::{Event, Kind, before_event};
 use crate::exec::system::iret;
 use crate::run_state::attention;
 
@@ -71,10 +70,7 @@ impl Vcpu {
         cpu.excursion = Excursion::None;
         cpu.run.deadline = u64::MAX;
         if cpu.enclave.in_enclave() {
-            // A device access that was not completed is made again after ERESUME.
-            cpu.run.device_log.clear();
-            cpu.run.attention &= !attention::DEVICE;
-            before_event(cpu, &mut Event::plain(0, Kind::External));
+            leave_enclave(cpu);
         }
         self.debug_pause();
     }

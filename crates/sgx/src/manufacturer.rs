@@ -48,19 +48,20 @@ impl PlatformFuses {
     /// as long whatever the MAC is.
     #[must_use]
     pub fn is_genuine(&self, report: &Report, target: &TargetInfo) -> bool {
-        let key = report_key(self, target, &report.keyid);
-        let mut cmac = Cmac::<Aes128>::new(&key.into());
-        cmac.update(&report.as_bytes()[..Report::MACED]);
-        cmac.verify(&report.mac.into()).is_ok()
+        self.report_cmac(report, target).verify(&report.mac.into()).is_ok()
     }
 
     /// The MAC that EREPORT gives `report` for `target` on this platform.
     #[must_use]
     pub fn report_mac(&self, report: &Report, target: &TargetInfo) -> [u8; 16] {
+        self.report_cmac(report, target).finalize().into_bytes().into()
+    }
+
+    fn report_cmac(&self, report: &Report, target: &TargetInfo) -> Cmac<Aes128> {
         let key = report_key(self, target, &report.keyid);
         let mut cmac = Cmac::<Aes128>::new(&key.into());
         cmac.update(&report.as_bytes()[..Report::MACED]);
-        cmac.finalize().into_bytes().into()
+        cmac
     }
 
     /// A key of the manufacturer, one for each `purpose`, that no enclave of the platform gets.

@@ -191,7 +191,7 @@ impl HostSgx {
         if let Some(section) = config.epc.iter().find(|section| section.host_node != 0) {
             return Err(HostSgxError::HostNode(section.id.clone()));
         }
-        cpuid(host, config).map(drop)
+        cpuid(host, config, provision(host, config)?.as_ref()).map(drop)
     }
 
     /// Maps the machine's sections, and backs those that are to be.
@@ -224,12 +224,13 @@ impl HostSgx {
                 preallocate: section.prealloc,
             });
         }
+        let provision = provision(host, config)?;
         Ok(Self {
             host: capabilities,
-            cpuid: cpuid(host, config)?,
+            cpuid: cpuid(host, config, provision.as_ref())?,
             sections,
             vepc,
-            provision: provision(config)?,
+            provision,
             launch_key: config.launch_key,
         })
     }
@@ -310,29 +311,29 @@ impl HostSgx {
 }
 
 /// What the guest's CPUID says: what it was asked to say, of that what the host can do.
-fn cpuid(host: &Host, config: &MachineConfig) -> Result<SgxCpuid, HostSgxError> {
+fn cpuid(
+    host: &Host,
+    config: &MachineConfig,
+    provision: Option<&File>,
+) -> Result<SgxCpuid, HostSgxError> {
     let (capabilities, launch_control) = host.cpu.sgx().ok_or(HostSgxError::None)?;
-    let asked = wants_provisioning(config);
-    if asked && !capabilities.attributes.contains(AttributeFlags::PROVISIONKEY) {
-        return Err(HostSgxError::NoProvisioningKey);
-    }
     let cpuid = SgxCpuid {
         capabilities: config.cpu.capabilities.intersection(&capabilities),
         launch_control: config.cpu.launch_control && launch_control,
-        provisioning: provision(config)?.as_ref().map(ProvisioningRight::by),
+        provisioning: provision.map(ProvisioningRight::by),
     };
     cpuid.check(&capabilities, launch_control).map_err(HostSgxError::Cpuid)?;
     Ok(cpuid)
 }
 
-const fn wants_provisioning(config: &MachineConfig) -> bool {
-    config.cpu.capabilities.attributes.contains(AttributeFlags::PROVISIONKEY)
-}
-
 /// What gives the right to the provisioning key, if the guest is to have it.
-fn provision(config: &MachineConfig) -> Result<Option<File>, HostSgxError> {
-    if !wants_provisioning(config) {
+fn provision(host: &Host, config: &MachineConfig) -> Result<Option<File>, HostSgxError> {
+    let has_key = |of: &Capabilities| of.attributes.contains(AttributeFlags::PROVISIONKEY);
+    if !has_key(&config.cpu.capabilities) {
         return Ok(None);
+    }
+    if !host.cpu.sgx().is_some_and(|(capabilities, _)| has_key(&capabilities)) {
+        return Err(HostSgxError::NoProvisioningKey);
     }
     let opened = OpenOptions::new().read(true).open(PROVISION);
     let refused = |error| HostSgxError::Provision(Box::new(not_opened(PROVISION, error)));
