@@ -34,6 +34,7 @@ mod repository;
 mod selftests;
 mod sequences;
 mod signer;
+mod stacks;
 mod sysroot;
 mod testing;
 mod x86_selftests;
@@ -77,6 +78,8 @@ enum Chore {
     Disk(disk::Options),
     /// A Debian package and an archive of the command, its manual and completions
     Dist,
+    /// Software for SGX by others, which you have installed, in machines of cloister exec
+    Stacks(stacks::Options),
     /// Fetch and build what the guests need, and boot nothing
     Fetch,
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Chore::GrubOracle(options) => grub_oracle::run(&options),
         Chore::Disk(options) => disk::run(&options),
         Chore::Dist => dist::run(),
+        Chore::Stacks(options) => stacks::run(&options),
         Chore::Fetch => image::fetch_all(),
     };
     match outcome {

@@ -14,7 +14,7 @@ use crate::{image, process};
 
 /// The profile of everything under test: optimised, with overflow checks and
 /// debug assertions.
-const PROFILE: &str = "checked";
+pub(crate) const PROFILE: &str = "checked";
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Default)]
@@ -207,19 +207,22 @@ fn run_each<'a>(setup: &Setup, next: impl Fn() -> Option<&'a GuestTest>) -> Coun
     while let Some(test) = next() {
         let start = Instant::now();
         let outcome = setup.of(test.name).and_then(|setup| (test.body)(&setup));
-        let seconds = start.elapsed().as_secs_f64();
+        report(test.name, start, &outcome);
         match outcome {
-            Ok(()) => {
-                println!("    ok     {} ({seconds:.1} s)", test.name);
-                count.passed += 1;
-            }
-            Err(error) => {
-                println!("    FAILED {} ({seconds:.1} s)\n{}", test.name, indent(&error));
-                count.failed += 1;
-            }
+            Ok(()) => count.passed += 1,
+            Err(_) => count.failed += 1,
         }
     }
     count
+}
+
+/// Prints how a test that began at `start` has ended.
+pub(crate) fn report(name: &str, start: Instant, outcome: &Result<()>) {
+    let seconds = start.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => println!("    ok     {name} ({seconds:.1} s)"),
+        Err(error) => println!("    FAILED {name} ({seconds:.1} s)\n{}", indent(error)),
+    }
 }
 
 fn indent(error: &anyhow::Error) -> String {

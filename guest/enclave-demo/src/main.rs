@@ -15,6 +15,8 @@
 //!   have a fault handled in it;
 //! - `policy`: create enclaves while another thread adds attributes to their SECS;
 //! - `provision`: ask for the provisioning key, without and with the right to it;
+//! - `report TARGETINFO HEX FILE`: a REPORT with this REPORTDATA, for the enclave whose TARGETINFO is in
+//!   a file, of an enclave with the right to the provisioning key, into another;
 //! - `quote FILE HEX`: have the AESM service quote a REPORT with this REPORTDATA, into a file.
 //!
 //! `/enclave` holds `demo.sgxs`, `demo.sig` and `demo.mrenclave`, all made by xtask.
@@ -27,6 +29,7 @@ mod oversubscribed;
 mod policy;
 mod provisioning;
 mod quoting;
+mod reporting;
 mod sealing;
 mod thread;
 mod threads;
@@ -90,6 +93,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         ["times"] => times::run(&image),
         ["policy"] => policy::run(&image),
         ["provision"] => provisioning::run(&image),
+        ["report", target, reportdata, file] => reporting::run(&image, target, reportdata, file),
         ["quote", file, reportdata] => quoting::run(&image, file, reportdata),
         _ => Err(format!("there is no task {}", words.join(" "))),
     }

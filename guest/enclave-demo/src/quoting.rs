@@ -4,10 +4,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use crate::driver::{Attributes, Enclave};
+use crate::driver::Attributes;
 use crate::image::Image;
-use crate::thread::{OP_REPORT, Thread};
-use crate::{ensure, hex, unhex};
+use crate::{ensure, hex, reporting};
 
 const SOCKET: &str = "/var/run/aesmd/aesm.socket";
 
@@ -18,10 +17,6 @@ const GET_QUOTE_EX: u64 = 17;
 /// AESM_INVALID_REPORT.
 const INVALID_REPORT: u64 = 47;
 
-const TARGETINFO_SIZE: usize = 512;
-const REPORT_SIZE: usize = 432;
-const REPORTDATA_SIZE: usize = 64;
-
 /// MRSIGNER of Intel's quoting enclave, which Gramine names as a constant.
 const QE3_MRSIGNER: [u8; 32] = [
     0x8c, 0x4f, 0x57, 0x75, 0xd7, 0x96, 0x50, 0x3e, 0x96, 0x13, 0x7f, 0x77, 0xc6, 0x8a, 0x82, 0x9a,
@@ -30,21 +25,14 @@ const QE3_MRSIGNER: [u8; 32] = [
 
 /// Has a REPORT with this REPORTDATA quoted, and one refused that was changed.
 pub(crate) fn run(image: &Image, file: &str, reportdata: &str) -> Result<(), String> {
-    let reportdata = unhex(reportdata).filter(|bytes| bytes.len() == REPORTDATA_SIZE);
-    let reportdata = reportdata.ok_or("REPORTDATA has 128 hexadecimal digits")?;
     let key = key_id();
 
     let init = ask(INIT_QUOTE_EX, &[Bytes(1, &key), Number(3, 1), Number(4, 32)])?;
     let target = init.bytes(2)?;
-    ensure(target.len() == TARGETINFO_SIZE, "the service's TARGETINFO has another length")?;
+    ensure(target.len() > 32, "the service's TARGETINFO is short")?;
     println!("enclave-demo: quoting enclave {}", hex(&target[..32]));
 
-    let input = [target, &reportdata].concat();
-    let enclave = Enclave::build(image, Attributes::PLAIN)?;
-    let thread = Thread::new(&enclave, 0)?;
-    let request = thread.call(OP_REPORT, input.as_ptr() as u64, input.len() as u64)?;
-    ensure(request.result == 0, "the enclave made no REPORT")?;
-    let report = request.output.get(..REPORT_SIZE).ok_or("the REPORT is short")?;
+    let report = reporting::report(image, Attributes::PLAIN, target, reportdata)?;
 
     // What is no message, too long or cut short harms nobody else.
     for nonsense in [&b"\xff\xff\xff\xff"[..], b"\x05\0\0\0\xff\xff\xff\xff\xff", b"\x09"] {
@@ -52,12 +40,12 @@ pub(crate) fn run(image: &Image, file: &str, reportdata: &str) -> Result<(), Str
         service.write_all(nonsense).map_err(|error| format!("{SOCKET}: {error}"))?;
     }
     let size = ask(GET_QUOTE_SIZE_EX, &[Bytes(1, &key)])?.number(2)?;
-    let mut changed = report.to_vec();
+    let mut changed = report.clone();
     changed[330] ^= 1;
     let refused = send(GET_QUOTE_EX, &[Bytes(1, &changed), Bytes(2, &key), Number(4, size)])?;
     ensure(refused.number(1)? == INVALID_REPORT, "a REPORT that was changed is not refused")?;
     println!("enclave-demo: a REPORT that was changed: AESM_INVALID_REPORT");
-    let quoted = ask(GET_QUOTE_EX, &[Bytes(1, report), Bytes(2, &key), Number(4, size)])?;
+    let quoted = ask(GET_QUOTE_EX, &[Bytes(1, &report), Bytes(2, &key), Number(4, size)])?;
     let quote = quoted.bytes(2)?;
     ensure(quote.len() as u64 == size, "the quote has another size than was said")?;
     fs::write(file, quote).map_err(|error| format!("cannot write {file}: {error}"))?;

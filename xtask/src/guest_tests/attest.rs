@@ -13,7 +13,7 @@ const REPORTDATA: &str = "5e";
 const OTHER: &str = "5f";
 
 /// Makes a platform and its certificates.
-fn certified(setup: &Setup, name: &str) -> Result<String> {
+pub(super) fn certified(setup: &Setup, name: &str) -> Result<String> {
     let platform = setup.path(name).display().to_string();
     let output = setup.cloister(&["pki", "--platform", &platform])?;
     ensure!(output.status.success(), "{output:?}");
@@ -21,7 +21,7 @@ fn certified(setup: &Setup, name: &str) -> Result<String> {
 }
 
 /// `cloister verify` on a quote, with the root and collateral of a platform.
-fn verdict(
+pub(super) fn verdict(
     setup: &Setup,
     quote: &Path,
     platform: &str,
@@ -41,7 +41,7 @@ fn verdict(
 }
 
 /// Runs the demo's enclave, which has a REPORT quoted, on a platform.
-fn quote(setup: &Setup, name: &str, options: &[&str]) -> Result<std::process::Output> {
+pub(super) fn quote(setup: &Setup, name: &str, options: &[&str]) -> Result<std::process::Output> {
     let place = setup.path(name);
     fs::create_dir_all(&place)?;
     fs::copy(&setup.image.demo, place.join("enclave-demo"))?;
