@@ -7,6 +7,8 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use cloister_fs::{MAX_IO, Server, Share};
 use libc::c_long;
@@ -20,6 +22,8 @@ use crate::{sandbox, side_process};
 
 /// Bytes before a request: its number and the room for the reply.
 const PREFIX: usize = 16;
+/// How long to wait for memory that the host does not have now.
+const RETRY: Duration = Duration::from_millis(1);
 /// Bytes of a request at most.
 const MESSAGE: usize = PREFIX + MAX_IO as usize + (8 << 10);
 
@@ -119,8 +123,11 @@ fn serve(folders: Vec<Folder>, several: bool, confined: bool, socket: &OwnedFd) 
         let parts = [IoSlice::new(&number), IoSlice::new(&reply)];
         let mut none = SendAncillaryBuffer::default();
         while let Err(error) = sendmsg(socket, &parts, &mut none, SendFlags::NOSIGNAL) {
-            if error != Errno::INTR {
-                return Err(error.into());
+            match error {
+                Errno::INTR => {}
+                // The host is short of memory: a reply is one message, for which it wants much at once.
+                Errno::NOBUFS | Errno::NOMEM => thread::sleep(RETRY),
+                error => return Err(error.into()),
             }
         }
     }
