@@ -52,6 +52,18 @@ impl Programs {
     }
 }
 
+/// The AESM socket of guests, `guest/aesmd`.
+///
+/// # Errors
+/// Cargo's own.
+pub(crate) fn aesmd() -> Result<PathBuf> {
+    let directory = repository::cache().join("guest-programs");
+    process::show(
+        build_command(&directory, "-C relocation-model=static").args(["-p", "guest-aesmd"]),
+    )?;
+    Ok(directory.join(TARGET).join("release/cloister-aesmd"))
+}
+
 /// The kernel that provokes the rules of SGX virtualization, `guest/rules`.
 ///
 /// # Errors

@@ -18,6 +18,8 @@ const CONNECTIONS: usize = 16;
 const MAX_HEAD: usize = 8 << 10;
 /// How long a client may take for its request, and again for the response.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client that is told to come back may take for its request.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How long to wait before the next connection when the host has no descriptor for one.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -167,6 +169,8 @@ impl HttpServer {
                 let (active, answer) = (&active, &answer);
                 if active.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS {
                     active.fetch_sub(1, Ordering::SeqCst);
+                    // Of a connection that ends with something unread the client reads no response.
+                    let _ = connection.read_until(Instant::now() + GLANCE, &mut [0; MAX_HEAD]);
                     // Into an empty buffer: that cannot take long.
                     let busy = HttpResponse::error("503 Service Unavailable", "too many clients");
                     let _ = connection.respond(&busy, true);
@@ -242,15 +246,15 @@ impl Connection {
         let mut head = Vec::new();
         let (response, body) = loop {
             let ends = |end: &[u8]| head.windows(end.len()).any(|window| window == end);
+            if head.len() > MAX_HEAD {
+                let status = "431 Request Header Fields Too Large";
+                break (HttpResponse::error(status, status), true);
+            }
             if ends(b"\r\n\r\n") || ends(b"\n\n") {
                 break match judge(&head) {
                     Ok((target, body)) => (answer(target), body),
                     Err(response) => (response, true),
                 };
-            }
-            if head.len() > MAX_HEAD {
-                let status = "431 Request Header Fields Too Large";
-                break (HttpResponse::error(status, status), true);
             }
             let mut buffer = [0; 1024];
             match self.read_until(deadline, &mut buffer)? {

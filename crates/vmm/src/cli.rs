@@ -20,7 +20,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::attestation::{PccsArgs, PkiArgs, QuoteArgs, VerifyArgs};
+use crate::attestation::{AesmArgs, PccsArgs, PkiArgs, QuoteArgs, VerifyArgs};
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
     BootConfig, ConfigError, DEFAULT_CMDLINE, DiskConfig, EpcConfig, MachineConfig, parse_cpus,
@@ -87,6 +87,8 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
     /// Serve certificates and collateral as Intel's caching service does (PCCS)
     Pccs(PccsArgs),
+    /// Quote for the programs of a machine, as Intel's AESM service does
+    Aesm(AesmArgs),
     /// Make a disk that tells cloud-init in a machine what to configure
     Seed(SeedArgs),
     /// Show what this host offers and which accelerator a machine would use

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         Ok(Command::Quote(args)) => attested(attestation::quote(&args).map(|()| String::new())),
         Ok(Command::Verify(args)) => attested(attestation::verify(&args)),
         Ok(Command::Pccs(args)) => attested(attestation::pccs(&args)),
+        Ok(Command::Aesm(args)) => attested(attestation::aesm(&args)),
         Ok(Command::Seed(args)) => {
             seed::seed(&args).map_err(|error| error.to_string()).and_then(|said| tell(&said))
         }

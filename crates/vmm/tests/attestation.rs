@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -164,7 +165,13 @@ fn what_the_caching_service_answers_is_what_a_verifier_needs() {
     let issuers = chain(&head, "SGX-PCK-Certificate-Issuer-Chain");
     let whole = fs::read_to_string(scratch.0.join("second/pki/pck-chain-16.pem")).unwrap();
     assert_eq!(String::from_utf8(certificate).unwrap() + &issuers, whole);
-    for (rest, status) in [("pckcert", "400"), ("tcb?fmspc=00906ea10000", "404"), ("x", "404")] {
+    for (rest, status) in [
+        ("pckcert", "400"),
+        (&format!("pckcert?qeid=zz&cpusvn={svn}&pcesvn=1000&pceid=0000"), "400"),
+        ("tcb?fmspc=00906ea10000", "404"),
+        ("tcb?fmspc=434C4F495354&fmspc=434C4F495354", "400"),
+        ("x", "404"),
+    ] {
         let (head, _) = serving.get(rest);
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{rest}: {head}");
     }
@@ -193,6 +200,47 @@ fn the_caching_service_is_confined_and_ends_with_a_signal() {
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(ended.code(), Some(128 + 15));
+}
+
+#[test]
+fn the_aesm_service_of_a_machine_answers_each_client_and_takes_its_socket_along() {
+    // GetSupportedAttKeyIDNum, and its response: no error, and one key.
+    const REQUEST: &[u8] = b"\x03\0\0\0\xaa\x01\0";
+    const RESPONSE: &[u8] = b"\x07\0\0\0\xaa\x01\x04\x08\0\x10\x01";
+    let scratch = Scratch::new("aesm");
+    assert!(scratch.run("pki --platform @/platform").status.success());
+    let socket = scratch.0.join("m_1028");
+    let start = || {
+        let mut service =
+            scratch.cloister("aesm --vsock @/m --platform @/platform").spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), format!("AESM at {}", socket.display()));
+        service
+    };
+    // A socket that was left behind is replaced.
+    let mut killed = start();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let mut service = start();
+
+    let mut clients: Vec<_> = (0..2).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    UnixStream::connect(&socket).unwrap().write_all(b"\xff\xff\xff\xff").unwrap();
+    for client in clients.iter_mut().rev() {
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut response = [0; RESPONSE.len()];
+        client.write_all(REQUEST).unwrap();
+        client.read_exact(&mut response).unwrap();
+        assert_eq!(response, RESPONSE);
+    }
+    let said = scratch.refusal("aesm --vsock @/m --platform @/platform");
+    assert_eq!(
+        said.trim(),
+        "cloister: --vsock: @/m_1028 is the socket of a running process: end it, or name another path"
+    );
+    assert!(Command::new("kill").arg(service.id().to_string()).status().unwrap().success());
+    assert_eq!(service.wait().unwrap().code(), Some(128 + 15));
+    assert!(!socket.exists());
 }
 
 #[test]
@@ -229,6 +277,18 @@ fn what_cannot_be_served_is_one_line_that_names_the_option_and_the_fix() {
         (
             "pccs --listen 127.0.0.1:0 --platform @/first --sandbox x",
             "cloister: --sandbox: it is on or off, not \"x\"",
+        ),
+        (
+            "aesm --vsock @/m --platform @/none",
+            "cloister: --platform: there is no platform in @/none",
+        ),
+        (
+            "aesm --vsock @/m --platform @/first --authority @/none",
+            "cloister: --authority: there is no platform in @/none",
+        ),
+        (
+            "pki --authority @/first --platform @/second --platform @/./second",
+            "cloister: --platform: @/./second is given twice: leave one out",
         ),
         (
             "verify @/x --root @/x --collateral @ --sandbox x",

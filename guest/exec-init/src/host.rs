@@ -14,7 +14,6 @@ pub(crate) mod port {
     pub(crate) const INPUT: u32 = 1025;
     pub(crate) const OUTPUT: u32 = 1026;
     pub(crate) const ERRORS: u32 = 1027;
-    pub(crate) const QUOTES: u32 = 1028;
 }
 
 /// A frame is a letter and two numbers of 4 bytes, little endian.
@@ -35,7 +34,7 @@ pub(crate) enum Order {
 
 impl Control {
     pub(crate) fn connect() -> io::Result<Self> {
-        Ok(Self(system::connect(port::CONTROL)?.into()))
+        Ok(Self(guest_aesmd::connect(port::CONTROL)?.into()))
     }
 
     /// How the command ended, or that it could not be started. The host ends the machine when it has

@@ -41,7 +41,7 @@ fn run() -> Result<(), String> {
     root::make(&settings)?;
     network::set_up(&settings.networks)?;
     if settings.quoting {
-        doing("serve the AESM socket", aesm::serve())?;
+        doing("serve the AESM socket", aesm::start())?;
     }
     let mut control = doing("reach the host", Control::connect())?;
     let ending = match command::run(&settings, &control)? {

@@ -89,22 +89,6 @@ pub(crate) fn load_module(path: &Path) -> Result<()> {
     }
 }
 
-/// A stream to a port of the host.
-pub(crate) fn connect(port: u32) -> Result<OwnedFd> {
-    // SAFETY: it takes integers alone.
-    let socket =
-        owned(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: all zeros are a valid address.
-    let mut address: libc::sockaddr_vm = unsafe { zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = libc::VMADDR_CID_HOST;
-    address.svm_port = port;
-    let size = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the kernel reads an address of that size.
-    let status = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size) };
-    check(status.into()).map(|()| socket)
-}
-
 /// Shuts half of a socket down; what is not a socket is left as it is.
 pub(crate) fn shut_down(file: &File, how: i32) {
     // SAFETY: it takes integers alone.

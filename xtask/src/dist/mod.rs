@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what a user installs, a Debian package and an archive of the same files.
+//! `cargo xtask dist`: what a user installs, a Debian package and an archive of the same files, and a package for guests.
 
 mod deb;
 mod notices;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{process, repository};
+use crate::{guest, process, repository};
 
 /// The version of all of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,6 +23,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish/cloister.fish", "share/fish/vendor_completions.d/cloister.fish"),
 ];
 const DOCUMENTATION: &str = "share/doc/cloister";
+const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+/// The workspace of programs for guests.
+const GUEST: &str = "guest/Cargo.toml";
 
 /// What was made.
 pub(crate) struct Dist {
@@ -32,19 +35,20 @@ pub(crate) struct Dist {
     pub(crate) archive: PathBuf,
 }
 
-/// Makes both and names them.
+/// Makes all and names them.
 ///
 /// # Errors
 /// As [`Dist::make`].
 pub(crate) fn run() -> Result<()> {
     let dist = Dist::make()?;
-    for path in [&dist.package, &dist.archive] {
+    let aesmd = aesmd()?;
+    for path in [&dist.package, &dist.archive, &aesmd] {
         let size = fs::metadata(path)?.len() as f64 / f64::from(1 << 20);
         println!("==> {} ({size:.1} MiB)", path.display());
     }
     println!(
         "    install the first with: sudo apt install {}\n    or the second with: tar -xzf {} -C ~/.local \
-         --strip-components=1",
+         --strip-components=1\n    and the third in a machine, for quotes (docs/attestation.md)",
         dist.package.display(),
         dist.archive.display()
     );
@@ -78,10 +82,35 @@ impl Dist {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let time = time_of_commit();
         let archive = pack(&stage, &folder, time.as_deref())?;
-        let package = deb::make(&stage, &folder, time.as_deref())?;
+        let program = process::read(&usr.join("bin/cloister"))?;
+        let package = deb::make(&deb::command(&program)?, &stage, &folder, time.as_deref())?;
         process::done(start);
         Ok(Self { package, archive })
     }
+}
+
+/// Makes the Debian package for guests whose enclaves are to have quotes.
+///
+/// # Errors
+/// Cargo's own, and dpkg's.
+pub(crate) fn aesmd() -> Result<PathBuf> {
+    let program = guest::aesmd()?;
+    let folder = repository::target().join("dist");
+    let stage = repository::cache().join("dist/stage-aesmd");
+    let _ = fs::remove_dir_all(&stage);
+    let installed = stage.join("usr/sbin/cloister-aesmd");
+    put(&installed, &process::read(&program)?)?;
+    fs::set_permissions(&installed, fs::Permissions::from_mode(0o755))?;
+    let unit = repository::root().join("guest/aesmd/cloister-aesmd.service");
+    put(&stage.join("usr/lib/systemd/system/cloister-aesmd.service"), &process::read(&unit)?)?;
+    let documentation = stage.join("usr/share/doc/cloister-aesmd");
+    for name in LICENCES {
+        put(&documentation.join(name), &process::read(&repository::root().join(name))?)?;
+    }
+    let notices = notices::text(notices::AESMD, &[(GUEST, "guest-aesmd")])?;
+    put(&documentation.join("third-party.txt"), notices.as_bytes())?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    deb::make(&deb::aesmd(), &stage, &folder, time_of_commit().as_deref())
 }
 
 /// Puts all files where they belong below a prefix.
@@ -108,11 +137,13 @@ fn fill(usr: &Path) -> Result<()> {
     }
     let documentation = usr.join(DOCUMENTATION);
     let root = repository::root();
-    for name in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+    for name in ["README.md", "CHANGELOG.md"].into_iter().chain(LICENCES) {
         put(&documentation.join(name), &process::read(&root.join(name))?)?;
     }
     copy_folder(&root.join("docs"), &documentation.join("docs"))?;
-    put(&documentation.join("third-party.txt"), notices::text()?.as_bytes())?;
+    let programs = [("Cargo.toml", "cloister-vmm"), (GUEST, "exec-init")];
+    let notices = notices::text(notices::COMMAND, &programs)?;
+    put(&documentation.join("third-party.txt"), notices.as_bytes())?;
     // Whatever the umask is.
     process::capture(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(usr))?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;

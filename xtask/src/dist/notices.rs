@@ -12,10 +12,17 @@ use crate::process;
 /// How the names of files with licences begin.
 const NAMES: [&str; 4] = ["LICENSE", "LICENCE", "COPYING", "NOTICE"];
 
-const INTRODUCTION: &str = "\
+/// Of the command: what it is linked with.
+pub(super) const COMMAND: &str = "\
 cloister is linked with the crates below, and with the standard library of Rust (MIT or Apache-2.0). PID 1 of
 the machines of cloister exec, which is a part of the program, is linked statically with the GNU C Library
 (LGPL-2.1-or-later); its source is guest/exec-init of Cloister's, and it can be built with another.
+";
+
+/// Of the program for guests.
+pub(super) const AESMD: &str = "\
+cloister-aesmd is linked with the crates below, with the standard library of Rust (MIT or Apache-2.0), and statically
+with the GNU C Library (LGPL-2.1-or-later); its source is guest/aesmd of Cloister's, and it can be built with another.
 ";
 
 /// The part of `cargo metadata` that is looked at.
@@ -34,14 +41,15 @@ struct Package {
     source: Option<String>,
 }
 
-/// Which crates there are, and the text of each licence with the crates that come with it.
+/// After an introduction, which crates the programs of workspaces' manifests are linked with, and the text of each
+/// licence with the crates that come with it.
 ///
 /// # Errors
 /// Cargo's own.
-pub(super) fn text() -> Result<String> {
+pub(super) fn text(introduction: &str, programs: &[(&str, &str)]) -> Result<String> {
     let mut crates = BTreeSet::new();
     let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (manifest, package) in [("Cargo.toml", "cloister-vmm"), ("guest/Cargo.toml", "exec-init")] {
+    for &(manifest, package) in programs {
         let linked = linked(manifest, package)?;
         let arguments = ["metadata", "--format-version=1", "--locked", "--manifest-path", manifest];
         let metadata = process::capture(process::cargo().args(arguments))?;
@@ -59,7 +67,7 @@ pub(super) fn text() -> Result<String> {
             crates.insert(format!("{name}: {}", package.license.as_deref().unwrap_or("see below")));
         }
     }
-    let mut text = INTRODUCTION.to_owned();
+    let mut text = introduction.to_owned();
     for line in crates {
         text += &format!("\n    {line}");
     }

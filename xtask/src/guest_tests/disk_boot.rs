@@ -1,17 +1,21 @@
 //! Booting what is installed on a disk.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Setup;
+use super::attest::{certified, verdict};
 use super::sgx::BOUND;
 use crate::console::Session;
 use crate::debian::Debian;
 use crate::selftests::{self, Verdict};
+use crate::{dist, process};
 
 /// From the machine's start to the login prompt, on a host that has other things to do.
 const BOOT: Duration = Duration::from_secs(300);
@@ -51,6 +55,53 @@ pub(super) fn series(setup: &Setup) -> Result<()> {
     press_power_button(&socket)?;
     let exit = session.end(COMMAND)?;
 
+    ensure!(exit == Some(0), "exit code {exit:?}");
+    Ok(())
+}
+
+/// An installed Debian, in which the package of the AESM socket is installed, has an enclave's REPORT quoted.
+pub(super) fn quotes(setup: &Setup) -> Result<()> {
+    let disk = setup.path("debian-12.img");
+    Debian::get()?.copy(&disk, DISK_SIZE)?;
+    let platform = certified(setup, "platform")?;
+    let shared = setup.path("shared");
+    fs::create_dir(&shared)?;
+    fs::copy(dist::aesmd()?, shared.join("aesmd.deb"))?;
+    let socket = Setup::socket("aesm");
+    let reportdata = "5e".repeat(64);
+    let words = ["aesm", "--vsock", &socket, "--platform", &platform];
+    let service = Command::new(setup.program()?).args(words).stdout(Stdio::null()).spawn()?;
+    let line = format!(
+        "run --disk {} --memory 1G --sgx-epc id=epc1,size=64M --platform {platform} \
+         --vsock cid=3,path={socket} --share shared={}",
+        disk.display(),
+        shared.display()
+    );
+    let quoted = quote(setup, &line, &reportdata);
+    process::capture(Command::new("kill").arg(service.id().to_string()))?;
+    let ended = service.wait_with_output()?;
+    quoted?;
+    // As a shell has it for SIGTERM.
+    ensure!(ended.status.code() == Some(128 + 15), "cloister aesm: {ended:?}");
+    ensure!(!fs::exists(format!("{socket}_1028"))?, "the socket is left there");
+    let quote = shared.join("quote.bin");
+    let accepted = verdict(setup, &quote, &platform, &["--report-data", &reportdata])?;
+    ensure!(accepted.is_ok(), "{accepted:?}");
+    Ok(())
+}
+
+/// Installs the package in a machine, has a REPORT quoted into the shared folder, and removes the package.
+fn quote(setup: &Setup, line: &str, reportdata: &str) -> Result<()> {
+    let mut session = setup.session(&line.split(' ').collect::<Vec<_>>())?;
+    log_in(&mut session)?;
+    session.run("mount -t virtiofs shared /mnt && dpkg -i /mnt/aesmd.deb", COMMAND)?;
+    let quote = format!("enclave-demo quote /mnt/quote.bin {reportdata}");
+    let quoted = session.run(&quote, COMMAND)?;
+    ensure!(quoted.contains("enclave-demo: done"), "the demo printed {quoted}");
+    let removed = session.run("dpkg --purge cloister-aesmd && ! ls /run/aesmd", COMMAND)?;
+    ensure!(removed.contains("cannot access '/run/aesmd'"), "the package leaves {removed}");
+    session.send("poweroff")?;
+    let exit = session.end(COMMAND)?;
     ensure!(exit == Some(0), "exit code {exit:?}");
     Ok(())
 }

@@ -94,6 +94,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_reset_with_no_reboot_ends_with_exit_code_2", power::reset_with_no_reboot),
     test("a_panic_reset_with_no_reboot_ends_with_exit_code_2", power::panic_reset),
     test("the_line_of_the_2021_series_boots_an_installed_debian", disk_boot::series),
+    test("an_installed_debian_with_its_package_has_quotes", disk_boot::quotes),
     test("a_reset_boots_the_kernel_again", power::reset_boots_again),
     alone("four_processors_come_online_and_share_memory", devices::four_processors),
     test("a_virtio_disk_is_read_byte_for_byte", devices::disk_read),

@@ -90,7 +90,7 @@ impl Pccs {
     /// [`Refusal`].
     pub fn answer(&self, target: &str) -> Result<Answer, Refusal> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let query = Query(query);
+        let query = Query::new(query)?;
         match path.strip_prefix(BASE).ok_or(Refusal::NotFound)? {
             "pckcert" => self.pck_certificate(&query),
             "pckcrl" => self.pck_crl(&query),
@@ -115,7 +115,8 @@ impl Pccs {
         let pcesvn = u16::from_le_bytes(query.bytes("pcesvn")?);
         let _pceid: [u8; 2] = query.bytes("pceid")?;
         let encrypted_ppid = query.get("encrypted_ppid");
-        if qe_id.len() > QE_ID || encrypted_ppid.is_some_and(|text| text.len() != ENCRYPTED_PPID) {
+        let is_id = qe_id.len() <= QE_ID && hex::decode(qe_id).is_some();
+        if !is_id || encrypted_ppid.is_some_and(|text| text.len() != ENCRYPTED_PPID) {
             return Err(Refusal::Invalid);
         }
         let known = |platform: &&PublishedPlatform| platform.has_qe_id(qe_id);
@@ -180,7 +181,14 @@ impl Pccs {
 struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    /// The first value of this name.
+    /// Each name has one value.
+    fn new(text: &'a str) -> Result<Self, Refusal> {
+        let names = || text.split('&').map(|pair| pair.split_once('=').map_or(pair, |pair| pair.0));
+        let twice = names().enumerate().any(|(at, name)| names().take(at).any(|one| one == name));
+        if twice { Err(Refusal::Invalid) } else { Ok(Self(text)) }
+    }
+
+    /// The value of this name.
     fn get(&self, name: &str) -> Option<&'a str> {
         let mut pairs = self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.find(|&(known, _)| known == name).map(|(_, value)| value)

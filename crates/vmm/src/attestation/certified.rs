@@ -15,7 +15,7 @@ pub(super) const AUTHORITY: &str = "--authority";
 
 /// How a directory is opened: [`platform_dir::open`], which makes a platform where there is none, or
 /// [`platform_dir::open_existing`].
-type Open = fn(&Path) -> Result<PlatformFuses, PlatformDirError>;
+pub(super) type Open = fn(&Path) -> Result<PlatformFuses, PlatformDirError>;
 
 /// A platform whose REPORTs are quoted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,11 +38,11 @@ impl Certified {
         })
     }
 
-    /// What the directories hold, by `open`.
+    /// What the directories hold; the platform's by `open`. An authority that is not there has certified nothing.
     pub(super) fn open(&self, open: Open) -> Result<(PlatformFuses, Authority), AttestationError> {
         let platform = open_platform(PLATFORM, &self.platform, open)?;
         let authority = match &self.authority {
-            Some(other) => open_authority(other, self.intel_names, open)?,
+            Some(other) => open_authority(other, self.intel_names, platform_dir::open_existing)?,
             None => Authority::of_platform(&platform, names(self.intel_names))?,
         };
         Ok((platform, authority))

@@ -1,7 +1,8 @@
-//! `cloister pki`, `cloister quote`, `cloister verify` and `cloister pccs`: attestation for development, at the
+//! `cloister pki`, `cloister quote`, `cloister verify`, `cloister pccs` and `cloister aesm`: attestation for development, at the
 //! command line. Each command's options, what it does and what it says are in one file. [`service`] is the process that
 //! quotes for the machine of `cloister exec --attest`.
 
+mod aesm;
 mod certified;
 mod files;
 mod pccs;
@@ -11,6 +12,7 @@ mod revocations;
 mod service;
 mod verify;
 
+pub use aesm::{AesmArgs, aesm};
 pub use certified::Certified;
 pub use pccs::{PccsArgs, pccs};
 pub use pki::{PkiArgs, pki};
@@ -33,6 +35,7 @@ use thiserror::Error;
 use crate::cli::{RunWording, on_or_off};
 use crate::complaint::Wording as _;
 use crate::platform_dir::{PlatformDirError, ProvisionError};
+use crate::qmp::{ListenError, ServeError};
 use crate::sandbox::SandboxError;
 
 /// Why a command of attestation fails. Each message is one line that names the option, and the fix.
@@ -59,6 +62,9 @@ pub enum AttestationError {
         "--platform: it is given several times, and each would have a root of its own: name one --authority DIR"
     )]
     OwnAuthorities,
+    /// A platform that is named twice.
+    #[error("--platform: {} is given twice: leave one out", .0.display())]
+    Twice(PathBuf),
     /// Several platforms, and one folder for what is published of each.
     #[error(
         "--out: there are several platforms, and the folder is one: leave it out, or name one --platform"
@@ -133,6 +139,12 @@ pub enum AttestationError {
     /// Nothing can be served at the address.
     #[error("--listen: {0}")]
     Listen(HttpError),
+    /// The machine's socket has no name for a port's.
+    #[error("--vsock: {0}")]
+    Vsock(ListenError),
+    /// The socket of the port cannot be made.
+    #[error("--vsock: {0}")]
+    Socket(ServeError),
     /// What is to be served was not published by `cloister pki`.
     #[error("--platform: {path}: {why}: write it anew with cloister pki", path = .path.display())]
     Published {

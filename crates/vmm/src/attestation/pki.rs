@@ -15,6 +15,7 @@ use zerocopy::IntoBytes as _;
 use super::certified::{PLATFORM, names, open_authority, open_platform};
 use super::revocations::{self, Certificate};
 use super::{AttestationError, files};
+use crate::files::is_same;
 use crate::platform_dir::{self, hex};
 
 /// The root certificate.
@@ -80,6 +81,11 @@ pub fn pki(args: &PkiArgs) -> Result<String, AttestationError> {
     }
     if args.platform.len() > 1 && args.out.is_some() {
         return Err(AttestationError::OneFolder);
+    }
+    for (number, directory) in args.platform.iter().enumerate() {
+        if args.platform[..number].iter().any(|other| is_same(other, directory)) {
+            return Err(AttestationError::Twice(directory.clone()));
+        }
     }
     let platforms = args
         .platform

@@ -13,6 +13,7 @@ use libc::c_long;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send};
 
+use super::certified::Open;
 use super::{AttestationError, Certified};
 use crate::{platform_dir, sandbox, side_process};
 
@@ -48,7 +49,7 @@ pub(crate) unsafe fn start_service(
 ) -> Result<OwnedFd, ServiceError> {
     // The process leaves the folder that names begin at.
     let certified = certified.absolute().map_err(ServiceError::Host)?;
-    let serve = |socket: &OwnedFd| match open(&certified) {
+    let serve = |socket: &OwnedFd| match open(&certified, platform_dir::open) {
         Ok(aesm) => {
             if confined {
                 sandbox::confine_to_folders([].into_iter())?;
@@ -70,13 +71,14 @@ pub(crate) unsafe fn start_service(
     }
 }
 
-fn open(certified: &Certified) -> Result<Aesm, AttestationError> {
-    let (platform, authority) = certified.open(platform_dir::open)?;
+/// The service of a platform, which `open` opens.
+pub(super) fn open(certified: &Certified, open: Open) -> Result<Aesm, AttestationError> {
+    let (platform, authority) = certified.open(open)?;
     Ok(Aesm::new(Quoter::new(&platform, &authority)?))
 }
 
-/// The life of the process: it answers as long as somebody asks.
-fn serve(aesm: &Aesm, socket: &OwnedFd) -> io::Result<()> {
+/// Answers as long as somebody asks: the life of the process, or a client's.
+pub(super) fn serve(aesm: &Aesm, socket: &OwnedFd) -> io::Result<()> {
     while let Some(request) = get_message(socket)? {
         put_message(socket, &aesm.answer(&request))?;
     }
