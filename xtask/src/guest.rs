@@ -52,6 +52,18 @@ impl Programs {
     }
 }
 
+/// The program that changes shared folders at random, `guest/files`, for guests and for the host.
+///
+/// # Errors
+/// Cargo's own.
+pub(crate) fn files() -> Result<PathBuf> {
+    let directory = repository::cache().join("guest-programs");
+    process::show(
+        build_command(&directory, "-C relocation-model=static").args(["-p", "guest-files"]),
+    )?;
+    Ok(directory.join(TARGET).join("release/guest-files"))
+}
+
 /// The AESM socket of guests, `guest/aesmd`.
 ///
 /// # Errors

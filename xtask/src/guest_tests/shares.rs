@@ -1,12 +1,17 @@
 //! Folders of the host in the guest.
 
-use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 
-use super::Setup;
 use super::setup::expect;
+use super::{Setup, exec};
+use crate::{guest, process};
+
+/// Changes that each of three makes.
+const STEPS: &str = "2000";
 
 /// The guest looks for what is beside the folder, and changes what is in it.
 pub(super) fn folder(setup: &Setup) -> Result<()> {
@@ -34,5 +39,37 @@ pub(super) fn folder(setup: &Setup) -> Result<()> {
     }
     ensure!(fs::read_to_string(share.join("folder/new"))? == "written by the guest");
     ensure!(fs::read_to_string(setup.path("secret"))? == "secret");
+    Ok(())
+}
+
+/// Two guests and the host change a folder at random at the same time; each finds its own as it left it, and at the end
+/// the others' as they say.
+pub(super) fn three(setup: &Setup) -> Result<()> {
+    const TEST: &str = "shared";
+    let folder = setup.path(TEST);
+    fs::create_dir_all(&folder)?;
+    fs::copy(guest::files()?, folder.join("guest-files"))?;
+    let words = |name: &'static str, others: [&'static str; 2]| {
+        ["./guest-files", ".", name, STEPS, others[0], others[1]]
+    };
+
+    let outputs = thread::scope(|scope| {
+        let guests = [("one", ["two", "host"]), ("two", ["host", "one"])].map(|(name, others)| {
+            scope.spawn(move || exec::run(setup, TEST, &[], &words(name, others)))
+        });
+        let [program, arguments @ ..] = words("host", ["one", "two"]);
+        let host = process::finish(
+            Command::new(folder.join(program)).args(arguments).current_dir(&folder),
+        );
+        let guests = guests
+            .map(|guest| guest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        [host].into_iter().chain(guests).collect::<Result<Vec<_>>>()
+    })?;
+
+    for output in outputs {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let agreed = text.lines().filter(|line| line.ends_with("is as it says")).count();
+        ensure!(output.status.success() && agreed == 2, "{output:?}");
+    }
     Ok(())
 }
