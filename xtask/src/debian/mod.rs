@@ -35,16 +35,30 @@ impl Debian {
     /// # Errors
     /// Packages that cannot be fetched, programs that do not compile, debootstrap's own.
     pub(crate) fn get() -> Result<Self> {
+        Self::with("debian", "")
+    }
+
+    /// The same with cloud-init, as clouds have it.
+    ///
+    /// # Errors
+    /// As [`Debian::get`].
+    pub(crate) fn for_clouds() -> Result<Self> {
+        Self::with("debian-cloud", "cloud-init,python3-cffi-backend,iproute2,iputils-ping,sudo")
+    }
+
+    /// An image in a folder of its own, with further packages.
+    fn with(folder: &str, further: &str) -> Result<Self> {
         let archive = Archive::open()?;
         let programs = Programs::build()?;
         let signed = enclave::sign(&programs.enclave)?;
         let built = selftests::build(&archive)?;
         let overlay = Overlay::new(&programs, signed, &built)?;
 
-        let folder = repository::cache().join("debian");
+        let folder = repository::cache().join(folder);
         let (image, key_file) = (folder.join("debian-12.img"), folder.join("debian-12.key"));
         let mut recipe = Sha256::new();
         recipe.update(root::recipe());
+        recipe.update(further);
         recipe.update(disk::recipe());
         overlay.describe(&mut recipe);
         let key = hex(&recipe.finalize());
@@ -60,7 +74,7 @@ impl Debian {
         let files = folder.join("files");
         overlay.write(&files)?;
         disk::create(&image)?;
-        root::make(&tools, &folder, &files, &image)?;
+        root::make(&tools, &folder, &files, &image, further)?;
         fs::write(&key_file, key)?;
         process::done(start);
         Ok(Self { image })

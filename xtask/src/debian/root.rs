@@ -12,12 +12,13 @@ use crate::process;
 
 /// Runs as root, really or as fakeroot has it.
 ///
-/// `$WORK` is an empty folder, `$PACKAGES` one for packages, `$FILES` the image's own files, `$IMAGE` the image.
+/// `$WORK` is an empty folder, `$PACKAGES` one for packages, `$FILES` the image's own files, `$IMAGE` the image,
+/// `$FURTHER` are packages.
 const INSTALL: &str = r#"
 ROOT=$WORK/root
 export ROOT
 packages=systemd-sysv,udev,kmod,dbus,login,passwd,lz4
-packages=$packages,linux-image-cloud-amd64,initramfs-tools,grub2-common
+packages=$packages,linux-image-cloud-amd64,initramfs-tools,grub2-common${FURTHER:+,$FURTHER}
 DEBOOTSTRAP_DIR=$DEBOOTSTRAP_SCRIPTS "$DEBOOTSTRAP" --foreign --variant=minbase --merged-usr \
     --cache-dir="$PACKAGES" --arch=amd64 --include=$packages "$SUITE" "$ROOT" "$MIRROR"
 mkdir -p "$ROOT/etc/default"
@@ -31,6 +32,16 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     e2scrub_reap.service fstrim.timer systemd-pstore.service getty@tty1.service; do
     ln -sf /dev/null "$ROOT/etc/systemd/system/$unit"
 done
+
+# systemctl, which does not run here, would have enabled them.
+if [ -d "$ROOT/etc/cloud" ]; then
+    for unit in cloud-init.target/cloud-init-local cloud-init.target/cloud-init cloud-init.target/cloud-config \
+        cloud-init.target/cloud-final multi-user.target/systemd-networkd; do
+        wants=$ROOT/etc/systemd/system/${unit%/*}.wants
+        mkdir -p "$wants"
+        ln -sf "/lib/systemd/system/${unit#*/}.service" "$wants/"
+    done
+fi
 
 # grub-probe looks at the disk under a root file system, and there is none yet.
 cp "$SETTINGS/grub-probe" "$ROOT/usr/sbin/grub-probe.answers"
@@ -116,11 +127,18 @@ compatibility_hint) echo hd0,gpt1 ;;
 esac
 "#;
 
-/// Makes the root file system in `folder`, and from it, with the files, that of the image.
+/// Makes the root file system in `folder`, and from it, with the files, that of the image. It has `further`
+/// packages, with commas between them.
 ///
 /// # Errors
 /// debootstrap's own.
-pub(super) fn make(tools: &Tools, folder: &Path, files: &Path, image: &Path) -> Result<()> {
+pub(super) fn make(
+    tools: &Tools,
+    folder: &Path,
+    files: &Path,
+    image: &Path,
+    further: &str,
+) -> Result<()> {
     let (work, settings) = (folder.join("work"), folder.join("settings"));
     // Kept, so that nothing is fetched twice.
     let packages = folder.join("packages");
@@ -134,7 +152,10 @@ pub(super) fn make(tools: &Tools, folder: &Path, files: &Path, image: &Path) -> 
     let mut shell = tools.shell(&recipe, &settings);
     shell.env("PACKAGES", &packages);
     shell.env("WORK", &work).env("FILES", files).env("IMAGE", image).env("SETTINGS", &settings);
-    shell.env("ROOT_UUID", ROOT_UUID).env("OFFSET", root_offset().to_string());
+    shell
+        .env("FURTHER", further)
+        .env("ROOT_UUID", ROOT_UUID)
+        .env("OFFSET", root_offset().to_string());
     shell.env("KIB", root_kib(SIZE).to_string());
     process::capture(&mut shell).with_context(|| {
         let log = work.join("root/debootstrap/debootstrap.log");

@@ -4,14 +4,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Setup;
 use super::attest::{certified, verdict};
 use super::sgx::BOUND;
+use super::{Setup, exec};
 use crate::console::Session;
 use crate::debian::Debian;
 use crate::selftests::{self, Verdict};
@@ -175,5 +176,67 @@ fn press_power_button(socket: &str) -> Result<()> {
     // The greeting, an event and two answers. The machine lives on without a client.
     let answers = BufReader::new(monitor).lines().take(4).collect::<Result<Vec<_>, _>>()?;
     ensure!(!answers.iter().any(|answer| answer.contains("error")), "{answers:?}");
+    Ok(())
+}
+
+/// What the seed says of the user, and of the network.
+const USER_DATA: &str = "#cloud-config
+password: secret
+locale: C.UTF-8
+chpasswd: { expire: false }
+write_files:
+  - { path: /etc/motd, content: 'made by cloud-init' }
+";
+const NETWORK: &str = "version: 2
+ethernets:
+  eth0: { addresses: [10.9.0.2/24] }
+";
+
+/// A cloud image with a seed boots, takes a user's login, and has the network of the seed.
+pub(super) fn cloud_init(setup: &Setup) -> Result<()> {
+    let (disk, seed) = (setup.path("debian-12-cloud.img"), setup.path("seed.img"));
+    Debian::for_clouds()?.copy(&disk, DISK_SIZE)?;
+    let user_data = setup.file("user-data", USER_DATA.as_bytes())?;
+    let network = setup.file("network-config", NETWORK.as_bytes())?;
+    let seed = seed.display().to_string();
+    let words = ["--user-data", &user_data, "--network-config", &network, "--hostname", "web"];
+    let made = setup.cloister(&[&["seed", &seed][..], &words].concat())?;
+    ensure!(made.status.success(), "{made:?}");
+    let socket = Setup::socket("cloud");
+    let line = format!(
+        "run --disk {} --disk {seed},readonly --memory 1G --sgx-epc id=epc1,size=32M --net stream={socket},server=on",
+        disk.display()
+    );
+
+    let mut session = setup.session(&line.split(' ').collect::<Vec<_>>())?;
+    session.expect("web login: ", BOOT)?;
+    session.send("debian")?;
+    session.expect("Password: ", COMMAND)?;
+    session.send("secret")?;
+    session.expect("debian@web:~$ ", COMMAND)?;
+    let state = session.run("cloud-init status --wait --long; cat /etc/motd", BOOT)?;
+    ensure!(state.contains("status: done") && state.contains("made by cloud-init"), "{state}");
+    let device = session.run("ls -l /dev/sgx_enclave; ip -4 -br addr show dev eth0", COMMAND)?;
+    ensure!(device.contains("10.9.0.2/24"), "{device}");
+    // Its own kernel's ping of a machine beside it, which needs no right of its user.
+    let peer = thread::spawn({
+        let (setup, option) = (setup.clone(), format!("stream={socket}"));
+        let script = "ip addr add 10.9.0.1/24 dev eth0; ip link set eth0 up; sleep 60";
+        move || {
+            exec::run(
+                &setup,
+                "peer",
+                &["--user", "root", "--timeout", "60", "--net", &option],
+                &["sh", "-c", script],
+            )
+        }
+    });
+    let ping = session.run("until ping -c 1 -W 2 10.9.0.1; do sleep 1; done", COMMAND)?;
+    ensure!(ping.contains("1 received"), "{ping}");
+    session.send("sudo poweroff")?;
+    let exit = session.end(COMMAND)?;
+    ensure!(exit == Some(0), "exit code {exit:?}");
+    let peer = peer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    ensure!(peer.status.code() == Some(124), "{peer:?}");
     Ok(())
 }
