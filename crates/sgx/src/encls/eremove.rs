@@ -92,8 +92,9 @@ impl Platform {
                     };
                 }
                 entry.invalidate();
-                owner.remove_child();
                 owner.update_tracking(|tracking| tracking.removal_ended());
+                // Last: without children the SECS may go, and its entry be another's.
+                owner.remove_child();
                 Ok(SgxStatus::Success)
             }
         }
