@@ -87,6 +87,17 @@ pub(crate) fn rules() -> Result<PathBuf> {
     Ok(directory.join(TARGET).join("release/guest-rules"))
 }
 
+/// The kernel that runs random enclave programs, `guest/random`.
+///
+/// # Errors
+/// Cargo's own.
+pub(crate) fn random() -> Result<PathBuf> {
+    let directory = repository::cache().join("guest-random");
+    let flags = flags_of_bare("static", "guest/rules/rules.ld");
+    process::show(build_command(&directory, &flags).args(["-p", "guest-random"]))?;
+    Ok(directory.join(TARGET).join("release/guest-random"))
+}
+
 /// Flags for a program without a system under it, laid out by a linker script of the repository.
 fn flags_of_bare(relocation: &str, script: &str) -> String {
     format!(

@@ -114,6 +114,35 @@ impl Rules {
     }
 }
 
+/// What runs random enclave programs: as a guest of Cloister, and as L2.
+pub(crate) struct Random {
+    /// A kernel by the PVH boot protocol.
+    pub(crate) program: PathBuf,
+    /// Its initial RAM disk.
+    pub(crate) sigstruct: PathBuf,
+    /// L1, whose L2 it is.
+    pub(crate) l1: image::Small,
+}
+
+impl Random {
+    /// With this `cloister` in L1.
+    ///
+    /// # Errors
+    /// As [`image::Image::get`].
+    pub(crate) fn get(cloister: &Path) -> Result<Self> {
+        let archive = Archive::open()?;
+        let program = crate::guest::random()?;
+        let signed = crate::enclave::sign_random()?;
+        let sigstruct = image::write(&signed, "random-sigstruct")?;
+        let mut root = with_kvm(&archive, &crate::kernel::STOCK)?;
+        add_cloister(&mut root, cloister, &archive.unpacked_for_a_guest(PACKAGE)?)?;
+        root.file("l2/vmlinuz", 0o644, process::read(&program)?);
+        root.file("l2/initrd", 0o644, signed);
+        let l1 = image::Small::new(&archive, &crate::kernel::STOCK, &root, "random", Vec::new())?;
+        Ok(Self { program, sigstruct, l1 })
+    }
+}
+
 fn with_kvm(archive: &Archive, line: &Line) -> Result<cpio::Archive> {
     let mut root = cpio::Archive::with_console();
     root.file("init", 0o755, process::read(&crate::guest::Programs::build()?.init)?);

@@ -23,6 +23,7 @@ mod power;
 mod qemu;
 pub(crate) mod qvl;
 mod race;
+mod random;
 mod rules;
 mod setup;
 mod sgx;
@@ -239,6 +240,13 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("in_trap_mode_resets_with_enclaves_leak_nothing", |setup| {
         nested::reboots(setup, By::CloisterAlone)
     }),
+    alone("random_enclave_programs_come_to_the_same_in_trap_mode", random::programs),
+    long("10000_random_enclave_programs_come_to_the_same_in_trap_mode", random::many_programs),
+    alone("the_hammer_loses_no_epc", random::hammer),
+    alone("under_kvm_the_hammer_loses_no_epc", random::hammer_under_kvm),
+    alone("in_trap_mode_the_hammer_loses_no_epc", random::hammer_in_trap_mode),
+    long("under_kvm_30_minutes_of_the_hammer_lose_no_epc", random::long_hammer_under_kvm),
+    long("in_trap_mode_30_minutes_of_the_hammer_lose_no_epc", random::long_hammer_in_trap_mode),
     alone("linux_sgx_selftests_pass", sgx::selftests),
     alone("without_sgx2_its_selftests_skip_and_the_others_pass", sgx::selftests_without_sgx2),
     alone("linux_sgx_selftests_pass_on_four_processors", sgx::selftests_on_four_processors),

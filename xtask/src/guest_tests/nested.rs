@@ -25,7 +25,7 @@ const MANY_REBOOTS: u32 = 100;
 const LEAK: u64 = 4096;
 
 /// Words of the kernel's complaints about VMX, SGX and KVM.
-const SUBJECTS: [&str; 5] = ["x86/cpu", "vmx", "VMX", "sgx", "kvm"];
+pub(super) const SUBJECTS: [&str; 5] = ["x86/cpu", "vmx", "VMX", "sgx", "kvm"];
 
 /// What runs L2 by KVM.
 #[derive(Clone, Copy)]

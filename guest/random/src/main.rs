@@ -1,0 +1,155 @@
+//! Random enclave programs, and a hammer of SGX, on bare metal: the same program runs as a guest of Cloister
+//! however its processors are executed.
+//!
+//! The command line says what happens, after `cloister.run=`:
+//!
+//! - `programs:SEED:FIRST:COUNT`: prints `random: program NUMBER DIGEST` for each. Where an interrupt came does not
+//!   show in a digest; all else does. `trace:SEED:NUMBER` prints what a digest is of.
+//! - `hammer:SEED:SECONDS`: all processors at once, and then `random: hammer ...`.
+//!
+//! The first module (`--initrd`) is a SIGSTRUCT for the enclaves, whose contents it does not measure. A triple fault
+//! ends the machine.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "a kernel's entry, ENCLS and page tables have no safe form")]
+
+mod code;
+mod console;
+mod enclave;
+mod hammer;
+mod leaves;
+mod numbers;
+mod program;
+mod start;
+mod traps;
+
+use core::arch::asm;
+use core::fmt::Write;
+use core::panic::PanicInfo;
+use core::slice;
+
+use guest_sha256::digest;
+
+use console::Console;
+use program::Programs;
+
+/// Where user memory begins: code of ring 3, and then data.
+pub(crate) const USER: u64 = 32 << 20;
+/// ENCLU, where enclaves come out asynchronously; where they come out by EEXIT; ENCLU for all else.
+pub(crate) const AEP: u64 = USER;
+pub(crate) const OUT: u64 = USER + 0x10;
+pub(crate) const SITE: u64 = USER + 0x20;
+/// Data of processes.
+pub(crate) const USER_DATA: u64 = USER + 0x1_0000;
+/// ENCLU, and the interrupt that ends code under test.
+const ENCLU: [u8; 5] = [0x0f, 0x01, 0xd7, 0xcd, 0x80];
+const IA32_FEATURE_CONTROL: u64 = 0x3a;
+const IA32_SGXLEPUBKEYHASH0: u64 = 0x8c;
+
+static mut PROGRAMS: Programs = Programs::new(0);
+
+/// What the entry calls on each processor, with the PVH protocol's `hvm_start_info` on the first.
+#[unsafe(no_mangle)]
+extern "C" fn main(processor: u32, start_info: u64) -> ! {
+    traps::set_up(processor);
+    if processor != 0 {
+        hammer::join(processor);
+    }
+    for (place, code) in [(AEP, &ENCLU[..]), (OUT, &ENCLU[3..]), (SITE, &ENCLU)] {
+        // SAFETY: RAM that is nobody's.
+        unsafe { slice::from_raw_parts_mut(place as *mut u8, code.len()) }.copy_from_slice(code);
+    }
+    let (line, sigstruct) = told(start_info);
+    let Some((section, size)) = first_section() else {
+        let _ = writeln!(Console, "random: no EPC");
+        end();
+    };
+    let task =
+        line.split(|&byte| byte == b' ').find_map(|word| word.strip_prefix(b"cloister.run="));
+    let mut words = task.unwrap_or_default().split(|&byte| byte == b':');
+    let name = words.next().unwrap_or_default();
+    let mut number = || words.next().map_or(0, number);
+    // In trap mode an exit, after which the handler of #UD is known.
+    let _ = writeln!(Console, "random: begins");
+    match name {
+        b"programs" => programs(section, sigstruct, number(), number(), number(), false),
+        b"trace" => programs(section, sigstruct, number(), number(), 1, true),
+        b"hammer" => hammer::run(section, size, sigstruct, number(), number()),
+        _ => {
+            let _ = writeln!(Console, "random: no task");
+        }
+    }
+    end();
+}
+
+fn programs(section: u64, sigstruct: &[u8], seed: u64, first: u64, count: u64, trace: bool) {
+    // SAFETY: the first processor alone comes here, once.
+    let all = unsafe { &mut *(&raw mut PROGRAMS).cast::<Programs>() };
+    *all = Programs::new(section);
+    all.operands.set_sigstruct(sigstruct);
+    trust(&mut all.attempts, all.operands.modulus());
+    for index in first..first + count {
+        let digest = all.run(seed, index, trace);
+        let _ = writeln!(Console, "random: program {index} {digest:016x}");
+    }
+    // SAFETY: interrupts are off.
+    let (interrupts, inside) = unsafe {
+        let block = traps::block(0);
+        ((*block).interrupts, (*block).in_enclaves)
+    };
+    let _ = writeln!(Console, "random: {interrupts} interrupts, {inside} of them in enclaves");
+}
+
+/// Makes launch control trust a signer.
+pub(crate) fn trust(attempts: &mut leaves::Attempts, modulus: &[u8]) {
+    attempts.wrmsr(IA32_FEATURE_CONTROL, 0x60001);
+    for (index, part) in (IA32_SGXLEPUBKEYHASH0..).zip(digest(modulus).chunks_exact(8)) {
+        let value = part.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        attempts.wrmsr(index, value);
+    }
+}
+
+/// The command line and the first module, by `hvm_start_info`.
+fn told(start_info: u64) -> (&'static [u8], &'static [u8]) {
+    // SAFETY: the protocol gives both, and they stay where they are.
+    unsafe {
+        let list = *((start_info + 16) as *const *const u64);
+        let module = slice::from_raw_parts(*list as *const u8, *list.add(1) as usize);
+        let line = *((start_info + 24) as *const *const u8);
+        let length = (0..4096).find(|&at| *line.add(at) == 0).unwrap_or_default();
+        (slice::from_raw_parts(line, length), module)
+    }
+}
+
+fn number(word: &[u8]) -> u64 {
+    word.iter()
+        .filter(|byte| byte.is_ascii_digit())
+        .fold(0, |value, byte| u64::wrapping_mul(value, 10).wrapping_add(u64::from(byte - b'0')))
+}
+
+/// Address and size of the first EPC section (SDM vol. 3D, 33.7.2).
+fn first_section() -> Option<(u64, u64)> {
+    let leaf = core::arch::x86_64::__cpuid_count(0x12, 2);
+    let wide =
+        |low: u32, high: u32| u64::from(low & 0xffff_f000) | u64::from(high & 0xf_ffff) << 32;
+    (leaf.eax & 0xf == 1).then_some((wide(leaf.eax, leaf.ebx), wide(leaf.ecx, leaf.edx)))
+}
+
+/// Ends the machine by a triple fault.
+fn end() -> ! {
+    // SAFETY: nothing comes after it.
+    unsafe { asm!("lidt [{}]", "ud2", in(reg) &[0_u8; 10], options(noreturn)) }
+}
+
+/// What the entry of exceptions calls for one that no code under test has raised.
+#[unsafe(no_mangle)]
+extern "C" fn lost_exception(vector: u64, first: u64, second: u64) -> ! {
+    let _ = writeln!(Console, "random: lost: vector {vector} {first:x} {second:x}");
+    end();
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "random: panic: {info}");
+    end();
+}
