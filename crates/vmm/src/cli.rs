@@ -10,7 +10,7 @@ mod wording;
 pub use exec::{ExecArgs, ExecArgsError, ShellArgs};
 pub use values::ValueError;
 pub(crate) use values::on_or_off;
-pub use wording::{ExecWording, RunWording};
+pub use wording::{ExecWording, OciWording, RunWording};
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -30,6 +30,7 @@ use crate::cpu_flags::CpuConfig;
 use crate::epc_command::EpcArgs;
 use crate::gdb;
 use crate::invocation::Invocation;
+use crate::oci::OciArgs;
 use crate::ps::PsArgs;
 use crate::qemu::{self, QemuError};
 use crate::qmp::Listen;
@@ -75,6 +76,9 @@ pub enum Command {
         #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Run containers in machines with SGX, for podman and containerd (an OCI runtime)
+    #[command(version)]
+    Oci(OciArgs),
     /// List this user's running machines
     Ps(PsArgs),
     /// Show the EPC of running machines, refreshed every second (q quits)

@@ -142,6 +142,15 @@ impl Daemon {
         matches!(poll(&mut starter, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
     }
 
+    /// Lets the process that was started end well, and keeps the standard streams.
+    ///
+    /// # Errors
+    ///
+    /// The process that was started has ended.
+    pub fn ready_with_streams(mut self) -> io::Result<()> {
+        self.starter.write_all(&[READY])
+    }
+
     /// Leaves the terminal, and lets the process that was started end well.
     ///
     /// # Errors

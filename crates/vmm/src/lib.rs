@@ -29,6 +29,7 @@ pub mod machine;
 pub mod memory;
 pub mod net;
 pub mod nodes;
+pub mod oci;
 pub mod own_file;
 pub mod pidfile;
 pub mod platform_dir;

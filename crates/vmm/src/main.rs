@@ -19,6 +19,7 @@ use cloister_vmm::gdb;
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
 use cloister_vmm::net::{Network, Passt};
+use cloister_vmm::oci;
 use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, QemuWording, Request};
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         complain(&error.to_string());
         return ExitCode::from(FAILURE);
     }
-    let ended = match cli::parse(std::env::args_os()) {
+    let ended = match cli::parse(oci::words(std::env::args_os())) {
         Ok(Command::Run(args)) => run(*args),
         Ok(Command::Exec(args)) => return exec(args.into_config()),
         Ok(Command::Shell(args)) => return exec(args.into_config()),
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
         Ok(Command::Seed(args)) => {
             seed::seed(&args).map_err(|error| error.to_string()).and_then(|said| tell(&said))
         }
+        // SAFETY: main has started no thread.
+        Ok(Command::Oci(args)) => return ExitCode::from(unsafe { oci::run(args) }),
         Ok(Command::Ps(args)) => {
             ps::ps(&args).map_err(|error| error.to_string()).and_then(|text| tell(&text))
         }
@@ -120,7 +123,7 @@ fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
         }
         sleep_exactly();
         // SAFETY: as above.
-        let ended = unsafe { exec::run(config, &passt, &register, &ExecWording) };
+        let ended = unsafe { exec::run(config, &passt, &register, &ExecWording, None) };
         ended.map_err(|complaint| ExecWording.line(&complaint))
     });
     ExitCode::from(ended.unwrap_or_else(|line| {

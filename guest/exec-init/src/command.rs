@@ -1,6 +1,6 @@
 //! The command, from its start to its end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::host::{Control, Order, port, pump};
 use crate::settings::Settings;
-use crate::{doing, system};
+use crate::{doing, privileges, system};
 
 /// How the command ended.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub(crate) fn run(settings: &Settings, control: &Control) -> Result<io::Result<E
     command.args(arguments).env_clear().envs(settings.environment.iter().cloned());
     command.current_dir(&settings.directory);
     let (pumps, terminal) = doing("connect the streams", connect(settings, &mut command))?;
+    if settings.container.is_some() {
+        doing("make the working directory", fs::create_dir_all(&settings.directory))?;
+    }
     confine(settings, &mut command);
     let child = match command.spawn() {
         Ok(child) => child,
@@ -39,8 +42,10 @@ pub(crate) fn run(settings: &Settings, control: &Control) -> Result<io::Result<E
     // The ends of pipes that the child has are closed here.
     drop(command);
     let process = child.id() as i32;
+    // A container's signals are for its process alone.
+    let target = if settings.container.is_some() { process } else { -process };
     let listening = control.listen(move |order| match (order, &terminal) {
-        (Order::Signal(signal), _) => system::kill(-process, signal),
+        (Order::Signal(signal), _) => system::kill(target, signal),
         (Order::Resize(rows, columns), Some(terminal)) => {
             system::resize(terminal, rows, columns);
         }
@@ -93,9 +98,13 @@ fn connect(
 fn confine(settings: &Settings, command: &mut Command) {
     let (ids, umask) = (settings.ids.clone(), settings.umask);
     let terminal = settings.terminal.is_some();
+    let rights = settings.container.as_ref().map(privileges::Rights::of);
     system::before_exec(command, move || {
         system::new_session(terminal)?;
-        system::become_user(&ids)?;
+        match &rights {
+            Some(rights) => rights.take(|| system::become_user(&ids))?,
+            None => system::become_user(&ids)?,
+        }
         system::set_umask(umask);
         Ok(())
     });

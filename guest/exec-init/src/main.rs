@@ -6,8 +6,10 @@
 
 mod aesm;
 mod command;
+mod container;
 mod host;
 mod network;
+mod privileges;
 mod root;
 mod settings;
 mod system;

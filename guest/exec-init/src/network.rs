@@ -82,10 +82,12 @@ fn configure(interface: u32, network: &Network) -> Result<()> {
     send(message)
 }
 
-/// Has programs ask these for names. The host's file may be a link to one that is not here.
+/// Has programs ask these for names. The host's file may be a link to one that is not here. One that is mounted
+/// there is whoever's that has mounted it.
 fn write_resolv_conf(servers: &[Ipv4Addr]) -> Result<()> {
     let path = Path::new("/etc/resolv.conf");
     match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(()),
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }

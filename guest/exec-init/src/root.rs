@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::settings::Settings;
-use crate::{doing, system};
+use crate::{container, doing, system};
 
 /// The tag of the file system with all shares.
 const TAG: &str = "cloister";
@@ -14,6 +14,8 @@ const TAG: &str = "cloister";
 const PARTITIONS: u32 = 128;
 /// Folders of which a root has one.
 const PROGRAMS: [&str; 3] = ["usr/bin", "bin", "sbin"];
+/// Where the root is made.
+pub(crate) const NEW: &str = "/new";
 /// The share that is the root.
 const ROOT: &str = "root";
 
@@ -40,7 +42,18 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
     let layers = format!(
         "lowerdir={lower},upperdir=/ram/upper,workdir=/ram/work,xino=off,index=off,metacopy=off"
     );
-    mount("overlay", "overlay", "/new", &layers, 0)?;
+    mount("overlay", "overlay", NEW, &layers, 0)?;
+    match &settings.container {
+        Some(container) => container::furnish(container, settings.provisioning)?,
+        None => furnish(settings)?,
+    }
+    system::bring_loopback_up();
+    system::set_host_name(settings.host_name.as_deref().unwrap_or("cloister"));
+    doing("go to the new root", system::move_root(NEW))
+}
+
+/// Gives the root of a command what a system has.
+fn furnish(settings: &Settings) -> Result<(), String> {
     for (kind, place, options, flags) in [
         ("proc", "proc", "", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
         ("sysfs", "sys", "", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
@@ -64,12 +77,13 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
         let place = Path::new("/new").join(share.place.strip_prefix("/").unwrap_or(&share.place));
         let source = format!("/shares/{}", share.share);
         doing(&format!("make {}", share.place.display()), fs::create_dir_all(&place))?;
-        doing(&format!("bind {}", share.place.display()), system::bind(&source, &place))?;
+        doing(
+            &format!("bind {}", share.place.display()),
+            system::bind(source.as_ref(), &place, libc::MS_NOSUID | libc::MS_NODEV),
+        )?;
     }
     open_enclave_devices(settings);
-    system::bring_loopback_up();
-    system::set_host_name("cloister");
-    doing("go to the new root", system::move_root("/new"))
+    Ok(())
 }
 
 /// Mounts the disk's file system that has programs, or that of its first partition that does, and returns
@@ -111,7 +125,13 @@ fn open_enclave_devices(settings: &Settings) {
     }
 }
 
-fn mount(source: &str, kind: &str, place: &str, options: &str, flags: u64) -> Result<(), String> {
+pub(crate) fn mount(
+    source: &str,
+    kind: &str,
+    place: &str,
+    options: &str,
+    flags: u64,
+) -> Result<(), String> {
     doing(&format!("make {place}"), fs::create_dir_all(place))?;
     let what = format!("mount {kind} at {place}");
     doing(&what, system::mount(source, place, kind, flags, options))

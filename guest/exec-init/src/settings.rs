@@ -16,6 +16,53 @@ pub(crate) struct Mount {
     pub(crate) place: PathBuf,
 }
 
+/// What a container has besides.
+#[derive(Debug, Default)]
+pub(crate) struct Container {
+    /// The root cannot be changed (`O`, a number: 1).
+    pub(crate) fixed_root: bool,
+    /// Mounts, in their order (`F`).
+    pub(crate) mounts: Vec<ContainerMount>,
+    /// What is hidden (`V`), and what cannot be changed (`Y`).
+    pub(crate) masked: Vec<String>,
+    pub(crate) fixed: Vec<String>,
+    /// Settings of the kernel, as in `/proc/sys` (`S`, `NAME=VALUE`).
+    pub(crate) sysctls: Vec<(OsString, OsString)>,
+    /// What the process may have of resources, and what it can raise that to (`L`, numbers of 4 bytes: which,
+    /// then both in two halves, the lower first).
+    pub(crate) limits: Vec<(u32, u64, u64)>,
+    /// Sets of capabilities: bounding, effective, permitted, inheritable, ambient (`G`, numbers of 4 bytes, two
+    /// for each, the lower half first).
+    pub(crate) capabilities: [u64; 5],
+    /// No program gives the process more rights (`W`, nothing).
+    pub(crate) no_new_privileges: bool,
+}
+
+/// A mount of a container (`F`: flags of mount(2) in 4 bytes, then kind, source, place and options, each but the
+/// last with a zero after it). A source of the kind `bind` is a share.
+#[derive(Debug)]
+pub(crate) struct ContainerMount {
+    pub(crate) flags: u32,
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) place: String,
+    pub(crate) options: String,
+}
+
+impl ContainerMount {
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (flags, texts) = value.split_first_chunk()?;
+        let mut texts = std::str::from_utf8(texts).ok()?.splitn(4, '\0').map(str::to_owned);
+        Some(Self {
+            flags: u32::from_le_bytes(*flags),
+            kind: texts.next()?,
+            source: texts.next()?,
+            place: texts.next()?,
+            options: texts.next()?,
+        })
+    }
+}
+
 /// A network device and what it is told.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -54,6 +101,10 @@ pub(crate) struct Settings {
     pub(crate) provisioning: bool,
     /// The host quotes (`Q`, nothing).
     pub(crate) quoting: bool,
+    /// The machine's name (`H`).
+    pub(crate) host_name: Option<String>,
+    /// The root is a container's, and has nothing but what is said of it (`O`, which comes before the rest).
+    pub(crate) container: Option<Container>,
 }
 
 impl Settings {
@@ -95,11 +146,41 @@ impl Settings {
                 b'B' => settings.disk = true,
                 b'P' => settings.provisioning = true,
                 b'Q' => settings.quoting = true,
-                _ => return None,
+                b'H' => settings.host_name = Some(text.into_string().ok()?),
+                b'O' => {
+                    let fixed_root = numbers.first() == Some(&1);
+                    settings.container = Some(Container { fixed_root, ..Container::default() });
+                }
+                _ => settings.container.as_mut()?.put(letter, value, &numbers)?,
             }
         }
         let complete = !settings.command.is_empty() && settings.ids.len() >= 2;
         complete.then_some(settings)
+    }
+}
+
+impl Container {
+    fn put(&mut self, letter: u8, value: &[u8], numbers: &[u32]) -> Option<()> {
+        let text = || String::from_utf8(value.to_vec()).ok();
+        let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        match letter {
+            b'F' => self.mounts.push(ContainerMount::parse(value)?),
+            b'V' => self.masked.push(text()?),
+            b'Y' => self.fixed.push(text()?),
+            b'S' => self.sysctls.push(split(value)?),
+            b'L' => {
+                let &[which, soft, soft_high, hard, hard_high] = numbers else { return None };
+                self.limits.push((which, whole(soft, soft_high), whole(hard, hard_high)));
+            }
+            b'G' => {
+                let halves = <[u32; 10]>::try_from(numbers).ok()?;
+                self.capabilities =
+                    std::array::from_fn(|set| whole(halves[2 * set], halves[2 * set + 1]));
+            }
+            b'W' => self.no_new_privileges = true,
+            _ => return None,
+        }
+        Some(())
     }
 }
 

@@ -58,12 +58,30 @@ pub(crate) fn unmount(place: &str) -> Result<()> {
     check(unsafe { libc::umount(place.as_ptr()) }.into())
 }
 
-/// Shows a folder at another place too.
-pub(crate) fn bind(source: &str, place: &Path) -> Result<()> {
-    let (source, place) = (CString::new(source)?, text(place)?);
-    let flags = libc::MS_BIND | libc::MS_NOSUID | libc::MS_NODEV;
+/// Shows a folder or a file at another place too.
+pub(crate) fn bind(source: &Path, place: &Path, flags: u64) -> Result<()> {
+    let (source, place) = (text(source)?, text(place)?);
+    let flags = libc::MS_BIND | flags;
     // SAFETY: the strings end in zero and outlive the call.
     check(unsafe { libc::mount(source.as_ptr(), place.as_ptr(), null(), flags, null()) }.into())
+}
+
+/// Gives a mount other flags (MS_RDONLY and its like).
+pub(crate) fn remount(place: &Path, flags: u64) -> Result<()> {
+    let place = text(place)?;
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | flags;
+    // SAFETY: the string ends in zero and outlives the call.
+    check(unsafe { libc::mount(null(), place.as_ptr(), null(), flags, null()) }.into())
+}
+
+/// Makes a character device that everybody may use, whatever the umask.
+pub(crate) fn make_device(place: &Path, device: u64) -> Result<()> {
+    let place = text(place)?;
+    // SAFETY: the string ends in zero and outlives the calls.
+    unsafe {
+        check(libc::mknod(place.as_ptr(), libc::S_IFCHR | 0o666, device).into())?;
+        check(libc::chmod(place.as_ptr(), 0o666).into())
+    }
 }
 
 /// Makes a mounted folder the root. The initramfs cannot be left otherwise: pivot_root(2) refuses it.

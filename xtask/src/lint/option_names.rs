@@ -21,13 +21,14 @@ const LIBRARIES: [&str; 9] = [
 /// Those of them in which any text may be shown to the user. Others have texts in other languages.
 const ALL_TEXT: [&str; 4] = ["crates/devices", "crates/epc-view", "crates/attest", "crates/vmm"];
 /// Code with a command line of its own, or for another program.
-const FRONT_ENDS: [&str; 7] = [
+const FRONT_ENDS: [&str; 8] = [
     "crates/vmm/src/cli.rs",
     "crates/vmm/src/cli",
     "crates/vmm/src/qemu",
     "crates/vmm/src/epc_command",
     "crates/vmm/src/attestation",
     "crates/vmm/src/seed.rs",
+    "crates/vmm/src/oci",
     "crates/vmm/src/net/passt.rs",
 ];
 

@@ -288,6 +288,7 @@ impl MachineArgs {
             kernel: self.kernel.as_deref().map(Kernel::at).or_else(Kernel::find),
             root: image.is_none().then_some(self.root),
             directory,
+            container: None,
         })
     }
 

@@ -91,6 +91,31 @@ impl Wording for ExecWording {
     }
 }
 
+/// The annotations and options of `cloister oci`.
+#[derive(Clone, Copy, Debug)]
+pub struct OciWording;
+
+impl Wording for OciWording {
+    fn option(&self, setting: Setting) -> Option<&'static str> {
+        Some(match setting {
+            Setting::Kernel => "--kernel",
+            Setting::Platform => "--platform",
+            Setting::Share => "config.json",
+            Setting::Memory => "cloister.memory",
+            Setting::Cpus => "cloister.cpus",
+            Setting::Cpu => "cloister.cpu",
+            Setting::Network => "cloister.net",
+            Setting::Epc => "cloister.epc",
+            // There is none here, and what is not set is not complained of.
+            _ => return None,
+        })
+    }
+
+    fn fix(&self, fix: &Fix) -> String {
+        ExecWording.fix(fix)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,10 @@
 //! signals, the terminal's size and the command's end.
 
 mod console;
+mod container;
 mod initramfs;
 mod kernel;
+mod orders;
 mod run;
 mod session;
 mod settings;
@@ -17,7 +19,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use container::{Container, Limit, Mount, Source};
 pub use kernel::Kernel;
+pub use orders::{Orders, START};
 pub use run::run;
 
 use crate::attestation::Certified;
@@ -85,4 +89,6 @@ pub struct ExecConfig {
     pub quiet: bool,
     /// Confine the processes.
     pub sandbox: bool,
+    /// The root is a container's, which has this instead of what a command sees of the host.
+    pub container: Option<Container>,
 }

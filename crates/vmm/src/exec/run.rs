@@ -14,10 +14,11 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use super::console::LastLines;
 use super::kernel::CACHED;
+use super::orders::{Orders, Released};
 use super::session::{BOOT_LIMIT, End, Session};
 use super::settings::Settings;
 use super::waiting::Waiting;
-use super::{ExecConfig, KernelConsole, initramfs, streams};
+use super::{Container, ExecConfig, KernelConsole, Source, initramfs, streams};
 use crate::attestation::start_service;
 use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
@@ -46,7 +47,8 @@ const QUIET: &str = "console=ttyS0 loglevel=3 panic=-1";
 const LOUD: &str = "console=ttyS0 panic=-1";
 
 /// Runs the command to its end and returns its exit code. `passt` is the program of the host's network,
-/// `register` the list of the user's machines, and `wording` names options.
+/// `register` the list of the user's machines, and `wording` names options. With `orders` the machine is made, and
+/// begins when they say so.
 ///
 /// # Errors
 ///
@@ -61,6 +63,7 @@ pub unsafe fn run(
     passt: &Passt,
     register: &Register,
     wording: &'static dyn Wording,
+    orders: Option<Orders<'_>>,
 ) -> Result<u8, Complaint> {
     if INIT.is_empty() {
         let why = "this cloister was built without the program that is PID 1 of the machine";
@@ -117,8 +120,17 @@ pub unsafe fn run(
     let output = console(&config.console, &last_lines)?;
 
     let name = Path::new(&config.command[0]).file_name().unwrap_or(&config.command[0]);
-    let entry = Entry::new(name.to_string_lossy().into_owned(), "exec", &config.machine);
+    let entry = match &config.container {
+        Some(container) => Entry::new(container.id.clone(), "oci", &config.machine),
+        None => Entry::new(name.to_string_lossy().into_owned(), "exec", &config.machine),
+    };
     let _registered = register.list(&entry);
+    let orders = match orders.map(Orders::await_start) {
+        Some(Ok(Released::Started(orders))) => Some(orders),
+        Some(Ok(Released::Ended(signal))) => return Ok(signalled(signal)),
+        Some(Err(error)) => return Err(refused("the start cannot be waited for")(error)),
+        None => None,
+    };
     // From here on signals are the command's.
     terminal::hold_stop_signals().map_err(refused("the host does not let signals wait"))?;
     // What the command writes to this process's output is as long as it likes.
@@ -136,7 +148,8 @@ pub unsafe fn run(
     let watching = session
         .watch_time(config.timeout, waiting.clone(), &sandbox)
         .and_then(|()| session.watch_folders(server.socket(), &sandbox));
-    watching.map_err(refused("the host gives no thread"))?;
+    let obeying = orders.map_or(Ok(()), |orders| session.obey(orders, &sandbox));
+    watching.and(obeying).map_err(refused("the host gives no thread"))?;
     let raw = if terminal { RawMode::enter() } else { Ok(None) };
     let raw = raw.map_err(refused("the terminal refuses raw mode"))?;
     let machine = Arc::new(machine);
@@ -150,7 +163,7 @@ pub unsafe fn run(
         return Ok(code);
     }
     if let Some(signal) = control.signal() {
-        return Ok(u8::try_from(SIGNALLED + signal).unwrap_or(super::FAILURE));
+        return Ok(signalled(signal));
     }
     if end == Some(End::NoFolders) {
         let why = "the process that serves the host's folders has ended before the command did";
@@ -170,6 +183,11 @@ pub unsafe fn run(
     let why = "the machine ended before the command did: the lines above are its last";
     let fix = "if it had too little memory, give it more";
     Err(Complaint::new(Setting::Memory, why, fix))
+}
+
+/// The exit code of what this signal has ended.
+fn signalled(signal: i32) -> u8 {
+    u8::try_from(SIGNALLED.saturating_add(signal)).unwrap_or(super::FAILURE)
 }
 
 /// What the host refuses that nothing was set for.
@@ -205,6 +223,12 @@ fn open_folders(config: &ExecConfig) -> Result<Vec<Folder>, Complaint> {
         let root = Folder::open(ROOT, root, false).map_err(|error| complaint(&error))?;
         folders.push(root.valid_for(ROOT_IS_STEADY));
     }
+    for (index, mount) in config.container.iter().flat_map(|of| of.mounts.iter().enumerate()) {
+        if let Source::Host { path, writable } = &mount.source {
+            let opened = Folder::open_any(&bound(index), path, *writable);
+            folders.push(opened.map_err(|error| complaint(&error))?);
+        }
+    }
     for (index, folder) in config.folders.iter().enumerate() {
         let opened = Folder::open(&share(index), &folder.path, folder.writable);
         folders.push(opened.map_err(|error| complaint(&error))?);
@@ -215,6 +239,11 @@ fn open_folders(config: &ExecConfig) -> Result<Vec<Folder>, Complaint> {
 /// The name of a folder beside the root.
 fn share(index: usize) -> String {
     format!("folder{index}")
+}
+
+/// The name of what a container's mount of this number shows.
+fn bound(index: usize) -> String {
+    format!("mount{index}")
 }
 
 /// What PID 1 is told.
@@ -233,10 +262,13 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
     if config.root.is_none() {
         settings.put(b'B', b"");
     }
-    settings.put_numbers(b'I', ids(config.user));
-    let mask = umask(Mode::empty());
-    umask(mask);
-    settings.put_numbers(b'K', [mask.as_raw_mode()]);
+    if let Some(container) = &config.container {
+        put_container(&mut settings, container);
+    }
+    let groups = config.container.iter().flat_map(|container| container.groups.iter().copied());
+    settings.put_numbers(b'I', ids(config.user).into_iter().chain(groups));
+    let mask = config.container.as_ref().map_or_else(own_umask, |container| container.umask);
+    settings.put_numbers(b'K', [mask]);
     if terminal {
         let (rows, columns) = terminal_size();
         settings.put_numbers(b'T', [rows, columns]);
@@ -256,6 +288,43 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
         settings.put(b'Q', b"");
     }
     settings.into_bytes()
+}
+
+/// What a container has besides.
+fn put_container(settings: &mut Settings, container: &Container) {
+    settings.put(b'H', container.host_name.as_bytes());
+    settings.put_numbers(b'O', [u32::from(container.fixed_root)]);
+    for (index, mount) in container.mounts.iter().enumerate() {
+        let (kind, source) = match &mount.source {
+            Source::Host { .. } => ("bind", bound(index)),
+            Source::Kind(kind) => (kind.as_str(), kind.clone()),
+        };
+        let texts = [kind, &source, &mount.place, &mount.options].join("\0");
+        settings.put(b'F', &[&mount.flags.to_le_bytes(), texts.as_bytes()].concat());
+    }
+    for (letter, paths) in [(b'V', &container.masked), (b'Y', &container.fixed)] {
+        for path in paths {
+            settings.put(letter, path.as_bytes());
+        }
+    }
+    for (name, value) in &container.sysctls {
+        settings.put_pair(b'S', name.as_ref(), value.as_ref());
+    }
+    for limit in &container.limits {
+        let values = [limit.soft, limit.hard].map(u64::to_le_bytes).concat();
+        settings.put(b'L', &[&limit.resource.to_le_bytes()[..], &values].concat());
+    }
+    settings.put(b'G', &container.capabilities.map(u64::to_le_bytes).concat());
+    if container.no_new_privileges {
+        settings.put(b'W', b"");
+    }
+}
+
+/// The mask of new files' modes of this process.
+fn own_umask() -> u32 {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask.as_raw_mode()
 }
 
 /// User, group and further groups.

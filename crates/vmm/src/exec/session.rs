@@ -13,6 +13,7 @@ use rustix::stdio::{stderr, stdin, stdout};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 use vmm_sys_util::signal::register_signal_handler;
 
+use super::orders;
 use super::run::terminal_size;
 use super::streams::{Offered, Streams, copy, write_all};
 use super::waiting::Waiting;
@@ -43,6 +44,7 @@ pub(super) enum End {
 /// The command of a machine.
 pub(super) struct Session {
     control: Control,
+    guest: Arc<OwnedFd>,
     offered: Arc<Offered>,
     /// Once it is known; the first stands.
     end: Arc<Mutex<Option<End>>>,
@@ -81,9 +83,9 @@ impl Session {
         stream("ending", Box::new(ending))?;
         pass_signals_on(control, sandbox, &guest, offered.clone())?;
         if terminal {
-            pass_sizes_on(sandbox, guest)?;
+            pass_sizes_on(sandbox, guest.clone())?;
         }
-        Ok(Self { control: control.clone(), offered, end })
+        Ok(Self { control: control.clone(), guest, offered, end })
     }
 
     /// Ends a machine that does not reach the command within [`BOOT_LIMIT`], and one whose command runs for
@@ -126,6 +128,22 @@ impl Session {
             control.quit();
         };
         spawn("folders", ThreadKind::Signals, sandbox, Box::new(watch)).map(drop)
+    }
+
+    /// Passes signals on that come as orders.
+    pub(super) fn obey(&self, orders: OwnedFd, sandbox: &Sandbox) -> io::Result<()> {
+        let (control, guest, offered) =
+            (self.control.clone(), self.guest.clone(), self.offered.clone());
+        let obey = move || {
+            while let Some(signal) = orders::next(&orders) {
+                if offered.is_reached() {
+                    tell(&guest, b'S', [signal.unsigned_abs(), 0]);
+                } else if orders::ends(signal) {
+                    control.quit_for(signal);
+                }
+            }
+        };
+        spawn("orders", ThreadKind::Signals, sandbox, Box::new(obey)).map(drop)
     }
 
     /// Why the machine was told to end, if it was.

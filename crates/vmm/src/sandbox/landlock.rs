@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use libc::{
     SYS_landlock_add_rule, SYS_landlock_create_ruleset, SYS_landlock_restrict_self, c_long, syscall,
 };
+use rustix::fs::{FileType, fstat};
 use rustix::thread::set_no_new_privs;
 
 /// `struct landlock_ruleset_attr` (include/uapi/linux/landlock.h).
@@ -50,6 +51,8 @@ struct PathBeneath {
 const PATH_BENEATH: u32 = 1;
 /// To open files for reading, and to list folders.
 const READ: u64 = 0b1100;
+/// The rights to a file that is no folder: execution, writing, reading, truncation, ioctl(2) of a device.
+const FILE: u64 = 0b1100_0000_0000_0111;
 
 /// Takes from the calling thread, and from those that it will start, every right that Landlock knows:
 /// no file can be opened, made or removed by its name. What is open stays open. Returns the version of
@@ -58,8 +61,8 @@ pub(super) fn restrict() -> io::Result<Option<c_long>> {
     restrict_to([].into_iter())
 }
 
-/// As the machine's process is restricted, but below these folders, each of which may be written or only
-/// read.
+/// As the machine's process is restricted, but below these folders, and for these files, each of which may be
+/// written or only read.
 ///
 /// # Errors
 ///
@@ -92,6 +95,8 @@ fn restrict_to<'a>(
     };
     for (folder, writable) in folders {
         let allowed_access = if writable { attributes.handled_access_fs } else { READ };
+        let is_folder = FileType::from_raw_mode(fstat(folder)?.st_mode) == FileType::Directory;
+        let allowed_access = if is_folder { allowed_access } else { allowed_access & FILE };
         let rule = PathBeneath { allowed_access, parent_fd: folder.as_raw_fd() };
         let (at, rule) = (ruleset.as_raw_fd(), &raw const rule);
         // SAFETY: the kernel reads one structure of its own type.

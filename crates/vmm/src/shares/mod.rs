@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use cloister_devices::virtio::FileSystem;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use thiserror::Error;
 
 pub use server::FileServer;
@@ -111,6 +111,26 @@ impl Folder {
         let path = &fs::canonicalize(path).map_err(failed)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let file = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        Ok(Self { name: name.to_owned(), file, writable, valid: Duration::from_secs(1) })
+    }
+
+    /// Opens a folder or a regular file, of this name where a server shows several.
+    ///
+    /// # Errors
+    ///
+    /// [`ShareError`].
+    pub fn open_any(name: &str, path: &Path, writable: bool) -> Result<Self, ShareError> {
+        if path.is_dir() {
+            return Self::open(name, path, writable);
+        }
+        let failed = |reason| ShareError { path: path.to_owned(), reason };
+        let path = &fs::canonicalize(path).map_err(failed)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let found = fstat(&file).map_err(|error| failed(error.into()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(failed(io::Error::other("it is neither a folder nor a regular file")));
+        }
         Ok(Self { name: name.to_owned(), file, writable, valid: Duration::from_secs(1) })
     }
 
