@@ -18,6 +18,8 @@ pub(crate) struct Programs {
     pub(crate) bench: PathBuf,
     pub(crate) exits: PathBuf,
     pub(crate) programs: PathBuf,
+    pub(crate) posix: PathBuf,
+    pub(crate) peer: PathBuf,
     pub(crate) enclave: PathBuf,
 }
 
@@ -33,6 +35,7 @@ impl Programs {
         let mut cargo = build_command(&programs, "-C relocation-model=static");
         cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo"]);
         cargo.args(["-p", "guest-bench", "-p", "guest-exits", "-p", "guest-programs"]);
+        cargo.args(["-p", "guest-posix", "-p", "guest-peer"]);
         process::show(&mut cargo)?;
 
         let enclave = repository::cache().join("guest-enclave");
@@ -47,6 +50,8 @@ impl Programs {
             bench: path(&programs, "guest-bench"),
             exits: path(&programs, "guest-exits"),
             programs: path(&programs, "guest-programs"),
+            posix: path(&programs, "guest-posix"),
+            peer: path(&programs, "guest-peer"),
             enclave: path(&enclave, "guest-enclave"),
         })
     }

@@ -17,8 +17,10 @@ mod kvm;
 mod monitor;
 mod nested;
 mod net;
+mod oci;
 pub(crate) mod pce;
 mod policy;
+mod posix;
 mod power;
 mod qemu;
 pub(crate) mod qvl;
@@ -116,6 +118,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_with_a_socket_of_its_own_ends_with_the_commands_code", net::exec_server),
     test("a_command_reaches_the_hosts_network_and_is_reached", net::user),
     test("a_command_reaches_an_interface_of_the_host", net::tap),
+    test("a_command_has_names_datagrams_pings_and_ipv6_on_the_hosts_network", net::protocols),
     test("wrong_networks_are_refused", bad_input::networks),
     test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),
     test("exec_ends_when_the_hosts_folders_are_gone", exec::folders_gone),
@@ -128,6 +131,10 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_takes_words_and_variables_as_they_are", exec::words),
     test("exec_passes_signals_on", exec::signals),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
+    test("a_shared_folder_answers_posix_calls_as_the_host_does", posix::calls),
+    test("oci_says_what_is_wrong_as_engines_expect_it", oci::errors),
+    long("oci_containers_of_podman_run_enclaves_in_machines", oci::podman),
+    long("oci_containers_of_containerd_run_enclaves_in_machines", oci::containerd),
     test("a_quote_from_the_aesm_socket_is_accepted_under_its_root_alone", attest::quotes),
     test("quotes_of_two_platforms_are_accepted_under_their_one_authority", attest::one_authority),
     test("without_the_provision_file_or_the_option_nothing_is_quoted", attest::withheld),

@@ -17,7 +17,7 @@ use super::setup::expect;
 use crate::apt::Archive;
 use crate::console::Transcript;
 use crate::image::hex;
-use crate::process;
+use crate::{guest, process};
 
 /// The word of the file that the server has.
 const FILE: &str = "data";
@@ -142,6 +142,48 @@ pub(super) fn tap(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// A command has names, datagrams, pings and a thousand connections at once on the host's network, by IPv4 and IPv6.
+pub(super) fn protocols(setup: &Setup) -> Result<()> {
+    let archive = Archive::open()?;
+    let passt = archive.unpacked("passt")?.join("usr/bin");
+    let place = Place::new(setup, &archive, "net-protocols")?;
+    // Others wait for it.
+    drop(archive);
+    let Some(place) = place else { return Ok(()) };
+    let (folder, busybox) = (&place.folder, &place.busybox);
+    let peer = Path::new(folder).join("peer");
+    fs::copy(guest::Programs::build()?.peer, &peer)?;
+    let peer = peer.display();
+    // An address of IPv6 comes by router advertisement, a while after the start.
+    let script = format!(
+        "ulimit -n 4096; getent ahostsv4 any.example | head -n 1 | cut -d ' ' -f 1
+         {peer} udp 192.0.2.1 200; {peer} tcp 192.0.2.1 1000
+         {busybox} ping -c 3 -W 10 192.0.2.1 | grep -o '3 packets received'
+         for second in $(seq 20); do
+             ip -6 addr show dev eth0 scope global | grep -q 'inet6.*dynamic' && break; sleep 1
+         done
+         {peer} udp fd00:2::1 200; {peer} tcp fd00:2::1 1000
+         {busybox} ping6 -c 3 -W 10 fd00:2::1 | grep -o '3 packets received'"
+    );
+    let outside = format!(
+        "ip link add out0 type veth peer name far0
+         ip addr add 192.0.2.1/24 dev out0; ip -6 addr add fd00:2::1/64 dev out0 nodad
+         ip link set out0 up; ip link set far0 up
+         ip route add default via 192.0.2.254; ip -6 route add default via fd00:2::fe
+         echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range
+         echo nameserver 192.0.2.1 > {folder}/resolv.conf; mount --bind {folder}/resolv.conf /etc/resolv.conf
+         ulimit -n 4096; {peer} serve > {folder}/served & server=$!
+         while ! grep -q ready {folder}/served; do sleep 0.1; done
+         code=0; PATH={passt}:$PATH \"$@\" || code=$?; kill $server; exit $code",
+        passt = passt.display(),
+    );
+    let Some(output) = place.run(setup, &outside, "user", &script)? else { return Ok(()) };
+
+    let family =
+        "udp: 200 datagrams came back\ntcp: 1000 connections at once\n3 packets received\n";
+    check(&output, &format!("192.0.2.77\n{family}{family}"))
+}
+
 fn check(output: &Output, expected: &str) -> Result<()> {
     let (written, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -195,7 +237,7 @@ impl Place {
         inside: &str,
     ) -> Result<Option<Output>> {
         let mut unshare = Command::new("unshare");
-        unshare.arg("--net");
+        unshare.args(["--net", "--mount"]);
         if !is_root()? {
             unshare.args(["--user", "--map-root-user"]);
         }
