@@ -38,10 +38,10 @@ macro_rules! bits {
 const LEAF_1_ECX: u32 = bits!(0, 1, 9, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 30, 31);
 /// Leaf 1, ECX, where the processor has VMX.
 const LEAF_1_ECX_VMX: u32 = bits!(5);
-/// Leaf 1, EDX: FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE-36,
+/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE-36,
 /// CLFSH, MMX, FXSR, SSE, SSE2, SS.
 const LEAF_1_EDX: u32 =
-    bits!(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27);
+    bits!(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27);
 /// Leaf 1, ECX, where XCR0 may have AVX: FMA, AVX, F16C.
 const LEAF_1_ECX_AVX: u32 = bits!(12, 28, 29);
 /// Leaf 7, EBX: FSGSBASE, TSC_ADJUST, BMI1, SMEP, BMI2, ERMS, INVPCID, RDSEED, ADX, SMAP,

@@ -4,6 +4,9 @@ use cloister_x86::Gpr;
 use cloister_x86::regs::Rflags;
 
 use crate::cpu::Cpu;
+use crate::exec::system::virtual_8086::{
+    InterruptFlag, check_popped, flags_with_vif, interrupt_flag,
+};
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
 use crate::flags::Flags;
@@ -67,26 +70,22 @@ extern "C" fn sahf(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-/// Virtual-8086 mode with IOPL below 3 may neither push nor pop the flags (SDM Vol. 3B, 20.2.7;
-/// the virtual-mode extensions are not there).
-fn check_virtual_8086(cpu: &mut Cpu) -> Exec {
-    if cpu.arch.system_flags.contains(Rflags::VM) && cpu.arch.iopl() < 3 {
-        return Err(cpu.gp(0));
-    }
-    Ok(())
-}
-
 /// VM and RF are pushed as 0 (SDM Vol. 2B, PUSHF).
 extern "C" fn push_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    check_virtual_8086(cpu)?;
-    let value = cpu.rflags() & !(Rflags::VM | Rflags::RF).bits();
-    cpu.push(T::trunc(value))
+    let value = match interrupt_flag(cpu, T::SIZE as u8)? {
+        InterruptFlag::Own => cpu.rflags(),
+        InterruptFlag::Virtual => flags_with_vif(cpu),
+    };
+    cpu.push(T::trunc(value & !(Rflags::VM | Rflags::RF).bits()))
 }
 
 /// Which flags change depends on operand size, CPL and IOPL (SDM Vol. 2B, table 4-15).
 extern "C" fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
-    check_virtual_8086(cpu)?;
-    let value = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
+    let flag = interrupt_flag(cpu, T::SIZE as u8)?;
+    let mut value = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
+    if flag == InterruptFlag::Virtual {
+        check_popped(cpu, value)?;
+    }
     cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));
     let privilege = Rflags::IOPL0 | Rflags::IOPL1;
     let mut changed =
@@ -97,6 +96,10 @@ extern "C" fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     }
     if cpu.arch.cpl <= cpu.arch.iopl() {
         changed |= Rflags::IF;
+    }
+    if flag == InterruptFlag::Virtual {
+        changed |= Rflags::VIF;
+        value |= if value & Rflags::IF.bits() != 0 { Rflags::VIF.bits() } else { 0 };
     }
     let mut cleared = Rflags::empty();
     if T::BITS > 16 {

@@ -43,9 +43,10 @@ pub(super) fn mov(to: Register, op: &Op) -> Option<Handler> {
     }
 }
 
-/// CR4 bits of a processor without virtual-8086 extensions, protection keys, CET, VMX, SMX and
-/// 5-level paging. VMXE is there with VMX.
-pub(crate) const CR4_ALLOWED: Cr4 = Cr4::TSD
+/// CR4 bits of a processor without protection keys, CET, VMX, SMX and 5-level paging. VMXE is there with VMX.
+pub(crate) const CR4_ALLOWED: Cr4 = Cr4::VME
+    .union(Cr4::PVI)
+    .union(Cr4::TSD)
     .union(Cr4::DE)
     .union(Cr4::PSE)
     .union(Cr4::PAE)

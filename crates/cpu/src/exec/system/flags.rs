@@ -1,6 +1,6 @@
 //! CLI, STI, CLAC, STAC and HLT (SDM Vol. 2).
 
-use cloister_x86::regs::{Cr0, Rflags};
+use cloister_x86::regs::{Cr0, Cr4, Rflags};
 use cloister_x86::vmx::{ExitReason, ProcControls};
 
 use crate::cpu::Cpu;
@@ -18,22 +18,36 @@ rows! {
     Hlt => always(hlt).leaves(),
 }
 
-fn check_iopl(cpu: &mut Cpu) -> Exec {
-    if cpu.arch.cr0.contains(Cr0::PE) && cpu.arch.cpl > cpu.arch.iopl() {
-        Err(cpu.gp(0))
-    } else {
-        Ok(())
+/// Whether VIF stands for IF: where IOPL does not let CPL 3 at IF, with CR4.VME in virtual-8086 mode and with CR4.PVI
+/// outside of it (SDM Vol. 3B, 20.3.2 and 20.4).
+///
+/// # Errors
+///
+/// #GP(0) where neither is for the program.
+fn is_virtual(cpu: &mut Cpu) -> Exec<bool> {
+    if !cpu.arch.cr0.contains(Cr0::PE) || cpu.arch.cpl <= cpu.arch.iopl() {
+        return Ok(false);
     }
+    let virtual_8086 = cpu.arch.system_flags.contains(Rflags::VM);
+    let extension = if virtual_8086 { Cr4::VME } else { Cr4::PVI };
+    if cpu.arch.cpl == 3 && cpu.arch.cr4.contains(extension) { Ok(true) } else { Err(cpu.gp(0)) }
 }
 
 extern "C" fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
-    check_iopl(cpu)?;
-    cpu.arch.system_flags.remove(Rflags::IF);
+    let flag = if is_virtual(cpu)? { Rflags::VIF } else { Rflags::IF };
+    cpu.arch.system_flags.remove(flag);
     Ok(())
 }
 
 extern "C" fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
-    check_iopl(cpu)?;
+    if is_virtual(cpu)? {
+        // An interrupt is pending, which the program now lets in.
+        if cpu.arch.system_flags.contains(Rflags::VIP) {
+            return Err(cpu.gp(0));
+        }
+        cpu.arch.system_flags.insert(Rflags::VIF);
+        return Ok(());
+    }
     if !cpu.arch.system_flags.contains(Rflags::IF) {
         cpu.arch.system_flags.insert(Rflags::IF);
         cpu.set_shadow(Shadow::Sti);

@@ -39,7 +39,9 @@ fn software(cpu: &mut Cpu, op: &Op, vector: u8, kind: Kind) -> Exec {
 }
 
 extern "C" fn int(cpu: &mut Cpu, op: &Op) -> Exec {
-    super::virtual_8086::check_iopl(cpu)?;
+    if super::virtual_8086::redirect(cpu, op.imm as u8, cpu.next_rip(op))? {
+        return Ok(());
+    }
     software(cpu, op, op.imm as u8, Kind::SoftwareInterrupt)
 }
 

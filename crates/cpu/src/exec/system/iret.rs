@@ -8,6 +8,7 @@ use cloister_x86::{Gpr, Vector};
 
 use super::descriptor::{Descriptor, is_null, selector_code};
 use super::stack::Stack;
+use super::virtual_8086::InterruptFlag;
 use super::{task, virtual_8086};
 use crate::cpu::Cpu;
 use crate::event::long::null_stack;
@@ -101,13 +102,21 @@ extern "C" fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// In real-address mode, and in virtual-8086 mode, which keeps IOPL.
 fn real(cpu: &mut Cpu, op: &Op) -> Exec {
-    virtual_8086::check_iopl(cpu)?;
+    let flag = virtual_8086::interrupt_flag(cpu, op.size)?;
     let mut stack = Stack::current(cpu);
-    let [rip, cs, flags] = stack.pop(cpu, op.size)?;
+    let [rip, cs, mut flags] = stack.pop(cpu, op.size)?;
     if rip > u64::from(cpu.arch.segs[seg::CS].limit) {
         return Err(cpu.gp(0));
     }
-    let mut mask = ALWAYS | Rflags::IF.bits();
+    let mut mask = ALWAYS;
+    match flag {
+        InterruptFlag::Own => mask |= Rflags::IF.bits(),
+        InterruptFlag::Virtual => {
+            virtual_8086::check_popped(cpu, flags)?;
+            mask |= Rflags::VIF.bits();
+            flags |= if flags & Rflags::IF.bits() != 0 { Rflags::VIF.bits() } else { 0 };
+        }
+    }
     if op.size > 2 {
         mask |= WIDE;
     }

@@ -1,12 +1,13 @@
-//! Virtual-8086 mode (SDM Vol. 3B, 20.2), without the virtual-mode extensions: how it is entered
-//! and left. A task switch enters it too. What instructions do otherwise in it is with them.
+//! Virtual-8086 mode (SDM Vol. 3B, 20.2), and its extensions (20.3): how it is entered and left, and who has its
+//! interrupts. A task switch enters it too. What instructions do otherwise in it is with them.
 
 use cloister_x86::Gpr;
-use cloister_x86::regs::Rflags;
+use cloister_x86::regs::{Cr4, Rflags};
 use cloister_x86::segment::{Rights, Segment, seg};
 
 use super::stack::Stack;
 use crate::cpu::Cpu;
+use crate::event::enter_handler;
 use crate::exit::Exec;
 
 /// Rights of all segments: present, DPL 3, writable data, accessed (SDM Vol. 3C, 26.3.1.2).
@@ -51,15 +52,90 @@ pub(crate) fn leave(cpu: &mut Cpu) {
     }
 }
 
-/// INT n in the mode is for the monitor, unless IOPL is 3 (SDM Vol. 3B, 20.3.3).
+/// What an instruction that is sensitive to IOPL has for the interrupt flag in the mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InterruptFlag {
+    /// IF: with IOPL 3, and outside the mode, whatever that is there.
+    Own,
+    /// VIF, by the extensions of the mode (SDM Vol. 3B, 20.3.2).
+    Virtual,
+}
+
+/// Which it is for PUSHF, POPF and IRET with operands of `size` bytes.
 ///
 /// # Errors
 ///
-/// #GP(0).
-pub(crate) fn check_iopl(cpu: &mut Cpu) -> Exec {
-    if cpu.arch.system_flags.contains(Rflags::VM) && cpu.arch.iopl() < 3 {
-        Err(cpu.gp(0))
-    } else {
-        Ok(())
+/// #GP(0) with IOPL below 3, unless the operands have 16 bits and CR4.VME is set.
+pub(crate) fn interrupt_flag(cpu: &mut Cpu, size: u8) -> Exec<InterruptFlag> {
+    if !cpu.arch.system_flags.contains(Rflags::VM) || cpu.arch.iopl() == 3 {
+        return Ok(InterruptFlag::Own);
     }
+    if size != 2 || !cpu.arch.cr4.contains(Cr4::VME) {
+        return Err(cpu.gp(0));
+    }
+    Ok(InterruptFlag::Virtual)
+}
+
+/// The flags that PUSHF and INT n push where VIF stands for IF: IOPL is 3 in them.
+pub(crate) fn flags_with_vif(cpu: &Cpu) -> u64 {
+    let mut flags = Rflags::from_bits_retain(cpu.rflags()) | Rflags::IOPL0 | Rflags::IOPL1;
+    flags.set(Rflags::IF, flags.contains(Rflags::VIF));
+    flags.bits()
+}
+
+/// Gives VIF what was popped for IF.
+///
+/// # Errors
+///
+/// #GP(0) if an interrupt is pending that it would let in (VIP), and for TF.
+pub(crate) fn check_popped(cpu: &mut Cpu, flags: u64) -> Exec {
+    let popped = Rflags::from_bits_truncate(flags);
+    let pending = cpu.arch.system_flags.contains(Rflags::VIP) && popped.contains(Rflags::IF);
+    if pending || popped.contains(Rflags::TF) { Err(cpu.gp(0)) } else { Ok(()) }
+}
+
+/// Offset in a TSS of the I/O map's own offset; the map of interrupts lies before it.
+const IO_MAP_BASE: u32 = 102;
+/// Bytes of the map of interrupts, a bit for each.
+const INTERRUPT_MAP: u32 = 32;
+
+/// INT n in the mode: with CR4.VME the 8086 program has those for itself whose bit is clear in the TSS, by its own
+/// table at address 0; all others are the monitor's, which with IOPL below 3 gets #GP (SDM Vol. 3B, 20.3.3). Returns
+/// whether the program has it.
+///
+/// # Errors
+///
+/// #GP(0), also for a TSS without such a map; what memory yields.
+pub(crate) fn redirect(cpu: &mut Cpu, vector: u8, next: u64) -> Exec<bool> {
+    if !cpu.arch.system_flags.contains(Rflags::VM) {
+        return Ok(false);
+    }
+    let is_virtual = cpu.arch.iopl() < 3;
+    if cpu.arch.cr4.contains(Cr4::VME) && !is_of_monitor(cpu, vector)? {
+        let entry = cpu.read_system::<4>(u64::from(vector) * 4)?;
+        let flags = if is_virtual { flags_with_vif(cpu) } else { cpu.rflags() };
+        let mut stack = Stack::current(cpu);
+        let cs = u64::from(cpu.arch.segs[seg::CS].selector);
+        stack.push(cpu, 2, &[flags & 0xffff, cs, next & 0xffff])?;
+        cpu.arch.gpr[Gpr::Rsp] = stack.pointer;
+        cpu.arch.rip = entry & 0xffff;
+        cpu.set_real_segment(seg::CS, (entry >> 16) as u16);
+        let flag = if is_virtual { Rflags::VIF } else { Rflags::IF };
+        enter_handler(cpu, Rflags::TF | Rflags::RF | flag);
+        return Ok(true);
+    }
+    if is_virtual { Err(cpu.gp(0)) } else { Ok(false) }
+}
+
+/// An interrupt's bit in the map of the TSS.
+fn is_of_monitor(cpu: &mut Cpu, vector: u8) -> Exec<bool> {
+    let tss = cpu.arch.segs[seg::TR];
+    if tss.limit < IO_MAP_BASE + 1 {
+        return Err(cpu.gp(0));
+    }
+    let base = cpu.read_system::<2>(tss.base.wrapping_add(IO_MAP_BASE.into()))? as u32;
+    let at = base.checked_sub(INTERRUPT_MAP).map(|map| map + u32::from(vector >> 3));
+    let Some(at) = at.filter(|&at| at <= tss.limit) else { return Err(cpu.gp(0)) };
+    let byte = cpu.read_system::<1>(tss.base.wrapping_add(at.into()))?;
+    Ok(byte >> (vector & 7) & 1 != 0)
 }

@@ -1,7 +1,7 @@
 //! IRET, SYSCALL, SYSRET, SYSENTER, SYSEXIT and far returns.
 
 use cloister_x86::Gpr;
-use cloister_x86::regs::Rflags;
+use cloister_x86::regs::{Cr4, Rflags};
 use cloister_x86::segment::{Rights, Segment, seg};
 use iced_x86::code_asm::*;
 
@@ -194,6 +194,31 @@ fn iret_of_the_user_changes_neither_iopl_nor_if() {
     let frame = kernel.run_to_handler();
 
     assert_eq!((frame.rip, frame.rflags & (IF | IOPL)), (TARGET, IF));
+}
+
+#[test]
+fn with_pvi_the_user_has_vif_for_its_interrupt_flag() {
+    const VIF: u64 = Rflags::VIF.bits();
+    const VIP: u64 = Rflags::VIP.bits();
+    for (pvi, flags, code, expected) in [
+        (true, 0, 0xfb, (6, VIF)),
+        (true, VIF, 0xfa, (6, 0)),
+        (true, VIP, 0xfb, (13, VIP)),
+        (false, 0, 0xfb, (13, 0)),
+        (false, VIF, 0xfa, (13, VIF)),
+    ] {
+        let mut kernel = Kernel::new();
+        // STI or CLI; UD2
+        kernel.guest.write(CODE, &[code, 0x0f, 0x0b]);
+        kernel.set_level(3);
+        let cpu = &mut kernel.vcpu().cpu;
+        cpu.arch.cr4.set(Cr4::PVI, pvi);
+        cpu.set_rflags(2 | flags);
+
+        let frame = kernel.run_to_handler();
+
+        assert_eq!((frame.vector, frame.rflags & (VIF | VIP | IF)), expected, "{code:#x}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Virtual-8086 mode: SDM Vol. 3B, chapter 20.
 
 use cloister_x86::Gpr;
-use cloister_x86::regs::Rflags;
+use cloister_x86::regs::{Cr4, Rflags};
 use cloister_x86::segment::seg;
 
 use super::super::kernel::CODE32;
@@ -242,4 +242,117 @@ fn a_virtual_8086_tasks_ldt_is_checked_all_the_same() {
 
     let expected = Frame { vector: 10, error_code: Some(LDT.into()), eip: REAL_EIP, cs: 0x1000 };
     assert_eq!(frame, expected);
+}
+
+const VIF: u32 = Rflags::VIF.bits() as u32;
+const VIP: u32 = Rflags::VIP.bits() as u32;
+/// Where the TSS has its I/O map, behind the map of interrupts.
+const IO_MAP: u64 = 0x100;
+
+/// The same with CR4.VME, and with interrupt 40H alone for the monitor.
+fn extended(flags: u32, code: &[u8]) -> Machine {
+    let mut machine = virtual_8086(flags, code);
+    machine.guest.write(OLD_TSS + 102, &(IO_MAP as u16).to_le_bytes());
+    machine.guest.write(OLD_TSS + IO_MAP - 32, &[0; 32]);
+    machine.guest.write(OLD_TSS + IO_MAP - 32 + 8, &[1]);
+    let cpu = machine.cpu();
+    cpu.arch.cr4 |= Cr4::VME;
+    cpu.arch.segs[seg::TR].limit = 0x1ff;
+    machine
+}
+
+/// EFLAGS that the handler of the monitor finds, without RF.
+fn pushed(machine: &mut Machine) -> u32 {
+    machine.word(TASK_STACK0 - 28) & !(Rflags::RF.bits() as u32)
+}
+
+#[test]
+fn with_the_extensions_vif_stands_for_if_below_iopl_3() {
+    // STI; PUSHF; POP AX; CLI; PUSHF; POP BX; PUSH AX; POPF; UD2
+    let code = [0xfb, 0x9c, 0x58, 0xfa, 0x9c, 0x5b, 0x50, 0x9d, 0x0f, 0x0b];
+    let mut machine = extended(2, &code);
+
+    let frame = machine.run_to_handler();
+
+    assert_eq!((frame.vector, frame.eip), (6, REAL_EIP + 8));
+    assert_eq!(pushed(&mut machine), 2 | VIF | VM);
+    let gpr = &machine.cpu().arch.gpr;
+    assert_eq!((gpr[Gpr::Rax], gpr[Gpr::Rbx]), (u64::from(2 | IOPL3 | IF), u64::from(2 | IOPL3)));
+}
+
+#[test]
+fn with_the_extensions_iret_takes_vif() {
+    let mut machine = extended(2, &[0xcf]);
+    machine.guest.write(0x2_fff0, &[0x20, 0, 0, 0x18, 0x03, 0x02]);
+    machine.guest.write(0x1_8020, &[0x0f, 0x0b]);
+
+    let frame = machine.run_to_handler();
+
+    assert_eq!((frame.vector, frame.eip, frame.cs), (6, 0x20, 0x1800));
+    assert_eq!(pushed(&mut machine), 3 | VIF | VM);
+}
+
+#[test]
+fn with_the_extensions_a_pending_interrupt_and_what_is_wide_are_the_monitors() {
+    // What lets an interrupt in that is pending; TF; and operands of 32 bits.
+    let instructions: [(&str, u32, &[u8]); 7] = [
+        ("STI", VIP, &[0xfb]),
+        ("POPF", VIP, &[0x9d]),
+        ("IRET", VIP, &[0xcf]),
+        ("PUSHFD", 0, &[0x66, 0x9c]),
+        ("POPFD", 0, &[0x66, 0x9d]),
+        ("IRETD", 0, &[0x66, 0xcf]),
+        ("INT 40H", 0, &[0xcd, 0x40]),
+    ];
+    for (name, flags, code) in instructions {
+        let mut machine = extended(2 | flags, code);
+        machine.set_gate(0x40, 0xee, HANDLERS + 0x400);
+        // IF for POPF; and for IRET, behind IP and CS.
+        machine.guest.write(0x2_fff0, &[0, 2, 0, 0x18, 0, 2]);
+
+        let frame = machine.run_to_handler();
+
+        assert_eq!((frame.vector, frame.error_code), (13, Some(0)), "{name}");
+        assert_eq!((frame.eip, frame.cs), (REAL_EIP, 0x1000), "{name}");
+        assert_eq!(machine.word(TASK_STACK0 - 24), 0xfff0, "{name}");
+    }
+    let mut machine = extended(2, &[0x9d]);
+    machine.guest.write(0x2_fff0, &[0, 1]);
+    assert_eq!(machine.run_to_handler().vector, 13);
+}
+
+#[test]
+fn with_the_extensions_a_program_has_its_own_interrupts() {
+    for (flags, pushed_flags, left) in [
+        (2 | VIF, 2 | IOPL3 | IF, 2),
+        (2, 2 | IOPL3, 2),
+        (2 | IOPL3 | IF, 2 | IOPL3 | IF, 2 | IOPL3),
+    ] {
+        // INT 21H, whose handler is UD2.
+        let mut machine = extended(flags, &[0xcd, 0x21]);
+        machine.guest.write(0x21 * 4, &[0x30, 0, 0, 0x18]);
+        machine.guest.write(0x1_8030, &[0x0f, 0x0b]);
+
+        let frame = machine.run_to_handler();
+
+        assert_eq!((frame.vector, frame.eip, frame.cs), (6, 0x30, 0x1800));
+        assert_eq!(pushed(&mut machine), left | VM);
+        assert_eq!(machine.word(TASK_STACK0 - 24), 0xffea);
+        let stack: [u8; 6] = machine.guest.read(0x2_ffea);
+        let [ip, cs, found] = [0, 2, 4].map(|at| u16::from_le_bytes([stack[at], stack[at + 1]]));
+        assert_eq!((ip, cs, u32::from(found)), (REAL_EIP as u16 + 2, 0x1000, pushed_flags));
+    }
+}
+
+#[test]
+fn with_the_extensions_a_tss_without_the_map_has_no_interrupt_for_anybody() {
+    for (base, limit) in [(0x10_u16, 0x1ff), (0x180, 0x163), (0x100, 0x66)] {
+        let mut machine = extended(2 | IOPL3, &[0xcd, 0x21]);
+        machine.guest.write(OLD_TSS + 102, &base.to_le_bytes());
+        machine.cpu().arch.segs[seg::TR].limit = limit;
+
+        let frame = machine.run_to_handler();
+
+        assert_eq!((frame.vector, frame.error_code, frame.eip), (13, Some(0), REAL_EIP));
+    }
 }
