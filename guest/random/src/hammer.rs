@@ -2,11 +2,12 @@
 //! accesses to EPC, from rings 0 and 3. Nothing is expected of any of it but that the machine goes on, and that all
 //! of the EPC is there afterwards.
 
-use core::arch::{asm, x86_64::_rdtsc};
+use core::arch::asm;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::{hint, ptr};
 
+use crate::clock::{frequency, now, wait};
 use crate::console::Console;
 use crate::enclave::{self, Enclave, LAYOUT, Operands, PAGE, PAGES, TCS};
 use crate::leaves::{Attempts, encls, enclu};
@@ -141,28 +142,6 @@ fn attempts(processor: u32) -> &'static mut Attempts {
     let attempts = unsafe { &mut *(&raw mut ATTEMPTS).cast::<Attempts>().add(processor as usize) };
     attempts.processor = processor;
     attempts
-}
-
-fn now() -> u64 {
-    // SAFETY: RDTSC is there in 64-bit mode.
-    unsafe { _rdtsc() }
-}
-
-/// Of the time stamp counter in Hz, which CPUID tells (SDM Vol. 2A, CPUID 15H), or else 2 GHz.
-fn frequency() -> u64 {
-    let leaf = core::arch::x86_64::__cpuid(0x15);
-    let (below, above) = (u64::from(leaf.eax), u64::from(leaf.ebx));
-    match (u64::from(leaf.ecx) * above).checked_div(below) {
-        Some(hertz) if hertz != 0 => hertz,
-        _ => 2_000_000_000,
-    }
-}
-
-fn wait(cycles: u64) {
-    let start = now();
-    while now().wrapping_sub(start) < cycles {
-        hint::spin_loop();
-    }
 }
 
 fn work(processor: u32) {

@@ -13,6 +13,7 @@
 #![no_main]
 #![expect(unsafe_code, reason = "a kernel's entry, ENCLS and page tables have no safe form")]
 
+mod clock;
 mod code;
 mod console;
 mod enclave;
@@ -83,10 +84,7 @@ extern "C" fn main(processor: u32, start_info: u64) -> ! {
 }
 
 fn programs(section: u64, sigstruct: &[u8], seed: u64, first: u64, count: u64, trace: bool) {
-    // SAFETY: the first processor alone comes here, once.
-    let all = unsafe { &mut *(&raw mut PROGRAMS).cast::<Programs>() };
-    *all = Programs::new(section);
-    all.operands.set_sigstruct(sigstruct);
+    let all = set_up(section, sigstruct);
     trust(&mut all.attempts, all.operands.modulus());
     for index in first..first + count {
         let digest = all.run(seed, index, trace);
@@ -98,6 +96,14 @@ fn programs(section: u64, sigstruct: &[u8], seed: u64, first: u64, count: u64, t
         ((*block).interrupts, (*block).in_enclaves)
     };
     let _ = writeln!(Console, "random: {interrupts} interrupts, {inside} of them in enclaves");
+}
+
+fn set_up(section: u64, sigstruct: &[u8]) -> &'static mut Programs {
+    // SAFETY: the first processor alone comes here, once.
+    let all = unsafe { &mut *(&raw mut PROGRAMS).cast::<Programs>() };
+    *all = Programs::new(section);
+    all.operands.set_sigstruct(sigstruct);
+    all
 }
 
 /// Makes launch control trust a signer.

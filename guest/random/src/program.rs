@@ -63,6 +63,8 @@ impl Programs {
 
     fn outcome(&mut self, what: &str, outcome: Outcome) {
         let Outcome { vector, error, rax, rbx, flags } = outcome;
+        // What it gives; for other leaves it is an address of this program's.
+        let rbx = if what == "EDBGRD" { rbx } else { 0 };
         self.see(what, &[vector, error, rax, rbx, flags]);
     }
 
@@ -191,8 +193,7 @@ impl Programs {
     }
 
     fn peek(&mut self, page: u64, at: u64) {
-        // What the machine's own keys made is nobody's to compare, and SSA frames say when interrupts came.
-        if !matches!(page, SECRETS | SSA..CODE) {
+        if !is_private(page) {
             let read = self.enclave.peek(&mut self.attempts, page, at);
             self.outcome("EDBGRD", read);
         }
@@ -328,7 +329,7 @@ impl Programs {
     /// What the pages are at last, and the end of all.
     fn end(&mut self) {
         for page in 0..PAGES {
-            if matches!(page, SECRETS | SSA..CODE) {
+            if is_private(page) {
                 continue;
             }
             self.audit(page);
@@ -373,6 +374,12 @@ impl Programs {
             self.see("auditor", &[vector, rip]);
         }
     }
+}
+
+/// Whether what a page holds is nobody's to compare: it is made by the machine's own keys, or it is an SSA frame,
+/// which says when interrupts came.
+const fn is_private(page: u64) -> bool {
+    matches!(page, SECRETS) || SSA <= page && page < CODE || page == AUDITOR + 1
 }
 
 /// The user memory that enclaves know of.
