@@ -230,6 +230,9 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("under_kvm_100_resets_with_enclaves_leak_nothing", |setup| {
         nested::many_reboots(setup, By::Cloister)
     }),
+    alone("under_kvm_the_line_of_the_2021_series_runs_an_enclave", nested::series),
+    alone("under_kvm_sections_are_on_the_nodes_of_qemus_options", nested::nodes),
+    long("under_kvm_200_machines_leave_all_of_the_epc", nested::many_machines),
     // And where L1 has no SGX, so that enclaves run in software there.
     alone("in_trap_mode_the_demo_enclave_runs", |setup| {
         nested::demo_enclave(setup, By::CloisterAlone)

@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// How often L2 is reset, and then with `--all`.
 const REBOOTS: u32 = 5;
 const MANY_REBOOTS: u32 = 100;
+/// Machines one after the other with `--all`.
+const MACHINES: u32 = 200;
 /// What L1 may have less of after the resets than before, in KiB: a page for each would be 20 or 400,
 /// and L2's RAM, its EPC's metadata or a page table of it are far more.
 const LEAK: u64 = 4096;
@@ -34,6 +36,8 @@ pub(super) enum By {
     Qemu,
     /// The program under test, with L1's SGX.
     Cloister,
+    /// The same, told in QEMU's options as `guest/nested/l2.sh` has them by this name.
+    CloisterToldAs(&'static str),
     /// The program under test, in an L1 without SGX.
     CloisterAlone,
 }
@@ -85,14 +89,15 @@ fn nothing_is_wrong(transcript: &Transcript) -> Result<()> {
 /// A machine for L1 whose init runs `tasks`. `l2` is what L1's command line has for its scripts.
 fn l1(setup: &Setup, by: By, cpus: u32, tasks: &str, l2: &str) -> Result<Boot> {
     let (name, word, memory, vmm) = match by {
-        By::Qemu => ("nested-tests", "", MEMORY, Vmm::Qemu),
-        By::Cloister | By::CloisterAlone => {
+        By::Qemu => ("nested-tests", "qemu", MEMORY, Vmm::Qemu),
+        By::Cloister | By::CloisterAlone | By::CloisterToldAs(_) => {
+            let word = if let By::CloisterToldAs(name) = by { name } else { "cloister" };
             let vmm = Vmm::Cloister(setup.program()?);
-            ("nested-cloister-tests", "l2.vmm=cloister", nested::MORE_MEMORY, vmm)
+            ("nested-cloister-tests", word, nested::MORE_MEMORY, vmm)
         }
     };
     let initrd = nested::initrd(&setup.image.initrd, name, vmm)?;
-    let append = format!("quiet cloister.run=modules,{tasks} {word} {l2}");
+    let append = format!("quiet cloister.run=modules,{tasks} l2.vmm={word} {l2}");
     let boot = Boot::new(&setup.image.kernel, &initrd, &append);
     let boot = Boot { cpus, memory: memory.to_owned(), limit: LIMIT, ..boot };
     let has_sgx = !matches!(by, By::CloisterAlone);
@@ -126,6 +131,38 @@ pub(super) fn demo_enclave(setup: &Setup, vmm: By) -> Result<()> {
         expect_in(&l2, &text, &transcript)?;
     }
     expect(&transcript, "init: end l2 0")
+}
+
+/// The line of the 2021 series, in the spelling of today's QEMU and in its own.
+pub(super) fn series(setup: &Setup) -> Result<()> {
+    demo_enclave(setup, By::CloisterToldAs("cloister-qemu"))?;
+    demo_enclave(setup, By::CloisterToldAs("cloister-qemu-2021"))
+}
+
+/// Sections on two nodes, by QEMU's options.
+pub(super) fn nodes(setup: &Setup) -> Result<()> {
+    let by = By::CloisterToldAs("cloister-nodes");
+    let (transcript, l2) = run(setup, l1(setup, by, 2, "l2", "l2.cpus=2 l2.run=nodes")?)?;
+
+    expect_in(&l2, "nodes: online 0-1", &transcript)?;
+    for (node, mib) in [(0, 32_u64), (1, 16)] {
+        let start = format!("nodes: node{node} cpus {node} ram ");
+        let end = format!(" {} bytes", mib << 20);
+        let there = l2.iter().any(|line| line.starts_with(&start) && line.ends_with(&end));
+        ensure!(there, "no line {start:?} with {mib} MiB; last lines:\n{}", transcript.tail());
+    }
+    Ok(())
+}
+
+/// One machine after the other, each of which gets all of L1's EPC in advance.
+pub(super) fn many_machines(setup: &Setup) -> Result<()> {
+    let tasks = format!("memory,repeat:{MACHINES}:l2,memory");
+    let boot = l1(setup, By::Cloister, 1, &tasks, "l2.run=sgx,cpuid")?;
+    let boot = Boot { limit: LIMIT + Duration::from_secs(30) * MACHINES, ..boot };
+
+    let (transcript, _) = run(setup, boot)?;
+
+    expect(&transcript, &format!("repeat: l2 ended well {MACHINES} times of {MACHINES}"))
 }
 
 /// A debugger in L2 with a breakpoint in a debug register, while enclaves run: three are the guest's.
