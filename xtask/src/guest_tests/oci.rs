@@ -112,7 +112,10 @@ pub(super) fn podman(setup: &Setup) -> Result<()> {
     let archive = podman.engine.path("image.tar");
     let root = root(setup)?;
     process::capture(Command::new("tar").arg("-C").arg(&root).args(["-cf", &archive, "."]))?;
-    process::capture(&mut podman.command(&["import", &archive, IMAGE]))?;
+    let policy = podman.engine.path("policy.json");
+    // Nobody has signed what was just made.
+    fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
+    podman.say(&["import", "--signature-policy", &policy, &archive, IMAGE])?;
     fs::remove_file(&archive)?;
 
     let run = ["run", "--rm", "--network", "none"];
@@ -126,12 +129,12 @@ pub(super) fn podman(setup: &Setup) -> Result<()> {
     let (bind, fixed) = (format!("{volume}:/data"), format!("{volume}/file:/etc/own:ro"));
     let script = "cat; cat /etc/own; echo x > /etc/own; cp /etc/own /data/copy; id -u; pwd; echo $A >&2; exit 3";
     let mut command = podman.command(&run);
-    command.args(["-i", "-v", &bind, "-v", &fixed, "-e", "A=a b", "-w", "/srv/new"]);
+    command.args(["-i", "-v", &bind, "-v", &fixed, "-e", "A=a b", "-w", "/srv"]);
     command.args([IMAGE, "sh", "-c", script]);
     let output = with_input(command, "in\n")?;
     let written = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(written == "in\nof the host\n0\n/srv/new\n", "{written}{errors}");
+    ensure!(written == "in\nof the host\n0\n/srv\n", "{written}{errors}");
     ensure!(errors.contains("Read-only file system") && errors.ends_with("a b\n"), "{errors}");
     ensure!(output.status.code() == Some(3), "{output:?}");
     ensure!(fs::read_to_string(Path::new(&volume).join("copy"))? == "of the host\n");

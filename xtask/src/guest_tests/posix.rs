@@ -73,7 +73,11 @@ pub(super) fn calls(setup: &Setup) -> Result<()> {
         expected.len(),
         wrong.join("\n")
     );
-    let unseen: Vec<_> = known.iter().filter(|(_, seen)| !**seen).collect();
+    // Not every file system of a host has attributes.
+    let unseen: Vec<_> = known
+        .iter()
+        .filter(|((call, ..), seen)| !**seen && !call.starts_with("attributes"))
+        .collect();
     ensure!(unseen.is_empty(), "these do not differ any more: {unseen:?}");
     println!("{} answers, of which {} differ as is known", expected.len(), DIFFERENT.len());
     Ok(())
