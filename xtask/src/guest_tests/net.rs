@@ -154,7 +154,8 @@ pub(super) fn protocols(setup: &Setup) -> Result<()> {
     let peer = Path::new(folder).join("peer");
     fs::copy(guest::Programs::build()?.peer, &peer)?;
     let peer = peer.display();
-    // An address of IPv6 comes by router advertisement, a while after the start.
+    // An address of IPv6 comes by router advertisement, a while after the start. The peer's is not that of the
+    // interface: passt has answers from there come from the gateway.
     let script = format!(
         "ulimit -n 4096; getent ahostsv4 any.example | head -n 1 | cut -d ' ' -f 1
          {peer} udp 192.0.2.1 200; {peer} tcp 192.0.2.1 1000
@@ -162,17 +163,18 @@ pub(super) fn protocols(setup: &Setup) -> Result<()> {
          for second in $(seq 20); do
              ip -6 addr show dev eth0 scope global | grep -q 'inet6.*dynamic' && break; sleep 1
          done
-         {peer} udp fd00:2::1 200; {peer} tcp fd00:2::1 1000
-         {busybox} ping6 -c 3 -W 10 fd00:2::1 | grep -o '3 packets received'"
+         {peer} udp fd00:3::1 200; {peer} tcp fd00:3::1 1000
+         {busybox} ping6 -c 3 -W 10 fd00:3::1 | grep -o '3 packets received'"
     );
     let outside = format!(
         "ip link add out0 type veth peer name far0
          ip addr add 192.0.2.1/24 dev out0; ip -6 addr add fd00:2::1/64 dev out0 nodad
+         ip -6 addr add fd00:3::1/128 dev lo nodad
          ip link set out0 up; ip link set far0 up
          ip route add default via 192.0.2.254; ip -6 route add default via fd00:2::fe
          echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range
          echo nameserver 192.0.2.1 > {folder}/resolv.conf; mount --bind {folder}/resolv.conf /etc/resolv.conf
-         ulimit -n 4096; {peer} serve > {folder}/served & server=$!
+         ulimit -n 4096; touch {folder}/served; {peer} serve > {folder}/served & server=$!
          while ! grep -q ready {folder}/served; do sleep 0.1; done
          code=0; PATH={passt}:$PATH \"$@\" || code=$?; kill $server; exit $code",
         passt = passt.display(),
