@@ -283,6 +283,10 @@ fn what_cannot_be_served_is_one_line_that_names_the_option_and_the_fix() {
             "cloister: --platform: there is no platform in @/none",
         ),
         (
+            "aesm --vsock cid=3,path=@/m --platform @/first",
+            "cloister: --vsock: cid=3,path=@/m is the value of the machine's option: name its SOCK alone",
+        ),
+        (
             "aesm --vsock @/m --platform @/first --authority @/none",
             "cloister: --authority: there is no platform in @/none",
         ),

@@ -5,7 +5,7 @@ mod vsock;
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread;
@@ -29,10 +29,17 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The kernel's own.
 pub fn listen() -> io::Result<UnixListener> {
     fs::create_dir_all(FOLDER)?;
-    // That of a service before this one, or the host's, where its /var/run is a folder.
-    match fs::remove_file(SOCKET) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(SOCKET) {
+        // That of a service before this one, or the host's, where its /var/run is a folder.
+        Ok(there) if there.file_type().is_socket() => {
+            if UnixStream::connect(SOCKET).is_ok() {
+                return Err(io::Error::other("a running service has it: end that service first"));
+            }
+            fs::remove_file(SOCKET)?;
+        }
+        Ok(_) => return Err(io::Error::other("it is there and no socket: remove it")),
+        // Whatever else is wrong with the path, bind says.
+        Err(_) => {}
     }
     let listener = UnixListener::bind(SOCKET)?;
     fs::set_permissions(SOCKET, Permissions::from_mode(0o666))?;

@@ -4,11 +4,27 @@
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use std::{env, io};
 
 use guest_aesmd::{PORT, ask, connect, listen, relay, serve};
 
+/// What there is to say to any argument.
+const USAGE: &str = "usage: cloister-aesmd, without arguments: makes /var/run/aesmd/aesm.socket, at which cloister aesm on \
+                     the host answers";
+/// How often a failure to reach the host is told of at most: every program may cause one.
+const PAUSE: Duration = Duration::from_secs(10);
+
 fn main() -> ExitCode {
+    if let Some(word) = env::args_os().nth(1) {
+        if word == "--help" || word == "-h" {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("cloister-aesmd: {}: there are no options: {USAGE}", word.display());
+        return ExitCode::FAILURE;
+    }
     let listener = match listen() {
         Ok(listener) => listener,
         Err(error) => {
@@ -19,12 +35,18 @@ fn main() -> ExitCode {
     if let Err(error) = tell_systemd() {
         eprintln!("cloister-aesmd: systemd cannot be told that it is ready: {error}");
     }
-    serve(&listener, |client| {
+    let told = Mutex::new(None::<Instant>);
+    serve(&listener, move |client| {
         // Anew for each client: the host's service may have been started again.
         let host = connect(PORT).inspect_err(|error| {
-            eprintln!(
-                "cloister-aesmd: nobody answers at port {PORT} of the host: {error}: start cloister aesm there"
-            );
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_none_or(|told| told.elapsed() >= PAUSE) {
+                *told = Some(Instant::now());
+                eprintln!(
+                    "cloister-aesmd: the host cannot be reached at port {PORT}: {error}: start cloister aesm there, \
+                     and if that is done, let this process have more open files"
+                );
+            }
         })?;
         let mut host = File::from(host);
         relay(client, |request| ask(&mut host, request))

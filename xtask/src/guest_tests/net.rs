@@ -163,7 +163,7 @@ pub(super) fn protocols(setup: &Setup) -> Result<()> {
          for second in $(seq 20); do
              ip -6 addr show dev eth0 scope global | grep -q 'inet6.*dynamic' && break; sleep 1
          done
-         {peer} udp fd00:3::1 200; {peer} tcp fd00:3::1 1000
+         {peer} udp fd00:3::1 200; {peer} tcp fd00:3::1 100
          {busybox} ping6 -c 3 -W 10 fd00:3::1 | grep -o '3 packets received'"
     );
     let outside = format!(
@@ -181,9 +181,13 @@ pub(super) fn protocols(setup: &Setup) -> Result<()> {
     );
     let Some(output) = place.run(setup, &outside, "user", &script)? else { return Ok(()) };
 
-    let family =
-        "udp: 200 datagrams came back\ntcp: 1000 connections at once\n3 packets received\n";
-    check(&output, &format!("192.0.2.77\n{family}{family}"))
+    let family = |connections: u32| {
+        format!(
+            "udp: 200 datagrams came back\ntcp: {connections} connections at once\n3 packets received\n"
+        )
+    };
+    // passt of Debian 12 loses some of a thousand connections by IPv6.
+    check(&output, &format!("192.0.2.77\n{}{}", family(1000), family(100)))
 }
 
 fn check(output: &Output, expected: &str) -> Result<()> {

@@ -120,7 +120,9 @@ fn agree(setup: &Setup, count: u32) -> Result<()> {
     let task = format!("programs:{seed}:0:{count}");
     let here = Boot::new(&random.program, &random.sigstruct, &format!("cloister.run={task}"));
     // A triple fault ends it.
-    let here = setup.boot(&Boot { limit, ..here }.option(EPC.0, EPC.1).option("--cpu", CPU.1))?;
+    // As in L1: what has VMX says so in IA32_FEATURE_CONTROL, which programs read.
+    let cpu = "host,+sgx-provisionkey";
+    let here = setup.boot(&Boot { limit, ..here }.option(EPC.0, EPC.1).option("--cpu", cpu))?;
     let l1 = Boot { limit, ..l1(&random, "l2", &task, false) };
     let there = setup.boot_to_power_off(&l1)?;
 

@@ -26,6 +26,8 @@ const CALLS: &[c_long] =
     &[libc::SYS_accept4, libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_setsockopt];
 /// Clients at a time; others are turned away. A machine's programs connect for each request.
 const CLIENTS: usize = 64;
+/// How long a client may take for a request, and for its response.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait before the next client when the host has no descriptor for one.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -65,6 +67,9 @@ pub fn aesm(args: &AesmArgs) -> Result<String, AttestationError> {
     let aesm = open(&certified, platform_dir::open_existing)?;
     let mut path = args.vsock.clone().into_os_string();
     path.push(format!("_{PORT}"));
+    if args.vsock.as_os_str().as_encoded_bytes().starts_with(b"cid=") {
+        return Err(AttestationError::VsockOption(args.vsock.clone()));
+    }
     let listen = Listen::new(path, false).map_err(AttestationError::Vsock)?;
     terminal::hold_stop_signals().map_err(AttestationError::Host)?;
     let Socket { listener, file, .. } = Socket::bind(&listen).map_err(AttestationError::Socket)?;
@@ -75,11 +80,11 @@ pub fn aesm(args: &AesmArgs) -> Result<String, AttestationError> {
         process::exit(SIGNALLED + signal);
     })
     .map_err(AttestationError::Host)?;
-    print(&format!("AESM at {}\n", listen.path.display())).map_err(AttestationError::Output)?;
     if confined {
         // This thread and those of clients. That of signals removes the socket's file.
         sandbox::confine_command(CALLS, true).map_err(AttestationError::Sandbox)?;
     }
+    print(&format!("AESM at {}\n", listen.path.display())).map_err(AttestationError::Output)?;
     serve_all(&aesm, &listener);
     Ok(String::new())
 }
@@ -100,8 +105,10 @@ fn serve_all(aesm: &Aesm, listener: &UnixListener) {
             }
             let spawned =
                 thread::Builder::new().name("client".into()).spawn_scoped(scope, move || {
-                    // A client that goes away does not concern the others.
-                    let _ = serve(aesm, &client.into());
+                    // A client that goes away does not concern the others, nor one that says nothing.
+                    let limited = client.set_read_timeout(Some(PATIENCE));
+                    let limited = limited.and_then(|()| client.set_write_timeout(Some(PATIENCE)));
+                    let _ = limited.and_then(|()| serve(aesm, &client.into()));
                     active.fetch_sub(1, Ordering::SeqCst);
                 });
             if spawned.is_err() {

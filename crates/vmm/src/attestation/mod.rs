@@ -139,6 +139,9 @@ pub enum AttestationError {
     /// Nothing can be served at the address.
     #[error("--listen: {0}")]
     Listen(HttpError),
+    /// All of the machine's option.
+    #[error("--vsock: {} is the value of the machine's option: name its SOCK alone", .0.display())]
+    VsockOption(PathBuf),
     /// The machine's socket has no name for a port's.
     #[error("--vsock: {0}")]
     Vsock(ListenError),

@@ -10,10 +10,14 @@ use clap::ValueEnum;
 use cloister_attest::pki::{Revocation, Revoked};
 
 use super::{AttestationError, files};
+use crate::host_file::read_at_most;
 use crate::platform_dir;
 
 /// The name of the file.
 const FILE: &str = platform_dir::REVOKED;
+
+/// Bytes of the file at most: some ten thousand lines.
+const LONGEST: u64 = 1 << 20;
 
 /// What can be revoked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -52,13 +56,14 @@ pub(super) fn read(platform: &Path) -> Result<Vec<Revocation>, AttestationError>
 
 /// What the file says; nothing where there is none.
 fn text(path: &Path) -> Result<String, AttestationError> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(|error| {
-            let why = format!("cannot read it: {error}: make it readable");
-            AttestationError::Revocations { path: path.into(), why }
-        }),
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(String::new());
     }
+    let bytes = read_at_most(path, LONGEST).map_err(|why| {
+        let why = format!("cannot read it: {why}: make it readable, or remove it");
+        AttestationError::Revocations { path: path.into(), why }
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn parse_all(path: &Path, text: &str) -> Result<Vec<Revocation>, AttestationError> {
