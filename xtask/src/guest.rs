@@ -20,6 +20,9 @@ pub(crate) struct Programs {
     pub(crate) programs: PathBuf,
     pub(crate) posix: PathBuf,
     pub(crate) peer: PathBuf,
+    pub(crate) files: PathBuf,
+    /// The AESM socket of guests.
+    pub(crate) aesmd: PathBuf,
     pub(crate) enclave: PathBuf,
 }
 
@@ -35,7 +38,16 @@ impl Programs {
         let mut cargo = build_command(&programs, "-C relocation-model=static");
         cargo.args(["-p", "guest-init", "-p", "guest-enclave-demo"]);
         cargo.args(["-p", "guest-bench", "-p", "guest-exits", "-p", "guest-programs"]);
-        cargo.args(["-p", "guest-posix", "-p", "guest-peer"]);
+        cargo.args([
+            "-p",
+            "guest-posix",
+            "-p",
+            "guest-peer",
+            "-p",
+            "guest-files",
+            "-p",
+            "guest-aesmd",
+        ]);
         process::show(&mut cargo)?;
 
         let enclave = repository::cache().join("guest-enclave");
@@ -52,33 +64,11 @@ impl Programs {
             programs: path(&programs, "guest-programs"),
             posix: path(&programs, "guest-posix"),
             peer: path(&programs, "guest-peer"),
+            files: path(&programs, "guest-files"),
+            aesmd: path(&programs, "cloister-aesmd"),
             enclave: path(&enclave, "guest-enclave"),
         })
     }
-}
-
-/// The program that changes shared folders at random, `guest/files`, for guests and for the host.
-///
-/// # Errors
-/// Cargo's own.
-pub(crate) fn files() -> Result<PathBuf> {
-    let directory = repository::cache().join("guest-programs");
-    process::show(
-        build_command(&directory, "-C relocation-model=static").args(["-p", "guest-files"]),
-    )?;
-    Ok(directory.join(TARGET).join("release/guest-files"))
-}
-
-/// The AESM socket of guests, `guest/aesmd`.
-///
-/// # Errors
-/// Cargo's own.
-pub(crate) fn aesmd() -> Result<PathBuf> {
-    let directory = repository::cache().join("guest-programs");
-    process::show(
-        build_command(&directory, "-C relocation-model=static").args(["-p", "guest-aesmd"]),
-    )?;
-    Ok(directory.join(TARGET).join("release/cloister-aesmd"))
 }
 
 /// The kernel that provokes the rules of SGX virtualization, `guest/rules`.

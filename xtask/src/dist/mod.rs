@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{guest, process, repository};
+use crate::guest::Programs;
+use crate::{process, repository};
 
 /// The version of all of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -94,7 +95,7 @@ impl Dist {
 /// # Errors
 /// Cargo's own, and dpkg's.
 pub(crate) fn aesmd() -> Result<PathBuf> {
-    let program = guest::aesmd()?;
+    let program = Programs::build()?.aesmd;
     let folder = repository::target().join("dist");
     let stage = repository::cache().join("dist/stage-aesmd");
     let _ = fs::remove_dir_all(&stage);

@@ -20,6 +20,17 @@ pub(super) fn certified(setup: &Setup, name: &str) -> Result<String> {
     Ok(platform)
 }
 
+/// Makes an authority and two platforms that it certifies.
+pub(super) fn certified_together(setup: &Setup) -> Result<[String; 3]> {
+    let names = ["authority", "first", "second"];
+    let paths = names.map(|name| setup.path(name).display().to_string());
+    let [authority, first, second] = &paths;
+    let pki = ["pki", "--authority", authority, "--platform", first, "--platform", second];
+    let output = setup.cloister(&pki)?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(paths)
+}
+
 /// `cloister verify` on a quote, with the root and collateral of a platform.
 pub(super) fn verdict(
     setup: &Setup,
@@ -93,11 +104,7 @@ pub(super) fn quotes(setup: &Setup) -> Result<()> {
 
 /// Quotes of two platforms of one authority are accepted under its root, and a third platform's under its own alone.
 pub(super) fn one_authority(setup: &Setup) -> Result<()> {
-    let path = |name: &str| setup.path(name).display().to_string();
-    let (authority, first, second) = (path("authority"), path("first"), path("second"));
-    let pki = ["pki", "--authority", &authority, "--platform", &first, "--platform", &second];
-    let output = setup.cloister(&pki)?;
-    ensure!(output.status.success(), "{output:?}");
+    let [authority, first, second] = certified_together(setup)?;
     let third = certified(setup, "third")?;
 
     let under = ["--authority", &authority];

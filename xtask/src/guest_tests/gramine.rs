@@ -8,7 +8,7 @@ use std::{env, fs, thread};
 use anyhow::{Context, Result, ensure};
 
 use super::Setup;
-use super::attest::{certified, verdict};
+use super::attest::{certified, certified_together, verdict};
 use super::exec::{exec, finish};
 use crate::{process, repository};
 
@@ -175,11 +175,7 @@ pub(crate) fn ra_tls(setup: &Setup, prefix: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("lib"))?;
     fs::copy(verifier()?, folder.join("lib/libsgx_dcap_quoteverify.so.1"))?;
 
-    let path = |name: &str| setup.path(name).display().to_string();
-    let (authority, first, second) = (path("authority"), path("first"), path("second"));
-    let pki = ["pki", "--authority", &authority, "--platform", &first, "--platform", &second];
-    let output = setup.cloister(&pki)?;
-    ensure!(output.status.success(), "{output:?}");
+    let [authority, first, second] = certified_together(setup)?;
     let third = certified(setup, "third")?;
     let certificates = format!("{first}/pki");
     process::capture(Command::new("cp").args(["-r", &certificates]).arg(folder.join("pki")))?;

@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 
 use super::setup::expect;
 use super::{Setup, exec};
-use crate::{guest, process};
+use crate::guest::Programs;
+use crate::process;
 
 /// Changes that each of three makes.
 const STEPS: &str = "2000";
@@ -48,7 +49,7 @@ pub(super) fn three(setup: &Setup) -> Result<()> {
     const TEST: &str = "shared";
     let folder = setup.path(TEST);
     fs::create_dir_all(&folder)?;
-    fs::copy(guest::files()?, folder.join("guest-files"))?;
+    fs::copy(Programs::build()?.files, folder.join("guest-files"))?;
     let words = |name: &'static str, others: [&'static str; 2]| {
         ["./guest-files", ".", name, STEPS, others[0], others[1]]
     };
