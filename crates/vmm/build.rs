@@ -10,7 +10,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest");
-    for file in ["Cargo.toml", "Cargo.lock", "aesmd", "exec-init"] {
+    for file in ["Cargo.toml", "Cargo.lock", "aesmd", "exec-init", "vsock"] {
         println!("cargo:rerun-if-changed={}", guest.join(file).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where to"));

@@ -76,10 +76,7 @@ impl Programs {
 /// # Errors
 /// Cargo's own.
 pub(crate) fn rules() -> Result<PathBuf> {
-    let directory = repository::cache().join("guest-rules");
-    let flags = flags_of_bare("static", "guest/rules/rules.ld");
-    process::show(build_command(&directory, &flags).args(["-p", "guest-rules"]))?;
-    Ok(directory.join(TARGET).join("release/guest-rules"))
+    bare("guest-rules")
 }
 
 /// The kernel that runs random enclave programs, `guest/random`.
@@ -87,10 +84,15 @@ pub(crate) fn rules() -> Result<PathBuf> {
 /// # Errors
 /// Cargo's own.
 pub(crate) fn random() -> Result<PathBuf> {
-    let directory = repository::cache().join("guest-random");
-    let flags = flags_of_bare("static", "guest/rules/rules.ld");
-    process::show(build_command(&directory, &flags).args(["-p", "guest-random"]))?;
-    Ok(directory.join(TARGET).join("release/guest-random"))
+    bare("guest-random")
+}
+
+/// A program that is booted as a kernel.
+fn bare(package: &str) -> Result<PathBuf> {
+    let directory = repository::cache().join(package);
+    let flags = flags_of_bare("static", "guest/bare/bare.ld");
+    process::show(build_command(&directory, &flags).args(["-p", package]))?;
+    Ok(directory.join(TARGET).join("release").join(package))
 }
 
 /// Flags for a program without a system under it, laid out by a linker script of the repository.

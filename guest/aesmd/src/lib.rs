@@ -1,8 +1,6 @@
 //! The socket of Intel's AESM service in a machine, at which programs ask for quotes. The host answers: requests go
 //! there and responses come back as they are, each with its length before it in 4 bytes, little-endian.
 
-mod vsock;
-
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,8 +8,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-pub use vsock::connect;
 
 /// The host's port where `cloister aesm` or the machine of `cloister exec` answers.
 pub const PORT: u32 = 1028;

@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, io};
 
-use guest_aesmd::{PORT, ask, connect, listen, relay, serve};
+use guest_aesmd::{PORT, ask, listen, relay, serve};
+use guest_vsock::connect;
 
 /// What there is to say to any argument.
 const USAGE: &str = "usage: cloister-aesmd, without arguments: makes /var/run/aesmd/aesm.socket, at which cloister aesm on \

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use guest_aesmd::{PORT, ask, connect, listen, relay, serve};
+use guest_aesmd::{PORT, ask, listen, relay, serve};
+use guest_vsock::connect;
 
 /// Serves the socket from now on.
 pub(crate) fn start() -> io::Result<()> {

@@ -69,8 +69,8 @@ fn connect(
     settings: &Settings,
     command: &mut Command,
 ) -> io::Result<(Vec<JoinHandle<()>>, Option<File>)> {
-    let input = guest_aesmd::connect(port::INPUT)?;
-    let output = guest_aesmd::connect(port::OUTPUT)?;
+    let input = guest_vsock::connect(port::INPUT)?;
+    let output = guest_vsock::connect(port::OUTPUT)?;
     if let Some((rows, columns)) = settings.terminal {
         let (terminal, program) = system::open_terminal()?;
         let terminal = File::from(terminal);
@@ -79,7 +79,7 @@ fn connect(
         pump(input, terminal.try_clone()?.into());
         return Ok((vec![pump(terminal.try_clone()?.into(), output)], Some(terminal)));
     }
-    let errors = guest_aesmd::connect(port::ERRORS)?;
+    let errors = guest_vsock::connect(port::ERRORS)?;
     let (reads, fed) = io::pipe()?;
     command.stdin(reads);
     pump(input, fed.into());

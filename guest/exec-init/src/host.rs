@@ -34,7 +34,7 @@ pub(crate) enum Order {
 
 impl Control {
     pub(crate) fn connect() -> io::Result<Self> {
-        Ok(Self(guest_aesmd::connect(port::CONTROL)?.into()))
+        Ok(Self(guest_vsock::connect(port::CONTROL)?.into()))
     }
 
     /// How the command ended, or that it could not be started. The host ends the machine when it has

@@ -6,6 +6,8 @@ use std::io::{Error, Read, Result, Write};
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use guest_vsock::connect;
+
 /// The host's port that sends back what it is sent, one where nobody listens, and the guest's port.
 const ECHO: u32 = 52;
 const SILENT: u32 = 54;
@@ -64,30 +66,21 @@ fn linger(stream: &File) -> Result<()> {
     if status == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
-fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
+fn own_address(port: u32) -> libc::sockaddr_vm {
     // SAFETY: all zeros are a valid sockaddr_vm.
     let mut address: libc::sockaddr_vm = unsafe { zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = cid;
+    address.svm_cid = libc::VMADDR_CID_ANY;
     address.svm_port = port;
     address
 }
 
-fn socket() -> Result<OwnedFd> {
-    // SAFETY: it takes integers alone.
-    owned(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0) })
-}
-
-fn connect(port: u32) -> Result<OwnedFd> {
-    let (socket, address) = (socket()?, address(libc::VMADDR_CID_HOST, port));
-    let size = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the kernel reads an address of that size.
-    let status = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size) };
-    if status == 0 { Ok(socket) } else { Err(Error::last_os_error()) }
-}
-
 fn listen(port: u32) -> Result<OwnedFd> {
-    let (socket, address) = (socket()?, address(libc::VMADDR_CID_ANY, port));
+    let (socket, address) = (
+        // SAFETY: it takes integers alone.
+        owned(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0) })?,
+        own_address(port),
+    );
     let size = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the kernel reads an address of that size.
     let status = unsafe {

@@ -7,8 +7,9 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::{hint, ptr};
 
+use guest_bare::Console;
+
 use crate::clock::{frequency, now, wait};
-use crate::console::Console;
 use crate::enclave::{self, Enclave, LAYOUT, Operands, PAGE, PAGES, TCS};
 use crate::leaves::{Attempts, encls, enclu};
 use crate::numbers::Numbers;

@@ -15,7 +15,6 @@
 
 mod clock;
 mod code;
-mod console;
 mod enclave;
 mod hammer;
 mod leaves;
@@ -29,9 +28,9 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::slice;
 
+use guest_bare::{Console, first_module, first_section, key_hash};
 use guest_sha256::digest;
 
-use console::Console;
 use program::Programs;
 
 /// Where user memory begins: code of ring 3, and then data.
@@ -60,7 +59,7 @@ extern "C" fn main(processor: u32, start_info: u64) -> ! {
         // SAFETY: RAM that is nobody's.
         unsafe { slice::from_raw_parts_mut(place as *mut u8, code.len()) }.copy_from_slice(code);
     }
-    let (line, sigstruct) = told(start_info);
+    let (line, sigstruct) = (command_line(start_info), first_module(start_info));
     let Some((section, size)) = first_section() else {
         let _ = writeln!(Console, "random: no EPC");
         end();
@@ -109,21 +108,18 @@ fn set_up(section: u64, sigstruct: &[u8]) -> &'static mut Programs {
 /// Makes launch control trust a signer.
 pub(crate) fn trust(attempts: &mut leaves::Attempts, modulus: &[u8]) {
     attempts.wrmsr(IA32_FEATURE_CONTROL, 0x60001);
-    for (index, part) in (IA32_SGXLEPUBKEYHASH0..).zip(digest(modulus).chunks_exact(8)) {
-        let value = part.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    for (index, value) in (IA32_SGXLEPUBKEYHASH0..).zip(key_hash(digest(modulus))) {
         attempts.wrmsr(index, value);
     }
 }
 
-/// The command line and the first module, by `hvm_start_info`.
-fn told(start_info: u64) -> (&'static [u8], &'static [u8]) {
-    // SAFETY: the protocol gives both, and they stay where they are.
+/// The command line, by `hvm_start_info`.
+fn command_line(start_info: u64) -> &'static [u8] {
+    // SAFETY: the protocol gives it, and it stays where it is.
     unsafe {
-        let list = *((start_info + 16) as *const *const u64);
-        let module = slice::from_raw_parts(*list as *const u8, *list.add(1) as usize);
         let line = *((start_info + 24) as *const *const u8);
         let length = (0..4096).find(|&at| *line.add(at) == 0).unwrap_or_default();
-        (slice::from_raw_parts(line, length), module)
+        slice::from_raw_parts(line, length)
     }
 }
 
@@ -131,14 +127,6 @@ fn number(word: &[u8]) -> u64 {
     word.iter()
         .filter(|byte| byte.is_ascii_digit())
         .fold(0, |value, byte| u64::wrapping_mul(value, 10).wrapping_add(u64::from(byte - b'0')))
-}
-
-/// Address and size of the first EPC section (SDM vol. 3D, 33.7.2).
-fn first_section() -> Option<(u64, u64)> {
-    let leaf = core::arch::x86_64::__cpuid_count(0x12, 2);
-    let wide =
-        |low: u32, high: u32| u64::from(low & 0xffff_f000) | u64::from(high & 0xf_ffff) << 32;
-    (leaf.eax & 0xf == 1).then_some((wide(leaf.eax, leaf.ebx), wide(leaf.ecx, leaf.edx)))
 }
 
 /// Ends the machine by a triple fault.

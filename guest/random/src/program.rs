@@ -5,8 +5,9 @@
 
 use core::fmt::Write;
 
+use guest_bare::Console;
+
 use crate::code::{self, SLOT};
-use crate::console::Console;
 use crate::enclave::{
     self, AUDITOR, CODE, Enclave, GPRSGX, GPRSGX_RIP, LAYOUT, Operands, PAGE, PAGES, SECRETS, SSA,
     TCS,

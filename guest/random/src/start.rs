@@ -5,13 +5,6 @@ use core::arch::global_asm;
 
 global_asm!(
     r#"
-    .pushsection .note.pvh, "a", @note
-    .balign 4
-    .long 4, 4, 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
-    .asciz "Xen"
-    .long entry
-    .popsection
-
     .pushsection .text.entry, "ax"
     .code32
     .global entry
@@ -113,41 +106,9 @@ trampoline_gdt:
     .global trampoline_end
 trampoline_end:
     .code64
-
-    /* What compiled code calls, and no library has. */
-    .global memset
-memset:
-    mov r8, rdi
-    mov eax, esi
-    mov rcx, rdx
-    rep stosb
-    mov rax, r8
-    ret
-    .global memcpy
-memcpy:
-    mov rax, rdi
-    mov rcx, rdx
-    rep movsb
-    ret
-    .global memcmp
-memcmp:
-    xor eax, eax
-    mov rcx, rdx
-    test rcx, rcx
-    jz 5f
-    repe cmpsb
-    je 5f
-    mov eax, 1
-5:  ret
     .popsection
 
     .pushsection .data
-    .balign 8
-gdt:
-    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff
-gdt_pointer:
-    .word 31
-    .long gdt
     .balign 4
     .global processors
 processors:

@@ -14,12 +14,12 @@ mod start;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::slice;
 
+use guest_bare::{Console, first_module, first_section, key_hash};
 use guest_sha256::digest;
 
 use operands::{Operands, Secs, SecsField};
-use processor::{Console, Outcome, cpuid, encls, rdmsr, without_paging, wrmsr};
+use processor::{Outcome, cpuid, encls, rdmsr, without_paging, wrmsr};
 
 const ECREATE: u32 = 0;
 const EINIT: u32 = 2;
@@ -49,28 +49,12 @@ extern "C" fn main(start_info: u64) {
     show("ECREATE without paging", without_paging());
     enumeration();
     registers();
-    if let Some(epc) = first_section() {
+    if let Some((epc, _)) = first_section() {
         announced(epc);
         operands_of_ecreate(epc);
         contents_of_secs(epc);
-        initialization(epc, module(start_info));
+        initialization(epc, first_module(start_info));
     }
-}
-
-/// The first module: a list of `hvm_modlist_entry` is at offset 16 of `hvm_start_info`.
-fn module(start_info: u64) -> &'static [u8] {
-    // SAFETY: the protocol gives both structures, and the module stays where it is.
-    unsafe {
-        let list = *((start_info + 16) as *const *const u64);
-        slice::from_raw_parts(*list as *const u8, *list.add(1) as usize)
-    }
-}
-
-/// Where the first EPC section is (SDM vol. 3D, 33.7.2).
-fn first_section() -> Option<u64> {
-    let [eax, ebx, ..] = cpuid(0x12, 2);
-    (cpuid(7, 0)[1] >> 2 & 1 != 0 && eax & 0xf == 1)
-        .then_some(u64::from(eax & 0xffff_f000) | u64::from(ebx & 0xf_ffff) << 32)
 }
 
 fn enumeration() {
@@ -167,9 +151,8 @@ fn initialization(epc: u64, sigstruct: &[u8]) {
     einit("EINIT: target is no SECS", sigstruct, epc + PAGE, token);
     einit("EINIT: SIGSTRUCT of zeros", operands.zeros(), epc, token);
     einit("EINIT: another key than the hash's", sigstruct, epc, token);
-    let signer = digest(operands.modulus());
-    for (index, part) in (IA32_SGXLEPUBKEYHASH0..).zip(signer.chunks_exact(8)) {
-        let value = part.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    let hash = key_hash(digest(operands.modulus()));
+    for (index, value) in (IA32_SGXLEPUBKEYHASH0..).zip(hash) {
         wrmsr(index, value);
     }
     einit("EINIT: the hash's key", sigstruct, epc, token);

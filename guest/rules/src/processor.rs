@@ -1,7 +1,7 @@
 //! Instructions that may fault, and what comes of them.
 
 use core::arch::{asm, global_asm};
-use core::fmt::{Display, Formatter, Result, Write};
+use core::fmt::{Display, Formatter, Result};
 use core::ptr;
 
 /// What an instruction came to.
@@ -163,18 +163,5 @@ pub(crate) fn set_up_exceptions() {
         pointer[..2].copy_from_slice(&limit.to_le_bytes());
         pointer[2..].copy_from_slice(&(&raw const IDT as u64).to_le_bytes());
         asm!("lidt [{}]", in(reg) ptr::from_ref(&pointer), options(nostack));
-    }
-}
-
-/// The first serial port, whose other end takes all bytes at once.
-pub(crate) struct Console;
-
-impl Write for Console {
-    fn write_str(&mut self, text: &str) -> Result {
-        for byte in text.bytes() {
-            // SAFETY: the data register of the first serial port.
-            unsafe { asm!("out dx, al", in("dx") 0x3f8_u16, in("al") byte, options(nostack)) };
-        }
-        Ok(())
     }
 }

@@ -7,13 +7,6 @@ use core::arch::global_asm;
 
 global_asm!(
     r#"
-    .pushsection .note.pvh, "a", @note
-    .balign 4
-    .long 4, 4, 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
-    .asciz "Xen"
-    .long entry
-    .popsection
-
     .pushsection .text.entry, "ax"
     .code32
     .global entry
@@ -110,31 +103,10 @@ long_mode:
     /* A triple fault ends the machine. */
     lidt [rip + no_idt]
     ud2
-
-    /* What compiled code calls, and no library has. */
-    .global memset
-memset:
-    mov r8, rdi
-    mov eax, esi
-    mov rcx, rdx
-    rep stosb
-    mov rax, r8
-    ret
-    .global memcpy
-memcpy:
-    mov rax, rdi
-    mov rcx, rdx
-    rep movsb
-    ret
     .popsection
 
     .pushsection .data
     .balign 8
-gdt:
-    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff
-gdt_pointer:
-    .word 31
-    .long gdt
 idt32_pointer:
     .word 15 * 8 - 1
     .long idt32

@@ -1,4 +1,4 @@
-//! Streams to the host, of vsock(7).
+//! Streams from a guest to its host, of vsock(7).
 #![expect(unsafe_code, reason = "std has no sockets of vsock(7)")]
 
 use std::io::{Error, Result};
