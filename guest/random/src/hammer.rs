@@ -13,7 +13,7 @@ use crate::clock::{frequency, now, wait};
 use crate::enclave::{self, Enclave, LAYOUT, Operands, PAGE, PAGES, TCS};
 use crate::leaves::{Attempts, encls, enclu};
 use crate::numbers::Numbers;
-use crate::traps::{self, END, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
+use crate::traps::{self, END, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, TIMER};
 use crate::{AEP, SITE, USER_DATA, trust};
 
 /// Processors, and enclaves that they share.
@@ -247,12 +247,20 @@ impl Hammer<'_> {
         self.attempts.encls(encls::EPA, 3, enclave.versions, 0);
     }
 
-    fn user(&mut self, leaf: u64, rbx: u64) {
+    fn enclu_of(&mut self, leaf: u64, rbx: u64) {
         let context = &mut self.attempts.context;
         context.gpr[RAX] = leaf;
         context.gpr[RBX] = rbx;
         context.gpr[RCX] = AEP;
-        self.attempts.user(SITE);
+        self.user(SITE);
+    }
+
+    /// Runs code of ring 3, which is anything and may go on for ever: the timer ends it.
+    fn user(&mut self, rip: u64) {
+        let (times, moments) = (self.numbers.below(8), self.numbers.next());
+        traps::start_timer(self.attempts.processor, times + 1, true, moments, AEP);
+        self.attempts.user(rip);
+        traps::stop_timer(self.attempts.processor);
     }
 
     fn enter(&mut self) {
@@ -269,22 +277,19 @@ impl Hammer<'_> {
         context.gpr[8] = data + PAGE;
         let tcs = enclave.page(self.numbers.of_these(&[TCS, TCS, TCS, enclave::AUDITOR]));
         ENTRIES.fetch_add(1, Ordering::Relaxed);
-        let timers = self.numbers.below(8);
-        traps::start_timer(self.attempts.processor, timers, self.numbers.next(), AEP);
         let first = if odd { self.page() } else { tcs };
-        self.user(enclu::EENTER, first);
+        self.enclu_of(enclu::EENTER, first);
         for _ in 0..EXCEPTIONS {
             let context = &self.attempts.context;
-            if context.vector == END || context.rip != AEP {
+            if [END, u64::from(TIMER)].contains(&context.vector) || context.rip != AEP {
                 break;
             }
             FAULTS.fetch_add(1, Ordering::Relaxed);
             if self.numbers.once_in(3) {
-                self.user(enclu::EENTER, tcs);
+                self.enclu_of(enclu::EENTER, tcs);
             }
-            self.user(enclu::ERESUME, tcs);
+            self.enclu_of(enclu::ERESUME, tcs);
         }
-        traps::stop_timer(self.attempts.processor);
     }
 
     /// Any leaf of ring 3.
@@ -292,7 +297,7 @@ impl Hammer<'_> {
         let leaf = self.numbers.of_these(&[0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 99, u64::MAX]);
         let (rbx, rdx) = (self.address(), self.address());
         self.attempts.context.gpr[RDX] = rdx;
-        self.user(leaf, rbx);
+        self.enclu_of(leaf, rbx);
     }
 
     /// Accesses from ring 0, and from ring 3 a call of what is there.
@@ -303,7 +308,7 @@ impl Hammer<'_> {
             1 => drop(self.attempts.store(address, value)),
             _ => {
                 self.attempts.context.gpr[RSP] = USER_DATA + PAGE;
-                self.attempts.user(address);
+                self.user(address);
             }
         }
     }

@@ -239,7 +239,7 @@ impl Programs {
         ]);
         let (times, moments) = (if numbers.once_in(2) { 16 } else { 0 }, numbers.next());
         if times != 0 {
-            traps::start_timer(0, times, moments, AEP);
+            traps::start_timer(0, times, false, moments, AEP);
         }
         self.attempts.context.rflags = self.numbers.next();
         self.attempts.user(SITE);

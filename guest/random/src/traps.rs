@@ -18,6 +18,8 @@ const TSS: u16 = 40;
 pub(crate) const END: u64 = 0x80;
 /// The vector of the local APIC's timer.
 pub(crate) const TIMER: u32 = 0x20;
+/// The timer's last interval before code ends, in its ticks.
+const LIMIT: u32 = 1 << 24;
 /// Of the local APIC (SDM Vol. 3A, table 11-1).
 const APIC: u64 = 0xfee0_0000;
 const SPURIOUS: u64 = 0xf0;
@@ -67,6 +69,8 @@ pub(crate) struct Block {
     /// How often the timer is set again, and the state of the numbers that say for how long.
     pub(crate) timers: u64,
     timer_numbers: u64,
+    /// Whether code of ring 3 ends when the timer has come that often and [`LIMIT`] is over.
+    ends: u64,
     /// Where an interrupt in an enclave comes out.
     pub(crate) aep: u64,
 }
@@ -195,24 +199,36 @@ timer: /* while code of ring 3 runs */
     and rcx, -0x10000
     inc qword ptr [rcx + 16]
     mov rax, [rsp + 16]
-    cmp rax, [rcx + 48]
+    cmp rax, [rcx + 56]
     jne 1f
     inc qword ptr [rcx + 24]
 1:  mov eax, 0xfee000b0
     mov dword ptr [rax], 0
     cmp qword ptr [rcx + 32], 0
-    je 2f
+    je 3f
     dec qword ptr [rcx + 32]
-    mov rax, [rcx + 40]
+    mov eax, {limit}
+    jnz 2f
+    cmp qword ptr [rcx + 48], 0
+    jne 4f
+2:  mov rax, [rcx + 40]
     imul rax, rax, 1103515245
     add rax, 12345
     mov [rcx + 40], rax
     shr rax, 16
     and eax, 0x1fff
     or eax, 0x200
-    mov ecx, 0xfee00380
+    jmp 4f
+3:  cmp qword ptr [rcx + 48], 0
+    je 5f
+    test byte ptr [rsp + 24], 3 /* or a trap that has left interrupts on */
+    jz 5f
+    pop rcx
+    pop rax
+    jmp entries + 8 * {vector}
+4:  mov ecx, 0xfee00380
     mov [rcx], eax
-2:  pop rcx
+5:  pop rcx
     pop rax
     iretq
 
@@ -223,7 +239,9 @@ entries:
     .balign 8
     .endr
     .popsection
-    "#
+    "#,
+    limit = const LIMIT,
+    vector = const TIMER,
 );
 
 // SAFETY: `run` keeps the registers that the C calling convention has kept, and writes the context.
@@ -358,12 +376,14 @@ pub(crate) fn apic_write(register: u64, value: u32) {
     unsafe { ((APIC + register) as *mut u32).write_volatile(value) };
 }
 
-/// Has the timer come `times` times at most, at moments that these numbers say.
-pub(crate) fn start_timer(processor: u32, times: u64, numbers: u64, aep: u64) {
+/// Has the timer come `times` times at most, at moments that these numbers say; and once more to end code of ring 3
+/// that then goes on, with the vector [`TIMER`], if it `ends`.
+pub(crate) fn start_timer(processor: u32, times: u64, ends: bool, numbers: u64, aep: u64) {
     // SAFETY: interrupts are off.
     unsafe {
         let block = block(processor);
         (*block).timers = times;
+        (*block).ends = u64::from(ends);
         (*block).timer_numbers = numbers;
         (*block).aep = aep;
     }
