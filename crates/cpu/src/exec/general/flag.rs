@@ -5,7 +5,7 @@ use cloister_x86::regs::Rflags;
 
 use crate::cpu::Cpu;
 use crate::exec::system::virtual_8086::{
-    InterruptFlag, check_popped, flags_with_vif, interrupt_flag,
+    InterruptFlag, flags_with_vif, interrupt_flag, popped_for_vif,
 };
 use crate::exec::table::{always, rows};
 use crate::exit::Exec;
@@ -84,7 +84,7 @@ extern "C" fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let flag = interrupt_flag(cpu, T::SIZE as u8)?;
     let mut value = cpu.stack_load::<T>(cpu.arch.gpr[Gpr::Rsp])?.zext();
     if flag == InterruptFlag::Virtual {
-        check_popped(cpu, value)?;
+        value = popped_for_vif(cpu, value)?;
     }
     cpu.set_stack_pointer(cpu.arch.gpr[Gpr::Rsp].wrapping_add(T::SIZE as u64));
     let privilege = Rflags::IOPL0 | Rflags::IOPL1;
@@ -99,7 +99,6 @@ extern "C" fn pop_flags<T: Int>(cpu: &mut Cpu, _op: &Op) -> Exec {
     }
     if flag == InterruptFlag::Virtual {
         changed |= Rflags::VIF;
-        value |= if value & Rflags::IF.bits() != 0 { Rflags::VIF.bits() } else { 0 };
     }
     let mut cleared = Rflags::empty();
     if T::BITS > 16 {

@@ -39,22 +39,31 @@ impl Cpu {
         self.io_bitmap(port, size)
     }
 
-    #[inline(never)]
-    fn io_bitmap(&mut self, port: u16, size: u8) -> Exec {
+    /// Where in the TSS its I/O map is; the map of interrupts of virtual-8086 mode ends there.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0) for a TSS that names none, or what reading it yields.
+    pub(super) fn io_map(&mut self) -> Exec<u64> {
         let tss = self.arch.segs[seg::TR];
         // A 16-bit TSS has no bitmap.
         let available = matches!(tss.rights.kind(), 9 | 11) && !tss.rights.unusable();
         if !available || u64::from(tss.limit) < IO_MAP_BASE + 1 {
             return Err(self.gp(0));
         }
-        let mut bytes = [0; 2];
-        let at = tss.base.wrapping_add(IO_MAP_BASE);
-        self.read_bytes(at, &mut bytes, MmuMode::Supervisor)?;
+        self.read_system::<2>(tss.base.wrapping_add(IO_MAP_BASE))
+    }
+
+    #[inline(never)]
+    fn io_bitmap(&mut self, port: u16, size: u8) -> Exec {
+        let map = self.io_map()?;
+        let tss = self.arch.segs[seg::TR];
         // Two bytes are read always, so that a port's bits may straddle.
-        let offset = u64::from(u16::from_le_bytes(bytes)) + u64::from(port >> 3);
+        let offset = map + u64::from(port >> 3);
         if offset + 1 > u64::from(tss.limit) {
             return Err(self.gp(0));
         }
+        let mut bytes = [0; 2];
         self.read_bytes(tss.base.wrapping_add(offset), &mut bytes, MmuMode::Supervisor)?;
         let wanted = ((1u16 << size) - 1) << (port & 7);
         if u16::from_le_bytes(bytes) & wanted != 0 {

@@ -112,9 +112,8 @@ fn real(cpu: &mut Cpu, op: &Op) -> Exec {
     match flag {
         InterruptFlag::Own => mask |= Rflags::IF.bits(),
         InterruptFlag::Virtual => {
-            virtual_8086::check_popped(cpu, flags)?;
+            flags = virtual_8086::popped_for_vif(cpu, flags)?;
             mask |= Rflags::VIF.bits();
-            flags |= if flags & Rflags::IF.bits() != 0 { Rflags::VIF.bits() } else { 0 };
         }
     }
     if op.size > 2 {

@@ -83,21 +83,24 @@ pub(crate) fn flags_with_vif(cpu: &Cpu) -> u64 {
     flags.bits()
 }
 
-/// Gives VIF what was popped for IF.
+/// Popped flags with VIF as IF is in them.
 ///
 /// # Errors
 ///
 /// #GP(0) if an interrupt is pending that it would let in (VIP), and for TF.
-pub(crate) fn check_popped(cpu: &mut Cpu, flags: u64) -> Exec {
-    let popped = Rflags::from_bits_truncate(flags);
-    let pending = cpu.arch.system_flags.contains(Rflags::VIP) && popped.contains(Rflags::IF);
-    if pending || popped.contains(Rflags::TF) { Err(cpu.gp(0)) } else { Ok(()) }
+pub(crate) fn popped_for_vif(cpu: &mut Cpu, flags: u64) -> Exec<u64> {
+    let mut popped = Rflags::from_bits_retain(flags);
+    let lets_in = popped.contains(Rflags::IF);
+    let pending = cpu.arch.system_flags.contains(Rflags::VIP) && lets_in;
+    if pending || popped.contains(Rflags::TF) {
+        return Err(cpu.gp(0));
+    }
+    popped.set(Rflags::VIF, lets_in);
+    Ok(popped.bits())
 }
 
-/// Offset in a TSS of the I/O map's own offset; the map of interrupts lies before it.
-const IO_MAP_BASE: u32 = 102;
-/// Bytes of the map of interrupts, a bit for each.
-const INTERRUPT_MAP: u32 = 32;
+/// Bytes of the map of interrupts, a bit for each, which ends where the I/O map begins.
+const INTERRUPT_MAP: u64 = 32;
 
 /// INT n in the mode: with CR4.VME the 8086 program has those for itself whose bit is clear in the TSS, by its own
 /// table at address 0; all others are the monitor's, which with IOPL below 3 gets #GP (SDM Vol. 3B, 20.3.3). Returns
@@ -129,13 +132,9 @@ pub(crate) fn redirect(cpu: &mut Cpu, vector: u8, next: u64) -> Exec<bool> {
 
 /// An interrupt's bit in the map of the TSS.
 fn is_of_monitor(cpu: &mut Cpu, vector: u8) -> Exec<bool> {
-    let tss = cpu.arch.segs[seg::TR];
-    if tss.limit < IO_MAP_BASE + 1 {
-        return Err(cpu.gp(0));
-    }
-    let base = cpu.read_system::<2>(tss.base.wrapping_add(IO_MAP_BASE.into()))? as u32;
-    let at = base.checked_sub(INTERRUPT_MAP).map(|map| map + u32::from(vector >> 3));
-    let Some(at) = at.filter(|&at| at <= tss.limit) else { return Err(cpu.gp(0)) };
-    let byte = cpu.read_system::<1>(tss.base.wrapping_add(at.into()))?;
+    let (map, tss) = (cpu.io_map()?, cpu.arch.segs[seg::TR]);
+    let at = map.checked_sub(INTERRUPT_MAP).map(|start| start + u64::from(vector >> 3));
+    let Some(at) = at.filter(|&at| at <= u64::from(tss.limit)) else { return Err(cpu.gp(0)) };
+    let byte = cpu.read_system::<1>(tss.base.wrapping_add(at))?;
     Ok(byte >> (vector & 7) & 1 != 0)
 }

@@ -2,7 +2,7 @@
 
 use cloister_x86::Gpr;
 use cloister_x86::regs::{Cr4, Rflags};
-use cloister_x86::segment::seg;
+use cloister_x86::segment::{Rights, seg};
 
 use super::super::kernel::CODE32;
 use super::machine::*;
@@ -355,4 +355,13 @@ fn with_the_extensions_a_tss_without_the_map_has_no_interrupt_for_anybody() {
 
         assert_eq!((frame.vector, frame.error_code, frame.eip), (13, Some(0), REAL_EIP));
     }
+    // A busy TSS of 16 bits, however long.
+    let mut machine = extended(2 | IOPL3, &[0xcd, 0x21]);
+    machine.cpu().arch.segs[seg::TR].rights = Rights(0x83);
+    machine.guest.write(OLD_TSS + 2, &(TASK_STACK0 as u16).to_le_bytes());
+    machine.guest.write(OLD_TSS + 4, &KERNEL_DATA.to_le_bytes());
+
+    let frame = machine.run_to_handler();
+
+    assert_eq!((frame.vector, frame.error_code, frame.eip), (13, Some(0), REAL_EIP));
 }
