@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::Setup;
-use super::exec::{check, run};
+use super::exec::{check, put_demo, run};
 
 /// REPORTDATA of the enclave, and other.
 const REPORTDATA: &str = "5e";
@@ -53,12 +53,7 @@ pub(super) fn verdict(
 
 /// Runs the demo's enclave, which has a REPORT quoted, on a platform.
 pub(super) fn quote(setup: &Setup, name: &str, options: &[&str]) -> Result<std::process::Output> {
-    let place = setup.path(name);
-    fs::create_dir_all(&place)?;
-    fs::copy(&setup.image.demo, place.join("enclave-demo"))?;
-    for (name, contents) in &setup.image.enclave {
-        fs::write(place.join(name), contents)?;
-    }
+    put_demo(setup, name)?;
     let reportdata = REPORTDATA.repeat(64);
     let script = format!("ln -s $PWD /enclave && exec ./enclave-demo quote quote.bin {reportdata}");
     let options = [&["--user", "root"], options].concat();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -232,14 +233,20 @@ pub(super) fn signals(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// Puts the demo's program and its enclave in a folder, which is made.
+pub(super) fn put_demo(setup: &Setup, name: &str) -> Result<PathBuf> {
+    let folder = setup.path(name);
+    fs::create_dir_all(&folder)?;
+    fs::copy(&setup.image.demo, folder.join("enclave-demo"))?;
+    for (name, contents) in &setup.image.enclave {
+        fs::write(folder.join(name), contents)?;
+    }
+    Ok(folder)
+}
+
 /// An enclave that was built on the host runs in the machine.
 pub(super) fn enclave(setup: &Setup) -> Result<()> {
-    let place = setup.path("exec-enclave");
-    fs::create_dir_all(&place)?;
-    fs::copy(&setup.image.demo, place.join("enclave-demo"))?;
-    for (name, contents) in &setup.image.enclave {
-        fs::write(place.join(name), contents)?;
-    }
+    put_demo(setup, "exec-enclave")?;
     let mrenclave = &setup.image.mrenclave;
     // Where the program looks for its enclave, in the machine alone.
     let script = "ln -s $PWD /enclave && exec ./enclave-demo";

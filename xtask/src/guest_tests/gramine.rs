@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::Setup;
 use super::attest::{certified, certified_together, verdict};
 use super::exec::{exec, finish};
+use crate::testing::PROFILE;
 use crate::{process, repository};
 
 /// Where Debian and Gramine have libraries.
@@ -219,7 +220,6 @@ pub(crate) fn ra_tls(setup: &Setup, prefix: &Path) -> Result<()> {
 
 /// The library that takes the place of Intel's, just built.
 fn verifier() -> Result<PathBuf> {
-    const PROFILE: &str = "checked";
     let mut cargo = process::cargo();
     cargo.args(["build", "--quiet", "--locked", "--profile", PROFILE]);
     process::capture(cargo.args(["--package", "cloister-quoteverify"]))?;

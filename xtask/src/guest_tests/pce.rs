@@ -13,7 +13,7 @@ use x509_cert::der::Encode as _;
 
 use super::Setup;
 use super::attest::certified;
-use super::exec::run;
+use super::exec::{put_demo, run};
 use crate::{process, repository};
 
 /// Bytes of a REPORT that its MAC, and the PCE, speak for (SDM vol. 3D, table 35-21).
@@ -22,8 +22,7 @@ const REPORT_BODY_SIZE: usize = 384;
 /// What Intel's own PCE signs in a machine is verified under the PCK certificate that `cloister pki` makes.
 pub(crate) fn signature(setup: &Setup, library: &Path) -> Result<()> {
     const TEST: &str = "pce";
-    let folder = setup.path(TEST);
-    fs::create_dir_all(&folder)?;
+    let folder = put_demo(setup, TEST)?;
     // The machine has a /tmp of its own; the library finds the enclave beside itself.
     let library =
         fs::canonicalize(library).with_context(|| format!("--pce {}", library.display()))?;
@@ -31,10 +30,6 @@ pub(crate) fn signature(setup: &Setup, library: &Path) -> Result<()> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-O2", "-o"]).arg(folder.join("pce"));
     process::capture(gcc.arg(repository::root().join("guest/stacks/pce.c")))?;
-    fs::copy(&setup.image.demo, folder.join("enclave-demo"))?;
-    for (name, contents) in &setup.image.enclave {
-        fs::write(folder.join(name), contents)?;
-    }
     let platform = certified(setup, "platform")?;
 
     let script = format!(
