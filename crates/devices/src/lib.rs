@@ -73,5 +73,5 @@ pub use irq::{IrqLine, MsiSink, Unconnected};
 pub use node::{Node, Place, Work, WorkThread};
 pub use power::{PowerButton, PowerControl, PowerEvent, PowerSwitch, RESET_VALUE, S5_SLEEP_TYPE};
 pub use reset::{KeyboardController, ResetControl, SystemControl};
-pub use rtc::{RTC_CENTURY, Rtc, RtcTimer};
+pub use rtc::{Civil, RTC_CENTURY, Rtc, RtcTimer};
 pub use serial::{SerialInput, SerialPort};

@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use calendar::{Civil, DAY, Format};
+pub use calendar::Civil;
+use calendar::{DAY, Format};
 pub use timer::RtcTimer;
 
 use crate::aml::AcpiDevice;

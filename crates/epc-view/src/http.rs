@@ -159,34 +159,16 @@ impl HttpServer {
 
     /// Serves what `answer` returns for a target, a path and what follows it, until the process ends.
     pub fn serve(self, answer: impl Fn(&str) -> HttpResponse + Sync) {
-        let active = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            loop {
-                let Ok(mut connection) = self.accept() else {
-                    thread::sleep(RETRY);
-                    continue;
-                };
-                let (active, answer) = (&active, &answer);
-                if active.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS {
-                    active.fetch_sub(1, Ordering::SeqCst);
-                    // Of a connection that ends with something unread the client reads no response.
-                    let _ = connection.read_until(Instant::now() + GLANCE, &mut [0; MAX_HEAD]);
-                    // Into an empty buffer: that cannot take long.
-                    let busy = HttpResponse::error("503 Service Unavailable", "too many clients");
-                    let _ = connection.respond(&busy, true);
-                    continue;
-                }
-                let spawned =
-                    thread::Builder::new().name("client".into()).spawn_scoped(scope, move || {
-                        // A client that goes away does not concern the others.
-                        let _ = connection.serve(answer);
-                        active.fetch_sub(1, Ordering::SeqCst);
-                    });
-                if spawned.is_err() {
-                    active.fetch_sub(1, Ordering::SeqCst);
-                }
-            }
-        });
+        let busy = |mut connection: Connection| {
+            // Of a connection that ends with something unread the client reads no response.
+            let _ = connection.read_until(Instant::now() + GLANCE, &mut [0; MAX_HEAD]);
+            // Into an empty buffer: that cannot take long.
+            let busy = HttpResponse::error("503 Service Unavailable", "too many clients");
+            let _ = connection.respond(&busy, true);
+        };
+        // A client that goes away does not concern the others.
+        let serve = |mut connection: Connection| drop(connection.serve(&answer));
+        serve_clients(CONNECTIONS, || self.accept(), serve, busy);
     }
 
     fn accept(&self) -> io::Result<Connection> {
@@ -200,6 +182,39 @@ impl HttpServer {
         }
         Ok(connection)
     }
+}
+
+/// Serves each client that `accept` gives on a thread of its own, `most` at a time, until the process ends; others are
+/// turned away.
+pub fn serve_clients<C: Send>(
+    most: usize,
+    accept: impl Fn() -> io::Result<C>,
+    serve: impl Fn(C) + Sync,
+    turn_away: impl Fn(C),
+) {
+    let active = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        loop {
+            let Ok(client) = accept() else {
+                thread::sleep(RETRY);
+                continue;
+            };
+            let (active, serve) = (&active, &serve);
+            if active.fetch_add(1, Ordering::SeqCst) >= most {
+                active.fetch_sub(1, Ordering::SeqCst);
+                turn_away(client);
+                continue;
+            }
+            let spawned =
+                thread::Builder::new().name("client".into()).spawn_scoped(scope, move || {
+                    serve(client);
+                    active.fetch_sub(1, Ordering::SeqCst);
+                });
+            if spawned.is_err() {
+                active.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    });
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

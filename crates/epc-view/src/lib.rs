@@ -37,7 +37,7 @@ mod sample;
 mod table;
 
 pub use exporter::metrics_response;
-pub use http::{HttpAddress, HttpError, HttpResponse, HttpServer};
+pub use http::{HttpAddress, HttpError, HttpResponse, HttpServer, serve_clients};
 pub use metrics::{Scraped, metrics};
 pub use page_map::{CellKind, MAX_CELLS};
 pub use picture::picture;

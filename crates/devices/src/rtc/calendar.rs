@@ -3,17 +3,21 @@
 /// Seconds of a day.
 pub(super) const DAY: i64 = 86_400;
 
-/// A UTC time of day and date, as the RTC's registers hold it.
+/// A UTC time of day and date in the Gregorian calendar, as the RTC's registers hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Civil {
-    pub(super) year: i64,
+pub struct Civil {
+    /// The year, as it is counted.
+    pub year: i64,
     /// 1 to 12; a guest may have written anything.
-    pub(super) month: i64,
+    pub month: i64,
     /// 1 to 31; a guest may have written anything.
-    pub(super) day: i64,
-    pub(super) hour: i64,
-    pub(super) minute: i64,
-    pub(super) second: i64,
+    pub day: i64,
+    /// 0 to 23.
+    pub hour: i64,
+    /// 0 to 59.
+    pub minute: i64,
+    /// 0 to 59.
+    pub second: i64,
 }
 
 /// Days from 1970-01-01 to the first of March of `year`. Years that begin in March put the leap
@@ -29,7 +33,8 @@ fn days_to_month(month: i64) -> i64 {
 
 impl Civil {
     /// The civil time `seconds` after 1970-01-01 00:00:00.
-    pub(super) fn from_unix(seconds: i64) -> Self {
+    #[must_use]
+    pub fn from_unix(seconds: i64) -> Self {
         let (days, second_of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
         // An estimate from the mean length of a year is at most one year off.
         let mut year = (days + 719_468).div_euclid(365) - (days + 719_468).div_euclid(1460 * 365);

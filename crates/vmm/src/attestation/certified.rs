@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
+use clap::Args;
 use cloister_attest::pki::{Authority, Names};
 use cloister_sgx::PlatformFuses;
 
@@ -16,6 +17,28 @@ pub(super) const AUTHORITY: &str = "--authority";
 /// How a directory is opened: [`platform_dir::open`], which makes a platform where there is none, or
 /// [`platform_dir::open_existing`].
 pub(super) type Open = fn(&Path) -> Result<PlatformFuses, PlatformDirError>;
+
+/// Options of who certifies a platform.
+#[derive(Args, Debug)]
+pub(super) struct CertifierArgs {
+    /// Directory of the platform whose keys certify this one, as for cloister pki [default: its own]
+    #[arg(long, value_name = "DIR")]
+    pub(super) authority: Option<PathBuf>,
+    /// Give certificates the names that Intel's have, as cloister pki did
+    #[arg(long)]
+    intel_names: bool,
+}
+
+impl CertifierArgs {
+    /// A platform that is certified so.
+    pub(super) fn of(&self, platform: &Path) -> Certified {
+        Certified {
+            platform: platform.to_owned(),
+            authority: self.authority.clone(),
+            intel_names: self.intel_names,
+        }
+    }
+}
 
 /// A platform whose REPORTs are quoted.
 #[derive(Clone, PartialEq, Eq, Debug)]

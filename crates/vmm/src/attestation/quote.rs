@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use cloister_attest::quote::Quoter;
 
-use super::{AttestationError, Certified, files};
+use super::certified::CertifierArgs;
+use super::{AttestationError, files};
 use crate::files::is_same;
 use crate::platform_dir::{self, own_files};
 
@@ -22,12 +23,8 @@ pub struct QuoteArgs {
     /// File for the quote [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Directory of the platform whose keys certify this one, as for cloister pki [default: its own]
-    #[arg(long, value_name = "DIR")]
-    authority: Option<PathBuf>,
-    /// Give certificates the names that Intel's have, as cloister pki did
-    #[arg(long)]
-    intel_names: bool,
+    #[command(flatten)]
+    certifier: CertifierArgs,
 }
 
 /// Makes the quote.
@@ -41,18 +38,14 @@ pub fn quote(args: &QuoteArgs) -> Result<(), AttestationError> {
     }
     let report = files::read("--report", &args.report, "a REPORT")?;
     if let Some(out) = &args.out {
-        let directories = [Some(&args.platform), args.authority.as_ref()];
+        let directories = [Some(&args.platform), args.certifier.authority.as_ref()];
         let of_platforms = directories.into_iter().flatten().flat_map(|of| own_files(of));
         if of_platforms.chain([args.report.clone()]).any(|path| is_same(out, &path)) {
             return Err(AttestationError::Taken(out.clone()));
         }
     }
-    let certified = Certified {
-        platform: args.platform.clone(),
-        authority: args.authority.clone(),
-        intel_names: args.intel_names,
-    };
     // A quote is of a REPORT of a platform that has been there.
+    let certified = args.certifier.of(&args.platform);
     let (platform, authority) = certified.open(platform_dir::open_existing)?;
     let quoter = Quoter::new(&platform, &authority)?;
     let quote = quoter.quote(&report).map_err(AttestationError::Quote)?;

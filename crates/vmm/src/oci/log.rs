@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cloister_devices::Civil;
 use serde_json::json;
 
 /// Where errors are written besides standard error.
@@ -47,21 +48,10 @@ impl Log {
 /// A time as RFC 3339 has it, in UTC.
 pub(super) fn time(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years that begin in March, in eras of 400 years, have the leap day at their end.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let Civil { year, month, day, hour, minute, second } =
+        Civil::from_unix(since.as_secs().try_into().unwrap_or(i64::MAX));
     format!(
-        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-        era * 400 + year + next,
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z",
         since.subsec_nanos()
     )
 }

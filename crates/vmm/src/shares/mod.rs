@@ -106,12 +106,7 @@ impl Folder {
     ///
     /// [`ShareError`].
     pub fn open(name: &str, path: &Path, writable: bool) -> Result<Self, ShareError> {
-        let failed = |reason| ShareError { path: path.to_owned(), reason };
-        // The links on the way to it are the user's.
-        let path = &fs::canonicalize(path).map_err(failed)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let file = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-        Ok(Self { name: name.to_owned(), file, writable, valid: Duration::from_secs(1) })
+        Self::open_as(name, path, writable, OFlags::DIRECTORY)
     }
 
     /// Opens a folder or a regular file, of this name where a server shows several.
@@ -123,14 +118,21 @@ impl Folder {
         if path.is_dir() {
             return Self::open(name, path, writable);
         }
+        let opened = Self::open_as(name, path, writable, OFlags::NOFOLLOW)?;
         let failed = |reason| ShareError { path: path.to_owned(), reason };
-        let path = &fs::canonicalize(path).map_err(failed)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-        let found = fstat(&file).map_err(|error| failed(error.into()))?;
+        let found = fstat(&opened.file).map_err(|error| failed(error.into()))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(failed(io::Error::other("it is neither a folder nor a regular file")));
         }
+        Ok(opened)
+    }
+
+    fn open_as(name: &str, path: &Path, writable: bool, flags: OFlags) -> Result<Self, ShareError> {
+        let failed = |reason| ShareError { path: path.to_owned(), reason };
+        // The links on the way to it are the user's.
+        let path = fs::canonicalize(path).map_err(failed)?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+        let file = open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         Ok(Self { name: name.to_owned(), file, writable, valid: Duration::from_secs(1) })
     }
 
