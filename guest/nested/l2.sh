@@ -1,9 +1,9 @@
 #!/bin/sh
 # Boots L2 under KVM. L1's command line says how: l2.run=TASKS for L2's init, l2.end=reboot, l2.cpus=NUMBER,
-# l2.cpu=MODEL, l2.epc=SIZE, l2.memory=SIZE, l2.vmm=cloister in place of QEMU, or cloister-qemu, -2021 and -nodes for
-# QEMU's options given to it, and l3.NAME=VALUE is l2.NAME=VALUE for an L2 with a guest of its own. Arguments are further
-# options of QEMU or of cloister. What L2 prints comes out behind "L2: ", what the VMM says as it is. The variable EPC
-# goes before l2.epc.
+# l2.cpu=MODEL, l2.epc=SIZE, l2.prealloc=off, l2.memory=SIZE, l2.vmm=cloister in place of QEMU, or cloister-qemu, -2021
+# and -nodes for QEMU's options given to it, and l3.NAME=VALUE is l2.NAME=VALUE for an L2 with a guest of its own.
+# Arguments are further options of QEMU or of cloister. What L2 prints comes out behind "L2: ", what the VMM says as it
+# is. The variable EPC goes before l2.epc.
 value() {
 	for word in $(cat /proc/cmdline); do
 		case $word in l2.$1=*) echo "${word#*=}" && return ;; esac
@@ -16,13 +16,14 @@ append="console=ttyS0 quiet cloister.run=$(value run) cloister.end=$end$deeper"
 cpu=$(value cpu host,+sgx-provisionkey)
 cpus=$(value cpus 1)
 memory=$(value memory 512M)
+prealloc=$(value prealloc on)
 epc=${EPC:-$(value epc 64M)}
 vmm=$(value vmm)
 {
 	case $vmm in
 	cloister)
 		test "$end" = reboot || set -- --no-reboot "$@"
-		/usr/bin/cloister run --accel kvm --sgx-epc id=epc1,size="$epc",prealloc=on --cpu "$cpu" --cpus "$cpus" \
+		/usr/bin/cloister run --accel kvm --sgx-epc id=epc1,size="$epc",prealloc="$prealloc" --cpu "$cpu" --cpus "$cpus" \
 			--memory "$memory" --kernel /l2/vmlinuz --initrd /l2/initrd --append "$append" "$@" </dev/null
 		;;
 	cloister-*)
@@ -36,7 +37,7 @@ vmm=$(value vmm)
 			;;
 		*)
 			set -- -M sgx-epc.0.memdev=mem1,sgx-epc.0.node=0 \
-				-object memory-backend-epc,id=mem1,size="$epc",prealloc=on "$@"
+				-object memory-backend-epc,id=mem1,size="$epc",prealloc="$prealloc" "$@"
 			;;
 		esac
 		test "$end" = reboot || set -- -no-reboot "$@"
@@ -46,7 +47,7 @@ vmm=$(value vmm)
 	*)
 		test "$end" = reboot || set -- -no-reboot "$@"
 		/usr/bin/qemu-system-x86_64 -M pc,accel=kvm,sgx-epc.0.memdev=mem1,sgx-epc.0.node=0 \
-			-object memory-backend-epc,id=mem1,size="$epc",prealloc=on \
+			-object memory-backend-epc,id=mem1,size="$epc",prealloc="$prealloc" \
 			-cpu "$cpu" -smp "$cpus" -m "$memory" -nodefaults -display none -serial stdio \
 			-kernel /l2/vmlinuz -initrd /l2/initrd -append "$append" "$@" </dev/null
 		;;

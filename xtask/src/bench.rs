@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: the same kernel, initramfs and programs in Cloister, under QEMU's translator
 //! and, for the loops, on this machine itself; then the first output of `cloister exec`, data between
-//! guests, guests with more enclave memory than EPC, the leaves of the SGX model, guests of guests, and the
-//! host's EPC. Whatever the figures are, they are printed: how fast a host is, is not an error.
+//! guests, guests with more enclave memory than EPC, the leaves of the SGX model, guests of guests, a guest by
+//! each accelerator, and the host's EPC. Whatever the figures are, they are printed: how fast a host is, is not an error.
 
+mod accel;
 mod enclaves;
 mod exec;
 mod leaves;
@@ -56,6 +57,9 @@ pub(crate) struct Options {
     /// Only VM exits and boots of a guest's guest
     #[arg(long, group = ONE_PART)]
     nested: bool,
+    /// Only a guest by each accelerator that can be had
+    #[arg(long, group = ONE_PART)]
+    accel: bool,
     /// Only the first output of `cloister exec`
     #[arg(long, group = ONE_PART)]
     exec: bool,
@@ -90,6 +94,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.nested {
         return nested::run(&image, &cloister, options.repeat);
     }
+    if options.accel {
+        return accel::run(&image, &cloister, options.repeat);
+    }
     let qemu = Machine::Qemu(qemu()?);
     if options.exec {
         return exec::run(&image, &cloister, &qemu, options.repeat);
@@ -114,6 +121,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     pool::start(&image, &cloister)?;
     enclaves::run(&image, &cloister, leaves::run()?, options.repeat)?;
     nested::run(&image, &cloister, options.repeat)?;
+    accel::run(&image, &cloister, options.repeat)?;
     pool::run()?;
     println!("boot-to-init ratio with 1 vCPU: {ratio:.2} (wanted: at most {WANTED_BOOT_RATIO})");
     Ok(())

@@ -34,29 +34,54 @@ pub(super) fn run(image: &Image, cloister: &Machine, cycles: f64, repeat: u32) -
         ensure!(!measured.is_empty(), "nothing was measured:\n{}", transcript.tail());
         Ok(measured)
     })?;
-    let find = |name: &str| -> Result<&Measured> {
-        let found = measured.iter().find(|one| one.name == name);
-        found.with_context(|| format!("{name} was not measured"))
-    };
-    let (inside, outside) = (find("hashes-inside")?, find("hashes-outside")?);
-    ensure!(inside.checksum == outside.checksum, "the enclave computed something else");
+    let figures = Figures::of(&measured)?;
+    let [inside, outside] = [figures.inside, figures.outside].map(|nanoseconds| nanoseconds / 1e6);
     println!(
-        "    hashes inside {:.1} ms, outside {:.1} ms: {:.2} (wanted: at most {WANTED_COMPUTE})",
-        inside.nanoseconds as f64 / 1e6,
-        outside.nanoseconds as f64 / 1e6,
-        inside.nanoseconds as f64 / outside.nanoseconds as f64
+        "    hashes inside {inside:.1} ms, outside {outside:.1} ms: {:.2} (wanted: at most {WANTED_COMPUTE})",
+        inside / outside
     );
-    let entry = each(find("EENTER+EEXIT")?)? * cycles;
+    let [entry, call, aex] = [figures.entry, figures.call, figures.aex].map(|ns| ns * cycles);
     println!("    EENTER+EEXIT: {entry:.0} cycles (wanted: at most {WANTED_ENTRY})");
-    let call = each(find("call")?)? * cycles;
     println!("    a call through the vDSO: {call:.0} cycles");
-    let fault = each(find("fault-and-handler")?)? * cycles;
     println!(
-        "    AEX+ERESUME and the kernel between, without the call of the handler: {:.0} cycles \
-         (wanted: at most {WANTED_AEX})",
-        fault - call
+        "    AEX+ERESUME and the kernel between, without the call of the handler: {aex:.0} cycles \
+         (wanted: at most {WANTED_AEX})"
     );
     selftests_whole(cloister)
+}
+
+/// What the guest's program measures, in nanoseconds.
+pub(super) struct Figures {
+    /// The same hashes in the enclave and outside.
+    pub(super) inside: f64,
+    pub(super) outside: f64,
+    /// One EENTER and EEXIT.
+    pub(super) entry: f64,
+    /// One call of the enclave through the vDSO.
+    pub(super) call: f64,
+    /// One AEX and ERESUME, with the kernel's handling of the fault between.
+    pub(super) aex: f64,
+}
+
+impl Figures {
+    /// # Errors
+    /// A figure that is missing, or an enclave that hashed something else.
+    pub(super) fn of(measured: &[Measured]) -> Result<Self> {
+        let find = |name: &str| -> Result<&Measured> {
+            let found = measured.iter().find(|one| one.name == name);
+            found.with_context(|| format!("{name} was not measured"))
+        };
+        let (inside, outside) = (find("hashes-inside")?, find("hashes-outside")?);
+        ensure!(inside.checksum == outside.checksum, "the enclave computed something else");
+        let call = each(find("call")?)?;
+        Ok(Self {
+            inside: inside.nanoseconds as f64,
+            outside: outside.nanoseconds as f64,
+            entry: each(find("EENTER+EEXIT")?)?,
+            call,
+            aex: each(find("fault-and-handler")?)? - call,
+        })
+    }
 }
 
 /// Nanoseconds of one of as many as the checksum says.

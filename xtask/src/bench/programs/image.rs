@@ -65,9 +65,9 @@ const LEFT_OUT: [&str; 5] = [
 ];
 
 /// What to boot, and what of it runs on this machine too.
-pub(super) struct Image {
-    pub(super) kernel: PathBuf,
-    pub(super) initrd: PathBuf,
+pub(in crate::bench) struct Image {
+    pub(in crate::bench) kernel: PathBuf,
+    pub(in crate::bench) initrd: PathBuf,
     /// The unpacked packages.
     root: PathBuf,
     runner: PathBuf,
@@ -78,7 +78,7 @@ impl Image {
     ///
     /// # Errors
     /// Packages that cannot be fetched, programs that do not compile.
-    pub(super) fn get() -> Result<Self> {
+    pub(in crate::bench) fn get() -> Result<Self> {
         let archive = Archive::open()?;
         let kernel = Kernel::get(&archive, &kernel::STOCK)?;
         let packages = archive.unpacked_together("programs", &PACKAGES)?;

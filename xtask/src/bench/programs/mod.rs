@@ -1,7 +1,7 @@
 //! Real programs in a guest of Cloister, in one of QEMU's translator, and on this machine.
 
-mod image;
-mod report;
+pub(super) mod image;
+pub(super) mod report;
 
 use std::ops::ControlFlow;
 use std::process::Command;

@@ -28,7 +28,7 @@ struct Took {
 
 /// One run of all programs in one place.
 #[derive(Default)]
-pub(super) struct Trial {
+pub(in crate::bench) struct Trial {
     programs: Vec<(String, Outcome)>,
     /// The program that runs, when the host saw it begin, and for how long it ran.
     running: Option<(String, Duration, Option<Duration>)>,
@@ -38,7 +38,7 @@ pub(super) struct Trial {
 
 impl Trial {
     /// Takes a line of the console, which came `since` the start: see `guest/programs`.
-    pub(super) fn line(&mut self, line: &str, since: Duration) {
+    pub(in crate::bench) fn line(&mut self, line: &str, since: Duration) {
         let mut words = line.split(' ');
         let (Some("program"), Some(name), Some(what)) = (words.next(), words.next(), words.next())
         else {
@@ -64,7 +64,7 @@ impl Trial {
     }
 
     /// Takes the end of the console.
-    pub(super) fn end(&mut self, tail: &str) {
+    pub(in crate::bench) fn end(&mut self, tail: &str) {
         if let Some((name, ..)) = self.running.take() {
             let outcome = Outcome::Failed(format!("it did not end; last lines:\n{tail}"));
             self.programs.push((name, outcome));
@@ -84,7 +84,7 @@ fn took(words: &[&str], host: Duration) -> Option<Outcome> {
 
 /// The best of several trials in one place.
 #[derive(Default)]
-pub(super) struct Column {
+pub(in crate::bench) struct Column {
     programs: Vec<(String, Outcome)>,
     obstacle: Option<String>,
     /// Whoever made something else than before.
@@ -95,7 +95,7 @@ pub(super) struct Column {
 
 impl Column {
     /// Takes a trial's programs: the best time counts, a failure always.
-    pub(super) fn add(&mut self, trial: &Trial) {
+    pub(in crate::bench) fn add(&mut self, trial: &Trial) {
         self.obstacle = self.obstacle.take().or_else(|| trial.obstacle.clone());
         for (name, outcome) in &trial.programs {
             if let Outcome::Took(Took { elapsed: [guest, host], .. }) = outcome
@@ -122,6 +122,14 @@ impl Column {
         }
     }
 
+    /// The names of the programs with their best times.
+    pub(in crate::bench) fn figures(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.programs.iter().filter_map(|(name, outcome)| match outcome {
+            Outcome::Took(took) => Some((&**name, took.figure)),
+            Outcome::Failed(_) => None,
+        })
+    }
+
     fn took(&self, name: &str) -> Option<&Took> {
         self.programs.iter().find_map(|(other, outcome)| match outcome {
             Outcome::Took(took) if other == name => Some(took),
@@ -143,22 +151,11 @@ impl Table {
         [("cloister", &self.cloister), ("qemu tcg", &self.qemu), ("native", &self.native)]
     }
 
-    /// The names of all programs, in order.
-    fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in self.columns().into_iter().flat_map(|(_, column)| &column.programs) {
-            if !names.contains(&&**name) {
-                names.push(name);
-            }
-        }
-        names
-    }
-
     /// Prints times, ratios and the means of these.
     pub(super) fn print(&self) {
         println!("    program          cloister ms  qemu tcg ms  native ms  to tcg  to native");
         let (mut to_qemu, mut to_native) = (Vec::new(), Vec::new());
-        for name in self.names() {
+        for name in names(&self.columns()) {
             let time = |column: &Column| Some(column.took(name)?.figure.as_secs_f64() * 1e3);
             let [ours, qemu, native] = self.columns().map(|(_, column)| time(column));
             let ratio = |other: Option<f64>| Some(ours? / other?);
@@ -177,47 +174,64 @@ impl Table {
         println!("    geometric mean {:>38}  {}  {}", "", cell(qemu, 6, 2), cell(native, 9, 2));
     }
 
-    /// Names what was not as it has to be.
+    /// As [`check`].
     ///
     /// # Errors
-    /// Anything of that kind, but for a machine that lets nobody have a root directory of his own: that
-    /// is said.
+    /// The same.
     pub(super) fn check(&self) -> Result<()> {
-        let mut faults = Vec::new();
-        for (place, column) in self.columns() {
-            match &column.obstacle {
-                Some(why) if place == "native" => println!("    not run natively: {why}"),
-                Some(why) => faults.push(format!("{place}: {why}")),
-                None => {}
-            }
-            for (name, outcome) in &column.programs {
-                if let Outcome::Failed(why) = outcome {
-                    faults.push(format!("{name} failed in {place}: {why}"));
-                }
-            }
-            let differs = |name| format!("{name} did not always make the same in {place}");
-            faults.extend(column.unsteady.iter().map(differs));
-            let clock = |line| format!("{place}'s clock is not the host's: {line}");
-            faults.extend(column.clocks.iter().map(clock));
-        }
-        for name in self.names() {
-            let took: Vec<(&str, &Took)> = self
-                .columns()
-                .into_iter()
-                .filter_map(|(place, column)| Some((place, column.took(name)?)))
-                .collect();
-            if took.windows(2).any(|pair| pair[0].1.checksum != pair[1].1.checksum) {
-                let made: Vec<String> =
-                    took.iter().map(|(place, took)| format!("{place} {}", took.checksum)).collect();
-                faults.push(format!("{name} did not make the same: {}", made.join(", ")));
-            }
-        }
-        if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
+        check(&self.columns())
     }
 }
 
+/// Names what was not as it has to be in any of these places.
+///
+/// # Errors
+/// Anything of that kind, but for a machine that lets nobody have a root directory of his own: that is said.
+pub(in crate::bench) fn check(columns: &[(&str, &Column)]) -> Result<()> {
+    let mut faults = Vec::new();
+    for (place, column) in columns {
+        match &column.obstacle {
+            Some(why) if *place == "native" => println!("    not run natively: {why}"),
+            Some(why) => faults.push(format!("{place}: {why}")),
+            None => {}
+        }
+        for (name, outcome) in &column.programs {
+            if let Outcome::Failed(why) = outcome {
+                faults.push(format!("{name} failed in {place}: {why}"));
+            }
+        }
+        let differs = |name| format!("{name} did not always make the same in {place}");
+        faults.extend(column.unsteady.iter().map(differs));
+        let clock = |line| format!("{place}'s clock is not the host's: {line}");
+        faults.extend(column.clocks.iter().map(clock));
+    }
+    for name in names(columns) {
+        let took: Vec<(&str, &Took)> = columns
+            .iter()
+            .filter_map(|(place, column)| Some((*place, column.took(name)?)))
+            .collect();
+        if took.windows(2).any(|pair| pair[0].1.checksum != pair[1].1.checksum) {
+            let made: Vec<String> =
+                took.iter().map(|(place, took)| format!("{place} {}", took.checksum)).collect();
+            faults.push(format!("{name} did not make the same: {}", made.join(", ")));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
+}
+
+/// The names of all programs, in order.
+fn names<'a>(columns: &[(&str, &'a Column)]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in columns.iter().flat_map(|(_, column)| &column.programs) {
+        if !names.contains(&&**name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// A number, or a line where there is none.
-fn cell(value: Option<f64>, width: usize, digits: usize) -> String {
+pub(in crate::bench) fn cell(value: Option<f64>, width: usize, digits: usize) -> String {
     match value {
         Some(value) => format!("{value:width$.digits$}"),
         None => format!("{:>width$}", "-"),
@@ -225,7 +239,7 @@ fn cell(value: Option<f64>, width: usize, digits: usize) -> String {
 }
 
 /// The geometric mean of some numbers.
-fn mean(values: &[f64]) -> Option<f64> {
+pub(in crate::bench) fn mean(values: &[f64]) -> Option<f64> {
     let logarithms: f64 = values.iter().map(|value| value.ln()).sum();
     (!values.is_empty()).then(|| (logarithms / values.len() as f64).exp())
 }
