@@ -1,7 +1,8 @@
 #!/bin/sh
 # Boots L2 under KVM. L1's command line says how: l2.run=TASKS for L2's init, l2.end=reboot, l2.cpus=NUMBER,
 # l2.cpu=MODEL, l2.epc=SIZE, l2.prealloc=off, l2.memory=SIZE, l2.vmm=cloister in place of QEMU, or cloister-qemu, -2021
-# and -nodes for QEMU's options given to it, and l3.NAME=VALUE is l2.NAME=VALUE for an L2 with a guest of its own.
+# and -nodes for QEMU's options given to it, and l3.NAME=VALUE is l2.NAME=VALUE for an L2 with a guest of its own. With
+# l2.vmm=cloister there are l2.epc=none and l2.accel=auto.
 # Arguments are further options of QEMU or of cloister. What L2 prints comes out behind "L2: ", what the VMM says as it
 # is. The variable EPC goes before l2.epc.
 value() {
@@ -17,14 +18,16 @@ cpu=$(value cpu host,+sgx-provisionkey)
 cpus=$(value cpus 1)
 memory=$(value memory 512M)
 prealloc=$(value prealloc on)
+accel=$(value accel kvm)
 epc=${EPC:-$(value epc 64M)}
 vmm=$(value vmm)
 {
 	case $vmm in
 	cloister)
 		test "$end" = reboot || set -- --no-reboot "$@"
-		/usr/bin/cloister run --accel kvm --sgx-epc id=epc1,size="$epc",prealloc="$prealloc" --cpu "$cpu" --cpus "$cpus" \
-			--memory "$memory" --kernel /l2/vmlinuz --initrd /l2/initrd --append "$append" "$@" </dev/null
+		test "$epc" = none || set -- --sgx-epc id=epc1,size="$epc",prealloc="$prealloc" --cpu "$cpu" "$@"
+		/usr/bin/cloister run --accel "$accel" --cpus "$cpus" --memory "$memory" \
+			--kernel /l2/vmlinuz --initrd /l2/initrd --append "$append" "$@" </dev/null
 		;;
 	cloister-*)
 		case $vmm in

@@ -15,14 +15,12 @@ mod pool;
 mod programs;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::apt::Archive;
 use crate::image::{Contents, Image};
 use crate::machine::{Boot, Machine, Qemu};
 use crate::process;
@@ -97,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.accel {
         return accel::run(&image, &cloister, options.repeat);
     }
-    let qemu = Machine::Qemu(qemu()?);
+    let qemu = Machine::Qemu(Qemu::get()?);
     if options.exec {
         return exec::run(&image, &cloister, &qemu, options.repeat);
     }
@@ -251,26 +249,6 @@ fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Measured> {
             })
         })
         .collect()
-}
-
-/// The system's QEMU, else Debian's unpacked under `target/`.
-fn qemu() -> Result<Qemu> {
-    const PROGRAM: &str = "qemu-system-x86_64";
-    let installed = Path::new("/usr/bin").join(PROGRAM);
-    if installed.exists() {
-        return Ok(Qemu { program: installed, libraries: None, firmware: None });
-    }
-    let root = Archive::open()?
-        .unpacked_with_dependencies("qemu-system-x86")
-        .context("the comparison needs QEMU; install it with: apt-get install qemu-system-x86")?;
-    let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib"];
-    let libraries: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
-    let libraries = libraries.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-    Ok(Qemu {
-        program: root.join("usr/bin").join(PROGRAM),
-        libraries: Some(libraries.join(":")),
-        firmware: Some(root.join("usr/share/qemu")),
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::apt::Archive;
 use crate::console::{self, Transcript};
 use crate::{process, repository};
 
@@ -69,6 +70,31 @@ pub(crate) struct Qemu {
     pub(crate) program: PathBuf,
     pub(crate) libraries: Option<String>,
     pub(crate) firmware: Option<PathBuf>,
+}
+
+impl Qemu {
+    /// The system's, else Debian's unpacked under `target/`.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked_with_dependencies`].
+    pub(crate) fn get() -> Result<Self> {
+        const PROGRAM: &str = "qemu-system-x86_64";
+        let installed = Path::new("/usr/bin").join(PROGRAM);
+        if installed.exists() {
+            return Ok(Self { program: installed, libraries: None, firmware: None });
+        }
+        let root = Archive::open()?.unpacked_with_dependencies("qemu-system-x86").context(
+            "the comparison needs QEMU; install it with: apt-get install qemu-system-x86",
+        )?;
+        let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib"];
+        let libraries: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+        let libraries = libraries.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        Ok(Self {
+            program: root.join("usr/bin").join(PROGRAM),
+            libraries: Some(libraries.join(":")),
+            firmware: Some(root.join("usr/share/qemu")),
+        })
+    }
 }
 
 impl Machine {

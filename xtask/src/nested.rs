@@ -27,8 +27,9 @@ pub(crate) const MORE_MEMORY: &str = "1500M";
 /// What L2's init does for the demo. Its kernel is quiet, so it is asked for its log.
 pub(crate) const DEMO: &str = "sgx,dmesg:sgx,enclave-demo";
 
-/// Loaded by init's task `modules`.
-const MODULES: [&str; 1] = ["kvm-intel"];
+/// Loaded by init's task `modules`: KVM of Intel's processors, and of AMD's.
+const INTEL: &str = "kvm-intel";
+const AMD: &str = "kvm-amd";
 /// Programs of `/bin` in L1, from `guest/nested`.
 const SCRIPTS: [&str; 7] = ["kvm", "l2", "l2-beside", "l2-each", "l2-kill", "l2-monitor", "memory"];
 /// The package of QEMU and its program.
@@ -147,12 +148,17 @@ fn with_kvm(archive: &Archive, line: &Line) -> Result<cpio::Archive> {
     let mut root = cpio::Archive::with_console();
     root.file("init", 0o755, process::read(&crate::guest::Programs::build()?.init)?);
     image::add_mount_points(&mut root);
-    add_kvm(&mut root, archive, &Kernel::get(archive, line)?)?;
+    add_kvm(&mut root, archive, &Kernel::get(archive, line)?, INTEL)?;
     Ok(root)
 }
 
-fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Result<()> {
-    image::add_modules(root, archive, kernel, &MODULES)?;
+fn add_kvm(
+    root: &mut cpio::Archive,
+    archive: &Archive,
+    kernel: &Kernel,
+    module: &str,
+) -> Result<()> {
+    image::add_modules(root, archive, kernel, &[module])?;
     image::add_shell(root, archive)?;
     for name in SCRIPTS {
         let source = repository::root().join(format!("guest/nested/{name}.sh"));
@@ -167,12 +173,24 @@ fn add_kvm(root: &mut cpio::Archive, archive: &Archive, kernel: &Kernel) -> Resu
 /// # Errors
 /// Packages that cannot be fetched; a library that QEMU lacks.
 pub(crate) fn initrd(l2: &Path, name: &str, vmm: Vmm<'_>) -> Result<PathBuf> {
+    initrd_with(l2, name, vmm, INTEL)
+}
+
+/// The same for an L1 on AMD's processors.
+///
+/// # Errors
+/// As [`initrd`].
+pub(crate) fn initrd_for_amd(l2: &Path, name: &str, vmm: Vmm<'_>) -> Result<PathBuf> {
+    initrd_with(l2, name, vmm, AMD)
+}
+
+fn initrd_with(l2: &Path, name: &str, vmm: Vmm<'_>, module: &str) -> Result<PathBuf> {
     let archive = Archive::open()?;
     let kernel = Kernel::get(&archive, &crate::kernel::STOCK)?;
     let qemu = archive.unpacked_for_a_guest(PACKAGE)?;
     let l2_initrd = process::read(l2)?;
     let mut root = cpio::Archive::default();
-    add_kvm(&mut root, &archive, &kernel)?;
+    add_kvm(&mut root, &archive, &kernel, module)?;
     match vmm {
         Vmm::Qemu => add_qemu(&mut root, &qemu)?,
         Vmm::Cloister(program) => add_cloister(&mut root, program, &qemu)?,

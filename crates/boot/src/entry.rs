@@ -58,7 +58,11 @@ pub struct EntryState {
 impl EntryState {
     /// 64-bit mode with the first 4 GiB mapped one to one, as the Linux 64-bit boot protocol asks.
     /// Writes the page tables and the GDT.
-    pub(super) fn long_mode(
+    ///
+    /// # Errors
+    ///
+    /// RAM that does not reach to the end of the page tables, 60 KiB.
+    pub fn long_mode(
         ram: &GuestMemoryMmap,
         rip: u64,
         boot_params: u64,

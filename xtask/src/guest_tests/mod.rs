@@ -1,5 +1,6 @@
 //! Tests that boot a guest, and tests of what `cloister` says to wrong options.
 
+mod amd;
 mod attest;
 mod bad_input;
 mod devices;
@@ -233,6 +234,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     alone("under_kvm_the_line_of_the_2021_series_runs_an_enclave", nested::series),
     alone("under_kvm_sections_are_on_the_nodes_of_qemus_options", nested::nodes),
     long("under_kvm_200_machines_leave_all_of_the_epc", nested::many_machines),
+    long("under_kvm_of_amd_a_guest_without_sgx_has_a_clock", amd::chosen),
+    long("under_kvm_of_amd_that_does_not_stop_sgx_is_in_software", amd::passed_over),
     // And where L1 has no SGX, so that enclaves run in software there.
     alone("in_trap_mode_the_demo_enclave_runs", |setup| {
         nested::demo_enclave(setup, By::CloisterAlone)

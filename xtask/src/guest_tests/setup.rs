@@ -67,6 +67,11 @@ impl Setup {
         Ok(Self { folder, ..self.clone() })
     }
 
+    /// The same with another machine.
+    pub(super) fn on(&self, machine: Machine) -> Self {
+        Self { machine, translate: None, ..self.clone() }
+    }
+
     /// A boot of the image whose init runs these tasks.
     pub(crate) fn tasks(&self, tasks: &str) -> Boot {
         self.append(&format!("cloister.run={tasks}"))

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use cloister_sgx::Capabilities;
 use thiserror::Error;
 
-use super::kvm::{Host, HostSgx, HostSgxError, IOCTLS, Ioctls, KvmError, StandIn};
+use super::kvm::{Host, HostSgx, HostSgxError, IOCTLS, Ioctls, KvmError, NoTrap, StandIn};
 use super::soft::Translators;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
 use crate::config::MachineConfig;
@@ -43,10 +43,8 @@ pub enum AccelError {
     #[error("{0}")]
     Sgx(HostSgxError),
     /// The host has no SGX, and its KVM does not stop where a guest uses it.
-    #[error(
-        "the host has no SGX, and its KVM lacks {0}, which SGX without it takes: use a kernel from 5.10 on"
-    )]
-    NoTrap(&'static str),
+    #[error("the host has no SGX, and its KVM {0}")]
+    NoTrap(NoTrap),
     /// The host has no room for what is in the place of EPC.
     #[error("the host has no memory, or no mapping, for what is in the place of EPC: {0}")]
     StandIn(io::Error),
@@ -90,8 +88,8 @@ pub enum PassedOver {
     /// The host's processors run ring 3 of a guest alone.
     NotHardware,
     /// Linux takes the frequency of the time stamp counter from CPUID on Intel's processors alone, and finds no
-    /// other clock in the machine to measure it with.
-    NotIntel,
+    /// other clock in the machine to measure it with where KVM has none.
+    NoClock,
 }
 
 impl fmt::Display for PassedOver {
@@ -101,8 +99,8 @@ impl fmt::Display for PassedOver {
             Self::NotHardware => f.write_str(
                 "the processor has neither VMX nor SVM, so KVM emulates ring 0 of a guest slowly",
             ),
-            Self::NotIntel => f.write_str(
-                "the processor is not Intel's, so a guest's Linux finds no clock under KVM",
+            Self::NoClock => f.write_str(
+                "the processor is not Intel's, and its KVM has no clock for a guest's Linux",
             ),
         }
     }
@@ -118,21 +116,27 @@ impl Accelerator {
         let soft = || Self::Soft(Translators::new(config.cpus, config.translate));
         match config.accelerator {
             Choice::Soft => Ok(soft()),
-            Choice::Kvm => Self::kvm(config, layout),
+            Choice::Kvm => {
+                let host = Host::open().map_err(AccelError::Kvm)?;
+                if let Err(why) = suits(&host) {
+                    tracing::warn!("under KVM as asked for, although {why}");
+                }
+                Self::kvm(host, config, layout)
+            }
             Choice::Auto => Ok(Self::auto(config, layout).unwrap_or_else(|why| {
-                tracing::info!("software processors, since {why}");
+                tracing::warn!("software processors, since {why}");
                 soft()
             })),
         }
     }
 
     fn auto(config: &MachineConfig, layout: &Layout) -> Result<Self, PassedOver> {
-        suits()?;
-        Self::kvm(config, layout).map_err(PassedOver::Impossible)
+        let host = Host::open().map_err(|error| PassedOver::Impossible(AccelError::Kvm(error)))?;
+        suits(&host)?;
+        Self::kvm(host, config, layout).map_err(PassedOver::Impossible)
     }
 
-    fn kvm(config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
-        let host = Host::open().map_err(AccelError::Kvm)?;
+    fn kvm(host: Host, config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
         let mut stand_in = None;
         if !config.epc.is_empty() {
             match HostSgx::check(&host, config) {
@@ -158,10 +162,10 @@ impl Accelerator {
     /// Why a machine without SGX would not run under KVM by [`Choice::Auto`]; `None` if it would.
     #[must_use]
     pub fn why_not_kvm() -> Option<PassedOver> {
-        if let Err(why) = suits() {
-            return Some(why);
+        match Host::open() {
+            Ok(host) => suits(&host).err(),
+            Err(error) => Some(PassedOver::Impossible(AccelError::Kvm(error))),
         }
-        Host::open().err().map(|error| PassedOver::Impossible(AccelError::Kvm(error)))
     }
 
     /// Why a machine with SGX would run on software processors by [`Choice::Auto`] where one without would not;
@@ -213,9 +217,9 @@ impl Accelerator {
 }
 
 /// Whether a guest does well on the host's processors, as far as these say.
-fn suits() -> Result<(), PassedOver> {
+fn suits(host: &Host) -> Result<(), PassedOver> {
     if !Host::is_hardware() {
         return Err(PassedOver::NotHardware);
     }
-    if Host::is_intel() { Ok(()) } else { Err(PassedOver::NotIntel) }
+    if host.has_clock() { Ok(()) } else { Err(PassedOver::NoClock) }
 }

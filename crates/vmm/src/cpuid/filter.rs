@@ -12,8 +12,11 @@ use super::model::{CpuModel, regs, word};
 const LIMITED_LEAF: u32 = 2;
 /// Extended topology, which is the machine's.
 const LEAF_TOPOLOGY: u32 = 0x0b;
-/// Highest hypervisor leaf.
-const MAX_HYPERVISOR_LEAF: u32 = 0x4000_0001;
+/// The signature of KVM, by which Linux uses x2APIC without interrupt remapping, and what of KVM's features the model
+/// has: none on software processors (Linux, Documentation/virt/kvm/x86/cpuid.rst).
+const LEAF_KVM: u32 = 0x4000_0000;
+const KVM: CpuidResult = regs(LEAF_KVM_FEATURES, word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0"));
+pub(super) const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
 /// Leaf 1, ECX: OSXSAVE.
 pub(super) const LEAF_1_ECX_OSXSAVE: u32 = 1 << 27;
 /// Leaf 1, EDX: APIC.
@@ -77,7 +80,8 @@ impl CpuidTable {
         let extended = self.model.leaf(0x8000_0000, 0).eax;
         let last = self.last_leaf(state);
         match leaf {
-            0x4000_0000..=MAX_HYPERVISOR_LEAF => hypervisor(leaf),
+            LEAF_KVM => KVM,
+            LEAF_KVM_FEATURES => self.model.leaf(leaf, 0),
             0x8000_0000.. if leaf <= extended => self.answer(leaf, subleaf, state),
             _ if leaf <= last => self.answer(leaf, subleaf, state),
             _ => self.answer(last, subleaf, state),
@@ -88,8 +92,7 @@ impl CpuidTable {
     #[must_use]
     pub fn leaves(&self) -> Vec<(u32, u32, bool)> {
         let topology = (0..2).map(|level| (LEAF_TOPOLOGY, level));
-        let hypervisor = (0x4000_0000..=MAX_HYPERVISOR_LEAF).map(|leaf| (leaf, 0));
-        let all = self.model.leaves().chain(topology).chain(hypervisor);
+        let all = self.model.leaves().chain(topology).chain([(LEAF_KVM, 0)]);
         all.map(|(leaf, subleaf)| (leaf, subleaf, CpuModel::has_subleaves(leaf))).collect()
     }
 
@@ -157,14 +160,5 @@ impl CpuidTable {
             _ => (0, 0, 0),
         };
         regs(shift, count, kind << 8 | subleaf & 0xff, state.apic_id)
-    }
-}
-
-/// The signature of KVM and none of its features: Linux then uses x2APIC without interrupt
-/// remapping, and no paravirtual device.
-const fn hypervisor(leaf: u32) -> CpuidResult {
-    match leaf {
-        0x4000_0000 => regs(MAX_HYPERVISOR_LEAF, word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0")),
-        _ => regs(0, 0, 0, 0),
     }
 }

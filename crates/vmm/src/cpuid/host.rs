@@ -7,6 +7,7 @@ use cloister_sgx::{Capabilities, SgxFeatures};
 use cloister_x86::cpuid::{CpuidResult, FEATURE_7_EBX_SGX, FEATURE_7_ECX_SGX_LC, LEAF_SGX};
 use cloister_x86::regs::Xfeatures;
 
+use super::filter::LEAF_KVM_FEATURES;
 use super::model::{CpuModel, regs};
 
 /// What the host's processors are under KVM.
@@ -59,6 +60,12 @@ const XSAVE_INSTRUCTIONS: u32 = bits!(0, 1, 2, 3);
 /// Leaf 80000001H, ECX, never there: SVM, extended APIC space, IBS, SKINIT, WDT, LWP, NodeId, topology
 /// extensions, performance counters, MONITORX.
 const EXTENDED_1_ECX_WITHOUT: u32 = bits!(2, 3, 10, 12, 13, 15, 19, 22, 23, 24, 28, 29);
+/// Leaf 40000001H, EAX: KVM's clock, by the later of its registers, and that it is the same on all processors
+/// (Linux, Documentation/virt/kvm/x86/cpuid.rst).
+const KVM_CLOCK: u32 = bits!(3);
+const KVM_CLOCK_STABLE: u32 = bits!(24);
+/// Leaf 0, EBX, of Intel's processors: "Genu".
+const INTEL: u32 = 0x756e_6547;
 /// Leaf 80000007H, EDX: invariant TSC.
 const EXTENDED_7_EDX: u32 = bits!(8);
 
@@ -85,6 +92,19 @@ impl HostCpu {
     #[must_use]
     pub fn has_vmx(&self) -> bool {
         self.supported(1, 0).ecx & LEAF_1_ECX_VMX != 0
+    }
+
+    /// Whether KVM has a clock for guests.
+    #[must_use]
+    pub fn has_kvm_clock(&self) -> bool {
+        self.supported(LEAF_KVM_FEATURES, 0).eax & KVM_CLOCK != 0
+    }
+
+    /// Whether guests take their time from KVM's clock: Linux does not believe CPUID 15H of other processors than
+    /// Intel's.
+    #[must_use]
+    pub fn needs_kvm_clock(&self) -> bool {
+        self.supported(0, 0).ebx != INTEL
     }
 
     /// What the guest's SGX can be, and whether it can have launch control. `None` if KVM gives guests none.
@@ -117,6 +137,11 @@ impl HostCpu {
         }
         if vmx {
             leaves.entry((1, 0)).or_default().ecx |= LEAF_1_ECX_VMX;
+        }
+        if self.needs_kvm_clock() {
+            let features =
+                self.supported(LEAF_KVM_FEATURES, 0).eax & (KVM_CLOCK | KVM_CLOCK_STABLE);
+            leaves.insert((LEAF_KVM_FEATURES, 0), regs(features, 0, 0, 0));
         }
         leaves.insert((6, 0), regs(LEAF_6_EAX, 0, 0, 0));
         let (numerator, denominator) = ratio(self.tsc_khz);

@@ -98,7 +98,7 @@ impl ThreadKind {
             | Self::Qmp
             | Self::Gdb => &[],
         };
-        [own.concat(), of.interrupt.to_vec()].concat()
+        [own.concat(), of.every.to_vec()].concat()
     }
 }
 
@@ -546,7 +546,7 @@ mod tests {
             let rules = of(&tapped, kind).unwrap();
             assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + calls);
         }
-        let ioctls = Ioctls { setup: &[1], vcpu: &[2, 3], interrupt: &[4] };
+        let ioctls = Ioctls { setup: &[1], vcpu: &[2, 3], every: &[4] };
         let none = (Reach::default(), Files::default());
         for (kind, count) in [
             (ThreadKind::Main, 4),

@@ -3,8 +3,8 @@
 #![expect(unsafe_code, reason = "asks KVM by ioctls with pointers to memory")]
 
 use cloister_x86::msr;
-use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr};
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_clock_data, kvm_device_attr};
+use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
 use super::ioctls::{GET_DEVICE_ATTR, SET_DEVICE_ATTR};
@@ -48,6 +48,18 @@ pub(super) fn take_back(
         Some(deadline) if deadline != 0 => msrs::set(vcpu, &[(msr::TSC_DEADLINE, deadline)]),
         _ => Ok(()),
     }
+}
+
+/// Sets KVM's clock for guests back by so many nanoseconds.
+///
+/// # Errors
+///
+/// [`VcpuError::Kvm`].
+pub(super) fn set_back(vm: &VmFd, nanoseconds: u64) -> Result<(), VcpuError> {
+    let now = vm.get_clock().map_err(|error| VcpuError::kvm("KVM_GET_CLOCK", error))?;
+    let clock = now.clock.saturating_sub(nanoseconds);
+    vm.set_clock(&kvm_clock_data { clock, ..Default::default() })
+        .map_err(|error| VcpuError::kvm("KVM_SET_CLOCK", error))
 }
 
 /// Ticks of the counter in so many nanoseconds.

@@ -26,7 +26,9 @@ const DR7_GD: u64 = 1 << 13;
 /// DR6.BS: a single step (SDM Vol. 3B, 17.2.3).
 const DR6_BS: u64 = 1 << 14;
 /// DR7: bits 10 reads as one; exact breakpoints.
-const DR7_FIXED: u64 = 1 << 10 | 1 << 9;
+pub(super) const DR7_FIXED: u64 = 1 << 10 | 1 << 9;
+/// DR7.L0: the breakpoint of DR0, for execution with the other fields 0.
+pub(super) const BREAKPOINT_0: u64 = 1;
 /// R/W fields of DR7 (SDM Vol. 3B, 17.2.4).
 const EXECUTE: u64 = 0;
 const WRITES: u64 = 1;

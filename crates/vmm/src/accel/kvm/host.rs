@@ -12,7 +12,7 @@ use kvm_bindings::{
 use kvm_ioctls::Kvm;
 use thiserror::Error;
 
-use super::msrs;
+use super::{msrs, probe};
 use crate::cpuid::HostCpu;
 
 /// The device.
@@ -68,6 +68,19 @@ pub enum KvmError {
         /// What the kernel says.
         source: io::Error,
     },
+}
+
+/// Why guests cannot have SGX in software under the host's KVM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum NoTrap {
+    /// A capability.
+    #[error("lacks {0}, which SGX without it takes: use a kernel from 5.10 on")]
+    Lacks(&'static str),
+    /// The breakpoint at the #UD handler does not stop the processor there, as a trial has shown.
+    #[error(
+        "does not stop a guest at its handler of #UD (KVM_SET_GUEST_DEBUG), which SGX without it takes"
+    )]
+    Passes,
 }
 
 /// The host's KVM, opened.
@@ -131,11 +144,24 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// What of KVM is missing, by its name.
-    pub(in crate::accel) fn check_trap(&self) -> Result<(), &'static str> {
+    /// What is missing.
+    pub(in crate::accel) fn check_trap(&self) -> Result<(), NoTrap> {
         let lacks =
             |&(capability, _): &(u32, &str)| self.kvm.check_extension_raw(capability.into()) <= 0;
-        NEEDED_TO_TRAP.iter().find(|needed| lacks(needed)).map_or(Ok(()), |&(_, name)| Err(name))
+        if let Some(&(_, name)) = NEEDED_TO_TRAP.iter().find(|needed| lacks(needed)) {
+            return Err(NoTrap::Lacks(name));
+        }
+        match probe::stops_at_handlers(&self.kvm) {
+            Some(true) => Ok(()),
+            _ => Err(NoTrap::Passes),
+        }
+    }
+
+    /// Whether a guest's Linux learns the frequency of the time stamp counter: from CPUID on Intel's processors, and
+    /// else from KVM's clock.
+    #[must_use]
+    pub fn has_clock(&self) -> bool {
+        !self.cpu.needs_kvm_clock() || self.cpu.has_kvm_clock()
     }
 
     /// Whether its processors run guests: with VMX or SVM. Where they have neither, as in a sandbox that
@@ -147,13 +173,6 @@ impl Host {
         let vmx = __cpuid(1).ecx & 1 << 5 != 0;
         let svm = __cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & 1 << 2 != 0;
         vmx || svm
-    }
-
-    /// Whether its processors are Intel's.
-    #[must_use]
-    pub fn is_intel() -> bool {
-        let vendor = std::arch::x86_64::__cpuid(0);
-        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
     }
 }
 

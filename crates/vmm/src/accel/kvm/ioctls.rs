@@ -3,9 +3,9 @@
 
 use super::vepc::REMOVE_ALL;
 use kvm_bindings::{
-    kvm_cpuid2, kvm_debugregs, kvm_device_attr, kvm_enable_cap, kvm_guest_debug, kvm_irq_routing,
-    kvm_mp_state, kvm_msi, kvm_msr_filter, kvm_msrs, kvm_regs, kvm_sregs, kvm_translation,
-    kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_device_attr, kvm_enable_cap, kvm_guest_debug,
+    kvm_irq_routing, kvm_mp_state, kvm_msi, kvm_msr_filter, kvm_msrs, kvm_regs, kvm_sregs,
+    kvm_translation, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
 /// Requests by who makes them.
@@ -15,13 +15,12 @@ pub struct Ioctls {
     pub setup: &'static [u64],
     /// A processor's own thread.
     pub vcpu: &'static [u64],
-    /// Whoever may raise an interrupt.
-    pub interrupt: &'static [u64],
+    /// Whoever may raise an interrupt, or have a machine go on that was stopped.
+    pub every: &'static [u64],
 }
 
 /// Those of KVM.
-pub(in crate::accel) const IOCTLS: Ioctls =
-    Ioctls { setup: SETUP, vcpu: VCPU, interrupt: INTERRUPT };
+pub(in crate::accel) const IOCTLS: Ioctls = Ioctls { setup: SETUP, vcpu: VCPU, every: EVERY };
 
 const NONE: u32 = 0;
 const WRITE: u32 = 1;
@@ -98,10 +97,13 @@ const VCPU: &[u64] = &[
     GET_DEVICE_ATTR,
 ];
 
-const INTERRUPT: &[u64] = &[
+const EVERY: &[u64] = &[
     // KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI.
     write::<kvm_irq_routing>(0x6a),
     write::<kvm_msi>(0xa5),
+    // KVM_SET_CLOCK, KVM_GET_CLOCK.
+    write::<kvm_clock_data>(0x7b),
+    read::<kvm_clock_data>(0x7c),
 ];
 
 /// KVM_SET_DEVICE_ATTR, which kvm-ioctls lacks for processors.

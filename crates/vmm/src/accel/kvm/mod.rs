@@ -10,6 +10,7 @@ mod ioctls;
 mod kick;
 mod msrs;
 mod pages;
+mod probe;
 mod sgx;
 mod state;
 mod trap;
@@ -19,6 +20,7 @@ mod vm;
 mod xsave;
 
 pub use abort_page::StandIn;
+pub(super) use host::NoTrap;
 pub use host::{Host, KvmError};
 pub(super) use ioctls::IOCTLS;
 pub use ioctls::Ioctls;

@@ -28,9 +28,9 @@ const SLICE: Duration = Duration::from_millis(1);
 /// ENCLV, ENCLS and ENCLU.
 const LEAVES: [[u8; 3]; 3] = [[0x0f, 0x01, 0xc0], [0x0f, 0x01, 0xcf], [0x0f, 0x01, 0xd7]];
 /// Vector of #UD.
-const INVALID_OPCODE: u64 = 6;
+pub(super) const INVALID_OPCODE: u64 = 6;
 /// The bits of an interrupt gate's eight bytes that say present and 64-bit (SDM Vol. 3A, 6.14.1).
-const GATE_KIND: u64 = 0x8e << 40;
+pub(super) const GATE_KIND: u64 = 0x8e << 40;
 const GATE_MASK: u64 = 0x9e << 40;
 
 /// Where the guest's #UD handler is, as any of its processors has seen it; 0 before.

@@ -29,7 +29,7 @@ use super::pages::RunPages;
 use super::sgx::HostSgx;
 use super::trap::{self, Handler, Trap};
 use super::vcpu::KvmVcpu;
-use super::{msrs, state};
+use super::{clock, msrs, state};
 use crate::accel::entry::at_entry;
 use crate::accel::soft::SoftVm;
 use crate::accel::{GuestSgx, Vcpu, VcpuError, Vm, VmConfig};
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     _reset: GuestMemoryMmap,
     /// Nanoseconds that the guest's clock is to have stood still since the boot.
     pub(super) stood_still: AtomicU64,
+    /// Whether the guest has KVM's clock, which stands still too.
+    has_clock: bool,
     pub(super) tsc_khz: u32,
 }
 
@@ -144,6 +146,7 @@ impl KvmVm {
             handler: Handler::default(),
             _reset: reset,
             stood_still: AtomicU64::new(0),
+            has_clock: host.cpu.needs_kvm_clock(),
             tsc_khz: host.cpu.tsc_khz(),
         });
         Ok(Self {
@@ -233,6 +236,11 @@ impl Vm for KvmVm {
     fn skip_time(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.shared.stood_still.fetch_add(nanoseconds, Ordering::SeqCst);
+        if self.shared.has_clock
+            && let Err(error) = clock::set_back(&self.shared.fd, nanoseconds)
+        {
+            tracing::warn!(%error, "the time of the stop has passed for the guest");
+        }
     }
 }
 
