@@ -6,6 +6,7 @@
 mod accel;
 mod enclaves;
 mod exec;
+mod files;
 mod leaves;
 mod login;
 mod nested;
@@ -58,7 +59,7 @@ pub(crate) struct Options {
     /// Only a guest by each accelerator that can be had
     #[arg(long, group = ONE_PART)]
     accel: bool,
-    /// Only the first output of `cloister exec`
+    /// Only `cloister exec`: the first output, and files of shared folders
     #[arg(long, group = ONE_PART)]
     exec: bool,
     /// Only data between two guests
