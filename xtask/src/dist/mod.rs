@@ -4,7 +4,7 @@ mod deb;
 mod notices;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -125,6 +125,8 @@ fn fill(usr: &Path) -> Result<()> {
     put(&program, &process::read(&built.join("cloister"))?)?;
     // The names of functions stay, for the traces of a failure.
     process::capture(Command::new("strip").arg("--strip-debug").arg(&program))?;
+    // By this name it is the runtime of containers: engines name a program and no options.
+    symlink("cloister", usr.join("bin/cloister-oci"))?;
     for entry in fs::read_dir(manual.join("man"))? {
         let page = entry?.path();
         let name = page.file_name().context("a page has no name")?;

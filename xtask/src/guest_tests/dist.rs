@@ -42,6 +42,7 @@ pub(super) fn package(setup: &Setup) -> Result<()> {
     let listed = text(&enter(&root, &["dpkg", "--listfiles", "cloister"])?);
     for file in [
         "/usr/bin/cloister",
+        "/usr/bin/cloister-oci",
         "/usr/share/man/man1/cloister-exec.1.gz",
         "/usr/share/bash-completion/completions/cloister",
         "/usr/share/zsh/vendor-completions/_cloister",
@@ -53,6 +54,8 @@ pub(super) fn package(setup: &Setup) -> Result<()> {
     }
     let version = text(&enter(&root, &["cloister", "--version"])?);
     ensure!(version.contains("\ncommit: ") && version.contains("+exec"), "{version}");
+    let features = text(&enter(&root, &["cloister-oci", "features"])?);
+    ensure!(features.contains("ociVersionMin"), "{features}");
     let chore = ["sh", "-c", "ls /dev/sgx*; uname -r; id -un; exit 7"];
     let ran = enter(&root, &[&["cloister", "exec", "--"][..], &chore].concat())?;
     let expected = format!("/dev/sgx_enclave\n/dev/sgx_provision\n{}\nroot\n", kernel.release);

@@ -139,6 +139,13 @@ pub(super) fn podman(setup: &Setup) -> Result<()> {
     ensure!(output.status.code() == Some(3), "{output:?}");
     ensure!(fs::read_to_string(Path::new(&volume).join("copy"))? == "of the host\n");
 
+    // A terminal, which has the errors too and ends lines as terminals do.
+    let script = "test -t 0 && test -t 1 && tty; ls /none; stty size; exit 4";
+    let output = process::finish(podman.command(&run).args(["-t", IMAGE, "sh", "-c", script]))?;
+    let written = String::from_utf8_lossy(&output.stdout);
+    ensure!(written.starts_with("/dev/pts/") && written.contains("/none"), "{output:?}");
+    ensure!(written.ends_with("\r\n") && output.status.code() == Some(4), "{output:?}");
+
     // A signal by its name, and the code that the program answers with.
     let script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done";
     let start = ["run", "-d", "--name", "loop", "--network", "none", IMAGE, "sh", "-c", script];
