@@ -10,6 +10,7 @@ mod epc;
 mod epc_view;
 mod exec;
 mod exec_at_length;
+mod exec_complaints;
 mod exec_root;
 pub(crate) mod gramine;
 mod images;
@@ -131,6 +132,9 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_changes_only_the_folders_that_it_may", exec::folders),
     test("exec_takes_words_and_variables_as_they_are", exec::words),
     test("exec_passes_signals_on", exec::signals),
+    test("exec_has_a_terminal_and_gives_it_back_as_it_was", exec_complaints::terminal),
+    test("exec_sees_files_that_the_host_replaces", exec_complaints::files),
+    test("exec_has_places_to_write_and_to_load_enclaves", exec_complaints::places),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
     test("a_shared_folder_answers_posix_calls_as_the_host_does", posix::calls),
     test("oci_says_what_is_wrong_as_engines_expect_it", oci::errors),

@@ -1,0 +1,75 @@
+//! What users of programs like `cloister exec` have complained of (docs/design/exec.md), and no other test has.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Setup;
+use super::exec::{check, exec, run};
+use crate::process;
+
+/// A command on a terminal has one of its size, and the user's is as before when the time is up.
+pub(super) fn terminal(setup: &Setup) -> Result<()> {
+    const TEST: &str = "exec-terminal";
+    let folder = setup.path(TEST);
+    fs::create_dir_all(&folder)?;
+    // By util-linux, which is on every Debian: it has a terminal for what it runs.
+    let command = format!(
+        "stty rows 33 cols 77; '{}' exec --quiet --kernel '{}' --timeout 1 -- sh -c 'tty; stty size; echo begun >&2; sleep 100'
+         echo code $?; stty -a",
+        setup.program()?.display(),
+        setup.kernel()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let printed = process::capture(script.current_dir(folder).stdin(Stdio::null()))?;
+    let lines: Vec<&str> = printed.lines().map(str::trim).collect();
+    for expected in ["/dev/pts/0", "33 77", "begun", "code 124"] {
+        ensure!(lines.contains(&expected), "{expected:?} is not in {printed}");
+    }
+    let settings = printed.split_whitespace().collect::<Vec<_>>();
+    for setting in ["icanon", "echo", "isig", "opost"] {
+        ensure!(settings.contains(&setting), "{setting} is off: {printed}");
+    }
+    Ok(())
+}
+
+/// Files that the host replaces are seen, and those that the command has removed stay open.
+pub(super) fn files(setup: &Setup) -> Result<()> {
+    const TEST: &str = "exec-files";
+    let folder = setup.path(TEST);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("file"), "old\n")?;
+    let script = "exec 3>gone 4<gone; rm gone; echo kept >&3; cat <&4; cat file
+                  while ! test -e go; do sleep 0.1; done; sleep 1; cat file; cat deep/file";
+    let mut child = exec(setup, TEST, &[], &["sh", "-c", script])?.spawn()?;
+    let mut output = BufReader::new(child.stdout.take().context("no output")?);
+    let mut before = String::new();
+    for _ in 0..2 {
+        output.read_line(&mut before)?;
+    }
+    fs::write(folder.join("file.new"), "new\n")?;
+    fs::rename(folder.join("file.new"), folder.join("file"))?;
+    fs::create_dir(folder.join("deep"))?;
+    fs::write(folder.join("deep/file"), "deep\n")?;
+    fs::write(folder.join("go"), "")?;
+    let mut after = String::new();
+    output.read_to_string(&mut after)?;
+    let status = child.wait()?;
+    ensure!((&*before, &*after) == ("kept\nold\n", "new\ndeep\n"), "{before:?} {after:?} {status}");
+    Ok(())
+}
+
+/// Each part of the machine that commands expect to write, or to load code from.
+pub(super) fn places(setup: &Setup) -> Result<()> {
+    let script = "touch /tmp/x /run/x /dev/shm/x && test -r /etc/resolv.conf -o ! -h /etc/resolv.conf && echo written
+                  grep -q ' /dev devtmpfs .*noexec' /proc/mounts || echo executable";
+    check(
+        &run(setup, "exec-places", &["--user", "root"], &["sh", "-c", script])?,
+        0,
+        "written\nexecutable\n",
+        "",
+    )
+}
