@@ -14,7 +14,7 @@ use crate::enclave::{self, Enclave, LAYOUT, Operands, PAGE, PAGES, TCS};
 use crate::leaves::{Attempts, encls, enclu};
 use crate::numbers::Numbers;
 use crate::traps::{self, END, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, TIMER};
-use crate::{AEP, SITE, USER_DATA, trust};
+use crate::{AEP, SITE, USER_DATA, map, trust};
 
 /// Processors, and enclaves that they share.
 const PROCESSORS: usize = 8;
@@ -83,6 +83,7 @@ pub(crate) fn run(section: u64, size: u64, sigstruct: &[u8], seed: u64, seconds:
         let length = &raw const trampoline_end as usize - &raw const trampoline as usize;
         ptr::copy_nonoverlapping(&raw const trampoline, TRAMPOLINE as *mut u8, length);
     }
+    map::only_memory(section, size);
     SEED.store(seed, Ordering::SeqCst);
     SECTION.store(section, Ordering::SeqCst);
     traps::apic_write(traps::ICR_LOW, INIT_OTHERS);

@@ -18,6 +18,7 @@ mod code;
 mod enclave;
 mod hammer;
 mod leaves;
+mod map;
 mod numbers;
 mod program;
 mod start;

@@ -119,8 +119,10 @@ processors:
     .balign 4096
 pml4:
     .skip 4096
+    .global pdpt
 pdpt:
     .skip 4096
+    .global directory
 directory:
     .skip 4096
     .balign 65536

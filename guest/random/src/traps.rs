@@ -21,7 +21,7 @@ pub(crate) const TIMER: u32 = 0x20;
 /// The timer's last interval before code ends, in its ticks.
 const LIMIT: u32 = 1 << 24;
 /// Of the local APIC (SDM Vol. 3A, table 11-1).
-const APIC: u64 = 0xfee0_0000;
+pub(crate) const APIC: u64 = 0xfee0_0000;
 const SPURIOUS: u64 = 0xf0;
 pub(crate) const ICR_LOW: u64 = 0x300;
 const LVT_TIMER: u64 = 0x320;
