@@ -44,14 +44,16 @@ pub(crate) mod opcode {
     pub(crate) const DESTROY: u32 = 38;
     pub(crate) const BATCH_FORGET: u32 = 42;
     pub(crate) const FALLOCATE: u32 = 43;
+    pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
 }
 
 /// Flags of INIT that are agreed to where the guest offers them: reads ahead, writes of more than a page,
-/// data that are read again when a file's time changed, folders that are read in parallel, messages of
-/// [`MAX_IO`], targets of links that are kept.
-pub(crate) const INIT_FLAGS: u32 = 1 | 1 << 5 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 23;
+/// data that are read again when a file's time changed, entries of folders with their attributes where the guest then
+/// asks for these, folders that are read in parallel, messages of [`MAX_IO`], targets of links that are kept.
+pub(crate) const INIT_FLAGS: u32 =
+    1 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 18 | 1 << 22 | 1 << 23;
 
 /// `FOPEN_KEEP_CACHE`, `FOPEN_CACHE_DIR`.
 pub(crate) const KEEP_CACHE: u32 = 1 << 1;

@@ -41,13 +41,15 @@ impl OpenFiles {
         self.files.remove(&handle);
     }
 
-    /// Appends entries of an open folder from `offset` on, as many as `room` bytes hold.
+    /// Appends entries of an open folder from `offset` on, as many as `room` bytes hold, each after what `before` appends
+    /// for its name, of `size` bytes.
     pub(crate) fn read_folder(
         &self,
         handle: u64,
         offset: u64,
         room: usize,
         reply: &mut Vec<u8>,
+        (size, mut before): (usize, impl FnMut(&mut Vec<u8>, &[u8])),
     ) -> Result<(), Errno> {
         let folder = self.get(handle)?;
         seek(folder, SeekFrom::Start(offset))?;
@@ -59,46 +61,45 @@ impl OpenFiles {
             let name = entry.file_name().to_bytes();
             let kind = entry.file_type().as_raw_mode() >> 12;
             let next = entry.next_entry_cookie();
-            if !put_entry(reply, end, (entry.ino(), next, kind), name) {
+            if reply.len() + size + entry_size(name) > end {
                 break;
             }
+            before(reply, name);
+            put_entry(reply, (entry.ino(), next, kind), name);
         }
         Ok(())
     }
 }
 
-/// Appends the entries of the folder of shares.
-pub(crate) fn read_top(tree: &Tree, offset: u64, room: usize, reply: &mut Vec<u8>) {
+/// Appends the entries of the folder of shares, each after `size` zeros.
+pub(crate) fn read_top(tree: &Tree, offset: u64, room: usize, reply: &mut Vec<u8>, size: usize) {
     const FOLDER: u32 = 4;
     let end = reply.len() + room;
     let own = [&b"."[..], b".."];
     let names = own.into_iter().chain(tree.share_names());
     for (next, name) in (1..).zip(names).skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
-        if !put_entry(reply, end, (next, next, FOLDER), name) {
+        if reply.len() + size + entry_size(name) > end {
             break;
         }
+        reply.resize(reply.len() + size, 0);
+        put_entry(reply, (next, next, FOLDER), name);
     }
 }
 
-/// Appends a `fuse_dirent` of inode number, offset of the next and type, if it ends before `end`.
-fn put_entry(
-    reply: &mut Vec<u8>,
-    end: usize,
-    (inode, next, kind): (u64, u64, u32),
-    name: &[u8],
-) -> bool {
-    let size = (ENTRY + name.len()).next_multiple_of(8);
-    if reply.len() + size > end {
-        return false;
-    }
-    let start = reply.len();
+/// Bytes of a `fuse_dirent`.
+const fn entry_size(name: &[u8]) -> usize {
+    (ENTRY + name.len()).next_multiple_of(8)
+}
+
+/// Appends a `fuse_dirent` of inode number, offset of the next and type.
+fn put_entry(reply: &mut Vec<u8>, (inode, next, kind): (u64, u64, u32), name: &[u8]) {
+    let end = reply.len() + entry_size(name);
     reply.put64(inode);
     reply.put64(next);
     reply.put32(low(name.len() as u64));
     reply.put32(kind);
     reply.extend(name);
-    reply.resize(start + size, 0);
-    true
+    reply.resize(end, 0);
 }
 
 /// Flags of open(2) that the guest may choose: whether it reads, writes, and at the end.

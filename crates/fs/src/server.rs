@@ -15,6 +15,8 @@ use crate::tree::{Share, Tree};
 /// Pages of data in one message.
 const MAX_PAGES: u16 = 32;
 const _: () = assert!(MAX_PAGES as u32 * 4096 == MAX_IO);
+/// Bytes of `fuse_entry_out`.
+const ENTRY_OUT: usize = 128;
 /// Seconds from which on a share is taken to stay as it is.
 const STEADY: u64 = 60;
 
@@ -130,10 +132,15 @@ impl Server {
                 let (handle, offset) = (fields.u64()?, fields.u64()?);
                 let room = room.min(fields.u32()?.min(MAX_IO) as usize);
                 if self.tree.is_top(node) {
-                    read_top(&self.tree, offset, room, reply);
+                    read_top(&self.tree, offset, room, reply, 0);
                     return Ok(());
                 }
-                self.open.read_folder(handle, offset, room, reply)
+                self.open.read_folder(handle, offset, room, reply, (0, |_: &mut _, _: &_| {}))
+            }
+            opcode::READDIRPLUS => {
+                let (handle, offset) = (fields.u64()?, fields.u64()?);
+                let room = room.min(fields.u32()?.min(MAX_IO) as usize);
+                self.read_folder_and_look_up(node, (handle, offset), room, reply)
             }
             opcode::RELEASE | opcode::RELEASEDIR => {
                 self.open.close(fields.u64()?);
@@ -190,15 +197,8 @@ impl Server {
     }
 
     /// `fuse_entry_out`.
-    pub(crate) fn put_entry(&mut self, reply: &mut Vec<u8>, (node, stat): (u64, Stat)) {
-        let valid = self.tree.valid(node);
-        let inode = self.tree.inode(&stat);
-        reply.put64(node);
-        reply.put64(0);
-        reply.put64(valid.as_secs());
-        reply.put64(valid.as_secs());
-        reply.put64(0);
-        reply.put_attributes(inode, &stat);
+    pub(crate) fn put_entry(&mut self, reply: &mut Vec<u8>, found: (u64, Stat)) {
+        put_entry(&mut self.tree, reply, found);
     }
 
     /// `fuse_entry_out` of what is not there, as long as the guest may keep that.
@@ -206,7 +206,7 @@ impl Server {
         reply.put64(0);
         reply.put64(0);
         reply.put64(self.tree.valid(parent).as_secs());
-        reply.resize(OUT_HEADER + 128, 0);
+        reply.resize(OUT_HEADER + ENTRY_OUT, 0);
     }
 
     /// `fuse_attr_out`.
@@ -253,6 +253,33 @@ impl Server {
         Ok(())
     }
 
+    /// Appends entries of an open folder, each after a `fuse_entry_out`, which counts as a lookup where it says something.
+    fn read_folder_and_look_up(
+        &mut self,
+        node: u64,
+        (handle, offset): (u64, u64),
+        room: usize,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Errno> {
+        // A share is looked up by itself.
+        if self.tree.is_top(node) {
+            read_top(&self.tree, offset, room, reply, ENTRY_OUT);
+            return Ok(());
+        }
+        let (tree, open) = (&mut self.tree, &self.open);
+        let look_up = |reply: &mut Vec<u8>, name: &[u8]| {
+            let end = reply.len() + ENTRY_OUT;
+            // The folder itself and the one around it have no entry of their own.
+            if !matches!(name, b"." | b"..")
+                && let Ok(found) = tree.look_up(node, name)
+            {
+                put_entry(tree, reply, found);
+            }
+            reply.resize(end, 0);
+        };
+        open.read_folder(handle, offset, room, reply, (ENTRY_OUT, look_up))
+    }
+
     fn read(&self, mut fields: Fields<'_>, room: usize, reply: &mut Vec<u8>) -> Result<(), Errno> {
         let (handle, offset, size) = (fields.u64()?, fields.u64()?, fields.u32()?);
         let size = room.min(size.min(MAX_IO) as usize);
@@ -282,6 +309,18 @@ impl Server {
         reply.resize(OUT_HEADER + 80, 0);
         Ok(())
     }
+}
+
+/// `fuse_entry_out`.
+fn put_entry(tree: &mut Tree, reply: &mut Vec<u8>, (node, stat): (u64, Stat)) {
+    let valid = tree.valid(node);
+    let inode = tree.inode(&stat);
+    reply.put64(node);
+    reply.put64(0);
+    reply.put64(valid.as_secs());
+    reply.put64(valid.as_secs());
+    reply.put64(0);
+    reply.put_attributes(inode, &stat);
 }
 
 #[cfg(test)]

@@ -129,6 +129,45 @@ fn files_folders_and_links_are_read() {
 }
 
 #[test]
+fn entries_come_with_what_a_lookup_says_of_them() {
+    let place = Place::new("plus");
+    let mut guest = place.guest(false);
+    let known = guest.look_up(ROOT, "file").unwrap();
+    let open = guest.ask(opcode::OPENDIR, ROOT, &[&[0; 8]]).unwrap();
+    let mut offset = 0_u64;
+    let mut nodes = Vec::new();
+    loop {
+        // Room for one or two of them at a time.
+        let parts = [&open[..8], &offset.to_le_bytes(), &330_u32.to_le_bytes(), &[0; 20]];
+        let entries = guest.ask(opcode::READDIRPLUS, ROOT, &parts).unwrap();
+        if entries.is_empty() {
+            break;
+        }
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let (entry, dirent) = rest.split_at(128);
+            offset = u64_at(dirent, 8);
+            let len = u32::from_le_bytes(dirent[16..20].try_into().unwrap()) as usize;
+            let name = String::from_utf8(dirent[24..24 + len].to_vec()).unwrap();
+            // Node and size.
+            nodes.push((name, u64_at(entry, 0), u64_at(entry, 48)));
+            rest = &dirent[(24 + len).next_multiple_of(8)..];
+        }
+    }
+    nodes.sort();
+    let names: Vec<&str> = nodes.iter().map(|(name, ..)| &**name).collect();
+    assert_eq!(names, [".", "..", "file", "folder", "link", "out", "up"]);
+    assert!(nodes[..2].iter().all(|&(_, node, _)| node == NOENT));
+    assert_eq!((nodes[2].1, nodes[2].2), (known, 8));
+    // Each is a lookup, which the guest forgets as any.
+    let (folder, twice) = (nodes[3].1, known);
+    guest.0.tree.forget(folder, 1);
+    assert_eq!(guest.ask(opcode::GETATTR, folder, &[&[0; 16]]), Err(116));
+    guest.0.tree.forget(twice, 1);
+    assert!(guest.ask(opcode::GETATTR, twice, &[&[0; 16]]).is_ok());
+}
+
+#[test]
 fn no_name_leads_out_of_the_share() {
     let place = Place::new("out");
     let mut guest = place.guest(true);
