@@ -16,9 +16,9 @@ pub(crate) trait IoWork: Send + Sync {
     /// for more, or has something left, calls [`IoHandle::wake`].
     fn work(&self);
 
-    /// What is readable when the host has something for the device, if it may now have.
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
+    /// What is readable when the host has something for the device, as far as it may now have.
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 }
 
@@ -83,7 +83,7 @@ impl IoLoop {
     /// Waits until there may be something to do.
     fn wait(&self) {
         let event = &self.handle.0.event;
-        let of_host = self.work.iter().filter_map(|work| work.events());
+        let of_host = self.work.iter().flat_map(|work| work.events());
         let mut events: Vec<PollFd<'_>> = std::iter::once(event.as_fd())
             .chain(of_host)
             .map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN))

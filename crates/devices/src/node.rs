@@ -42,8 +42,10 @@ pub struct Work {
     pub files: Vec<RawFd>,
     /// It moves data on stream sockets: those that are open, and those that are accepted or handed to it.
     pub sockets: bool,
-    /// Interfaces of the host (tap) that it tells there which offloads the guest takes.
+    /// Interfaces of the host (tap) that it tells there which offloads the guest takes: the first queue of each.
     pub taps: Vec<RawFd>,
+    /// Further queues of such interfaces, which it attaches and detaches.
+    pub tap_queues: Vec<RawFd>,
 }
 
 /// A device of a machine.
@@ -96,7 +98,13 @@ impl Node {
     #[must_use]
     pub(crate) fn working_on(self, thread: WorkThread) -> Self {
         Self {
-            work: Some(Work { thread, files: Vec::new(), sockets: false, taps: Vec::new() }),
+            work: Some(Work {
+                thread,
+                files: Vec::new(),
+                sockets: false,
+                taps: Vec::new(),
+                tap_queues: Vec::new(),
+            }),
             ..self
         }
     }
@@ -110,11 +118,13 @@ impl Node {
         self
     }
 
-    /// The device, whose work is on the open interface `tap` too. One without work has none on interfaces.
+    /// The device, whose work is on these open queues of an interface too, if there are any. One without work
+    /// has none on interfaces.
     #[must_use]
-    pub fn with_tap(mut self, tap: RawFd) -> Self {
-        if let Some(work) = &mut self.work {
-            work.taps.push(tap);
+    pub fn with_tap(mut self, queues: &[RawFd]) -> Self {
+        if let (Some(work), Some((first, others))) = (&mut self.work, queues.split_first()) {
+            work.taps.push(*first);
+            work.tap_queues.extend(others);
         }
         self
     }

@@ -98,15 +98,16 @@ pub trait VirtioDevice: Send {
         ram: &GuestRam,
     ) -> Result<(), DeviceFault>;
 
-    /// The queue that is to be served next because of what was just served, if one is.
+    /// A queue that is to be served next because of what was just served, if one is. Asked until there is no
+    /// further one.
     fn follow_up(&mut self) -> Option<usize> {
         None
     }
 
-    /// What is readable, as long as it is, when the host has something for a queue, and that queue. Asked
-    /// once.
-    fn host_events(&self) -> Option<(usize, Arc<OwnedFd>)> {
-        None
+    /// For each queue that the host may have something for: the queue, and what is readable as long as the host
+    /// does. Asked once.
+    fn host_events(&self) -> Vec<(usize, Arc<OwnedFd>)> {
+        Vec::new()
     }
 
     /// Back to the state before [`VirtioDevice::activate`].

@@ -17,8 +17,8 @@ use crate::irq::IrqLine;
 /// How long an interrupt may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const RAM: u64 = 16 << 20;
-/// Where the buffers of requests begin.
-const BUFFERS: u64 = 0x10_0000;
+/// Where the buffers of requests begin: after the areas of any queue.
+const BUFFERS: u64 = 0x20_0000;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;

@@ -164,8 +164,8 @@ impl VirtioDevice for FileSystem {
         self.follow_up.take()
     }
 
-    fn host_events(&self) -> Option<(usize, Arc<OwnedFd>)> {
-        Some((REQUESTS, self.server.clone()))
+    fn host_events(&self) -> Vec<(usize, Arc<OwnedFd>)> {
+        vec![(REQUESTS, self.server.clone())]
     }
 
     fn reset(&mut self) {

@@ -22,6 +22,6 @@ pub use device::{DeviceFault, VirtioDevice};
 pub use entropy::Entropy;
 pub use fs::FileSystem;
 pub use mmio::MmioTransport;
-pub use net::{GuestOffloads, Mac, NET_HEADER, Net, NetPeer, StreamPeer};
+pub use net::{GuestOffloads, MAX_QUEUE_PAIRS, Mac, NET_HEADER, Net, NetPeer, StreamPeer};
 pub use virtqueue::Virtqueue;
 pub use vsock::{Vsock, VsockHost};

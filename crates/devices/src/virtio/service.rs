@@ -32,8 +32,8 @@ pub(super) struct Service {
     signals: Arc<Signals>,
     config: Mutex<Config>,
     io: IoHandle,
-    /// The queue that the host has something for when this is readable.
-    events: Option<(usize, Arc<OwnedFd>)>,
+    /// Queues that the host has something for when these are readable.
+    events: Vec<(usize, Arc<OwnedFd>)>,
 }
 
 /// The device's configuration space, as drivers read it.
@@ -197,26 +197,32 @@ impl Service {
             Err(fault) => self.fail(&fault),
         }
         self.publish_config(device.config());
-        if let Some(next) = device.follow_up() {
+        while let Some(next) = device.follow_up() {
             self.request(next);
         }
     }
 }
 
 impl IoWork for Service {
-    fn events(&self) -> Option<BorrowedFd<'_>> {
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        if self.events.is_empty() || !self.is_live() {
+            return Vec::new();
+        }
         // While its queue is not served nobody takes what is there, and it would be readable for ever.
-        let (queue, events) = self.events.as_ref().filter(|_| self.is_live())?;
-        let served = self.queues.get(*queue)?;
-        lock(&served.queue).is_ready().then_some(events.as_fd())
+        let served = |queue: usize| {
+            self.queues.get(queue).is_some_and(|served| lock(&served.queue).is_ready())
+        };
+        let watched = self.events.iter().filter(|(queue, _)| served(*queue));
+        watched.map(|(_, events)| events.as_fd()).collect()
     }
 
     fn work(&self) {
-        if let Some((queue, events)) = &self.events
-            && is_readable(events)
-            && let Some(served) = self.queues.get(*queue)
-        {
-            served.requested.store(true, Ordering::SeqCst);
+        for (queue, events) in &self.events {
+            if is_readable(events)
+                && let Some(served) = self.queues.get(*queue)
+            {
+                served.requested.store(true, Ordering::SeqCst);
+            }
         }
         for (index, served) in self.queues.iter().enumerate() {
             if served.requested.swap(false, Ordering::SeqCst) {

@@ -64,14 +64,11 @@ impl Devices {
 
     /// Adds a network device on `network`.
     pub(super) fn add_network(&mut self, network: &Network) {
-        let mut node = self.slot("net").with_sockets();
-        if let Some(tap) = network.tap() {
-            node = node.with_tap(tap);
-        }
-        let (mac, mtu, peer) = (network.mac(), network.mtu(), network.peer());
+        let node = self.slot("net").with_sockets().with_tap(network.taps());
+        let (mac, mtu, peers) = (network.mac(), network.mtu(), network.peers());
         self.list.add(node, move |node, boot| {
             let failed = |source| InventoryError::Descriptor { id: node.id.clone(), source };
-            let device = Net::new(mac, mtu, peer.clone()).map_err(failed)?;
+            let device = Net::new(mac, mtu, peers.clone()).map_err(failed)?;
             boot.virtio(node, Box::new(device))
         });
     }

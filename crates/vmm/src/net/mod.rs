@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use cloister_devices::virtio::{Mac, NetPeer, StreamPeer};
+use cloister_devices::virtio::{MAX_QUEUE_PAIRS, Mac, NetPeer, StreamPeer};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
@@ -71,8 +71,13 @@ impl NetConfig {
 pub enum Link {
     /// The host's network, by a process that opens the guest's connections as its own.
     User(UserNetwork),
-    /// An interface of the host of this name.
-    Tap(String),
+    /// An interface of the host.
+    Tap {
+        /// Its name.
+        name: String,
+        /// Pairs of queues that the device has on it.
+        queues: usize,
+    },
     /// Whoever is at the other end of a Unix socket.
     Stream {
         /// The socket's file.
@@ -122,6 +127,9 @@ pub enum NetConfigError {
     /// Not the name of an interface.
     #[error("{0:?} is not the name of an interface: write 1 to {MAX_INTERFACE} letters and digits")]
     Interface(String),
+    /// Not a number of queues that a device can have.
+    #[error("{0:?} is not a number of queues: write 1 to {MAX_QUEUE_PAIRS}")]
+    Queues(String),
     /// No path, or one that no socket can have.
     #[error("the path has {0} bytes and a socket's has 1 to {MAX_PATH}: name another")]
     Path(usize),
@@ -166,6 +174,16 @@ pub fn parse_interface(name: String) -> Result<String, NetConfigError> {
     } else {
         Err(NetConfigError::Interface(name))
     }
+}
+
+/// Reads how many pairs of queues a device has.
+///
+/// # Errors
+///
+/// [`NetConfigError::Queues`].
+pub fn parse_queues(text: &str) -> Result<usize, NetConfigError> {
+    let queues = text.parse().ok().filter(|queues| (1..=MAX_QUEUE_PAIRS).contains(queues));
+    queues.ok_or_else(|| NetConfigError::Queues(text.to_owned()))
 }
 
 /// Reads the path of a socket.
@@ -255,9 +273,10 @@ impl NetError {
 pub struct Network {
     mac: Mac,
     mtu: Option<u16>,
-    peer: Arc<Mutex<dyn NetPeer>>,
-    /// The interface's descriptor, if it is one.
-    tap: Option<RawFd>,
+    /// One for each pair of queues.
+    peers: Vec<Arc<Mutex<dyn NetPeer>>>,
+    /// The descriptors of the interface's queues, if it is one.
+    taps: Vec<RawFd>,
     /// The socket that peers connect to, if it was made.
     _file: Option<OwnFile>,
 }
@@ -285,34 +304,35 @@ impl Network {
 
     fn open(config: &NetConfig, mac: Mac, passt: &Passt) -> Result<Self, NetError> {
         let id = config.id.as_str();
-        let new = |mtu: Option<u16>, peer: Arc<Mutex<dyn NetPeer>>| Self {
+        let new = |mtu: Option<u16>, peers: Vec<Arc<Mutex<dyn NetPeer>>>| Self {
             mac,
             mtu: config.mtu.or(mtu),
-            peer,
-            tap: None,
+            peers,
+            taps: Vec::new(),
             _file: None,
         };
         match &config.link {
             Link::User(user) => {
                 let mtu = config.mtu.unwrap_or(USER_MTU);
                 let peer = StreamPeer::connected(id, passt.start(user, mac, mtu)?);
-                Ok(new(Some(mtu), Arc::new(Mutex::new(peer))))
+                Ok(new(Some(mtu), vec![Arc::new(Mutex::new(peer))]))
             }
-            Link::Tap(name) => {
-                let (tap, mtu) = tap::Tap::open(id, name)?;
-                let descriptor = tap.as_raw_fd();
-                let network = new(Some(mtu), Arc::new(Mutex::new(tap)));
-                Ok(Self { tap: Some(descriptor), ..network })
+            Link::Tap { name, queues } => {
+                let (queues, mtu) = tap::Tap::open(id, name, *queues)?;
+                let taps = queues.iter().map(|tap| tap.as_raw_fd()).collect();
+                let peer = |tap| Arc::new(Mutex::new(tap)) as Arc<Mutex<dyn NetPeer>>;
+                let network = new(Some(mtu), queues.into_iter().map(peer).collect());
+                Ok(Self { taps, ..network })
             }
             Link::Stream { path, server: false } => {
                 let refused = |reason| NetError::Connect { path: path.clone(), reason };
                 let peer = StreamPeer::connected(id, dial(path).map_err(refused)?);
-                Ok(new(None, Arc::new(Mutex::new(peer))))
+                Ok(new(None, vec![Arc::new(Mutex::new(peer))]))
             }
             Link::Stream { path, server: true } => {
                 let socket = Socket::bind(&Listen { path: path.clone(), wait: false })?;
                 let peer = StreamPeer::listening(id, socket.listener.into());
-                let network = new(None, Arc::new(Mutex::new(peer)));
+                let network = new(None, vec![Arc::new(Mutex::new(peer))]);
                 Ok(Self { _file: Some(socket.file), ..network })
             }
         }
@@ -328,14 +348,14 @@ impl Network {
         self.mtu
     }
 
-    /// What the device is connected to.
-    pub(crate) fn peer(&self) -> Arc<Mutex<dyn NetPeer>> {
-        self.peer.clone()
+    /// What each pair of queues of the device is connected to.
+    pub(crate) fn peers(&self) -> Vec<Arc<Mutex<dyn NetPeer>>> {
+        self.peers.clone()
     }
 
-    /// The descriptor of the host's interface, if it is one.
-    pub(crate) const fn tap(&self) -> Option<RawFd> {
-        self.tap
+    /// The descriptors of the queues of the host's interface, if it is one.
+    pub(crate) fn taps(&self) -> &[RawFd] {
+        &self.taps
     }
 }
 
@@ -452,7 +472,8 @@ mod tests {
         };
         let user = || Link::User(UserNetwork::default());
         let taken = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
-        let configs = [of(user(), None), of(user(), Some(taken)), of(Link::Tap("t".into()), None)];
+        let tap = Link::Tap { name: "t".into(), queues: 1 };
+        let configs = [of(user(), None), of(user(), Some(taken)), of(tap, None)];
 
         let alone = free_mac(&configs[0], &configs[..1], &[]).unwrap();
         let second = free_mac(&configs[0], &configs, &[]).unwrap();

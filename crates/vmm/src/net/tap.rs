@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::mem::zeroed;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloister_devices::virtio::{GuestOffloads, NET_HEADER, NetPeer};
 use libc::{c_int, c_short, c_uint, c_ulong, ifreq};
@@ -27,22 +29,40 @@ pub enum TapError {
     Device(io::Error),
     /// There is no such interface, or it is none of Ethernet's.
     #[error(
-        "there is no interface {0}: make it (ip tuntap add dev {0} mode tap user NAME), and bring it up"
+        "there is no interface {name}: make it (ip tuntap add dev {name} mode {mode} user NAME), and bring it up"
     )]
-    Missing(String),
+    Missing {
+        /// Its name.
+        name: String,
+        /// What it is to be.
+        mode: &'static str,
+    },
     /// It may not be had.
     #[error(
-        "the interface {0} is another user's: make it this user's (ip tuntap add dev {0} mode tap user NAME)"
+        "the interface {name} is another user's: make it this user's (ip tuntap add dev {name} mode {mode} user NAME)"
     )]
-    Denied(String),
+    Denied {
+        /// Its name.
+        name: String,
+        /// What it is to be.
+        mode: &'static str,
+    },
     /// A process has it.
     #[error("a process has the interface {0}: end it, or name another")]
     InUse(String),
     /// It is one of another kind.
-    #[error(
-        "the interface {0} is not a tap of one queue: make one (ip tuntap add dev NAME mode tap)"
-    )]
+    #[error("the interface {0} is not a tap: make one (ip tuntap add dev NAME mode tap)")]
     Kind(String),
+    /// It takes one queue, and several are asked for.
+    #[error(
+        "the interface {0} has one queue: make it anew with several (ip tuntap add dev {0} mode tap multi_queue user NAME), or leave queues out"
+    )]
+    OneQueue(String),
+    /// It takes several queues, and one is asked for.
+    #[error(
+        "the interface {0} has several queues: write how many (queues=2), or make it anew without multi_queue (ip tuntap add dev {0} mode tap user NAME)"
+    )]
+    SeveralQueues(String),
     /// Anything else.
     #[error("cannot have the interface {name}: {reason}: name another")]
     Host {
@@ -53,51 +73,74 @@ pub enum TapError {
     },
 }
 
-/// An interface.
+impl TapError {
+    /// Why the interface `name` cannot be had with one queue or `several`.
+    fn of(name: &str, several: bool, reason: io::Error) -> Self {
+        let mode = if several { "tap multi_queue" } else { "tap" };
+        match reason.raw_os_error() {
+            Some(libc::ENODEV) => Self::Missing { name: name.to_owned(), mode },
+            Some(libc::EPERM | libc::EACCES) => Self::Denied { name: name.to_owned(), mode },
+            Some(libc::EBUSY) => Self::InUse(name.to_owned()),
+            Some(libc::EINVAL) => Self::Kind(name.to_owned()),
+            _ => Self::Host { name: name.to_owned(), reason },
+        }
+    }
+}
+
+/// A queue of an interface.
 #[derive(Debug)]
 pub(super) struct Tap {
     file: File,
     /// What the network is called in messages.
     id: String,
-    /// It has not been removed.
-    up: bool,
+    /// The interface has not been removed: what one of its queues finds counts for all.
+    up: Arc<AtomicBool>,
+    /// The interface gives packets to the queue.
+    attached: bool,
 }
 
 impl Tap {
-    /// Has the interface `name`, which is there, for the network `id`. Returns its MTU too.
-    pub(super) fn open(id: &str, name: &str) -> Result<(Self, u16), TapError> {
-        let failed = |reason: io::Error| match reason.raw_os_error() {
-            Some(libc::ENODEV) => TapError::Missing(name.to_owned()),
-            Some(libc::EPERM | libc::EACCES) => TapError::Denied(name.to_owned()),
-            Some(libc::EBUSY) => TapError::InUse(name.to_owned()),
-            Some(libc::EINVAL) => TapError::Kind(name.to_owned()),
-            _ => TapError::Host { name: name.to_owned(), reason },
-        };
+    /// Has the interface `name`, which is there, for the network `id`, with so many queues, of which the first is
+    /// attached. Returns its MTU too.
+    pub(super) fn open(id: &str, name: &str, queues: usize) -> Result<(Vec<Self>, u16), TapError> {
         // Looked at first: an administrator would be given a new interface of this name, which is on no
         // network.
+        let several = queues > 1;
+        let failed = |reason| TapError::of(name, several, reason);
         let mtu = mtu(name).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-        let file = options.open(DEVICE).map_err(TapError::Device)?;
-        let mut request = request(name);
-        request.ifr_ifru.ifru_flags = c_short::try_from(FLAGS).unwrap_or(c_short::MAX);
-        // SAFETY: the kernel reads and writes a request of its own type, which outlives the call.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
-            .map_err(failed)?;
-        let header = c_int::try_from(NET_HEADER).unwrap_or(c_int::MAX);
-        // SAFETY: the kernel reads an integer, which outlives the call.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) })
-            .map_err(failed)?;
-        let mut tap = Self { file, id: id.to_owned(), up: true };
-        // Whatever the process before this one asked for.
-        tap.offload(GuestOffloads::default());
-        Ok((tap, mtu))
+        let up = Arc::new(AtomicBool::new(true));
+        let mut taps = Vec::with_capacity(queues);
+        for at in 0..queues {
+            let file = open_queue(name, several)?;
+            let mut tap = Self { file, id: id.to_owned(), up: up.clone(), attached: true };
+            if at == 0 {
+                // Whatever the process before this one asked for.
+                tap.offload(GuestOffloads::default());
+            } else {
+                tap.attach(false).map_err(failed)?;
+            }
+            taps.push(tap);
+        }
+        Ok((taps, mtu))
+    }
+
+    /// Has the interface give packets to the queue, or to others alone.
+    fn attach(&mut self, on: bool) -> io::Result<()> {
+        let flag = if on { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        let request = request("", flag);
+        // SAFETY: the kernel reads a request of its own type, which outlives the call.
+        check(unsafe {
+            libc::ioctl(self.file.as_raw_fd(), libc::TUNSETQUEUE, &raw const request)
+        })?;
+        self.attached = on;
+        Ok(())
     }
 
     /// Whether the error says that the interface is gone; it is then, for good.
-    fn lose(&mut self, error: &io::Error) {
-        if self.up && matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENODEV)) {
-            self.up = false;
+    fn lose(&self, error: &io::Error) {
+        if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENODEV))
+            && self.up.swap(false, Ordering::Relaxed)
+        {
             tracing::warn!("network {}: the link is down: the interface is gone", self.id);
         }
     }
@@ -133,8 +176,20 @@ impl NetPeer for Tap {
         }
     }
 
+    fn enable(&mut self, on: bool) -> bool {
+        if on == self.attached {
+            return true;
+        }
+        // No more than that: a guest may ask as often as it likes.
+        let attached = self.attach(on);
+        if let Err(error) = &attached {
+            tracing::debug!(network = self.id, on, %error, "the interface leaves a queue as it was");
+        }
+        attached.is_ok()
+    }
+
     fn is_up(&self) -> bool {
-        self.up
+        self.up.load(Ordering::Relaxed)
     }
 
     fn send(&mut self, packet: &mut [u8]) -> bool {
@@ -167,14 +222,43 @@ impl NetPeer for Tap {
     }
 
     fn watched(&self) -> Option<BorrowedFd<'_>> {
-        self.up.then(|| self.file.as_fd())
+        self.is_up().then(|| self.file.as_fd())
     }
+}
+
+/// Opens a queue of an interface, which takes one or `several`.
+fn open_queue(name: &str, several: bool) -> Result<File, TapError> {
+    let failed = |reason| TapError::of(name, several, reason);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(DEVICE).map_err(TapError::Device)?;
+    set_interface(&file, name, several).map_err(|reason| match failed(reason) {
+        // The kernel does not say whether it is the number of queues; as the other kind it is no mistake.
+        TapError::Kind(name) => match set_interface(&file, &name, !several) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => TapError::Kind(name),
+            _ if several => TapError::OneQueue(name),
+            _ => TapError::SeveralQueues(name),
+        },
+        other => other,
+    })?;
+    let header = c_int::try_from(NET_HEADER).unwrap_or(c_int::MAX);
+    // SAFETY: the kernel reads an integer, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) })
+        .map_err(failed)?;
+    Ok(file)
+}
+
+/// Makes the file a queue of an interface, which takes one or `several`.
+fn set_interface(file: &File, name: &str, several: bool) -> io::Result<()> {
+    let mut request = request(name, FLAGS | if several { libc::IFF_MULTI_QUEUE } else { 0 });
+    // SAFETY: the kernel reads and writes a request of its own type, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
 }
 
 /// The MTU of an interface.
 fn mtu(name: &str) -> io::Result<u16> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    let mut request = request(name);
+    let mut request = request(name, 0);
     // SAFETY: the kernel reads and writes a request of its own type, which outlives the call.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
     // SAFETY: it is this member that the kernel writes for this request.
@@ -182,14 +266,15 @@ fn mtu(name: &str) -> io::Result<u16> {
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
-/// A request about an interface.
-fn request(name: &str) -> ifreq {
+/// A request about an interface, with these flags.
+fn request(name: &str, flags: c_int) -> ifreq {
     // SAFETY: all zeros are a valid request.
     let mut request: ifreq = unsafe { zeroed() };
     let room = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
+    request.ifr_ifru.ifru_flags = c_short::try_from(flags).unwrap_or(c_short::MAX);
     request
 }
 
@@ -203,13 +288,13 @@ mod tests {
 
     #[test]
     fn interfaces_that_cannot_be_had_are_refused_with_what_to_do() {
-        let missing = Tap::open("net0", "cloister-none").unwrap_err();
-        let other = Tap::open("net0", "lo").unwrap_err();
+        let missing = Tap::open("net0", "cloister-none", 1).unwrap_err();
+        let other = Tap::open("net0", "lo", 2).unwrap_err();
 
-        assert!(matches!(missing, TapError::Missing(_)), "{missing}");
+        assert!(matches!(missing, TapError::Missing { .. }), "{missing}");
         // Who may not have any does not learn what it is.
         assert!(
-            matches!(other, TapError::Kind(_) | TapError::Denied(_) | TapError::Device(_)),
+            matches!(other, TapError::Kind(_) | TapError::Denied { .. } | TapError::Device(_)),
             "{other}"
         );
     }

@@ -159,12 +159,14 @@ const OPTIONS: &[Known] = &[
     with("parallel", "none", |_, text| chardev::none("-parallel", text)),
     with(
         "netdev",
-        "user|tap|stream,id=ID[,hostfwd=tcp:ADDRESS:PORT-:PORT][,ifname=NAME][,addr.path=SOCKET]",
+        "user|tap|stream,id=ID[,hostfwd=tcp:ADDRESS:PORT-:PORT][,ifname=NAME][,queues=N][,addr.path=SOCKET]",
         |line, text| line.networks.netdev(text),
     ),
-    with("device", "virtio-net-device,netdev=ID[,mac=ADDRESS][,host_mtu=N]", |line, text| {
-        line.networks.device(text)
-    }),
+    with(
+        "device",
+        "virtio-net-device,netdev=ID[,mac=ADDRESS][,host_mtu=N][,mq=on]",
+        |line, text| line.networks.device(text),
+    ),
     with("nic", "user|tap|stream|none: -netdev and -device in one", |line, text| {
         line.networks.nic(text)
     }),

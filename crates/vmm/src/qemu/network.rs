@@ -6,7 +6,7 @@ use crate::complaint::Setting;
 use crate::config::is_identifier;
 use crate::net::{
     Forward, Link, NetConfig, NetConfigError, UserNetwork, parse_interface, parse_mac, parse_mtu,
-    parse_path,
+    parse_path, parse_queues,
 };
 
 const NETDEV: &str = "-netdev";
@@ -62,12 +62,10 @@ const IN_QEMU: &[&str] = &[
     "ipv4",
     "ipv6",
     "ipv6-*",
-    "mq",
     "mrg_rxbuf",
     "net",
     "packed",
     "poll-us",
-    "queues",
     "reconnect",
     "reconnect-ms",
     "restrict",
@@ -112,6 +110,8 @@ struct Device {
     netdev: String,
     /// What a `-nic` says of the backend.
     link: Option<Link>,
+    /// It has as many pairs of queues as its backend.
+    multiqueue: bool,
     settings: Settings,
 }
 
@@ -150,10 +150,11 @@ impl Networks {
         }
         let netdev = list.require("netdev", DEVICE_EXAMPLE)?;
         let settings = settings(DEVICE, "host_mtu", &mut list)?;
+        let multiqueue = list.take_bool("mq")?.unwrap_or(false);
         // A name that nothing here can refer to.
         list.take("id")?;
-        list.finish(IN_QEMU, &["driver", "netdev", "mac", "host_mtu", "id"])?;
-        self.devices.push(Device { option: DEVICE, netdev, link: None, settings });
+        list.finish(IN_QEMU, &["driver", "netdev", "mac", "host_mtu", "mq", "id"])?;
+        self.devices.push(Device { option: DEVICE, netdev, link: None, multiqueue, settings });
         Ok(())
     }
 
@@ -171,7 +172,8 @@ impl Networks {
         };
         let (settings, link) =
             Self::nic_of(&kind, &mut list).map_err(|error| error.of_network(&netdev))?;
-        self.devices.push(Device { option: NIC, netdev, link: Some(link), settings });
+        let link = Some(link);
+        self.devices.push(Device { option: NIC, netdev, link, multiqueue: false, settings });
         Ok(())
     }
 
@@ -192,7 +194,7 @@ impl Networks {
     pub(super) fn finish(mut self) -> Result<Vec<NetConfig>, QemuError> {
         let mut networks: Vec<NetConfig> = Vec::with_capacity(self.devices.len());
         for device in self.devices {
-            let Device { option, netdev: id, link, settings } = device;
+            let Device { option, netdev: id, link, multiqueue, settings } = device;
             if networks.iter().any(|other| other.id == id) {
                 let why = format!("the network {id} has a device already");
                 return Err(QemuError::value(option, why, "name another, or leave one out"));
@@ -207,6 +209,14 @@ impl Networks {
                     return Err(QemuError::value(option, why, format!("add -netdev user,id={id}")));
                 }
             };
+            if let Link::Tap { queues: 2.., .. } = link
+                && !multiqueue
+            {
+                // QEMU would leave all but one of them unused.
+                let why = format!("queues: the device of {id} has one pair of them");
+                let fix = format!("add mq=on to -device {MODEL},netdev={id}, or leave queues out");
+                return Err(QemuError::value(option, why, fix));
+            }
             let Settings { mac, mtu } = settings;
             let setting = if option == NIC { Setting::Nic } else { Setting::Network };
             networks.push(NetConfig { setting, id, mac, mtu, link });
@@ -268,9 +278,11 @@ fn network(
         "user" if list.take_bool("user")? == Some(true) => user(option, &mut list)?,
         "tap" => {
             let name = list.require("tap", "tap=NAME")?;
-            (Link::Tap(parse_interface(name).map_err(refused)?), &["tap"])
+            let name = parse_interface(name).map_err(refused)?;
+            (Link::Tap { name, queues: queues(option, &mut list)? }, &["tap", "queues"])
         }
         "stream" => {
+            one_queue(option, first, &mut list)?;
             let path = list.require("stream", "stream=SOCKET")?;
             let server = list.take_bool("server")?.unwrap_or(false);
             (
@@ -300,10 +312,12 @@ fn backend(
         "tap" => {
             let name = list.require("ifname", "tap,ifname=NAME,script=no,downscript=no")?;
             list.allow(&[("script", "no"), ("downscript", "no"), ("vhost", "off")])?;
-            let link = Link::Tap(parse_interface(name).map_err(refused)?);
-            Ok((link, &["ifname", "script", "downscript", "vhost"]))
+            let name = parse_interface(name).map_err(refused)?;
+            let link = Link::Tap { name, queues: queues(option, list)? };
+            Ok((link, &["ifname", "script", "downscript", "vhost", "queues"]))
         }
         "stream" => {
+            one_queue(option, kind, list)?;
             const EXAMPLE: &str = "stream,addr.type=unix,addr.path=SOCKET";
             let family = list.require("addr.type", EXAMPLE)?;
             if family != "unix" {
@@ -324,11 +338,27 @@ fn backend(
     }
 }
 
+/// Reads how many pairs of queues a tap has.
+fn queues(option: &'static str, list: &mut OptionList) -> Result<usize, QemuError> {
+    let refused = |error: NetConfigError| QemuError::refused(option, format!("queues: {error}"));
+    list.take("queues")?.map_or(Ok(1), |text| parse_queues(&text).map_err(refused))
+}
+
+/// Refuses a number of queues where there is one pair.
+fn one_queue(option: &'static str, kind: &str, list: &mut OptionList) -> Result<(), QemuError> {
+    if list.take("queues")?.is_none() {
+        return Ok(());
+    }
+    let why = format!("queues: there is one pair of them with {kind}");
+    Err(QemuError::value(option, why, "leave queues out, or use tap"))
+}
+
 /// Reads what the host's network is told.
 fn user(
     option: &'static str,
     list: &mut OptionList,
 ) -> Result<(Link, &'static [&'static str]), QemuError> {
+    one_queue(option, "user", list)?;
     let forwards = list.take_all("hostfwd")?;
     let forwards = forwards.iter().map(|text| Forward::parse(text)).collect::<Result<Vec<_>, _>>();
     let forwards =
@@ -412,34 +442,40 @@ mod tests {
             NetConfig { setting, id: id.to_owned(), mac, mtu, link }
         };
         let mac = Some([0x52, 0x54, 0, 1, 2, 3]);
+        let tap = |name: &str, queues| Link::Tap { name: name.to_owned(), queues };
         let stream = |server| Link::Stream { path: "/run/a,b".into(), server };
 
         assert_eq!(
             run(&[
                 "user,hostfwd=tcp:127.0.0.1:2222-:22",
                 "tap=tap0,id=lan,mac=52:54:00:01:02:03",
+                "tap=tap1,queues=8",
                 "stream=/run/a,,b,server=on,mtu=9000",
                 "stream=/run/a,,b",
             ]),
             Ok(vec![
                 network("net0", None, None, Link::User(forwarding())),
-                network("lan", mac, None, Link::Tap("tap0".into())),
-                network("net2", None, Some(9000), stream(true)),
-                network("net3", None, None, stream(false)),
+                network("lan", mac, None, tap("tap0", 1)),
+                network("net2", None, None, tap("tap1", 8)),
+                network("net3", None, Some(9000), stream(true)),
+                network("net4", None, None, stream(false)),
             ])
         );
         assert_eq!(
             qemu(&[
                 ("netdev", "stream,id=s,addr.type=unix,addr.path=/run/a,,b,server=on"),
                 ("netdev", "user,id=u,hostfwd=tcp::2222-:22"),
-                ("device", "virtio-net-device,netdev=u,mac=52:54:00:01:02:03"),
+                ("device", "virtio-net-device,netdev=u,mac=52:54:00:01:02:03,mq=on"),
                 ("nic", "tap,ifname=tap0,script=no,downscript=no,model=virtio"),
                 ("device", "virtio-net,netdev=s,host_mtu=9000,id=nic"),
+                ("device", "virtio-net-device,netdev=q,mq=on"),
+                ("netdev", "tap,id=q,ifname=tap1,script=no,queues=4,vhost=off"),
             ]),
             Ok(vec![
                 network("u", mac, None, Link::User(forwarding())),
-                network("nic1", None, None, Link::Tap("tap0".into())),
+                network("nic1", None, None, tap("tap0", 1)),
                 network("s", None, Some(9000), stream(true)),
+                network("q", None, None, tap("tap1", 4)),
             ])
         );
         assert_eq!(qemu(&[("nic", "none"), ("net", "none")]), Ok(vec![]));
@@ -459,7 +495,7 @@ mod tests {
             ),
             (
                 run(&["tap=t,id=lan,x=1", "user"]),
-                "--net: there is no key x: the keys are tap, id, mac, mtu (network lan)",
+                "--net: there is no key x: the keys are tap, queues, id, mac, mtu (network lan)",
             ),
             (
                 qemu(&[("netdev", "user,id=a"), ("netdev", "tap,id=b")]),
@@ -487,7 +523,20 @@ mod tests {
             (&["user=off"], r#"--net: "user=off" is not a network: write user,"#),
             (&["tap"], "--net: the key tap has no value: write tap=VALUE"),
             (&["tap="], r#"--net: "" is not the name of an interface: write 1 to 15 letters"#),
-            (&["tap=t,server=on"], "--net: there is no key server: the keys are tap, id, mac, mtu"),
+            (&["tap=t,server=on"], "--net: there is no key server: the keys are tap, queues, id,"),
+            (&["tap=t,queues=0"], r#"--net: queues: "0" is not a number of queues: write 1 to 8"#),
+            (&["tap=t,queues=9"], r#"--net: queues: "9" is not a number of queues: write 1 to 8"#),
+            (&["tap=t,queues=x"], r#"--net: queues: "x" is not a number of queues: write 1 to 8"#),
+            (&["tap=t,queues"], "--net: the key queues has no value: write queues=VALUE"),
+            (&["tap=t,queues=2,queues=2"], "--net: the key queues is given twice: leave one out"),
+            (
+                &["user,queues=2"],
+                "--net: queues: there is one pair of them with user: leave queues out, or use tap",
+            ),
+            (
+                &["stream=s,queues=1"],
+                "--net: queues: there is one pair of them with stream: leave queues out, or use",
+            ),
             (&["stream="], "--net: the path has 0 bytes and a socket's has 1 to 107: name another"),
             (&["stream=s,server=x"], r#"--net: server is on or off, not "x""#),
             (
@@ -538,6 +587,30 @@ mod tests {
             (
                 &[("netdev", "tap,id=a,ifname=t,script=/x")],
                 "-netdev: Cloister does not do script=/x: write script=no or leave it out",
+            ),
+            (
+                &[("netdev", "tap,id=a,ifname=t,queues=9")],
+                r#"-netdev: queues: "9" is not a number of queues: write 1 to 8"#,
+            ),
+            (
+                &[("netdev", "user,id=a,queues=2")],
+                "-netdev: queues: there is one pair of them with user: leave queues out, or use",
+            ),
+            (
+                &[
+                    ("netdev", "tap,id=a,ifname=t,queues=2"),
+                    ("device", "virtio-net-device,netdev=a,mq=off"),
+                ],
+                "-device: queues: the device of a has one pair of them: add mq=on to -device \
+                 virtio-net-device,netdev=a, or leave queues out",
+            ),
+            (
+                &[("nic", "tap,ifname=t,queues=2")],
+                "-nic: queues: the device of nic0 has one pair of them: add mq=on to -device",
+            ),
+            (
+                &[("netdev", "user,id=a"), ("device", "virtio-net-device,netdev=a,mq=2")],
+                r#"-device: mq is on or off, not "2""#,
             ),
             (
                 &[("netdev", "stream,id=a,addr.type=inet")],

@@ -284,12 +284,15 @@ pub(super) fn by_kind<'a>(
     let files = Files::of_all(&threads);
     let sockets = threads.iter().any(|(_, reach)| reach.sockets);
     let taps: Vec<RawFd> = threads.iter().flat_map(|(_, reach)| &reach.taps).copied().collect();
+    let tap_queues: Vec<RawFd> =
+        threads.iter().flat_map(|(_, reach)| &reach.tap_queues).copied().collect();
     let mut programs = Vec::with_capacity(threads.len());
     for (kind, mut own) in threads {
         // What it may not do, none of them may.
         if kind == ThreadKind::Main {
             own.sockets |= sockets;
             own.taps.clone_from(&taps);
+            own.tap_queues.clone_from(&tap_queues);
         }
         let rules = rules(kind, &own, &files, ioctls).map_err(failed(kind))?;
         let program = program(architecture, rules, SeccompAction::Trap, SeccompAction::Allow);
@@ -306,6 +309,8 @@ struct Reach {
     sockets: bool,
     /// Interfaces of the host.
     taps: Vec<RawFd>,
+    /// Further queues of them.
+    tap_queues: Vec<RawFd>,
 }
 
 /// The kinds of threads, and what of the host the devices reach there.
@@ -322,6 +327,7 @@ fn threads<'a>(devices: impl IntoIterator<Item = &'a Node>) -> Vec<(ThreadKind, 
         reach.files.0.extend(&work.files);
         reach.sockets |= work.sockets;
         reach.taps.extend(&work.taps);
+        reach.tap_queues.extend(&work.tap_queues);
     }
     threads
 }
@@ -406,8 +412,10 @@ fn rules(
         rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![connected])?]);
     }
     let requests = rules.entry(libc::SYS_ioctl).or_default();
-    for &tap in &own.taps {
-        let (one, request) = (is(0, Op::Eq, tap as u64)?, is(1, Op::Eq, libc::TUNSETOFFLOAD)?);
+    let of_taps = own.taps.iter().map(|&tap| (tap, libc::TUNSETOFFLOAD));
+    for (tap, request) in of_taps.chain(own.tap_queues.iter().map(|&tap| (tap, libc::TUNSETQUEUE)))
+    {
+        let (one, request) = (is(0, Op::Eq, tap as u64)?, is(1, Op::Eq, request)?);
         requests.push(SeccompRule::new(vec![one, request])?);
     }
     for request in kind.ioctls(ioctls) {
@@ -541,10 +549,12 @@ mod tests {
             assert_eq!(of(&connected, kind).unwrap().contains_key(&libc::SYS_recvmsg), calls);
         }
         // Beside those of terminals.
-        let tapped = [slot(0).with_tap(9)];
-        for (kind, calls) in [(ThreadKind::Io, 1), (ThreadKind::Vcpu, 0)] {
-            let rules = of(&tapped, kind).unwrap();
-            assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + calls);
+        for (queues, calls) in [(&[9][..], 1), (&[9, 10, 11], 3)] {
+            let tapped = [slot(0).with_tap(queues)];
+            for (kind, calls) in [(ThreadKind::Io, calls), (ThreadKind::Vcpu, 0)] {
+                let rules = of(&tapped, kind).unwrap();
+                assert_eq!(rules[&libc::SYS_ioctl].len(), TERMINAL.len() + calls);
+            }
         }
         let ioctls = Ioctls { setup: &[1], vcpu: &[2, 3], every: &[4] };
         let none = (Reach::default(), Files::default());

@@ -278,7 +278,7 @@ fn observer_learns_of_data_and_of_the_used_ring() {
     let (_, _, device_area) = areas(0);
     let written = log.0.lock().unwrap();
     // The buffer to write lies three bytes after the two to read.
-    assert_eq!(*written, [(0x10_0005, 2), (device_area + 4, 8), (device_area, 4)]);
+    assert_eq!(*written, [(0x20_0005, 2), (device_area + 4, 8), (device_area, 4)]);
 }
 
 #[test]

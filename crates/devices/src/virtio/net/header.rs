@@ -8,8 +8,8 @@ use virtio_bindings::virtio_net::{
 /// Bytes of a header, as version 1 of virtio has it whatever the features are.
 pub const NET_HEADER: usize = 12;
 
-/// A constant of the header's one-byte fields.
-const fn low_byte(constant: u32) -> u8 {
+/// A constant of a field of one byte.
+pub(super) const fn low_byte(constant: u32) -> u8 {
     constant.to_le_bytes()[0]
 }
 

@@ -28,6 +28,12 @@ pub trait NetPeer: Send {
     /// The guest takes unfinished frames of these kinds from now on, and no others.
     fn offload(&mut self, _guest: GuestOffloads) {}
 
+    /// The network may give packets to this peer, one of the ends that a device of several pairs of queues has
+    /// on it, or is to give all of them to others. Returns whether that is so now.
+    fn enable(&mut self, _on: bool) -> bool {
+        true
+    }
+
     /// Whether frames get anywhere now.
     fn is_up(&self) -> bool;
 

@@ -6,9 +6,15 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::checksum::tests::frames;
+use super::checksum::{self, ETHERNET};
+use super::header::{DATA_VALID, Header, NEEDS_CSUM, gso};
 use super::*;
 use crate::virtio::driver::{Driver, Part, Used};
 
+mod queues;
+
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
 const ADDRESS: Mac = [0x52, 0x54, 0, 1, 2, 3];
 const INTERRUPT_STATUS: u64 = 0x060;
 const INTERRUPT_ACK: u64 = 0x064;
@@ -62,7 +68,7 @@ impl NetPeer for Scripted {
 }
 
 fn device(peer: Arc<Mutex<dyn NetPeer>>) -> Box<Net> {
-    Box::new(Net::new(ADDRESS, None, peer).unwrap())
+    Box::new(Net::new(ADDRESS, None, [peer]).unwrap())
 }
 
 fn scripted(features: u64, peer: Scripted) -> (Driver, Arc<Mutex<Scripted>>) {
@@ -591,7 +597,10 @@ fn a_turn_leaves_other_devices_theirs() {
 #[test]
 fn the_configuration_has_address_status_and_mtu() {
     let peer = Arc::new(Mutex::new(Scripted::default()));
-    let with_mtu = Driver::new(Box::new(Net::new(ADDRESS, Some(65520), peer.clone()).unwrap()));
+    let with_mtu = {
+        let peer: Arc<Mutex<dyn NetPeer>> = peer.clone();
+        Driver::new(Box::new(Net::new(ADDRESS, Some(65520), [peer]).unwrap()))
+    };
     let without = Driver::new(device(peer));
 
     assert_eq!(with_mtu.config(0, 12), [&ADDRESS[..], &[1, 0, 0, 0, 0xf0, 0xff]].concat());

@@ -475,8 +475,8 @@ impl VirtioDevice for Vsock {
         self.follow_up.take()
     }
 
-    fn host_events(&self) -> Option<(usize, Arc<OwnedFd>)> {
-        Some((RECEIVE, self.events.clone()))
+    fn host_events(&self) -> Vec<(usize, Arc<OwnedFd>)> {
+        vec![(RECEIVE, self.events.clone())]
     }
 
     fn reset(&mut self) {

@@ -23,15 +23,17 @@ const RAM: u64 = 64 << 10;
 const DISK: u64 = 64 << 10;
 /// What a read-only disk holds.
 const CONTENTS: u8 = 0xd1;
-/// Where the buffers of requests are.
-const BUFFERS: u64 = 0x8000;
+/// Queues that are driven: those of a network device with two pairs.
+const QUEUES: u8 = 5;
+/// Where the buffers of requests are: after the areas of the queues.
+const BUFFERS: u64 = 0xa000;
 /// VIRTIO_F_VERSION_1.
 const VERSION_1: u64 = 1 << 32;
 
 /// Where queue `index` has its descriptors, driver area and device area.
 fn areas(index: u8) -> [u64; 3] {
-    let base = 0x4000 * u64::from(index);
-    [base, base + 0x1000, base + 0x2000]
+    let base = 0x2000 * u64::from(index);
+    [base, base + 0x1000, base + 0x1400]
 }
 
 /// What the host may give to a device.
@@ -61,10 +63,19 @@ impl Input {
 
 /// A network that sends back what it is sent, headers with it.
 #[derive(Default)]
-struct Mirror(VecDeque<Vec<u8>>);
+struct Mirror {
+    packets: VecDeque<Vec<u8>>,
+    /// Nothing is to be received from it.
+    disabled: bool,
+}
 
 impl NetPeer for Mirror {
     fn reads_headers(&self) -> bool {
+        true
+    }
+
+    fn enable(&mut self, on: bool) -> bool {
+        self.disabled = !on;
         true
     }
 
@@ -73,15 +84,16 @@ impl NetPeer for Mirror {
     }
 
     fn send(&mut self, packet: &mut [u8]) -> bool {
-        let has_room = self.0.len() < 4;
+        let has_room = self.packets.len() < 4;
         if has_room {
-            self.0.push_back(packet.to_vec());
+            self.packets.push_back(packet.to_vec());
         }
         has_room
     }
 
     fn receive(&mut self, packet: &mut [u8]) -> Option<usize> {
-        let next = self.0.pop_front()?;
+        assert!(!self.disabled, "a pair of queues receives that is not used");
+        let next = self.packets.pop_front()?;
         packet[..next.len()].copy_from_slice(&next);
         Some(next.len())
     }
@@ -125,7 +137,7 @@ impl Driver {
             self.put(0x020, wanted & self.get(0x010));
         }
         self.put(0x070, 11);
-        for index in 0..2 {
+        for index in 0..QUEUES {
             self.put(0x030, index.into());
             self.put(0x038, self.get(0x034).min(size.next_power_of_two()));
             for (register, address) in [0x080, 0x090, 0x0a0].into_iter().zip(areas(index)) {
@@ -139,10 +151,10 @@ impl Driver {
 
     /// One thing that a driver may do.
     fn step(&self, bytes: &mut Bytes<'_>, input: &mut Input) {
-        let queue = bytes.u8();
-        let (action, queue) = (queue >> 1, queue & 1);
+        let action = bytes.u8();
+        let (action, queue) = (action / QUEUES, action % QUEUES);
         let [table, driver_area, device_area] = areas(queue);
-        match action % 11 {
+        match action % 12 {
             0 => self.put(u64::from(bytes.u8()) << 2, bytes.u32()),
             1 => {
                 let len = bytes.u8() % 9;
@@ -186,13 +198,18 @@ impl Driver {
                 self.write(at + 16, &bytes.u64().to_le_bytes());
                 self.write(at + 24, &bytes.u64().to_le_bytes());
             }
-            8 => self.write(device_area + u64::from(bytes.u16() % 0x1000), &[bytes.u8()]),
+            8 => self.write(device_area + u64::from(bytes.u16() % 0xc00), &[bytes.u8()]),
             9 => {
                 // The header of a packet: flags, segments, and where a checksum is.
                 let at = BUFFERS + (u64::from(bytes.u8()) << 4);
                 self.write(at, &[bytes.u8() & 7, bytes.u8() & 0x87, bytes.u8(), 0, bytes.u8(), 0]);
                 self.write(at + 6, &(bytes.u16() & 0x83ff).to_le_bytes());
                 self.write(at + 8, &(bytes.u16() & 0x80ff).to_le_bytes());
+            }
+            10 => {
+                // A command for a network device: class, command, and a number of pairs.
+                let at = BUFFERS + (u64::from(bytes.u8()) << 4);
+                self.write(at, &[bytes.u8() & 5, bytes.u8() & 1, bytes.u8() & 3, 0]);
             }
             _ => {
                 input.push(bytes);
@@ -223,14 +240,16 @@ impl Bench {
         let line = Arc::new(Unconnected);
         let mut io = IoLoop::new().expect("a descriptor");
         let mut bytes = Bytes(data);
-        let kind = bytes.u8() % 6;
+        let kind = bytes.u8() % 7;
         let disk = |file: &File, read_only| {
             let file = file.try_clone().expect("a file");
             Box::new(Block::from_file(file, read_only, "disk").expect("a disk"))
         };
-        let net = |peer: Arc<Mutex<dyn NetPeer>>| {
-            Box::new(Net::new([2; 6], Some(1500), peer).expect("a descriptor"))
+        let net = |peers: &[Arc<Mutex<dyn NetPeer>>]| {
+            let peers = peers.iter().cloned();
+            Box::new(Net::new([2; 6], Some(1500), peers).expect("a descriptor"))
         };
+        let mirror = || Arc::new(Mutex::new(Mirror::default())) as Arc<Mutex<dyn NetPeer>>;
         let (transport, mut input) = match kind {
             0 => {
                 let size = (bytes.u8() & 1 == 0).then_some((80, 25));
@@ -250,12 +269,16 @@ impl Bench {
             4 => {
                 let (own, other) = UnixStream::pair().expect("sockets");
                 other.set_nonblocking(true).expect("a socket");
-                let device = net(Arc::new(Mutex::new(StreamPeer::connected("net", own.into()))));
+                let device = net(&[Arc::new(Mutex::new(StreamPeer::connected("net", own.into())))]);
                 let transport = MmioTransport::new(device, &ram, line, &mut io);
                 (shared(transport), Input::Stream(other))
             }
+            5 => {
+                let device = net(&[mirror()]);
+                (shared(MmioTransport::new(device, &ram, line, &mut io)), Input::None)
+            }
             _ => {
-                let device = net(Arc::new(Mutex::new(Mirror::default())));
+                let device = net(&[mirror(), mirror()]);
                 (shared(MmioTransport::new(device, &ram, line, &mut io)), Input::None)
             }
         };
