@@ -120,6 +120,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_with_a_socket_of_its_own_ends_with_the_commands_code", net::exec_server),
     test("a_command_reaches_the_hosts_network_and_is_reached", net::user),
     test("a_command_reaches_an_interface_of_the_host", net::tap),
+    test("a_guest_of_two_processors_uses_both_queues_of_an_interface", net::queues),
     test("a_command_has_names_datagrams_pings_and_ipv6_on_the_hosts_network", net::protocols),
     test("wrong_networks_are_refused", bad_input::networks),
     test("exec_ends_with_the_commands_exit_code_or_one_of_its_own", exec::exit_codes),

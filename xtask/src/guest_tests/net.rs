@@ -103,8 +103,8 @@ pub(super) fn user(setup: &Setup) -> Result<()> {
         folder = place.folder,
         passt = passt.display(),
     );
-    let option = "user,hostfwd=tcp:127.0.0.1:2222-:22";
-    let Some(output) = place.run(setup, &outside, option, &script)? else { return Ok(()) };
+    let options = ["--net", "user,hostfwd=tcp:127.0.0.1:2222-:22"];
+    let Some(output) = place.run(setup, &outside, &options, &script)? else { return Ok(()) };
 
     let expected = format!(
         "inet 10.0.2.15/24\ndefault via 10.0.2.2\nnameserver 10.0.2.3\n{sum}  -\nnobody\n{sum}  -\n",
@@ -115,11 +115,7 @@ pub(super) fn user(setup: &Setup) -> Result<()> {
 
 /// A command downloads from and uploads to the host over an interface, with segments and checksums left to it.
 pub(super) fn tap(setup: &Setup) -> Result<()> {
-    let Some(place) = Place::new(setup, &Archive::open()?, "net-tap")? else { return Ok(()) };
-    if !Path::new("/dev/net/tun").exists() {
-        println!("left out: the host has no /dev/net/tun");
-        return Ok(());
-    }
+    let Some(place) = Place::with_taps(setup, "net-tap")? else { return Ok(()) };
     let busybox = &place.busybox;
     let script = format!(
         "ip addr add 10.9.0.2/24 dev eth0 && ip link set eth0 up
@@ -134,11 +130,60 @@ pub(super) fn tap(setup: &Setup) -> Result<()> {
          code=0; \"$@\" || code=$?; sleep 1; kill $server; kill $receiver 2>&- || true; exit $code",
         folder = place.folder,
     );
-    let Some(output) = place.run(setup, &outside, "tap=tap0", &script)? else { return Ok(()) };
+    let options = ["--net", "tap=tap0"];
+    let Some(output) = place.run(setup, &outside, &options, &script)? else { return Ok(()) };
 
     check(&output, &format!("1 packets received\n{}  -\n", place.sum))?;
     let back = fs::read(Path::new(&place.folder).join("back"))?;
     ensure!(hex(&Sha256::digest(&back)) == place.sum, "{} bytes came back changed", back.len());
+    Ok(())
+}
+
+/// A guest of two processors uses both queues of an interface: four downloads and two uploads at once, from both
+/// processors, by one interrupt, and the interface gives packets to one queue until the driver is there.
+pub(super) fn queues(setup: &Setup) -> Result<()> {
+    let Some(place) = Place::with_taps(setup, "net-queues")? else { return Ok(()) };
+    let (folder, busybox) = (&place.folder, &place.busybox);
+    // Each processor has the transmit queue of its number.
+    let script = format!(
+        "ip addr add 10.9.0.2/24 dev eth0 && ip link set eth0 up
+         echo $(ls /sys/class/net/eth0/queues)
+         for flow in 0 1 2 3; do
+             taskset -c $((flow % 2)) {busybox} wget -q -O /tmp/got$flow http://10.9.0.1:8080/{FILE} &
+         done; wait
+         for flow in 0 1 2 3; do sha256sum < /tmp/got$flow; done
+         for flow in 0 1; do taskset -c $flow {busybox} nc 10.9.0.1 900$flow < /tmp/got$flow & done; wait
+         tc -s class show dev eth0 | awk '/Sent/ {{ print ($2 > 100000 ? \"sent\" : $2) }}'
+         device=$(basename $(readlink /sys/class/net/eth0/device))
+         awk -v device=$device '$NF == device {{ print ($2 + $3 > 0 ? \"interrupts\" : 0) }}' /proc/interrupts"
+    );
+    let outside = format!(
+        "ip tuntap add dev tap0 mode tap multi_queue
+         ip addr add 10.9.0.1/24 dev tap0; ip link set tap0 up
+         {busybox} httpd -f -p 10.9.0.1:8080 -h {folder} & server=$!
+         {busybox} nc -l -p 9000 -e sh -c 'cat > {folder}/back0' & first=$!
+         {busybox} nc -l -p 9001 -e sh -c 'cat > {folder}/back1' & second=$!
+         (while sleep 0.1; do ip -d link show dev tap0 | grep -o 'numqueues.*numdisabled [0-9]*'; done) \
+             > {folder}/queues & watch=$!
+         code=0; \"$@\" || code=$?; sleep 1; kill $server $watch; kill $first $second 2>&- || true; exit $code",
+    );
+    let options = ["--cpus", "2", "--net", "tap=tap0,queues=2"];
+    let Some(output) = place.run(setup, &outside, &options, &script)? else { return Ok(()) };
+
+    let sums = format!("{}  -\n", place.sum).repeat(4);
+    check(&output, &format!("rx-0 rx-1 tx-0 tx-1\n{sums}sent\nsent\ninterrupts\n"))?;
+    for name in ["back0", "back1"] {
+        let back = fs::read(Path::new(folder).join(name))?;
+        ensure!(hex(&Sha256::digest(&back)) == place.sum, "{name} came back changed");
+    }
+    let seen = fs::read_to_string(Path::new(folder).join("queues"))?;
+    let mut attached: Vec<&str> = seen.lines().collect();
+    attached.dedup();
+    let expected = ["numqueues 1 numdisabled 1", "numqueues 2 numdisabled 0"];
+    ensure!(
+        attached.windows(2).any(|pair| pair == expected),
+        "the interface had {attached:?} instead of {expected:?}"
+    );
     Ok(())
 }
 
@@ -179,7 +224,8 @@ pub(super) fn protocols(setup: &Setup) -> Result<()> {
          code=0; PATH={passt}:$PATH \"$@\" || code=$?; kill $server; exit $code",
         passt = passt.display(),
     );
-    let Some(output) = place.run(setup, &outside, "user", &script)? else { return Ok(()) };
+    let options = ["--net", "user"];
+    let Some(output) = place.run(setup, &outside, &options, &script)? else { return Ok(()) };
 
     let family = |connections: u32| {
         format!(
@@ -233,13 +279,22 @@ impl Place {
         }))
     }
 
+    /// [`Place::new`]. `None`, with the reason, where there are no interfaces by tap either.
+    fn with_taps(setup: &Setup, name: &str) -> Result<Option<Self>> {
+        if !Path::new("/dev/net/tun").exists() {
+            println!("left out: the host has no /dev/net/tun");
+            return Ok(None);
+        }
+        Self::new(setup, &Archive::open()?, name)
+    }
+
     /// Runs a script with `cloister exec` for its arguments in a network namespace of its own, and `inside` in
-    /// the machine, as root, with this network. `None`, with the reason, where there are no namespaces.
+    /// the machine, as root, with these options. `None`, with the reason, where there are no namespaces.
     fn run(
         &self,
         setup: &Setup,
         outside: &str,
-        network: &str,
+        options: &[&str],
         inside: &str,
     ) -> Result<Option<Output>> {
         let mut unshare = Command::new("unshare");
@@ -255,7 +310,7 @@ impl Place {
         }
         let script = format!("ip link set lo up\n{outside}");
         unshare.args(["sh", "-ec", &script, "sh"]).arg(setup.program()?);
-        unshare.args(["exec", "--kernel", &setup.kernel(), "--user", "root", "--net", network]);
+        unshare.args(["exec", "--kernel", &setup.kernel(), "--user", "root"]).args(options);
         unshare
             .args(["--timeout", LIMIT, "--", "sh", "-c", inside])
             .current_dir(&self.folder)

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -71,8 +72,8 @@ impl End {
     }
 }
 
-/// A driver that is not started, and the other ends of its device; `refuses` is the pair that cannot be enabled.
-fn with_pairs(count: usize, refuses: Option<usize>) -> (Driver, Vec<End>) {
+/// A device and the other ends of its pairs; `refuses` is the one that cannot be enabled.
+fn device_of(count: usize, refuses: Option<usize>) -> (Box<Net>, Vec<End>) {
     let mut others = Vec::new();
     let mut peers: Vec<Arc<Mutex<dyn NetPeer>>> = Vec::new();
     for at in 0..count {
@@ -89,7 +90,13 @@ fn with_pairs(count: usize, refuses: Option<usize>) -> (Driver, Vec<End>) {
     assert!(events.iter().map(|&(queue, _)| queue).eq((0..count).map(|pair| 2 * pair)));
     let end = |((socket, enabled), (_, events))| End { socket, enabled, events };
     let ends = others.into_iter().zip(events).map(end).collect();
-    (Driver::new(Box::new(device)), ends)
+    (Box::new(device), ends)
+}
+
+/// A driver that is not started, and the other ends of its device.
+fn with_pairs(count: usize, refuses: Option<usize>) -> (Driver, Vec<End>) {
+    let (device, ends) = device_of(count, refuses);
+    (Driver::new(device), ends)
 }
 
 /// A driver that uses `count` pairs if the device does as it is told, and their other ends.
@@ -365,4 +372,47 @@ fn commands_without_end_leave_other_queues_their_turn() {
     assert_eq!(ends[0].sent(), [60]);
     assert_eq!(first + then + driver.take_used(4).len(), 100);
     assert_eq!(states(&ends), [Some(true), Some(true)]);
+}
+
+#[test]
+fn resets_while_frames_flow_leave_a_device_that_receives_on_all_pairs() {
+    let (mut io, (device, ends)) = (crate::IoLoop::new().unwrap(), device_of(2, None));
+    let mut driver = Driver::on(&mut io, device);
+    let stop = AtomicBool::new(false);
+
+    crate::io::tests::with_thread(&io, |_| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for end in &ends {
+                        // Err: nobody takes them at the moment.
+                        let _ = end.socket.send(&plain(&frame(1000)));
+                    }
+                }
+            });
+            for round in 0..30 {
+                driver.start(FEATURES);
+                driver.reuse_buffers();
+                driver.offer(4, &[Part::Read(&[4, 0, 2, 0]), Part::Write(1)]);
+                driver.notify(4);
+                for queue in [0, 2] {
+                    (0..50).for_each(|_| driver.offer(queue, &[Part::Write(1100)]));
+                    driver.notify(queue);
+                }
+                // Every other reset comes before all of that is done.
+                if round % 2 == 0 {
+                    continue;
+                }
+                let mut missing = vec![0, 2, 4];
+                while !missing.is_empty() {
+                    driver.wire.wait();
+                    let pending = driver.get(INTERRUPT_STATUS);
+                    driver.put(INTERRUPT_ACK, pending);
+                    missing.retain(|&queue| driver.take_used(queue).is_empty());
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+    assert!(!driver.needs_reset());
 }
