@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -36,6 +37,9 @@ const NETWORK_MODULES: [&str; 3] =
 const DISK_MODULES: [&str; 4] =
     ["drivers/block/virtio_blk", "fs/squashfs/squashfs", "lib/libcrc32c", "fs/erofs/erofs"];
 
+/// How the names of compressed modules end, and what decompresses them.
+const COMPRESSED: [(&str, &str); 3] = [("ko.xz", "xz"), ("ko.zst", "zstd"), ("ko.gz", "gzip")];
+
 /// Which modules the machine needs.
 #[derive(Debug)]
 pub(super) struct Modules<'a> {
@@ -47,12 +51,19 @@ pub(super) struct Modules<'a> {
     pub(super) disk: bool,
 }
 
-/// A module that cannot be loaded as it is.
+/// A module that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ModuleError {
-    /// It is compressed.
-    #[error("the module {path} is compressed", path = .0.display())]
-    Compressed(PathBuf),
+    /// What decompresses it is missing, or fails.
+    #[error("{program} cannot decompress the module {}: {reason}: look whether {program} is installed", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// What is to decompress it.
+        program: &'static str,
+        /// What the host, or the program, said.
+        reason: String,
+    },
     /// It cannot be read.
     #[error("cannot read the module {path}: {reason}", path = .path.display())]
     Read {
@@ -79,19 +90,29 @@ pub(super) fn make(
     let network: &[&str] = if modules.network { &NETWORK_MODULES } else { &[] };
     let disk: &[&str] = if modules.disk { &DISK_MODULES } else { &[] };
     for (number, module) in MODULES.iter().chain(network).chain(disk).enumerate() {
-        let path = modules.folder.join("kernel").join(format!("{module}.ko"));
-        if !path.exists() {
-            let packed = ["ko.xz", "ko.zst", "ko.gz"].map(|ending| path.with_extension(ending));
-            match packed.into_iter().find(|path| path.exists()) {
-                Some(path) => return Err(ModuleError::Compressed(path)),
-                None => continue,
-            }
-        }
-        let contents =
-            fs::read(&path).map_err(|reason| ModuleError::Read { path: path.clone(), reason })?;
+        let Some(contents) = read(&modules.folder.join("kernel").join(module))? else { continue };
         archive.add(&format!("modules/{number:02}.ko"), FILE, (0, 0), &contents);
     }
     Ok(archive.finish())
+}
+
+/// A module, whose path lacks its ending; None where there is no such file.
+fn read(module: &Path) -> Result<Option<Vec<u8>>, ModuleError> {
+    let path = module.with_extension("ko");
+    if path.exists() {
+        return fs::read(&path).map(Some).map_err(|reason| ModuleError::Read { path, reason });
+    }
+    let compressed = COMPRESSED.map(|(ending, program)| (module.with_extension(ending), program));
+    let Some((path, program)) = compressed.into_iter().find(|(path, _)| path.exists()) else {
+        return Ok(None);
+    };
+    let output = Command::new(program).arg("-dc").arg(&path).stdin(Stdio::null()).output();
+    let reason = match output {
+        Ok(output) if output.status.success() => return Ok(Some(output.stdout)),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(ModuleError::Compressed { path, program, reason })
 }
 
 /// Puts bytes where a file is wanted. The path is good as long as the file is open.
@@ -155,15 +176,23 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_module_is_named() {
+    fn a_compressed_module_is_decompressed_and_a_damaged_one_named() {
         let folder = std::env::temp_dir().join(format!("cloister-modules-{}", std::process::id()));
-        fs::create_dir_all(folder.join("kernel/fs/fuse")).unwrap();
-        fs::write(folder.join("kernel/fs/fuse/fuse.ko.xz"), "").unwrap();
+        let module = folder.join("kernel/fs/fuse/fuse.ko.gz");
+        fs::create_dir_all(module.parent().unwrap()).unwrap();
+        let modules = Modules { folder: &folder, network: false, disk: false };
+        // "module", stored without compression (RFC 1951, 3.2.4; RFC 1952).
+        let stored =
+            b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01\x06\0\xf9\xffmodule\x28\x26\x24\x0c\x06\0\0\0";
 
-        let error =
-            make(b"", &Modules { folder: &folder, network: false, disk: false }, b"").unwrap_err();
+        fs::write(&module, stored).unwrap();
+        let archive = make(b"", &modules, b"").unwrap();
+        fs::write(&module, "damaged").unwrap();
+        let error = make(b"", &modules, b"").unwrap_err();
 
-        assert!(error.to_string().contains("fuse.ko.xz is compressed"), "{error}");
+        assert!(String::from_utf8_lossy(&archive).contains("modules/07.ko\0"));
+        assert!(archive.windows(6).any(|window| window == b"module"));
+        assert!(error.to_string().starts_with("gzip cannot decompress the module "), "{error}");
         fs::remove_dir_all(folder).unwrap();
     }
 }
