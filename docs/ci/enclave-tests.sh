@@ -11,13 +11,5 @@ shift
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$package"
 
-# A kernel, unpacked and not installed: nothing on the runner boots it but cloister.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/cloister
-if [ ! -d "$cache/boot" ]; then
-    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-    mkdir -p "$cache/packages"
-    (cd "$cache/packages" && apt-get download -q "$kernel" && dpkg-deb -x "$kernel"_*.deb "$cache")
-    rm -r "$cache/packages"
-fi
-
+# It fetches a kernel, unless the runner has kept one.
 exec cloister exec --timeout 600 --epc 64M -- "$@"

@@ -14,7 +14,7 @@ use cloister_vmm::cli::{self, Command, ExecArgsError, ExecWording, Refusal, RunA
 use cloister_vmm::complaint::{Complaint, Setting, Wording};
 use cloister_vmm::daemon::{self, Daemon, Side};
 use cloister_vmm::epc_command::{self, EpcArgs};
-use cloister_vmm::exec::{self, ExecConfig};
+use cloister_vmm::exec::{self, ExecConfig, Fetched};
 use cloister_vmm::gdb;
 use cloister_vmm::invocation::Invocation;
 use cloister_vmm::machine::{Control, Machine, Outcome};
@@ -111,6 +111,11 @@ fn run(args: RunArgs) -> Ended {
 /// Runs a command in a machine. Failures that are not the command's have a code of their own.
 fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
     let ended = config.map_err(|error| error.to_string()).and_then(|config| {
+        let kernel = match config.kernel() {
+            Ok(Fetched::Kernel(kernel)) => kernel,
+            Ok(Fetched::Ended(code)) => return Ok(code),
+            Err(error) => return Err(ExecWording.line(&error.complaint())),
+        };
         let passt = Passt::find(&config.networks);
         let register = Register::of_user();
         if config.sandbox {
@@ -123,7 +128,7 @@ fn exec(config: Result<ExecConfig, ExecArgsError>) -> ExitCode {
         }
         sleep_exactly();
         // SAFETY: as above.
-        let ended = unsafe { exec::run(config, &passt, &register, &ExecWording, None) };
+        let ended = unsafe { exec::run(config, kernel, &passt, &register, &ExecWording, None) };
         ended.map_err(|complaint| ExecWording.line(&complaint))
     });
     ExitCode::from(ended.unwrap_or_else(|line| {

@@ -1,6 +1,7 @@
 //! The kernel of the machine, and its modules.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,10 @@ const NAME: &str = "vmlinuz-";
 /// Where the user's caches are, below the home.
 const CACHE: &str = ".cache";
 
-/// Where kernels are kept, below that.
-pub(super) const CACHED: &str = "cloister/boot";
+/// Cloister's own, below that.
+pub(super) const CACHED: &str = "cloister";
+/// Where kernels are, there as in a package.
+pub(super) const BOOT: &str = "boot";
 
 /// A kernel with its modules.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,9 +28,9 @@ impl Kernel {
     /// has them, or the host's.
     #[must_use]
     pub fn at(image: &Path) -> Self {
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let release = name.strip_prefix(NAME).unwrap_or(&name);
-        let beside = image.parent().unwrap_or(Path::new("/")).join("../lib/modules").join(release);
+        let name = image.file_name().unwrap_or_default();
+        let release = release(name).unwrap_or_else(|| name.to_string_lossy().into_owned());
+        let beside = image.parent().unwrap_or(Path::new("/")).join("../lib/modules").join(&release);
         let of_host = Path::new("/lib/modules").join(release);
         let modules = if beside.is_dir() { beside } else { of_host };
         Self { image: image.to_owned(), modules }
@@ -36,30 +39,38 @@ impl Kernel {
     /// The latest kernel of the user's cache, or else of the host, that has modules and may be read.
     #[must_use]
     pub fn find() -> Option<Self> {
-        [cache(), Some(PathBuf::from("/boot"))]
-            .into_iter()
-            .flatten()
-            .find_map(|folder| latest(&folder))
+        let of_user = cache().map(|cache| cache.join(BOOT));
+        let folders = [of_user, Some(PathBuf::from("/boot"))];
+        folders.into_iter().flatten().find_map(|folder| latest(&folder))
     }
 }
 
-/// Where kernels of the user's are kept.
-fn cache() -> Option<PathBuf> {
+/// The release that the name of a kernel says.
+pub(super) fn release(name: &OsStr) -> Option<String> {
+    name.to_string_lossy().strip_prefix(NAME).map(str::to_owned)
+}
+
+/// Where Cloister keeps what it can fetch again for the user.
+pub(super) fn cache() -> Option<PathBuf> {
     let of_user =
         env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let of_home = || env::var_os("HOME").map(|home| Path::new(&home).join(CACHE));
     Some(of_user.or_else(of_home)?.join(CACHED))
 }
 
-fn latest(folder: &Path) -> Option<Kernel> {
-    let entries = fs::read_dir(folder).ok()?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let is_kernel = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME))
-            && fs::File::open(path).is_ok()
-    };
-    let kernels = paths.filter(is_kernel).map(|path| Kernel::at(&path));
+/// The latest kernel of a folder that has modules and may be read.
+pub(super) fn latest(folder: &Path) -> Option<Kernel> {
+    let kernels = images(folder).map(|path| Kernel::at(&path));
     kernels.filter(|kernel| kernel.modules.is_dir()).max_by_key(|kernel| order(&kernel.image))
+}
+
+/// The kernels of a folder that may be read.
+pub(super) fn images(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| {
+        path.file_name().is_some_and(|name| release(name).is_some()) && fs::File::open(path).is_ok()
+    })
 }
 
 /// The numbers of a name, by which 6.10 is later than 6.9.

@@ -6,9 +6,11 @@
 
 mod console;
 mod container;
+mod fetch;
 mod initramfs;
 mod kernel;
 mod orders;
+mod packages;
 mod run;
 mod session;
 mod settings;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use container::{Container, Limit, Mount, Source};
+pub use fetch::{FetchError, Fetched, Size};
 pub use kernel::Kernel;
 pub use orders::{Orders, START};
 pub use run::run;
@@ -63,7 +66,7 @@ pub struct ExecConfig {
     pub command: Vec<OsString>,
     /// The machine; what it boots is not looked at.
     pub machine: MachineConfig,
-    /// The kernel, if there is one.
+    /// The kernel that was named or found, if one was.
     pub kernel: Option<Kernel>,
     /// The folder that is the root, unless the machine's disk has it.
     pub root: Option<PathBuf>,
@@ -91,4 +94,19 @@ pub struct ExecConfig {
     pub sandbox: bool,
     /// The root is a container's, which has this instead of what a command sees of the host.
     pub container: Option<Container>,
+}
+
+impl ExecConfig {
+    /// The kernel that was named or found, or else one that is fetched. To be called before the environment is
+    /// forgotten, which says where to and how.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kernel::fetch`].
+    pub fn kernel(&self) -> Result<Fetched, FetchError> {
+        match &self.kernel {
+            Some(kernel) => Ok(Fetched::Kernel(kernel.clone())),
+            None => Kernel::fetch(self.quiet),
+        }
+    }
 }

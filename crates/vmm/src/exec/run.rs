@@ -13,12 +13,11 @@ use rustix::process::{getegid, geteuid, getgroups, umask};
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::console::LastLines;
-use super::kernel::CACHED;
 use super::orders::{Orders, Released};
 use super::session::{BOOT_LIMIT, End, Session};
 use super::settings::Settings;
 use super::waiting::Waiting;
-use super::{Container, ExecConfig, KernelConsole, Source, initramfs, streams};
+use super::{Container, ExecConfig, Kernel, KernelConsole, Source, initramfs, streams};
 use crate::attestation::start_service;
 use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
@@ -46,7 +45,7 @@ const ROOT_IS_STEADY: Duration = Duration::from_secs(3600);
 const QUIET: &str = "console=ttyS0 loglevel=3 panic=-1";
 const LOUD: &str = "console=ttyS0 panic=-1";
 
-/// Runs the command to its end and returns its exit code. `passt` is the program of the host's network,
+/// Runs the command on this kernel to its end and returns its exit code. `passt` is the program of the host's network,
 /// `register` the list of the user's machines, and `wording` names options. With `orders` the machine is made, and
 /// begins when they say so.
 ///
@@ -60,6 +59,7 @@ const LOUD: &str = "console=ttyS0 panic=-1";
 #[expect(unsafe_code, reason = "hands the promise of one thread on")]
 pub unsafe fn run(
     config: ExecConfig,
+    kernel: Kernel,
     passt: &Passt,
     register: &Register,
     wording: &'static dyn Wording,
@@ -71,7 +71,6 @@ pub unsafe fn run(
         return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
     }
     let terminal = has_terminal(config.terminal)?;
-    let kernel = config.kernel.clone().ok_or_else(no_kernel)?;
     let folders = open_folders(&config)?;
     let settings = settings(&config, terminal);
     let modules = initramfs::Modules {
@@ -186,21 +185,13 @@ pub unsafe fn run(
 }
 
 /// The exit code of what this signal has ended.
-fn signalled(signal: i32) -> u8 {
+pub(super) fn signalled(signal: i32) -> u8 {
     u8::try_from(SIGNALLED.saturating_add(signal)).unwrap_or(super::FAILURE)
 }
 
 /// What the host refuses that nothing was set for.
 fn refused(what: &'static str) -> impl FnOnce(io::Error) -> Complaint {
     move |error| Complaint { setting: None, why: format!("{what}: {error}").into(), fix: None }
-}
-
-fn no_kernel() -> Complaint {
-    let why =
-        format!("there is no kernel with its modules, neither in ~/.cache/{CACHED} nor in /boot");
-    let fix = "name one, such as that of Debian's package linux-image-cloud-amd64, unpacked: \
-               its modules are found beside it, in ../lib/modules";
-    Complaint::new(Setting::Kernel, why, fix)
 }
 
 /// Whether the command has a terminal: as it was asked for, or where this process has one for both.

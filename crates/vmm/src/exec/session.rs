@@ -100,7 +100,7 @@ impl Session {
             (self.control.clone(), self.offered.clone(), self.end.clone());
         let start = Instant::now();
         let watch = move || {
-            while !offered.await_reached(waiting.tick(start.elapsed())) {
+            while !offered.await_reached(waiting.tick("the machine boots", start.elapsed())) {
                 if start.elapsed() >= BOOT_LIMIT {
                     set(&end, End::NoBoot);
                     return control.quit();

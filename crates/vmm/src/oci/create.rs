@@ -18,7 +18,7 @@ use super::{CreateArgs, FAILURE, OciArgs, annotations, sandbox};
 use crate::cli::OciWording;
 use crate::complaint::Wording as _;
 use crate::daemon::{self, Side};
-use crate::exec::{self, ExecConfig, Kernel, KernelConsole, Orders};
+use crate::exec::{self, ExecConfig, Fetched, Kernel, KernelConsole, Orders};
 use crate::net::Passt;
 use crate::register::Register;
 use crate::sandbox::forget_environment;
@@ -36,6 +36,11 @@ pub(super) unsafe fn create(args: &OciArgs, create: &CreateArgs, log: &Log) -> R
     let spec = Spec::read(&bundle)?;
     let process = spec.process.as_ref().ok_or("config.json: process: it is missing: add it")?;
     let config = config(args, &create.id, &spec, process, &bundle)?;
+    let kernel = match config.kernel() {
+        Ok(Fetched::Kernel(kernel)) => kernel,
+        Ok(Fetched::Ended(code)) => return Ok(code),
+        Err(error) => return Err(OciWording.line(&error.complaint())),
+    };
     let passt = Passt::find(&config.networks);
     let register = Register::of_user();
     let new = Containers::at(args.root.clone()).make(&create.id)?;
@@ -88,7 +93,8 @@ pub(super) unsafe fn create(args: &OciArgs, create: &CreateArgs, log: &Log) -> R
                 unsafe { forget_environment() };
             }
             // SAFETY: as above.
-            let ended = unsafe { exec::run(config, &passt, &register, &OciWording, Some(orders)) };
+            let ended =
+                unsafe { exec::run(config, kernel, &passt, &register, &OciWording, Some(orders)) };
             ended.map_err(|complaint| OciWording.line(&complaint))
         });
     let Err(line) = ran else { return ran };

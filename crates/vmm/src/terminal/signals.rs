@@ -1,6 +1,9 @@
 //! Signals that end the process in an orderly way.
 
+#![expect(unsafe_code, reason = "the handlers that a process has are told and set by pointers")]
+
 use std::io;
+use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
@@ -55,6 +58,48 @@ pub fn hold_stop_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// A time in which stop signals are noted and end nothing. Afterwards they do what they did before.
+#[derive(Debug)]
+pub(crate) struct Noted(Vec<(c_int, libc::sigaction)>);
+
+impl Noted {
+    /// Begins it. What the process ignores stays ignored.
+    ///
+    /// # Errors
+    ///
+    /// The host gives no handler.
+    pub(crate) fn begin() -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let mut noted = Self(Vec::new());
+        for signal in SIGNALS.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0) {
+            // SAFETY: all zeros are a value of this structure.
+            let mut before = unsafe { std::mem::zeroed() };
+            // SAFETY: the one pointer is to a structure of this function's.
+            if unsafe { libc::sigaction(signal, ptr::null(), &raw mut before) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            register_signal_handler(signal, note)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+            noted.0.push((signal, before));
+        }
+        Ok(noted)
+    }
+
+    /// The last signal that came.
+    pub(crate) fn signal() -> Option<c_int> {
+        Some(RECEIVED.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        for (signal, before) in &self.0 {
+            // SAFETY: the handler is the one that the process had, and the pointer is to a structure that lives.
+            unsafe { libc::sigaction(*signal, before, ptr::null_mut()) };
+        }
+    }
+}
+
 /// The signals that the process ignores: signal N is bit N - 1; none where the host does not tell.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -85,5 +130,35 @@ extern "C" fn note(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) 
     if let Some(event) = EVENT.get() {
         // It can only fail when the counter is full, and then it is readable already.
         let _ = event.write(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    /// The signals that have handlers, as for [`ignored_signals`].
+    fn caught() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    }
+
+    #[test]
+    fn a_signal_is_noted_and_the_next_ends_the_process_again() {
+        let before = caught();
+        let noted = Noted::begin().unwrap();
+
+        kill_process(getpid(), Signal::QUIT).unwrap();
+        while Noted::signal().is_none() {
+            thread::yield_now();
+        }
+
+        assert_eq!(Noted::signal(), Some(SIGQUIT));
+        assert_ne!(caught(), before);
+        drop(noted);
+        assert_eq!(caught(), before);
     }
 }
