@@ -43,7 +43,7 @@ pub use page_map::{CellKind, MAX_CELLS};
 pub use picture::picture;
 pub use qmp_client::{QmpClient, QmpError};
 pub use report::{
-    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, PageMap, PagesReport,
-    PoolReport, SectionReport, VERSION,
+    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, OwnedCells, PageMap,
+    PagesReport, PoolReport, SectionReport, VERSION,
 };
 pub use table::table;

@@ -3,6 +3,9 @@
 /// Cells in a map at most: 64 MiB of EPC with a cell for each page.
 pub const MAX_CELLS: usize = 1 << 14;
 
+/// Bytes of a page of EPC.
+pub(crate) const PAGE_SIZE: u64 = 4096;
+
 /// What a cell of a page map holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

@@ -1,32 +1,29 @@
 //! The page maps of machines as a picture: an SVG whose size is bounded, whatever the size of the
 //! sections.
 
+mod cells;
+mod style;
+
 use std::fmt::Write as _;
 
-use super::page_map::{CellKind, MAX_CELLS};
+use self::cells::{Cell, Cells, FOLD, Row, Rows};
+use self::style::{COLOURS, UNLISTED};
+use super::page_map::CellKind;
 use super::report::{EnclaveReport, EpcReport, SectionReport};
 
 /// Width of the maps in pixels: whole cells of every size.
 const MAP: usize = 1024;
+/// Width of the addresses beside them.
+const AXIS: usize = 108;
 /// Space around everything.
 const MARGIN: usize = 24;
-/// Enclaves of a machine that are written below its maps.
-const ENCLAVES: usize = 8;
-
-/// What a kind of cell is called, and its colour.
-const fn look(kind: CellKind) -> (&'static str, &'static str) {
-    match kind {
-        CellKind::Unbacked => ("not backed", "#e9ecf1"),
-        CellKind::Unused => ("backed, unused", "#bcc4d0"),
-        CellKind::Secs => ("SECS", "#d1345b"),
-        CellKind::Tcs => ("TCS", "#f2a541"),
-        CellKind::Reg => ("REG", "#3772b5"),
-        CellKind::Va => ("VA", "#8a63c4"),
-        CellKind::Trim => ("TRIM", "#8c6a4f"),
-        CellKind::ShadowStack => ("shadow stack", "#2a9d8f"),
-        CellKind::Blocked => ("blocked", "#1d2433"),
-    }
-}
+/// Enclaves of a machine that are written below its maps, and how many of them beside each other.
+const ENCLAVES: usize = 24;
+const BESIDE: usize = 2;
+/// How many digits of an MRENCLAVE are written.
+const DIGITS: usize = 12;
+/// How far apart addresses are at least.
+const LABELS: usize = 16;
 
 /// The picture of these machines, one below the other.
 #[must_use]
@@ -50,7 +47,7 @@ impl Page {
         self.y += down;
         let (y, text) = (self.y, escape(text));
         self.write(format_args!(
-            "<text x=\"{MARGIN}\" y=\"{y}\" class=\"{class}\" xml:space=\"preserve\">{text}</text>\n"
+            "<text x=\"{MARGIN}\" y=\"{y}\" class=\"ink {class}\" xml:space=\"preserve\">{text}</text>\n"
         ));
     }
 
@@ -81,83 +78,151 @@ impl Page {
         self.y += MARGIN;
     }
 
-    /// The kinds of cells with their colours, and how many pages of each there are.
+    /// A square of these classes, one over the other, and text beside it, whose baseline is where the page ends.
+    fn entry(&mut self, x: usize, classes: &[&str], class: &str, text: &str) {
+        let (y, top, text) = (self.y, self.y - 10, escape(text));
+        for square in classes {
+            self.write(format_args!(
+                "<rect x=\"{x}\" y=\"{top}\" width=\"12\" height=\"12\" class=\"{square}\"/>"
+            ));
+        }
+        self.write(format_args!(
+            "<text x=\"{}\" y=\"{y}\" class=\"ink {class}\" xml:space=\"preserve\">{text}</text>\n",
+            x + 18
+        ));
+    }
+
+    /// The kinds of cells, and how many pages of each there are.
     fn legend(&mut self, report: &EpcReport) {
         self.y += 28;
         let mut x = MARGIN;
         for kind in CellKind::ALL {
-            let (name, colour) = look(kind);
-            let label = format!("{name} {}", pages_of(report, kind));
+            let label = format!("{} {}", style::name(kind), pages_of(report, kind));
             // As wide as the label is at most, and a space.
-            let width = 30 + label.len() * 8;
-            if x + width > MARGIN + MAP {
+            let width = 32 + label.len() * 8;
+            if x + width > MARGIN + AXIS + MAP {
                 x = MARGIN;
                 self.y += 20;
             }
-            let y = self.y;
-            self.write(format_args!(
-                "<rect x=\"{x}\" y=\"{}\" width=\"11\" height=\"11\" fill=\"{colour}\"/>\
-                 <text x=\"{}\" y=\"{y}\">{label}</text>\n",
-                y - 10,
-                x + 16
-            ));
+            let fill = style::plain(kind).unwrap_or(UNLISTED);
+            let classes: Vec<&str> = [fill].into_iter().chain(style::mark(kind)).collect();
+            self.entry(x, &classes, "", &label);
             x += width;
         }
     }
 
     fn section(&mut self, section: &SectionReport) {
         let Some(map) = &section.page_map else { return };
-        let cells: Vec<CellKind> = map
-            .cells
-            .chars()
-            .take(MAX_CELLS)
-            .map(|letter| CellKind::from_letter(letter).unwrap_or(CellKind::Unbacked))
-            .collect();
-        let side = [16, 8].into_iter().find(|side| cells.len() * side * side <= MAP * 256);
-        let side = side.unwrap_or(4);
-        let columns = MAP / side;
+        let cells = Cells::new(map, section.pages.total, MAP);
         let scale = match map.pages_per_cell {
             1 => "a cell is a page".to_owned(),
             pages => format!("a cell is {pages} pages"),
         };
+        let row = cells.row_size();
         self.text(
             36,
             "caption",
             &format!(
-                "{}: {} at {:#x}; {} of {} pages backed, {} valid; {scale}",
+                "{}: {} at guest physical {:#x}; {} of {} pages backed, {} valid; {scale}, a row {}",
                 section.id,
                 size(section.size),
                 section.base,
                 section.pages.backed,
                 section.pages.total,
-                section.pages.valid
+                section.pages.valid,
+                size(row)
             ),
         );
         self.y += 8;
-        let y = self.y;
-        self.write(format_args!("<g transform=\"translate({MARGIN} {y})\">\n"));
-        for kind in CellKind::ALL {
-            let path = cover(&cells, kind, columns, side);
-            if !path.is_empty() {
-                let (_, colour) = look(kind);
-                self.write(format_args!("<path fill=\"{colour}\" d=\"{path}\"/>\n"));
+        let mut labelled = None;
+        for rows in cells.rows() {
+            let height = match rows.what {
+                Row::InUse => self.drawn(&cells, rows),
+                Row::Unused => {
+                    self.folded(&format!("{} pages not in use", cells.pages(rows)), "unused")
+                }
+                Row::Unbacked => {
+                    self.folded(&format!("{} pages not backed", cells.pages(rows)), "unbacked")
+                }
+            };
+            let count = if rows.what == Row::InUse { rows.count } else { 1 };
+            for number in 0..count {
+                let down = number * height / count;
+                // The next rows have theirs at their beginning.
+                let fits = number == 0 || down + LABELS <= height;
+                let y = self.y + down;
+                if fits && labelled.is_none_or(|above| y >= above + LABELS) {
+                    self.address(y, row.saturating_mul((rows.first + number) as u64));
+                    labelled = Some(y);
+                }
             }
+            self.y += height;
         }
-        let rows = cells.len().div_ceil(columns);
-        let height = rows * side;
+    }
+
+    /// An offset in a section, at its row.
+    fn address(&mut self, y: usize, offset: u64) {
+        let (x, tick, baseline) = (MARGIN + AXIS - 10, MARGIN + AXIS - 6, y + 9);
+        self.write(format_args!(
+            "<path class=\"line tick\" d=\"M{tick} {y}h6\"/>\
+             <text x=\"{x}\" y=\"{baseline}\" class=\"faint code small\" text-anchor=\"end\">+{offset:#x}</text>\n"
+        ));
+    }
+
+    /// Draws rows, and returns their height.
+    fn drawn(&mut self, cells: &Cells, rows: Rows) -> usize {
+        let (x, y, height) = (MARGIN + AXIS, self.y, rows.count * cells.side);
+        self.write(format_args!("<g transform=\"translate({x} {y})\">\n"));
+        let plain = CellKind::ALL.into_iter().filter_map(style::plain).chain([UNLISTED]);
+        let enclaves = (0..COLOURS).map(Fill::Enclave);
+        for fill in plain.map(Fill::Class).chain(enclaves) {
+            self.path(&fill.class(), &cells.cover(rows, |cell| Fill::of_cell(cell) == fill));
+        }
+        for mark in CellKind::ALL.into_iter().filter_map(style::mark) {
+            self.path(mark, &cells.cover(rows, |cell| style::mark(cell.kind) == Some(mark)));
+        }
+        let side = cells.side;
         self.write(format_args!(
             "<rect width=\"{MAP}\" height=\"{height}\" fill=\"url(#grid{side})\"/>\n</g>\n"
         ));
-        self.y += height;
+        height
+    }
+
+    fn path(&mut self, class: &str, path: &str) {
+        if !path.is_empty() {
+            self.write(format_args!("<path class=\"{class}\" d=\"{path}\"/>\n"));
+        }
+    }
+
+    /// Draws what stands for rows that are left out, and returns its height.
+    fn folded(&mut self, note: &str, class: &str) -> usize {
+        let (x, y, middle) = (MARGIN + AXIS, self.y, MARGIN + AXIS + MAP / 2);
+        let (height, baseline) = (FOLD - 4, self.y + 14);
+        self.write(format_args!(
+            "<rect x=\"{x}\" y=\"{}\" width=\"{MAP}\" height=\"{height}\" class=\"{class}\"/>\
+             <path class=\"line\" d=\"M{x} {}h{MAP}m0 {height}h-{MAP}\"/>\
+             <text x=\"{middle}\" y=\"{baseline}\" class=\"ink small\" text-anchor=\"middle\">{note}</text>\n",
+            y + 2,
+            y + 2
+        ));
+        FOLD
     }
 
     fn enclaves(&mut self, report: &EpcReport) {
         if report.enclaves.is_empty() {
             return;
         }
-        self.text(32, "caption", "Enclaves by MRENCLAVE");
-        for enclave in report.enclaves.iter().take(ENCLAVES) {
-            self.text(20, "enclave", &enclave_line(enclave));
+        let repeated = match report.enclaves.len() as u64 > COLOURS {
+            true => format!("; there are {COLOURS} colours, which repeat"),
+            false => String::new(),
+        };
+        self.text(32, "caption", &format!("Enclaves by MRENCLAVE{repeated}"));
+        for (number, enclave) in report.enclaves.iter().take(ENCLAVES).enumerate() {
+            if number % BESIDE == 0 {
+                self.y += 20;
+            }
+            let x = MARGIN + number % BESIDE * ((AXIS + MAP) / BESIDE);
+            self.entry(x, &[&Fill::of(number as u64).class()], "code", &enclave_line(enclave));
         }
         let more = report.enclaves.len().saturating_sub(ENCLAVES) as u64;
         let more = more.saturating_add(report.enclaves_unlisted);
@@ -167,43 +232,48 @@ impl Page {
     }
 
     fn finish(self) -> String {
-        let (width, height) = (MAP + 2 * MARGIN, self.y);
-        let grids = [4, 8, 16].map(|side| {
-            let line = if side == 4 { 0.5 } else { 1.0 };
-            format!(
-                "<pattern id=\"grid{side}\" width=\"{side}\" height=\"{side}\" \
-                 patternUnits=\"userSpaceOnUse\"><path d=\"M{side} 0V{side}H0\" fill=\"none\" \
-                 stroke=\"#fff\" stroke-width=\"{line}\"/></pattern>\n"
-            )
-        });
+        let (width, height) = (MAP + AXIS + 2 * MARGIN, self.y);
+        let (sheet, patterns) = (style::sheet(), style::patterns());
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              width=\"{width}\" height=\"{height}\">\n\
-             <style>text{{font:13px system-ui,sans-serif;fill:#2b3345}}\
-             .title{{font-size:20px;font-weight:600}}.caption{{font-weight:600}}\
-             .enclave{{font-family:ui-monospace,monospace}}</style>\n\
-             <defs>\n{}</defs>\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{}</svg>\n",
-            grids.concat(),
+             <style>{sheet}</style>\n<defs>\n{patterns}</defs>\n\
+             <rect width=\"100%\" height=\"100%\" class=\"paper\"/>\n{}</svg>\n",
             self.body
         )
     }
 }
 
-/// Rectangles over all cells of a kind, a run of cells in a row each.
-fn cover(cells: &[CellKind], kind: CellKind, columns: usize, side: usize) -> String {
-    let mut path = String::new();
-    for (row, cells) in cells.chunks(columns).enumerate() {
-        let mut column = 0;
-        for run in cells.chunk_by(|a, b| a == b) {
-            if run[0] == kind {
-                let (x, y, width) = (column * side, row * side, run.len() * side);
-                let _ = write!(path, "M{x} {y}h{width}v{side}h-{width}z");
-            }
-            column += run.len();
+/// What a cell is filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fill {
+    /// A colour of this class.
+    Class(&'static str),
+    /// An enclave's colour, by its place in the palette.
+    Enclave(u64),
+}
+
+impl Fill {
+    /// The colour of an enclave with this number in the report.
+    const fn of(enclave: u64) -> Self {
+        Self::Enclave(enclave % COLOURS)
+    }
+
+    /// The colour of a cell. Enclaves that are not listed share one.
+    fn of_cell(cell: Cell) -> Self {
+        match (style::plain(cell.kind), cell.enclave) {
+            (Some(class), _) => Self::Class(class),
+            (None, Some(enclave)) => Self::of(enclave),
+            (None, None) => Self::Class(UNLISTED),
         }
     }
-    path
+
+    fn class(self) -> String {
+        match self {
+            Self::Class(class) => class.to_owned(),
+            Self::Enclave(number) => format!("e{number}"),
+        }
+    }
 }
 
 /// A size in the largest unit that leaves it whole.
@@ -235,8 +305,11 @@ fn pages_of(report: &EpcReport, kind: CellKind) -> u64 {
 
 fn enclave_line(enclave: &EnclaveReport) -> String {
     let name = match &enclave.mrenclave {
-        Some(mrenclave) => mrenclave.chars().take(64).collect(),
-        None => format!("{:<64}", format!("(before EINIT, SECS at {:#x})", enclave.secs)),
+        Some(mrenclave) => {
+            let cut = if mrenclave.chars().count() > DIGITS { "…" } else { "" };
+            mrenclave.chars().take(DIGITS).chain(cut.chars()).collect()
+        }
+        None => format!("(before EINIT, SECS at {:#x})", enclave.secs),
     };
     let pages = enclave.pages.iter().fold(0_u64, |sum, part| sum.saturating_add(part.count));
     format!(
@@ -264,105 +337,4 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::PageMap;
-    use crate::sample;
-
-    /// Elements that are open at each end tag must match; the rest is balanced.
-    fn is_well_formed(svg: &str) -> bool {
-        let mut open = Vec::new();
-        for part in svg.split('<').skip(1) {
-            let Some((tag, text)) = part.split_once('>') else { return false };
-            if text.contains('>')
-                || text.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").contains('&')
-            {
-                return false;
-            }
-            if let Some(name) = tag.strip_prefix('/') {
-                if open.pop() != Some(name) {
-                    return false;
-                }
-            } else if !tag.ends_with('/') {
-                open.push(tag.split(' ').next().unwrap_or_default());
-            }
-            if !tag.matches('"').count().is_multiple_of(2) {
-                return false;
-            }
-        }
-        open.is_empty()
-    }
-
-    /// Area of the paths of a colour, in pixels.
-    fn area(svg: &str, kind: CellKind) -> usize {
-        let start = format!("<path fill=\"{}\" d=\"", look(kind).1);
-        let paths = svg.lines().filter_map(|line| line.strip_prefix(&start));
-        let number = |text: &str| text.parse::<usize>().expect("a number");
-        paths
-            .flat_map(|path| path.split('M').skip(1))
-            .map(|run| {
-                let (width, rest) = run.split_once('h').expect("h").1.split_once('v').expect("v");
-                number(width) * number(rest.split_once('h').expect("h").0)
-            })
-            .sum()
-    }
-
-    #[test]
-    fn every_page_is_a_cell_of_its_colour() {
-        let report = sample::report();
-
-        let svg = picture(std::slice::from_ref(&report));
-
-        assert!(is_well_formed(&svg), "{svg}");
-        for (kind, pages) in [
-            (CellKind::Secs, 2),
-            (CellKind::Tcs, 4),
-            (CellKind::Reg, 1073),
-            (CellKind::Va, 5),
-            (CellKind::Blocked, 16),
-            (CellKind::Unused, 134),
-            (CellKind::Unbacked, 2 * 16384 - 1234),
-            (CellKind::Trim, 0),
-        ] {
-            assert_eq!(area(&svg, kind), pages * 16, "{kind:?}");
-        }
-        for text in ["EPC of guest", "epc0: 64 MiB at 0x100000000", "REG 1089", "4 threads inside"]
-        {
-            assert!(svg.contains(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_picture_is_bounded_whatever_the_sections_and_the_peer_are() {
-        let mut report = sample::report();
-        report.name = "<&>\u{1}".repeat(1000);
-        report.sections = vec![report.sections[0].clone(); 8];
-        for section in &mut report.sections {
-            section.size = 512 << 30;
-            section.id = "\"".repeat(1000);
-            section.page_map =
-                Some(PageMap { pages_per_cell: 8192, cells: "RV".repeat(MAX_CELLS) });
-        }
-        report.enclaves = vec![report.enclaves[0].clone(); 1024];
-
-        let svg = picture(&[report]);
-
-        assert!(is_well_formed(&svg));
-        assert!(svg.len() < 4 << 20, "{} bytes", svg.len());
-        assert!(svg.contains("and 1016 more"));
-    }
-
-    #[test]
-    fn a_small_section_has_large_cells() {
-        for (cells, side) in [(16, 16), (1024, 16), (1025, 8), (4096, 8), (4097, 4), (16384, 4)] {
-            let mut report = sample::report();
-            report.sections.truncate(1);
-            report.sections[0].page_map =
-                Some(PageMap { pages_per_cell: 1, cells: "R".repeat(cells) });
-
-            let svg = picture(&[report]);
-
-            assert_eq!(area(&svg, CellKind::Reg), cells * side * side);
-        }
-    }
-}
+mod tests;

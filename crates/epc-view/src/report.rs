@@ -156,6 +156,22 @@ pub struct PageMap {
     pub pages_per_cell: u64,
     /// A letter for each cell, [`CellKind::letter`](super::CellKind::letter).
     pub cells: String,
+    /// Whose the cells are, in their order; those of no enclave, and of one that is not listed, are left out. A cell of
+    /// several pages is that enclave's which has more than half of those in use, or of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<OwnedCells>,
+}
+
+/// Cells of an enclave, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OwnedCells {
+    /// Its number in [`EpcReport::enclaves`], from 0.
+    pub enclave: u64,
+    /// The first of the cells, counted from 0.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// One enclave.

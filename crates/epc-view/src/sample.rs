@@ -1,8 +1,8 @@
 //! A report for the tests of its renderers.
 
 use super::report::{
-    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, PageMap, PagesReport,
-    PoolReport, SectionReport, VERSION,
+    AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, OwnedCells, PageMap,
+    PagesReport, PoolReport, SectionReport, VERSION,
 };
 
 /// Two sections, an enclave that runs and one that is being built.
@@ -71,14 +71,26 @@ pub(super) fn report() -> EpcReport {
         host_node: 0,
         pages,
         faults: 1200,
-        page_map: Some(PageMap { pages_per_cell: 1, cells: format!("{cells:.<16384}") }),
+        page_map: Some(PageMap {
+            pages_per_cell: 1,
+            cells: format!("{cells:.<16384}"),
+            owners: vec![
+                OwnedCells { enclave: 0, first: 0, count: 1 },
+                OwnedCells { enclave: 1, first: 1, count: 1 },
+                OwnedCells { enclave: 0, first: 2, count: 40 + 16 + 1037 },
+            ],
+        }),
     };
     let second = SectionReport {
         id: "epc1".to_owned(),
         base: 0x1_0400_0000,
         pages: PagesReport { total: 16384, backed: 34, ..PagesReport::default() },
         faults: 34,
-        page_map: Some(PageMap { pages_per_cell: 1, cells: format!("{:.<16384}", "-".repeat(34)) }),
+        page_map: Some(PageMap {
+            pages_per_cell: 1,
+            cells: format!("{:.<16384}", "-".repeat(34)),
+            owners: Vec::new(),
+        }),
         ..first.clone()
     };
     EpcReport {

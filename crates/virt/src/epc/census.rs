@@ -87,6 +87,8 @@ pub struct SectionCensus {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EnclaveCensus {
+    /// The page of its SECS, by which the EPCM entries of its pages name it.
+    pub secs: EpcIndex,
     /// What its SECS says.
     pub view: EnclaveView,
     /// The section that its SECS is in.
@@ -170,7 +172,14 @@ impl<S: EpcStore> GuestEpc<S> {
         let listed = found.into_iter().filter_map(|(secs, found)| {
             let (section, gpa) = found.seat?;
             let view = store.enclave(secs)?;
-            Some(EnclaveCensus { view, section, gpa, pages: found.pages, counts: found.counts })
+            Some(EnclaveCensus {
+                secs,
+                view,
+                section,
+                gpa,
+                pages: found.pages,
+                counts: found.counts,
+            })
         });
         let mut enclaves: Vec<EnclaveCensus> = listed.collect();
         enclaves.sort_by_key(|enclave| (enclave.section, enclave.gpa));

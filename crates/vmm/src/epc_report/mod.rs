@@ -2,13 +2,14 @@
 
 mod page_map;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cloister_epc_view::{
     AccountReport, EnclavePages, EnclaveReport, EnclsExitsReport, EpcReport, PageMap, PagesReport,
     PoolReport, SectionReport, VERSION,
 };
-use cloister_sgx::AttributeFlags;
+use cloister_sgx::{AttributeFlags, EpcIndex};
 use cloister_virt::{EnclaveCensus, PageCounts, SectionCensus, SgxVm, VirtualEpc};
 
 use crate::platform_dir::hex;
@@ -65,7 +66,9 @@ impl EpcView {
                 map.add(number, page);
             }
         });
-        let mut maps = maps.into_iter().map(Mapper::finish);
+        let numbers: HashMap<EpcIndex, u64> =
+            census.enclaves.iter().map(|enclave| enclave.secs).zip(0..).collect();
+        let mut maps = maps.into_iter().map(|map| map.finish(&numbers));
         let sections = sgx.sections().iter().zip(&census.sections).zip(ids);
         let sections: Vec<SectionReport> = sections
             .map(|((section, counts), id)| section_report(section, counts, id, maps.next()))
@@ -192,7 +195,7 @@ mod tests {
     use cloister_sgx::encls::{self, leaf};
     use cloister_sgx::layout::{PageInfo, SecInfo, SecInfoFlags, Secs};
     use cloister_sgx::{
-        Attributes, Capabilities, EnclsRegs, EpcAccess, EpcIndex, LeafPort, PageType, Platform,
+        Attributes, Capabilities, EnclsRegs, EpcAccess, LeafPort, PageType, Platform,
         PlatformConfig, PlatformIdentity, Stop,
     };
     use cloister_virt::{EpcPool, SectionConfig, SgxCpuid};
@@ -315,7 +318,10 @@ mod tests {
             "sections": [
                 {
                     "id": "epc0", "base": BASE, "size": 0x4000, "host-node": 0, "pages": pages(4, 1),
-                    "faults": 1, "page-map": { "pages-per-cell": 1, "cells": ".S.." }
+                    "faults": 1, "page-map": {
+                        "pages-per-cell": 1, "cells": ".S..",
+                        "owners": [{ "enclave": 0, "first": 1, "count": 1 }]
+                    }
                 },
                 {
                     "id": "epc1", "base": BASE + 0x4000, "size": 0x8000, "host-node": 0,

@@ -1,7 +1,9 @@
 //! Makes the page map of a section from its EPCM entries.
 
-use cloister_epc_view::{CellKind, MAX_CELLS, PageMap};
-use cloister_sgx::{EpcmFlags, EpcmView, PageType};
+use std::collections::HashMap;
+
+use cloister_epc_view::{CellKind, MAX_CELLS, OwnedCells, PageMap};
+use cloister_sgx::{EpcIndex, EpcmFlags, EpcmView, PageType};
 
 /// The kind of a backed page.
 const fn kind_of(view: &EpcmView) -> CellKind {
@@ -21,11 +23,39 @@ const fn kind_of(view: &EpcmView) -> CellKind {
     }
 }
 
+/// The enclave that a page belongs to, by its SECS.
+fn owner_of(view: &EpcmView) -> Option<EpcIndex> {
+    (view.valid() && view.page_type != PageType::Va).then_some(view.secs)
+}
+
+/// The enclave that has most pages of a cell, by a vote in which each other's page takes one of its own away: whoever has
+/// more than half wins it.
+#[derive(Clone, Copy, Default)]
+struct Vote {
+    first: Option<EpcIndex>,
+    lead: u32,
+}
+
+impl Vote {
+    fn add(&mut self, owner: EpcIndex) {
+        if self.lead == 0 {
+            self.first = Some(owner);
+        }
+        if self.first == Some(owner) {
+            self.lead += 1;
+        } else {
+            self.lead -= 1;
+        }
+    }
+}
+
 /// Makes the map of a section from its backed pages.
 pub(super) struct Mapper {
     pages_per_cell: usize,
     /// Backed pages of each cell by kind.
     cells: Vec<[u32; CellKind::ALL.len()]>,
+    /// Whose each cell is.
+    votes: Vec<Vote>,
 }
 
 impl Mapper {
@@ -33,16 +63,21 @@ impl Mapper {
     pub(super) fn new(pages: usize) -> Self {
         let pages_per_cell = pages.div_ceil(MAX_CELLS).next_power_of_two();
         let cells = vec![[0; CellKind::ALL.len()]; pages.div_ceil(pages_per_cell)];
-        Self { pages_per_cell, cells }
+        let votes = vec![Vote::default(); cells.len()];
+        Self { pages_per_cell, cells, votes }
     }
 
     /// Page `number` is backed and has this EPCM entry.
     pub(super) fn add(&mut self, number: usize, view: &EpcmView) {
-        self.cells[number / self.pages_per_cell][kind_of(view) as usize] += 1;
+        let cell = number / self.pages_per_cell;
+        self.cells[cell][kind_of(view) as usize] += 1;
+        if let Some(owner) = owner_of(view) {
+            self.votes[cell].add(owner);
+        }
     }
 
-    /// A cell of several pages shows what most of its pages that are in use are.
-    pub(super) fn finish(self) -> PageMap {
+    /// A cell of several pages shows what most of its pages that are in use are. Enclaves have these numbers.
+    pub(super) fn finish(self, numbers: &HashMap<EpcIndex, u64>) -> PageMap {
         let letter = |cell: &[u32; CellKind::ALL.len()]| {
             let in_use = CellKind::ALL[CellKind::Secs as usize..].iter();
             let most = in_use.copied().max_by_key(|&kind| cell[kind as usize]);
@@ -54,7 +89,19 @@ impl Mapper {
         PageMap {
             pages_per_cell: self.pages_per_cell as u64,
             cells: self.cells.iter().map(letter).collect(),
+            owners: self.owners(numbers),
         }
+    }
+
+    fn owners(&self, numbers: &HashMap<EpcIndex, u64>) -> Vec<OwnedCells> {
+        let number = |vote: &Vote| numbers.get(&vote.first?).copied();
+        let mut first = 0;
+        let runs = self.votes.chunk_by(|a, b| a.first == b.first).filter_map(|votes| {
+            let (begin, count) = (first, votes.len() as u64);
+            first += count;
+            Some(OwnedCells { enclave: number(&votes[0])?, first: begin, count })
+        });
+        runs.collect()
     }
 }
 
@@ -63,6 +110,10 @@ mod tests {
     use cloister_sgx::EpcIndex;
 
     use super::*;
+
+    fn page_of(page_type: PageType) -> EpcmView {
+        page(EpcmFlags::VALID, page_type)
+    }
 
     fn page(flags: EpcmFlags, page_type: PageType) -> EpcmView {
         EpcmView { flags, page_type, secs: EpcIndex(0), address: 0 }
@@ -88,7 +139,7 @@ mod tests {
         mapper.add(8, &page(EpcmFlags::VALID | EpcmFlags::BLOCKED, PageType::Reg));
         mapper.add(9, &page(EpcmFlags::empty(), PageType::Secs));
 
-        let map = mapper.finish();
+        let map = mapper.finish(&HashMap::new());
 
         assert_eq!((map.pages_per_cell, map.cells.as_str()), (1, ".STRVXKKB-.."));
         assert!(map.cells.chars().all(|letter| CellKind::from_letter(letter).is_some()));
@@ -105,10 +156,32 @@ mod tests {
         mapper.add(7, &page(EpcmFlags::VALID, PageType::Tcs));
         mapper.add(8, &page(EpcmFlags::empty(), PageType::Secs));
 
-        let map = mapper.finish();
+        let map = mapper.finish(&HashMap::new());
 
         assert_eq!((map.pages_per_cell, map.cells.len()), (4, MAX_CELLS));
         assert_eq!(&map.cells[..4], "VR-.");
+    }
+
+    #[test]
+    fn cells_are_those_of_the_enclave_that_has_most_of_their_pages() {
+        let mut mapper = Mapper::new(4 * MAX_CELLS);
+        // Cells of four pages, by the SECS of each page.
+        for (cell, owners) in
+            [[1, 1, 1, 2], [2, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3]].iter().enumerate()
+        {
+            for (page, &secs) in owners.iter().enumerate() {
+                let view = EpcmView { secs: EpcIndex(secs), ..page_of(PageType::Reg) };
+                mapper.add(cell * 4 + page, &view);
+            }
+        }
+        mapper.add(16, &page_of(PageType::Va));
+
+        let map = mapper.finish(&HashMap::from([(EpcIndex(1), 0), (EpcIndex(2), 7)]));
+
+        // Enclave 3 is not listed, and a version array is nobody's.
+        let runs = [(0, 0, 2), (7, 2, 1)];
+        let runs = runs.map(|(enclave, first, count)| OwnedCells { enclave, first, count });
+        assert_eq!(map.owners, runs);
     }
 
     #[test]
@@ -120,7 +193,7 @@ mod tests {
             (1 << 27, 1 << 13, MAX_CELLS),
             ((1 << 32) - 1, 1 << 18, MAX_CELLS),
         ] {
-            let map = Mapper::new(pages).finish();
+            let map = Mapper::new(pages).finish(&HashMap::new());
 
             assert_eq!((map.pages_per_cell, map.cells.len()), (pages_per_cell, cells));
         }
