@@ -6,32 +6,45 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 
 use super::Setup;
 use crate::apt::Archive;
 use crate::dist::Dist;
+use crate::image::hex;
 use crate::kernel::{self, Kernel};
 use crate::{debian, process};
 
-/// What differs after any installation, the records of dpkg itself and caches, and what differs after any
-/// machine: its entry in the list of the user's machines, which the next one removes.
-const RECORDS: [&str; 4] = ["./var/lib/dpkg", "./var/log", "./var/cache", "./tmp/cloister-0"];
-/// Where the kernel is that the user has unpacked, as docs/exec.md says.
-const CACHE: &str = "root/.cache/cloister";
+/// What differs after any installation, the records of dpkg itself and caches, what differs after any
+/// machine, its entry in the list of the user's machines, which the next one removes, and the kernel, which stays for
+/// later machines.
+const RECORDS: [&str; 5] =
+    ["./var/lib/dpkg", "./var/log", "./var/cache", "./tmp/cloister-0", "./root/.cache"];
+/// Where the system has its package source.
+const SOURCE: &str = "archive";
+/// Ends a fetch of a kernel that would never end, and shows the exit code and what is left.
+const INTERRUPT: &str = r"mkdir /slow
+printf '#!/bin/sh\n: > half.deb\nexec sleep 1000\n' > /slow/apt-get
+chmod +x /slow/apt-get
+PATH=/slow:$PATH cloister exec --quiet -- true &
+for _ in $(seq 600); do [ -e ~/.cache/cloister/fetch/half.deb ] && break; sleep 0.1; done
+kill -TERM $!
+wait $!
+echo $?
+ls -A ~/.cache/cloister
+rm -r /slow
+";
 
-/// The package can be installed, does what it is for, and leaves nothing when it goes.
+/// The package can be installed, does what it is for with a kernel that it fetches, and leaves nothing when it goes.
 pub(super) fn package(setup: &Setup) -> Result<()> {
     let dist = Dist::make()?;
     let archive = Archive::open()?;
     let kernel = Kernel::get(&archive, &kernel::STOCK)?;
     let (pristine, root) = (debian::smallest(&archive)?, setup.path("root"));
     process::capture(Command::new("cp").args(["-a", "--"]).arg(&pristine).arg(&root))?;
-    let cache = root.join(CACHE);
-    fs::create_dir_all(&cache)?;
-    let unpacked = kernel.image.parent().and_then(Path::parent).context("a kernel in no folder")?;
-    for part in ["boot", "lib"] {
-        process::capture(Command::new("cp").arg("-a").arg(unpacked.join(part)).arg(&cache))?;
-    }
+    let size = offer(&kernel, &root)?;
+    let update = enter(&root, &["apt-get", "-oAPT::Sandbox::User=root", "update"])?;
+    ensure!(update.status.success(), "{update:?}");
     let name = dist.package.file_name().context("a package has no name")?;
     fs::copy(&dist.package, root.join(name))?;
     let before = files(&root)?;
@@ -56,10 +69,17 @@ pub(super) fn package(setup: &Setup) -> Result<()> {
     ensure!(version.contains("\ncommit: ") && version.contains("+exec"), "{version}");
     let features = text(&enter(&root, &["cloister-oci", "features"])?);
     ensure!(features.contains("ociVersionMin"), "{features}");
+    let ended = enter(&root, &["sh", "-c", INTERRUPT])?;
+    ensure!(text(&ended) == "143\n" && ended.stderr.is_empty(), "{ended:?}");
     let chore = ["sh", "-c", "ls /dev/sgx*; uname -r; id -un; exit 7"];
-    let ran = enter(&root, &[&["cloister", "exec", "--"][..], &chore].concat())?;
+    let chore = [&["cloister", "exec", "--"][..], &chore].concat();
     let expected = format!("/dev/sgx_enclave\n/dev/sgx_provision\n{}\nroot\n", kernel.release);
-    ensure!(ran.status.code() == Some(7) && text(&ran) == expected, "{ran:?}");
+    let fetching = format!("cloister: fetching linux-image-{} ({size})\n", kernel.release);
+    for said in [fetching.as_str(), ""] {
+        let ran = enter(&root, &chore)?;
+        ensure!(ran.status.code() == Some(7) && text(&ran) == expected, "{ran:?}");
+        ensure!(ran.stderr == said.as_bytes(), "{ran:?}");
+    }
 
     let removed = enter(&root, &["dpkg", "--purge", "cloister"])?;
     ensure!(removed.status.success(), "{removed:?}");
@@ -68,6 +88,37 @@ pub(super) fn package(setup: &Setup) -> Result<()> {
     ensure!(left.is_empty(), "the package leaves or takes {left:?}");
     fs::remove_dir_all(&root)?;
     Ok(())
+}
+
+/// Gives a system a package source that has the kernel, and returns the size of its package as users are told it.
+fn offer(kernel: &Kernel, root: &Path) -> Result<String> {
+    let name = format!("linux-image-{}", kernel.release);
+    let (source, unpacked) = (root.join(SOURCE), root.join(SOURCE).join("unpacked"));
+    fs::create_dir_all(unpacked.join("DEBIAN"))?;
+    let fields = format!(
+        "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: none\nDescription: none\n"
+    );
+    fs::write(unpacked.join("DEBIAN/control"), &fields)?;
+    let files = kernel.image.parent().and_then(Path::parent).context("a kernel in no folder")?;
+    for part in ["boot", "lib"] {
+        process::capture(Command::new("cp").arg("-a").arg(files.join(part)).arg(&unpacked))?;
+    }
+    let package = source.join("kernel.deb");
+    let mut build = Command::new("dpkg-deb");
+    build.args(["--build", "--root-owner-group", "-Znone"]).arg(&unpacked).arg(&package);
+    process::capture(&mut build)?;
+    fs::remove_dir_all(unpacked)?;
+    let bytes = fs::read(package)?;
+    let sum = hex(&Sha256::digest(&bytes));
+    let size = bytes.len();
+    let newest = "Package: linux-image-cloud-amd64\nVersion: 1\nArchitecture: amd64\nFilename: ./none.deb\nSize: 1\n";
+    let packages = format!(
+        "{fields}Filename: ./kernel.deb\nSize: {size}\nSHA256: {sum}\n\n{newest}Depends: {name} (= 1)\n"
+    );
+    fs::write(source.join("Packages"), packages)?;
+    let sources = root.join("etc/apt/sources.list");
+    fs::write(sources, format!("deb [trusted=yes] file:/{SOURCE} ./\n"))?;
+    Ok(format!("{}.{} MB", size / 1_000_000, size / 100_000 % 10))
 }
 
 /// Runs a command with a folder for its root, as the folder's root.
