@@ -1,13 +1,15 @@
 //! What users of programs like `cloister exec` have complained of (docs/design/exec.md), and no other test has.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::Setup;
-use super::exec::{check, exec, run};
+use super::exec::{check, exec, finish, run};
 use crate::process;
 
 /// A command on a terminal has one of its size, and the user's is as before when the time is up.
@@ -34,6 +36,40 @@ pub(super) fn terminal(setup: &Setup) -> Result<()> {
         ensure!(settings.contains(&setting), "{setting} is off: {printed}");
     }
     Ok(())
+}
+
+/// Ctrl-C ends a machine whose command does not run yet, also where the terminal makes no signal of it.
+pub(super) fn early_key(setup: &Setup) -> Result<()> {
+    const TEST: &str = "exec-key";
+    let folder = setup.path(TEST);
+    fs::create_dir_all(&folder)?;
+    let command = format!(
+        "'{}' exec --quiet --kernel '{}' -- sleep 60",
+        setup.program()?.display(),
+        setup.kernel()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let mut child =
+        script.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut keys = child.stdin.take().context("no input")?;
+    // In raw mode from about now on, and before any command runs.
+    thread::sleep(Duration::from_millis(300));
+    keys.write_all(b"\x03")?;
+    let start = Instant::now();
+    let status = child.wait()?;
+    ensure!(status.code() == Some(128 + 2), "{status}");
+    ensure!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+/// What cannot be written is told of, and is no success.
+pub(super) fn full(setup: &Setup) -> Result<()> {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = finish(exec(setup, "exec-full", &[], &["echo", "x"])?.stdout(full()?).spawn()?)?;
+    let line = "cloister: standard output of the command cannot be written: No space left on device (os error 28): \
+                make room there, or send it elsewhere\n";
+    check(&output, 125, "", line)
 }
 
 /// Files that the host replaces are seen, and those that the command has removed stay open.

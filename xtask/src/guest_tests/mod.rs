@@ -134,6 +134,8 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_takes_words_and_variables_as_they_are", exec::words),
     test("exec_passes_signals_on", exec::signals),
     test("exec_has_a_terminal_and_gives_it_back_as_it_was", exec_complaints::terminal),
+    test("exec_ends_at_a_key_before_the_command_runs", exec_complaints::early_key),
+    test("exec_says_that_output_cannot_be_written", exec_complaints::full),
     test("exec_sees_files_that_the_host_replaces", exec_complaints::files),
     test("exec_has_places_to_write_and_to_load_enclaves", exec_complaints::places),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),

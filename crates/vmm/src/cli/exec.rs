@@ -31,6 +31,9 @@ const PASSED: [&str; 9] =
 /// The beginning of others.
 const PASSED_START: &str = "LC_";
 
+/// Folders that the machine has of its own, so that the host's are not seen.
+const HIDDEN: [&str; 5] = ["/tmp", "/run", "/dev", "/proc", "/sys"];
+
 /// Options of the machine and of what the command sees of the host.
 #[derive(Args, Debug)]
 pub(crate) struct MachineArgs {
@@ -305,14 +308,18 @@ impl MachineArgs {
         let mut folders = Vec::new();
         let home = env::var_os("HOME").and_then(|home| fs::canonicalize(home).ok());
         let is_home = !self.no_host && home.is_some_and(|home| home == directory);
+        // What the machine has of its own is in the place of the host's there.
+        let is_hidden = HIDDEN.iter().any(|folder| directory.starts_with(folder));
         if is_home && !self.quiet && !self.rw.iter().any(|path| path == directory) {
+            let what =
+                if is_hidden { "it can only be read" } else { "changes to it are lost with it" };
             tracing::warn!(
-                "the current folder is the home: changes to it are lost with the machine: \
-                 change to a folder below it, or write --rw ."
+                "the current folder is the home: in the machine {what}: change to a folder below it, or \
+                 write --rw ."
             );
         }
-        if !is_home && directory != Path::new("/") {
-            folders.push(VisibleFolder { path: directory.to_owned(), writable: true });
+        if directory != Path::new("/") && (!is_home || is_hidden) {
+            folders.push(VisibleFolder { path: directory.to_owned(), writable: !is_home });
         }
         for (option, paths, writable) in [("--ro", &self.ro, false), ("--rw", &self.rw, true)] {
             for path in paths {

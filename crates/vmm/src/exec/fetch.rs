@@ -32,6 +32,8 @@ const IMAGE: &str = "linux-image-";
 const MODULES: &str = "linux-modules-";
 /// Where modules are in a package: its `/lib` may be `/usr/lib`.
 const LIBRARIES: [&str; 2] = ["lib", "usr/lib"];
+/// Where they are kept, in the folder of the cache.
+const KEPT: &str = "lib/modules";
 /// What is not whole yet, in the folder of the cache.
 const UNFINISHED: &str = "fetch";
 /// Options of apt: the newest version counts, and not what is installed, nor translations; root fetches as itself, and a
@@ -90,10 +92,10 @@ pub enum FetchError {
         /// How much there is.
         free: Size,
     },
-    /// A file or folder of the cache.
+    /// A folder of the cache.
     #[error("cannot write to {}: {reason}", folder.display())]
     Folder {
-        /// The cache.
+        /// Which.
         folder: PathBuf,
         /// What the host said.
         reason: io::Error,
@@ -128,7 +130,8 @@ impl FetchError {
                 "let XDG_CACHE_HOME name a folder that can be written, or name a kernel"
             }
         };
-        let why = format!("there is none, neither in ~/.cache/{CACHED} nor in /boot, and {self}");
+        let cache = cache().unwrap_or_else(|| Path::new("~/.cache").join(CACHED));
+        let why = format!("there is none, neither in {} nor in /boot, and {self}", cache.display());
         Complaint::new(Setting::Kernel, why, fix)
     }
 }
@@ -206,6 +209,14 @@ impl Fetch<'_> {
         self.lock(&lock)?;
         if let Some(kernel) = latest(&self.cache.join(BOOT)) {
             return Ok(kernel);
+        }
+        for part in [BOOT, LIBRARIES[0], KEPT] {
+            let folder = self.cache.join(part);
+            if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+                return Err(
+                    FetchError::Folder { folder, reason: ErrorKind::NotADirectory.into() }.into()
+                );
+            }
         }
         let folder = self.cache.join(UNFINISHED);
         remove(&folder)
@@ -400,7 +411,7 @@ fn place(root: &Path, cache: &Path) -> io::Result<Option<Kernel>> {
     };
     let modules = LIBRARIES.map(|library| root.join(library).join("modules").join(&release));
     let Some(modules) = modules.iter().find(|modules| modules.is_dir()) else { return Ok(None) };
-    let (boot, kept) = (cache.join(BOOT), cache.join("lib/modules"));
+    let (boot, kept) = (cache.join(BOOT), cache.join(KEPT));
     fs::create_dir_all(&boot)?;
     fs::create_dir_all(&kept)?;
     // What is there belongs to no kernel that can be read.

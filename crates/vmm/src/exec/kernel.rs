@@ -54,7 +54,8 @@ pub(super) fn release(name: &OsStr) -> Option<String> {
 pub(super) fn cache() -> Option<PathBuf> {
     let of_user =
         env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let of_home = || env::var_os("HOME").map(|home| Path::new(&home).join(CACHE));
+    let home = env::var_os("HOME").filter(|home| !home.is_empty());
+    let of_home = || home.map(|home| Path::new(&home).join(CACHE));
     Some(of_user.or_else(of_home)?.join(CACHED))
 }
 

@@ -169,6 +169,11 @@ pub unsafe fn run(
         let fix = "look whether the host ran out of memory and killed it, and run this again";
         return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
     }
+    if let Some(End::Unwritten(what, error)) = end {
+        let why = format!("{what} of the command cannot be written: {}", io::Error::from(error));
+        let fix = "make room there, or send it elsewhere";
+        return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
+    }
     outcome.map_err(|error| error.complaint())?;
     for line in last_lines.text().lines() {
         complain(line);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use libc::{ENOENT, SIGINT, SIGWINCH, c_int, c_void, siginfo_t};
+use libc::{ENOENT, SIGINT, SIGQUIT, SIGWINCH, c_int, c_void, siginfo_t};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
@@ -23,6 +23,9 @@ use crate::sandbox::{Sandbox, ThreadKind};
 use crate::standard::complain;
 use crate::terminal::{self, SIGNALLED};
 
+/// Ctrl-C and Ctrl-\.
+const INTERRUPT: u8 = 3;
+const QUIT: u8 = 0x1c;
 /// A second SIGINT within this time ends the machine.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 /// How long a machine may take to reach the command: many times what a busy host needs.
@@ -39,6 +42,8 @@ pub(super) enum End {
     NoBoot,
     /// The process that serves the host's folders is gone.
     NoFolders,
+    /// What the command writes there can be written no more.
+    Unwritten(&'static str, Errno),
 }
 
 /// The command of a machine.
@@ -63,10 +68,23 @@ impl Session {
         let Streams { control: guest, input, output, errors } = streams;
         let (guest, end) = (Arc::new(guest), Arc::new(Mutex::new(None)));
         let stream = |name, body| spawn(name, ThreadKind::Stream, sandbox, body);
-        stream("input", Box::new(move || copy(&stdin(), &input)))?;
-        let mut written = vec![stream("output", Box::new(move || copy(&output, &stdout())))?];
+        let keys = Keys { terminal, control: control.clone(), offered: offered.clone() };
+        let read = move || {
+            // What the command does not read is its own affair.
+            let _ = copy(&stdin(), &input, |bytes| keys.see(bytes));
+        };
+        stream("input", Box::new(read))?;
+        let unwritten = |name| {
+            let end = end.clone();
+            move |error| set(&end, End::Unwritten(name, error))
+        };
+        let lost = unwritten("standard output");
+        let write = move || copy(&output, &stdout(), |_| ()).unwrap_or_else(lost);
+        let mut written = vec![stream("output", Box::new(write))?];
         if !terminal {
-            written.push(stream("errors", Box::new(move || copy(&errors, &stderr())))?);
+            let lost = unwritten("standard error");
+            let write = move || copy(&errors, &stderr(), |_| ()).unwrap_or_else(lost);
+            written.push(stream("errors", Box::new(write))?);
         }
         let ending = {
             let (control, guest, end) = (control.clone(), guest.clone(), end.clone());
@@ -149,6 +167,29 @@ impl Session {
     /// Why the machine was told to end, if it was.
     pub(super) fn end(&self) -> Option<End> {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys that end a command that does not run yet: of a terminal in raw mode, which makes no signals of them.
+struct Keys {
+    terminal: bool,
+    control: Control,
+    offered: Arc<Offered>,
+}
+
+impl Keys {
+    fn see(&self, bytes: &[u8]) {
+        if !self.terminal || self.offered.is_reached() {
+            return;
+        }
+        let signal = bytes.iter().find_map(|byte| match *byte {
+            INTERRUPT => Some(SIGINT),
+            QUIT => Some(SIGQUIT),
+            _ => None,
+        });
+        if let Some(signal) = signal {
+            self.control.quit_for(signal);
+        }
     }
 }
 

@@ -90,23 +90,35 @@ impl VsockHost for Offered {
     }
 }
 
-/// Copies to the end of `from`. Where `to` takes no more, `from` is told so.
-pub(super) fn copy(from: &impl AsFd, to: &impl AsFd) {
+/// Copies to the end of `from`, what `see` has seen. Where `to` takes no more, `from` is told so.
+///
+/// # Errors
+///
+/// Why `to` takes no more, unless its reader is gone.
+pub(super) fn copy(
+    from: &impl AsFd,
+    to: &impl AsFd,
+    mut see: impl FnMut(&[u8]),
+) -> Result<(), Errno> {
     let mut piece = vec![0; 64 << 10];
-    loop {
+    let outcome = loop {
         let count = match rustix::io::read(from, &mut piece[..]) {
-            Ok(0) => break,
+            Ok(0) => break Ok(()),
             Ok(count) => count,
             Err(Errno::INTR) => continue,
-            Err(_) => break,
+            Err(_) => break Ok(()),
         };
-        if write_all(to, &piece[..count]).is_err() {
-            break;
+        see(&piece[..count]);
+        match write_all(to, &piece[..count]) {
+            Ok(()) => {}
+            Err(Errno::PIPE) => break Ok(()),
+            Err(error) => break Err(error),
         }
-    }
+    };
     // Sockets only: files and pipes have no halves.
     let _ = shutdown(from, Shutdown::Read);
     let _ = shutdown(to, Shutdown::Write);
+    outcome
 }
 
 /// Writes all of it, also to what takes only a part at a time.
@@ -187,7 +199,18 @@ mod tests {
         drop(reader);
         guest.write_all(b"x").unwrap();
 
-        copy(&from, &to);
+        assert_eq!(copy(&from, &to, |_| ()), Ok(()));
+
+        assert_eq!(guest.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let (mut guest, from) = UnixStream::pair().unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        guest.write_all(b"x").unwrap();
+
+        assert_eq!(copy(&from, &full, |_| ()), Err(Errno::NOSPC));
 
         assert_eq!(guest.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     }

@@ -214,7 +214,12 @@ impl Networks {
             {
                 // QEMU would leave all but one of them unused.
                 let why = format!("queues: the device of {id} has one pair of them");
-                let fix = format!("add mq=on to -device {MODEL},netdev={id}, or leave queues out");
+                let fix = match option {
+                    NIC => format!(
+                        "use -netdev with -device {MODEL},netdev=ID,mq=on, or leave queues out"
+                    ),
+                    _ => format!("add mq=on to -device {MODEL},netdev={id}, or leave queues out"),
+                };
                 return Err(QemuError::value(option, why, fix));
             }
             let Settings { mac, mtu } = settings;
@@ -606,7 +611,7 @@ mod tests {
             ),
             (
                 &[("nic", "tap,ifname=t,queues=2")],
-                "-nic: queues: the device of nic0 has one pair of them: add mq=on to -device",
+                "-nic: queues: the device of nic0 has one pair of them: use -netdev with -device",
             ),
             (
                 &[("netdev", "user,id=a"), ("device", "virtio-net-device,netdev=a,mq=2")],

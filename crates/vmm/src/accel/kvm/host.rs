@@ -46,10 +46,7 @@ pub enum KvmError {
     )]
     Missing,
     /// The process may not open it.
-    #[error(
-        "cannot open {NODE}, which group {0} can: add the user to it (usermod -aG {0} USER) and log in \
-         again"
-    )]
+    #[error("cannot open {NODE}, which {0}")]
     Forbidden(String),
     /// It cannot be opened.
     #[error("cannot open {NODE}: {0}: load the kernel's module kvm_intel or kvm_amd")]
@@ -179,16 +176,23 @@ impl Host {
 fn not_opened(error: io::Error) -> KvmError {
     match error.kind() {
         io::ErrorKind::NotFound => KvmError::Missing,
-        io::ErrorKind::PermissionDenied => KvmError::Forbidden(group_of(NODE)),
+        io::ErrorKind::PermissionDenied => KvmError::Forbidden(who_can(NODE, "kvm")),
         _ => KvmError::Open(error),
     }
 }
 
-/// The group of a file, by its name where it has one.
-pub(super) fn group_of(path: &str) -> String {
-    let Ok(metadata) = fs::metadata(path) else { return "kvm".to_owned() };
+/// Who can open a device, and what to do to be one of them; `usual` is the group that such devices have elsewhere.
+pub(super) fn who_can(path: &str, usual: &str) -> String {
+    let gid = fs::metadata(path).map_or(0, |metadata| metadata.gid());
+    if gid == 0 {
+        // Nobody is to be added to root's own.
+        return format!(
+            "root alone can: have the device belong to a group (chgrp {usual} {path}) and add the user to that"
+        );
+    }
     let groups = fs::read_to_string(GROUPS).unwrap_or_default();
-    named(&groups, metadata.gid()).unwrap_or_else(|| metadata.gid().to_string())
+    let group = named(&groups, gid).unwrap_or_else(|| gid.to_string());
+    format!("group {group} can: add the user to it (usermod -aG {group} USER) and log in again")
 }
 
 fn named(groups: &str, gid: u32) -> Option<String> {
@@ -208,9 +212,9 @@ mod tests {
         assert_eq!(named("root:x:0:\nkvm:x:104:qemu\n", 104).as_deref(), Some("kvm"));
         assert_eq!(named("root:x:0:\n", 104), None);
         assert_eq!(
-            KvmError::Forbidden("kvm".into()).to_string(),
-            "cannot open /dev/kvm, which group kvm can: \
-             add the user to it (usermod -aG kvm USER) and log in again"
+            KvmError::Forbidden(who_can("/dev/null", "kvm")).to_string(),
+            "cannot open /dev/kvm, which root alone can: \
+             have the device belong to a group (chgrp kvm /dev/null) and add the user to that"
         );
         assert!(not_opened(io::ErrorKind::NotFound.into()).to_string().contains("kvm_intel"));
     }

@@ -14,7 +14,7 @@ use kvm_bindings::{KVM_CAP_SGX_ATTRIBUTE, kvm_enable_cap};
 use kvm_ioctls::VmFd;
 use thiserror::Error;
 
-use super::host::{Host, group_of};
+use super::host::{Host, who_can};
 use super::vepc::{self, Vepc};
 use crate::accel::VcpuError;
 use crate::complaint::{Complaint, Fix, Phrase, Setting};
@@ -40,15 +40,12 @@ pub enum HostSgxError {
     )]
     Missing(&'static str),
     /// The process may not open a device.
-    #[error(
-        "cannot open {node}, which group {group} can: add the user to it (usermod -aG {group} USER) and log in \
-         again"
-    )]
+    #[error("cannot open {node}, which {who}")]
     Forbidden {
         /// The device.
         node: &'static str,
-        /// Who may.
-        group: String,
+        /// Who may, and what to do.
+        who: String,
     },
     /// A device cannot be opened.
     #[error("cannot open {node}: {source}")]
@@ -361,7 +358,9 @@ fn populate(id: &str, vepc: &Vepc) -> Result<(), HostSgxError> {
 fn not_opened(node: &'static str, source: io::Error) -> HostSgxError {
     match source.kind() {
         io::ErrorKind::NotFound => HostSgxError::Missing(node),
-        io::ErrorKind::PermissionDenied => HostSgxError::Forbidden { node, group: group_of(node) },
+        io::ErrorKind::PermissionDenied => {
+            HostSgxError::Forbidden { node, who: who_can(node, "sgx") }
+        }
         _ => HostSgxError::Open { node, source },
     }
 }
