@@ -213,14 +213,18 @@ impl Podman {
     }
 }
 
-/// containerd, until it is dropped.
-struct Containerd(Child);
+/// containerd at a socket, until it is dropped.
+struct Containerd<'a>(Child, &'a str);
 
-impl Drop for Containerd {
+impl Drop for Containerd<'_> {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
+        // It leaves both there.
+        for socket in [self.1, &format!("{}.ttrpc", self.1)] {
+            let _ = fs::remove_file(socket);
+        }
     }
 }
 
@@ -238,7 +242,7 @@ pub(super) fn containerd(setup: &Setup) -> Result<()> {
     let log = fs::File::create(engine.path("log"))?;
     let mut daemon = engine.program("containerd");
     daemon.args(["--config", &engine.path("config.toml")]).stdout(log.try_clone()?).stderr(log);
-    let _daemon = Containerd(daemon.spawn()?);
+    let _daemon = Containerd(daemon.spawn()?, &socket);
     process::await_socket(&socket)?;
     let root = root(setup)?.canonicalize()?.display().to_string();
 
