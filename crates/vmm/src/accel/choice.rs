@@ -118,7 +118,7 @@ impl Accelerator {
             Choice::Soft => Ok(soft()),
             Choice::Kvm => {
                 let host = Host::open().map_err(AccelError::Kvm)?;
-                if let Err(why) = suits(&host) {
+                if let Err(why) = is_hardware().and_then(|()| has_clock(&host)) {
                     tracing::warn!("under KVM as asked for, although {why}");
                 }
                 Self::kvm(host, config, layout)
@@ -131,9 +131,7 @@ impl Accelerator {
     }
 
     fn auto(config: &MachineConfig, layout: &Layout) -> Result<Self, PassedOver> {
-        let host = Host::open().map_err(|error| PassedOver::Impossible(AccelError::Kvm(error)))?;
-        suits(&host)?;
-        Self::kvm(host, config, layout).map_err(PassedOver::Impossible)
+        Self::kvm(suitable()?, config, layout).map_err(PassedOver::Impossible)
     }
 
     fn kvm(host: Host, config: &MachineConfig, layout: &Layout) -> Result<Self, AccelError> {
@@ -162,10 +160,7 @@ impl Accelerator {
     /// Why a machine without SGX would not run under KVM by [`Choice::Auto`]; `None` if it would.
     #[must_use]
     pub fn why_not_kvm() -> Option<PassedOver> {
-        match Host::open() {
-            Ok(host) => suits(&host).err(),
-            Err(error) => Some(PassedOver::Impossible(AccelError::Kvm(error))),
-        }
+        suitable().err()
     }
 
     /// Why a machine with SGX would run on software processors by [`Choice::Auto`] where one without would not;
@@ -216,10 +211,18 @@ impl Accelerator {
     }
 }
 
-/// Whether a guest does well on the host's processors, as far as these say.
-fn suits(host: &Host) -> Result<(), PassedOver> {
-    if !Host::is_hardware() {
-        return Err(PassedOver::NotHardware);
-    }
+/// The host's KVM, if a guest does well on its processors, as far as these say.
+fn suitable() -> Result<Host, PassedOver> {
+    is_hardware()?;
+    let host = Host::open().map_err(|error| PassedOver::Impossible(AccelError::Kvm(error)))?;
+    has_clock(&host)?;
+    Ok(host)
+}
+
+fn is_hardware() -> Result<(), PassedOver> {
+    if Host::is_hardware() { Ok(()) } else { Err(PassedOver::NotHardware) }
+}
+
+fn has_clock(host: &Host) -> Result<(), PassedOver> {
     if host.has_clock() { Ok(()) } else { Err(PassedOver::NoClock) }
 }

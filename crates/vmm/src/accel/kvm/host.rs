@@ -148,10 +148,7 @@ impl Host {
         if let Some(&(_, name)) = NEEDED_TO_TRAP.iter().find(|needed| lacks(needed)) {
             return Err(NoTrap::Lacks(name));
         }
-        match probe::stops_at_handlers(&self.kvm) {
-            Some(true) => Ok(()),
-            _ => Err(NoTrap::Passes),
-        }
+        if probe::stops_at_handlers(&self.kvm) { Ok(()) } else { Err(NoTrap::Passes) }
     }
 
     /// Whether a guest's Linux learns the frequency of the time stamp counter: from CPUID on Intel's processors, and

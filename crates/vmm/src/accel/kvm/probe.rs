@@ -30,17 +30,19 @@ const HLT: [u8; 1] = [0xf4];
 const FRAME: u64 = 40;
 
 /// Whether a processor stops at a breakpoint of the first instruction of its #UD handler, before that runs and with the
-/// frame pushed. `None` where KVM refuses something on the way.
-pub(super) fn stops_at_handlers(kvm: &Kvm) -> Option<bool> {
+/// frame pushed. It does not where KVM refuses something on the way.
+pub(super) fn stops_at_handlers(kvm: &Kvm) -> bool {
+    tried(kvm).unwrap_or(false)
+}
+
+fn tried(kvm: &Kvm) -> Option<bool> {
     let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), SIZE)]).ok()?;
     ram.write_slice(&ENCLS, GuestAddress(CODE)).ok()?;
     ram.write_slice(&HLT, GuestAddress(HANDLER)).ok()?;
-    let mut entry = EntryState::long_mode(&ram, CODE, 0).ok()?;
+    let entry = EntryState::long_mode(&ram, CODE, 0).ok()?;
     let gate =
         GATE_KIND | HANDLER & 0xffff | u64::from(entry.cs.selector) << 16 | (HANDLER >> 16) << 48;
     ram.write_obj([gate, 0], GuestAddress(IDT + 16 * INVALID_OPCODE)).ok()?;
-    // No exception but one of hardware leads elsewhere: that is a triple fault.
-    entry.rsi = 0;
     let mut state = at_entry(&entry);
     state.idtr = TableRegister { base: IDT, limit: 0xfff };
 
