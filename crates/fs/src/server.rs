@@ -128,20 +128,7 @@ impl Server {
             opcode::OPEN => self.open(node, fields, reply),
             opcode::READ => self.read(fields, room, reply),
             opcode::OPENDIR => self.open_folder(node, reply),
-            opcode::READDIR => {
-                let (handle, offset) = (fields.u64()?, fields.u64()?);
-                let room = room.min(fields.u32()?.min(MAX_IO) as usize);
-                if self.tree.is_top(node) {
-                    read_top(&self.tree, offset, room, reply, 0);
-                    return Ok(());
-                }
-                self.open.read_folder(handle, offset, room, reply, (0, |_: &mut _, _: &_| {}))
-            }
-            opcode::READDIRPLUS => {
-                let (handle, offset) = (fields.u64()?, fields.u64()?);
-                let room = room.min(fields.u32()?.min(MAX_IO) as usize);
-                self.read_folder_and_look_up(node, (handle, offset), room, reply)
-            }
+            opcode::READDIR | opcode::READDIRPLUS => self.read_folder(header, fields, room, reply),
             opcode::RELEASE | opcode::RELEASEDIR => {
                 self.open.close(fields.u64()?);
                 Ok(())
@@ -253,31 +240,37 @@ impl Server {
         Ok(())
     }
 
-    /// Appends entries of an open folder, each after a `fuse_entry_out`, which counts as a lookup where it says something.
-    fn read_folder_and_look_up(
+    /// Appends entries of an open folder: with READDIRPLUS each after a `fuse_entry_out`, which counts as a lookup where
+    /// it says something.
+    fn read_folder(
         &mut self,
-        node: u64,
-        (handle, offset): (u64, u64),
+        header: &Header,
+        mut fields: Fields<'_>,
         room: usize,
         reply: &mut Vec<u8>,
     ) -> Result<(), Errno> {
+        let (handle, offset) = (fields.u64()?, fields.u64()?);
+        let room = room.min(fields.u32()?.min(MAX_IO) as usize);
+        let (node, plus) = (header.node, header.opcode == opcode::READDIRPLUS);
+        let size = if plus { ENTRY_OUT } else { 0 };
         // A share is looked up by itself.
         if self.tree.is_top(node) {
-            read_top(&self.tree, offset, room, reply, ENTRY_OUT);
+            read_top(&self.tree, offset, room, reply, size);
             return Ok(());
         }
         let (tree, open) = (&mut self.tree, &self.open);
         let look_up = |reply: &mut Vec<u8>, name: &[u8]| {
-            let end = reply.len() + ENTRY_OUT;
+            let end = reply.len() + size;
             // The folder itself and the one around it have no entry of their own.
-            if !matches!(name, b"." | b"..")
+            if plus
+                && !matches!(name, b"." | b"..")
                 && let Ok(found) = tree.look_up(node, name)
             {
                 put_entry(tree, reply, found);
             }
             reply.resize(end, 0);
         };
-        open.read_folder(handle, offset, room, reply, (ENTRY_OUT, look_up))
+        open.read_folder(handle, offset, room, reply, (size, look_up))
     }
 
     fn read(&self, mut fields: Fields<'_>, room: usize, reply: &mut Vec<u8>) -> Result<(), Errno> {
