@@ -52,10 +52,14 @@ pub fn hold_stop_signals() -> io::Result<()> {
             // Whoever started the process, such as nohup, wants it to survive the terminal.
             continue;
         }
-        register_signal_handler(signal, note)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        take_note_of(signal)?;
     }
     Ok(())
+}
+
+fn take_note_of(signal: c_int) -> io::Result<()> {
+    register_signal_handler(signal, note)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
 /// A time in which stop signals are noted and end nothing. Afterwards they do what they did before.
@@ -78,8 +82,7 @@ impl Noted {
             if unsafe { libc::sigaction(signal, ptr::null(), &raw mut before) } != 0 {
                 return Err(io::Error::last_os_error());
             }
-            register_signal_handler(signal, note)
-                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+            take_note_of(signal)?;
             noted.0.push((signal, before));
         }
         Ok(noted)
