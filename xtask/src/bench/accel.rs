@@ -126,8 +126,8 @@ pub(super) fn run(image: &Image, cloister: &Machine, repeat: u32) -> Result<()> 
 /// The places that there are: KVM of the host where it serves machines well.
 fn places(program: &Path) -> Result<Vec<Place>> {
     let info = process::capture(Command::new(program).arg("info"))?;
-    let here =
-        info.lines().any(|line| line.starts_with("Automatic choice") && line.contains(" kvm"));
+    let chosen = info.lines().find_map(|line| line.strip_prefix("Automatic choice"));
+    let here = chosen.is_some_and(|chosen| chosen.trim_start().starts_with("kvm"));
     let mut places = vec![Place::Here("soft")];
     places.extend(here.then_some(Place::Here("kvm")));
     places.extend([Place::InL1 { has_sgx: true }, Place::ByQemu, Place::InL1 { has_sgx: false }]);
