@@ -12,21 +12,24 @@ use super::Setup;
 use super::exec::{check, exec, finish, run};
 use crate::process;
 
+/// A shell's line with `cloister exec` at `EXEC`, on a terminal of its own.
+fn on_terminal(setup: &Setup, name: &str, line: &str) -> Result<Command> {
+    let folder = setup.path(name);
+    fs::create_dir_all(&folder)?;
+    let exec =
+        format!("'{}' exec --quiet --kernel '{}'", setup.program()?.display(), setup.kernel());
+    // By util-linux, which is on every Debian.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line.replace("EXEC", &exec), "/dev/null"]);
+    script.current_dir(folder).stdin(Stdio::null());
+    Ok(script)
+}
+
 /// A command on a terminal has one of its size, and the user's is as before when the time is up.
 pub(super) fn terminal(setup: &Setup) -> Result<()> {
-    const TEST: &str = "exec-terminal";
-    let folder = setup.path(TEST);
-    fs::create_dir_all(&folder)?;
-    // By util-linux, which is on every Debian: it has a terminal for what it runs.
-    let command = format!(
-        "stty rows 33 cols 77; '{}' exec --quiet --kernel '{}' --timeout 1 -- sh -c 'tty; stty size; echo begun >&2; sleep 100'
-         echo code $?; stty -a",
-        setup.program()?.display(),
-        setup.kernel()
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-    let printed = process::capture(script.current_dir(folder).stdin(Stdio::null()))?;
+    let line = "stty rows 33 cols 77; EXEC --timeout 1 -- sh -c 'tty; stty size; echo begun >&2; sleep 100'
+                echo code $?; stty -a";
+    let printed = process::capture(&mut on_terminal(setup, "exec-terminal", line)?)?;
     // Some versions of script write what they were given for input first.
     for expected in ["/dev/pts/0\r\n", "\n33 77\r\n", "\nbegun\r\n", "\ncode 124\r\n"] {
         ensure!(printed.contains(expected), "{expected:?} is not in {printed:?}");
@@ -40,18 +43,8 @@ pub(super) fn terminal(setup: &Setup) -> Result<()> {
 
 /// Ctrl-C ends a machine whose command does not run yet, also where the terminal makes no signal of it.
 pub(super) fn early_key(setup: &Setup) -> Result<()> {
-    const TEST: &str = "exec-key";
-    let folder = setup.path(TEST);
-    fs::create_dir_all(&folder)?;
-    let command = format!(
-        "'{}' exec --quiet --kernel '{}' -- sleep 60",
-        setup.program()?.display(),
-        setup.kernel()
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-    let mut child =
-        script.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut script = on_terminal(setup, "exec-key", "EXEC -- sleep 60")?;
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let mut keys = child.stdin.take().context("no input")?;
     // In raw mode from about now on, and before any command runs.
     thread::sleep(Duration::from_millis(300));
