@@ -1,11 +1,12 @@
 //! Requests that change something: all of them on shares that may be written alone.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps,
-    UTIME_NOW, UTIME_OMIT, Uid, fallocate, fchmod, fchown, ftruncate, futimens, mkdirat, mknodat,
-    openat2, renameat_with, symlinkat, unlinkat,
+    UTIME_NOW, UTIME_OMIT, Uid, fallocate, fchmod, fchown, ftruncate, mkdirat, mknodat, openat2,
+    renameat_with, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -14,6 +15,10 @@ use crate::message::{Fields, Header, Put as _, low};
 use crate::open_files::open_flags;
 use crate::server::Server;
 use crate::tree::BENEATH;
+
+/// The path of a descriptor's own file, with AT_EMPTY_PATH. Who confines the process can tell it from all that are not empty
+/// by its place in memory, which cannot be written to.
+pub static ITSELF: &CStr = c"";
 
 /// Times as SETATTR has them.
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
@@ -210,7 +215,8 @@ impl Server {
                 last_access: time(set::ATIME, set::ATIME_NOW, 0),
                 last_modification: time(set::MTIME, set::MTIME_NOW, 1),
             };
-            futimens(self.anew(node)?, &times)?;
+            // Of the file itself, which may be a link, a pipe, or one that nobody may open.
+            utimensat(self.tree.file(node)?, ITSELF, &times, AtFlags::EMPTY_PATH)?;
         }
         self.put_attributes(reply, node)
     }
@@ -218,7 +224,10 @@ impl Server {
     /// A node's file, opened for whatever its owner may.
     fn anew(&mut self, node: u64) -> Result<OwnedFd, Errno> {
         match self.tree.open(node, OFlags::RDONLY) {
-            Err(Errno::ACCESS) => self.tree.open(node, OFlags::WRONLY),
+            Err(Errno::ACCESS) => match self.tree.open(node, OFlags::WRONLY) {
+                Err(Errno::ISDIR) => Err(Errno::ACCESS),
+                opened => opened,
+            },
             Err(Errno::LOOP | Errno::NXIO) => Err(Errno::PERM),
             opened => opened,
         }

@@ -10,7 +10,7 @@
 //! folder's descriptor, without following a link of any kind. What a name leads to is kept as a descriptor
 //! that can do nothing (O_PATH), so that renames on the host change nothing that is being used. Only regular
 //! files and folders are ever opened, which never waits. Nothing is changed by its path but entries of
-//! folders; modes, owners and times are set on open files.
+//! folders; modes and owners are set on open files, times by [`ITSELF`].
 //!
 //! # Example
 //!
@@ -40,5 +40,6 @@ mod server;
 mod tree;
 
 pub use abi::MAX_IO;
+pub use change::ITSELF;
 pub use server::Server;
 pub use tree::Share;

@@ -264,6 +264,29 @@ fn set_mode_size_mtime() -> u32 {
 }
 
 #[test]
+fn times_are_set_of_links_of_pipes_and_of_what_nobody_may_open() {
+    let place = Place::new("times");
+    let share = place.0.join("share");
+    fs::set_permissions(share.join("file"), fs::Permissions::from_mode(0o000)).unwrap();
+    let mut guest = place.guest(true);
+    let pipe = [&0o010666_u32.to_le_bytes()[..], &[0; 12], b"pipe\0"];
+    guest.ask(opcode::MKNOD, ROOT, &pipe).unwrap();
+    let mut attributes = [0; 88];
+    attributes[0..4].copy_from_slice(&crate::abi::set::MTIME.to_le_bytes());
+    attributes[40..48].copy_from_slice(&1000_u64.to_le_bytes());
+
+    for name in ["out", "pipe", "file", "folder"] {
+        let node = guest.look_up(ROOT, name).unwrap();
+        guest.ask(opcode::SETATTR, node, &[&attributes]).unwrap();
+
+        let found = fs::symlink_metadata(share.join(name)).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mtime(&found), 1000, "{name}");
+    }
+    let secret = fs::metadata(place.0.join("secret")).unwrap();
+    assert!(std::os::unix::fs::MetadataExt::mtime(&secret) > 1000);
+}
+
+#[test]
 fn devices_are_neither_made_nor_opened() {
     let place = Place::new("devices");
     let mut guest = place.guest(true);

@@ -6,7 +6,9 @@ use std::fmt;
 use std::os::fd::RawFd;
 
 use cloister_devices::{Node, WorkThread};
+use cloister_fs::ITSELF;
 use libc::{c_int, c_long};
+use rustix::fs::AtFlags;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
     SeccompCondition as Condition, SeccompFilter, SeccompRule, TargetArch,
@@ -238,7 +240,8 @@ pub(super) fn opaque(architecture: TargetArch) -> Result<BpfProgram, SandboxErro
     program(architecture, rules, SeccompAction::Allow, missing).map_err(failed(ThreadKind::Main))
 }
 
-/// utimensat(2), of which a process beside the machine's may only have the form without a path.
+/// utimensat(2), of which a process beside the machine's may only have the form without a path: by that of
+/// [`ITSELF`], whose place in memory cannot come to hold another.
 pub(crate) const TIMES_OF_OPEN_FILES: c_long = libc::SYS_utimensat;
 
 /// For a process beside the machine's, with one thread that works on no device's files: allows `calls` and
@@ -250,8 +253,11 @@ pub(super) fn of_process(
     let mut rules = conditional(&Files::default())?;
     rules.extend(calls.iter().chain(EVERY_THREAD).map(|&call| (call, Vec::new())));
     if let Some(times) = rules.get_mut(&TIMES_OF_OPEN_FILES) {
-        let without_path = Condition::new(1, Len::Qword, Op::Eq, 0)?;
-        times.push(SeccompRule::new(vec![without_path])?);
+        let itself = ITSELF.as_ptr().expose_provenance() as u64;
+        let by_descriptor = Condition::new(1, Len::Qword, Op::Eq, itself)?;
+        let empty = AtFlags::EMPTY_PATH.bits().into();
+        let of_itself = Condition::new(3, Len::Dword, Op::Eq, empty)?;
+        times.push(SeccompRule::new(vec![by_descriptor, of_itself])?);
     }
     program(architecture, rules, SeccompAction::KillProcess, SeccompAction::Allow)
 }

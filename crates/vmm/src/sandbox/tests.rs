@@ -5,6 +5,7 @@
     reason = "makes system calls by their numbers, and prints what they did"
 )]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,6 +15,7 @@ use std::{env, thread};
 
 use cloister_devices::Rtc;
 use cloister_devices::virtio::MmioTransport;
+use cloister_fs::ITSELF;
 use libc::c_long;
 
 use super::*;
@@ -88,17 +90,21 @@ fn perform(task: &str) {
     }
 }
 
-/// No test by itself: what the test of commands starts.
+/// No test by itself: what the test of commands and of processes beside the machine's starts.
 #[test]
 fn confined_command() {
     let Ok(task) = env::var(COMMAND_TASK) else { return };
-    let (threads, task) = task.split_once(' ').unwrap();
-    confine_command(&[], threads == "many").unwrap();
-    perform(task);
+    let (kind, task) = task.split_once(' ').unwrap();
+    match kind {
+        "beside" => confine_process(&[TIMES_OF_OPEN_FILES]).unwrap(),
+        threads => confine_command(&[], threads == "many").unwrap(),
+    }
+    let place = |name: &CStr| name.as_ptr().expose_provenance().to_string();
+    perform(&task.replace("itself", &place(ITSELF)).replace("another", &place(c"another")));
 }
 
 #[test]
-fn a_confined_command_works_on_and_opens_connects_and_starts_nothing() {
+fn a_confined_process_without_a_machine_can_do_what_it_is_for_alone() {
     for (task, lives) in [
         ("one ordinary work", true),
         ("one open", true),
@@ -108,6 +114,12 @@ fn a_confined_command_works_on_and_opens_connects_and_starts_nothing() {
         ("one threads", false),
         ("many threads", true),
         ("many execute", false),
+        // utimensat of no file: what of it is allowed comes back.
+        (&format!("beside {TIMES_OF_OPEN_FILES} -1 itself 0 4096"), true),
+        (&format!("beside {TIMES_OF_OPEN_FILES} -1 itself 0 0"), false),
+        (&format!("beside {TIMES_OF_OPEN_FILES} -1 itself 0 256"), false),
+        (&format!("beside {TIMES_OF_OPEN_FILES} -1 another 0 4096"), false),
+        (&format!("beside {TIMES_OF_OPEN_FILES} -1 0 0 0"), false),
     ] {
         let output = Command::new(env::current_exe().unwrap())
             .args(["--exact", "sandbox::tests::confined_command", "--nocapture"])
@@ -139,7 +151,7 @@ fn ordinary_work() {
 fn inject(call: &str) {
     let numbers: Vec<c_long> = call.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
-    // SAFETY: pointers among the arguments are null, or those of a name below.
+    // SAFETY: pointers among the arguments are null, or those of names.
     let returned = unsafe {
         libc::syscall(argument(0), argument(1), argument(2), argument(3), argument(4), argument(5))
     };
