@@ -3,6 +3,7 @@
 //! Both are Debian's, unpacked, with folders of the test's own and without systemd. What they take of the host,
 //! to be root and to mount, not every host allows: there the tests are left out, with the reason.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Setup;
 use crate::apt::Archive;
-use crate::{debian, process};
+use crate::{debian, guest, process};
 
 /// EPC of the containers: less than the enclaves have that are made in them.
 const EPC: &str = "cloister.epc=8M";
@@ -158,11 +159,58 @@ pub(super) fn podman(setup: &Setup) -> Result<()> {
     ensure!(podman.say(&["wait", "loop"])? == "9\n");
     podman.say(&["rm", "loop"])?;
 
+    network(&podman)?;
+
     // What is wrong is said in the annotation's name.
     let wrong = ["--annotation", "cloister.epc=much", IMAGE, "true"];
     let output = process::finish(podman.command(&run).args(wrong))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(errors.contains("cloister.epc: \"much\" is not a size"), "{errors}");
+    Ok(())
+}
+
+/// A container has the network and the name server of the namespace that it is in.
+fn network(podman: &Podman) -> Result<()> {
+    let passt = Archive::open()?.unpacked("passt")?.join("usr/bin");
+    let volume = podman.engine.path("volume");
+    fs::copy(guest::Programs::build()?.peer, Path::new(&volume).join("peer"))?;
+    let outside = format!(
+        "ip link set lo up; ip link add out0 type veth peer name far0
+         ip addr add 192.0.2.1/24 dev out0; ip link set out0 up; ip link set far0 up
+         ip route add default via 192.0.2.254
+         echo nameserver 192.0.2.1 > {volume}/resolv.conf
+         mount --bind {volume}/resolv.conf /etc/resolv.conf
+         {volume}/peer serve > {volume}/served & server=$!
+         while ! grep -q ready {volume}/served; do sleep 0.1; done
+         code=0; \"$@\" || code=$?; kill $server; exit $code"
+    );
+    let script =
+        "getent ahostsv4 any.example | head -n 1 | cut -d ' ' -f 1; /data/peer tcp 192.0.2.1 10";
+    let bind = format!("{volume}:/data");
+    let inner = podman.command(&[
+        "run",
+        "--rm",
+        "--network",
+        "host",
+        "--annotation",
+        "cloister.net=user",
+        "-v",
+        &bind,
+        IMAGE,
+        "sh",
+        "-c",
+        script,
+    ]);
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-ec", &outside, "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    for (name, value) in inner.get_envs() {
+        let value = value.context("no value")?.to_owned();
+        let path: OsString = [passt.as_os_str(), OsStr::new(":"), &value].into_iter().collect();
+        command.env(name, if name == "PATH" { path } else { value });
+    }
+    let output = process::finish(&mut command)?;
+    ensure!(output.stdout == b"192.0.2.77\ntcp: 10 connections at once\n", "{output:?}");
     Ok(())
 }
 

@@ -94,6 +94,8 @@ pub struct UserNetwork {
     pub forwards: Vec<Forward>,
     /// The gateway's address is the host's own 127.0.0.1.
     pub host_loopback: bool,
+    /// The guest has been told of name servers by another, and there is none at [`NAME_SERVER`].
+    pub other_names: bool,
 }
 
 /// A port of the host that leads to one of the guest.

@@ -138,17 +138,20 @@ impl Passt {
 }
 
 /// What passt is told besides its socket. It sends on what is for [`NAME_SERVER`] to the host's first name server,
-/// as long as it is told of no other (passt of 2023-03-09: `--dns` is for its DHCP alone).
+/// as long as it is told of no other (passt of 2023-03-09: `--dns` is for its DHCP alone). Answers of that server seem to
+/// come from [`NAME_SERVER`] then, also where a guest has asked the server itself and waits for its answer.
 fn arguments(user: &UserNetwork, mtu: u16) -> Vec<String> {
     let mut words: Vec<String> = ["--foreground", "--quiet"].map(str::to_owned).into();
     for (option, value) in [
         ("--address", GUEST.to_string()),
         ("--netmask", PREFIX.to_string()),
         ("--gateway", GATEWAY.to_string()),
-        ("--dns-forward", NAME_SERVER.to_string()),
         ("--mtu", mtu.to_string()),
     ] {
         words.extend([option.to_owned(), value]);
+    }
+    if !user.other_names {
+        words.extend(["--dns-forward".to_owned(), NAME_SERVER.to_string()]);
     }
     if !user.host_loopback {
         words.push("--no-map-gw".to_owned());
@@ -247,8 +250,11 @@ mod tests {
             guest_port: 22,
         };
         let closed = arguments(&UserNetwork::default(), 1500).join(" ");
-        let open =
-            UserNetwork { forwards: vec![forward(false), forward(true)], host_loopback: true };
+        let open = UserNetwork {
+            forwards: vec![forward(false), forward(true)],
+            host_loopback: true,
+            other_names: true,
+        };
         let open = arguments(&open, 1500).join(" ");
 
         assert!(
@@ -256,7 +262,7 @@ mod tests {
             "{closed}"
         );
         assert!(closed.contains("--no-map-gw") && !closed.contains("-ports"), "{closed}");
-        assert!(!open.contains("--no-map-gw"), "{open}");
+        assert!(!open.contains("--no-map-gw") && !open.contains("--dns"), "{open}");
         assert!(open.contains("--tcp-ports 127.0.0.1/2222:22"), "{open}");
         assert!(open.contains("--udp-ports 127.0.0.1/2222:22"), "{open}");
     }

@@ -15,6 +15,8 @@ const MEMORY: &str = "cloister.memory";
 const CPUS: &str = "cloister.cpus";
 const CPU: &str = "cloister.cpu";
 const NET: &str = "cloister.net";
+/// Where a container's name servers are said.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What all annotations for this program begin with.
 const START: &str = "cloister.";
 const KNOWN: [&str; 5] = [EPC, MEMORY, CPUS, CPU, NET];
@@ -74,12 +76,16 @@ pub(super) fn machine(spec: &Spec) -> Result<MachineConfig, String> {
 /// The network that a container asks for. Interfaces and sockets of the host are not its to name.
 pub(super) fn networks(spec: &Spec) -> Result<Vec<NetConfig>, String> {
     let Some(text) = spec.annotations.get(NET) else { return Ok(Vec::new()) };
-    let networks =
+    let mut networks =
         qemu::networks(NET, std::slice::from_ref(text)).map_err(|error| error.to_string())?;
-    match networks.iter().all(|network| matches!(network.link, Link::User(_))) {
-        true => Ok(networks),
-        false => Err(format!("{NET}: {text:?} is not for containers: write user")),
+    for network in &mut networks {
+        let Link::User(user) = &mut network.link else {
+            return Err(format!("{NET}: {text:?} is not for containers: write user"));
+        };
+        // Engines say so by a file of their own.
+        user.other_names = spec.mounts.iter().any(|mount| mount.destination == RESOLV_CONF);
     }
+    Ok(networks)
 }
 
 /// The limit of memory, in whole units. A machine has its kernel in there too.
@@ -133,6 +139,20 @@ mod tests {
 
             let found = (machine.epc[0].size >> 20, machine.ram >> 20, machine.cpus);
             assert_eq!(found, expected, "{annotations} {resources}");
+        }
+    }
+
+    #[test]
+    fn the_engines_name_servers_are_left_to_it() {
+        for (place, expected) in [("/etc/resolv.conf", true), ("/etc/hosts", false)] {
+            let text = format!(
+                r#"{{"ociVersion":"1.0.2","annotations":{{"cloister.net":"user"}},
+                     "mounts":[{{"destination":"{place}","source":"/x"}}]}}"#
+            );
+            let networks = networks(&Spec::parse(text.as_bytes()).unwrap()).unwrap();
+
+            let Link::User(user) = &networks[0].link else { panic!("{networks:?}") };
+            assert_eq!(user.other_names, expected, "{place}");
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Spec {
     pub(super) process: Option<Process>,
     hostname: Option<String>,
     #[serde(default)]
-    mounts: Vec<MountSpec>,
+    pub(super) mounts: Vec<MountSpec>,
     #[serde(default)]
     hooks: BTreeMap<String, Vec<IgnoredAny>>,
     #[serde(default)]

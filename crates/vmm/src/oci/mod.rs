@@ -34,7 +34,7 @@ const FAILURE: u8 = 1;
 /// Options of `cloister oci`.
 #[derive(Args, Debug)]
 pub struct OciArgs {
-    /// Folder of what is known of containers [default: cloister-oci in XDG_RUNTIME_DIR, or in /run for root]
+    /// Folder of what is known of containers [default: cloister-oci in XDG_RUNTIME_DIR, or in /run where root may write to it]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// File that errors are written to as well

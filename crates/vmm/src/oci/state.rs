@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use libc::SIGKILL;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{Access, CWD, FileType, Mode, access, mknodat};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,6 +22,8 @@ use crate::host_file::read_at_most;
 /// The version of the specification that is spoken.
 pub(super) const OCI_VERSION: &str = "1.0.2";
 const FOLDER: &str = "cloister-oci";
+/// Where it is for root.
+const RUN: &str = "/run";
 const STATE: &str = "state.json";
 const ORDERS: &str = "orders";
 const STARTED: &str = "started";
@@ -70,9 +72,11 @@ impl Containers {
     /// The folder that is named, or that of the user.
     pub(super) fn at(root: Option<PathBuf>) -> Self {
         let of_user = || {
+            // An engine without root makes the user root of a namespace, whose /run it is not.
+            let is_root = geteuid().is_root() && access(RUN, Access::WRITE_OK).is_ok();
             let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            let runtime = runtime.filter(|path| path.is_absolute() && !geteuid().is_root());
-            runtime.unwrap_or_else(|| PathBuf::from("/run")).join(FOLDER)
+            let runtime = runtime.filter(|path| path.is_absolute() && !is_root);
+            runtime.unwrap_or_else(|| PathBuf::from(RUN)).join(FOLDER)
         };
         Self(root.unwrap_or_else(of_user))
     }

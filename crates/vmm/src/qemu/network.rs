@@ -380,7 +380,8 @@ fn user(
         return Err(QemuError::value(option, why, "leave one out"));
     }
     let host_loopback = list.take_bool("map-gw")?.unwrap_or(false);
-    Ok((Link::User(UserNetwork { forwards, host_loopback }), &["hostfwd", "map-gw"]))
+    let user = UserNetwork { forwards, host_loopback, other_names: false };
+    Ok((Link::User(user), &["hostfwd", "map-gw"]))
 }
 
 /// Reads what there is to say of a device; `mtu` is the key of its MTU.
@@ -437,7 +438,7 @@ mod tests {
     fn forwarding() -> UserNetwork {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let forward = Forward { udp: false, address, host_port: 2222, guest_port: 22 };
-        UserNetwork { forwards: vec![forward], host_loopback: false }
+        UserNetwork { forwards: vec![forward], ..UserNetwork::default() }
     }
 
     #[test]
