@@ -2,17 +2,23 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::BorrowedFd;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cloister_devices::virtio::{
-    Block, Console, ConsoleInput, Entropy, MmioTransport, Net, NetPeer, StreamPeer,
+    Block, Console, ConsoleInput, Entropy, FileSystem, MmioTransport, Net, NetPeer, StreamPeer,
+    Vsock, VsockHost,
 };
 use cloister_devices::{Device, GuestRam, IoLoop, Unconnected};
+use cloister_fs::{Server, Share};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use super::{Bytes, file};
@@ -27,6 +33,8 @@ const CONTENTS: u8 = 0xd1;
 const QUEUES: u8 = 5;
 /// Where the buffers of requests are: after the areas of the queues.
 const BUFFERS: u64 = 0xa000;
+/// The guest's CID.
+const CID: u32 = 3;
 /// VIRTIO_F_VERSION_1.
 const VERSION_1: u64 = 1 << 32;
 
@@ -42,6 +50,10 @@ enum Input {
     Console(ConsoleInput),
     /// Bytes of a network's stream.
     Stream(UnixStream),
+    /// Bytes of the host's ends of vsock streams.
+    Ports(Arc<Ports>),
+    /// Requests for files, what answers them, and where the files are.
+    Files(OwnedFd, Box<Server>, Folder),
 }
 
 impl Input {
@@ -57,7 +69,74 @@ impl Input {
                 let _ = stream.write_all(&data);
                 let _ = stream.read(&mut [0; 4096]);
             }
+            Self::Ports(ports) => {
+                let mut streams = ports.0.lock().expect("no panic");
+                for stream in streams.iter_mut() {
+                    let _ = stream.write_all(&data);
+                    let _ = stream.read(&mut [0; 4096]);
+                }
+                if bytes.u8() & 7 == 0 {
+                    streams.pop();
+                }
+            }
+            Self::Files(socket, server, _) => answer(socket, server, &data),
         }
+    }
+}
+
+/// A folder with a file, until it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("cloister-fuzz-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        fs::write(path.join("file"), "contents").expect("a file");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // One that stays does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Answers one request for files, or sends what is no answer.
+fn answer(socket: &OwnedFd, server: &mut Server, other: &[u8]) {
+    let mut message = vec![0; 256 << 10];
+    let Ok((len, _)) = recv(socket, &mut message[..], RecvFlags::DONTWAIT) else {
+        // Err: nobody takes it.
+        let _ = send(socket, other, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        return;
+    };
+    let Some((prefix, request)) = message[..len].split_first_chunk::<16>() else { return };
+    let room = u64::from_ne_bytes(std::array::from_fn(|at| prefix[8 + at])) as usize;
+    let mut reply = Vec::new();
+    server.answer(request, room, &mut reply);
+    let whole = [&prefix[..8], &reply].concat();
+    let _ = send(socket, &whole, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+/// A host that listens at every other port.
+#[derive(Default)]
+struct Ports(Mutex<Vec<UnixStream>>);
+
+impl VsockHost for Ports {
+    fn connect(&self, port: u32) -> io::Result<OwnedFd> {
+        let mut streams = self.0.lock().expect("no panic");
+        if port & 1 != 0 || streams.len() == 16 {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (own, other) = UnixStream::pair()?;
+        other.set_nonblocking(true)?;
+        streams.push(other);
+        Ok(own.into())
+    }
+
+    fn listener(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 
@@ -154,7 +233,7 @@ impl Driver {
         let action = bytes.u8();
         let (action, queue) = (action / QUEUES, action % QUEUES);
         let [table, driver_area, device_area] = areas(queue);
-        match action % 12 {
+        match action % 14 {
             0 => self.put(u64::from(bytes.u8()) << 2, bytes.u32()),
             1 => {
                 let len = bytes.u8() % 9;
@@ -211,6 +290,31 @@ impl Driver {
                 let at = BUFFERS + (u64::from(bytes.u8()) << 4);
                 self.write(at, &[bytes.u8() & 5, bytes.u8() & 1, bytes.u8() & 3, 0]);
             }
+            11 => {
+                // The header of a vsock packet: from and to whom, ports, length, type, operation, flags, credit.
+                let at = BUFFERS + (u64::from(bytes.u8()) << 4);
+                let host = if bytes.u8() & 15 == 0 { bytes.u64() } else { 2 };
+                let ports = [bytes.u8() & 3, bytes.u8() & 3].map(u32::from);
+                self.write(at, &u64::from(CID).to_le_bytes());
+                self.write(at + 8, &host.to_le_bytes());
+                self.write(at + 16, &ports[0].to_le_bytes());
+                self.write(at + 20, &ports[1].to_le_bytes());
+                self.write(at + 24, &u32::from(bytes.u16()).to_le_bytes());
+                self.write(at + 28, &[1, 0, bytes.u8() & 7, 0, bytes.u8() & 3, 0, 0, 0]);
+                self.write(at + 36, &bytes.u32().to_le_bytes());
+                self.write(at + 40, &bytes.u32().to_le_bytes());
+            }
+            12 => {
+                // The header of a request for files, and a name after its body.
+                let at = BUFFERS + (u64::from(bytes.u8()) << 4);
+                let len = 40 + u32::from(bytes.u8());
+                let body = u64::from(bytes.u8() & 0x3f);
+                self.write(at, &len.to_le_bytes());
+                self.write(at + 4, &u32::from(bytes.u8() & 63).to_le_bytes());
+                self.write(at + 16, &u64::from(bytes.u8() & 7).to_le_bytes());
+                self.write(at + 40, &bytes.u64().to_le_bytes());
+                self.write(at + 40 + body, b"file\0");
+            }
             _ => {
                 input.push(bytes);
                 self.io.work_once();
@@ -240,7 +344,7 @@ impl Bench {
         let line = Arc::new(Unconnected);
         let mut io = IoLoop::new().expect("a descriptor");
         let mut bytes = Bytes(data);
-        let kind = bytes.u8() % 7;
+        let kind = bytes.u8() % 9;
         let disk = |file: &File, read_only| {
             let file = file.try_clone().expect("a file");
             Box::new(Block::from_file(file, read_only, "disk").expect("a disk"))
@@ -253,7 +357,7 @@ impl Bench {
         let (transport, mut input) = match kind {
             0 => {
                 let size = (bytes.u8() & 1 == 0).then_some((80, 25));
-                let output = Box::new(std::io::sink());
+                let output = Box::new(io::sink());
                 let (transport, input) = Console::attach(&ram, line, output, size, &mut io);
                 (transport, Input::Console(input))
             }
@@ -277,9 +381,28 @@ impl Bench {
                 let device = net(&[mirror()]);
                 (shared(MmioTransport::new(device, &ram, line, &mut io)), Input::None)
             }
-            _ => {
+            6 => {
                 let device = net(&[mirror(), mirror()]);
                 (shared(MmioTransport::new(device, &ram, line, &mut io)), Input::None)
+            }
+            7 => {
+                let ports = Arc::new(Ports::default());
+                let device = Vsock::new(CID, ports.clone()).expect("a descriptor");
+                let transport = MmioTransport::new(Box::new(device), &ram, line, &mut io);
+                (shared(transport), Input::Ports(ports))
+            }
+            _ => {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let kind = SocketType::SEQPACKET;
+                let (own, other) =
+                    socketpair(AddressFamily::UNIX, kind, flags, None).expect("sockets");
+                let open = |path: &Path| OwnedFd::from(File::open(path).expect("a folder"));
+                let folder = Folder::new();
+                let share = Share::new("share", open(&folder.0), false);
+                let server = Server::new(vec![share], false, open(Path::new("/proc/self/fd")));
+                let device = Box::new(FileSystem::new("share", Arc::new(own)));
+                let transport = MmioTransport::new(device, &ram, line, &mut io);
+                (shared(transport), Input::Files(other, Box::new(server), folder))
             }
         };
         let driver = Driver { transport, ram, io };
@@ -290,6 +413,9 @@ impl Bench {
         }
 
         assert_eq!(self.disk.metadata().expect("a file").len(), DISK);
+        if let Input::Files(_, _, folder) = &input {
+            assert_eq!(fs::read(folder.0.join("file")).expect("a file"), b"contents");
+        }
         if kind == 3 {
             let mut contents = vec![0; DISK as usize];
             self.read_only.read_exact_at(&mut contents, 0).expect("a file in memory");
