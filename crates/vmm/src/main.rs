@@ -228,7 +228,7 @@ fn start(
     // From here on there are files that go with the process.
     let refused = refused(None, "the host does not let signals wait");
     terminal::hold_stop_signals().map_err(refused)?;
-    let monitors = bind(&invocation.monitors)?;
+    let mut monitors = bind(&invocation.monitors)?;
     let gdb = invocation.gdb.as_ref().map(gdb::Socket::bind).transpose();
     let gdb = gdb.map_err(|error| Complaint::about(Setting::Gdb, &error))?;
     if let (Some(vsock), Some(dialer)) = (&invocation.vsock, dialer) {
@@ -246,7 +246,8 @@ fn start(
     // Last, since it may cut a file to nothing.
     let console = invocation.serial.open();
     let console = console.map_err(|error| Complaint::about(Setting::Console, &error))?;
-    let registered = register.list(&entry);
+    let mut registered = register.list(entry);
+    monitors.extend(registered.as_mut().and_then(Registered::take_monitor));
     let files = Files { monitors, gdb, console, networks, pidfile, registered };
     inherited.close_named();
     if let Some(complaint) = silent_kernel {

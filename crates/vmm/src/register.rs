@@ -1,6 +1,7 @@
 //! The user's running machines: a file for each in a folder of the user's, locked as long as the machine
-//! runs. Whoever looks into the folder removes what nobody has locked any more, so that a machine that was
-//! killed leaves nothing behind, and its own process need not be able to remove a file.
+//! runs, and beside it the socket of a monitor for a machine that was given none. Whoever looks into the folder
+//! removes what nobody has locked any more, so that a machine that was killed leaves nothing behind, and its own
+//! process need not be able to remove a file.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -14,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::MachineConfig;
+use crate::qmp::Socket;
 
 /// The folder's name in the user's runtime directory.
 const NAME: &str = "cloister";
-/// How names of files end.
+/// How names of files end, and those of sockets beside them.
 const ENDING: &str = "json";
+const SOCKET: &str = "qmp";
 /// More than any entry has.
 const LONGEST: u64 = 64 << 10;
 
@@ -89,6 +92,14 @@ pub struct Register(PathBuf);
 #[derive(Debug)]
 pub struct Registered {
     _locked: File,
+    monitor: Option<Socket>,
+}
+
+impl Registered {
+    /// The socket of the monitor that comes with the entry, if one does: to be served.
+    pub fn take_monitor(&mut self) -> Option<Socket> {
+        self.monitor.take()
+    }
 }
 
 impl Register {
@@ -104,12 +115,12 @@ impl Register {
         })
     }
 
-    /// Enters a machine.
+    /// Enters a machine. One without monitors gets one, if the host allows a socket there.
     ///
     /// # Errors
     ///
     /// [`RegisterError`].
-    pub fn enter(&self, entry: &Entry) -> Result<Registered, RegisterError> {
+    pub fn enter(&self, mut entry: Entry) -> Result<Registered, RegisterError> {
         let failed = |reason| RegisterError::Host { path: self.0.clone(), reason };
         match DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -120,22 +131,24 @@ impl Register {
         let _folder = self.lock()?;
         self.sweep().map_err(failed)?;
         let path = self.0.join(format!("{}.{ENDING}", entry.pid));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         file.lock().map_err(failed)?;
-        let written = serde_json::to_vec(entry).map_err(io::Error::from);
+        let mut monitor = None;
+        if entry.qmp.is_empty() {
+            let path = path.with_extension(SOCKET);
+            monitor = listen(&path);
+            entry.qmp.extend(monitor.iter().map(|_| path.to_string_lossy().into_owned()));
+        }
+        let written = serde_json::to_vec(&entry).map_err(io::Error::from);
         written.and_then(|bytes| file.write_all(&bytes)).map_err(failed)?;
-        Ok(Registered { _locked: file })
+        Ok(Registered { _locked: file, monitor })
     }
 
     /// Enters a machine, which runs just as well unlisted.
     #[must_use]
-    pub fn list(&self, entry: &Entry) -> Option<Registered> {
+    pub fn list(&self, entry: Entry) -> Option<Registered> {
         match self.enter(entry) {
             Ok(registered) => return Some(registered),
             // Somebody has made it to be used.
@@ -190,13 +203,25 @@ impl Register {
             }
             let Ok(file) = File::open(&path) else { continue };
             match file.try_lock() {
-                Ok(()) => fs::remove_file(&path)?,
+                Ok(()) => {
+                    // First the socket, which nobody would find without the file. It need not have one.
+                    let _ = fs::remove_file(path.with_extension(SOCKET));
+                    fs::remove_file(&path)?;
+                }
                 Err(TryLockError::WouldBlock) => alive.extend(read(&file)),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
         Ok(alive)
     }
+}
+
+/// A socket at `path`, of a machine that runs just as well without.
+fn listen(path: &Path) -> Option<Socket> {
+    // Whose it was is gone: the name of the file beside it was free.
+    let _ = fs::remove_file(path);
+    let bound = Socket::bind_in(path);
+    bound.inspect_err(|error| tracing::info!("no monitor at {}: {error}", path.display())).ok()
 }
 
 /// What an entry says, if it is one of this version's.
@@ -248,21 +273,62 @@ mod tests {
         let register = Register(scratch.0.join(NAME));
         let none = register.machines().unwrap();
 
-        let one = register.enter(&entry(1)).unwrap();
-        let two = register.enter(&entry(2)).unwrap();
+        let one = register.enter(entry(1)).unwrap();
+        let two = register.enter(entry(2)).unwrap();
         let both = register.machines().unwrap();
         drop(one);
         let left = register.machines().unwrap();
         drop(two);
         let files = || fs::read_dir(&register.0).unwrap().count();
         let before = files();
-        let three = register.enter(&entry(3)).unwrap();
+        let three = register.enter(entry(3)).unwrap();
 
         assert_eq!((none, both), (vec![], vec![entry(2), entry(1)]));
         assert_eq!(left, [entry(2)]);
         // What a machine left, the next one removes.
         assert_eq!((before, files()), (1, 1));
         drop(three);
+    }
+
+    #[test]
+    fn a_machine_without_monitors_has_one_for_as_long_as_it_runs() {
+        let scratch = Scratch::new("monitor");
+        let register = Register(scratch.0.join(NAME));
+        let names = || {
+            let names = fs::read_dir(&register.0).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+
+        let mut one = register.enter(Entry { qmp: Vec::new(), ..entry(1) }).unwrap();
+        let mut two = register.enter(entry(2)).unwrap();
+        let (socket, none) = (one.take_monitor(), two.take_monitor());
+        let listed = register.machines().unwrap().remove(1);
+        let connected = std::os::unix::net::UnixStream::connect(&listed.qmp[0]);
+        let before = names();
+        // Killed: its files stay, and the next look removes them.
+        drop((socket, one));
+        let left = register.machines().unwrap();
+
+        assert!(connected.is_ok() && none.is_none(), "{connected:?} {none:?}");
+        assert_eq!(listed.qmp, [register.0.join("1.qmp").to_str().unwrap()]);
+        assert_eq!(before, ["1.json", "1.qmp", "2.json"]);
+        assert_eq!((left, names()), (vec![entry(2)], vec!["2.json".into()]));
+        drop(two);
+    }
+
+    #[test]
+    fn an_entry_of_another_machine_is_left_alone() {
+        let scratch = Scratch::new("namespace");
+        let register = Register(scratch.0.join(NAME));
+
+        let one = register.enter(entry(1)).unwrap();
+        let again = register.enter(entry(1));
+
+        assert!(matches!(again, Err(RegisterError::Host { .. })), "{again:?}");
+        assert_eq!(register.machines().unwrap(), [entry(1)]);
+        drop(one);
     }
 
     #[test]
@@ -277,7 +343,7 @@ mod tests {
         for name in ["open", "link", "file"] {
             let register = Register(scratch.0.join(name));
 
-            assert!(matches!(register.enter(&entry(1)), Err(RegisterError::Foreign(_))), "{name}");
+            assert!(matches!(register.enter(entry(1)), Err(RegisterError::Foreign(_))), "{name}");
             assert!(matches!(register.machines(), Err(RegisterError::Foreign(_))), "{name}");
         }
     }

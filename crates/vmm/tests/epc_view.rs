@@ -509,9 +509,9 @@ fn a_full_queue_of_clients_is_no_trap() {
 #[test]
 fn each_wrong_option_is_one_line_and_exit_code_1() {
     for (args, start) in [
-        (&[][..], "the following required arguments were not provided: <QMP-SOCKET|NAME>..."),
-        (&[""], "a value is required for '<QMP-SOCKET|NAME>...' but none was supplied"),
-        (&["unix:"], "QMP-SOCKET: the name is empty"),
+        (&[][..], "the following required arguments were not provided: <NAME|PID|SOCKET>..."),
+        (&[""], "a value is required for '<NAME|PID|SOCKET>...' but none was supplied"),
+        (&["unix:"], "NAME|PID|SOCKET: it is empty"),
         (&["s", "s"], "s: the socket is given twice"),
         (&["s", "--svg"], "a value is required for '--svg <FILE>'"),
         (&["s", "--svg", "f", "--json"], "--svg: it does not go with --json"),

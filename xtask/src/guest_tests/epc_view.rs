@@ -1,11 +1,16 @@
 //! `cloister epc` beside a machine that runs an enclave.
 
-use std::process::Output;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Setup;
+use super::exec::{exec, put_demo};
+use crate::process;
 
 /// Enough interruptions for the threads to be inside for seconds.
 const TASKS: &str = "enclave-demo,enclave-demo:threads:1000";
@@ -58,5 +63,49 @@ pub(super) fn running(setup: &Setup) -> Result<()> {
     let stderr = String::from_utf8_lossy(&after.stderr);
     ensure!(after.status.code() == Some(1), "after the end: {}: {stderr}", after.status);
     ensure!(stderr.contains("the machine has ended"), "after the end: {stderr}");
+    Ok(())
+}
+
+/// A machine of `exec` is seen by the name of its command and by its PID, and what it leaves the next look removes.
+pub(super) fn of_exec(setup: &Setup) -> Result<()> {
+    const TEST: &str = "exec-epc";
+    put_demo(setup, TEST)?;
+    let runtime = Setup::socket("runtime");
+    fs::create_dir(&runtime)?;
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700))?;
+    let script = "ln -s $PWD /enclave; ./enclave-demo; echo ready; exec sleep 100";
+    let mut machine =
+        exec(setup, TEST, &["--user", "root", "--epc", "32M"], &["sh", "-c", script])?;
+    let mut machine = machine.env("XDG_RUNTIME_DIR", &runtime).spawn()?;
+    let seen = look(setup, &runtime, &mut machine);
+    machine.kill()?;
+    machine.wait()?;
+    seen?;
+    let cloister = |words: &[&str]| {
+        let mut command = Command::new(setup.program()?);
+        process::finish(command.args(words).env("XDG_RUNTIME_DIR", &runtime))
+    };
+    let after = cloister(&["ps"])?;
+    let left = fs::read_dir(format!("{runtime}/cloister"))?.count();
+    fs::remove_dir_all(&runtime)?;
+    let after = String::from_utf8_lossy(&after.stdout);
+    ensure!(after.lines().count() == 1 && left == 0, "{left} files: {after}");
+    Ok(())
+}
+
+fn look(setup: &Setup, runtime: &str, machine: &mut Child) -> Result<()> {
+    let output = BufReader::new(machine.stdout.take().context("no output")?);
+    let ready = output.lines().map_while(Result::ok).any(|line| line == "ready");
+    ensure!(ready, "the enclave did not run");
+    let cloister = |words: &[&str]| {
+        let mut command = Command::new(setup.program()?);
+        process::capture(command.args(words).env("XDG_RUNTIME_DIR", runtime))
+    };
+    let listed: Value = serde_json::from_str(&cloister(&["ps", "--json"])?)?;
+    ensure!(listed["name"] == "sh" && listed["pid"] == machine.id(), "{listed}");
+    let report = cloister(&["epc", "sh", "--once"])?;
+    ensure!(report.contains(" 1 EINIT") && report.contains(" 8192 "), "{report}");
+    let picture = cloister(&["epc", &machine.id().to_string(), "--svg", "-"])?;
+    ensure!(picture.starts_with("<svg") && picture.contains("32 MiB"), "{picture}");
     Ok(())
 }

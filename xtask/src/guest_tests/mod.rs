@@ -139,6 +139,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_sees_files_that_the_host_replaces", exec_complaints::files),
     test("exec_has_places_to_write_and_to_load_enclaves", exec_complaints::places),
     test("exec_runs_an_enclave_of_the_host", exec::enclave),
+    test("exec_is_seen_by_its_name_and_leaves_no_file", epc_view::of_exec),
     test("a_shared_folder_answers_posix_calls_as_the_host_does", posix::calls),
     test("oci_says_what_is_wrong_as_engines_expect_it", oci::errors),
     long("oci_containers_of_podman_run_enclaves_in_machines", oci::podman),

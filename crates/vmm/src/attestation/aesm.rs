@@ -63,7 +63,7 @@ pub fn aesm(args: &AesmArgs) -> Result<String, AttestationError> {
     terminal::hold_stop_signals().map_err(AttestationError::Host)?;
     let Socket { listener, file, .. } = Socket::bind(&listen).map_err(AttestationError::Socket)?;
     listener.set_nonblocking(false).map_err(AttestationError::Host)?;
-    let file = Mutex::new(Some(file));
+    let file = Mutex::new(file);
     terminal::on_stop_signal(Sandbox::off(), move |signal| {
         drop(file.lock().unwrap_or_else(PoisonError::into_inner).take());
         process::exit(SIGNALLED + signal);

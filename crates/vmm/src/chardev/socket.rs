@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(1);
 pub struct ConsoleSocket {
     shared: Arc<Shared>,
     wait: bool,
-    _file: OwnFile,
+    _file: Option<OwnFile>,
 }
 
 /// What the thread that waits for clients and the consoles share.

@@ -29,8 +29,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Options of `cloister epc`.
 #[derive(Args, Debug)]
 pub struct EpcArgs {
-    /// Socket of a machine's QMP monitor (--qmp), or the name of a machine with one (cloister ps)
-    #[arg(required = true, value_name = "QMP-SOCKET|NAME")]
+    /// Name or PID of a machine (cloister ps), or the socket of its QMP monitor
+    #[arg(required = true, value_name = "NAME|PID|SOCKET")]
     sockets: Vec<PathBuf>,
     /// Show one report and exit
     #[arg(long)]
@@ -38,7 +38,7 @@ pub struct EpcArgs {
     /// Write reports as JSON, one line per machine
     #[arg(long)]
     json: bool,
-    /// Write the page maps to an SVG file and exit
+    /// Write the page maps to an SVG file, or to standard output for -, and exit
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Serve Prometheus metrics at 127.0.0.1:PORT, [::1]:PORT or unix:PATH
@@ -50,16 +50,18 @@ pub struct EpcArgs {
 #[derive(Debug, Error)]
 pub enum EpcError {
     /// A socket without a name.
-    #[error("QMP-SOCKET: the name is empty: name the socket of --qmp")]
+    #[error("NAME|PID|SOCKET: it is empty: write one that cloister ps shows")]
     NoName,
     /// One socket given twice.
     #[error("{}: the socket is given twice: leave one out", .0.display())]
     Twice(PathBuf),
     /// A machine without a monitor.
-    #[error("{0}: the machine has no monitor: start it with --qmp unix:PATH")]
+    #[error(
+        "{0}: the machine has no monitor, as its XDG_RUNTIME_DIR was no place for a socket: start it with another"
+    )]
     NoMonitor(String),
     /// Several machines of one name.
-    #[error("{0}: {1} machines have this name: name the socket of one, which cloister ps shows")]
+    #[error("{0}: {1} machines have this name: write the PID of one, which cloister ps shows")]
     Ambiguous(String, usize),
     /// Two options that contradict each other.
     #[error("{0}: it does not go with {1}: leave one of them out")]
@@ -147,7 +149,7 @@ impl EpcArgs {
     }
 }
 
-/// The socket of the machine of this name, if it is none of a file's and there is such a machine.
+/// The socket of the machine of this name or PID, if it is none of a file's and there is such a machine.
 fn of_machine(name: &Path) -> Result<Option<PathBuf>, EpcError> {
     let Some(text) = name.to_str().filter(|text| !text.contains('/')) else { return Ok(None) };
     if name.symlink_metadata().is_ok() {
@@ -155,7 +157,7 @@ fn of_machine(name: &Path) -> Result<Option<PathBuf>, EpcError> {
     }
     // A list that cannot be read names no machine: then it is the socket that is missing.
     let mut machines = Register::of_user().machines().unwrap_or_default();
-    machines.retain(|machine| machine.name == text);
+    machines.retain(|machine| machine.name == text || machine.pid.to_string() == text);
     match machines.as_slice() {
         [] => Ok(None),
         [machine] => match machine.qmp.first() {
@@ -298,6 +300,9 @@ fn stream(sockets: &[PathBuf], json: bool) -> Result<(), EpcError> {
 
 fn draw(sockets: &[PathBuf], path: PathBuf) -> Result<(), EpcError> {
     let picture = picture(&reports(sockets, true)?);
+    if path == Path::new("-") {
+        return Ok(io::stdout().lock().write_all(picture.as_bytes())?);
+    }
     fs::write(&path, picture).map_err(|reason| EpcError::Svg { path, reason })
 }
 
@@ -393,7 +398,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_are_one_line() {
         for (line, expected) in [
-            ("epc unix:", "QMP-SOCKET: the name is empty: name the socket of --qmp"),
+            ("epc unix:", "NAME|PID|SOCKET: it is empty: write one that cloister ps shows"),
             ("epc s t unix:s", "s: the socket is given twice: leave one out"),
             ("epc s --svg f --json", "--svg: it does not go with --json: leave one of them out"),
             (

@@ -25,7 +25,8 @@ use crate::host_file::open_for_writing;
 use crate::machine::{Control, Machine};
 use crate::net::{GATEWAY, GUEST, Link, NAME_SERVER, Network, PREFIX, Passt};
 use crate::own_file::start_keeper;
-use crate::register::{Entry, Register};
+use crate::qmp::{Context, Server};
+use crate::register::{Entry, Register, Registered};
 use crate::sandbox::{Sandbox, ThreadKind};
 use crate::shares::{FileServer, Folder};
 use crate::standard::{PolledOutput, complain};
@@ -123,7 +124,8 @@ pub unsafe fn run(
         Some(container) => Entry::new(container.id.clone(), "oci", &config.machine),
         None => Entry::new(name.to_string_lossy().into_owned(), "exec", &config.machine),
     };
-    let _registered = register.list(&entry);
+    let mut registered = register.list(entry);
+    let monitor = registered.as_mut().and_then(Registered::take_monitor);
     let orders = match orders.map(Orders::await_start) {
         Some(Ok(Released::Started(orders))) => Some(orders),
         Some(Ok(Released::Ended(signal))) => return Ok(signalled(signal)),
@@ -151,12 +153,16 @@ pub unsafe fn run(
     watching.and(obeying).map_err(refused("the host gives no thread"))?;
     let raw = if terminal { RawMode::enter() } else { Ok(None) };
     let raw = raw.map_err(refused("the terminal refuses raw mode"))?;
+    let monitor = monitor
+        .map(|socket| Server::start(socket, Context::new(&machine, &control), sandbox.clone()));
+    let monitor = monitor.transpose().map_err(|error| Complaint::of_nothing_set(&error))?;
     let machine = Arc::new(machine);
     let outcome = machine.run_supervised(&control, &sandbox);
     drop(raw);
     waiting.finish();
-    // The end of the process frees it faster, and whatever thread still holds it.
-    std::mem::forget(machine);
+    // The end of the process frees it faster, and whatever thread still holds it. Who looks on learns of the end by
+    // that of the connection.
+    std::mem::forget((machine, monitor));
     let end = session.end();
     if let Some(End::Code(code)) = end {
         return Ok(code);

@@ -121,7 +121,7 @@ impl Socket {
             }
             Address::Unix(listen) => {
                 let qmp::Socket { listener, file, .. } = qmp::Socket::bind(listen)?;
-                Ok(Self { listener: listener.into(), file: Some(file) })
+                Ok(Self { listener: listener.into(), file })
             }
         }
     }

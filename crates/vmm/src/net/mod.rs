@@ -335,7 +335,7 @@ impl Network {
                 let socket = Socket::bind(&Listen { path: path.clone(), wait: false })?;
                 let peer = StreamPeer::listening(id, socket.listener.into());
                 let network = new(None, vec![Arc::new(Mutex::new(peer))]);
-                Ok(Self { _file: Some(socket.file), ..network })
+                Ok(Self { _file: socket.file, ..network })
             }
         }
     }

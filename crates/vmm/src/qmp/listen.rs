@@ -1,9 +1,9 @@
 //! The value of `--qmp`, and the socket that it names.
 
-use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -100,7 +100,8 @@ impl Listen {
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) listener: UnixListener,
-    pub(crate) file: OwnFile,
+    /// Its file, unless another removes it.
+    pub(crate) file: Option<OwnFile>,
     /// Wait for a client before the machine starts.
     pub(crate) wait: bool,
 }
@@ -128,10 +129,20 @@ impl Socket {
         }
         // Where the file is, whatever the working directory is later.
         let file = std::path::absolute(path).map_err(refused)?;
-        let listener = UnixListener::bind(path).map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
-        let file = OwnFile::new(file).map_err(refused)?;
-        Ok(Self { listener, file, wait: *wait })
+        let mut socket = Self::bind_in(path).map_err(refused)?;
+        socket.file = Some(OwnFile::new(file).map_err(refused)?);
+        Ok(Self { wait: *wait, ..socket })
+    }
+
+    /// Makes a socket in a folder whose files another removes.
+    ///
+    /// # Errors
+    ///
+    /// What the host says.
+    pub(crate) fn bind_in(path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, file: None, wait: false })
     }
 }
 

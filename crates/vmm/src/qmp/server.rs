@@ -71,7 +71,7 @@ pub struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     wait: bool,
-    _file: OwnFile,
+    _file: Option<OwnFile>,
 }
 
 /// What the thread and others share.
