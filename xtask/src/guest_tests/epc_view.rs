@@ -104,7 +104,8 @@ fn look(setup: &Setup, runtime: &str, machine: &mut Child) -> Result<()> {
     let listed: Value = serde_json::from_str(&cloister(&["ps", "--json"])?)?;
     ensure!(listed["name"] == "sh" && listed["pid"] == machine.id(), "{listed}");
     let report = cloister(&["epc", "sh", "--once"])?;
-    ensure!(report.contains(" 1 EINIT") && report.contains(" 8192 "), "{report}");
+    ensure!(report.starts_with("sh: ") && report.contains(" 1 EINIT"), "{report}");
+    ensure!(report.contains(" 8192 "), "{report}");
     let picture = cloister(&["epc", &machine.id().to_string(), "--svg", "-"])?;
     ensure!(picture.starts_with("<svg") && picture.contains("32 MiB"), "{picture}");
     Ok(())

@@ -8,6 +8,10 @@ use crate::report::PageMap;
 /// Height of what stands for rows that are left out.
 pub(super) const FOLD: usize = 20;
 
+/// Widths and heights of cells: the first that a section is not too high with, or the last.
+const SIDES: [usize; 3] = [16, 8, 4];
+const HEIGHT: usize = 256;
+
 /// A cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Cell {
@@ -60,9 +64,25 @@ impl Cells {
             let (first, end) = (place(run.first), place(run.first.saturating_add(run.count)));
             cells[first..end].iter_mut().for_each(|cell| cell.enclave = Some(run.enclave));
         }
-        let side = [16, 8].into_iter().find(|side| cells.len() * side * side <= width * 256);
-        let side = side.unwrap_or(4);
-        Self { cells, pages_per_cell: map.pages_per_cell, pages, columns: width / side, side }
+        let of_side = |side| (width / side, side);
+        let (columns, side) = of_side(SIDES[0]);
+        let mut new = Self { cells, pages_per_cell: map.pages_per_cell, pages, columns, side };
+        for side in SIDES {
+            (new.columns, new.side) = of_side(side);
+            if new.height() <= HEIGHT {
+                break;
+            }
+        }
+        new
+    }
+
+    /// Pixels of all rows.
+    fn height(&self) -> usize {
+        let height = |rows: &Rows| match rows.what {
+            Row::InUse => rows.count * self.side,
+            Row::Unused | Row::Unbacked => FOLD,
+        };
+        self.rows().iter().map(height).sum()
     }
 
     /// Bytes of a row.
@@ -138,7 +158,7 @@ mod tests {
 
     #[test]
     fn rows_without_pages_in_use_are_apart_where_that_saves_room() {
-        // Rows of 256 cells of 4 pixels.
+        // Of 256 cells, which are 4 rows of 16 pixels.
         let row = |letter: &str, rows: usize| letter.repeat(256 * rows);
         let text = [
             row("R", 1),
@@ -159,19 +179,36 @@ mod tests {
         assert_eq!(
             rows,
             [
-                (Row::InUse, 0, 7),
-                (Row::Unused, 7, 6),
-                (Row::Unbacked, 13, 30),
-                (Row::InUse, 43, 1),
-                (Row::Unbacked, 44, 20)
+                (Row::InUse, 0, 4),
+                (Row::Unbacked, 4, 20),
+                (Row::InUse, 24, 4),
+                (Row::Unused, 28, 24),
+                (Row::Unbacked, 52, 120),
+                (Row::InUse, 172, 1),
+                (Row::Unbacked, 173, 80)
             ]
         );
-        assert_eq!(cells.row_size(), 1 << 20);
+        assert_eq!(cells.row_size(), 64 << 12);
         assert_eq!(
             cells.rows().iter().map(|&rows| cells.pages(rows)).sum::<u64>(),
             text.len() as u64
         );
-        assert_eq!(cells.pages(cells.rows()[4]), 19 * 256 + 1);
+        assert_eq!(cells.pages(cells.rows()[6]), 79 * 64 + 1);
+    }
+
+    #[test]
+    fn cells_are_as_large_as_what_is_drawn_has_room_for() {
+        for (used, unused, side) in
+            [(1, 0, 16), (90, 16000, 16), (1024, 0, 16), (1025, 0, 8), (4097, 0, 4), (16384, 0, 4)]
+        {
+            let text = "R".repeat(used) + &"-".repeat(unused);
+
+            assert_eq!(Cells::new(&map(&text), text.len() as u64, 1024).side, side, "{used}");
+        }
+        // A row in use after each that is not: as high as can be.
+        let text = ("R".repeat(256) + &".".repeat(2048)).repeat(7);
+        let cells = Cells::new(&map(&text), text.len() as u64, 1024);
+        assert_eq!((cells.side, cells.height()), (8, 7 * (16 + FOLD)));
     }
 
     #[test]

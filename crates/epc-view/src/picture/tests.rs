@@ -48,24 +48,26 @@ fn every_page_is_a_cell_of_its_colour() {
     let svg = picture(std::slice::from_ref(&report));
 
     assert!(is_well_formed(&svg), "{svg}");
-    for (class, pages) in [
+    // Of the first section a cell has 8 pixels, and of the second 16.
+    for (class, first, second) in [
         // The enclaves, and the marks of their pages.
-        ("e0", 1 + 40 + 16 + 1037),
-        ("e1", 1),
-        ("secs", 2),
-        ("tcs", 4),
-        ("blocked", 16),
-        ("va", 5),
-        ("unused", 100 + 34),
-        ("trim", 0),
-        ("other", 0),
+        ("e0", 1 + 40 + 16 + 1037, 0),
+        ("e1", 1, 0),
+        ("secs", 2, 0),
+        ("tcs", 4, 0),
+        ("blocked", 16, 0),
+        ("va", 5, 0),
+        ("unused", 100, 34),
+        ("trim", 0, 0),
+        ("other", 0, 0),
     ] {
-        assert_eq!(area(&svg, class), pages * 16, "{class}");
+        assert_eq!(area(&svg, class), first * 8 * 8 + second * 16 * 16, "{class}");
     }
     for text in [
         "EPC of guest",
         "epc0: 64 MiB at guest physical 0x100000000",
-        "a cell is a page, a row 1 MiB",
+        "a cell is a page, a row 512 KiB",
+        "a cell is a page, a row 256 KiB",
         "REG 1089",
         "abababababab…  256 KiB, 43 pages, 4 threads inside",
         "(before EINIT, SECS at 0x100001000)",
@@ -79,13 +81,13 @@ fn every_page_is_a_cell_of_its_colour() {
 fn what_is_not_in_use_is_left_out_and_told_of_at_its_address() {
     let svg = picture(&[sample::report()]);
 
-    // 1200 cells are in 5 rows of 256.
-    assert_eq!(svg.matches(&format!(">{} pages not backed<", 16384 - 5 * 256)).count(), 1);
-    assert_eq!(svg.matches(&format!(">{} pages not backed<", 16384 - 256)).count(), 1);
+    // 1200 cells are in 10 rows of 128.
+    assert_eq!(svg.matches(&format!(">{} pages not backed<", 16384 - 10 * 128)).count(), 1);
+    assert_eq!(svg.matches(&format!(">{} pages not backed<", 16384 - 64)).count(), 1);
     let offsets: Vec<&str> =
         svg.split(">+0x").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
-    // Addresses are 16 pixels apart, and rows 4 high.
-    assert_eq!(offsets, ["0", "500000", "0"]);
+    // Addresses are 16 pixels apart, and rows 8 or 16 high.
+    assert_eq!(offsets, ["0", "100000", "200000", "300000", "400000", "500000", "0", "40000"]);
 }
 
 #[test]

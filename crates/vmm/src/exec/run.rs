@@ -102,7 +102,9 @@ pub unsafe fn run(
         initrd: Some(format!("/proc/self/fd/{}", archive.as_raw_fd()).into()),
         cmdline: if quiet { QUIET } else { LOUD }.to_owned(),
     };
-    let machine = MachineConfig { boot, no_reboot: true, ..config.machine.clone() };
+    let (name, started_by) = name(&config);
+    let machine =
+        MachineConfig { name: Some(name.clone()), boot, no_reboot: true, ..config.machine.clone() };
     let mut machine = Machine::new(machine).map_err(|error| error.complaint())?;
     drop(archive);
     let (streams, offered) = streams::pairs().map_err(refused("the host gives no sockets"))?;
@@ -119,12 +121,7 @@ pub unsafe fn run(
     let last_lines = LastLines::default();
     let output = console(&config.console, &last_lines)?;
 
-    let name = Path::new(&config.command[0]).file_name().unwrap_or(&config.command[0]);
-    let entry = match &config.container {
-        Some(container) => Entry::new(container.id.clone(), "oci", &config.machine),
-        None => Entry::new(name.to_string_lossy().into_owned(), "exec", &config.machine),
-    };
-    let mut registered = register.list(entry);
+    let mut registered = register.list(Entry::new(name, started_by, &config.machine));
     let monitor = registered.as_mut().and_then(Registered::take_monitor);
     let orders = match orders.map(Orders::await_start) {
         Some(Ok(Released::Started(orders))) => Some(orders),
@@ -193,6 +190,18 @@ pub unsafe fn run(
     let why = "the machine ended before the command did: the lines above are its last";
     let fix = "if it had too little memory, give it more";
     Err(Complaint::new(Setting::Memory, why, fix))
+}
+
+/// The machine's name, and the command of `cloister` that it is started with.
+fn name(config: &ExecConfig) -> (String, &'static str) {
+    match &config.container {
+        Some(container) => (container.id.clone(), "oci"),
+        None => {
+            let command = &config.command[0];
+            let name = Path::new(command).file_name().unwrap_or(command);
+            (name.to_string_lossy().into_owned(), "exec")
+        }
+    }
 }
 
 /// The exit code of what this signal has ended.
