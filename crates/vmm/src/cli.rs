@@ -9,7 +9,7 @@ mod wording;
 
 pub use exec::{ExecArgs, ExecArgsError, ShellArgs};
 pub use values::ValueError;
-pub(crate) use values::on_or_off;
+pub(crate) use values::{on_or_off, parse_accelerator};
 pub use wording::{ExecWording, OciWording, RunWording};
 
 use std::any::TypeId;
@@ -37,10 +37,7 @@ use crate::qmp::Listen;
 use crate::seed::SeedArgs;
 use crate::shares::ShareConfig;
 use crate::vsock::VsockConfig;
-use values::{
-    parse_accelerator, parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox,
-    parse_translate,
-};
+use values::{parse_epc_quota, parse_epc_reserve, parse_memory, parse_sandbox, parse_translate};
 
 /// What `--version` says: which commit was built, and what the build has (+) and has not (-).
 const VERSION: &str = concat!(

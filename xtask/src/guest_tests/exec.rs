@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::Setup;
+use crate::apt::Archive;
 use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -255,6 +256,46 @@ pub(super) fn enclave(setup: &Setup) -> Result<()> {
     ensure!(
         output.status.code() == Some(0) && written.contains(mrenclave),
         "{written}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The same under KVM: that of a machine with VMX and SGX, in which `cloister exec` runs. Its KVM has SGX for guests,
+/// and then it has not.
+pub(super) fn enclave_under_kvm(setup: &Setup) -> Result<()> {
+    const TEST: &str = "exec-kvm";
+    let folder = put_demo(setup, TEST)?;
+    let kernel = Path::new(&setup.kernel()).canonicalize()?;
+    // With its modules. Both may be where the machine has something else.
+    let package = kernel.parent().and_then(Path::parent).context("no package")?;
+    fs::copy(setup.program()?, folder.join("cloister"))?;
+    fs::copy(
+        Archive::open()?.unpacked("busybox-static")?.join("bin/busybox"),
+        folder.join("busybox"),
+    )?;
+    let script = format!(
+        "modules={package}/lib/modules/$(uname -r)/kernel
+         for module in virt/lib/irqbypass arch/x86/kvm/kvm; do
+             ./busybox insmod $modules/$module.ko || exit
+         done
+         for sgx in 1 0; do
+             ./busybox insmod $modules/arch/x86/kvm/kvm-intel.ko sgx=$sgx || exit
+             ./cloister exec --accel kvm --kernel {kernel} --user root -- \
+                 sh -c 'ln -s $PWD /enclave && exec ./enclave-demo' || exit
+             ./busybox rmmod kvm-intel
+         done",
+        package = package.display(),
+        kernel = kernel.display()
+    );
+    let package = package.display().to_string();
+    let options = ["--cpu", "host,+vmx", "--memory", "3G", "--user", "root", "--ro", &package];
+    let output = run(setup, TEST, &options, &["sh", "-c", &script])?;
+    let written = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.code() == Some(0) && written.matches("enclave-demo: done").count() == 2,
+        "{}: {written}{}",
+        output.status,
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())

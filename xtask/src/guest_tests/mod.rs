@@ -239,6 +239,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     long("under_kvm_100_resets_with_enclaves_leak_nothing", |setup| {
         nested::many_reboots(setup, By::Cloister)
     }),
+    test("under_kvm_exec_runs_an_enclave_of_the_host", exec::enclave_under_kvm),
     alone("under_kvm_the_line_of_the_2021_series_runs_an_enclave", nested::series),
     alone("under_kvm_sections_are_on_the_nodes_of_qemus_options", nested::nodes),
     long("under_kvm_200_machines_leave_all_of_the_epc", nested::many_machines),

@@ -10,9 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use thiserror::Error;
 
-use super::values::on_or_off;
+use super::values::{ValueError, on_or_off, parse_accelerator};
 use super::wording::ExecWording;
-use crate::accel::Choice;
 use crate::attestation::Certified;
 use crate::complaint::{Setting, Wording as _};
 use crate::config::{
@@ -85,6 +84,10 @@ pub(crate) struct MachineArgs {
         allow_hyphen_values = true
     )]
     cpu: String,
+    /// What executes the processors: this program (soft), the host's KVM (kvm), or KVM where it does well
+    /// (auto; see cloister info)
+    #[arg(long, value_name = "auto|kvm|soft", default_value = "soft")]
+    accel: String,
     /// Directory of the SGX platform whose keys enclaves get, created on first use
     /// [default: a platform that ends with the machine]
     #[arg(long, value_name = "DIR")]
@@ -183,6 +186,9 @@ pub enum ExecArgsError {
     /// There is no working directory.
     #[error("the current folder is gone: change to one that is there")]
     NoDirectory,
+    /// A value that is as for `cloister run`.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// A value that is as in QEMU.
     #[error(transparent)]
     Shared(#[from] QemuError),
@@ -253,7 +259,7 @@ impl MachineArgs {
             launch_key: None,
             platform: self.platform.clone(),
             no_reboot: true,
-            accelerator: Choice::Soft,
+            accelerator: parse_accelerator(&self.accel)?,
             translate: Translate::On,
         };
         machine.layout().map_err(ExecArgsError::Config)?;
@@ -427,6 +433,7 @@ mod tests {
             ("--cpu host,-sgx", "--cpu: -sgx takes SGX away and --epc gives it EPC"),
             ("--user alice", "--user: \"alice\" is not a user: write root, UID or UID:GID"),
             ("--user -1", "--user: \"-1\" is not a user"),
+            ("--accel hvf", "--accel: it is auto, kvm or soft, not \"hvf\""),
             ("--timeout never", "--timeout: \"never\" is not a time: write a number"),
             ("--timeout 0", "--timeout: \"0\" is not a time"),
             ("--env =x", "--env: \"=x\" names no variable: write NAME or NAME=VALUE"),

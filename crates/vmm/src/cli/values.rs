@@ -132,7 +132,7 @@ pub(crate) fn on_or_off(text: &str) -> Option<bool> {
 }
 
 /// Reads the value of `--accel`.
-pub(super) fn parse_accelerator(text: &str) -> Result<Choice, ValueError> {
+pub(crate) fn parse_accelerator(text: &str) -> Result<Choice, ValueError> {
     match text {
         "auto" => Ok(Choice::Auto),
         "kvm" => Ok(Choice::Kvm),

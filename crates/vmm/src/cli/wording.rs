@@ -67,6 +67,7 @@ impl Wording for ExecWording {
             Setting::Memory => "--memory",
             Setting::Cpus => "--cpus",
             Setting::Cpu => "--cpu",
+            Setting::Accelerator => "--accel",
             Setting::Share | Setting::Disk => "--root",
             Setting::Network => "--net",
             Setting::Epc => "--epc",
@@ -100,6 +101,7 @@ impl Wording for OciWording {
         Some(match setting {
             Setting::Kernel => "--kernel",
             Setting::Platform => "--platform",
+            Setting::Accelerator => "--accel",
             Setting::Share => "config.json",
             Setting::Memory => "cloister.memory",
             Setting::Cpus => "cloister.cpus",

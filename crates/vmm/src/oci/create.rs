@@ -15,7 +15,7 @@ use super::console::Terminal;
 use super::log::{Log, time};
 use super::state::{Containers, State, absolute, begun};
 use super::{CreateArgs, FAILURE, OciArgs, annotations, sandbox};
-use crate::cli::OciWording;
+use crate::cli::{OciWording, parse_accelerator};
 use crate::complaint::Wording as _;
 use crate::daemon::{self, Side};
 use crate::exec::{self, ExecConfig, Fetched, Kernel, KernelConsole, Orders};
@@ -121,6 +121,7 @@ fn config(
     }
     let mut machine = annotations::machine(spec)?;
     machine.platform.clone_from(&args.platform);
+    machine.accelerator = parse_accelerator(&args.accel).map_err(|error| error.to_string())?;
     let config = ExecConfig {
         command: process.args.iter().map(Into::into).collect(),
         machine,

@@ -49,6 +49,9 @@ pub struct OciArgs {
     /// Directory of the SGX platform of all containers [default: each has one that ends with it]
     #[arg(long, value_name = "DIR")]
     platform: Option<PathBuf>,
+    /// What executes the processors: this program (soft), the host's KVM (kvm), or KVM where it does well (auto)
+    #[arg(long, value_name = "auto|kvm|soft", default_value = "soft")]
+    accel: String,
     /// Confine the processes to the system calls they need: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]
     sandbox: String,
