@@ -24,7 +24,7 @@ use cloister_vmm::own_file::start_keeper;
 use cloister_vmm::pidfile::PidFile;
 use cloister_vmm::qemu::{self, QemuWording, Request};
 use cloister_vmm::qmp::{Context, Listen, Server, Socket};
-use cloister_vmm::register::{Register, Registered};
+use cloister_vmm::register::{Entry, Register, Registered};
 use cloister_vmm::sandbox::{Inherited, Sandbox, ThreadKind, forget_environment, turn_off};
 use cloister_vmm::shares::{FileServer, Folder, ShareConfig};
 use cloister_vmm::standard::{complain, print};
@@ -221,6 +221,7 @@ fn start(
     let silent_kernel = invocation.silent_kernel();
     let entry = invocation.entry(command);
     let mut machine = Machine::new(invocation.machine).map_err(|error| error.complaint())?;
+    let entry = Entry { accel: machine.accelerator().name().to_owned(), ..entry };
     for (share, server) in invocation.shares.iter().zip(servers) {
         let attached = machine.attach_file_system(share.tag.clone(), server.socket());
         attached.map_err(|error| error.complaint())?;

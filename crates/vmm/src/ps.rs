@@ -32,20 +32,22 @@ fn json(machines: &[Entry]) -> String {
 }
 
 fn table(machines: &[Entry], now: u64) -> String {
-    const HEAD: [&str; 8] = ["PID", "NAME", "COMMAND", "UP", "CPUS", "MEMORY", "EPC", "MONITOR"];
+    const HEAD: [&str; 9] =
+        ["PID", "NAME", "COMMAND", "UP", "ACCEL", "CPUS", "MEMORY", "EPC", "MONITOR"];
     let row = |machine: &Entry| {
         [
             machine.pid.to_string(),
             machine.name.escape_debug().to_string(),
             machine.command.escape_debug().to_string(),
             duration(now.saturating_sub(machine.started)),
+            machine.accel.escape_debug().to_string(),
             machine.cpus.to_string(),
             format_size(machine.memory),
             if machine.epc == 0 { "-".to_owned() } else { format_size(machine.epc) },
             machine.qmp.first().map_or("-".to_owned(), |path| path.escape_debug().to_string()),
         ]
     };
-    let rows: Vec<[String; 8]> =
+    let rows: Vec<[String; 9]> =
         [HEAD.map(str::to_owned)].into_iter().chain(machines.iter().map(row)).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -80,6 +82,7 @@ mod tests {
             name: name.into(),
             command: "run".into(),
             started: 1000,
+            accel: "soft".into(),
             cpus: 2,
             memory: 512 << 20,
             epc: 0,
@@ -94,11 +97,11 @@ mod tests {
 
         assert_eq!(
             text,
-            "PID    NAME  COMMAND  UP     CPUS  MEMORY  EPC  MONITOR\n\
-             7      a\\nb  run      1h02m  2     512M    -    -\n\
-             12345  web   run      1h02m  2     512M    64M  /run/q\n"
+            "PID    NAME  COMMAND  UP     ACCEL  CPUS  MEMORY  EPC  MONITOR\n\
+             7      a\\nb  run      1h02m  soft   2     512M    -    -\n\
+             12345  web   run      1h02m  soft   2     512M    64M  /run/q\n"
         );
-        assert_eq!(table(&[], 0), "PID  NAME  COMMAND  UP  CPUS  MEMORY  EPC  MONITOR\n");
+        assert_eq!(table(&[], 0), "PID  NAME  COMMAND  UP  ACCEL  CPUS  MEMORY  EPC  MONITOR\n");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Entry {
     pub command: String,
     /// When, in seconds since 1970.
     pub started: u64,
+    /// What executes its processors, as `--accel` calls it.
+    pub accel: String,
     /// Number of processors.
     pub cpus: u32,
     /// Bytes of RAM.
@@ -47,7 +49,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// This process's entry, of a machine without monitors.
+    /// This process's entry, of a machine without monitors on software processors.
     #[must_use]
     pub fn new(name: String, command: &str, machine: &MachineConfig) -> Self {
         Self {
@@ -55,6 +57,7 @@ impl Entry {
             name,
             command: command.to_owned(),
             started: now(),
+            accel: "soft".to_owned(),
             cpus: machine.cpus,
             memory: machine.ram,
             epc: machine.epc.iter().map(|section| section.size).sum(),
@@ -260,6 +263,7 @@ mod tests {
             name: format!("machine-{pid}"),
             command: "run".into(),
             started: 1000 - u64::from(pid),
+            accel: "soft".into(),
             cpus: 2,
             memory: 1 << 30,
             epc: 64 << 20,

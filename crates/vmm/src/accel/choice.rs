@@ -107,6 +107,15 @@ impl fmt::Display for PassedOver {
 }
 
 impl Accelerator {
+    /// How the option calls it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Soft(_) => "soft",
+            Self::Kvm(..) => "kvm",
+        }
+    }
+
     /// What executes the machine that `config` asks for.
     ///
     /// # Errors

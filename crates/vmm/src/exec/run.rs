@@ -121,7 +121,9 @@ pub unsafe fn run(
     let last_lines = LastLines::default();
     let output = console(&config.console, &last_lines)?;
 
-    let mut registered = register.list(Entry::new(name, started_by, &config.machine));
+    let accel = machine.accelerator().name().to_owned();
+    let entry = Entry { accel, ..Entry::new(name, started_by, &config.machine) };
+    let mut registered = register.list(entry);
     let monitor = registered.as_mut().and_then(Registered::take_monitor);
     let orders = match orders.map(Orders::await_start) {
         Some(Ok(Released::Started(orders))) => Some(orders),
