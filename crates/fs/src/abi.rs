@@ -50,10 +50,12 @@ pub(crate) mod opcode {
 }
 
 /// Flags of INIT that are agreed to where the guest offers them: reads ahead, writes of more than a page,
-/// data that are read again when a file's time changed, entries of folders with their attributes where the guest then
-/// asks for these, folders that are read in parallel, messages of [`MAX_IO`], targets of links that are kept.
-pub(crate) const INIT_FLAGS: u32 =
-    1 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 18 | 1 << 22 | 1 << 23;
+/// data that are read again when a file's time changed, entries of folders with their attributes, folders that are
+/// read in parallel, messages of [`MAX_IO`], targets of links that are kept.
+///
+/// Attributes come with all entries and not where the guest has asked for those of others (`FUSE_READDIRPLUS_AUTO`): programs
+/// read the whole of a folder first, so that most entries would come without.
+pub(crate) const INIT_FLAGS: u32 = 1 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 18 | 1 << 22 | 1 << 23;
 
 /// `FOPEN_KEEP_CACHE`, `FOPEN_CACHE_DIR`.
 pub(crate) const KEEP_CACHE: u32 = 1 << 1;
