@@ -1,6 +1,7 @@
 //! The root that the command sees: the host's, under an overlay in RAM, with folders of its own.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ const PARTITIONS: u32 = 128;
 const PROGRAMS: [&str; 3] = ["usr/bin", "bin", "sbin"];
 /// Where the root is made.
 pub(crate) const NEW: &str = "/new";
+/// The machine's name, unless it is a container's.
+const NAME: &str = "cloister";
 /// The share that is the root.
 const ROOT: &str = "root";
 
@@ -48,7 +51,7 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
         None => furnish(settings)?,
     }
     system::bring_loopback_up();
-    system::set_host_name(settings.host_name.as_deref().unwrap_or("cloister"));
+    system::set_host_name(settings.host_name.as_deref().unwrap_or(NAME));
     doing("go to the new root", system::move_root(NEW))
 }
 
@@ -82,7 +85,31 @@ fn furnish(settings: &Settings) -> Result<(), String> {
             system::bind(source.as_ref(), &place, libc::MS_NOSUID | libc::MS_NODEV),
         )?;
     }
-    open_enclave_devices(settings);
+    open_devices(settings);
+    // A root that has something else there keeps it.
+    let _ = name_itself();
+    // As a system's own init does: programs that ping have the right by an attribute of their file on the host, which
+    // is not seen here. A kernel that lacks it pings less.
+    let _ = fs::write("/new/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    Ok(())
+}
+
+/// Has programs find the machine's name and its address. The host's files may be links to what is not here.
+fn name_itself() -> io::Result<()> {
+    let hosts = fs::read_to_string(format!("{NEW}/etc/hosts"));
+    let mut hosts = hosts.unwrap_or_else(|_| "127.0.0.1 localhost\n::1 localhost\n".to_owned());
+    if !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    hosts += &format!("127.0.1.1 {NAME}\n");
+    fs::create_dir_all(format!("{NEW}/etc"))?;
+    for (name, contents) in [("hosts", hosts), ("hostname", format!("{NAME}\n"))] {
+        let path = format!("{NEW}/etc/{name}");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => fs::write(path, contents)?,
+        }
+    }
     Ok(())
 }
 
@@ -114,9 +141,11 @@ fn disk() -> Result<String, String> {
     Err("the disk has no root: no file system that this kernel knows has programs".to_owned())
 }
 
-/// Lets every user have enclaves, and the provisioning key where the machine has it.
-fn open_enclave_devices(settings: &Settings) {
-    for (name, open) in [("sgx_enclave", true), ("sgx_provision", settings.provisioning)] {
+/// Lets every user have enclaves, the provisioning key where the machine has it, and what udev gives to all.
+fn open_devices(settings: &Settings) {
+    for (name, open) in
+        [("sgx_enclave", true), ("sgx_provision", settings.provisioning), ("fuse", true)]
+    {
         if open {
             // A machine without SGX has none.
             let _ =

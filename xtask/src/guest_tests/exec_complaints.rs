@@ -91,14 +91,15 @@ pub(super) fn files(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// Each part of the machine that commands expect to write, or to load code from.
+/// Each part of the machine that commands expect to write, to load code from, or to be named by.
 pub(super) fn places(setup: &Setup) -> Result<()> {
     let script = "touch /tmp/x /run/x /dev/shm/x && test -r /etc/resolv.conf -o ! -h /etc/resolv.conf && echo written
-                  grep -q ' /dev devtmpfs .*noexec' /proc/mounts || echo executable";
+                  grep -q ' /dev devtmpfs .*noexec' /proc/mounts || echo executable
+                  getent hosts $(uname -n) | tr -s ' '; cat /etc/hostname /proc/sys/net/ipv4/ping_group_range";
     check(
         &run(setup, "exec-places", &["--user", "root"], &["sh", "-c", script])?,
         0,
-        "written\nexecutable\n",
+        "written\nexecutable\n127.0.1.1 cloister\ncloister\n0\t2147483647\n",
         "",
     )
 }
