@@ -13,7 +13,7 @@ use crate::apt::Archive;
 use crate::dist::Dist;
 use crate::image::hex;
 use crate::kernel::{self, Kernel};
-use crate::{debian, process};
+use crate::{debian, process, repository};
 
 /// What differs after any installation, the records of dpkg itself and caches, what differs after any
 /// machine, its entry in the list of the user's machines, which the next one removes, and the kernel, which stays for
@@ -86,7 +86,21 @@ pub(super) fn package(setup: &Setup) -> Result<()> {
     let after = files(&root)?;
     let left: Vec<_> = after.symmetric_difference(&before).collect();
     ensure!(left.is_empty(), "the package leaves or takes {left:?}");
+    runner(&root, &name)?;
     fs::remove_dir_all(&root)?;
+    Ok(())
+}
+
+/// The script of the examples for GitHub Actions and GitLab CI does its work, as in the container of a runner, and passes the
+/// command's exit code on.
+fn runner(root: &Path, package: &Path) -> Result<()> {
+    fs::copy(repository::root().join("docs/ci/enclave-tests.sh"), root.join("enclave-tests.sh"))?;
+    // The namespace has no other user.
+    fs::write(root.join("etc/apt/apt.conf.d/test"), "APT::Sandbox::User \"root\";\n")?;
+    let package = package.to_string_lossy();
+    let command = "test -c /dev/sgx_enclave && echo tested; exit 9";
+    let ran = enter(root, &["sh", "/enclave-tests.sh", &package, "sh", "-c", command])?;
+    ensure!(ran.status.code() == Some(9) && text(&ran).ends_with("tested\n"), "{ran:?}");
     Ok(())
 }
 
