@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,10 +62,16 @@ pub(super) fn many_machines(setup: &Setup) -> Result<()> {
     // Not the test's folder: sockets are made here, and their paths must be short.
     let temporary = std::env::temp_dir().join(format!("cloister-many-{}", std::process::id()));
     fs::create_dir(&temporary)?;
+    // A copy, by which its processes are told from others'.
+    let program = setup.path("exec-many-program");
+    fs::copy(setup.program()?, &program)?;
+    let program = program.canonicalize()?;
     let start = |number: usize| -> Result<Child> {
         let script = format!("echo {number}; exit {number}");
-        let mut exec = exec(setup, "exec-many", &MEMORY, &["sh", "-c", &script])?;
-        Ok(exec.env("TMPDIR", &temporary).spawn()?)
+        let exec = exec(setup, "exec-many", &MEMORY, &["sh", "-c", &script])?;
+        let mut copy = Command::new(&program);
+        copy.args(exec.get_args()).current_dir(setup.path("exec-many")).env("TMPDIR", &temporary);
+        Ok(copy.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     };
     let machines: Vec<Child> = (0..MACHINES).map(start).collect::<Result<_>>()?;
     for (number, machine) in machines.into_iter().enumerate() {
@@ -79,7 +85,7 @@ pub(super) fn many_machines(setup: &Setup) -> Result<()> {
         let moment = Duration::from_millis(number as u64 * 97 % 4000);
         thread::sleep(moment.saturating_sub(begun.elapsed()));
         if number == 0 {
-            ensure!(!processes_of(setup.program()?, &temporary)?.is_empty(), "none is seen");
+            ensure!(!processes_of(&program)?.is_empty(), "none is seen");
         }
         machine.kill()?;
     }
@@ -87,7 +93,7 @@ pub(super) fn many_machines(setup: &Setup) -> Result<()> {
     machines.iter_mut().try_for_each(|machine| machine.wait().map(drop))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = processes_of(setup.program()?, &temporary)?;
+        let left = processes_of(&program)?;
         if left.is_empty() {
             break;
         }
@@ -100,17 +106,13 @@ pub(super) fn many_machines(setup: &Setup) -> Result<()> {
     Ok(fs::remove_dir(&temporary)?)
 }
 
-/// Processes that run `program` and were started with `temporary` as TMPDIR.
-fn processes_of(program: &Path, temporary: &Path) -> Result<Vec<String>> {
-    let program = program.canonicalize()?;
-    let mark = format!("TMPDIR={}", temporary.display());
+/// Processes that run `program`.
+fn processes_of(program: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?.path();
         // Others' processes, and those that end meanwhile, are not to be read.
-        let runs = fs::read_link(entry.join("exe")).is_ok_and(|exe| exe == program);
-        let environment = fs::read(entry.join("environ")).unwrap_or_default();
-        if runs && environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes()) {
+        if fs::read_link(entry.join("exe")).is_ok_and(|exe| exe == program) {
             found.push(entry.display().to_string());
         }
     }
