@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn on_terminal(setup: &Setup, name: &str, line: &str) -> Result<Command> {
 
 /// A command on a terminal has one of its size, and the user's is as before when the time is up.
 pub(super) fn terminal(setup: &Setup) -> Result<()> {
-    let line = "stty rows 33 cols 77; EXEC --timeout 1 -- sh -c 'tty; stty size; echo begun >&2; sleep 100'
+    let line = "stty rows 33 cols 77; EXEC --timeout 5 -- sh -c 'tty; stty size; echo begun >&2; sleep 100'
                 echo code $?; stty -a";
     let printed = process::capture(&mut on_terminal(setup, "exec-terminal", line)?)?;
     // Some versions of script write what they were given for input first.
@@ -49,6 +49,27 @@ pub(super) fn early_key(setup: &Setup) -> Result<()> {
     // In raw mode from about now on, and before any command runs.
     thread::sleep(Duration::from_millis(300));
     keys.write_all(b"\x03")?;
+    interrupted(child)
+}
+
+/// A command that heeds nothing is ended by a key that it cannot keep from the user.
+pub(super) fn late_key(setup: &Setup) -> Result<()> {
+    let deaf = "EXEC -- sh -c \"trap '' INT QUIT TERM HUP; stty -isig; echo ready; sleep 60\"";
+    let mut script = on_terminal(setup, "exec-late-key", deaf)?;
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut keys = child.stdin.take().context("no input")?;
+    let mut output = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let ready = output.by_ref().map_while(Result::ok).any(|line| line.starts_with("ready"));
+    ensure!(ready, "the command did not run");
+    keys.write_all(b"\x03\x1c\x03\x03")?;
+    thread::sleep(Duration::from_millis(300));
+    ensure!(child.try_wait()?.is_none(), "the command heeds signals");
+    keys.write_all(b"\x1d\x1d\x1d")?;
+    interrupted(child)
+}
+
+/// The machine ends soon, as by SIGINT.
+fn interrupted(mut child: Child) -> Result<()> {
     let start = Instant::now();
     let status = child.wait()?;
     ensure!(status.code() == Some(128 + 2), "{status}");

@@ -9,6 +9,7 @@ mod container;
 mod fetch;
 mod initramfs;
 mod kernel;
+mod keys;
 mod orders;
 mod packages;
 mod run;

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use libc::{ENOENT, SIGINT, SIGQUIT, SIGWINCH, c_int, c_void, siginfo_t};
+use libc::{ENOENT, SIGINT, SIGWINCH, c_int, c_void, siginfo_t};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 use vmm_sys_util::signal::register_signal_handler;
 
+use super::keys::Keys;
 use super::orders;
 use super::run::terminal_size;
 use super::streams::{Offered, Streams, copy, write_all};
@@ -23,9 +24,6 @@ use crate::sandbox::{Sandbox, ThreadKind};
 use crate::standard::complain;
 use crate::terminal::{self, SIGNALLED};
 
-/// Ctrl-C and Ctrl-\.
-const INTERRUPT: u8 = 3;
-const QUIT: u8 = 0x1c;
 /// A second SIGINT within this time ends the machine.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 /// How long a machine may take to reach the command: many times what a busy host needs.
@@ -68,10 +66,14 @@ impl Session {
         let Streams { control: guest, input, output, errors } = streams;
         let (guest, end) = (Arc::new(guest), Arc::new(Mutex::new(None)));
         let stream = |name, body| spawn(name, ThreadKind::Stream, sandbox, body);
-        let keys = Keys { terminal, control: control.clone(), offered: offered.clone() };
+        let mut keys = terminal.then(|| Keys::new(control.clone(), offered.clone()));
         let read = move || {
             // What the command does not read is its own affair.
-            let _ = copy(&stdin(), &input, |bytes| keys.see(bytes));
+            let _ = copy(&stdin(), &input, |bytes| {
+                if let Some(keys) = &mut keys {
+                    keys.see(bytes);
+                }
+            });
         };
         stream("input", Box::new(read))?;
         let unwritten = |name| {
@@ -167,29 +169,6 @@ impl Session {
     /// Why the machine was told to end, if it was.
     pub(super) fn end(&self) -> Option<End> {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keys that end a command that does not run yet: of a terminal in raw mode, which makes no signals of them.
-struct Keys {
-    terminal: bool,
-    control: Control,
-    offered: Arc<Offered>,
-}
-
-impl Keys {
-    fn see(&self, bytes: &[u8]) {
-        if !self.terminal || self.offered.is_reached() {
-            return;
-        }
-        let signal = bytes.iter().find_map(|byte| match *byte {
-            INTERRUPT => Some(SIGINT),
-            QUIT => Some(SIGQUIT),
-            _ => None,
-        });
-        if let Some(signal) = signal {
-            self.control.quit_for(signal);
-        }
     }
 }
 
