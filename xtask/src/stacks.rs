@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::guest_tests::{Setup, gramine, pce, qvl};
+use crate::guest_tests::{Setup, gramine, pce, qvl, sdk};
 use crate::image::{Contents, Image};
 use crate::machine::Machine;
 use crate::{process, testing};
@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Folder with libsgx_pce_logic.so.1, the libraries that it loads, and Intel's signed enclave
     #[arg(long, value_name = "DIR")]
     pce: Option<PathBuf>,
+    /// Folder that Intel's SDK was installed to, such as /opt/intel/sgxsdk, with samples built in hardware mode
+    #[arg(long, value_name = "DIR")]
+    sdk: Option<PathBuf>,
 }
 
 /// A test with what it needs.
@@ -34,11 +37,13 @@ type Test = fn(&Setup, &Path) -> Result<()>;
 /// # Errors
 /// Tests that failed, or what kept them from running.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let all: [(&str, &Option<PathBuf>, Test); 4] = [
+    let all: [(&str, &Option<PathBuf>, Test); 6] = [
         ("gramines_quote_is_accepted_under_its_root_alone", &options.gramine, gramine::quote),
         ("gramines_enclaves_of_one_root_talk_by_ra_tls", &options.gramine, gramine::ra_tls),
         ("intels_qvl_gives_each_quote_its_verdict", &options.qvl, qvl::verdicts),
         ("intels_pce_signs_with_the_certified_key", &options.pce, pce::signature),
+        ("intels_samples_run_in_hardware_mode", &options.sdk, sdk::samples),
+        ("intels_quote_sample_is_accepted_under_its_root_alone", &options.sdk, sdk::quote),
     ];
     let image = Image::get(Contents::Tests)?;
     let setup = Setup::new(Machine::build(testing::PROFILE)?, image, None, false)?;

@@ -29,6 +29,7 @@ pub(crate) mod qvl;
 mod race;
 mod random;
 mod rules;
+pub(crate) mod sdk;
 mod setup;
 mod sgx;
 mod shares;
