@@ -37,13 +37,12 @@ type Test = fn(&Setup, &Path) -> Result<()>;
 /// # Errors
 /// Tests that failed, or what kept them from running.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let all: [(&str, &Option<PathBuf>, Test); 6] = [
+    let all: [(&str, &Option<PathBuf>, Test); 5] = [
         ("gramines_quote_is_accepted_under_its_root_alone", &options.gramine, gramine::quote),
         ("gramines_enclaves_of_one_root_talk_by_ra_tls", &options.gramine, gramine::ra_tls),
         ("intels_qvl_gives_each_quote_its_verdict", &options.qvl, qvl::verdicts),
         ("intels_pce_signs_with_the_certified_key", &options.pce, pce::signature),
         ("intels_samples_run_in_hardware_mode", &options.sdk, sdk::samples),
-        ("intels_quote_sample_is_accepted_under_its_root_alone", &options.sdk, sdk::quote),
     ];
     let image = Image::get(Contents::Tests)?;
     let setup = Setup::new(Machine::build(testing::PROFILE)?, image, None, false)?;

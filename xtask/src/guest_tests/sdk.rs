@@ -1,7 +1,7 @@
 //! Samples of Intel's SDK, which the user has built, under `cloister exec` (docs/stacks/intel-sdk.md).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -81,25 +81,21 @@ const QUOTE_GENERATION: Sample = Sample {
 const SIMULATION: &str = "libsgx_urts_sim";
 
 impl Sample {
-    /// The folder with its program, if it was built.
-    fn find(&self, sdk: &Path) -> Result<Option<PathBuf>> {
-        let folder = sdk.join("SampleCode").join(self.name).join(self.built);
-        let program = folder.join(self.program);
+    /// Copies what was built of it, the program and its enclaves, to a folder of the test's; false where there is none.
+    fn copy(&self, setup: &Setup, sdk: &Path) -> Result<bool> {
+        let built = sdk.join("SampleCode").join(self.name).join(self.built);
+        let program = built.join(self.program);
         if !program.exists() {
-            return Ok(None);
+            return Ok(false);
         }
         let code = fs::read(&program).with_context(|| program.display().to_string())?;
         let simulated = code.windows(SIMULATION.len()).any(|part| part == SIMULATION.as_bytes());
         ensure!(
             !simulated,
-            "--sdk: {} was built for simulation; build it with SGX_MODE=HW",
+            "--sdk: {} was built for simulation: build it with SGX_MODE=HW",
             program.display()
         );
-        Ok(Some(folder))
-    }
 
-    /// Copies the program and its enclaves to a folder of the test's.
-    fn copy(&self, setup: &Setup, built: &Path) -> Result<()> {
         let folder = setup.path(self.name);
         fs::create_dir_all(&folder)?;
         for entry in fs::read_dir(built)? {
@@ -110,18 +106,12 @@ impl Sample {
                 fs::copy(&path, folder.join(name)).with_context(|| path.display().to_string())?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Runs the copy in a machine.
-    fn run(&self, setup: &Setup, sdk: &Path, options: &[&str]) -> Result<Output> {
-        let library = sdk.join("lib64").display().to_string();
-        let variable = format!("LD_LIBRARY_PATH={library}");
-        let options = [&["--ro", &library, "--env", &variable], options].concat();
-        run(setup, self.name, &options, &[&format!("./{}", self.program)])
-    }
-
-    fn check(&self, output: &Output) -> Result<()> {
+    /// Runs the copy in a machine, and checks how it ends.
+    fn run(&self, setup: &Setup, sdk: &Path, options: &[&str]) -> Result<()> {
+        let output = self.output(setup, sdk, options)?;
         let written = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", self.name);
         for line in self.lines {
@@ -129,42 +119,49 @@ impl Sample {
         }
         Ok(())
     }
+
+    fn output(&self, setup: &Setup, sdk: &Path, options: &[&str]) -> Result<Output> {
+        let library = sdk.join("lib64").display().to_string();
+        let variable = format!("LD_LIBRARY_PATH={library}");
+        let options = [&["--ro", &library, "--env", &variable], options].concat();
+        run(setup, self.name, &options, &[&format!("./{}", self.program)])
+    }
 }
 
 /// Samples that were built do as they say, and SampleEnclave does not with an enclave that was changed.
 pub(crate) fn samples(setup: &Setup, sdk: &Path) -> Result<()> {
-    let sdk = installed(sdk)?;
-    let Some(built) = SAMPLE_ENCLAVE.find(&sdk)? else {
+    let sdk = fs::canonicalize(sdk).with_context(|| format!("--sdk {}", sdk.display()))?;
+    if !SAMPLE_ENCLAVE.copy(setup, &sdk)? {
         let folder = sdk.join("SampleCode").join(SAMPLE_ENCLAVE.name);
         bail!("--sdk: there is no app in {}: build it with make", folder.display());
-    };
-    SAMPLE_ENCLAVE.copy(setup, &built)?;
-    SAMPLE_ENCLAVE.check(&SAMPLE_ENCLAVE.run(setup, &sdk, &[])?)?;
+    }
+    SAMPLE_ENCLAVE.run(setup, &sdk, &[])?;
     changed(setup, &sdk)?;
     for sample in OTHERS {
-        match sample.find(&sdk)? {
-            Some(built) => {
-                sample.copy(setup, &built)?;
-                sample.check(&sample.run(setup, &sdk, &[])?)?;
-            }
-            None => absent(&sample),
+        if sample.copy(setup, &sdk)? {
+            sample.run(setup, &sdk, &[])?;
+        } else {
+            absent(&sample);
         }
+    }
+    if QUOTE_GENERATION.copy(setup, &sdk)? {
+        quote(setup, &sdk)?;
+    } else {
+        absent(&QUOTE_GENERATION);
     }
     Ok(())
 }
 
+fn absent(sample: &Sample) {
+    println!("           {} is not built", sample.name);
+}
+
 /// What Intel's libraries have quoted at the machine's AESM socket is accepted under the platform's root alone.
-pub(crate) fn quote(setup: &Setup, sdk: &Path) -> Result<()> {
-    let sdk = installed(sdk)?;
-    let Some(built) = QUOTE_GENERATION.find(&sdk)? else {
-        absent(&QUOTE_GENERATION);
-        return Ok(());
-    };
-    QUOTE_GENERATION.copy(setup, &built)?;
+fn quote(setup: &Setup, sdk: &Path) -> Result<()> {
     let (own, other) = (certified(setup, "own")?, certified(setup, "other")?);
     // With the variable set, Intel's library does not load quoting enclaves of its own.
     let options = ["--attest", "--platform", &own, "--env", "SGX_AESM_ADDR=1"];
-    QUOTE_GENERATION.check(&QUOTE_GENERATION.run(setup, &sdk, &options)?)?;
+    QUOTE_GENERATION.run(setup, sdk, &options)?;
 
     let quote = setup.path(QUOTE_GENERATION.name).join("quote.dat");
     let accepted = verdict(setup, &quote, &own, &["--debug"])?;
@@ -172,14 +169,6 @@ pub(crate) fn quote(setup: &Setup, sdk: &Path) -> Result<()> {
     let elsewhere = verdict(setup, &quote, &other, &["--debug"])?;
     ensure!(elsewhere.is_err(), "{elsewhere:?}");
     Ok(())
-}
-
-fn installed(sdk: &Path) -> Result<PathBuf> {
-    fs::canonicalize(sdk).with_context(|| format!("--sdk {}", sdk.display()))
-}
-
-fn absent(sample: &Sample) {
-    println!("           {} is not built", sample.name);
 }
 
 /// EINIT finds another measurement than the signed one where a page of SampleEnclave's is another.
@@ -191,7 +180,7 @@ fn changed(setup: &Setup, sdk: &Path) -> Result<()> {
     let at = bytes.windows(TEXT.len()).position(|part| part == TEXT);
     bytes[at.context("SampleEnclave's enclave has no checksum")?] ^= 1;
     fs::write(&enclave, bytes)?;
-    let output = SAMPLE_ENCLAVE.run(setup, sdk, &[])?;
+    let output = SAMPLE_ENCLAVE.output(setup, sdk, &[])?;
     // Of what EINIT says Linux makes EPERM, and the loader of that an unexpected error.
     let written = String::from_utf8_lossy(&output.stdout);
     let refused = written.contains("Error: Unexpected error occurred.");
