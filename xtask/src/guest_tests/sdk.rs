@@ -121,7 +121,11 @@ impl Sample {
     }
 
     fn output(&self, setup: &Setup, sdk: &Path, options: &[&str]) -> Result<Output> {
-        let library = sdk.join("lib64").display().to_string();
+        let library = sdk.join("lib64");
+        let library = fs::canonicalize(&library)
+            .with_context(|| format!("--sdk: {}", library.display()))?
+            .display()
+            .to_string();
         let variable = format!("LD_LIBRARY_PATH={library}");
         let options = [&["--ro", &library, "--env", &variable], options].concat();
         run(setup, self.name, &options, &[&format!("./{}", self.program)])
