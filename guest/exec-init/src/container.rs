@@ -1,13 +1,12 @@
 //! The root of a container: what its configuration mounts, and the devices that every container has (OCI runtime
 //! specification, config-linux.md, "Default Filesystems" and "Default Devices").
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
+use crate::places::inside;
 use crate::root::{NEW, mount};
 use crate::settings::{Container, ContainerMount};
 use crate::{doing, system};
@@ -29,8 +28,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-/// Links on the way to a place, as many as the kernel follows.
-const MOST_LINKS: u32 = 40;
 
 /// Makes of the root at [`NEW`] a container's.
 pub(crate) fn furnish(container: &Container, provisioning: bool) -> Result<(), String> {
@@ -61,65 +58,18 @@ fn put(of_container: &ContainerMount) -> io::Result<()> {
     let ContainerMount { flags, kind, source, place, options } = of_container;
     let flags = u64::from(*flags);
     if kind != "bind" {
-        let place = inside(place, false)?;
+        let place = inside(Path::new(place), false)?;
         let place = place.to_str().ok_or(ErrorKind::InvalidData)?;
         return system::mount(source, place, kind, flags, options);
     }
     let source = Path::new("/shares").join(source);
-    let place = inside(place, !source.is_dir())?;
+    let place = inside(Path::new(place), !source.is_dir())?;
     system::bind(&source, &place, 0)?;
     if flags == 0 { Ok(()) } else { system::remount(&place, flags) }
 }
 
-/// Where a path of the container is as seen from here. Links lead where they lead in the container. What is missing
-/// is made: folders, and at the end a file if it is to be one.
-fn inside(path: &str, file: bool) -> io::Result<PathBuf> {
-    let root = Path::new(NEW);
-    let (mut at, mut links) = (root.to_owned(), 0);
-    let mut rest = VecDeque::from(steps(Path::new(path)));
-    while let Some(step) = rest.pop_front() {
-        if step == ".." {
-            if at != root {
-                at.pop();
-            }
-            continue;
-        }
-        let next = at.join(&step);
-        match fs::symlink_metadata(&next) {
-            Ok(found) if found.is_symlink() => {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
-                }
-                let target = fs::read_link(&next)?;
-                if target.is_absolute() {
-                    root.clone_into(&mut at);
-                }
-                for step in steps(&target).into_iter().rev() {
-                    rest.push_front(step);
-                }
-                continue;
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => match rest.is_empty() && file {
-                true => drop(File::create(&next)?),
-                false => fs::create_dir(&next)?,
-            },
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
-        at = next;
-    }
-    Ok(at)
-}
-
-fn steps(path: &Path) -> Vec<OsString> {
-    let is_step =
-        |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
-    path.components().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
-}
-
 fn make_devices(provisioning: bool) -> io::Result<()> {
-    let folder = inside("/dev", false)?;
+    let folder = inside(Path::new("/dev"), false)?;
     let make = |name: &str, device| match system::make_device(&folder.join(name), device) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),

@@ -9,6 +9,7 @@ mod command;
 mod container;
 mod host;
 mod network;
+mod places;
 mod privileges;
 mod root;
 mod settings;

@@ -6,6 +6,7 @@ use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::places::inside;
 use crate::settings::Settings;
 use crate::{container, doing, system};
 
@@ -77,11 +78,11 @@ fn furnish(settings: &Settings) -> Result<(), String> {
         let _ = std::os::unix::fs::symlink(target, format!("/new/dev/{name}"));
     }
     for share in &settings.mounts {
-        let place = Path::new("/new").join(share.place.strip_prefix("/").unwrap_or(&share.place));
         let source = format!("/shares/{}", share.share);
-        doing(&format!("make {}", share.place.display()), fs::create_dir_all(&place))?;
+        let name = share.place.display();
+        let place = doing(&format!("make {name}"), inside(&share.place, false))?;
         doing(
-            &format!("bind {}", share.place.display()),
+            &format!("bind {name}"),
             system::bind(source.as_ref(), &place, libc::MS_NOSUID | libc::MS_NODEV),
         )?;
     }

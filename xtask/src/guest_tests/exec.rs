@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -176,12 +177,16 @@ pub(super) fn folders(setup: &Setup) -> Result<()> {
     fs::write(fixed.join("file"), "fixed\n")?;
     fs::write(place.join("file"), "before\n")?;
     let fixed_name = fixed.canonicalize()?.display().to_string();
+    // A link that the machine does not have, to a folder that is in its place too.
+    let link = Setup::socket("link");
+    symlink(&fixed_name, &link)?;
     let script = format!(
         "cat file; echo after > file; mkdir -p a/b; mv file a/b/; ln -s ../../.. a/b/up; chmod 640 a/b/file
-         ls a/b/up > /dev/null && echo up; cat {fixed_name}/file; echo x 2>/dev/null > {fixed_name}/file || echo fixed
+         ls a/b/up > /dev/null && echo up; cat {fixed_name}/file; echo x 2>/dev/null > {link}/file || cat {link}/file
          echo lost > /etc/lost && cat /etc/lost; echo lost > /tmp/lost && cat /tmp/lost; pwd; umask"
     );
-    let output = run(setup, "exec-folders", &["--ro", &fixed_name], &["sh", "-c", &script])?;
+    let output = run(setup, "exec-folders", &["--ro", &link], &["sh", "-c", &script])?;
+    fs::remove_file(&link)?;
 
     let written = format!(
         "before\nup\nfixed\nfixed\nlost\nlost\n{}\n0022\n",

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -325,19 +325,23 @@ impl MachineArgs {
             );
         }
         if directory != Path::new("/") && (!is_home || is_hidden) {
-            folders.push(VisibleFolder { path: directory.to_owned(), writable: !is_home });
+            let (path, place) = (directory.to_owned(), directory.to_owned());
+            folders.push(VisibleFolder { path, place, writable: !is_home });
         }
         for (option, paths, writable) in [("--ro", &self.ro, false), ("--rw", &self.rw, true)] {
-            for path in paths {
-                let absolute = fs::canonicalize(path).ok().filter(|path| path.is_dir());
-                let missing = || ExecArgsError::Folder { option, path: path.clone() };
+            for named in paths {
+                let absolute = fs::canonicalize(named).ok().filter(|path| path.is_dir());
+                let missing = || ExecArgsError::Folder { option, path: named.clone() };
                 let path = absolute.ok_or_else(missing)?;
-                folders.retain(|folder| folder.path != path);
-                folders.push(VisibleFolder { path, writable });
+                // The machine need not have the link that it was named by.
+                for place in [named_place(named), Some(path.clone())].into_iter().flatten() {
+                    folders.retain(|folder| folder.place != place);
+                    folders.push(VisibleFolder { path: path.clone(), place, writable });
+                }
             }
         }
         // Those of others' insides are bound after them.
-        folders.sort_by_key(|folder| folder.path.components().count());
+        folders.sort_by_key(|folder| folder.place.components().count());
         Ok(folders)
     }
 
@@ -364,6 +368,15 @@ impl MachineArgs {
         }
         Ok(environment)
     }
+}
+
+/// The absolute path of what a user has named, links and all. None with a step upwards, which links make lead elsewhere, or
+/// among the kernel's files, whose links lead elsewhere for each process.
+fn named_place(named: &Path) -> Option<PathBuf> {
+    let has_steps_up = named.components().any(|part| part == Component::ParentDir);
+    let place = std::path::absolute(named).ok().filter(|_| !has_steps_up)?;
+    let is_kernels = ["/proc", "/sys", "/dev"].iter().any(|folder| place.starts_with(folder));
+    (!is_kernels).then_some(place)
 }
 
 fn parse_user(text: &str) -> Result<(u32, u32), ExecArgsError> {
@@ -418,10 +431,31 @@ mod tests {
         let disk = exec(&format!("cloister exec --root {} -- true", image.display())).unwrap();
 
         assert_eq!((&folder.directory, folder.root), (&PathBuf::from("/"), Some("/usr".into())));
-        let etc = VisibleFolder { path: "/etc".into(), writable: false };
+        let etc = VisibleFolder { path: "/etc".into(), place: "/etc".into(), writable: false };
         assert_eq!((folder.folders, folder.machine.disks), (vec![etc], vec![]));
         assert_eq!((disk.root, disk.folders.len()), (None, 1));
         assert_eq!(disk.machine.disks, [DiskConfig { snapshot: true, ..DiskConfig::new(image) }]);
+    }
+
+    #[test]
+    fn a_folder_is_where_it_was_named_and_where_it_is() {
+        let scratch = env::temp_dir().join(format!("cloister-exec-{}", std::process::id()));
+        let (folder, link) = (scratch.join("folder"), scratch.join("link"));
+        fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("folder", &link).unwrap();
+        let folder = folder.canonicalize().unwrap();
+
+        let line = format!("cloister exec --no-host --root /usr --rw {} -- true", link.display());
+        let found = exec(&line).unwrap().folders;
+        let upwards = exec(&line.replace("link", "link/../folder")).unwrap().folders;
+        fs::remove_dir_all(scratch).unwrap();
+
+        let of = |place| VisibleFolder { path: folder.clone(), place, writable: true };
+        assert_eq!(found, [of(link), of(folder.clone())]);
+        assert_eq!(upwards, [of(folder.clone())]);
+        let here = env::current_dir().unwrap();
+        let kernels = exec("cloister exec --rw /proc/self/cwd -- true").unwrap().folders;
+        assert_eq!(kernels, [VisibleFolder { path: here.clone(), place: here, writable: true }]);
     }
 
     #[test]

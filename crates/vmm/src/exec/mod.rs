@@ -43,8 +43,10 @@ const NOT_FOUND: u8 = 127;
 /// A folder of the host that the command sees at its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VisibleFolder {
-    /// Its place, on the host and for the command.
+    /// Its place on the host.
     pub path: PathBuf,
+    /// Its place for the command: the same, or a link to it on the host.
+    pub place: PathBuf,
     /// The command can change it.
     pub writable: bool,
 }

@@ -270,7 +270,7 @@ fn settings(config: &ExecConfig, terminal: bool) -> Vec<u8> {
     }
     settings.put(b'D', config.directory.as_os_str().as_bytes());
     for (index, folder) in config.folders.iter().enumerate() {
-        settings.put_pair(b'M', share(index).as_ref(), folder.path.as_os_str());
+        settings.put_pair(b'M', share(index).as_ref(), folder.place.as_os_str());
     }
     if config.root.is_none() {
         settings.put(b'B', b"");
