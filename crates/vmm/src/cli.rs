@@ -115,10 +115,10 @@ pub struct RunArgs {
     /// Number of processors
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     cpus: String,
-    /// Disk image, raw or qcow2; can be given up to eight times
+    /// Disk image, raw, qcow2 or vmdk; can be given up to eight times
     #[arg(
         long,
-        value_name = "FILE[,readonly][,format=raw|qcow2][,snapshot=on][,backing=FILE[,backing-format=raw|qcow2]]..."
+        value_name = "FILE[,readonly][,format=raw|qcow2|vmdk][,snapshot=on][,backing=FILE[,backing-format=raw|qcow2|vmdk]]..."
     )]
     disk: Vec<String>,
     /// Folder of the host, which the guest mounts by its tag (mount -t virtiofs TAG PLACE)

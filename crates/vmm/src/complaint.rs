@@ -202,6 +202,8 @@ pub enum Fix {
         /// How many layers lie over the image.
         depth: usize,
     },
+    /// Have a disk's image left as it is: read-only, or with a snapshot.
+    NotWritten,
     /// Do `first`, or make `images` read-only.
     OrReadOnly {
         /// What else to do.

@@ -39,7 +39,7 @@ pub(crate) struct MachineArgs {
     /// Kernel, with its modules beside it as in a package [default: the latest of the user's cache or /boot]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Folder that is the root, or image of a disk that has it, raw or qcow2; read-only under an overlay in RAM
+    /// Folder that is the root, or image of a disk that has it, raw, qcow2 or vmdk; read-only under an overlay in RAM
     #[arg(long, value_name = "DIR|IMAGE", default_value = "/")]
     root: PathBuf,
     /// Show the command nothing of the host but what --root, --rw and --ro name

@@ -47,8 +47,10 @@ impl Wording for RunWording {
                 .to_owned(),
             Fix::NameBacking { .. } => "add ,backing=FILE".to_owned(),
             Fix::NameBackingFormat { .. } => {
-                "add ,backing-format=raw or ,backing-format=qcow2 after it".to_owned()
+                "add ,backing-format=raw, ,backing-format=qcow2 or ,backing-format=vmdk after it"
+                    .to_owned()
             }
+            Fix::NotWritten => "add ,readonly or ,snapshot=on after it".to_owned(),
             Fix::OrReadOnly { first, images } => {
                 format!("{first}, or add ,readonly after {images}")
             }
@@ -87,6 +89,7 @@ impl Wording for ExecWording {
             Fix::NameBacking { .. } | Fix::NameBackingFormat { .. } => {
                 "make it one image, with qemu-img convert".to_owned()
             }
+            Fix::NotWritten => "convert it with qemu-img convert -O qcow2".to_owned(),
             Fix::OrReadOnly { first, .. } => (*first).to_owned(),
         }
     }

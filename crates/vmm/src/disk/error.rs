@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cloister_devices::virtio::BlockError;
 use thiserror::Error;
 
-use super::Qcow2Error;
+use super::{Qcow2Error, VmdkError};
 use crate::complaint::{Complaint, Fix, Setting};
 
 /// Why a machine cannot have a disk. [`DiskError::complaint`] says what to do.
@@ -65,6 +65,14 @@ pub enum DiskError {
         /// What is wrong with it.
         reason: Qcow2Error,
     },
+    /// A VMDK image that cannot be used.
+    #[error("{path}: {reason}", path = .path.display())]
+    Vmdk {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: VmdkError,
+    },
     /// An image says that it is based on a file that no option names.
     #[error(
         "{path} is based on {name}, and no file is opened because an image says so",
@@ -117,6 +125,7 @@ impl DiskError {
             }
             Self::NoDisk { .. } => new("name a raw image of at least 512 bytes".into()),
             Self::Qcow2 { reason, .. } => new(qcow2_fix(reason).into()),
+            Self::Vmdk { reason, .. } => new(vmdk_fix(reason)),
             &Self::BackingMissing { depth, .. } => new(Fix::NameBacking { depth }),
             &Self::BackingFormat { depth, .. } => new(Fix::NameBackingFormat { depth }),
             Self::BackingUnwanted(_) => new("leave that out".into()),
@@ -137,6 +146,23 @@ fn qcow2_fix(error: &Qcow2Error) -> &'static str {
         | Qcow2Error::Encrypted
         | Qcow2Error::DataFile
         | Qcow2Error::Features(_) => "convert it with qemu-img convert -O qcow2",
+    }
+}
+
+fn vmdk_fix(error: &VmdkError) -> Fix {
+    match error {
+        VmdkError::NotVmdk => "name its format, or leave it out".into(),
+        VmdkError::Read(_) => "name an image that can be read".into(),
+        VmdkError::Flat(_) => "give that file, with format=raw".into(),
+        VmdkError::ReadOnly(_) => Fix::NotWritten,
+        VmdkError::Part => "convert the disk with qemu-img convert -O qcow2".into(),
+        VmdkError::Split(_)
+        | VmdkError::Delta
+        | VmdkError::Kind(_)
+        | VmdkError::Version(_)
+        | VmdkError::Flags(_)
+        | VmdkError::Compression(_)
+        | VmdkError::Impossible(_) => "convert it with qemu-img convert -O qcow2".into(),
     }
 }
 
@@ -192,9 +218,10 @@ mod tests {
             (
                 format,
                 "--disk: the format of b is not known: \
-                 add ,backing-format=raw or ,backing-format=qcow2 after it",
+                 add ,backing-format=raw, ,backing-format=qcow2 or ,backing-format=vmdk after it",
                 "-drive: the format of b is not known: \
-                 add backing.backing.driver=raw or backing.backing.driver=qcow2",
+                 add backing.backing.driver=raw, backing.backing.driver=qcow2 or \
+                 backing.backing.driver=vmdk",
             ),
         ] {
             assert_eq!(RunWording.line(&error.complaint()), run);

@@ -13,6 +13,8 @@ pub enum ImageFormat {
     Raw,
     /// QEMU's: clusters that are there once they are written, on top of a backing file or of nothing.
     Qcow2,
+    /// VMware's, in one file: grains that are there once they are written.
+    Vmdk,
 }
 
 /// A word that is not the name of such a format.
@@ -22,7 +24,7 @@ pub enum ImageFormatError {
     #[error("{0} images are not read: convert it with qemu-img convert -f {0} -O qcow2")]
     NotRead(&'static str),
     /// It is none.
-    #[error("{0:?} is not a format: write raw or qcow2")]
+    #[error("{0:?} is not a format: write raw, qcow2 or vmdk")]
     Unknown(String),
 }
 
@@ -36,6 +38,7 @@ impl ImageFormat {
         match name {
             "raw" => Ok(Self::Raw),
             QCOW2 => Ok(Self::Qcow2),
+            VMDK => Ok(Self::Vmdk),
             other => Err(match MAGICS.iter().find(|magic| magic.name == other) {
                 Some(magic) => ImageFormatError::NotRead(magic.name),
                 None => ImageFormatError::Unknown(other.to_owned()),
@@ -44,8 +47,9 @@ impl ImageFormat {
     }
 }
 
-/// Name of the format that is read here besides raw.
-pub(crate) const QCOW2: &str = "qcow2";
+/// Names of the formats that are read here besides raw.
+const QCOW2: &str = "qcow2";
+const VMDK: &str = "vmdk";
 /// Bytes at the start of an image by which it is told.
 pub(crate) const PROBED: usize = 512;
 
@@ -67,9 +71,9 @@ const MAGICS: &[Magic] = &[
     magic("qcow", 0, b"QFI\xfb\0\0\0\x01"),
     magic(QCOW2, 0, b"QFI\xfb"),
     magic("qed", 0, b"QED\0"),
-    magic("vmdk", 0, b"KDMV"),
-    magic("vmdk", 0, b"COWD"),
-    magic("vmdk", 0, b"# Disk DescriptorFile"),
+    magic(VMDK, 0, b"KDMV"),
+    magic(VMDK, 0, b"COWD"),
+    magic(VMDK, 0, b"# Disk DescriptorFile"),
     magic("vhdx", 0, b"vhdxfile"),
     magic("vpc", 0, b"conectix"),
     magic("vdi", 0x40, b"\x7f\x10\xda\xbe"),
@@ -144,10 +148,11 @@ mod tests {
     fn formats_that_are_not_read_say_how_they_are_converted() {
         assert_eq!(ImageFormat::parse("raw"), Ok(ImageFormat::Raw));
         assert_eq!(ImageFormat::parse("qcow2"), Ok(ImageFormat::Qcow2));
+        assert_eq!(ImageFormat::parse("vmdk"), Ok(ImageFormat::Vmdk));
         for (name, line) in [
-            ("vmdk", "vmdk images are not read: convert it with qemu-img convert -f vmdk -O qcow2"),
-            ("jpeg", "\"jpeg\" is not a format: write raw or qcow2"),
-            ("", "\"\" is not a format: write raw or qcow2"),
+            ("vdi", "vdi images are not read: convert it with qemu-img convert -f vdi -O qcow2"),
+            ("jpeg", "\"jpeg\" is not a format: write raw, qcow2 or vmdk"),
+            ("", "\"\" is not a format: write raw, qcow2 or vmdk"),
         ] {
             assert_eq!(ImageFormat::parse(name).unwrap_err().to_string(), line);
         }

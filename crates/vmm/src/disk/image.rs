@@ -8,8 +8,9 @@ use std::path::Path;
 use cloister_devices::virtio::{BlockStorage, RawFile};
 
 use super::error::DiskError;
-use super::format::{PROBED, QCOW2, probe, probe_bytes};
+use super::format::{PROBED, probe, probe_bytes};
 use super::qcow2::{Header, Layered, Unbased};
+use super::vmdk::Vmdk;
 use super::{ImageFormat, lock_file, open_file, temporary};
 use crate::config::{BackingConfig, DiskConfig};
 
@@ -24,6 +25,8 @@ pub enum Image {
         /// it next would take the guest's bytes for those of an image.
         guessed: bool,
     },
+    /// VMware's.
+    Vmdk(Box<Vmdk>),
     /// What is written lies over what is not.
     Layered(Layered),
 }
@@ -50,8 +53,8 @@ impl Image {
         let format = match (config.format, probe(&file)) {
             (Some(format), _) => format,
             (None, None) => ImageFormat::Raw,
-            (None, Some(QCOW2)) => ImageFormat::Qcow2,
-            (None, Some(format)) => return Err(DiskError::Format { path: path(), format }),
+            (None, Some(name)) => ImageFormat::parse(name)
+                .map_err(|_| DiskError::Format { path: path(), format: name })?,
         };
         let mut files = vec![file.as_raw_fd()];
         let layers = match format {
@@ -75,6 +78,17 @@ impl Image {
                 let top = open_layer(&config.path, file, config.is_written())?;
                 stack(top, &config.path, &config.backing, 0, &mut files)?
             }
+            ImageFormat::Vmdk => {
+                if !config.backing.is_empty() {
+                    return Err(DiskError::BackingUnwanted(path()));
+                }
+                let vmdk = open_vmdk(&config.path, file, config.is_written())?;
+                if !config.is_temporary() {
+                    let largest_file = vmdk.largest_file();
+                    return Ok(Opened { image: Self::Vmdk(Box::new(vmdk)), files, largest_file });
+                }
+                Layered::vmdk(vmdk).map_err(|reason| DiskError::Read { path: path(), reason })?
+            }
         };
         let layers = if config.is_temporary() {
             let file = temporary::file().map_err(DiskError::Temporary)?;
@@ -95,6 +109,7 @@ impl Image {
     pub fn write_back(&mut self) -> io::Result<()> {
         match self {
             Self::Raw { .. } => Ok(()),
+            Self::Vmdk(vmdk) => vmdk.write_back(),
             Self::Layered(layers) => layers.write_back(),
         }
     }
@@ -102,6 +117,7 @@ impl Image {
     fn storage(&mut self) -> &mut dyn BlockStorage {
         match self {
             Self::Raw { file, .. } => file,
+            Self::Vmdk(vmdk) => vmdk.as_mut(),
             Self::Layered(layers) => layers,
         }
     }
@@ -111,6 +127,11 @@ fn open_layer(path: &Path, file: File, writable: bool) -> Result<Unbased, DiskEr
     let wrong = |reason| DiskError::Qcow2 { path: path.to_owned(), reason };
     let header = Header::judge(&file, writable).map_err(wrong)?;
     Unbased::open(file, &header, writable).map_err(wrong)
+}
+
+fn open_vmdk(path: &Path, file: File, writable: bool) -> Result<Vmdk, DiskError> {
+    let wrong = |reason| DiskError::Vmdk { path: path.to_owned(), reason };
+    Vmdk::open(file, writable).map_err(wrong)
 }
 
 /// Puts a layer on what it says that it is based on. `named` are the files that the options name for that,
@@ -136,12 +157,14 @@ fn stack(
             let file = open_file(&config.path, false)?;
             lock_file(&file, &config.path, true)?;
             files.push(file.as_raw_fd());
+            let read = |reason| DiskError::Read { path: path(), reason };
             Some(match format {
-                ImageFormat::Raw if !named.is_empty() => {
+                ImageFormat::Raw | ImageFormat::Vmdk if !named.is_empty() => {
                     return Err(DiskError::BackingUnwanted(path()));
                 }
-                ImageFormat::Raw => {
-                    Layered::raw(file).map_err(|reason| DiskError::Read { path: path(), reason })?
+                ImageFormat::Raw => Layered::raw(file).map_err(read)?,
+                ImageFormat::Vmdk => {
+                    Layered::vmdk(open_vmdk(&config.path, file, false)?).map_err(read)?
                 }
                 ImageFormat::Qcow2 => {
                     let layer = open_layer(&config.path, file, false)?;
@@ -157,6 +180,7 @@ impl BlockStorage for Image {
     fn len(&self) -> u64 {
         match self {
             Self::Raw { file, .. } => file.len(),
+            Self::Vmdk(vmdk) => vmdk.len(),
             Self::Layered(layers) => layers.len(),
         }
     }
@@ -164,6 +188,7 @@ impl BlockStorage for Image {
     fn discard_alignment(&self) -> u32 {
         match self {
             Self::Raw { file, .. } => file.discard_alignment(),
+            Self::Vmdk(vmdk) => vmdk.discard_alignment(),
             Self::Layered(layers) => layers.discard_alignment(),
         }
     }

@@ -7,11 +7,13 @@ mod image;
 mod lock;
 mod qcow2;
 mod temporary;
+mod vmdk;
 
 pub use error::DiskError;
 pub use format::{ImageFormat, ImageFormatError, probe};
 pub use image::{Image, Opened};
 pub use qcow2::Qcow2Error;
+pub use vmdk::VmdkError;
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -61,7 +61,7 @@ const IN_QEMU: &[&str] = &[
 /// Values of `if=` that QEMU has besides.
 const INTERFACES: [&str; 7] = ["ide", "scsi", "sd", "mtd", "floppy", "pflash", "none"];
 /// Formats of images that QEMU has besides.
-const FORMATS: [&str; 14] = [
+const FORMATS: [&str; 13] = [
     "bochs",
     "cloop",
     "dmg",
@@ -73,7 +73,6 @@ const FORMATS: [&str; 14] = [
     "replication",
     "vdi",
     "vhdx",
-    "vmdk",
     "vpc",
     "vvfat",
 ];
@@ -138,12 +137,15 @@ fn judge_format(file: &str, format: Option<&str>) -> Result<Option<ImageFormat>,
         Ok(read) => Ok(format.map(|_| read)),
         Err(_) if format.is_none() || FORMATS.contains(&name) => Err(QemuError::value(
             DRIVE,
-            format!("{}: QEMU reads {name} and Cloister raw and qcow2 only", file.escape_debug()),
+            format!(
+                "{}: QEMU reads {name} and Cloister raw, qcow2 and vmdk only",
+                file.escape_debug()
+            ),
             format!("convert it with qemu-img convert -f {name} -O qcow2"),
         )),
         Err(_) => {
             let why = format!("format: {name:?} is not a format");
-            Err(QemuError::value(DRIVE, why, "write format=raw or format=qcow2"))
+            Err(QemuError::value(DRIVE, why, "write format=raw, format=qcow2 or format=vmdk"))
         }
     }
 }

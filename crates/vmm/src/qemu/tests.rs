@@ -664,9 +664,9 @@ const MISTAKES: &[(&str, &str)] = &[
     ("-drive file=a,if=ide", "-drive: QEMU has if=ide and Cloister does not: write if=virtio"),
     ("-drive file=a,if=cable", r#"-drive: if: "cable" is not an interface: write if=virtio"#),
     (
-        "-drive file=a,if=virtio,format=vmdk",
-        "-drive: a: QEMU reads vmdk and Cloister raw and qcow2 only: \
-         convert it with qemu-img convert -f vmdk -O qcow2",
+        "-drive file=a,if=virtio,format=vhdx",
+        "-drive: a: QEMU reads vhdx and Cloister raw, qcow2 and vmdk only: \
+         convert it with qemu-img convert -f vhdx -O qcow2",
     ),
     (
         "-drive file=a,if=virtio,backing.driver=raw",
@@ -674,7 +674,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-drive file=a,if=virtio,backing.file.filename=b,backing.driver=vdi",
-        "-drive: b: QEMU reads vdi and Cloister raw and qcow2 only: \
+        "-drive: b: QEMU reads vdi and Cloister raw, qcow2 and vmdk only: \
          convert it with qemu-img convert -f vdi -O qcow2",
     ),
     (
@@ -687,7 +687,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "-drive file=a,if=virtio,format=jpeg",
-        r#"-drive: format: "jpeg" is not a format: write format=raw or format=qcow2"#,
+        r#"-drive: format: "jpeg" is not a format: write format=raw, format=qcow2 or format=vmdk"#,
     ),
     ("-drive file=a,if=virtio,readonly=2", r#"-drive: readonly is on or off, not "2""#),
     (

@@ -54,8 +54,9 @@ impl Wording for QemuWording {
             }
             Fix::NameBackingFormat { depth } => {
                 let driver = format!("{}driver", BACKING.repeat(depth + 1));
-                format!("add {driver}=raw or {driver}=qcow2")
+                format!("add {driver}=raw, {driver}=qcow2 or {driver}=vmdk")
             }
+            Fix::NotWritten => "add readonly=on or snapshot=on".to_owned(),
             Fix::OrReadOnly { first, images } => format!("{first}, or add readonly=on to {images}"),
         }
     }

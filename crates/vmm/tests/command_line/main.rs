@@ -29,6 +29,9 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
     let initrd = scratch.file("initrd", &vec![0; 4 << 20]);
     let qcow2 = scratch.file("qcow2", &[&b"QFI\xfb\0\0\0\x03"[..], &[0; 1024]].concat());
     scratch.file("vmdk", &[&b"KDMV\x01\0\0\0"[..], &[0; 1024]].concat());
+    let flat = "# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\
+                RW 8192 FLAT \"initrd\" 0\n";
+    scratch.file("flat", flat.as_bytes());
     scratch.file("top", &qcow2_on("/etc/base.img"));
     symlink("/dev/null", scratch.0.join("null")).unwrap();
     fs::hard_link(&initrd, scratch.0.join("linked")).unwrap();
@@ -126,15 +129,24 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         (&["--kernel", &kernel, "--disk", "qcow2"], "--disk: qcow2: its cluster size cannot be: "),
         (
             &["--kernel", &kernel, "--disk", "vmdk"],
-            "--disk: vmdk is a vmdk image, which is not read: convert it with qemu-img convert -f",
+            "--disk: vmdk: its grain size cannot be: convert it with qemu-img convert -O qcow2",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "flat"],
+            "--disk: flat: its data are in initrd, and no file is opened because an image says so: \
+             give that file, with format=raw",
+        ),
+        (
+            &["--kernel", &kernel, "--disk", "flat,backing=initrd"],
+            "--disk: flat is not based on another file, and one is named for it: leave that out",
         ),
         (
             &["--kernel", &kernel, "--disk", "script,format=qcow2"],
             "--disk: script: it is not a qcow2 image: name its format, or leave it out",
         ),
         (
-            &["--kernel", &kernel, "--disk", "vmdk,format=vmdk"],
-            "--disk: format: vmdk images are not read: convert it with qemu-img convert -f vmdk",
+            &["--kernel", &kernel, "--disk", "script,format=vmdk"],
+            "--disk: script: it is not a vmdk image: name its format, or leave it out",
         ),
         (
             &["--kernel", &kernel, "--disk", "initrd,snapshot=1"],
@@ -151,7 +163,7 @@ fn each_mistake_is_one_line_that_names_the_option_and_exit_code_1() {
         ),
         (
             &["--kernel", &kernel, "--disk", "top,backing=initrd"],
-            "--disk: the format of initrd is not known: add ,backing-format=raw or",
+            "--disk: the format of initrd is not known: add ,backing-format=raw,",
         ),
         (
             &["--kernel", &kernel, "--disk", "top,backing=missing,backing-format=raw"],
@@ -473,8 +485,7 @@ fn images_that_are_not_read_are_refused_with_what_to_do_unless_they_are_called_r
     let kernel = scratch.file("kernel", &bzimage_that_runs(&[0x0f, 0x0b]));
     let mut vdi = vec![0; 1024];
     vdi[0x40..0x44].copy_from_slice(&[0x7f, 0x10, 0xda, 0xbe]);
-    for (start, format) in [(&b"KDMV\x01\0\0\0"[..], "vmdk"), (b"vhdxfile", "vhdx"), (&vdi, "vdi")]
-    {
+    for (start, format) in [(&b"QED\0"[..], "qed"), (b"vhdxfile", "vhdx"), (&vdi, "vdi")] {
         let image = [start, &[0; 1024]].concat();
         scratch.file("image", &image);
         let run = |disk: &str| {
@@ -490,7 +501,9 @@ fn images_that_are_not_read_are_refused_with_what_to_do_unless_they_are_called_r
         let fix = format!("convert it with qemu-img convert -f {format} -O qcow2");
         for (output, line) in refused.iter().zip([
             format!("--disk: image is a {format} image, which is not read: {fix}"),
-            format!("-drive: image: QEMU reads {format} and Cloister raw and qcow2 only: {fix}"),
+            format!(
+                "-drive: image: QEMU reads {format} and Cloister raw, qcow2 and vmdk only: {fix}"
+            ),
         ]) {
             assert_eq!(text(&output.stderr), format!("cloister: {line}\n"));
             assert_eq!(output.status.code(), Some(1));

@@ -69,6 +69,7 @@ fn a_disk_has_a_format_a_snapshot_and_backing_files() {
     let plain = DiskConfig::new("a");
     for (text, expected) in [
         ("a,format=raw", DiskConfig { format: Some(ImageFormat::Raw), ..plain.clone() }),
+        ("a,format=vmdk", DiskConfig { format: Some(ImageFormat::Vmdk), ..plain.clone() }),
         ("a,snapshot", DiskConfig { snapshot: true, ..plain.clone() }),
         ("a,snapshot=off,readonly=on", DiskConfig { readonly: true, ..plain.clone() }),
         (
@@ -87,7 +88,7 @@ fn a_disk_has_a_format_a_snapshot_and_backing_files() {
         assert_eq!(DiskConfig::parse(text), Ok(expected), "{text}");
     }
     for (text, line) in [
-        ("a,format=jpeg", r#"--disk: format: "jpeg" is not a format: write raw or qcow2"#),
+        ("a,format=jpeg", r#"--disk: format: "jpeg" is not a format: write raw, qcow2 or vmdk"#),
         (
             "a,format=vdi",
             "--disk: format: vdi images are not read: convert it with qemu-img convert -f vdi -O qcow2",

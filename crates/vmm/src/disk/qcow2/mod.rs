@@ -15,18 +15,28 @@ use cloister_devices::virtio::BlockStorage;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder as _, FormatDriverBuilder as _,
+    DenyImplicitOpenGate, DynStorage, FormatAccess, FormatCreateBuilder as _,
+    FormatDriverBuilder as _,
 };
 use imago::{Mapping, file};
+
+use super::vmdk::{self, Vmdk};
 
 /// Discards of a layer without clusters are best aligned to this.
 const PAGE: u32 = 4096;
 /// Clusters of temporary layers; QEMU's default.
 const CLUSTER: u32 = 64 << 10;
 
+/// What a layer is kept in: a file, or an image of another format.
+type Storage = Box<dyn DynStorage>;
+
+fn storage(file: File) -> io::Result<Storage> {
+    Ok(Box::new(file::File::try_from(file)?))
+}
+
 /// A layer that is not yet on what it is based on.
 pub(super) struct Unbased {
-    layer: Qcow2<file::File>,
+    layer: Qcow2<Storage>,
     cluster: u32,
     largest_file: u64,
 }
@@ -34,7 +44,7 @@ pub(super) struct Unbased {
 impl Unbased {
     /// The image in `file`, whose header has been judged.
     pub(super) fn open(file: File, header: &Header, writable: bool) -> Result<Self, Qcow2Error> {
-        let layer = file::File::try_from(file).and_then(|file| Qcow2::open_image(file, writable));
+        let layer = storage(file).and_then(|file| Qcow2::open_image(file, writable));
         let mut layer = layer.map_err(Qcow2Error::Unsound)?;
         // Everything is in the image itself: a header that says otherwise is refused.
         layer.set_data_file(None);
@@ -58,7 +68,7 @@ impl Unbased {
 /// A layer with all that lies under it.
 #[derive(Debug)]
 pub struct Layered {
-    image: FormatAccess<file::File>,
+    image: FormatAccess<Storage>,
     /// Bytes of a cluster.
     cluster: u32,
     largest_file: u64,
@@ -67,7 +77,16 @@ pub struct Layered {
 impl Layered {
     /// Raw bytes, to put a layer on.
     pub(super) fn raw(file: File) -> io::Result<Self> {
-        let image = FormatAccess::new(Raw::open_image(file::File::try_from(file)?, false)?);
+        Self::plain(storage(file)?)
+    }
+
+    /// A VMDK image, to put a layer on.
+    pub(super) fn vmdk(image: Vmdk) -> io::Result<Self> {
+        Self::plain(Box::new(vmdk::VmdkStorage::new(image)))
+    }
+
+    fn plain(bytes: Storage) -> io::Result<Self> {
+        let image = FormatAccess::new(Raw::open_image(bytes, false)?);
         Ok(Self { image, cluster: PAGE, largest_file: 0 })
     }
 
@@ -75,7 +94,7 @@ impl Layered {
     pub(super) fn under(self, file: File) -> io::Result<Self> {
         let size = self.image.size();
         let over = |file| Ok(Qcow2::builder(file).backing(Some(self.image)).write(true));
-        let made = Qcow2::<file::File>::create_builder(file::File::try_from(file)?)
+        let made = Qcow2::<Storage>::create_builder(storage(file)?)
             .size(size)
             .cluster_size(CLUSTER as usize)
             .create_open(DenyImplicitOpenGate::default(), over)?;
@@ -98,7 +117,7 @@ impl Layered {
         &mut self,
         mut offset: u64,
         mut len: u64,
-        work: impl Fn(&mut FormatAccess<file::File>, u64, u64) -> io::Result<()>,
+        work: impl Fn(&mut FormatAccess<Storage>, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         while len != 0 {
             let (is_zero, part) = match self.image.get_mapping(offset, len)? {

@@ -18,8 +18,9 @@ fn memory() -> File {
 /// An empty image with clusters of this size.
 fn image(cluster: usize) -> File {
     let file = memory();
-    let imago = file::File::try_from(file.try_clone().unwrap()).unwrap();
-    let made = Qcow2::<file::File>::create_builder(imago).size(SIZE).cluster_size(cluster);
+    let made = Qcow2::<Storage>::create_builder(storage(file.try_clone().unwrap()).unwrap())
+        .size(SIZE)
+        .cluster_size(cluster);
     let open = |file| Ok(Qcow2::builder(file).backing(None).write(true));
     drop(FormatAccess::new(made.create_open(DenyImplicitOpenGate::default(), open).unwrap()));
     file

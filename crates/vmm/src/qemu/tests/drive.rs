@@ -3,8 +3,8 @@ use crate::config::BackingConfig;
 
 #[test]
 fn an_image_of_another_format_is_found_out_unless_it_is_called_raw() {
-    let path = std::env::temp_dir().join(format!("cloister-vmdk-{}", std::process::id()));
-    std::fs::write(&path, b"KDMV\x01\0\0\0").unwrap();
+    let path = std::env::temp_dir().join(format!("cloister-vhdx-{}", std::process::id()));
+    std::fs::write(&path, b"vhdxfile").unwrap();
     let drive = format!("-drive file={},if=virtio", path.display());
 
     let error = read(&drive).unwrap_err().to_string();
@@ -14,8 +14,8 @@ fn an_image_of_another_format_is_found_out_unless_it_is_called_raw() {
     assert_eq!(
         error,
         format!(
-            "-drive: {}: QEMU reads vmdk and Cloister raw and qcow2 only: \
-             convert it with qemu-img convert -f vmdk -O qcow2",
+            "-drive: {}: QEMU reads vhdx and Cloister raw, qcow2 and vmdk only: \
+             convert it with qemu-img convert -f vhdx -O qcow2",
             path.display()
         )
     );
@@ -26,7 +26,7 @@ fn an_image_of_another_format_is_found_out_unless_it_is_called_raw() {
 fn a_drive_has_a_format_a_snapshot_and_what_it_is_based_on() {
     let backing = |path: &str, format| BackingConfig { path: path.into(), format };
     let Ok(Request::Run(invocation)) = read_alone(
-        "-drive file=a,if=virtio,format=qcow2,snapshot=on,discard=unmap,backing.driver=qcow2,\
+        "-drive file=a,if=virtio,format=qcow2,snapshot=on,discard=unmap,backing.driver=vmdk,\
          backing.file.filename=b,backing.backing.file.filename=c,,d",
     ) else {
         panic!()
@@ -37,7 +37,7 @@ fn a_drive_has_a_format_a_snapshot_and_what_it_is_based_on() {
         [DiskConfig {
             format: Some(ImageFormat::Qcow2),
             snapshot: true,
-            backing: vec![backing("b", Some(ImageFormat::Qcow2)), backing("c,d", None)],
+            backing: vec![backing("b", Some(ImageFormat::Vmdk)), backing("c,d", None)],
             ..DiskConfig::new("a")
         }]
     );
