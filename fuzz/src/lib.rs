@@ -84,6 +84,11 @@ pub fn qcow2(data: &[u8]) {
     vmm::qcow2(data);
 }
 
+/// A VMDK image, changed, and the guest that has it as its disk.
+pub fn vmdk(data: &[u8]) {
+    vmm::vmdk(data);
+}
+
 /// Code of any mode, translated and interpreted.
 pub fn translator(data: &[u8]) {
     translator::translator(data);

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{process, repository};
 
 /// The targets in `fuzz/fuzz_targets`, and how long an input of each may be.
-const TARGETS: [(&str, u32); 19] = [
+const TARGETS: [(&str, u32); 20] = [
     ("leaf_operands", 4096),
     ("sigstruct", 64),
     ("einittoken", 64),
@@ -22,6 +22,7 @@ const TARGETS: [(&str, u32); 19] = [
     ("kernel", 512),
     ("virtio", 4096),
     ("qcow2", 1024),
+    ("vmdk", 1024),
     ("qemu_line", 1024),
     ("qmp", 2048),
     ("translator", 128),

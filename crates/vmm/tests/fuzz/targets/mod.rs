@@ -2,17 +2,20 @@
 //! when something is wrong. The ordinary tests run them with bytes from a fixed seed.
 
 mod disk;
+mod guest;
 mod image;
 mod kernel;
 mod qcow2;
 mod qemu_line;
 mod virtio;
+mod vmdk;
 
 pub(crate) use disk::{boot_entries, disk, grub};
 pub(crate) use kernel::kernel;
 pub(crate) use qcow2::qcow2;
 pub(crate) use qemu_line::qemu_line;
 pub(crate) use virtio::virtio;
+pub(crate) use vmdk::vmdk;
 
 use std::fs::File;
 

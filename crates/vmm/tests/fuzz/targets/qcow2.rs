@@ -1,20 +1,16 @@
 //! qcow2 images that anybody may have written, and a guest that uses them as its disk.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use cloister_devices::virtio::BlockStorage as _;
-use cloister_vmm::config::DiskConfig;
-use cloister_vmm::disk::{Image, ImageFormat, Opened};
+use cloister_vmm::disk::ImageFormat;
 
+use super::guest::use_disk;
 use super::{Bytes, file};
 
 /// Bytes of a cluster: the least, so that few bytes reach every table.
 const CLUSTER: usize = 512;
 /// Bytes of the disk.
 const DISK: u64 = 256 << 10;
-/// Steps of a guest.
-const STEPS: usize = 64;
 
 /// A sound image: header, refcount table, refcounts, L1 table, L2 table, a cluster of data and a compressed one.
 fn sound() -> Vec<u8> {
@@ -47,22 +43,6 @@ fn sound() -> Vec<u8> {
     bytes
 }
 
-fn open(image: &File, writable: bool) -> Option<Image> {
-    let config = DiskConfig {
-        readonly: !writable,
-        format: Some(ImageFormat::Qcow2),
-        ..DiskConfig::new("image")
-    };
-    match Image::open(&config, image.try_clone().expect("a file")) {
-        Ok(Opened { image, .. }) => Some(image),
-        Err(error) => {
-            let line = error.to_string();
-            assert!(!line.is_empty() && !line.contains('\n'), "{line:?}");
-            None
-        }
-    }
-}
-
 /// Changes in a sound image, and what is done with it.
 pub(crate) fn qcow2(data: &[u8]) {
     let mut bytes = Bytes(data);
@@ -86,41 +66,5 @@ pub(crate) fn qcow2(data: &[u8]) {
     }
     let image = file("qcow2");
     image.write_all_at(&contents, 0).expect("a file in memory");
-    let Some(mut disk) = open(&image, writable) else { return };
-
-    let sectors = disk.len() / 512;
-    let mut buffer = [0; 4096];
-    for _ in 0..STEPS {
-        if bytes.is_empty() || sectors < 16 {
-            break;
-        }
-        let action = bytes.u8();
-        let start = if bytes.u8() & 1 == 0 { bytes.u16().into() } else { bytes.u64() };
-        let len = 512 * (1 + u64::from(bytes.u8() % 8));
-        let offset = start % (sectors - 8) * 512;
-        // Err: what is damaged fails.
-        let _ = match action % 6 {
-            0 => disk.read(offset, &mut buffer[..len as usize]),
-            1 if writable => disk.write(offset, &buffer[..len as usize]),
-            2 if writable => disk.discard(offset, len),
-            3 if writable => disk.write_zeroes(offset, len, action & 64 == 0),
-            4 if writable => disk.flush(),
-            5 => {
-                drop(disk.write_back());
-                drop(disk);
-                match open(&image, writable) {
-                    Some(opened) if opened.len() / 512 == sectors => disk = opened,
-                    _ => return,
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-    }
-    drop(disk);
-    if !writable {
-        let mut after = vec![0; contents.len()];
-        image.read_exact_at(&mut after, 0).expect("a file in memory");
-        assert!(after == contents, "a read-only image changed");
-    }
+    use_disk(&mut bytes, &image, ImageFormat::Qcow2, writable);
 }
