@@ -1,4 +1,4 @@
-//! QEMU's own judge of disk images, from Debian's package qemu-utils.
+//! QEMU's own judge of disk images, and what writes to them, from Debian's package qemu-utils.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::apt::Archive;
 use crate::process;
 
-/// The program `qemu-img`.
+/// The programs `qemu-img` and `qemu-io`.
 pub(crate) struct QemuImg {
     root: PathBuf,
 }
@@ -22,14 +22,18 @@ impl QemuImg {
         Ok(Self { root: Archive::open()?.unpacked_with_dependencies("qemu-utils")? })
     }
 
-    /// Runs it, and returns what it prints.
+    /// Runs `qemu-img`, and returns what it prints.
     ///
     /// # Errors
     /// It fails, or finds what is to be an error.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        self.program("qemu-img", arguments)
+    }
+
+    fn program(&self, name: &str, arguments: &[&str]) -> Result<String> {
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
         let libraries = libraries.map(|path| self.root.join(path).display().to_string());
-        let mut command = Command::new(self.root.join("usr/bin/qemu-img"));
+        let mut command = Command::new(self.root.join("usr/bin").join(name));
         command.env("LD_LIBRARY_PATH", libraries.join(":")).args(arguments);
         process::capture(&mut command)
     }
@@ -56,20 +60,29 @@ impl QemuImg {
         self.run(&arguments).map(drop)
     }
 
-    /// Judges an image: neither errors nor leaks.
+    /// Judges an image of a format: neither errors nor leaks.
     ///
     /// # Errors
     /// It is not clean, or as [`QemuImg::run`].
-    pub(crate) fn check(&self, image: &Path) -> Result<()> {
-        self.run(&["check", "-q", "-f", "qcow2", &image.display().to_string()]).map(drop)
+    pub(crate) fn check(&self, format: &str, image: &Path) -> Result<()> {
+        self.run(&["check", "-q", "-f", format, &image.display().to_string()]).map(drop)
     }
 
-    /// Compares an image with a raw one.
+    /// Makes a part of an image (`5M 1M`) zeros that have no room.
+    ///
+    /// # Errors
+    /// As [`QemuImg::run`].
+    pub(crate) fn zero(&self, format: &str, image: &Path, part: &str) -> Result<()> {
+        let (zero, image) = (format!("write -z {part}"), image.display().to_string());
+        self.program("qemu-io", &["-f", format, "-c", &zero, &image]).map(drop)
+    }
+
+    /// Compares an image of a format with a raw one.
     ///
     /// # Errors
     /// They differ, or as [`QemuImg::run`].
-    pub(crate) fn compare(&self, image: &Path, raw: &Path) -> Result<()> {
+    pub(crate) fn compare(&self, format: &str, image: &Path, raw: &Path) -> Result<()> {
         let [image, raw] = [image, raw].map(|path| path.display().to_string());
-        self.run(&["compare", "-q", "-f", "qcow2", "-F", "raw", &image, &raw]).map(drop)
+        self.run(&["compare", "-q", "-f", format, "-F", "raw", &image, &raw]).map(drop)
     }
 }

@@ -24,10 +24,12 @@ pub(super) fn image(setup: &Setup) -> Result<()> {
     symlink("busybox", tree.join("bin/sh"))?;
     fs::write(tree.join("marker"), "of the image\n")?;
     for image in [whole(setup, &tree)?, partitioned(setup, &tree)?] {
-        let packed = image.with_extension("qcow2");
-        let (raw, qcow2) = (image.display().to_string(), packed.display().to_string());
-        QemuImg::get()?.run(&["convert", "-O", "qcow2", &raw, &qcow2])?;
-        for path in [&raw, &qcow2] {
+        let [raw, qcow2, vmdk] = ["img", "qcow2", "vmdk"]
+            .map(|extension| image.with_extension(extension).display().to_string());
+        let qemu = QemuImg::get()?;
+        qemu.run(&["convert", "-O", "qcow2", &raw, &qcow2])?;
+        qemu.run(&["convert", "-O", "vmdk", "-o", "subformat=streamOptimized", &raw, &vmdk])?;
+        for path in [&raw, &qcow2, &vmdk] {
             // Changes go to RAM, so that each run finds the same.
             let script = "read line < /marker; echo \"$line\"; echo other > /marker; pwd
                           test -e /usr || echo alone; test -c /dev/sgx_enclave && echo SGX";

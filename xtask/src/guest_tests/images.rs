@@ -12,23 +12,23 @@ use crate::machine::Boot;
 use crate::qemu_img::QemuImg;
 
 /// Bytes of the disks: whole clusters, which the twins of the guest discard.
-const SIZE: u64 = 24 << 20;
+pub(super) const SIZE: u64 = 24 << 20;
 /// What the guest does to each.
-const ROUNDS: u32 = 300;
+pub(super) const ROUNDS: u32 = 300;
 
 /// Contents that differ from sector to sector, and have holes.
-fn contents() -> Vec<u8> {
+pub(super) fn contents() -> Vec<u8> {
     let word = |at: u64| (at >> 20 & 1 == 0).then(|| (at as u32).wrapping_mul(0x9e37_79b9));
     (0..SIZE).step_by(4).flat_map(|at| word(at).unwrap_or(0).to_le_bytes()).collect()
 }
 
 /// A raw disk of those contents, anew.
-fn raw(setup: &Setup, name: &str) -> Result<PathBuf> {
+pub(super) fn raw(setup: &Setup, name: &str) -> Result<PathBuf> {
     setup.file(name, &contents()).map(PathBuf::from)
 }
 
 /// A boot that does the same things to two disks.
-fn twins(setup: &Setup, disk: &str, raw: &Path, seed: u32) -> Boot {
+pub(super) fn twins(setup: &Setup, disk: &str, raw: &Path, seed: u32) -> Boot {
     setup
         .tasks(&format!("modules,twin:/dev/vda:/dev/vdb:{seed}:{ROUNDS}"))
         .option("--disk", disk)
@@ -36,13 +36,19 @@ fn twins(setup: &Setup, disk: &str, raw: &Path, seed: u32) -> Boot {
 }
 
 /// Boots twice, and compares the images after each.
-fn change_twice(setup: &Setup, qemu: &QemuImg, disk: &str, image: &Path, raw: &Path) -> Result<()> {
+pub(super) fn change_twice(
+    setup: &Setup,
+    qemu: &QemuImg,
+    disk: &str,
+    (format, image): (&str, &Path),
+    raw: &Path,
+) -> Result<()> {
     for seed in [1, 2] {
         let transcript = setup.boot_to_power_off(&twins(setup, disk, raw, seed))?;
 
         expect(&transcript, &format!("twin: {ROUNDS} rounds, the disks are equal"))?;
-        qemu.check(image)?;
-        qemu.compare(image, raw)?;
+        qemu.check(format, image)?;
+        qemu.compare(format, image, raw)?;
     }
     Ok(())
 }
@@ -59,7 +65,7 @@ pub(super) fn written(setup: &Setup) -> Result<()> {
         let convert = ["convert", "-f", "raw", "-O", "qcow2", "-o", options];
         qemu.run(&[&convert[..], compressed, &[&from, &to]].concat())?;
 
-        change_twice(setup, &qemu, &to, &image, &raw)?;
+        change_twice(setup, &qemu, &to, ("qcow2", &image), &raw)?;
     }
     Ok(())
 }
@@ -76,8 +82,8 @@ pub(super) fn old(setup: &Setup) -> Result<()> {
         expect(&setup.boot_to_power_off(&boot)?, "disk: /dev/vda written")?;
     }
 
-    qemu.check(&image)?;
-    qemu.compare(&image, &raw)
+    qemu.check("qcow2", &image)?;
+    qemu.compare("qcow2", &image, &raw)
 }
 
 pub(super) fn backed(setup: &Setup) -> Result<()> {
@@ -91,7 +97,7 @@ pub(super) fn backed(setup: &Setup) -> Result<()> {
     let (before, below) = (fs::read(&base)?, fs::read(&middle)?);
     let disk = format!("{shown},backing={on},backing={}", base.display());
 
-    change_twice(setup, &qemu, &disk, &top, &raw)?;
+    change_twice(setup, &qemu, &disk, ("qcow2", &top), &raw)?;
 
     ensure!(fs::read(&base)? == before && fs::read(&middle)? == below, "what is below was changed");
     // The front end of QEMU's words.
@@ -131,11 +137,11 @@ pub(super) fn internal_snapshot(setup: &Setup) -> Result<()> {
     qemu.run(&["convert", "-f", "raw", "-O", "qcow2", &from, &to])?;
     qemu.run(&["snapshot", "-c", "first", &to])?;
 
-    change_twice(setup, &qemu, &to, &image, &raw)?;
+    change_twice(setup, &qemu, &to, ("qcow2", &image), &raw)?;
 
     qemu.run(&["snapshot", "-a", "first", &to])?;
     let kept = setup.file("kept.raw", &contents())?;
-    qemu.compare(&image, Path::new(&kept))
+    qemu.compare("qcow2", &image, Path::new(&kept))
 }
 
 /// A disk that nobody said is raw does not become a qcow2 image by what the guest writes.

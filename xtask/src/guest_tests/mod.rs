@@ -35,6 +35,7 @@ mod sgx;
 mod shares;
 mod stacks;
 mod translate;
+mod vmdk_images;
 mod vmx;
 mod vsock;
 mod x86;
@@ -112,6 +113,11 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("a_disk_with_a_snapshot_is_as_before", images::snapshot),
     test("an_internal_snapshot_keeps_what_it_holds", images::internal_snapshot),
     test("a_disk_that_was_guessed_to_be_raw_stays_raw", images::guessed),
+    test("a_vmdk_disk_holds_what_a_raw_one_holds", vmdk_images::written),
+    test("an_empty_vmdk_disk_is_filled", vmdk_images::empty),
+    test("a_compressed_vmdk_disk_is_read_and_left_alone", vmdk_images::stream_optimized),
+    test("a_qcow2_disk_on_a_vmdk_one_leaves_it_alone", vmdk_images::backing),
+    test("a_vmdk_disk_in_other_files_is_refused", vmdk_images::refused),
     test("virtio_rng_gives_entropy", devices::entropy),
     test("a_line_written_to_virtio_console_comes_out", devices::virtio_console),
     test("streams_between_host_and_guest_carry_all_bytes_both_ways", vsock::echo),
