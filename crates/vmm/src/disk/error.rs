@@ -143,6 +143,7 @@ fn qcow2_fix(error: &Qcow2Error) -> &'static str {
         | Qcow2Error::Impossible(_)
         | Qcow2Error::Unsound(_) => "check it with qemu-img check, which repairs with -r all",
         Qcow2Error::Version(_)
+        | Qcow2Error::Gaps
         | Qcow2Error::Encrypted
         | Qcow2Error::DataFile
         | Qcow2Error::Features(_) => "convert it with qemu-img convert -O qcow2",

@@ -63,7 +63,7 @@ fn virtio_queues_never_panic_and_leave_a_read_only_disk_alone() {
 
 #[test]
 fn damaged_images_fail_and_never_panic() {
-    run(targets::qcow2, 3000);
+    run(targets::qcow2, 20_000);
     run(targets::vmdk, 3000);
 }
 

@@ -56,6 +56,9 @@ pub enum Qcow2Error {
     /// It has features that imago does not know, such as zstd's compression.
     #[error("it has features that are not known here (incompatible_features {0:#x})")]
     Features(u64),
+    /// There are no refcounts for a part of the file before others, as in an image that was made smaller.
+    #[error("its refcount table has gaps")]
+    Gaps,
     /// A number in it cannot be.
     #[error("its {0} cannot be")]
     Impossible(&'static str),
@@ -141,7 +144,10 @@ impl Header {
             && offset.checked_add(len).is_some_and(|end| end <= self.file)
     }
 
-    /// Judges the refcount table: each block of refcounts is there, and there once.
+    /// Judges the refcount table: each block of refcounts is in the file, and there once, and all are at the table's beginning.
+    ///
+    /// imago looks for room for a block that is missing before what the block is for, and where that is the file's beginning,
+    /// or a guest has freed clusters in the gap, it looks for ever and ends with the stack.
     fn judge_refcounts(&self, file: &File, offset: u64, len: u64) -> Result<(), Qcow2Error> {
         const WRONG: Qcow2Error = Qcow2Error::Impossible("refcount table");
         if len == 0 || len > MAX_REFCOUNT_TABLE || !self.holds(offset, len) {
@@ -156,7 +162,11 @@ impl Header {
         let twice = blocks.windows(2).any(|pair| pair[0] == pair[1]);
         // The last cluster of a file may be cut short.
         let inside = |&block: &u64| self.holds(block, 1);
-        if twice || !blocks.iter().all(inside) { Err(WRONG) } else { Ok(()) }
+        if twice || !blocks.iter().all(inside) {
+            return Err(WRONG);
+        }
+        let has_gaps = blocks.is_empty() || entries[..blocks.len()].contains(&[0; 8]);
+        if has_gaps { Err(Qcow2Error::Gaps) } else { Ok(()) }
     }
 }
 
