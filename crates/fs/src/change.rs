@@ -187,7 +187,13 @@ impl Server {
         let has = |bit| valid & bit != 0;
 
         if has(set::MODE) {
-            fchmod(self.anew(node)?, mode)?;
+            let found = self.tree.stat(node)?.st_mode;
+            let is_pipe =
+                matches!(FileType::from_raw_mode(found), FileType::Fifo | FileType::Socket);
+            // It has got its mode when it was made, and tar and cp set it once more.
+            if !is_pipe || Mode::from_raw_mode(found) != mode {
+                fchmod(self.anew(node)?, mode)?;
+            }
         }
         let stat = self.tree.stat(node)?;
         let uid = (has(set::UID) && uid != stat.st_uid).then(|| Uid::from_raw(uid));

@@ -110,8 +110,13 @@ impl Register {
     /// environment is forgotten.
     #[must_use]
     pub fn of_user() -> Self {
-        let runtime =
-            env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        // Another user's, as sudo leaves it, is no place for files of this one.
+        let is_own = |path: &PathBuf| {
+            fs::metadata(path)
+                .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw())
+        };
+        let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = runtime.filter(|path| path.is_absolute() && is_own(path));
         Self(match runtime {
             Some(path) => path.join(NAME),
             None => Path::new("/tmp").join(format!("{NAME}-{}", geteuid().as_raw())),
@@ -201,6 +206,13 @@ impl Register {
         let mut alive = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == SOCKET) {
+                // Of a file that a version without sockets has removed. It may be another's.
+                if !path.with_extension(ENDING).exists() {
+                    let _ = fs::remove_file(&path);
+                }
+                continue;
+            }
             if path.extension().is_none_or(|ending| ending != ENDING) {
                 continue;
             }
@@ -314,6 +326,10 @@ mod tests {
         // Killed: its files stay, and the next look removes them.
         drop((socket, one));
         let left = register.machines().unwrap();
+
+        // Nor does a socket stay whose file is gone.
+        fs::write(register.0.join("7.qmp"), "").unwrap();
+        let _ = register.machines().unwrap();
 
         assert!(connected.is_ok() && none.is_none(), "{connected:?} {none:?}");
         assert_eq!(listed.qmp, [register.0.join("1.qmp").to_str().unwrap()]);

@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
-use std::net::Ipv4Addr;
-use std::path::Path;
 
 use crate::settings::Network;
 use crate::{doing, system};
@@ -25,8 +23,7 @@ pub(crate) fn set_up(networks: &[Network]) -> std::result::Result<(), String> {
         let &interface = interfaces.get(network.index as usize).ok_or_else(missing)?;
         doing("set the network's address", configure(interface, network))?;
     }
-    let servers: Vec<Ipv4Addr> = networks.iter().map(|network| network.name_server).collect();
-    doing("write /etc/resolv.conf", write_resolv_conf(&servers))
+    Ok(())
 }
 
 /// The numbers of the interfaces of virtio devices, in the order of their slots.
@@ -80,20 +77,6 @@ fn configure(interface: u32, network: &Network) -> Result<()> {
     message.attribute(libc::RTA_GATEWAY, &network.gateway.octets());
     message.attribute(libc::RTA_OIF, &index);
     send(message)
-}
-
-/// Has programs ask these for names. The host's file may be a link to one that is not here. One that is mounted
-/// there is whoever's that has mounted it.
-fn write_resolv_conf(servers: &[Ipv4Addr]) -> Result<()> {
-    let path = Path::new("/etc/resolv.conf");
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(()),
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::create_dir_all("/etc")?;
-    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    fs::write(path, lines)
 }
 
 /// A request of rtnetlink(7), which is answered with an error's number.

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::places::inside;
-use crate::settings::Settings;
+use crate::settings::{Network, Settings};
 use crate::{container, doing, system};
 
 /// The tag of the file system with all shares.
@@ -47,6 +47,8 @@ pub(crate) fn make(settings: &Settings) -> Result<(), String> {
         "lowerdir={lower},upperdir=/ram/upper,workdir=/ram/work,xino=off,index=off,metacopy=off"
     );
     mount("overlay", "overlay", NEW, &layers, 0)?;
+    // Before any folder of the host is there to be written to. A root that has something else in a file's place keeps it.
+    let _ = write_own_files(settings);
     match &settings.container {
         Some(container) => container::furnish(container, settings.provisioning)?,
         None => furnish(settings)?,
@@ -77,6 +79,10 @@ fn furnish(settings: &Settings) -> Result<(), String> {
         // A kernel that makes them by itself has them as well.
         let _ = std::os::unix::fs::symlink(target, format!("/new/dev/{name}"));
     }
+    open_devices(settings);
+    // As a system's own init does: programs that ping have the right by an attribute of their file on the host, which
+    // is not seen here. A kernel that lacks it pings less.
+    let _ = fs::write("/new/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     for share in &settings.mounts {
         let source = format!("/shares/{}", share.share);
         let name = share.place.display();
@@ -86,32 +92,34 @@ fn furnish(settings: &Settings) -> Result<(), String> {
             system::bind(source.as_ref(), &place, libc::MS_NOSUID | libc::MS_NODEV),
         )?;
     }
-    open_devices(settings);
-    // A root that has something else there keeps it.
-    let _ = name_itself();
-    // As a system's own init does: programs that ping have the right by an attribute of their file on the host, which
-    // is not seen here. A kernel that lacks it pings less.
-    let _ = fs::write("/new/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     Ok(())
 }
 
-/// Has programs find the machine's name and its address. The host's files may be links to what is not here.
-fn name_itself() -> io::Result<()> {
-    let hosts = fs::read_to_string(format!("{NEW}/etc/hosts"));
+/// Has programs find the machine's name and name servers, in the overlay. The host's files may be links to what is not
+/// here. What is mounted there later is whoever's that has mounted it.
+fn write_own_files(settings: &Settings) -> io::Result<()> {
+    let folder = inside(Path::new("/etc"), false)?;
+    let put = |name: &str, contents: &str| {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => fs::write(path, contents),
+        }
+    };
+    if !settings.networks.is_empty() {
+        let line = |network: &Network| format!("nameserver {}\n", network.name_server);
+        put("resolv.conf", &settings.networks.iter().map(line).collect::<String>())?;
+    }
+    if settings.container.is_some() {
+        return Ok(());
+    }
+    let hosts = fs::read_to_string(folder.join("hosts"));
     let mut hosts = hosts.unwrap_or_else(|_| "127.0.0.1 localhost\n::1 localhost\n".to_owned());
     if !hosts.ends_with('\n') {
         hosts.push('\n');
     }
-    hosts += &format!("127.0.1.1 {NAME}\n");
-    fs::create_dir_all(format!("{NEW}/etc"))?;
-    for (name, contents) in [("hosts", hosts), ("hostname", format!("{NAME}\n"))] {
-        let path = format!("{NEW}/etc/{name}");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::write(path, contents)?,
-        }
-    }
-    Ok(())
+    put("hosts", &format!("{hosts}127.0.1.1 {NAME}\n"))?;
+    put("hostname", &format!("{NAME}\n"))
 }
 
 /// Mounts the disk's file system that has programs, or that of its first partition that does, and returns

@@ -112,6 +112,38 @@ pub(super) fn files(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// What the machine says of itself in /etc it says to itself, also where the host's /etc is a folder that it may change.
+pub(super) fn etc(setup: &Setup) -> Result<()> {
+    const FILES: [(&str, &str); 4] = [
+        ("hosts", "127.0.0.1 localhost\n"),
+        ("hostname", "host\n"),
+        ("resolv.conf", "nameserver 192.0.2.1\n"),
+        ("passwd", "root:x:0:0::/root:/bin/sh\n"),
+    ];
+    let etc = setup.path("exec-etc");
+    fs::create_dir_all(&etc)?;
+    for (name, contents) in FILES {
+        fs::write(etc.join(name), contents)?;
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount"]);
+    let allowed = process::finish(Command::new("unshare").args(unshare.get_args()).arg("true"))?;
+    if !allowed.status.success() {
+        println!("left out: the host lets nobody make namespaces");
+        return Ok(());
+    }
+    let script = "mount --bind \"$1\" /etc; shift; cd /etc; exec \"$@\"";
+    unshare.args(["sh", "-ec", script, "sh"]).arg(etc.canonicalize()?);
+    unshare.arg(setup.program()?.canonicalize()?).args(["exec", "--kernel"]);
+    let kernel = fs::canonicalize(setup.kernel())?;
+    unshare.arg(kernel).args(["--", "sh", "-c", "cat hostname; echo x > new"]);
+    check(&process::finish(unshare.stdin(Stdio::null()))?, 0, "host\n", "")?;
+    for (name, contents) in FILES.into_iter().chain([("new", "x\n")]) {
+        ensure!(fs::read_to_string(etc.join(name))? == contents, "{name} was changed");
+    }
+    Ok(())
+}
+
 /// Each part of the machine that commands expect to write, to load code from, or to be named by.
 pub(super) fn places(setup: &Setup) -> Result<()> {
     let script = "touch /tmp/x /run/x /dev/shm/x && test -r /etc/resolv.conf -o ! -h /etc/resolv.conf && echo written

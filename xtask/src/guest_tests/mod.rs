@@ -143,6 +143,7 @@ pub(crate) const TESTS: &[GuestTest] = &[
     test("exec_has_a_terminal_and_gives_it_back_as_it_was", exec_complaints::terminal),
     test("exec_ends_at_a_key_before_the_command_runs", exec_complaints::early_key),
     test("exec_ends_at_a_key_whatever_the_command_does", exec_complaints::late_key),
+    test("exec_leaves_the_hosts_etc_alone", exec_complaints::etc),
     test("exec_says_that_output_cannot_be_written", exec_complaints::full),
     test("exec_sees_files_that_the_host_replaces", exec_complaints::files),
     test("exec_has_places_to_write_and_to_load_enclaves", exec_complaints::places),

@@ -32,6 +32,10 @@ const PASSED_START: &str = "LC_";
 
 /// Folders that the machine has of its own, so that the host's are not seen.
 const HIDDEN: [&str; 5] = ["/tmp", "/run", "/dev", "/proc", "/sys"];
+/// Those that its kernel makes.
+const OF_KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// What is a folder as others are, among them.
+const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Options of the machine and of what the command sees of the host.
 #[derive(Args, Debug)]
@@ -180,6 +184,17 @@ pub enum ExecArgsError {
         /// What is not there.
         path: PathBuf,
     },
+    /// `--rw` or `--ro` of what the machine has of its own.
+    #[error("{option}: {path} is the machine's own: name another folder", path = .path.display())]
+    Own {
+        /// Which of them.
+        option: &'static str,
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A folder that is to be changed and not to be.
+    #[error("--rw: {} is given to --ro too: leave one of them out", .0.display())]
+    Contradiction(PathBuf),
     /// `--sandbox` is neither on nor off.
     #[error("--sandbox: it is on or off, not {0:?}: leave it out, and it is on")]
     Sandbox(String),
@@ -324,7 +339,7 @@ impl MachineArgs {
                  write --rw ."
             );
         }
-        if directory != Path::new("/") && (!is_home || is_hidden) {
+        if !is_own(directory) && (!is_home || is_hidden) {
             let (path, place) = (directory.to_owned(), directory.to_owned());
             folders.push(VisibleFolder { path, place, writable: !is_home });
         }
@@ -333,6 +348,13 @@ impl MachineArgs {
                 let absolute = fs::canonicalize(named).ok().filter(|path| path.is_dir());
                 let missing = || ExecArgsError::Folder { option, path: named.clone() };
                 let path = absolute.ok_or_else(missing)?;
+                if is_own(&path) {
+                    return Err(ExecArgsError::Own { option, path });
+                }
+                let is_same = |other: &PathBuf| fs::canonicalize(other).is_ok_and(|at| at == path);
+                if writable && self.ro.iter().any(is_same) {
+                    return Err(ExecArgsError::Contradiction(named.clone()));
+                }
                 // The machine need not have the link that it was named by.
                 for place in [named_place(named), Some(path.clone())].into_iter().flatten() {
                     folders.retain(|folder| folder.place != place);
@@ -370,13 +392,22 @@ impl MachineArgs {
     }
 }
 
-/// The absolute path of what a user has named, links and all. None with a step upwards, which links make lead elsewhere, or
-/// among the kernel's files, whose links lead elsewhere for each process.
+/// The absolute path of what a user has named, links and all. With a step upwards, which links make lead elsewhere, only a link
+/// at the end is kept. None among the kernel's files, whose links lead elsewhere for each process.
 fn named_place(named: &Path) -> Option<PathBuf> {
     let has_steps_up = named.components().any(|part| part == Component::ParentDir);
-    let place = std::path::absolute(named).ok().filter(|_| !has_steps_up)?;
-    let is_kernels = ["/proc", "/sys", "/dev"].iter().any(|folder| place.starts_with(folder));
-    (!is_kernels).then_some(place)
+    let place = match (has_steps_up, named.parent(), named.file_name()) {
+        (false, ..) => std::path::absolute(named).ok()?,
+        (true, Some(parent), Some(name)) => fs::canonicalize(parent).ok()?.join(name),
+        _ => return None,
+    };
+    (!is_own(&place)).then_some(place)
+}
+
+/// Whether a folder is one that no machine can have from the host: its root, and what its kernel makes.
+fn is_own(path: &Path) -> bool {
+    let is_kernels = OF_KERNEL.iter().any(|folder| path.starts_with(folder));
+    path == Path::new("/") || (is_kernels && !path.starts_with(SHARED_MEMORY))
 }
 
 fn parse_user(text: &str) -> Result<(u32, u32), ExecArgsError> {
@@ -447,12 +478,14 @@ mod tests {
 
         let line = format!("cloister exec --no-host --root /usr --rw {} -- true", link.display());
         let found = exec(&line).unwrap().folders;
-        let upwards = exec(&line.replace("link", "link/../folder")).unwrap().folders;
+        let upwards = exec(&line.replace("link", "folder/../folder")).unwrap().folders;
+        let upwards_to_link = exec(&line.replace("link", "folder/../link")).unwrap().folders;
         fs::remove_dir_all(scratch).unwrap();
 
         let of = |place| VisibleFolder { path: folder.clone(), place, writable: true };
         assert_eq!(found, [of(link), of(folder.clone())]);
         assert_eq!(upwards, [of(folder.clone())]);
+        assert_eq!(upwards_to_link, found);
         let here = env::current_dir().unwrap();
         let kernels = exec("cloister exec --rw /proc/self/cwd -- true").unwrap().folders;
         assert_eq!(kernels, [VisibleFolder { path: here.clone(), place: here, writable: true }]);
@@ -474,6 +507,9 @@ mod tests {
             ("--env CLOISTER_NOT_SET", "--env: \"CLOISTER_NOT_SET\" is not set here"),
             ("--rw /nonexistent", "--rw: there is no folder /nonexistent: name one"),
             ("--ro /etc/passwd", "--ro: there is no folder /etc/passwd: name one"),
+            ("--ro /dev", "--ro: /dev is the machine's own: name another folder"),
+            ("--rw /", "--rw: / is the machine's own: name another folder"),
+            ("--rw /etc --ro /etc/.", "--rw: /etc is given to --ro too: leave one of them out"),
             ("--net tun", "--net: \"tun\" is not a network: write user, tap=NAME or stream=SOCKET"),
             ("--sandbox maybe", "--sandbox: it is on or off, not \"maybe\""),
             ("--no-host", "--no-host: it leaves no root: add --root DIR or --root IMAGE"),

@@ -22,7 +22,7 @@ use crate::attestation::start_service;
 use crate::complaint::{Complaint, Setting, Wording};
 use crate::config::{BootConfig, MachineConfig};
 use crate::host_file::open_for_writing;
-use crate::machine::{Control, Machine};
+use crate::machine::{Control, Machine, Outcome};
 use crate::net::{GATEWAY, GUEST, Link, NAME_SERVER, Network, PREFIX, Passt};
 use crate::own_file::start_keeper;
 use crate::qmp::{Context, Server};
@@ -179,7 +179,11 @@ pub unsafe fn run(
         let fix = "make room there, or send it elsewhere";
         return Err(Complaint { setting: None, why: why.into(), fix: Some(fix.into()) });
     }
-    outcome.map_err(|error| error.complaint())?;
+    let outcome = outcome.map_err(|error| error.complaint())?;
+    if outcome == Outcome::Quit && end.is_none() {
+        let why = "a monitor has ended the machine before the command did";
+        return Err(Complaint { setting: None, why: why.into(), fix: None });
+    }
     for line in last_lines.text().lines() {
         complain(line);
     }
