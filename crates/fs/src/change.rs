@@ -186,8 +186,9 @@ impl Server {
         self.tree.check_writable(node)?;
         let has = |bit| valid & bit != 0;
 
+        let stat = self.tree.stat(node)?;
         if has(set::MODE) {
-            let found = self.tree.stat(node)?.st_mode;
+            let found = stat.st_mode;
             let is_pipe =
                 matches!(FileType::from_raw_mode(found), FileType::Fifo | FileType::Socket);
             // It has got its mode when it was made, and tar and cp set it once more.
@@ -195,7 +196,6 @@ impl Server {
                 fchmod(self.anew(node)?, mode)?;
             }
         }
-        let stat = self.tree.stat(node)?;
         let uid = (has(set::UID) && uid != stat.st_uid).then(|| Uid::from_raw(uid));
         let gid = (has(set::GID) && gid != stat.st_gid).then(|| Gid::from_raw(gid));
         if uid.is_some() || gid.is_some() {

@@ -58,10 +58,10 @@ impl Image {
         };
         let mut files = vec![file.as_raw_fd()];
         let layers = match format {
+            ImageFormat::Raw | ImageFormat::Vmdk if !config.backing.is_empty() => {
+                return Err(DiskError::BackingUnwanted(path()));
+            }
             ImageFormat::Raw => {
-                if !config.backing.is_empty() {
-                    return Err(DiskError::BackingUnwanted(path()));
-                }
                 let no_disk = |reason| DiskError::NoDisk { path: path(), reason };
                 if !config.is_temporary() {
                     let file = RawFile::new(file).map_err(no_disk)?;
@@ -79,9 +79,6 @@ impl Image {
                 stack(top, &config.path, &config.backing, 0, &mut files)?
             }
             ImageFormat::Vmdk => {
-                if !config.backing.is_empty() {
-                    return Err(DiskError::BackingUnwanted(path()));
-                }
                 let vmdk = open_vmdk(&config.path, file, config.is_written())?;
                 if !config.is_temporary() {
                     let largest_file = vmdk.largest_file();

@@ -7,6 +7,8 @@ mod image;
 mod lock;
 mod qcow2;
 mod temporary;
+#[cfg(test)]
+mod testing;
 mod vmdk;
 
 pub use error::DiskError;

@@ -3,17 +3,12 @@
 use std::os::unix::fs::FileExt as _;
 
 use proptest::prelude::*;
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
+use crate::disk::testing::{Change, change_both, changes, contents, memory};
 
 /// Bytes of the disks: not whole clusters.
 const SIZE: u64 = (1 << 20) + 512 * 3;
-const SECTOR: u64 = 512;
-
-fn memory() -> File {
-    File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap())
-}
 
 /// An empty image with clusters of this size.
 fn image(cluster: usize) -> File {
@@ -39,31 +34,13 @@ fn base() -> (File, Vec<u8>) {
     (file, bytes)
 }
 
-fn contents(disk: &mut Layered) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE as usize];
-    disk.read(0, &mut bytes).unwrap();
-    bytes
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    Write(u8),
-    Zero { unmap: bool },
-    Flush,
-    Reopen,
-}
-
-fn change() -> impl Strategy<Value = (Change, u64, u64)> {
-    let kind = prop_oneof![
+fn kind() -> impl Strategy<Value = Change> {
+    prop_oneof![
         6 => any::<u8>().prop_map(Change::Write),
         2 => any::<bool>().prop_map(|unmap| Change::Zero { unmap }),
         1 => Just(Change::Flush),
         1 => Just(Change::Reopen),
-    ];
-    let sectors = SIZE / SECTOR;
-    (kind, 0..sectors, 1..400_u64).prop_map(move |(kind, start, len)| {
-        (kind, start * SECTOR, len.min(sectors - start) * SECTOR)
-    })
+    ]
 }
 
 proptest! {
@@ -73,7 +50,7 @@ proptest! {
     fn an_image_holds_what_a_plain_disk_holds(
         bits in 9..=16_u32,
         on_base: bool,
-        changes in prop::collection::vec(change(), 1..60),
+        changes in changes(kind(), SIZE),
     ) {
         let file = image(1 << bits);
         let (base_file, base_bytes) = base();
@@ -84,22 +61,11 @@ proptest! {
         let mut disk = stack();
         let mut plain = if on_base { base_bytes.clone() } else { vec![0; SIZE as usize] };
 
-        for (change, offset, len) in changes {
-            let range = offset as usize..(offset + len) as usize;
-            match change {
-                Change::Write(byte) => {
-                    disk.write(offset, &vec![byte; len as usize]).unwrap();
-                    plain[range].fill(byte);
-                }
-                Change::Zero { unmap } => {
-                    disk.write_zeroes(offset, len, unmap).unwrap();
-                    plain[range].fill(0);
-                }
-                Change::Flush => disk.flush().unwrap(),
-                Change::Reopen => {
-                    disk.write_back().unwrap();
-                    disk = stack();
-                }
+        for change in changes {
+            change_both(&mut disk, &mut plain, change).unwrap();
+            if let (Change::Reopen, ..) = change {
+                disk.write_back().unwrap();
+                disk = stack();
             }
         }
 

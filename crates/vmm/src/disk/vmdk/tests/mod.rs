@@ -4,10 +4,10 @@ mod hostile;
 mod streamed;
 
 use proptest::prelude::*;
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
 use crate::disk::qcow2::Layered;
+use crate::disk::testing::{Change, change_both, changes, contents, memory};
 
 /// Bytes of a grain: the fewest.
 const GRAIN: u64 = 4096;
@@ -88,18 +88,8 @@ impl Built {
     }
 }
 
-fn memory() -> File {
-    File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap())
-}
-
 fn open(file: &File) -> Vmdk {
     Vmdk::open(file.try_clone().unwrap(), true).unwrap()
-}
-
-fn contents(disk: &mut impl BlockStorage) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE as usize];
-    disk.read(0, &mut bytes).unwrap();
-    bytes
 }
 
 fn bytes_of(file: &File) -> Vec<u8> {
@@ -108,27 +98,14 @@ fn bytes_of(file: &File) -> Vec<u8> {
     bytes
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    Write(u8),
-    Discard,
-    Zero { unmap: bool },
-    Flush,
-    Reopen,
-}
-
-fn change() -> impl Strategy<Value = (Change, u64, u64)> {
-    let kind = prop_oneof![
+fn kind() -> impl Strategy<Value = Change> {
+    prop_oneof![
         6 => any::<u8>().prop_map(Change::Write),
         1 => Just(Change::Discard),
         2 => any::<bool>().prop_map(|unmap| Change::Zero { unmap }),
         1 => Just(Change::Flush),
         1 => Just(Change::Reopen),
-    ];
-    let sectors = SIZE / SECTOR;
-    (kind, 0..sectors, 1..400_u64).prop_map(move |(kind, start, len)| {
-        (kind, start * SECTOR, len.min(sectors - start) * SECTOR)
-    })
+    ]
 }
 
 proptest! {
@@ -136,35 +113,24 @@ proptest! {
 
     #[test]
     fn an_image_holds_what_a_plain_disk_holds(
-        changes in prop::collection::vec(change(), 1..60),
+        changes in changes(kind(), SIZE),
     ) {
         let file = Built::sparse().file();
         let mut disk = open(&file);
         let mut plain = vec![0; SIZE as usize];
 
-        for (change, offset, len) in changes {
-            let range = offset as usize..(offset + len) as usize;
-            match change {
-                Change::Write(byte) => {
-                    disk.write(offset, &vec![byte; len as usize]).unwrap();
-                    plain[range].fill(byte);
-                }
-                Change::Discard => {
-                    disk.discard(offset, len).unwrap();
-                    plain[range].fill(0);
-                }
-                Change::Zero { unmap } => {
-                    // Zeros that stay allocated, not every file system can make.
-                    if disk.write_zeroes(offset, len, unmap).is_err() {
-                        disk.write(offset, &vec![0; len as usize]).unwrap();
-                    }
-                    plain[range].fill(0);
-                }
-                Change::Flush => disk.flush().unwrap(),
-                Change::Reopen => {
+        for change in changes {
+            let done = change_both(&mut disk, &mut plain, change);
+            match (change, done) {
+                ((Change::Reopen, ..), _) => {
                     disk.write_back().unwrap();
                     disk = open(&file);
                 }
+                // Zeros that stay allocated, not every file system can make.
+                ((Change::Zero { .. }, offset, len), Err(_)) => {
+                    change_both(&mut disk, &mut plain, (Change::Write(0), offset, len)).unwrap();
+                }
+                (_, done) => done.unwrap(),
             }
         }
 
